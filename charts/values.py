@@ -86,10 +86,6 @@ BATCH: Final[Schema] = closed(
         "enabled": flag(
             "whether the release has what `dubstage batch --engine kubernetes` needs; needs PostgreSQL in gateway.database"
         ),
-        "url": text(
-            "store of batches for workers and people who submit, such as s3://bucket/batches; empty: gateway.settings.batches_url",
-            r"^(([a-z0-9]+:/)?/.+)?$",
-        ),
         "image": _IMAGE,
         "stages": word(
             "own: each worker computes in its own process; release: the stages of this release compute", "own", "release"

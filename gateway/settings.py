@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from services.common.server.client import ClientConfig
 
 TENANTS_FOLDER: Final = ".tenants"
-"""Folder of the media folder, and of the store of batches, that holds the folders of all tenants but the default tenant."""
+"""Folder of the media folder that holds the folders of all tenants but the default tenant."""
 DATABASE_CONNECTIONS: Final = 5
 """Default of `database_connections`."""
 _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
@@ -183,9 +183,6 @@ class GatewaySettings(StageSettings):
         le=1 << 60,
         description="largest size of all jobs together, bytes; above, the least recently used jobs are removed; 0: no limit",
     )
-    batches_url: str = Field(
-        "", max_length=1000, description="store of batches (fsspec url); empty: the folder batches in data_dir"
-    )
     batch_max_age_days: float = Field(
         90.0,
         ge=0,
@@ -196,7 +193,7 @@ class GatewaySettings(StageSettings):
         0,
         ge=0,
         le=1 << 60,
-        description="largest size of the store of batches, bytes; above, the oldest ended batches are removed; 0: no limit",
+        description="largest size of all batches in the database, bytes; above, the oldest ended batches are removed; 0: no limit",
     )
     max_batch_shots: int = Field(
         1, ge=1, le=1024, description="number of shots of batches that a gateway dubs at once, beside the other dubs"

@@ -18,18 +18,19 @@ from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from dubstage.gateway.v1.dub_pb2 import LineSpec
-from gateway.api.batches import Batches, BatchView, BatchViews, no_shot
+from gateway.api.batches import Batches, BatchView, BatchViews
 from gateway.api.context import TenantContext
 from gateway.api.operations import page_size_from, request_identity
 from gateway.api.resources import BATCHES, duration_message, id_of, optional_duration, seconds_of, time_message
 from gateway.async_utilities import in_thread
-from gateway.batch.index import ListedShot
+from gateway.batch import changes
+from gateway.batch.lists import ListedShot, Order, ShotQuery
 from gateway.batch.manifest import ActorLookup, Mistake, batch_name, in_order, lines_at, row_mistakes, shot_of, shots_by_line
 from gateway.batch.records import Progress, present_time
 from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
-from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, present, region_from
+from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, region_from
 from gateway.batch.risk import reasons_of, risk_of
-from gateway.batch.store import BatchStore
+from gateway.batch.store import BatchStore, risk_number
 from gateway.batch.types import (
     BatchFacts,
     Manifest,
@@ -74,6 +75,12 @@ _REVIEWS: Final = {
     ReviewState.ASSIGNED: pb.REVIEW_STATE_ASSIGNED,
 }
 _DECISIONS: Final = {number: state for state, number in _REVIEWS.items()}
+_ORDERS: Final[Mapping[int, Order]] = {
+    pb.SHOT_ORDER_UNSPECIFIED: "row",
+    pb.SHOT_ORDER_ROW: "row",
+    pb.SHOT_ORDER_RISK: "risk",
+    pb.SHOT_ORDER_NAME: "name",
+}
 PIECE_BYTES: Final = 256 << 10
 """Most bytes of one piece."""
 MOST_REPORTS: Final = 2
@@ -184,46 +191,33 @@ def shown_shot(views: BatchViews, batch: str, shot_id: str, for_caller: ForCalle
         BatchNotFoundError: there is no such batch or shot.
         DubstageError: the store of batches cannot be used.
     """
-    view = views.view(batch)
-    row = _row_of_shot(view, shot_id)
-    store, _ = views.store(batch)
-    message, record, shot = shots_of_rows(store, view, [row], for_caller)[0]
+    store = views.store
+    changes.ask_cluster(store, store.facts(batch))
+    listed = store.shot_in_list(batch, shot_id)
+    shot, message = listed.shot, listed_message(batch, listed, for_caller)
     message.quality.CopyFrom(_quality_message(shot.quality))
-    message.options.CopyFrom(options_of(shot.with_options(options_in(store.options(batch, row))).dub))
-    if (earlier := store.earlier(batch, shot_id)) is not None:
-        options = options_of(store.shots(batch, [row])[0].with_options(options_in(earlier.options)).dub)
+    message.options.CopyFrom(options_of(shot.with_options(options_in(store.options(batch, shot_id))).dub))
+    if (earlier := store.earlier(batch, [shot_id]).get(shot_id)) is not None:
+        options = options_of(shot.with_options(options_in(earlier.options)).dub)
         message.earlier.CopyFrom(
             pb.EarlierVideo(output_uri=for_caller(earlier.place), output_sha256=earlier.sha256, options=options)
         )
     message.reviews.extend(map(_review_message, store.decisions(batch, shot_id)))
-    message.risk_reasons.extend(map(for_caller, reasons_of(record)))
+    message.risk_reasons.extend(map(for_caller, reasons_of(listed.record)))
     return message
 
 
-def shots_of_rows(
-    store: BatchStore, view: BatchView, rows: Sequence[int], for_caller: ForCaller
-) -> list[tuple[pb.Shot, ShotRecord, ShotSpec]]:
-    """Return the messages of shots as lists tell them, with their records and their rows of the manifest. Blocks.
+def listed_message(batch: str, listed: ListedShot, for_caller: ForCaller) -> pb.Shot:
+    """Return the message of a shot as lists tell it.
 
     Args:
-        store: store of batches.
-        view: the batch.
-        rows: rows of the shots.
+        batch: id of the batch.
+        listed: the shot.
         for_caller: returns a text as callers may see it.
-
-    Raises:
-        DubstageError: the store of batches cannot be used.
     """
-    name, listed = view.facts.name, [view.shots[row] for row in rows]
-    records, specs = store.records_of(name, [shot.id for shot in listed]), store.shots(name, rows)
-    decisions = store.decisions_in(name, [shot.decision for shot in listed if shot.decision])
-    found = []
-    for row, shot, record, spec in zip(rows, listed, records, specs, strict=True):
-        review = decisions.get(shot.decision)
-        message = shot_message(name, row, record, for_caller, review if review is not None and review.belongs_to(record) else None)
-        message.footage_uri = for_caller(spec.dub.footage_uri)
-        found.append((message, record, spec))
-    return found
+    message = shot_message(batch, listed.row, listed.record, for_caller, listed.decision)
+    message.footage_uri = for_caller(listed.shot.dub.footage_uri)
+    return message
 
 
 def _quality_message(quality: Quality) -> pb.BatchQuality:
@@ -240,101 +234,73 @@ def _motion_message(motion: ShotMotion) -> pb.DubMotion:
     return pb.DubMotion(**facts)
 
 
-def selected(view: BatchView, request: pb.ListShotsRequest) -> list[int]:
-    """Return the rows of the shots that a list has, in the order that is asked for.
+def query_of(store: BatchStore, batch: str, request: pb.ListShotsRequest) -> ShotQuery:
+    """Return the shots that a request lists. Blocks.
 
     The list begins behind the shot that the page before ended with, so that a page may have other shots if risks change meanwhile,
     and none is shown twice.
 
     Raises:
+        BatchNotFoundError: there is no such batch, or no shot with the id that the list begins behind.
         InvalidRequestError: this gateway gave no such page token.
     """
-    shots = view.shots
-    rows = [row for row, shot in enumerate(shots) if _is_listed(shot, request)]
-    match request.order_by:
-        case pb.SHOT_ORDER_RISK:
-            risks = [-round(1e4 * shot.facts.risk) for shot in shots]
-            after, row_after = risk_from(request.page_token)
-            return sorted((row for row in rows if (risks[row], row) > (after, row_after)), key=lambda row: (risks[row], row))
-        case pb.SHOT_ORDER_NAME:
-            row_after = row_from(request.page_token)
-            begin = shots[row_after].id if 0 <= row_after < len(shots) else ""
-            return sorted((row for row in rows if shots[row].id > begin), key=lambda row: shots[row].id)
-        case _:
-            row_after = row_from(request.page_token)
-            return [row for row in rows if row > row_after]
-
-
-def _is_listed(shot: ListedShot, request: pb.ListShotsRequest) -> bool:
-    return (
-        (not request.states or _STATES[shot.facts.state] in request.states)
-        and (shot.facts.look or not request.to_look_at)
-        and (not request.review_states or _REVIEWS[shot.review] in request.review_states)
-        and (not request.assignee or shot.assignee == request.assignee)
+    behind: tuple[int, int] | None = None
+    if request.page_token:
+        is_risk = request.order_by == pb.SHOT_ORDER_RISK
+        behind = risk_from(request.page_token) if is_risk else (row_from(request.page_token), 0)
+    elif request.after_shot:
+        listed = store.shot_in_list(batch, request.after_shot)
+        behind = listed.row, risk_number(listed.record)
+    return ShotQuery(
+        states=[state for state, number in _STATES.items() if number in request.states],
+        to_look_at=request.to_look_at,
+        reviews=[state for state, number in _REVIEWS.items() if number in request.review_states],
+        assignee=request.assignee or None,
+        order=_ORDERS[request.order_by],
+        behind=behind,
     )
 
 
-def page_token_of(view: BatchView, row: int, order: int) -> str:
+def page_token_of(shot: ListedShot, order: int) -> str:
     """Return the token of the page behind a shot."""
-    return f"{round(1e4 * view.shots[row].facts.risk)}-{row}" if order == pb.SHOT_ORDER_RISK else str(row)
-
-
-def token_behind(view: BatchView, shot_id: str, order: int) -> str:
-    """Return the token of the page behind a shot.
-
-    Raises:
-        BatchNotFoundError: the batch has no shot of this id.
-    """
-    return page_token_of(view, _row_of_shot(view, shot_id), order)
-
-
-def _row_of_shot(view: BatchView, shot_id: str) -> int:
-    for row, shot in enumerate(view.shots):
-        if shot.id == shot_id:
-            return row
-    raise no_shot(view.facts.name, shot_id)
+    return f"{risk_number(shot.record)}-{shot.row}" if order == pb.SHOT_ORDER_RISK else str(shot.row)
 
 
 def risk_from(page_token: str) -> tuple[int, int]:
-    """Return the negative risk, in ten thousandths, and the row of the shot that the page before ended with.
+    """Return the row, and the risk in ten thousandths, of the shot that the page before ended with.
 
     Raises:
         InvalidRequestError: this gateway gave no such token.
     """
-    if not page_token:
-        return -10_001, -1
     risk, dash, row = page_token.partition("-")
     if not dash:
         raise InvalidRequestError("give the next_page_token of an earlier answer of the same order", field="page_token", named=True)
-    return -row_from(risk), row_from(row)
+    return row_from(row), row_from(risk)
 
 
 def row_from(page_token: str) -> int:
-    """Return the row that the page before ended with; -1 for the first page.
+    """Return the row that the page before ended with.
 
     Raises:
         InvalidRequestError: this gateway gave no such token.
     """
-    if page_token and not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
+    if not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
         raise InvalidRequestError("give the next_page_token of an earlier answer", field="page_token", named=True)
-    return int(page_token) if page_token else -1
+    return int(page_token)
 
 
-def shot_for_caller(shot: ShotSpec, for_caller: ForCaller) -> ShotSpec:
+def _for_caller(listed: ListedShot, for_caller: ForCaller) -> ListedShot:
     """Return a shot as callers may see it: files have the names that callers use."""
-    return shot.with_places({field: for_caller(place) for field, place in shot.places.items()})
-
-
-def record_for_caller(record: ShotRecord, for_caller: ForCaller) -> ShotRecord:
-    """Return a record as callers may see it."""
-    return record.model_copy(
+    record = listed.record.model_copy(
         update={
-            "output": for_caller(record.output),
-            "error": for_caller(record.error),
-            "warnings": tuple(map(for_caller, record.warnings)),
-            "look": tuple(map(for_caller, record.look)),
+            "output": for_caller(listed.record.output),
+            "error": for_caller(listed.record.error),
+            "warnings": tuple(map(for_caller, listed.record.warnings)),
+            "look": tuple(map(for_caller, listed.record.look)),
         }
     )
+    places = {field: for_caller(place) for field, place in listed.shot.places.items()}
+    return listed._replace(shot=listed.shot.with_places(places), record=record)
 
 
 def _progress_message(progress: Progress, reviews: Mapping[ReviewState, int]) -> pb.BatchProgress:
@@ -481,7 +447,7 @@ def write_files(store: BatchStore, facts: BatchFacts, wanted: int, for_caller: F
     """Write the files of a report. Blocks.
 
     Args:
-        store: store of batches that is used for this report alone, for it keeps all records.
+        store: store of batches.
         facts: the batch.
         wanted: number of ReportFormat.
         for_caller: returns a text as callers may see it.
@@ -491,21 +457,16 @@ def write_files(store: BatchStore, facts: BatchFacts, wanted: int, for_caller: F
         StorageFullError: no space is left.
         DubstageError: the store of batches cannot be used.
     """
-    shots = [shot_for_caller(shot, for_caller) for shot in store.manifest(facts.name)]
-    records = store.records(facts.name)
-    decisions = present(records, store.last_decisions(facts.name))
-    shown = [record_for_caller(record, for_caller) for record in records]
+    shots = [_for_caller(listed, for_caller) for listed in store.shots(facts.name)]
     if wanted not in (pb.REPORT_FORMAT_CSV, pb.REPORT_FORMAT_JSON):
-        write_report(facts, shots, shown, decisions, partial(store.thumbnail, facts.name), folder)
+        write_report(facts, shots, partial(store.thumbnails, facts.name), folder)
         return
-    rows = [
-        row_of(index, shot, record, decisions.get(shot.id), None)
-        for index, (shot, record) in enumerate(zip(shots, shown, strict=True))
-    ]
+    rows = [row_of(shot, None) for shot in shots]
     if wanted == pb.REPORT_FORMAT_CSV:
         (folder / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
     else:
-        (folder / "shots.json").write_text(json_of(facts, summary_of(rows, shown), rows), encoding="ascii")
+        summary = summary_of(rows, [shot.record for shot in shots])
+        (folder / "shots.json").write_text(json_of(facts, summary, rows), encoding="ascii")
 
 
 async def pieces(folder: Path) -> AsyncGenerator[pb.GetReportResponse, None]:
@@ -569,7 +530,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         size = page_size_from(request.page_size)
         if request.page_token:
             checked_batch_id(request.page_token, "page_token")
-        facts = [one for one in await in_thread(self._batches.views.facts) if one.name > request.page_token]
+        facts = [one for one in await in_thread(self._batches.views.store.batches) if one.name > request.page_token]
         token = facts[size - 1].name if len(facts) > size else ""
         return pb.ListBatchesResponse(batches=map(batch_message, facts[:size]), next_page_token=token)
 
@@ -582,20 +543,18 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         size = page_size_from(request.page_size)
         if request.order_by not in pb.ShotOrder.values():
             raise InvalidRequestError("give ROW, RISK or NAME", field="order_by", named=True)
-        view = await self._batches.view(batch_id_from(request.parent, "parent"))
-        if request.after_shot and not request.page_token:
-            request.page_token = token_behind(view, request.after_shot, request.order_by)
-        rows = await in_thread(selected, view, request)
-        token = page_token_of(view, rows[size - 1], request.order_by) if len(rows) > size else ""
-        return await in_thread(self._page, view, rows[:size], token, request.thumbnails)
+        return await in_thread(self._page, batch_id_from(request.parent, "parent"), request, size)
 
-    def _page(self, view: BatchView, rows: Sequence[int], token: str, thumbnails: bool) -> pb.ListShotsResponse:
-        name, for_caller = view.facts.name, self._context.names.for_caller
-        store, _ = self._batches.views.store(name)
-        pictures = store.thumbnails(name, [view.shots[row].id for row in rows]) if thumbnails else {}
+    def _page(self, name: str, request: pb.ListShotsRequest, size: int) -> pb.ListShotsResponse:
+        store, for_caller = self._batches.views.store, self._context.names.for_caller
+        changes.ask_cluster(store, store.facts(name))
+        found = store.shots(name, query_of(store, name, request), size + 1)
+        token = page_token_of(found[size - 1], request.order_by) if len(found) > size else ""
+        pictures = store.thumbnails(name, [one.shot.id for one in found[:size]]) if request.thumbnails else {}
         shots = []
-        for message, record, _ in shots_of_rows(store, view, rows, for_caller):
-            message.thumbnail = pictures.get(record.id, b"")
+        for one in found[:size]:
+            message = listed_message(name, one, for_caller)
+            message.thumbnail = pictures.get(one.shot.id, b"")
             shots.append(message)
         return pb.ListShotsResponse(shots=shots, next_page_token=token)
 
@@ -635,8 +594,10 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         name = batch_id_from(request.name)
         with self._long_calls.place():
             async with self._reports, self._batches.scratch_folder() as folder:
-                facts, store = (await self._batches.view(name)).facts, await in_thread(self._batches.views.fresh_store)
-                await in_thread(write_files, store, facts, request.format, self._context.names.for_caller, folder)
+                facts = (await self._batches.view(name)).facts
+                await in_thread(
+                    write_files, self._batches.views.store, facts, request.format, self._context.names.for_caller, folder
+                )
                 async with aclosing(pieces(folder)) as found:
                     async for piece in found:
                         yield piece

@@ -7,13 +7,11 @@ operations. A gateway that dies loses the lease of its operations, and another g
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -23,24 +21,22 @@ from pydantic import BaseModel
 from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.actors.installation import Installation
 from gateway.api.context import ProcessContext, TenantContext
-from gateway.api.resources import BATCHES
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch import changes
-from gateway.batch.changes import batch_event, current_shots, review_event
-from gateway.batch.index import BatchIndex, ListedShot
+from gateway.batch.changes import batch_event, review_event
 from gateway.batch.local import run_in_process
 from gateway.batch.manifest import ActorLookup
 from gateway.batch.records import Progress, progress_from
 from gateway.batch.reviews import Decision, ReviewState
-from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import BatchFacts, Manifest, ShotRecord
+from gateway.batch.store import BatchStore
+from gateway.batch.types import BatchFacts, Engine, Manifest, ShotRecord
 from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import BegunOperation, for_tenant
 from gateway.operations.runner import OperationRunner
 from gateway.operations.store import NO_REQUEST_ID, OnEnd, OperationRecord, OperationStore, RequestIdentity, tell_nobody
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailableError, BatchNotFoundError, DubstageError, InvalidRequestError, OverloadedError
+from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, OverloadedError
 
 BATCH: Final = "batch"
 """Kind of the operations behind batches."""
@@ -58,7 +54,6 @@ CLUSTER_EVERY: Final = 3
 """The cluster is asked at each look of this number: it may have given up shots without a record."""
 LOOK_S: Final = 0.5
 """Seconds between two looks whether an earlier operation of the same batch has ended."""
-_KEPT_STORES: Final = 4
 WATCH_S: Final = 2.0
 """Seconds between two looks at a batch that is watched."""
 _LOOK_S: Final = 0.2
@@ -135,7 +130,7 @@ class BatchHandler:
         await _until_first(self.operations, order.name, operation.record.number)
         await run_in_process(
             self.worker_context,
-            await in_thread(open_batches, self._settings),
+            BatchStore(self.operations.database),
             order.name,
             slots=self._slots,
             workers=self._settings.max_batch_shots,
@@ -191,14 +186,10 @@ class ClusterBatchHandler:
         """Wait until all shots of a batch have ended; the response is empty."""
         name = BatchOrder.model_validate_json(operation.record.request).name
         await _until_first(self.operations, name, operation.record.number)
-        # The store and the index keep what they have read, so that a further look reads what has changed.
-        store = await in_thread(open_batches, self._settings)
-        index = BatchIndex(store, name)
-        has_left, has_left_to_cluster = partial(changes.is_left, index), partial(changes.is_left_to_cluster, index, store, name)
-        look = 0
+        store, look = BatchStore(self.operations.database), 0
         while True:
             try:
-                if not await in_thread(has_left if look % CLUSTER_EVERY else has_left_to_cluster):
+                if not await in_thread(changes.is_left if look % CLUSTER_EVERY else changes.is_left_to_cluster, store, name):
                     return b""
             except DubstageError as problem:
                 if not problem.retryable:
@@ -226,79 +217,30 @@ class BatchView:
 
     Attributes:
         facts: what the batch is.
-        shots: all shots in the order of the rows.
         progress: progress of the batch.
+        reviews: number of shots by state of review.
         notes: why something waits, for a person.
     """
 
     facts: BatchFacts
-    shots: Sequence[ListedShot]
     progress: Progress
+    reviews: Counter[ReviewState]
     notes: tuple[str, ...]
-
-    @property
-    def reviews(self) -> Counter[ReviewState]:
-        """Number of shots by state of review."""
-        return Counter(shot.review for shot in self.shots)
 
 
 class BatchViews:
-    """Looks at the batches in the store that all gateways share. All methods block, and may be called from any thread.
+    """Looks at the batches of the database that all gateways share. All methods block, and may be called from any thread.
+
+    Attributes:
+        store: store of batches.
 
     Args:
-        settings: settings of the process.
         operations: the operations behind batches, of all engines.
     """
 
-    def __init__(self, settings: GatewaySettings, operations: OperationStore) -> None:
-        self._settings = settings
+    def __init__(self, operations: OperationStore) -> None:
+        self.store = BatchStore(operations.database)
         self._operations = operations
-        # An index keeps what it has read, so that a further look reads what has changed.
-        self._kept: OrderedDict[tuple[str, str, str], tuple[BatchStore, BatchIndex]] = OrderedDict()
-        self._engine_stores: OrderedDict[str, tuple[str, BatchStore]] = OrderedDict()
-        self._turn = threading.Lock()
-
-    def facts(self) -> list[BatchFacts]:
-        """Return the facts of all batches, sorted by name."""
-        return open_batches(self._settings).batches()
-
-    def fresh_store(self) -> BatchStore:
-        """Return a store for work that reads whole batches: what it has read goes with it."""
-        return open_batches(self._settings)
-
-    def store(self, name: str) -> tuple[BatchStore, BatchFacts]:
-        """Return a store that serves one batch, and the facts of the batch.
-
-        Raises:
-            BatchNotFoundError: there is no such batch.
-            DubstageError: the store of batches cannot be used.
-        """
-        store, _, facts = self._indexed(name)
-        return store, facts
-
-    def _engine_store(self, facts: BatchFacts) -> BatchStore:
-        """Return the store that keeps whole records of a batch until its shots have ended."""
-        with self._turn:
-            made, kept = self._engine_stores.get(facts.name, ("", None))
-            if kept is None or made != facts.created_at:
-                kept = open_batches(self._settings)
-                self._engine_stores[facts.name] = (facts.created_at, kept)
-            self._engine_stores.move_to_end(facts.name)
-            while len(self._engine_stores) > _KEPT_STORES:
-                self._engine_stores.popitem(last=False)
-        return kept
-
-    def _indexed(self, name: str) -> tuple[BatchStore, BatchIndex, BatchFacts]:
-        store = open_batches(self._settings)
-        facts = store.facts(name)
-        # A batch that was removed and made again is another batch.
-        key = (name, facts.manifest_sha256, facts.created_at)
-        with self._turn:
-            kept = self._kept.setdefault(key, (store, BatchIndex(store, name)))
-            self._kept.move_to_end(key)
-            while len(self._kept) > _KEPT_STORES:
-                self._kept.popitem(last=False)
-        return *kept, facts
 
     def view(self, name: str) -> BatchView:
         """Return a batch as it is now.
@@ -307,29 +249,21 @@ class BatchViews:
             BatchNotFoundError: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
-        store, index, facts = self._indexed(name)
-        shots, notes = current_shots(index, self._engine_store(facts) if facts.engine == "kubernetes" else store, facts)
-        progress = progress_from([shot.facts for shot in shots], now_s=time.time())
-        if progress.ended:
-            with self._turn:
-                self._engine_stores.pop(name, None)
+        facts = self.store.facts(name)
+        notes = changes.ask_cluster(self.store, facts)
+        work = self.store.work(name)
+        progress = progress_from(work, now_s=time.time())
         if facts.engine == "gateway" and not progress.ended and not self.is_worked_on(name):
             notes = [*notes, "no gateway works on the shots that are left: submit the batch again"]
-        return BatchView(facts, shots, progress, tuple(notes))
+        return BatchView(facts, progress, Counter(shot.review for shot in work), tuple(notes))
 
     def is_worked_on(self, name: str) -> bool:
         """Return whether a gateway works on a batch, or will."""
         return self._operations.is_written(outputs_of(name))
 
 
-def no_shot(batch: str, shot_id: str) -> BatchNotFoundError:
-    """Return the error for a shot that a batch does not have."""
-    resource = f"{BATCHES}/{batch}/shots/{shot_id}"
-    return BatchNotFoundError(f"batch {batch} has no shot {shot_id[:80]!r}: see ListShots", resource=resource)
-
-
 class Batches:
-    """The batches of one gateway process, in the store that all gateways share.
+    """The batches of one gateway process, in the database that all gateways share.
 
     Attributes:
         views: looks at the batches.
@@ -345,14 +279,14 @@ class Batches:
         self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext, on_end: OnEnd = tell_nobody
     ) -> None:
         self._settings = settings
-        self._shared = context.actors.database.shared
         self._actors = context.actors
         self._audit = context.actors.audit
         self._handler = BatchHandler(settings, context, shared, on_end)
         self._runner = self._handler.runner()
         self._cluster_runner = ClusterBatchHandler(settings, context, on_end).runner()
         self._reviews = OperationStore(context.actors.database, kinds=(REVIEW,), audit_of=review_audit, on_end=on_end)
-        self.views = BatchViews(settings, OperationStore(context.actors.database, kinds=(BATCH, CLUSTER_BATCH)))
+        self.views = BatchViews(OperationStore(context.actors.database, kinds=(BATCH, CLUSTER_BATCH)))
+        self._store = self.views.store
         self._closing = asyncio.Event()
 
     @property
@@ -404,21 +338,15 @@ class Batches:
             InvalidRequestError: the batch exists with another manifest or another engine, or an option is wrong.
             DubstageError: the store of batches or the cluster cannot be used.
         """
-        if self._shared and not self._settings.batches_url:
-            raise InvalidRequestError(
-                "other gateways may use the database of this gateway, and cannot reach its store of batches: set "
-                "DUBSTAGE_BATCHES_URL to a folder or bucket that all gateways reach",
-                field="DUBSTAGE_BATCHES_URL",
-            )
-        store = await in_thread(open_batches, self._settings)
         kind, config_map = profile or "cpu", self._settings.batch_config_map
+        store = self._store
         before = await in_thread(store.find, manifest.name)
         if engine == "kubernetes" and (before is None or before.manifest_sha256 != manifest.sha256):
             # Wrong rows are refused before there is a batch, and before the batch takes them over.
             await in_thread(changes.check_for_cluster, store, manifest.shots, profile=kind, config_map=config_map)
-        await self._revise(store, manifest, engine)
+        await self._revise(manifest, engine)
         before = await in_thread(store.find, manifest.name)
-        if before is not None and not before.removing and before.manifest_sha256 != manifest.sha256:
+        if before is not None and before.manifest_sha256 != manifest.sha256:
             raise InvalidRequestError(
                 f"batch {manifest.name} exists with other rows: choose another batch_id, or submit the rows of the batch with the "
                 "same ids in the same order. Rows of shots that are not done may be changed",
@@ -482,8 +410,7 @@ class Batches:
         Raises:
             BatchNotFoundError: there is no such batch or shot.
         """
-        store, _ = await in_thread(self.views.store, name)
-        await in_thread(changes.cancel, store, name, ids)
+        await in_thread(changes.cancel, self._store, name, ids)
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_CANCELLED, name, ids))
         return await self.view(name)
 
@@ -497,12 +424,9 @@ class Batches:
             BatchNotFoundError: there is no such batch or shot.
             InvalidRequestError: from `decide`.
         """
-        view = await self.view(name)
-        if all(shot.id != shot_id for shot in view.shots):
-            raise no_shot(name, shot_id)
-        store, _ = await in_thread(self.views.store, name)
-        record = await in_thread(store.record, name, shot_id)
-        decision = await in_thread(store.decide, name, decide(record))
+        await in_thread(changes.ask_cluster, self._store, await in_thread(self._store.facts, name))
+        record = await in_thread(self._store.record, name, shot_id)
+        decision = await in_thread(self._store.decide, name, decide(record))
         # As with other changes of a batch, the entry follows the change. The event is written with the entry.
         await in_thread(self._reviews.add_ended, REVIEW, ReviewOrder(batch=name, decision=decision).model_dump_json().encode())
 
@@ -521,13 +445,11 @@ class Batches:
             BatchNotFoundError: there is no such batch or shot.
             InvalidRequestError: a named shot is running, an option is wrong, or the batch belongs to another engine.
         """
-        store, facts = await in_thread(self.views.store, name)
+        store, facts = self._store, await in_thread(self._store.facts, name)
         if rejected:
-            view = await self.view(name)
-            rejected_now = [shot.id for shot in view.shots if shot.review is ReviewState.REJECTED]
-            ids = list(dict.fromkeys([*ids, *rejected_now]))
+            ids = list(dict.fromkeys([*ids, *await in_thread(changes.rejected, store, facts)]))
             if not ids:
-                return view
+                return await self.view(name)
         if facts.engine not in ("gateway", "kubernetes"):
             raise InvalidRequestError(
                 f"batch {name} belongs to the engine {facts.engine}: retry its shots with `dubstage batch retry`", field="batch_id"
@@ -536,7 +458,7 @@ class Batches:
         if facts.engine == "kubernetes":
             await in_thread(changes.retry_in_cluster, store, name, ids, options)
         else:
-            await in_thread(changes.begin_anew, self._settings, store, name, ids, options)
+            await in_thread(changes.begin_anew, store, name, ids, options)
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_RETRIED, name, ids, options=options))
         await self._work_on(facts, check_videos=False)
         return await self.view(name)
@@ -550,25 +472,25 @@ class Batches:
             OverloadedError: a gateway still looks at the videos of the batch.
         """
         await self._left_alone(name)
-        await in_thread(changes.remove, self._settings, await in_thread(open_batches, self._settings), name)
+        await in_thread(changes.remove, self._store, name)
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_REMOVED, name))
 
     def scratch_folder(self) -> AbstractAsyncContextManager[Path]:
         """Give an empty folder, and remove the folder at the end."""
         return entered_in_threads(self._handler.worker_context.scratch_folder())
 
-    async def _revise(self, store: BatchStore, manifest: Manifest, engine: Engine) -> None:
+    async def _revise(self, manifest: Manifest, engine: Engine) -> None:
         """Let a batch take over changed lines of a manifest. No operation that has read the earlier lines works on the batch then.
 
         Raises:
             InvalidRequestError: shots of the batch have not ended.
             OverloadedError: a gateway still looks at the videos of the batch.
         """
-        before = await in_thread(store.find, manifest.name)
-        if before is None or before.removing or before.manifest_sha256 == manifest.sha256:
+        before = await in_thread(self._store.find, manifest.name)
+        if before is None or before.manifest_sha256 == manifest.sha256:
             return
         await self._left_alone(manifest.name)
-        await in_thread(changes.revise, self._settings, store, manifest, engine)
+        await in_thread(changes.revise, self._store, manifest, engine)
 
     async def _left_alone(self, name: str) -> None:
         """Wait as `_until_left_alone`, at most `_END_S`.

@@ -75,8 +75,6 @@ class ErrorRewriter:
 
     def __init__(self, settings: GatewaySettings, database: str, artefacts: str) -> None:
         names: dict[str, str] = {database: "DUBSTAGE_DATABASE_URL", artefacts: "DUBSTAGE_ARTEFACTS_URL"}
-        if settings.batches_url:
-            names[settings.batches_url] = "DUBSTAGE_BATCHES_URL"
         if artefacts.startswith("file://"):
             names[artefacts.removeprefix("file://")] = "DUBSTAGE_ARTEFACTS_URL"
         folders = {settings.data_dir: "DUBSTAGE_DATA_DIR", Path(services.__file__).parents[1]: "dubstage"}

@@ -27,7 +27,8 @@ from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
 from gateway.audit.protection import record_settings
-from gateway.batch.changes import batch_pictures, expire_batches
+from gateway.batch.changes import BatchPictures, expire_batches
+from gateway.batch.store import BatchStore
 from gateway.housekeeping import expire, remove_unknown, run_hourly
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Handler, for_tenant
@@ -65,7 +66,7 @@ async def expire_hourly(settings: GatewaySettings, context: TenantContext, batch
             max_age_days=settings.operation_max_age_days,
             max_finished=settings.max_finished_operations,
         ),
-        partial(expire_batches, settings, batches.is_worked_on),
+        partial(expire_batches, settings, batches.store, batches.is_worked_on),
         uploads.expire,
     )
 
@@ -80,7 +81,7 @@ def eraser_of(settings: GatewaySettings, context: TenantContext, runner: Operati
         live: opens live streams.
     """
     clean = partial(remove_unknown, context.actors, context.artefacts, context.jobs)
-    return ActorEraser(context.actors, runner, live, clean, partial(batch_pictures, settings))
+    return ActorEraser(context.actors, runner, live, clean, partial(BatchPictures, BatchStore(context.actors.database)))
 
 
 def runner_of(

@@ -22,8 +22,7 @@ from gateway.api.media import MediaFolder, MediaLocations
 from gateway.api.operations import DUB, page_size_from, stored_request
 from gateway.api.resources import UPLOADS, id_of, time_message
 from gateway.async_utilities import in_thread
-from gateway.batch.changes import files_of_waiting_shots
-from gateway.batch.store import open_batches
+from gateway.batch.store import BatchStore
 from gateway.housekeeping import DAY_S
 from gateway.media.signed_urls import MOST_BYTES, SignedUrl, checked_object, sign_download, sign_upload, stored_bytes
 from gateway.media.uploads import (
@@ -72,6 +71,7 @@ class TenantUploads:
     def __init__(self, settings: GatewaySettings, operations: OperationStore) -> None:
         self._settings = settings
         self._operations = operations
+        self._batches = BatchStore(operations.database)
         self._seen: dict[str, float] = {}
         self.files = MediaFolder(settings.media_dir)
         self.places = MediaLocations(self.files, settings.media_url)
@@ -119,7 +119,7 @@ class TenantUploads:
 
     def _named(self) -> Collection[str]:
         """Return the places that operations and shots of batches name which have not ended, as they were submitted."""
-        found, after = files_of_waiting_shots(self._settings), 0
+        found, after = self._batches.places_left(), 0
         while page := self._operations.list(after=after, limit=1000, done=False):
             for record in page:
                 found.add(record.output)
@@ -171,10 +171,10 @@ class TenantUploads:
         return self._operations.was_written({str(path), video}) or self._is_of_batch(video) or self._is_footage(path)
 
     def _is_of_batch(self, video: str) -> bool:
-        return self._known(video, lambda: open_batches(self._settings).has_written(video))
+        return self._known(video, lambda: self._batches.has_written(video))
 
     def _is_footage(self, path: Path) -> bool:
-        return self._known(str(path), lambda: open_batches(self._settings).has_dubbed(str(path)) or self._was_dubbed(path))
+        return self._known(str(path), lambda: self._batches.has_dubbed(str(path)) or self._was_dubbed(path))
 
     def _was_dubbed(self, path: Path) -> bool:
         """Return whether a file is the footage of an operation that succeeded."""

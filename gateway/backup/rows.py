@@ -17,7 +17,16 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from gateway.backup.archive import DATABASE, members
 from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
-from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
+from gateway.database.tables import (
+    Base,
+    BatchActorRow,
+    BatchRow,
+    InstallationRow,
+    JobBlobRow,
+    JobFolderRow,
+    JobRow,
+    LineageRow,
+)
 from gateway.operations.store import LeaseRow, OperationRow
 from gateway.webhooks.store import DeliveryRow
 from services.common.errors import InvalidRequestError
@@ -163,9 +172,13 @@ def copy_rows(source: Connection, target: Connection, table: Table, without: fro
     Args:
         source: connection to a database with the table.
         target: connection to another database with the same table, which is empty.
-        without: ids of actors whose rows are left out.
+        without: ids of actors whose rows, and the batches that name them, are left out.
     """
     query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)
+    batch = table.c.name if table is BatchRow.__table__ else table.c.get("batch")
+    if without and batch is not None:
+        # Rows and pictures of a shot tell of the person.
+        query = query.where(batch.not_in(select(BatchActorRow.batch).where(BatchActorRow.actor.in_(sorted(without)))))
     for part in source.execute(query).mappings().partitions():
         if rows := [dict(row) for row in part if row.get(_ACTOR) not in without]:
             target.execute(insert(table), rows)

@@ -1,6 +1,6 @@
 """Changes of a batch that a person asks for, the same for the command line and for a gateway. All functions block.
 
-The store of batches is no database, so an entry of the audit log follows the change that it records.
+An entry of the audit log follows the change that it records: what a cluster does is in no transaction.
 
 Removal of old batches whose shots have all ended, and of the pictures of an erased person. Videos stay. All functions block.
 """
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.audit.entries import AuditEvent, EventKind, batch_work
-from gateway.batch.index import BatchIndex, ListedShot
-from gateway.batch.locks import WORKERS_FOLDER, batch_lock
-from gateway.batch.records import unix_time
-from gateway.batch.reviews import Decision
-from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, Manifest, ShotRecord, ShotSpec, ShotState
+from gateway.audit.log import AuditLog
+from gateway.batch.leases import batch_lease
+from gateway.batch.lists import ShotQuery
+from gateway.batch.reviews import Decision, ReviewState
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ENDED, LEFT, TO_RETRY, WORKERS_FOLDER, BatchFacts, Engine, Manifest, ShotSpec, ShotState
 from gateway.dub.request.spec_text import CHANGEABLE, option_words
 from gateway.settings import GatewaySettings
-from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
+from services.common.errors import DubstageError, InvalidRequestError
 from services.common.texts import Command, Option, Text
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 
 NO_OPTIONS: Final = ShotOptions()
 """Options of a retry that changes none."""
+PICTURE: Final = "batch picture"
+"""Kind of the pictures of shots in receipts."""
+EARLIER: Final = "earlier video"
+"""Kind of the videos that retries have replaced in receipts."""
+_DAY_S: Final = 86400.0
+
+IsWorkedOn = Callable[[str], bool]
+"""Returns whether a gateway works on the batch of a name, or will."""
 
 
 def batch_event(
@@ -65,7 +73,7 @@ def batch_event(
 
 
 def record_change(
-    settings: GatewaySettings,
+    store: BatchStore,
     change: Literal["cancelled", "retried", "removed", "delivered", "posted"],
     name: str,
     ids: Sequence[str] = (),
@@ -74,18 +82,18 @@ def record_change(
     """Write the entry for a command that changes a batch.
 
     Args:
-        settings: settings of the command.
+        store: store of batches.
         change: what the command does.
         name: name of the batch.
         ids: shots that were named; none: all.
         options: options of the one shot that were changed.
     """
-    _record(settings, batch_event(EventKind(f"batch.{change}"), name, ids, options=options))
+    AuditLog(store.database).record(batch_event(EventKind(f"batch.{change}"), name, ids, options=options))
 
 
-def record_review(settings: GatewaySettings, name: str, decision: Decision) -> None:
+def record_review(store: BatchStore, name: str, decision: Decision) -> None:
     """Write the entry for a decision of a command."""
-    _record(settings, review_event(name, decision))
+    AuditLog(store.database).record(review_event(name, decision))
 
 
 def review_event(name: str, decision: Decision) -> AuditEvent:
@@ -100,9 +108,9 @@ def review_event(name: str, decision: Decision) -> AuditEvent:
     return AuditEvent(event=EventKind.SHOT_REVIEWED, work=batch_work(name), outputs=outputs, details=details)
 
 
-def record_submission(settings: GatewaySettings, facts: BatchFacts) -> None:
+def record_submission(store: BatchStore, facts: BatchFacts) -> None:
     """Write the entry for a batch that a command submits."""
-    _record(settings, submission(facts))
+    AuditLog(store.database).record(submission(facts))
 
 
 def submission(facts: BatchFacts) -> AuditEvent:
@@ -110,76 +118,46 @@ def submission(facts: BatchFacts) -> AuditEvent:
     return batch_event(EventKind.BATCH_SUBMITTED, facts.name, rows=facts.rows, manifest_sha256=facts.manifest_sha256)
 
 
-def _record(settings: GatewaySettings, event: AuditEvent) -> None:
-    # Imported here: commands that show a batch need no database.
-    from gateway.actors.store import ActorStore
+def ask_cluster(store: BatchStore, facts: BatchFacts) -> list[str]:
+    """Store what a cluster knows of the shots of a batch that are left, and return notes for a person.
 
-    with ActorStore(settings, claim_artefacts=False) as actors:
-        actors.audit.record(event)
-
-
-def current_records(store: BatchStore, facts: BatchFacts) -> tuple[list[ShotRecord], list[str]]:
-    """Return the records of all shots, with what the cluster knows, and notes for a person. Blocks.
-
-    If the cluster cannot be asked, the records are those of the store, and a note says so.
+    If the cluster cannot be asked, the records stay, and a note says so. Batches of other engines have no notes.
 
     Raises:
         DubstageError: the store of batches cannot be used.
     """
-    if facts.engine != "kubernetes":
-        return store.records(facts.name), []
+    if facts.engine != "kubernetes" or not is_left(store, facts.name):
+        return []
     from gateway.batch.kubernetes import open_engine_of
 
     try:
-        snapshot = open_engine_of(facts).snapshot(store, facts.name)
+        return list(open_engine_of(facts).snapshot(store, facts.name).notes)
     except DubstageError as error:
-        return store.records(facts.name), [Text("the cluster was not asked: {error}", error=error)]
-    return list(snapshot.records), list(snapshot.notes)
+        return [Text("the cluster was not asked: {error}", error=error)]
 
 
-def current_record(store: BatchStore, facts: BatchFacts, shot_id: str) -> ShotRecord:
-    """Return the record of one shot, with what the cluster knows. Blocks.
-
-    Raises:
-        BatchNotFoundError: there is no such shot.
-        DubstageError: the store of batches cannot be used.
-    """
-    found = store.record(facts.name, shot_id)
-    if facts.engine != "kubernetes" or found.state in ENDED:
-        return found
-    return next(record for record in current_records(store, facts)[0] if record.id == shot_id)
-
-
-def current_shots(index: BatchIndex, store: BatchStore, facts: BatchFacts) -> tuple[Sequence[ListedShot], Sequence[str]]:
-    """Return all shots of a batch in the order of the rows, with what the cluster knows, and notes for a person. Blocks.
-
-    Args:
-        index: index of the batch.
-        store: store for whole records, which are read only while a cluster has shots left.
-        facts: facts of the batch.
+def rejected(store: BatchStore, facts: BatchFacts) -> list[str]:
+    """Return the ids of the shots of a batch whose present videos are rejected.
 
     Raises:
         DubstageError: the store of batches cannot be used.
     """
-    shots = index.shots()
-    if facts.engine != "kubernetes" or all(shot.facts.state in ENDED for shot in shots):
-        return shots, []
-    # The engine compares whole records with the cluster, and stores those that it changes.
-    _, notes = current_records(store, facts)
-    return index.shots(), notes
+    ask_cluster(store, facts)
+    return [one.shot.id for one in store.shots(facts.name, ShotQuery(reviews=[ReviewState.REJECTED]))]
 
 
-def is_left(index: BatchIndex) -> bool:
+def is_left(store: BatchStore, name: str) -> bool:
     """Return whether the records of a batch say that shots are left.
 
     Raises:
         BatchNotFoundError: there is no such batch.
         DubstageError: the store of batches cannot be used.
     """
-    return any(shot.facts.state not in ENDED for shot in index.shots())
+    store.facts(name)
+    return store.count(name, ShotQuery(states=LEFT)) > 0
 
 
-def is_left_to_cluster(index: BatchIndex, store: BatchStore, name: str) -> bool:
+def is_left_to_cluster(store: BatchStore, name: str) -> bool:
     """Return whether a cluster still works on shots of a batch. While the cluster cannot be asked, the records of the store decide.
 
     Raises:
@@ -192,8 +170,8 @@ def is_left_to_cluster(index: BatchIndex, store: BatchStore, name: str) -> bool:
     try:
         snapshot = open_engine_of(store.facts(name)).snapshot(store, name)
     except DubstageError:
-        return is_left(index)
-    left = sum(record.state not in ENDED for record in snapshot.records)
+        return is_left(store, name)
+    left = len(snapshot.left)
     if left and snapshot.ended:
         raise InvalidRequestError(f"{left} shots of batch {name} have no Job in the cluster: submit the batch again", field="name")
     return left > 0
@@ -210,9 +188,8 @@ def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
         from gateway.batch.kubernetes import open_engine_of
 
         open_engine_of(facts).cancel(store, name, tuple(ids))
-        return
-    state_by_id = {shot.id: shot.facts.state for shot in BatchIndex(store, name).shots()}
-    store.cancel(name, [one for one in ids or state_by_id if state_by_id.get(one) not in ENDED])
+    else:
+        store.cancel(name, ids)
 
 
 def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
@@ -223,7 +200,7 @@ def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
         InvalidRequestError: a named shot is running.
     """
     if not ids:
-        return [shot.id for shot in BatchIndex(store, name).shots() if shot.facts.state in TO_RETRY]
+        return store.ids(name, TO_RETRY)
     marked = store.cancelled(name)
     for record in store.records_of(name, ids):
         if record.state is ShotState.RUNNING and record.id not in marked:
@@ -250,7 +227,8 @@ def check_options(store: BatchStore, name: str, ids: Sequence[str], options: Sho
         return options
     if len(ids) != 1:
         raise InvalidRequestError(f"name the one shot that takes them, not {len(ids) or 'all'}", field="options", named=True)
-    shot, record = store.shot(name, store.row_of(name, ids[0])), current_record(store, store.facts(name), ids[0])
+    ask_cluster(store, store.facts(name))
+    shot, record = store.shot(name, store.row_of(name, ids[0])), store.record(name, ids[0])
     if record.state not in ENDED:
         raise InvalidRequestError(f"shot {shot.id} is {record.state}: wait until it has ended, or cancel it first", field="id")
     # Imported here: commands that show a batch check no rows.
@@ -263,17 +241,10 @@ def check_options(store: BatchStore, name: str, ids: Sequence[str], options: Sho
     return options
 
 
-def begin_anew(
-    settings: GatewaySettings,
-    store: BatchStore,
-    name: str,
-    ids: Sequence[str],
-    options: ShotOptions = NO_OPTIONS,
-) -> list[str]:
+def begin_anew(store: BatchStore, name: str, ids: Sequence[str], options: ShotOptions = NO_OPTIONS) -> list[str]:
     """Let shots of a batch wait again, and return their ids; without ids, all in TO_RETRY. Their videos are kept.
 
     Args:
-        settings: settings of the process.
         store: store of batches.
         name: name of the batch.
         ids: shots that are named.
@@ -281,11 +252,11 @@ def begin_anew(
 
     Raises:
         BatchNotFoundError: there is no such batch or shot.
-        InvalidRequestError: a named shot is running, or a submission of the batch runs on this machine.
+        InvalidRequestError: a named shot is running, or a submission of the batch runs.
     """
     chosen = to_retry(store, name, ids)
     # A submission that runs now has its list of shots, and would not see that some begin anew.
-    with batch_lock(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
+    with batch_lease(store, name) if store.facts(name).engine == "local" else nullcontext():
         store.keep_videos(name, chosen)
         if options.ListFields():
             # The options come first: the worker that finds the new record reads them.
@@ -294,19 +265,19 @@ def begin_anew(
     return chosen
 
 
-def revise(settings: GatewaySettings, store: BatchStore, manifest: Manifest, engine: Engine) -> list[str]:
+def revise(store: BatchStore, manifest: Manifest, engine: Engine) -> list[str]:
     """Let a batch take over the changed rows of a manifest, and return the ids of the shots that begin anew for it.
 
     See `BatchStore.revise`.
 
     Raises:
-        InvalidRequestError: the changed rows cannot be taken over, or a submission of the batch runs on this machine.
+        InvalidRequestError: the changed rows cannot be taken over, or a submission of the batch runs.
     """
     before = store.find(manifest.name)
     if before is None or before.engine != engine or before.manifest_sha256 == manifest.sha256:
         return []
     is_local = engine == "local"
-    with batch_lock(settings, store, manifest.name) if is_local else nullcontext():
+    with batch_lease(store, manifest.name) if is_local else nullcontext():
         return store.revise(manifest, is_idle=is_local)
 
 
@@ -352,13 +323,10 @@ def retry_in_cluster(
     return engine.retry(store, name, tuple(ids), workers=workers)
 
 
-def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool = False) -> None:
+def remove(store: BatchStore, name: str, *, force: bool = False) -> None:
     """Remove a batch whose shots have all ended: rows, records, pictures, earlier videos, and its Jobs in a cluster. Videos stay.
 
-    A removal that was cut is completed.
-
     Args:
-        settings: settings of the command or of the gateway.
         store: store of batches.
         name: name of the batch.
         force: a shot that is cancelled and still RUNNING counts as ended. The record of a shot whose worker was killed stays so.
@@ -366,28 +334,19 @@ def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bo
 
     Raises:
         BatchNotFoundError: there is no such batch.
-        InvalidRequestError: shots are left, or a submission of the batch runs on this machine.
+        InvalidRequestError: shots are left, or a submission of the batch runs.
     """
     facts = store.facts(name)
-    if facts.engine == "local":
-        with batch_lock(settings, store, name):
-            _remove(store, facts, force=force)
-    else:
-        _remove(store, facts, force=force)
-
-
-def _remove(store: BatchStore, facts: BatchFacts, *, force: bool) -> None:
-    name = facts.name
-    if not facts.removing:
-        shots, _ = current_shots(BatchIndex(store, name), store, facts)
-        killed = _cancelled_and_running(shots, store.cancelled(name)) if force else 0
-        left = sum(shot.facts.state not in ENDED for shot in shots) - killed
+    with batch_lease(store, name) if facts.engine == "local" else nullcontext():
+        ask_cluster(store, facts)
+        killed = store.cancelled(name) if force else frozenset()
+        left = [one for one in store.left(name).values() if not (one.state is ShotState.RUNNING and one.id in killed)]
         if left:
             raise InvalidRequestError(
                 Text(
                     "{left} shots of batch {name} have not ended: wait, or cancel the batch first; if their workers were killed, "
                     "cancel the batch and remove it by {remove} with {force}",
-                    left=left,
+                    left=len(left),
                     name=name,
                     remove=Command("batch remove", name),
                     force=Option("force"),
@@ -398,7 +357,7 @@ def _remove(store: BatchStore, facts: BatchFacts, *, force: bool) -> None:
             from gateway.batch.kubernetes import open_engine_of
 
             open_engine_of(facts).remove_jobs(facts)
-    store.remove(name)
+        store.remove(name)
 
 
 def _has_jobs(facts: BatchFacts) -> bool:
@@ -410,72 +369,37 @@ def _has_jobs(facts: BatchFacts) -> bool:
     return was_sent(facts)
 
 
-def _cancelled_and_running(shots: Sequence[ListedShot], marked: Collection[str]) -> int:
-    return sum(shot.facts.state is ShotState.RUNNING and shot.id in marked for shot in shots)
-
-
-IsWorkedOn = Callable[[str], bool]
-"""Returns whether a gateway works on the batch of a name, or will."""
-_DAY_S: Final = 86400.0
-
-
-def expire_batches(settings: GatewaySettings, is_worked_on: IsWorkedOn) -> list[str]:
+def expire_batches(settings: GatewaySettings, store: BatchStore, is_worked_on: IsWorkedOn) -> list[str]:
     """Remove the batches that are older, or together larger, than the settings allow, and return their names.
 
     Batches with shots that have not ended stay, whatever their age. Logs of worker processes that are as old are removed too.
 
     Args:
-        settings: store of batches and limits.
+        settings: limits, and the data folder with the logs.
+        store: store of batches.
         is_worked_on: says which batches must stay.
 
     Raises:
         DubstageError: the store of batches cannot be used.
     """
-    facts = sorted(open_batches(settings).batches(), key=lambda batch: (batch.created_at, batch.name))
     removed = []
     if settings.batch_max_age_days:
         before = time.time() - settings.batch_max_age_days * _DAY_S
-        removed = _remove_old(settings, facts, is_worked_on, before)
+        removed = [facts.name for facts in store.ended_before(before) if _removed(store, facts, is_worked_on)]
         _remove_logs(settings, before)
     if settings.batches_max_bytes:
-        left = [batch for batch in facts if batch.name not in removed]
-        removed += _remove_over(settings, left, is_worked_on, settings.batches_max_bytes)
+        sizes = store.sizes_bytes()
+        over = sum(sizes.values()) - settings.batches_max_bytes
+        for facts in store.ended_before(time.time() + _DAY_S):
+            if over <= 0:
+                break
+            if _removed(store, facts, is_worked_on):
+                removed.append(facts.name)
+                over -= sizes[facts.name]
     return removed
 
 
-def _remove_old(settings: GatewaySettings, facts: Sequence[BatchFacts], is_worked_on: IsWorkedOn, before: float) -> list[str]:
-    # A batch cannot have ended before it was made: most batches need no further look.
-    old = [batch for batch in facts if unix_time(batch.created_at) < before]
-    return [batch.name for batch in old if _ended_before(settings, batch, before) and _removed(settings, batch, is_worked_on)]
-
-
-def _remove_over(settings: GatewaySettings, facts: Sequence[BatchFacts], is_worked_on: IsWorkedOn, most: int) -> list[str]:
-    """Remove batches that have ended, the oldest first, until all together take at most so many bytes."""
-    store = open_batches(settings)
-    sizes = {batch.name: store.size_bytes(batch.name) for batch in facts}
-    over, removed = sum(sizes.values()) - most, []
-    for batch in facts:
-        if over <= 0:
-            break
-        if _ended_before(settings, batch, time.time() + _DAY_S) and _removed(settings, batch, is_worked_on):
-            removed.append(batch.name)
-            over -= sizes[batch.name]
-    return removed
-
-
-def _ended_before(settings: GatewaySettings, batch: BatchFacts, before: float) -> bool:
-    """Return whether all shots of a batch ended before a time, Unix time in seconds."""
-    if batch.removing:
-        return True
-    # The objects go with what they have read: a batch may have 100,000 shots.
-    try:
-        shots = BatchIndex(open_batches(settings), batch.name).shots()
-    except BatchNotFoundError:
-        return False
-    return all(shot.facts.state in ENDED and shot.facts.ended_s < before for shot in shots)
-
-
-def _removed(settings: GatewaySettings, batch: BatchFacts, is_worked_on: IsWorkedOn) -> bool:
+def _removed(store: BatchStore, batch: BatchFacts, is_worked_on: IsWorkedOn) -> bool:
     """Remove a batch, and return whether the batch is gone. One that cannot be removed now is tried again by the next call."""
     # Imported here: commands that show a batch log nothing.
     import structlog
@@ -484,32 +408,12 @@ def _removed(settings: GatewaySettings, batch: BatchFacts, is_worked_on: IsWorke
     try:
         if is_worked_on(batch.name):
             return False
-        remove(settings, open_batches(settings), batch.name)
+        remove(store, batch.name)
     except DubstageError as problem:
         log.warning("batch_not_expired", batch=batch.name, reason=problem.reason, message=problem.message)
         return False
     log.info("batch_expired", batch=batch.name, shots=batch.rows)
     return True
-
-
-def files_of_waiting_shots(settings: GatewaySettings) -> set[str]:
-    """Return the locations that the shots of all batches name which have not ended.
-
-    Raises:
-        DubstageError: the store of batches cannot be used.
-    """
-    found: set[str] = set()
-    for batch in open_batches(settings).batches():
-        # The objects go with what they have read: a batch may have 100,000 shots.
-        store = open_batches(settings)
-        try:
-            shots = BatchIndex(store, batch.name).shots()
-            left = store.shots(batch.name, [row for row, shot in enumerate(shots) if shot.facts.state not in ENDED])
-        except BatchNotFoundError:
-            continue
-        for shot in left:
-            found.update(shot.places.values())
-    return found
 
 
 def _remove_logs(settings: GatewaySettings, before: float) -> None:
@@ -519,20 +423,14 @@ def _remove_logs(settings: GatewaySettings, before: float) -> None:
                 log.unlink()
 
 
-PICTURE: Final = "batch picture"
-"""Kind of the pictures of shots in receipts."""
-EARLIER: Final = "earlier video"
-"""Kind of the videos that retries have replaced in receipts."""
-
-
 class BatchPictures:
     """Pictures and earlier videos of people in the store of batches. All methods block.
 
     Rows and records stay: they hold the actor's id, paths and figures, and nothing of the person's footage. The videos belong to
     whoever ordered the shots.
 
-    Each method raises StorageRefusedError where the store refuses, BackendUnavailableError where the store does not answer, and
-    ArtefactCorruptError if a file of a batch is damaged.
+    Each method raises StorageRefusedError or BackendUnavailableError if the database cannot be used, and StorageRefusedError if an
+    earlier video cannot be removed.
 
     Args:
         store: the store of batches.
@@ -547,8 +445,8 @@ class BatchPictures:
         """Remove pictures and earlier videos of all shots of an actor, and return their SHA-256 by kind, hexadecimal."""
         found: set[str] = set()
         videos: set[str] = set()
-        for name, shots in self._shots(actor_id):
-            videos |= {video.sha256 for video in self._store.all_earlier(name, shots).values()}
+        for name, shots in self._store.shots_of_actor(actor_id).items():
+            videos |= {video.sha256 for video in self._store.earlier(name, shots).values()}
             self._store.remove_earlier(name, shots)
             found |= {hashlib.sha256(jpeg).hexdigest() for jpeg in self._store.thumbnails(name, shots).values()}
             self._store.remove_thumbnails(name, shots)
@@ -557,19 +455,8 @@ class BatchPictures:
     def left(self, actor_id: str) -> tuple[int, Sequence[str]]:
         """Return the number of the actor's shots, and their pictures and earlier videos that are still there."""
         number, left = 0, []
-        for name, shots in self._shots(actor_id):
+        for name, shots in self._store.shots_of_actor(actor_id).items():
             number += len(shots)
             left += [f"picture of shot {shot} of batch {name}" for shot in self._store.thumbnails(name, shots)]
-            left += [f"earlier video of shot {shot} of batch {name}" for shot in self._store.all_earlier(name, shots)]
+            left += [f"earlier video of shot {shot} of batch {name}" for shot in self._store.earlier(name, shots)]
         return number, left
-
-    def _shots(self, actor_id: str) -> list[tuple[str, list[str]]]:
-        found = [
-            (name, [shot.id for shot in self._store.manifest(name) if actor_id in shot.actor_ids]) for name in self._store.names()
-        ]
-        return [(name, shots) for name, shots in found if shots]
-
-
-def batch_pictures(settings: GatewaySettings) -> BatchPictures:
-    """Return the pictures in the store of batches that the settings name."""
-    return BatchPictures(open_batches(settings))

@@ -1,6 +1,6 @@
 """The local engine: worker processes on this machine, which are started, given shots, and ended.
 
-The store of batches is the only journal, so that nothing is lost with the engine.
+The database is the only journal, so that nothing is lost with the engine.
 
 Queue of the rows that are left to dub: each row once, and again later if its attempt failed.
 
@@ -19,18 +19,33 @@ from typing import Final
 
 import structlog
 
-from gateway.async_utilities import gather_all, in_thread
-from gateway.batch.locks import WORKERS_FOLDER, batch_lock
+from gateway.async_utilities import entered_in_threads, gather_all, in_thread
+from gateway.batch.leases import batch_lease
+from gateway.batch.lists import ShotQuery
 from gateway.batch.records import died, present_time
 from gateway.batch.serve_shots import AnswerKind, WorkerAnswer, WorkerSetup
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotState
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, WORKERS_FOLDER, WRITTEN, ShotRecord, ShotState
 from gateway.batch.worker import WorkerContext, run_shot, video_fault
 from gateway.child_process import child_environment
 from gateway.dub.progress import OnProgress
 from gateway.safe_paths import path_below
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, UnexpectedError
+
+RETRY_S: Final = 3.0
+"""Seconds before a second attempt; five times as long before a third."""
+MODULE: Final = "gateway.batch.serve_shots"
+SILENT_S: Final = 180.0
+"""Seconds without a sign of life after which a worker is ended. A worker gives one every BEAT_S seconds."""
+BEAT_S: Final = 5.0
+_END_S: Final = 30.0
+"""Seconds that a worker has to put its shot back and to close its stages."""
+_LONGEST_LINE: Final = 16 << 20
+PAUSE_S: Final = 10.0
+"""Seconds before a further try if the database does not answer."""
+
+_log = structlog.stdlib.get_logger("dubstage.batch")
 
 
 class RowQueue:
@@ -76,10 +91,6 @@ class RowQueue:
             self._changed.notify_all()
 
 
-RETRY_S: Final = 3.0
-"""Seconds before a second attempt; five times as long before a third."""
-
-
 async def rows_left(store: BatchStore, name: str, *, check_videos: bool) -> list[int]:
     """Return the rows of the shots that are to be dubbed.
 
@@ -91,27 +102,16 @@ async def rows_left(store: BatchStore, name: str, *, check_videos: bool) -> list
     Raises:
         DubstageError: the store of batches, or the place of a video, cannot be used.
     """
-    shots, records = await in_thread(store.manifest, name), await in_thread(store.records, name)
-    rows = []
-    for row, (shot, record) in enumerate(zip(shots, records, strict=True)):
-        spoiled = check_videos and record.state in WRITTEN and await video_fault(shot, record)
-        if record.state not in ENDED or spoiled:
-            rows.append(row)
-    return rows
+    rows = list(await in_thread(store.left, name))
+    if check_videos:
+        written = await in_thread(store.shots, name, ShotQuery(states=WRITTEN))
+        rows += [row for row, shot, record, _ in written if await video_fault(shot, record)]
+    return sorted(rows)
 
 
 def again_in_s(record: ShotRecord) -> float | None:
     """Return the seconds after which a shot is to be tried again; None: the shot has ended."""
     return None if record.state in ENDED else float(RETRY_S * 5 ** max(0, record.attempts - 1))
-
-
-MODULE: Final = "gateway.batch.serve_shots"
-SILENT_S: Final = 180.0
-"""Seconds without a sign of life after which a worker is ended. A worker gives one every BEAT_S seconds."""
-BEAT_S: Final = 5.0
-_END_S: Final = 30.0
-"""Seconds that a worker has to put its shot back and to close its stages."""
-_LONGEST_LINE: Final = 16 << 20
 
 
 class WorkerDiedError(Exception):
@@ -254,11 +254,10 @@ async def run_local(
 
     Raises:
         BatchNotFoundError: there is no such batch.
-        InvalidRequestError: another process of this machine runs the batch.
+        InvalidRequestError: another process runs the batch.
         DubstageError: no worker can work here: the stages cannot be opened, or a store cannot be used.
     """
-    await in_thread(store.facts, name)
-    with batch_lock(settings, store, name):
+    async with entered_in_threads(batch_lease(store, name)):
         rows = await rows_left(store, name, check_videos=True)
         engine = _Engine(settings, store, name, RowQueue(rows), on_record, silent_s)
         await engine.run(min(workers, len(rows)))
@@ -275,9 +274,7 @@ class _Engine:
         on_record: Callable[[ShotRecord], None],
         silent_s: float,
     ) -> None:
-        self._setup = WorkerSetup(
-            settings=settings.model_dump(mode="json"), store=store.url, name=name, beat_s=min(BEAT_S, silent_s / 4)
-        )
+        self._setup = WorkerSetup(settings=settings.model_dump(mode="json"), name=name, beat_s=min(BEAT_S, silent_s / 4))
         self._logs = settings.data_dir / WORKERS_FOLDER
         self._store, self._name, self._rows, self._on_record, self._silent_s = store, name, rows, on_record, silent_s
 
@@ -326,19 +323,13 @@ class _Engine:
 
     async def _mourned(self, row: int, how: str) -> float | None:
         """Write down that the worker of a shot died, and return as `_dubbed` does."""
-        shot = (await in_thread(self._store.manifest, self._name))[row]
+        shot = await in_thread(self._store.shot, self._name, row)
         record = await in_thread(self._store.record, self._name, shot.id)
         if record.state is ShotState.RUNNING:
             record = died(record, how, present_time())
             await in_thread(self._store.put, self._name, record)
         self._on_record(record)
         return again_in_s(record)
-
-
-PAUSE_S: Final = 10.0
-"""Seconds before a further try if the store of batches, or the database, does not answer."""
-
-_log = structlog.stdlib.get_logger("dubstage.batch")
 
 
 async def run_in_process(

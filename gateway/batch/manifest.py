@@ -63,6 +63,27 @@ _LARGEST: Final = 1 << 20
 
 _THREADS: Final = 32
 """Folders and files that are looked at at once: with a network drive, the time goes by in waiting."""
+MethodOf = Callable[[ShotSpec, LineSpec | None], str]
+"""Returns the name of the method that dubs a shot, or one line of its scene. Raises ActorError, ConsentRefusedError or
+InvalidRequestError.
+"""
+_FileCheck = Callable[[str], str]
+MOST_ROWS: Final = 100_000
+"""Most rows of a manifest."""
+_OF_ONE_ROW: Final = ("id", "output")
+"""Fields that differ in every row, so that they have no default."""
+_STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
+"""Values of the fields that every row has, to check the defaults alone."""
+_SHOT_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_ID: Final = "takes at most 63 letters, digits, dots, hyphens and underscores, and begins and ends with a letter or a digit"
+ReadLines = Callable[[str], Sequence[LineSpec]]
+"""Returns the lines of a file that a manifest names. Raises InvalidRequestError."""
+_QUALITY: Final = TypeAdapter(Annotated[Quality, Strict()])
+_RANGE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+MOST_BYTES: Final = 256 << 20
+"""Largest manifest, bytes."""
+ConsentQuestion = tuple[str | bytes | None, str | None, str | None, str | None]
+"""Consent file or record, actor, project and language of a shot or a line. Those with the same four have the same answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +139,6 @@ def _real(path: str) -> str:
     except (OSError, ValueError):
         # No file can have this name, which the check of each file tells.
         return path
-
-
-MethodOf = Callable[[ShotSpec, LineSpec | None], str]
-"""Returns the name of the method that dubs a shot, or one line of its scene. Raises ActorError, ConsentRefusedError or
-InvalidRequestError.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +244,6 @@ def file_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     return [Mistake(line, field, text) for line, field, place in wanted if (text := said[_check_of(field), place])]
 
 
-_FileCheck = Callable[[str], str]
-
-
 def _check_of(field: str) -> _FileCheck:
     records = dict.fromkeys(("consent", "reference_consent"), _consent_problem)
     checks = {"footage": footage_problem, "output": output_problem, **records}
@@ -299,20 +311,6 @@ def _method(shot: ShotSpec, line: LineSpec | None = None) -> str:
 def _refusal_parts(error: Refusal, field: str) -> tuple[str, str, str]:
     """Return field, text and reason of a refusal as a row names the field."""
     return word_of(field), error.said(ROWS), "" if isinstance(error, RequestError) else error.reason
-
-
-MOST_ROWS: Final = 100_000
-"""Most rows of a manifest."""
-_OF_ONE_ROW: Final = ("id", "output")
-"""Fields that differ in every row, so that they have no default."""
-_STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
-"""Values of the fields that every row has, to check the defaults alone."""
-_SHOT_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_ID: Final = "takes at most 63 letters, digits, dots, hyphens and underscores, and begins and ends with a letter or a digit"
-
-
-ReadLines = Callable[[str], Sequence[LineSpec]]
-"""Returns the lines of a file that a manifest names. Raises InvalidRequestError."""
 
 
 def lines_at(place: str) -> list[LineSpec]:
@@ -485,9 +483,6 @@ def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mis
     return (None, mistakes) if mistakes else (ShotSpec(shot_id or "", plain(dub), quality), [])
 
 
-_QUALITY: Final = TypeAdapter(Annotated[Quality, Strict()])
-
-
 def _field_and_text(error: Any) -> tuple[str, str]:
     """Return field and text of an error of pydantic about thresholds."""
     field = ".".join(str(part) for part in ("quality", *error["loc"]))
@@ -526,9 +521,6 @@ def _absolute(place: str, folder: str) -> str:
     return place if local is None else os.path.normpath(os.path.join(folder, local))
 
 
-_RANGE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
-
-
 def parse_rows(text: str) -> tuple[int, ...]:
     """Return the rows of a text such as `0-3,7`. An empty text stands for no rows.
 
@@ -561,10 +553,6 @@ def format_rows(rows: Iterable[int]) -> str:
         else:
             ranges.append([row, row])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-
-
-MOST_BYTES: Final = 256 << 20
-"""Largest manifest, bytes."""
 
 
 def read_manifest(path: Path, *, name: str | None = None, method_of: MethodOf | None = None, check_files: bool = True) -> Manifest:
@@ -734,10 +722,6 @@ def _content(path: Path) -> bytes:
     if len(content) > MOST_BYTES:
         raise InvalidRequestError(f"{path}: larger than {MOST_BYTES >> 20} MiB: cut the manifest into several", field="manifest")
     return content.removeprefix(b"\xef\xbb\xbf")
-
-
-ConsentQuestion = tuple[str | bytes | None, str | None, str | None, str | None]
-"""Consent file or record, actor, project and language of a shot or a line. Those with the same four have the same answer."""
 
 
 class ActorLookup:

@@ -45,6 +45,23 @@ WIDTH: Final = 320
 _NEAR: Final = 750
 """Frames from the beginning of the video among which the picture is chosen, because all frames before the picture are decoded."""
 _QUALITY: Final = 85
+_Figures = TypeVar("_Figures", ShotMotion, ShotAppearance, ShotFinish)
+_BEST: Final = {"opening_spread": 1.0, "width_spread": 1.0, "vowel_shift_ms": 0.0, "closure_shift_ms": 0.0, "lateness_ms": 0.0}
+"""Best value of the figures that can be too small and too large. Of all others, small values are good."""
+_SILENCE: Final = "the largest opening of the mouth in silence, as a share of the person's own range,"
+_OPENING: Final = "the spread of the mouth's opening over the person's own"
+_WIDTH: Final = "the spread of the lip width over the person's own"
+_STEP: Final = "the fastest change of the mouth's opening over the person's own"
+_SHIFT: Final = "the time in ms by which the mouth is earlier or later than real people's at vowels or at p, b, m"
+_SEEN: Final = {
+    "tint_alarms": "the share of open mouths whose teeth have another colour than the person's own",
+    "nostril_alarms": "the share of frames with a dark place between nose and lip",
+    "low_contrast": "the share of open mouths with a dull inside beyond the person's own share",
+    "popping": "the change of the inside of the mouth from frame to frame over the person's own",
+    "clothing_moved": "the share of frames in which clothing moves",
+    "face_distance": "the distance of the face from the face of the video",
+}
+"""Texts of the figures of ShotAppearance. The threshold of the figure NAME is Quality.max_NAME."""
 
 
 def thumbnail_of(video: MediaInfo, rendered: Bool) -> bytes:
@@ -148,11 +165,6 @@ def first_box(outcome: DubOutcome, workspace: Workspace) -> tuple[int, Box] | No
     return frame, boxes_of(outcome, workspace, [frame])[frame]
 
 
-_Figures = TypeVar("_Figures", ShotMotion, ShotAppearance, ShotFinish)
-_BEST: Final = {"opening_spread": 1.0, "width_spread": 1.0, "vowel_shift_ms": 0.0, "closure_shift_ms": 0.0, "lateness_ms": 0.0}
-"""Best value of the figures that can be too small and too large. Of all others, small values are good."""
-
-
 def worst(figures: Sequence[_Figures]) -> _Figures | None:
     """Return each figure of the line where the figure is worst; None: there are no figures."""
     if not figures:
@@ -231,23 +243,6 @@ async def _measured(
         raise
     except DubstageError as problem:
         return TrackedFigures(warnings=(Text("the drawn mouth was not measured: {problem}", problem=problem),))
-
-
-_SILENCE: Final = "the largest opening of the mouth in silence, as a share of the person's own range,"
-_OPENING: Final = "the spread of the mouth's opening over the person's own"
-_WIDTH: Final = "the spread of the lip width over the person's own"
-_STEP: Final = "the fastest change of the mouth's opening over the person's own"
-_SHIFT: Final = "the time in ms by which the mouth is earlier or later than real people's at vowels or at p, b, m"
-
-_SEEN: Final = {
-    "tint_alarms": "the share of open mouths whose teeth have another colour than the person's own",
-    "nostril_alarms": "the share of frames with a dark place between nose and lip",
-    "low_contrast": "the share of open mouths with a dull inside beyond the person's own share",
-    "popping": "the change of the inside of the mouth from frame to frame over the person's own",
-    "clothing_moved": "the share of frames in which clothing moves",
-    "face_distance": "the distance of the face from the face of the video",
-}
-"""Texts of the figures of ShotAppearance. The threshold of the figure NAME is Quality.max_NAME."""
 
 
 def reasons_to_look(quality: Quality, record: ShotRecord) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
+from gateway.batch.reviews import ReviewState
 from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotState
 from gateway.crash_report import machine_fault, write_traceback
 from gateway.dub.request.spec_text import ROWS
@@ -22,6 +23,11 @@ from services.common.errors import (
     WorkCancelledError,
 )
 from services.common.files import FULL_DISK
+
+CANCELLED: Final = "cancelled"
+"""Message of a shot that was cancelled."""
+_RUNNING_SHARE: Final = 0.9
+"""Largest share of a running shot that counts as done: its end is not known, and its worker may be dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +72,6 @@ def _full(message: str) -> Failure:
     succeed: shots that end beside this one give their room back, and another worker may have more.
     """
     return Failure(message, BackendUnavailableError.exit_code, retryable=True)
-
-
-CANCELLED: Final = "cancelled"
-"""Message of a shot that was cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,51 +239,34 @@ class Progress:
         return not self.left
 
 
-class Work(Protocol):
-    """Work on a shot until now."""
+class ShotWork(NamedTuple):
+    """Work on a shot until now, and what people say about its video.
 
-    @property
-    def state(self) -> ShotState:
-        """State of the shot."""
+    Attributes:
+        state: state of the shot.
+        look: whether the quality gate marked the shot.
+        frames: frames of the video.
+        begun_s, ended_s: begin and end of the last attempt, Unix time; 0: not known.
+        review: state of the review.
+    """
 
-    @property
-    def look(self) -> bool:
-        """Whether the quality gate marked the shot."""
-
-    @property
-    def frames(self) -> int:
-        """Frames of the video."""
-
-    @property
-    def begun_s(self) -> float:
-        """Begin of the last attempt, Unix time; 0: not known."""
-
-    @property
-    def ended_s(self) -> float:
-        """End of the last attempt, Unix time; 0: not known."""
-
-
-class _RecordedWork(NamedTuple):
     state: ShotState
     look: bool
     frames: int
     begun_s: float
     ended_s: float
-
-
-_RUNNING_SHARE: Final = 0.9
-"""Largest share of a running shot that counts as done: its end is not known, and its worker may be dead."""
+    review: ReviewState = ReviewState.UNDECIDED
 
 
 def progress_of(records: Sequence[ShotRecord], *, now_s: float | None = None) -> Progress:
     """Return the progress of a batch from the records of all its shots, as `progress_from`."""
     return progress_from(
-        [_RecordedWork(one.state, bool(one.look), one.frames, unix_time(one.begun_at), unix_time(one.ended_at)) for one in records],
+        [ShotWork(one.state, bool(one.look), one.frames, unix_time(one.begun_at), unix_time(one.ended_at)) for one in records],
         now_s=now_s,
     )
 
 
-def progress_from(shots: Sequence[Work], *, now_s: float | None = None) -> Progress:
+def progress_from(shots: Sequence[ShotWork], *, now_s: float | None = None) -> Progress:
     """Return the progress of a batch from the work on all its shots.
 
     The pace counts the time in which at least one of the shots whose videos are written was worked on. The nights between two

@@ -15,23 +15,36 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from gateway.batch.lists import ListedShot
 from gateway.batch.records import progress_of
-from gateway.batch.reviews import Decision, ReviewState
+from gateway.batch.reviews import ReviewState
 from gateway.batch.risk import reasons_of, risk_of
-from gateway.batch.types import ENDED, BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.batch.types import ENDED, BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotState
 from gateway.dub.request.spec_text import actor_of, speaker_of, start_text
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
 from gateway.reports.pages import ReasonCount, render_page, shares_of
 from gateway.safe_paths import path_below
 
 _NUMBER: Final = re.compile(r"(?<![\w.])-?\d*\.?\d+")
+FORMAT: Final = 1
+"""Version of the two files. A release that renames or removes a column counts up."""
+_FORMULA: Final = frozenset("=+-@\uff1d\uff0b\uff0d\uff20|%")
+"""Characters that make a spreadsheet program take a text for a formula or a command."""
+SHOWN_CONCERNS: Final = 50
+"""Most texts of the section for a person."""
+SHOWN_SHOTS: Final = 12
+"""Most shots that the section names for one text."""
+MOST_ROWS: Final = 5_000
+"""Most shots of the page. A browser cannot show many more. The tables have all shots."""
+_PICTURES_AT_ONCE: Final = 500
+"""Most pictures that are in memory at once."""
+_SCRIPT: Final = Path(__file__).with_name("sort.js")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,16 +179,14 @@ class Concern:
     rows: tuple[ReportRow, ...]
 
 
-def row_of(index: int, shot: ShotSpec, record: ShotRecord, decision: Decision | None, thumbnail: str | None) -> ReportRow:
+def row_of(listed: ListedShot, thumbnail: str | None) -> ReportRow:
     """Return the row of a shot.
 
     Args:
-        index: number of the shot's row in the manifest, from 0.
-        shot: the row of the manifest.
-        record: what is known of the shot.
-        decision: decision about the present video; None: undecided.
+        listed: the shot.
         thumbnail: path of the shot's picture in the report's folder; None: there is none.
     """
+    index, shot, record, decision = listed
     has_ended = record.state in ENDED
     return ReportRow(
         index=index,
@@ -285,10 +296,6 @@ def _ratio(part: float, whole: float) -> float | None:
 
 COLUMNS: Final = tuple(field.name for field in fields(ReportRow))
 """Columns of `shots.csv`, and keys of a shot in `shots.json`."""
-FORMAT: Final = 1
-"""Version of the two files. A release that renames or removes a column counts up."""
-_FORMULA: Final = frozenset("=+-@\uff1d\uff0b\uff0d\uff20|%")
-"""Characters that make a spreadsheet program take a text for a formula or a command."""
 
 
 def csv_of(rows: Sequence[ReportRow]) -> str:
@@ -340,22 +347,8 @@ def _safe(text: str) -> str:
     return f"'{text}" if begin in _FORMULA or text[:1] in ("\t", "\r", "\n", "\0") else text
 
 
-SHOWN_CONCERNS: Final = 50
-"""Most texts of the section for a person."""
-SHOWN_SHOTS: Final = 12
-"""Most shots that the section names for one text."""
-_READERS: Final = 8
-"""Threads that read thumbnails at the same time. A store over a network answers one in some ten milliseconds."""
-_SCRIPT: Final = Path(__file__).with_name("sort.js")
-
-
 def write_report(
-    facts: BatchFacts,
-    shots: Sequence[ShotSpec],
-    records: Sequence[ShotRecord],
-    decisions: Mapping[str, Decision],
-    thumbnail: Callable[[str], bytes | None],
-    folder: Path,
+    facts: BatchFacts, shots: Sequence[ListedShot], thumbnails: Callable[[Sequence[str]], Mapping[str, bytes]], folder: Path
 ) -> Path:
     """Write the report of a batch, all files of it or none, and return the path of the page.
 
@@ -364,26 +357,21 @@ def write_report(
 
     Args:
         facts: what the batch is.
-        shots: rows of the manifest.
-        records: what is known of each shot, in the order of `shots`.
-        decisions: decisions about the present videos, by id of the shot.
-        thumbnail: gives the JPEG file of a shot by its id; None: there is none. It is called from several threads, for shots
-            with `has_thumbnail` only.
+        shots: all shots in the order of the rows.
+        thumbnails: gives the JPEG files of shots by id. It is called with the shots that have `has_thumbnail`, some at a time.
         folder: gets the page, the tables and the pictures. An older report in it is replaced.
 
     Raises:
         InvalidRequestError: `folder` cannot be written, or holds other files than a report.
         StorageFullError: no space is left.
-        DubstageError: `thumbnail` failed.
+        DubstageError: `thumbnails` failed.
     """
     check_report_folder(folder)
     with report_folder(folder) as inside:
         (inside / "thumbnails").mkdir()
-        with ThreadPoolExecutor(_READERS) as pool:
-            pictures = list(pool.map(partial(_write_thumbnail, thumbnail, inside), records))
-        decided = [decisions.get(shot.id) for shot in shots]
-        rows = [row_of(index, *of_shot) for index, of_shot in enumerate(zip(shots, records, decided, pictures, strict=True))]
-        summary = summary_of(rows, records)
+        pictures = _write_thumbnails([one.shot.id for one in shots if one.record.has_thumbnail], thumbnails, inside)
+        rows = [row_of(one, pictures.get(one.shot.id)) for one in shots]
+        summary = summary_of(rows, [one.record for one in shots])
         (inside / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
         (inside / "shots.json").write_text(json_of(facts, summary, rows), encoding="ascii")
         concerns, script = concerns_of(rows), _SCRIPT.read_text(encoding="utf-8")
@@ -394,7 +382,8 @@ def write_report(
             "concerns": concerns[:SHOWN_CONCERNS],
             "more_concerns": len(concerns[SHOWN_CONCERNS:]),
             "shown_shots": SHOWN_SHOTS,
-            "rows": rows,
+            "rows": _page_rows(rows),
+            "more_rows": max(0, len(rows) - MOST_ROWS),
             "reasons_of": _reasons_of,
             "link_of": partial(_link_of, folder),
             "duration": duration,
@@ -403,6 +392,13 @@ def write_report(
         }
         render_page("batch.html.j2", values, inside)
     return folder / PAGE
+
+
+def _page_rows(rows: Sequence[ReportRow]) -> Sequence[ReportRow]:
+    """Return the rows of the page in their order: at most MOST_ROWS, those for a person before others."""
+    if len(rows) <= MOST_ROWS:
+        return rows
+    return sorted(sorted(rows, key=lambda row: not row.needs_look)[:MOST_ROWS], key=lambda row: row.index)
 
 
 def duration(seconds: float | None) -> str:
@@ -416,13 +412,16 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _write_thumbnail(thumbnail: Callable[[str], bytes | None], folder: Path, record: ShotRecord) -> str | None:
-    picture = thumbnail(record.id) if record.has_thumbnail else None
-    if picture is None:
-        return None
-    name = f"thumbnails/{record.id}.jpg"
-    path_below(folder, name, field="output").write_bytes(picture)
-    return name
+def _write_thumbnails(
+    ids: Sequence[str], thumbnails: Callable[[Sequence[str]], Mapping[str, bytes]], folder: Path
+) -> dict[str, str]:
+    """Write the pictures of shots, and return their paths in the folder by id."""
+    names: dict[str, str] = {}
+    for begin in range(0, len(ids), _PICTURES_AT_ONCE):
+        for shot_id, jpeg in thumbnails(ids[begin : begin + _PICTURES_AT_ONCE]).items():
+            names[shot_id] = f"thumbnails/{shot_id}.jpg"
+            path_below(folder, names[shot_id], field="output").write_bytes(jpeg)
+    return names
 
 
 def _reasons_of(row: ReportRow) -> tuple[ReasonCount, ...]:

@@ -1,4 +1,4 @@
-"""Decisions of people about shots: their checks, their order, and the video that each decision belongs to. Pure."""
+"""Decisions of people about shots: their checks, and the video that each decision belongs to. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ MOST_NAME: Final = 200
 """Most characters of a person's name."""
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
 _ROUNDING: Final = 1e-6
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ReviewState(StrEnum):
@@ -32,9 +33,6 @@ class ReviewState(StrEnum):
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Region(_Strict):
@@ -58,13 +56,11 @@ class Region(_Strict):
 
 
 class Decision(_Strict):
-    """Decision of a person about a shot: one file in the folder `decisions` of the batch. Decisions are added and never changed.
+    """Decision of a person about a shot. Decisions are added and never changed.
 
     Attributes:
         id: id of the shot.
-        number: one more than the largest number that the writer found, from 1. The decision with the largest number counts; of two
-            people who decide at once, both decisions are kept, and the later by `decided_at`, then by `token`, counts.
-        token: random text that gives each decision a file of its own.
+        number: number among the decisions about the shot, from 1. The decision with the largest number counts.
         state: what is decided.
         note: text for the others; empty: none.
         frame: frame of the video that the note is about; None: the whole video.
@@ -78,8 +74,7 @@ class Decision(_Strict):
     """
 
     id: ShotId
-    number: Annotated[int, Field(ge=1, le=999_999)] = 1
-    token: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")] = "0" * 8
+    number: Annotated[int, Field(ge=1)] = 1
     state: ReviewState
     note: str = ""
     frame: Annotated[int, Field(ge=0)] | None = None
@@ -90,11 +85,6 @@ class Decision(_Strict):
     decided_at: str
     output_sha256: str = ""
     ended_at: str = ""
-
-    @property
-    def order(self) -> tuple[int, str, str]:
-        """Place among the decisions of the shot. The largest counts."""
-        return self.number, self.decided_at, self.token
 
     @property
     def subject(self) -> str:

@@ -96,12 +96,16 @@ def figures_of(record: ShotRecord) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None and name in SCALES}
 
 
-def parts_of(record: ShotRecord) -> dict[str, float]:
-    """Return what each figure, each missed threshold and each warning adds to the risk of a written video, 0 to 1, by text."""
-    parts = {
-        f"{SCALES[name].text}: {_shown(value)}": SCALES[name].weight * SCALES[name].part(value)
-        for name, value in figures_of(record).items()
-    }
+def parts_of(record: ShotRecord, least: float = 0.0) -> dict[str, float]:
+    """Return what each figure, each missed threshold and each warning adds to the risk of a written video, 0 to 1, by text.
+
+    Figures that add less than `least` are left out.
+    """
+    parts: dict[str, float] = {}
+    for name, value in figures_of(record).items():
+        part = SCALES[name].weight * SCALES[name].part(value)
+        if part >= least:
+            parts[f"{SCALES[name].text}: {_shown(value)}"] = part
     parts |= dict.fromkeys(record.look, MISSED)
     return parts | dict.fromkeys(record.warnings[:MOST_WARNINGS], WARNING)
 
@@ -132,6 +136,5 @@ def reasons_of(record: ShotRecord) -> Iterator[str]:
     if record.state is ShotState.FAILED:
         yield record.error
         return
-    for text, part in sorted(parts_of(record).items(), key=lambda one: -one[1]):
-        if part >= WARNING:
-            yield text
+    for text, _ in sorted(parts_of(record, WARNING).items(), key=lambda one: -one[1]):
+        yield text

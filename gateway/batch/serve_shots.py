@@ -53,13 +53,11 @@ class WorkerSetup(_Line):
 
     Attributes:
         settings: settings of the command that started the worker, as JSON values.
-        store: URL of the store of batches.
         name: name of the batch.
         beat_s: seconds between two signs of life.
     """
 
     settings: dict[str, Any]
-    store: str
     name: str
     beat_s: float
 
@@ -133,7 +131,7 @@ async def serve(commands: BinaryIO, answers: int) -> None:
             open_worker_context(setup.gateway_settings()) as context,
         ):
             await context.stages()
-            store = BatchStore(setup.store)
+            store = BatchStore(context.installation.actors.database)
             answer(WorkerAnswer(kind=AnswerKind.READY))
             while True:
                 answer(WorkerAnswer(kind=AnswerKind.ENDED, record=await run_shot(context, store, setup.name, await rows.get())))

@@ -1,17 +1,7 @@
-"""Store of batches: a folder or bucket with what is known of every batch and every shot.
+"""Store of batches: what is known of every batch and every shot, in tables of the database (gateway/database/tables.py).
 
-    NAME/batch.json         facts of the batch (BatchFacts)
-    NAME/manifest.jsonl     canonical rows (Manifest.content)
-    NAME/shots/ID.json      record of a shot (ShotRecord); no file: the shot waits
-    NAME/shots/ID.jpg       picture of the video
-    NAME/cancelled/ID       empty file: the shot is cancelled
-    NAME/options/ID.json    options of the shot that were changed since the batch was submitted
-    NAME/earlier/ID.json    the video that the last retry has replaced, which lies beside the shot's video (EarlierVideo)
-    NAME/decisions/ID~NUMBER~TIME~TOKEN.json    decision of a person about the shot (Decision)
-    NAME/index.json         facts for lists (gateway/batch/index.py), which may be missing or old
-
-Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has
-files of its own, so that writers of different shots never meet. Any file system of fsspec serves.
+Any number of processes and machines read and write a batch at once. Each change is one transaction. The columns that lists, filters
+and progress read follow from the record of a shot and from the last decision, and are written with the record.
 """
 
 from __future__ import annotations
@@ -19,363 +9,90 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import secrets
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from time import time_ns
-from typing import Any, Final, Literal, TypeVar
+from itertools import islice
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, case, delete, exists, func, insert, or_, select, true, update
+from sqlalchemy.orm import Session, aliased
 
-from dubstage.gateway.v1.dub_pb2 import ShotOptions
-from gateway.batch.reviews import Decision
+from dubstage.gateway.v1.dub_pb2 import DubSpec, ShotOptions
+from gateway.batch.lists import ORDERS, ListedShot, ShotQuery, conditions_of
+from gateway.batch.records import ShotWork, unix_time
+from gateway.batch.reviews import Decision, ReviewState
+from gateway.batch.risk import risk_of
 from gateway.batch.types import (
     ENDED,
+    LEFT,
     WRITTEN,
     BatchFacts,
     BatchName,
     EarlierVideo,
+    Engine,
     Manifest,
+    Quality,
+    ShotId,
     ShotRecord,
     ShotSpec,
     ShotState,
     options_in,
-    shots_of,
 )
+from gateway.database.session import Database
+from gateway.database.tables import BatchActorRow, BatchDecisionRow, BatchPictureRow, BatchRow, BatchShotRow
 from gateway.dub.request.spec_text import to_json
 from gateway.media.locations import local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
-from services.common.files import BLOB_MODE, PARTIAL, create_whole, write_whole
-from services.common.store.backends import open_backend
+from services.common.errors import BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.texts import Command, Option, Text
-
-_VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
-"""Facts of a file system about a file that change when the file is written again."""
-
-_THREADS: Final = 16
-_NAMED: Final = 10
-"""Most shots that a message names."""
-_RECORDS_AT_ONCE: Final = 500
-"""Records of shots that are read at once while one is looked for."""
-_KILLED_NS: Final = 24 * 60 * 60 * 1_000_000_000
-"""Age from which on a half-written file is the file of a killed process, nanoseconds."""
-_SETTLED_NS: Final = 3_000_000_000
-"""Age of a change from which on a further change has another time in every file system, nanoseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """File of a folder.
-
-    Attributes:
-        name: name of the file or folder.
-        version: facts that change when the file is written again.
-    """
-
-    name: str
-    version: tuple[Any, ...]
-
-
-class Folder:
-    """A folder of small files. All methods block, and may be called from any thread.
-
-    Paths are relative to the root, with slashes. Each method raises StorageRefusedError, StorageFullError or
-    BackendUnavailableError as `StoreBackend.domain_errors` says.
-
-    Args:
-        url: path, or URL of fsspec.
-        what: name of the folder in messages, such as `the store of batches`.
-        setting: setting that holds the URL, for messages.
-
-    Raises:
-        InvalidRequestError: there is no such protocol, its package is not installed, or the URL names no bucket.
-    """
-
-    def __init__(self, url: str, *, what: str, setting: str) -> None:
-        self._backend = open_backend(url, what=what, setting=setting)
-        self._fs, self._local = self._backend.files, self._backend.local
-        # s3fs would ask for the size of every file before it reads the file.
-        self._reading = {"max_concurrency": 1} if url.startswith("s3://") else {}
-
-    @property
-    def url(self) -> str:
-        """Root with its protocol."""
-        return self._backend.url
-
-    def place(self, path: str) -> str:
-        """Return a file's full path or URL, for messages."""
-        return self._full(path) if self._local else f"{self.url}/{path}"
-
-    def entries(self, path: str, ending: str = "") -> list[Entry]:
-        """Return the files and folders in a folder, in no particular order. Half-written files are left out.
-
-        A missing folder is empty.
-
-        Args:
-            path: the folder.
-            ending: end of the names that are returned.
-        """
-        try:
-            with self._backend.domain_errors():
-                if self._local:
-                    return _scanned(self._full(path), ending)
-                found: list[dict[str, Any]] = self._fs.ls(self._full(path), detail=True)
-        except FileNotFoundError:
-            return []
-        entries = [Entry(_name(facts), tuple(str(facts.get(key)) for key in _VERSION)) for facts in found]
-        return [entry for entry in entries if entry.name and not entry.name.startswith(".") and entry.name.endswith(ending)]
-
-    def names(self, path: str, beginning: str = "") -> list[str]:
-        """Return the names of `entries` that begin with a text."""
-        try:
-            with self._backend.domain_errors():
-                if self._local:
-                    found = os.listdir(self._full(path))
-                elif beginning and self._reading:
-                    # S3 lists only the objects whose keys begin so.
-                    found = [one.rpartition("/")[2] for one in self._fs.find(self._full(path), prefix=beginning)]
-                else:
-                    found = [entry.name for entry in self.entries(path)]
-        except FileNotFoundError:
-            return []
-        return [name for name in found if name.startswith(beginning) and not name.startswith(".")]
-
-    def stamp(self, paths: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
-        """Return facts about folders that change when a file in a folder is written or removed; None: the store cannot say.
-
-        A file system may give two changes at nearly the same time one time: folders that were changed just now have no stamp.
-        """
-        if not self._local:
-            return None
-        found = []
-        with self._backend.domain_errors():
-            for path in paths:
-                try:
-                    facts = os.stat(self._full(path))
-                    found.append((facts.st_ino, facts.st_mtime_ns))
-                except FileNotFoundError:
-                    found.append((0, 0))
-        return tuple(found) if max(time for _, time in found) < time_ns() - _SETTLED_NS else None
-
-    def read(self, path: str) -> bytes | None:
-        """Return the content of a file; None: there is no such file."""
-        try:
-            with self._backend.domain_errors():
-                return bytes(self._fs.cat_file(self._full(path), **self._reading))
-        except FileNotFoundError:
-            return None
-
-    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Return the contents of files by path, read at once where the file system can. Missing files are left out."""
-        if not paths:
-            return {}
-        if self._local:
-            # fsspec takes several times as long for 10,000 files.
-            with self._backend.domain_errors():
-                read = {path: _content_of(self._full(path)) for path in paths}
-            return {path: content for path, content in read.items() if content is not None}
-        with self._backend.domain_errors():
-            contents = self._fs.cat_ranges([self._full(path) for path in paths], None, None, on_error="return", **self._reading)
-        found: dict[str, bytes] = {}
-        for path, content in zip(paths, contents, strict=True):
-            if isinstance(content, bytes):
-                found[path] = content
-                continue
-            with suppress(FileNotFoundError), self._backend.domain_errors():
-                raise content
-        return found
-
-    def read_spans(self, path: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return parts of a file, each from its first byte to before its end.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
-        with self._backend.domain_errors():
-            if not self._local:
-                full, (begins, ends) = self._full(path), zip(*spans, strict=True)
-                return [bytes(part) for part in self._fs.cat_ranges([full] * len(spans), list(begins), list(ends))]
-            with Path(self._full(path)).open("rb") as file:
-                return [os.pread(file.fileno(), end - begin, begin) for begin, end in spans]
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
-        try:
-            with self._backend.domain_errors():
-                self._fs.info(self._full(path))
-        except FileNotFoundError:
-            return False
-        return True
-
-    def write(self, path: str, content: bytes) -> None:
-        """Write a file, in place of an older one."""
-        self.write_all({path: content})
-
-    def write_all(self, contents: Mapping[str, bytes]) -> None:
-        """Write files by path, at once where the file system can. Each file is written whole or not at all."""
-        with self._writing(contents):
-            if self._local:
-                # The disk confirms many files at once in the time of one.
-                with ThreadPoolExecutor(min(_THREADS, len(contents)) or 1) as threads:
-                    list(threads.map(self._write_locally, contents.items()))
-            elif contents:
-                self._fs.pipe({self._full(path): content for path, content in contents.items()})
-
-    def create(self, path: str, content: bytes) -> bool:
-        """Write a file that does not exist yet. Return whether this call made the file: of several callers, one does."""
-        try:
-            with self._writing([path]):
-                if self._local:
-                    return create_whole(Path(self._full(path)), content, mode=BLOB_MODE, parents=True)
-                # Some stores do not know the condition "only if there is none" and would replace the file.
-                if self._fs.exists(self._full(path)):
-                    return False
-                try:
-                    self._fs.pipe_file(self._full(path), content, mode="create")
-                except FileExistsError:
-                    return False
-        except FileExistsError:
-            return False
-        return True
-
-    def size_bytes(self, path: str) -> int:
-        """Return the bytes of all files in a folder and below. A missing folder has none."""
-        try:
-            with self._backend.domain_errors():
-                return int(self._fs.du(self._full(path)))
-        except FileNotFoundError:
-            return 0
-
-    def remove_all(self, paths: Sequence[str]) -> None:
-        """Remove files. Missing files are left out."""
-        with self._backend.domain_errors():
-            if not self._reading:
-                for path in paths:
-                    with suppress(FileNotFoundError):
-                        self._fs.rm_file(self._full(path))
-            elif paths:
-                # S3 removes a thousand objects with one request, and does not mind missing ones.
-                self._fs.rm([self._full(path) for path in paths])
-
-    def remove_partials(self, path: str) -> None:
-        """Remove half-written files of killed processes, older than a day, from a folder of this machine. Buckets have none."""
-        if not self._local:
-            return
-        with suppress(OSError), os.scandir(self._full(path)) as files:
-            for file in files:
-                if file.name.startswith(PARTIAL) and file.stat().st_mtime_ns < time_ns() - _KILLED_NS:
-                    os.unlink(file.path)
-
-    def remove_empty(self, path: str) -> None:
-        """Remove a folder that holds no files other than hidden ones. A bucket has no folders."""
-        if not self._local:
-            return
-        folder = Path(self._full(path))
-        if self.entries(path):
-            return
-        with suppress(OSError):
-            for left in folder.iterdir():
-                left.unlink()
-            folder.rmdir()
-
-    def _write_locally(self, file: tuple[str, bytes]) -> None:
-        path, content = file
-        write_whole(Path(self._full(path)), content, mode=BLOB_MODE, parents=True)
-
-    def _full(self, path: str) -> str:
-        return f"{self._backend.root}/{path}" if path else self._backend.root
-
-    @contextmanager
-    def _writing(self, paths: Mapping[str, bytes] | Sequence[str]) -> Iterator[None]:
-        try:
-            with self._backend.domain_errors():
-                if self._backend.has_folders and not self._local:
-                    for folder in {self._full(path).rpartition("/")[0] for path in paths}:
-                        self._fs.makedirs(folder, exist_ok=True)
-                yield
-        except FileNotFoundError as error:
-            raise StorageRefusedError(
-                f"{self._backend.what} {self._backend.where} takes nothing: {error}", subject=self.url
-            ) from error
-
-
-def _content_of(path: str) -> bytes | None:
-    # pathlib takes as long again for 10,000 files.
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.readall()
-    except FileNotFoundError:
-        return None
-
-
-def _scanned(folder: str, ending: str) -> list[Entry]:
-    """Return the files and folders in a folder of this machine, whose names do not begin with a dot."""
-    found = []
-    with os.scandir(folder) as files:
-        for file in files:
-            if file.name.endswith(ending) and not file.name.startswith("."):
-                with suppress(FileNotFoundError):
-                    facts = file.stat()
-                    found.append(Entry(file.name, (facts.st_ino, facts.st_mtime_ns, facts.st_size)))
-    return found
-
-
-def _name(facts: Mapping[str, Any]) -> str:
-    return str(facts["name"]).rstrip("/").rpartition("/")[2]
-
-
-_Document = TypeVar("_Document", bound=BaseModel)
-
-
-def facts_path(name: str) -> str:
-    """Return the path of the facts of a batch (BatchFacts)."""
-    return f"{name}/batch.json"
-
-
-def manifest_path(name: str) -> str:
-    """Return the path of the canonical rows of a batch."""
-    return f"{name}/manifest.jsonl"
-
-
-def record_path(name: str, shot_id: str) -> str:
-    """Return the path of the record of a shot (ShotRecord)."""
-    return f"{name}/shots/{shot_id}.json"
-
-
-def thumbnail_path(name: str, shot_id: str) -> str:
-    """Return the path of the picture of a shot's video (JPEG)."""
-    return f"{name}/shots/{shot_id}.jpg"
-
-
-def index_path(name: str) -> str:
-    """Return the path of the index of a batch."""
-    return f"{name}/index.json"
-
-
-def mark_path(name: str, shot_id: str) -> str:
-    """Return the path of the mark of a cancelled shot."""
-    return f"{name}/cancelled/{shot_id}"
-
-
-def options_path(name: str, shot_id: str) -> str:
-    """Return the path of the changed options of a shot."""
-    return f"{name}/options/{shot_id}.json"
-
-
-def earlier_path(name: str, shot_id: str) -> str:
-    """Return the path of what is known of a shot's earlier video (EarlierVideo)."""
-    return f"{name}/earlier/{shot_id}.json"
-
 
 _EARLIER: Final = ".earlier-"
 _MOST_EARLIER_BYTES: Final = 1 << 30
 """Size of the largest video that a retry keeps."""
+_NAMED: Final = 10
+"""Most shots that a message names."""
+_IDS_AT_ONCE: Final = 10_000
+"""Most ids in one statement. SQLite and PostgreSQL allow 32,766 and 65,535 parameters."""
+_AS_NEW: Final[Mapping[str, Any]] = {
+    "state": ShotState.WAITING,
+    "cancelled": False,
+    "look": False,
+    "frames": 0,
+    "begun_s": 0.0,
+    "ended_s": 0.0,
+    "risk": 0,
+    "review": ReviewState.UNDECIDED,
+    "assignee": "",
+    "record": None,
+}
+"""Columns of a shot that no attempt has begun."""
+_IS_LEFT: Final = BatchShotRow.state.in_(sorted(LEFT))
+
+_Document = TypeVar("_Document", bound=BaseModel)
+_RECORD: Final = (BatchShotRow.shot_id, BatchShotRow.state, BatchShotRow.record)
+_DEFAULT: Final = Quality()
+_PATTERNS: Final = {kind: re.compile(TypeAdapter(kind).json_schema()["pattern"]) for kind in (BatchName, ShotId)}
+
+
+@contextmanager
+def open_batches(settings: GatewaySettings) -> Iterator[BatchStore]:
+    """Open the store of batches in the database that the settings name, and close the database at the end.
+
+    Raises:
+        InvalidRequestError: the URL of the database is wrong.
+        StorageRefusedError, BackendUnavailableError: the data folder or the database cannot be used.
+    """
+    data_folder(settings.data_dir)
+    database = Database(settings.database_url, settings.data_dir, tenant=settings.tenant, connections=settings.database_connections)
+    try:
+        yield BatchStore(database)
+    finally:
+        database.close()
 
 
 def place_of_earlier(output: str) -> str:
@@ -384,97 +101,51 @@ def place_of_earlier(output: str) -> str:
     return f"{folder}{slash}{_EARLIER}{name}"
 
 
-def _is_own(video: EarlierVideo) -> bool:
-    return video.place == place_of_earlier(local_path(video.output) or video.output)
+def risk_number(record: ShotRecord) -> int:
+    """Return the risk of a shot in ten thousandths."""
+    return round(1e4 * risk_of(record))
 
 
-def decision_path(name: str, decision: Decision) -> str:
-    """Return the path of a decision. Paths of a shot sort in the order of its decisions."""
-    time = "".join(filter(str.isdigit, decision.decided_at))
-    return f"{name}/decisions/{decision.id}~{decision.number:06d}~{time}~{decision.token}.json"
-
-
-def json_of(document: BaseModel) -> bytes:
-    """Return the content of a document's file."""
-    return f"{document.model_dump_json(indent=1)}\n".encode()
-
-
-def document_of(kind: type[_Document], content: bytes, place: str) -> _Document:
-    """Return the document that `json_of` wrote.
-
-    Args:
-        kind: class of the document.
-        content: content of the file.
-        place: path or URL of the file, for the message.
-
-    Raises:
-        ArtefactCorruptError: the content is no document of this class.
-    """
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as problem:
-        raise damaged(place, problem) from problem
-
-
-def damaged(place: str, problem: ValueError) -> ArtefactCorruptError:
-    """Return the error for a damaged file.
-
-    Args:
-        place: path or URL of the file.
-        problem: what is wrong with the content.
-    """
-    first = problem.errors()[0] if isinstance(problem, ValidationError) else None
-    where = "" if first is None else f" ({'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']})"
-    # A batch without its facts or its rows cannot be used.
-    alone = any(f"/{folder}/" in place for folder in ("shots", "decisions", "options", "earlier"))
-    remove = "remove the file" if alone else f"remove the folder {place.rpartition('/')[0]}"
-    return ArtefactCorruptError(f"{place} is damaged{where}: restore the file from a backup, or {remove}", resource=place)
-
-
-Engine = Literal["local", "kubernetes", "farm", "gateway"]
-SETTING: Final = "DUBSTAGE_BATCHES_URL"
-
-
-def open_batches(settings: GatewaySettings) -> BatchStore:
-    """Return the store that the settings name: `batches_url`, or the folder `batches` of the data folder.
-
-    Raises:
-        InvalidRequestError: there is no such protocol, or its package is not installed.
-        StorageRefusedError: the data folder cannot be made.
-    """
-    if settings.batches_url:
-        return BatchStore(settings.batches_url)
-    data_folder(settings.data_dir)
-    return BatchStore(str(settings.data_dir / "batches"))
+def columns_of(record: ShotRecord) -> dict[str, Any]:
+    """Return the columns of a shot that follow from its record alone."""
+    return {
+        "state": record.state,
+        "look": bool(record.look),
+        "frames": record.frames,
+        "begun_s": unix_time(record.begun_at),
+        "ended_s": unix_time(record.ended_at),
+        "risk": risk_number(record),
+        "record": record.model_dump_json(),
+    }
 
 
 class BatchStore:
     """Store of batches. All methods block, and may be called from any thread.
 
-    Each method raises StorageRefusedError where the store refuses (credentials, permissions, no such bucket), StorageFullError
-    where no space is left, and BackendUnavailableError where the store does not answer. Methods that take the name of a batch raise
-    BatchNotFoundError if there is no such batch, and ArtefactCorruptError if a file of the batch is damaged.
+    Each method raises StorageRefusedError or BackendUnavailableError if the database cannot be used. Methods that take the name of
+    a batch or ids of shots raise BatchNotFoundError if there is no such batch or shot.
+
+    Attributes:
+        database: database of the installation.
 
     Args:
-        url: a folder, or an fsspec URL such as `s3://BUCKET/PREFIX`. S3 takes its credentials, region and endpoint from the
-            environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...).
-
-    Raises:
-        InvalidRequestError: there is no such protocol, or its package is not installed.
+        database: see the attribute.
     """
 
-    def __init__(self, url: str) -> None:
-        self._folder = Folder(url, what="the store of batches", setting=SETTING)
-        self._shots: dict[str, tuple[ShotSpec, ...]] = {}
-        self._ids: dict[str, _Rows] = {}
-        self._read: dict[str, tuple[Entry, ShotRecord]] = {}
-        self._decisions: dict[str, Decision] = {}
-        self._options: dict[str, tuple[Entry, dict[str, Any]]] = {}
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     @property
-    def url(self) -> str:
-        """Root with its protocol."""
-        return self._folder.url
+    def where(self) -> str:
+        """URL of the database, for messages."""
+        return self.database.where
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes of other machines reach the store: the database is PostgreSQL."""
+        return self.database.shared
+
+    # Batches
 
     def create(self, manifest: Manifest, engine: Engine) -> BatchFacts:
         """Create the batch of a manifest. If the batch exists with the same manifest, nothing changes.
@@ -486,25 +157,34 @@ class BatchStore:
             InvalidRequestError: the batch exists with another manifest.
         """
         name = manifest.name
-        before = self.find(name)
-        if before is not None and before.removing:
-            # Whoever removed the batch died over the removal.
-            self.remove(name)
-        # The rows come first and the facts last, so that a batch whose creator died is completed by the next creator. Of several
-        # creators at once, one writes each file.
-        if not self._folder.create(manifest_path(name), manifest.content) and self._rows(name) != manifest.content:
-            raise InvalidRequestError(
-                Text(
-                    "batch {name} exists in {url} with another manifest: choose another {option}, or submit the manifest of the "
-                    "batch with the same ids in the same order. Rows of shots that are not done may be changed",
+        with self.database.writing() as session:
+            # Of several creators at once, one creates the batch.
+            self.database.one_by_one(session)
+            found = session.get(BatchRow, name)
+            if found is not None and found.manifest_sha256 != manifest.sha256:
+                raise InvalidRequestError(
+                    Text(
+                        "batch {name} exists with another manifest: choose another {option}, or submit the manifest of the batch "
+                        "with the same ids in the same order. Rows of shots that are not done may be changed",
+                        name=name,
+                        option=Option("batch_id", "NAME"),
+                    ),
+                    field="name",
+                )
+            if found is None:
+                found = BatchRow(
                     name=name,
-                    url=self.url,
-                    option=Option("batch_id", "NAME"),
-                ),
-                field="name",
-            )
-        facts = BatchFacts(name=name, manifest_sha256=manifest.sha256, rows=len(manifest.shots), created_at=_now(), engine=engine)
-        return facts if self._folder.create(facts_path(name), json_of(facts)) else self.facts(name)
+                    created_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    engine=engine,
+                    manifest_sha256=manifest.sha256,
+                    num_shots=len(manifest.shots),
+                    details={},
+                )
+                session.add(found)
+                session.flush()
+                session.execute(insert(BatchShotRow), [_new_row(name, row, shot) for row, shot in enumerate(manifest.shots)])
+                _add_actors(session, name, enumerate(manifest.shots))
+            return _facts_of(found)
 
     def revise(self, manifest: Manifest, *, is_idle: bool = False) -> list[str]:
         """Take over changed rows of a manifest, and let the changed shots begin anew. Shots of unchanged rows stay as they are.
@@ -523,58 +203,31 @@ class BatchStore:
             InvalidRequestError: the row of a shot that is done differs, or shots of the batch are running, in a cluster also: wait
                 for a pod. If only lines differ: shots have not ended.
         """
-        name, before = manifest.name, self.find(manifest.name)
-        if before is None or before.removing or before.manifest_sha256 == manifest.sha256:
-            return []
-        shots = self._all_shots(name)
-        if [shot.id for shot in shots] != [shot.id for shot in manifest.shots]:
-            return []
-        pairs = [(old, new) for old, new in zip(shots, manifest.shots, strict=True) if old != new]
-        changed, records = [new.id for _, new in pairs], self.records(name)
-        if all(old.revises(new) for old, new in pairs):
-            if left := sum(record.state not in ENDED for record in records):
-                raise InvalidRequestError(
-                    f"batch {name} has other lines, and {left} of its shots have not ended: wait, or cancel the batch first",
-                    field="name",
-                )
-        else:
-            states = {record.id: record.state for record in records}
-            if done := [new.id for old, new in pairs if states[new.id] is ShotState.DONE and not old.revises(new)]:
-                raise InvalidRequestError(
-                    Text(
-                        "batch {name} has shots that are done and whose rows differ: {done}. Restore these rows, change options by "
-                        "{retry}, or submit the manifest under another name",
-                        name=name,
-                        done=", ".join(done[:_NAMED]),
-                        retry=Command("batch retry", f"{name} {done[0]}"),
-                    ),
-                    field="name",
-                )
-            # Jobs of a cluster begin waiting shots at any time.
-            busy = {ShotState.RUNNING, ShotState.WAITING} if before.engine == "kubernetes" else {ShotState.RUNNING}
-            left = sum(state in busy for state in states.values())
-            if left and not is_idle:
-                raise InvalidRequestError(
-                    f"batch {name} has other rows, and {left} of its shots are running: wait, or cancel the batch first",
-                    field="name",
-                )
-        # The facts come last, so that a change that was cut is completed by the next call.
-        self.reset(name, changed)
-        self._folder.write(manifest_path(name), manifest.content)
-        self._folder.write(facts_path(name), json_of(before.model_copy(update={"manifest_sha256": manifest.sha256})))
-        self._forget_rows(name)
-        return changed
-
-    def names(self) -> list[str]:
-        """Return the names of all batches, sorted."""
-        return [facts.name for facts in self.batches()]
+        name = manifest.name
+        with self.database.writing() as session:
+            batch = session.scalar(select(BatchRow).where(BatchRow.name == name).with_for_update())
+            if batch is None or batch.manifest_sha256 == manifest.sha256:
+                return []
+            columns = (BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality, BatchShotRow.state)
+            # No worker begins a shot until the transaction ends.
+            rows = session.execute(_of_batch(name, *columns).with_for_update()).all()
+            if [row.shot_id for row in rows] != [shot.id for shot in manifest.shots]:
+                return []
+            changed = [(number, row, _spec_of(row)) for number, row in enumerate(rows) if _spec_of(row) != manifest.shots[number]]
+            _check_revision(batch, [row.state for row in rows], changed, manifest, is_idle=is_idle)
+            for number, _, _ in changed:
+                shot = manifest.shots[number]
+                of_shot = and_(BatchShotRow.batch == name, BatchShotRow.number == number)
+                session.execute(update(BatchShotRow).where(of_shot).values(**_new_row(name, number, shot)))
+                session.execute(delete(BatchActorRow).where(BatchActorRow.batch == name, BatchActorRow.number == number))
+            _add_actors(session, name, ((number, manifest.shots[number]) for number, _, _ in changed))
+            batch.manifest_sha256 = manifest.sha256
+            return [row.shot_id for _, row, _ in changed]
 
     def batches(self) -> list[BatchFacts]:
         """Return the facts of all batches, sorted by name."""
-        paths = [facts_path(entry.name) for entry in self._folder.entries("") if _is_name(entry.name)]
-        found = self._folder.read_all(paths)
-        facts = [document_of(BatchFacts, content, self._folder.place(path)) for path, content in found.items()]
-        return sorted(facts, key=lambda batch: batch.name)
+        with self.database.reading() as session:
+            return [_facts_of(row) for row in session.scalars(select(BatchRow).order_by(BatchRow.name))]
 
     def facts(self, name: str) -> BatchFacts:
         """Return the facts of a batch."""
@@ -585,215 +238,280 @@ class BatchStore:
 
     def find(self, name: str) -> BatchFacts | None:
         """Return the facts of a batch; None: there is no batch of this name."""
-        content = self._folder.read(facts_path(name)) if _is_name(name) else None
-        return None if content is None else document_of(BatchFacts, content, self._folder.place(facts_path(name)))
+        if not _fits(BatchName, name):
+            return None
+        with self.database.reading() as session:
+            row = session.get(BatchRow, name)
+            return None if row is None else _facts_of(row)
 
-    def set_details(self, name: str, details: Mapping[str, Any]) -> BatchFacts:
-        """Replace the details of a batch, which are the engine's own facts, and return the new facts."""
-        facts = self.facts(name).model_copy(update={"details": dict(details)})
-        self._folder.write(facts_path(name), json_of(facts))
-        return facts
+    def set_details(self, name: str, details: Mapping[str, Any]) -> None:
+        """Replace the details of a batch, which are the engine's own facts."""
+        with self.database.writing() as session:
+            session.execute(update(BatchRow).where(BatchRow.name == name).values(details=dict(details)))
+
+    def remove(self, name: str) -> None:
+        """Remove a batch: rows, records, pictures, decisions and earlier videos. The videos stay."""
+        self.facts(name)
+        self.remove_earlier(name, [shot_id for shot_id, _ in self._earlier(BatchShotRow.batch == name)])
+        with self.database.writing() as session:
+            session.execute(delete(BatchRow).where(BatchRow.name == name))
+
+    def sizes_bytes(self) -> dict[str, int]:
+        """Return about how many bytes each batch takes in the database, by name."""
+        texts = func.length(BatchShotRow.dub) + func.length(BatchShotRow.quality)
+        texts += func.length(func.coalesce(BatchShotRow.record, ""))
+        with self.database.reading() as session:
+            sizes = Counter(dict(_pairs(session, select(BatchShotRow.batch, func.sum(texts)).group_by(BatchShotRow.batch))))
+            jpegs = select(BatchPictureRow.batch, func.sum(func.length(BatchPictureRow.jpeg))).group_by(BatchPictureRow.batch)
+            return dict(sizes + Counter(dict(_pairs(session, jpegs))))
+
+    def ended_before(self, time_s: float) -> list[BatchFacts]:
+        """Return the batches whose shots all ended before a time, Unix time in seconds, the oldest first."""
+        late = exists().where(BatchShotRow.batch == BatchRow.name, or_(_IS_LEFT, BatchShotRow.ended_s >= time_s))
+        with self.database.reading() as session:
+            query = select(BatchRow).where(~late).order_by(BatchRow.created_at, BatchRow.name)
+            # The last attempt of a shot that was cancelled before it began has no time.
+            return [facts for row in session.scalars(query) if unix_time((facts := _facts_of(row)).created_at) < time_s]
+
+    # Rows
 
     def manifest(self, name: str) -> list[ShotSpec]:
         """Return the shots of a batch in the order of the rows, with the options that were changed."""
-        shots = list(self._all_shots(name))
-        entries = {f"{name}/options/{entry.name}": entry for entry in self._folder.entries(f"{name}/options")}
-        if entries:
-            paths = {path: row for row, shot in enumerate(shots) if (path := options_path(name, shot.id)) in entries}
-            changed = [path for path in paths if (known := self._options.get(path)) is None or known[0] != entries[path]]
-            for path, content in self._folder.read_all(changed).items():
-                self._options[path] = (entries[path], self._changed(shots[paths[path]], path, content))
-            for path, row in paths.items():
-                if (known := self._options.get(path)) is not None:
-                    shots[row] = shots[row].with_options(options_in(known[1]))
-        return shots
+        columns = (BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality, BatchShotRow.options)
+        return [self._with_options(row) for row in self._all(name, *columns)]
 
-    def ids(self, name: str) -> tuple[str, ...]:
-        """Return the ids of all shots of a batch in the order of the rows."""
-        return tuple(self._rows_of(name).row_by_id)
+    def ids(self, name: str, states: Collection[str] = tuple(ShotState)) -> list[str]:
+        """Return the ids of the shots of a batch in some states, in the order of the rows."""
+        return [row.shot_id for row in self._all(name, BatchShotRow.shot_id, where=BatchShotRow.state.in_(sorted(states)))]
 
     def row_of(self, name: str, shot_id: str) -> int:
-        """Return the row of a shot.
+        """Return the row of a shot."""
+        return self.rows_of(name, [shot_id])[shot_id]
 
-        Raises:
-            BatchNotFoundError: the batch has no shot of this id.
-        """
-        self._check_ids(name, [shot_id])
-        return self._rows_of(name).row_by_id[shot_id]
+    def rows_of(self, name: str, shot_ids: Collection[str]) -> dict[str, int]:
+        """Return the rows of shots by their ids."""
+        return {row.shot_id: row.number for row in self._some(name, shot_ids, BatchShotRow.number)}
 
     def shot(self, name: str, row: int) -> ShotSpec:
-        """Return the shot of a row, with the options that were changed."""
-        shot = self.shots(name, [row])[0]
-        return shot.with_options(options_in(self._options_of(name, shot)))
+        """Return the shot of a row, with the options that were changed.
 
-    def options(self, name: str, row: int) -> dict[str, Any]:
-        """Return the options of the shot of a row that were changed since the batch was submitted (ShotOptions as JSON)."""
-        return self._options_of(name, self.shots(name, [row])[0])
+        Raises:
+            BatchNotFoundError: there is no such row.
+        """
+        columns = (BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality, BatchShotRow.options)
+        with self.database.reading() as session:
+            found = session.execute(_of_batch(name, *columns).where(BatchShotRow.number == row)).one_or_none()
+        if found is None:
+            self.facts(name)
+            raise BatchNotFoundError(f"batch {name} has no row {row}", resource=name)
+        return self._with_options(found)
+
+    def options(self, name: str, shot_id: str) -> dict[str, Any]:
+        """Return the options of a shot that were changed since the batch was submitted (ShotOptions as JSON)."""
+        return self._changed(self._one(name, shot_id, BatchShotRow.shot_id, BatchShotRow.options))
 
     def set_options(self, name: str, shot_id: str, options: ShotOptions) -> None:
         """Change options of a shot, which hold for its next dub. Options that were changed before and are not given stay.
 
         Args:
             options: checked options (`gateway.batch.changes.check_options`).
-
-        Raises:
-            BatchNotFoundError: the batch has no shot of this id.
         """
-        every = options_in(self.options(name, self.row_of(name, shot_id)))
-        every.MergeFrom(options)
-        self._folder.write(options_path(name, shot_id), f"{json.dumps(to_json(every), indent=1, sort_keys=True)}\n".encode("ascii"))
-
-    def shots(self, name: str, rows: Sequence[int]) -> list[ShotSpec]:
-        """Return the shots of rows as they were submitted. Only these rows are read."""
-        if name in self._shots:
-            return [self._shots[name][row] for row in rows]
-        spans = self._rows_of(name).spans
-        try:
-            texts = self._folder.read_spans(manifest_path(name), [spans[row] for row in rows]) if rows else []
-            return [shot for text in texts for shot in shots_of(text)]
-        except FileNotFoundError:
-            raise self._missing(name) from None
-        except ValueError:
-            # Another process has revised the manifest, or the file is damaged.
-            self._forget_rows(name)
-            return [self._all_shots(name)[row] for row in rows]
+        with self.database.writing() as session:
+            row = self._locked(session, name, shot_id)
+            every = options_in(self._changed(row))
+            every.MergeFrom(options)
+            row.options = json.dumps(to_json(every), sort_keys=True)
 
     def has_written(self, place: str) -> bool:
-        """Return whether a shot of a batch has written the video that lies at a path or URL now.
-
-        The rows of all batches are searched as text: a row is read only if it names the place. The earlier video of a shot counts
-        too.
-        """
+        """Return whether a shot of a batch has written the video that lies at a path or URL now. Its earlier video counts too."""
         folder, slash, file = place.rpartition("/")
-        output = f"{folder}{slash}{file.removeprefix(_EARLIER)}"
-        for name, shots in self._shots_that_name(output):
-            for shot in shots:
-                if shot.output != output:
-                    continue
-                kept = output != place and self.earlier(name, shot.id) is not None
-                if kept or (output == place and self.record(name, shot.id).state in WRITTEN):
-                    return True
-        return False
+        earlier = BatchShotRow.output == f"{folder}{slash}{file.removeprefix(_EARLIER)}"
+        written = exists().where(BatchShotRow.output == place, BatchShotRow.state.in_(sorted(WRITTEN)))
+        with self.database.reading() as session:
+            if session.scalar(select(written)):
+                return True
+        return any(video.place == place for _, video in self._earlier(earlier))
 
     def has_dubbed(self, place: str) -> bool:
-        """Return whether a shot of a batch was dubbed from the footage at a path or URL, and has its video or its earlier video.
+        """Return whether a shot of a batch was dubbed from the footage at a path or URL, and has its video or its earlier video."""
+        dubbed = exists().where(BatchShotRow.footage == place, BatchShotRow.state.in_(sorted(WRITTEN)))
+        with self.database.reading() as session:
+            if session.scalar(select(dubbed)):
+                return True
+        return bool(self._earlier(BatchShotRow.footage == place))
 
-        The rows are searched as `has_written` says.
-        """
-        for name, shots in self._shots_that_name(place):
-            ids = [shot.id for shot in shots if shot.dub.footage_uri == place]
-            for begin in range(0, len(ids), _RECORDS_AT_ONCE):
-                part = ids[begin : begin + _RECORDS_AT_ONCE]
-                if any(record.state in WRITTEN for record in self.stored_records(name, part)) or self.all_earlier(name, part):
-                    return True
-        return False
+    def places_left(self) -> set[str]:
+        """Return the paths and URLs that the shots of all batches name which have not ended."""
+        query = select(BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality).where(_IS_LEFT)
+        with self.database.reading() as session:
+            return {place for row in session.execute(query) for place in _spec_of(row).places.values()}
 
-    def _shots_that_name(self, place: str) -> Iterator[tuple[str, tuple[ShotSpec, ...]]]:
-        """Yield each batch with rows that hold a path or URL as a text, and the shots of these rows as they were submitted."""
-        named = json.dumps(place).encode("ascii")
-        for facts in self.batches():
-            content = self._folder.read(manifest_path(facts.name)) or b""
-            if named in content:
-                yield facts.name, shots_of(b"\n".join(line for line in content.splitlines() if named in line))
+    # Records
 
     def record(self, name: str, shot_id: str) -> ShotRecord:
-        """Return the record of a shot. A shot without a file waits. A cancelled shot that waits is CANCELLED.
-
-        Raises:
-            BatchNotFoundError: the batch has no shot of this id.
-        """
-        self._check_ids(name, [shot_id])
-        path = record_path(name, shot_id)
-        content = self._folder.read(path)
-        record = ShotRecord(id=shot_id) if content is None else document_of(ShotRecord, content, self._folder.place(path))
-        waits = record.state is ShotState.WAITING
-        return _shown(record, cancelled=waits and self.is_cancelled(name, shot_id))
+        """Return the record of a shot. A cancelled shot that waits is CANCELLED."""
+        return self._record_of(self._one(name, shot_id, *_RECORD))
 
     def records(self, name: str) -> list[ShotRecord]:
-        """Return the records of all shots in the order of the rows, each as `record` does.
-
-        Only records that changed since the last call on this object are read again.
-        """
-        shots = self._all_shots(name)
-        entries = {f"{name}/shots/{entry.name}": entry for entry in self._folder.entries(f"{name}/shots")}
-        paths = [path for shot in shots if (path := record_path(name, shot.id)) in entries]
-        changed = [path for path in paths if (known := self._read.get(path)) is None or known[0] != entries[path]]
-        for path, content in self._folder.read_all(changed).items():
-            self._read[path] = (entries[path], document_of(ShotRecord, content, self._folder.place(path)))
-        cancelled = self.cancelled(name)
-        found = {path: self._read[path][1] for path in paths if path in self._read}
-        return [
-            _shown(found.get(record_path(name, shot.id)) or ShotRecord(id=shot.id), cancelled=shot.id in cancelled)
-            for shot in shots
-        ]
+        """Return the records of all shots in the order of the rows, each as `record` does."""
+        return [self._record_of(row) for row in self._all(name, *_RECORD)]
 
     def records_of(self, name: str, shot_ids: Sequence[str]) -> list[ShotRecord]:
-        """Return the records of some shots in the order of `shot_ids`, each as `record` does.
+        """Return the records of some shots in the order of `shot_ids`, each as `record` does."""
+        return [self._record_of(row) for row in self._some(name, shot_ids, *_RECORD)]
 
-        Raises:
-            BatchNotFoundError: the batch has no shot of one of the ids.
+    def left(self, name: str) -> dict[int, ShotRecord]:
+        """Return the records of the shots that have not ended, by row."""
+        return {row.number: self._record_of(row) for row in self._all(name, BatchShotRow.number, *_RECORD, where=_IS_LEFT)}
+
+    def work(self, name: str) -> list[ShotWork]:
+        """Return what the progress of a batch follows from, of all shots, in no particular order."""
+        columns = (
+            BatchShotRow.state,
+            BatchShotRow.look,
+            BatchShotRow.review,
+            BatchShotRow.frames,
+            BatchShotRow.begun_s,
+            BatchShotRow.ended_s,
+        )
+        return [
+            ShotWork(ShotState(state), look, frames, begun_s, ended_s, ReviewState(review))
+            for state, look, review, frames, begun_s, ended_s in self._all(name, *columns, in_order=False)
+        ]
+
+    def states(self) -> dict[str, Counter[ShotState]]:
+        """Return the number of shots of each batch by their states, by name of the batch."""
+        columns = (BatchShotRow.batch, BatchShotRow.state)
+        found: dict[str, Counter[ShotState]] = {}
+        with self.database.reading() as session:
+            for batch, state, number in session.execute(select(*columns, func.count()).group_by(*columns)):
+                found.setdefault(batch, Counter())[ShotState(state)] = number
+        return found
+
+    def shots(self, name: str, query: ShotQuery = ShotQuery(), limit: int | None = None) -> list[ListedShot]:
+        """Return the shots of a list with their records and decisions.
+
+        Args:
+            name: name of the batch.
+            query: shots and their order.
+            limit: most shots; None: all.
         """
-        self._check_ids(name, shot_ids)
-        stored = {record.id: record for record in self.stored_records(name, shot_ids)}
-        found = [stored.get(one) or ShotRecord(id=one) for one in shot_ids]
-        # Only marks of waiting shots count, and a list of many marks takes long.
-        cancelled = self.cancelled(name) if any(record.state is ShotState.WAITING for record in found) else frozenset()
-        return [_shown(record, cancelled=record.id in cancelled) for record in found]
+        every = aliased(BatchDecisionRow)
+        last = select(func.max(every.decision)).where(every.batch == BatchShotRow.batch, every.number == BatchShotRow.number)
+        columns = (BatchShotRow.number, *_RECORD, BatchShotRow.dub, BatchShotRow.quality, BatchDecisionRow.document)
+        decided = and_(
+            BatchShotRow.review != ReviewState.UNDECIDED,
+            BatchDecisionRow.batch == BatchShotRow.batch,
+            BatchDecisionRow.number == BatchShotRow.number,
+            BatchDecisionRow.decision == last.scalar_subquery(),
+        )
+        selected = select(*columns).outerjoin(BatchDecisionRow, decided).where(*conditions_of(name, query))
+        selected = selected.order_by(*ORDERS[query.order]).limit(limit)
+        with self.database.reading() as session:
+            rows = session.execute(selected).all()
+        if not rows:
+            self.facts(name)
+        return [
+            ListedShot(
+                row.number,
+                _spec_of(row),
+                self._record_of(row),
+                None if row.document is None else self._document(Decision, row.document, row.shot_id),
+            )
+            for row in rows
+        ]
 
-    def stored_records(self, name: str, shot_ids: Sequence[str]) -> list[ShotRecord]:
-        """Return the records of shots that have a file, as they are stored."""
-        found = self._folder.read_all([record_path(name, shot_id) for shot_id in shot_ids])
-        return [document_of(ShotRecord, content, self._folder.place(path)) for path, content in found.items()]
+    def shot_in_list(self, name: str, shot_id: str) -> ListedShot:
+        """Return a shot as `shots` does."""
+        return self.shots(name, ShotQuery(behind=(self.row_of(name, shot_id) - 1, 0)), 1)[0]
 
-    def record_versions(self, name: str) -> dict[str, str]:
-        """Return the version of the file of each record by the id of the shot. It changes when the record is written again."""
-        found = self._folder.entries(f"{name}/shots", ".json")
-        return {entry.name.removesuffix(".json"): "/".join(map(str, entry.version)) for entry in found}
+    def count(self, name: str, query: ShotQuery) -> int:
+        """Return the number of shots that a list has."""
+        with self.database.reading() as session:
+            return session.scalar(select(func.count()).where(*conditions_of(name, query))) or 0
 
-    def listing_stamp(self, name: str) -> Hashable | None:
-        """Return facts that change when a record, a decision or a mark of a batch is written; None: the store cannot say."""
-        return self._folder.stamp([f"{name}/{inside}" for inside in ("shots", "decisions", "cancelled")])
+    def put(self, name: str, record: ShotRecord, *, before: ShotRecord | None = None, holder: str = "") -> bool:
+        """Store the record of a shot, in place of an older record. Return whether the record was stored.
 
-    def saved_index(self, name: str) -> bytes | None:
-        """Return the index of a batch; None: there is none."""
-        return self._folder.read(index_path(name))
+        Args:
+            name: name of the batch.
+            record: the record.
+            before: the record is stored only in place of this record; None: of any.
+            holder: the record is stored only while this holder has the lease of the shot; empty: whoever has it.
 
-    def save_index(self, name: str, content: bytes) -> None:
-        """Store the index of a batch, in place of an older one."""
-        self._folder.write(index_path(name), content)
-
-    def put(self, name: str, record: ShotRecord) -> None:
-        """Store the record of a shot, in place of an older record."""
-        self._folder.write(record_path(name, record.id), json_of(record))
+        The lease of a shot that does not run ends.
+        """
+        with self.database.writing() as session:
+            row = self._locked(session, name, record.id)
+            if (holder and row.holder != holder) or (before is not None and self._record_of(row) != before):
+                return False
+            if record.state is not ShotState.RUNNING:
+                row.holder, row.held_until = "", 0.0
+            self._set(session, row, record)
+            return True
 
     def put_thumbnail(self, name: str, shot_id: str, jpeg: bytes) -> None:
         """Store the picture of a shot's video (JPEG)."""
-        self._folder.write(thumbnail_path(name, shot_id), jpeg)
+        with self.database.writing() as session:
+            session.merge(BatchPictureRow(batch=name, number=self._locked(session, name, shot_id).number, jpeg=jpeg))
 
     def thumbnail(self, name: str, shot_id: str) -> bytes | None:
         """Return the picture of a shot's video (JPEG); None: there is none."""
-        return self._folder.read(thumbnail_path(name, shot_id))
+        return self.thumbnails(name, [shot_id]).get(shot_id)
 
     def thumbnails(self, name: str, shot_ids: Iterable[str]) -> dict[str, bytes]:
-        """Return the pictures (JPEG) of several shots by id, read at once. Shots without a picture are left out."""
-        paths = {thumbnail_path(name, shot_id): shot_id for shot_id in shot_ids}
-        return {paths[path]: jpeg for path, jpeg in self._folder.read_all(list(paths)).items()}
+        """Return the pictures (JPEG) of several shots by id. Shots without a picture are left out."""
+        found: dict[str, bytes] = {}
+        joined = and_(BatchPictureRow.batch == BatchShotRow.batch, BatchPictureRow.number == BatchShotRow.number)
+        with self.database.reading() as session:
+            for part in _parts(name, shot_ids):
+                query = select(BatchShotRow.shot_id, BatchPictureRow.jpeg).join(BatchPictureRow, joined).where(part)
+                found |= {row.shot_id: row.jpeg for row in session.execute(query)}
+        return found
 
-    def remove_thumbnails(self, name: str, shot_ids: Sequence[str]) -> int:
-        """Remove the pictures of shots, and return the number of pictures that there were."""
-        there = {entry.name for entry in self._folder.entries(f"{name}/shots")} if shot_ids else set()
-        kept = [shot_id for shot_id in shot_ids if f"{shot_id}.jpg" in there]
-        self._folder.remove_all([thumbnail_path(name, shot_id) for shot_id in kept])
-        return len(kept)
+    def remove_thumbnails(self, name: str, shot_ids: Iterable[str]) -> None:
+        """Remove the pictures of shots."""
+        with self.database.writing() as session:
+            for part in _parts(name, shot_ids):
+                numbers = select(BatchShotRow.number).where(part)
+                session.execute(delete(BatchPictureRow).where(BatchPictureRow.batch == name, BatchPictureRow.number.in_(numbers)))
+
+    # Retries
+
+    def cancel(self, name: str, shot_ids: Collection[str] = ()) -> int:
+        """Cancel shots that have not ended; without ids, all. Return how many there are.
+
+        Waiting shots do not begin. Workers of running shots see the mark (`is_cancelled`) and stop.
+        """
+        self._check_ids(name, shot_ids)
+        state = case((BatchShotRow.state == ShotState.WAITING, ShotState.CANCELLED), else_=BatchShotRow.state)
+        parts = _parts(name, shot_ids) if shot_ids else [BatchShotRow.batch == name]
+        with self.database.writing() as session:
+            marked = [update(BatchShotRow).where(part, _IS_LEFT).values(cancelled=True, state=state) for part in parts]
+            return sum(cast("CursorResult[Any]", session.execute(mark)).rowcount for mark in marked)
+
+    def is_cancelled(self, name: str, shot_id: str) -> bool:
+        """Return whether a shot is cancelled, or its batch was removed."""
+        with self.database.reading() as session:
+            query = select(BatchShotRow.cancelled).where(BatchShotRow.batch == name, BatchShotRow.shot_id == shot_id)
+            return session.scalar(query) is not False
+
+    def cancelled(self, name: str) -> frozenset[str]:
+        """Return the ids of all shots that are marked as cancelled."""
+        return frozenset(row.shot_id for row in self._all(name, BatchShotRow.shot_id, where=BatchShotRow.cancelled.is_(True)))
+
+    def reset(self, name: str, shot_ids: Collection[str]) -> None:
+        """Let shots wait again, whatever became of them: their records begin anew, and their marks as cancelled are removed."""
+        self._check_ids(name, shot_ids)
+        with self.database.writing() as session:
+            for part in _parts(name, shot_ids):
+                session.execute(update(BatchShotRow).where(part).values(**_AS_NEW))
 
     def keep_videos(self, name: str, shot_ids: Sequence[str]) -> None:
         """Keep the present videos of shots that are dubbed again, each in place of the shot's earlier video.
 
         A video is a further name of the same file, so that nothing is copied. Videos in a bucket, on a file system without hard
         links, image sequences, or larger than `_MOST_EARLIER_BYTES` are not kept.
-
-        Raises:
-            BatchNotFoundError: the batch has no shot of one of the ids.
         """
         for record in self.records_of(name, shot_ids):
             output = local_path(record.output)
@@ -811,28 +529,19 @@ class BatchStore:
                 # The video is gone, or the file system cannot keep it: the retry is what the user asked for.
                 continue
             kept = EarlierVideo(place=place, output=record.output, sha256=record.output_sha256, options=record.options)
-            self._folder.write(earlier_path(name, record.id), json_of(kept))
+            self._set_earlier(name, record.id, kept.model_dump_json())
 
-    def earlier(self, name: str, shot_id: str) -> EarlierVideo | None:
-        """Return the video that the last retry of a shot has replaced; None: none is kept."""
-        return self.all_earlier(name, [shot_id]).get(shot_id)
+    def earlier(self, name: str, shot_ids: Iterable[str]) -> dict[str, EarlierVideo]:
+        """Return the videos that the last retries of shots have replaced, and that are kept, by id of the shot."""
+        return {shot_id: video for part in _parts(name, shot_ids) for shot_id, video in self._earlier(part)}
 
-    def all_earlier(self, name: str, shot_ids: Iterable[str]) -> dict[str, EarlierVideo]:
-        """Return the kept earlier videos of shots by id."""
-        paths = {earlier_path(name, shot_id): shot_id for shot_id in shot_ids}
-        found = self._folder.read_all(list(paths))
-        videos = {paths[path]: document_of(EarlierVideo, text, self._folder.place(path)) for path, text in found.items()}
-        # `remove_earlier` removes these files: a document that was written by others must not choose another file.
-        own = {shot_id: video for shot_id, video in videos.items() if _is_own(video)}
-        return {shot_id: video for shot_id, video in own.items() if os.path.isfile(video.place)}
-
-    def remove_earlier(self, name: str, shot_ids: Sequence[str]) -> None:
+    def remove_earlier(self, name: str, shot_ids: Iterable[str]) -> None:
         """Remove the earlier videos of shots.
 
         Raises:
             StorageRefusedError: a video cannot be removed. What is known of the video stays.
         """
-        for shot_id, video in self.all_earlier(name, shot_ids).items():
+        for shot_id, video in self.earlier(name, shot_ids).items():
             try:
                 os.unlink(video.place)
             except FileNotFoundError:
@@ -841,224 +550,269 @@ class BatchStore:
                 raise StorageRefusedError(
                     f"the earlier video {video.place} of shot {shot_id} cannot be removed: {problem.strerror}", subject=video.place
                 ) from problem
-        self._folder.remove_all([earlier_path(name, shot_id) for shot_id in shot_ids])
+            self._set_earlier(name, shot_id, None)
 
-    def cancel(self, name: str, shot_ids: Sequence[str]) -> None:
-        """Mark shots as cancelled. Waiting shots do not begin. Workers of running shots see the mark (`is_cancelled`) and stop.
-
-        Raises:
-            BatchNotFoundError: the batch has no shot of one of the ids.
-        """
-        self._check_ids(name, shot_ids)
-        self._folder.write_all({mark_path(name, shot_id): b"" for shot_id in shot_ids})
-
-    def is_cancelled(self, name: str, shot_id: str) -> bool:
-        """Return whether a shot is marked as cancelled."""
-        return self._folder.exists(mark_path(name, shot_id))
-
-    def cancelled(self, name: str) -> frozenset[str]:
-        """Return the ids of all shots that are marked as cancelled."""
-        return frozenset(entry.name for entry in self._folder.entries(f"{name}/cancelled"))
-
-    def reset(self, name: str, shot_ids: Sequence[str]) -> None:
-        """Let shots wait again, whatever became of them: their records begin anew, and their marks as cancelled are removed.
-
-        Raises:
-            BatchNotFoundError: the batch has no shot of one of the ids.
-        """
-        self._check_ids(name, shot_ids)
-        self._folder.write_all({record_path(name, shot_id): json_of(ShotRecord(id=shot_id)) for shot_id in shot_ids})
-        self.uncancel(name, shot_ids)
-
-    def uncancel(self, name: str, shot_ids: Sequence[str]) -> None:
-        """Remove the marks of shots as cancelled. Shots without a mark stay as they are."""
-        cancelled = self.cancelled(name)
-        self._folder.remove_all([mark_path(name, shot_id) for shot_id in shot_ids if shot_id in cancelled])
+    # People
 
     def decide(self, name: str, decision: Decision) -> Decision:
-        """Add a decision to the decisions about its shot, and return the decision with its number and its token.
+        """Add a decision to the decisions about its shot, and return the decision with its number.
 
-        Decisions of several people at once are all kept. The order is that of `Decision.order`.
-
-        Raises:
-            BatchNotFoundError: the batch has no shot of this id.
+        Decisions of several people at once are all kept. The last one counts.
         """
-        self._check_ids(name, [decision.id])
-        self._folder.remove_partials(f"{name}/decisions")
-        while True:
-            number = max((int(path.split("~")[1]) for path in self._decision_paths(name, decision.id)), default=0) + 1
-            numbered = decision.model_copy(update={"number": number, "token": secrets.token_hex(4)})
-            if self._folder.create(decision_path(name, numbered), json_of(numbered)):
-                return numbered
+        with self.database.writing() as session:
+            row = self._locked(session, name, decision.id)
+            last = _last_decision(session, row)
+            numbered = decision.model_copy(update={"number": 1 if last is None else last.decision + 1})
+            session.add(
+                BatchDecisionRow(batch=name, number=row.number, decision=numbered.number, document=numbered.model_dump_json())
+            )
+            session.flush()
+            self._set_review(row, self._record_of(row), numbered)
+            return numbered
 
     def decisions(self, name: str, shot_id: str) -> list[Decision]:
-        """Return all decisions about a shot, those about its earlier videos too, the last one last.
-
-        Raises:
-            BatchNotFoundError: the batch has no shot of this id.
-        """
-        self._check_ids(name, [shot_id])
-        return self._read_decisions(self._decision_paths(name, shot_id))
+        """Return all decisions about a shot, those about its earlier videos too, the last one last."""
+        number = self.row_of(name, shot_id)
+        return self._decisions(name, BatchDecisionRow.number == number).get(shot_id, [])
 
     def all_decisions(self, name: str) -> dict[str, list[Decision]]:
-        """Return what `decisions` returns about each shot that has a decision, by id. The decisions are listed once."""
-        found: dict[str, list[Decision]] = {}
-        for decision in self._read_decisions(self._decision_paths(name)):
-            found.setdefault(decision.id, []).append(decision)
+        """Return what `decisions` returns about each shot that has a decision, by id."""
+        return self._decisions(name, true())
+
+    def shots_of_actor(self, actor_id: str) -> dict[str, list[str]]:
+        """Return the ids of the shots that name an actor, by name of the batch."""
+        joined = and_(BatchActorRow.batch == BatchShotRow.batch, BatchActorRow.number == BatchShotRow.number)
+        query = select(BatchShotRow.batch, BatchShotRow.shot_id).join(BatchActorRow, joined)
+        found: dict[str, list[str]] = {}
+        with self.database.reading() as session:
+            for batch, shot_id in session.execute(query.where(BatchActorRow.actor == actor_id)):
+                found.setdefault(batch, []).append(shot_id)
         return found
 
-    def last_decisions(self, name: str) -> dict[str, Decision]:
-        """Return the last decision about each shot that has one, by id. It may be about an earlier video (`reviews.present`).
+    # Inside
 
-        Only decisions that were added since the last call on this object are read.
-        """
-        last = {shot_of_decision(path): path for path in self._decision_paths(name)}
-        return {decision.id: decision for decision in self._read_decisions(list(last.values()))}
-
-    def decision_files(self, name: str, shot_id: str = "") -> list[str]:
-        """Return the names of the files of all decisions, or of those about one shot, in order (`shot_of_decision`)."""
-        found = self._folder.names(f"{name}/decisions", f"{shot_id}~" if shot_id else "")
-        return sorted(one for one in found if one.endswith(".json") and one.count("~") == 3)
-
-    def decisions_in(self, name: str, files: Sequence[str]) -> dict[str, Decision]:
-        """Return decisions by the names of their files. Missing files are left out."""
-        paths = {f"{name}/decisions/{file}": file for file in files}
-        found = self._folder.read_all(list(paths))
-        return {paths[path]: document_of(Decision, content, self._folder.place(path)) for path, content in found.items()}
-
-    def remove(self, name: str) -> None:
-        """Remove a batch: rows, records, pictures, marks, decisions and earlier videos. The videos stay.
-
-        The facts are removed last. If the removal is cut, the batch is `removing`, and is removed by the next call, or by `create`.
-        """
-        facts = self.facts(name)
-        if not facts.removing:
-            self._folder.write(facts_path(name), json_of(facts.model_copy(update={"removing": True})))
-        self.remove_earlier(name, [entry.name.removesuffix(".json") for entry in self._folder.entries(f"{name}/earlier")])
-        for inside in ("shots", "cancelled", "decisions", "options", "earlier"):
-            self._folder.remove_all([f"{name}/{inside}/{entry.name}" for entry in self._folder.entries(f"{name}/{inside}")])
-            self._folder.remove_empty(f"{name}/{inside}")
-        self._folder.remove_all([manifest_path(name), index_path(name)])
-        self._folder.remove_all([facts_path(name)])
-        self._folder.remove_empty(name)
-        self._forget_rows(name)
-
-    def size_bytes(self, name: str) -> int:
-        """Return the bytes of all files of a batch."""
-        return self._folder.size_bytes(name)
-
-    def _decision_paths(self, name: str, shot_id: str = "") -> list[str]:
-        """Return the paths of decisions, of all shots or of one, in order."""
-        return [f"{name}/decisions/{file}" for file in self.decision_files(name, shot_id)]
-
-    def _read_decisions(self, paths: Sequence[str]) -> list[Decision]:
-        unread = [path for path in paths if path not in self._decisions]
-        for path, content in self._folder.read_all(unread).items():
-            self._decisions[path] = document_of(Decision, content, self._folder.place(path))
-        return [self._decisions[path] for path in paths if path in self._decisions]
-
-    def _options_of(self, name: str, shot: ShotSpec) -> dict[str, Any]:
-        path = options_path(name, shot.id)
-        content = self._folder.read(path)
-        return {} if content is None else self._changed(shot, path, content)
-
-    def _changed(self, shot: ShotSpec, path: str, content: bytes) -> dict[str, Any]:
-        """Return the changed options of a shot from the content of their file."""
-        try:
-            found = json.loads(content)
-            if not isinstance(found, dict):
-                raise ValueError("the file is no object of options")
-            options_in(found)
-        except ValueError as problem:
-            raise damaged(self._folder.place(path), problem) from problem
-        return found
-
-    def _all_shots(self, name: str) -> tuple[ShotSpec, ...]:
-        """Return the shots as they were submitted."""
-        if name not in self._shots:
+    def _all(self, name: str, *columns: Any, where: ColumnElement[bool] = true(), in_order: bool = True) -> Sequence[Any]:
+        """Return columns of the shots of a batch that meet a condition."""
+        query = _of_batch(name, *columns) if in_order else select(*columns).where(BatchShotRow.batch == name)
+        with self.database.reading() as session:
+            rows = session.execute(query.where(where)).all()
+        if not rows:
             self.facts(name)
-            content = self._rows(name)
-            try:
-                self._shots[name] = shots_of(content)
-            except ValueError as problem:
-                raise damaged(self._folder.place(manifest_path(name)), problem) from problem
-        return self._shots[name]
+        return rows
 
-    def _rows_of(self, name: str) -> _Rows:
-        if name not in self._ids:
+    def _some(self, name: str, shot_ids: Collection[str], *columns: Any) -> list[Any]:
+        """Return columns of shots in the order of their ids."""
+        found: dict[str, Any] = {}
+        with self.database.reading() as session:
+            for part in _parts(name, shot_ids):
+                found |= {row[0]: row for row in session.execute(select(BatchShotRow.shot_id, *columns).where(part))}
+        if unknown := [shot_id for shot_id in shot_ids if shot_id not in found]:
             self.facts(name)
-            try:
-                self._ids[name] = _rows_in(self._rows(name))
-            except (ValueError, KeyError, TypeError) as problem:
-                raise damaged(self._folder.place(manifest_path(name)), ValueError(str(problem))) from problem
-        return self._ids[name]
+            raise _no_shots(name, unknown)
+        return [found[shot_id] for shot_id in shot_ids]
 
-    def _forget_rows(self, name: str) -> None:
-        self._shots.pop(name, None)
-        self._ids.pop(name, None)
-
-    def _rows(self, name: str) -> bytes:
-        content = self._folder.read(manifest_path(name))
-        if content is None:
-            raise self._missing(name)
-        return content
+    def _one(self, name: str, shot_id: str, *columns: Any) -> Any:
+        return self._some(name, [shot_id], *columns)[0]
 
     def _check_ids(self, name: str, shot_ids: Collection[str]) -> None:
-        known = self._rows_of(name).row_by_id
-        if unknown := [shot_id for shot_id in shot_ids if shot_id not in known]:
-            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise BatchNotFoundError(
-                Text(
-                    "batch {name} has no shot {shot!r}{more} ({status})",
-                    name=name,
-                    shot=unknown[0][:80],
-                    more=more,
-                    status=Command("batch status", name),
-                ),
-                resource=f"{name}/{unknown[0]}",
-            )
+        self.facts(name)
+        self._some(name, shot_ids)
+
+    def _locked(self, session: Session, name: str, shot_id: str) -> BatchShotRow:
+        """Return the row of a shot, which no other transaction changes until this one ends."""
+        query = select(BatchShotRow).where(BatchShotRow.batch == name, BatchShotRow.shot_id == shot_id).with_for_update()
+        row = session.scalar(query) if _fits(ShotId, shot_id) else None
+        if row is None:
+            self.facts(name)
+            raise _no_shots(name, [shot_id])
+        return row
+
+    def _set(self, session: Session, row: BatchShotRow, record: ShotRecord) -> None:
+        for column, value in columns_of(record).items():
+            setattr(row, column, value)
+        if row.cancelled and record.state is ShotState.WAITING:
+            row.state = ShotState.CANCELLED
+        last = _last_decision(session, row)
+        self._set_review(row, record, None if last is None else self._document(Decision, last.document, row.shot_id))
+
+    def _set_review(self, row: BatchShotRow, record: ShotRecord, last: Decision | None) -> None:
+        counts = last is not None and last.belongs_to(record)
+        row.review = last.state if last is not None and counts else ReviewState.UNDECIDED
+        row.assignee = last.assignee if last is not None and counts else ""
+
+    def _set_earlier(self, name: str, shot_id: str, document: str | None) -> None:
+        with self.database.writing() as session:
+            self._locked(session, name, shot_id).earlier = document
+
+    def _earlier(self, where: ColumnElement[bool]) -> list[tuple[str, EarlierVideo]]:
+        """Return the ids and the earlier videos of shots that meet a condition."""
+        query = select(BatchShotRow.shot_id, BatchShotRow.earlier).where(where, BatchShotRow.earlier.is_not(None))
+        with self.database.reading() as session:
+            rows = session.execute(query).all()
+        videos = [(row.shot_id, self._document(EarlierVideo, row.earlier, row.shot_id)) for row in rows]
+        # `remove_earlier` removes these files: a row that was written by others must not choose another file.
+        return [(shot_id, video) for shot_id, video in videos if _is_own(video) and os.path.isfile(video.place)]
+
+    def _decisions(self, name: str, where: ColumnElement[bool]) -> dict[str, list[Decision]]:
+        joined = and_(BatchDecisionRow.batch == BatchShotRow.batch, BatchDecisionRow.number == BatchShotRow.number)
+        query = select(BatchShotRow.shot_id, BatchDecisionRow.document).join(BatchDecisionRow, joined)
+        query = query.where(BatchShotRow.batch == name, where).order_by(BatchDecisionRow.number, BatchDecisionRow.decision)
+        found: dict[str, list[Decision]] = {}
+        with self.database.reading() as session:
+            for shot_id, document in session.execute(query):
+                found.setdefault(shot_id, []).append(self._document(Decision, document, shot_id))
+        return found
+
+    def _record_of(self, row: Any) -> ShotRecord:
+        if row.record is None:
+            return ShotRecord(id=row.shot_id, state=ShotState(row.state))
+        record = self._document(ShotRecord, row.record, row.shot_id)
+        return record if record.state == row.state else record.model_copy(update={"state": ShotState(row.state)})
+
+    def _with_options(self, row: Any) -> ShotSpec:
+        shot = _spec_of(row)
+        return shot if row.options is None else shot.with_options(options_in(self._changed(row)))
+
+    def _changed(self, row: Any) -> dict[str, Any]:
+        """Return the changed options of a shot."""
+        if row.options is None:
+            return {}
+        try:
+            found = json.loads(row.options)
+            if not isinstance(found, dict):
+                raise ValueError("no object of options")
+            options_in(found)
+        except ValueError as problem:
+            raise self.database.damaged(f"options of shot {row.shot_id}: {problem}") from problem
+        return found
+
+    def _document(self, kind: type[_Document], text: str, shot_id: str) -> _Document:
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError as problem:
+            raise self.database.damaged(f"{kind.__name__} of shot {shot_id}: {problem.errors()[0]['msg']}") from problem
 
     def _missing(self, name: str) -> BatchNotFoundError:
-        known = self.names()
+        known = [facts.name for facts in self.batches()]
         there = f"there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}" if known else "there is none"
-        return BatchNotFoundError(f"no batch {name[:80]!r} in {self.url}; {there}", resource=name)
+        alone = "" if self.is_shared else ". Workers of other machines need the PostgreSQL of the batch (DUBSTAGE_DATABASE_URL)"
+        return BatchNotFoundError(f"no batch {name[:80]!r} in {self.where}; {there}{alone}", resource=name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows of a manifest: row by id, in order, and the bytes of each row in the file."""
-
-    row_by_id: Mapping[str, int]
-    spans: Sequence[tuple[int, int]]
+def _of_batch(name: str, *columns: Any) -> Select[Any]:
+    return select(*columns).where(BatchShotRow.batch == name).order_by(BatchShotRow.number)
 
 
-def _rows_in(content: bytes) -> _Rows:
-    rows, spans, begin = {}, [], 0
-    for number, line in enumerate(content.splitlines(keepends=True)):
-        rows[str(json.loads(line)["shot_id"])] = number
-        spans.append((begin, begin + len(line)))
-        begin += len(line)
-    return _Rows(rows, spans)
+def _parts(name: str, shot_ids: Iterable[str]) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions that shots of a batch have one of the ids. No shot has an id that is no ShotId."""
+    ids = (shot_id for shot_id in shot_ids if _fits(ShotId, shot_id))
+    while part := list(islice(ids, _IDS_AT_ONCE)):
+        yield and_(BatchShotRow.batch == name, BatchShotRow.shot_id.in_(part))
 
 
-def shot_of_decision(file: str) -> str:
-    """Return the id of the shot that a decision is about, from the name or the path of the decision's file."""
-    return file.rpartition("/")[2].partition("~")[0]
+def _pairs(session: Session, query: Select[str, Any]) -> list[tuple[str, int]]:
+    return [(name, int(number or 0)) for name, number in session.execute(query)]
 
 
-def _shown(record: ShotRecord, *, cancelled: bool) -> ShotRecord:
-    if cancelled and record.state is ShotState.WAITING:
-        return record.model_copy(update={"state": ShotState.CANCELLED})
-    return record
+def _new_row(name: str, number: int, shot: ShotSpec) -> dict[str, Any]:
+    return {
+        "batch": name,
+        "number": number,
+        "shot_id": shot.id,
+        "footage": shot.dub.footage_uri,
+        "output": shot.output,
+        "dub": shot.dub.SerializeToString(deterministic=True),
+        "quality": shot.quality.model_dump_json(exclude_defaults=True),
+        **_AS_NEW,
+    }
 
 
-def _is_name(text: str) -> bool:
-    try:
-        TypeAdapter(BatchName).validate_python(text)
-    except ValidationError:
-        return False
-    return True
+def _spec_of(row: Any) -> ShotSpec:
+    quality = _DEFAULT if row.quality == "{}" else Quality.model_validate_json(row.quality)
+    return ShotSpec(row.shot_id, DubSpec.FromString(row.dub), quality)
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _add_actors(session: Session, name: str, shots: Iterable[tuple[int, ShotSpec]]) -> None:
+    rows = [{"batch": name, "number": number, "actor": actor} for number, shot in shots for actor in shot.actor_ids]
+    if rows:
+        session.execute(insert(BatchActorRow), rows)
+
+
+def _check_revision(
+    batch: BatchRow,
+    states: Sequence[str],
+    changed: Sequence[tuple[int, Any, ShotSpec]],
+    manifest: Manifest,
+    *,
+    is_idle: bool,
+) -> None:
+    """Check that a batch can take over changed rows.
+
+    Args:
+        batch: the batch.
+        states: states of all shots.
+        changed: number, row and former shot of each row that differs.
+        manifest: the new rows.
+        is_idle: as for `BatchStore.revise`.
+
+    Raises:
+        InvalidRequestError: as `BatchStore.revise`.
+    """
+    name = batch.name
+    other = [row for number, row, shot in changed if not shot.revises(manifest.shots[number])]
+    if not other:
+        if left := sum(state not in ENDED for state in states):
+            raise InvalidRequestError(
+                f"batch {name} has other lines, and {left} of its shots have not ended: wait, or cancel the batch first",
+                field="name",
+            )
+        return
+    if done := [row.shot_id for row in other if row.state == ShotState.DONE]:
+        raise InvalidRequestError(
+            Text(
+                "batch {name} has shots that are done and whose rows differ: {done}. Restore these rows, change options by {retry}, "
+                "or submit the manifest under another name",
+                name=name,
+                done=", ".join(done[:_NAMED]),
+                retry=Command("batch retry", f"{name} {done[0]}"),
+            ),
+            field="name",
+        )
+    # Jobs of a cluster begin waiting shots at any time.
+    busy = {ShotState.RUNNING, ShotState.WAITING} if batch.engine == "kubernetes" else {ShotState.RUNNING}
+    left = sum(state in busy for state in states)
+    if left and not is_idle:
+        raise InvalidRequestError(
+            f"batch {name} has other rows, and {left} of its shots are running: wait, or cancel the batch first", field="name"
+        )
+
+
+def _last_decision(session: Session, row: BatchShotRow) -> BatchDecisionRow | None:
+    mine = and_(BatchDecisionRow.batch == row.batch, BatchDecisionRow.number == row.number)
+    return session.scalar(select(BatchDecisionRow).where(mine).order_by(BatchDecisionRow.decision.desc()).limit(1))
+
+
+def _facts_of(row: BatchRow) -> BatchFacts:
+    return BatchFacts(
+        name=row.name,
+        manifest_sha256=row.manifest_sha256,
+        rows=row.num_shots,
+        created_at=row.created_at,
+        engine=cast("Engine", row.engine),
+        details=row.details,
+    )
+
+
+def _no_shots(name: str, unknown: Sequence[str]) -> BatchNotFoundError:
+    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+    return BatchNotFoundError(
+        f"batch {name} has no shot {unknown[0][:80]!r}{more} (`dubstage batch status {name}`)", resource=f"{name}/{unknown[0]}"
+    )
+
+
+def _is_own(video: EarlierVideo) -> bool:
+    return video.place == place_of_earlier(local_path(video.output) or video.output)
+
+
+def _fits(kind: Any, text: str) -> bool:
+    return _PATTERNS[kind].fullmatch(text) is not None

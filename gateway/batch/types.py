@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from gateway.reports.appearance import AppearanceMetrics
     from services.common.wire.mouth_curves import MotionMetrics
 
+WORKERS_FOLDER: Final = "workers"
+"""Folder below the data folder for what worker processes print, and for the locks of shots with the same mouths."""
 MAX_ATTEMPTS: Final = 3
 """Times that a shot is tried before it counts as failed."""
 
 ShotId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 """Id of a shot, unique in its batch: at most 63 letters, digits, dots, hyphens and underscores."""
+Engine = Literal["local", "kubernetes", "farm", "gateway"]
+"""Who dubs the shots of a batch; `gateway`: gateways dub the shots themselves."""
 BatchName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """Name of a batch: at most 40 small letters, digits and hyphens, so that names of Kubernetes can be made from it."""
 
@@ -351,10 +355,12 @@ TO_RETRY: Final = frozenset({ShotState.UNDUBBED, ShotState.FAILED, ShotState.CAN
 """States of the shots that `dubstage batch retry` begins anew if the user names no shot."""
 ENDED: Final = WRITTEN | TO_RETRY
 """States that only `dubstage batch retry` leaves."""
+LEFT: Final = frozenset(ShotState) - ENDED
+"""States of shots that have not ended."""
 
 
 class ShotRecord(_Strict):
-    """Record of a shot: the JSON document `shots/ID.json` of the batch.
+    """Record of a shot.
 
     Attributes:
         id: id of the shot.
@@ -379,7 +385,7 @@ class ShotRecord(_Strict):
         look: reasons why a person must look at the video: no frame is dubbed, or the quality gate marked it; empty: none.
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
         error: message of the error of the last attempt; empty: none.
-        has_thumbnail: whether `shots/ID.jpg` holds a picture of the video.
+        has_thumbnail: whether the store had a picture of the video.
         options: options of the last attempt that were changed since the batch was submitted (ShotOptions as JSON).
     """
 
@@ -415,7 +421,7 @@ class ShotRecord(_Strict):
 
 
 class EarlierVideo(_Strict):
-    """Video of a shot that a retry has replaced: the JSON document `earlier/ID.json` of the batch.
+    """Video of a shot that a retry has replaced.
 
     Attributes:
         place: path of the video now.
@@ -431,22 +437,20 @@ class EarlierVideo(_Strict):
 
 
 class BatchFacts(_Strict):
-    """Facts of a batch: the JSON document `batch.json` of the batch, written once.
+    """Facts of a batch.
 
     Attributes:
         name: name of the batch.
         manifest_sha256: digest of the canonical manifest; a batch of this name with another digest is another batch.
         rows: number of shots.
         created_at: RFC 3339, UTC.
-        engine: `local`, `kubernetes`, `farm`, or `gateway` for batches that gateways dub themselves.
+        engine: who dubs the shots.
         details: facts of the engine's own, such as the names of the Jobs.
-        removing: whether a removal of the batch has begun.
     """
 
     name: BatchName
     manifest_sha256: str
     rows: int
     created_at: str
-    engine: Literal["local", "kubernetes", "farm", "gateway"]
+    engine: Engine
     details: dict[str, Any] = {}
-    removing: bool = False

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from dubstage.gateway.v1 import dub_pb2 as pb
 from gateway.actors.installation import Installation, open_installation
 from gateway.actors.watch import FORBIDDEN, while_allowed
 from gateway.async_utilities import entered_in_threads, in_thread
-from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock, shot_lock
+from gateway.batch.leases import WAIT_S, shot_lease
 from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
@@ -40,11 +41,11 @@ from gateway.batch.records import (
     present_time,
 )
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSpec, ShotState, options_in
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, WORKERS_FOLDER, WRITTEN, ShotRecord, ShotSpec, ShotState, options_in
 from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.request.spec import mouths_of, sequence_of
-from gateway.dub.state.workspace import JobRunningError, ScratchFolders
+from gateway.dub.state.workspace import JobRunningError, ScratchFolders, lock_folder
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.locations import local_path
@@ -56,10 +57,18 @@ from gateway.stages.remote import RemoteStages
 from services.common.errors import (
     BackendUnavailableError,
     DubstageError,
+    InvalidRequestError,
     MediaUnsupportedError,
     StorageRefusedError,
     WorkCancelledError,
 )
+
+LOOK_S: Final = 2.0
+"""Seconds between two looks whether a running shot was cancelled."""
+_TRIES_S: Final = (1.0, 4.0, 10.0)
+"""Seconds before each further try to write a record, if the database does not answer."""
+
+T = TypeVar("T")
 
 
 class WorkerContext:
@@ -108,10 +117,6 @@ class WorkerContext:
                 await self._opened.wait_until_serving(limit_s)
             return self._opened
 
-    def shot_lock(self, shot_url: str) -> AbstractAsyncContextManager[None]:
-        """Wait until no other worker of this machine has a shot, and keep the shot inside the block. See `locks.shot_lock`."""
-        return shot_lock(self.settings.data_dir, shot_url)
-
     @contextmanager
     def scratch_folder(self) -> Iterator[Path]:
         """Make an empty folder for copies of media, and remove the folder at the end. Blocks."""
@@ -132,9 +137,6 @@ async def open_worker_context(settings: GatewaySettings) -> AsyncIterator[Worker
             context = WorkerContext(installation, stack)
             yield context
         await in_thread(expire, settings, installation.actors, installation.artefacts, context.engine.jobs)
-
-
-T = TypeVar("T")
 
 
 class ShotFiles:
@@ -219,6 +221,46 @@ async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
             return await dub()
         except JobRunningError:
             await asyncio.sleep(WAIT_S)
+
+
+@asynccontextmanager
+async def folder_lock(place: Path) -> AsyncIterator[None]:
+    """Wait until no other worker of this machine has the lock of a folder, and hold the lock inside the block.
+
+    Args:
+        place: folder, which is made, and removed at the end.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    while True:
+        try:
+            handle = await _locked(place)
+            break
+        except InvalidRequestError:
+            await asyncio.sleep(WAIT_S)
+    try:
+        yield
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(handle)
+
+
+async def _locked(place: Path) -> int:
+    """Lock a folder and return the open lock file. A task that is cancelled meanwhile leaves no lock.
+
+    Raises:
+        InvalidRequestError: another worker has the lock.
+        OSError: the folder cannot be made.
+    """
+    held: list[int] = []
+    try:
+        await in_thread(lambda: held.append(lock_folder(place)))
+    except asyncio.CancelledError:
+        for handle in held:
+            os.close(handle)
+        raise
+    return held[0]
 
 
 @asynccontextmanager
@@ -350,12 +392,6 @@ class ShotCancelledError(WorkCancelledError):
     """A person has cancelled the shot that is being dubbed."""
 
 
-LOOK_S: Final = 2.0
-"""Seconds between two looks whether a running shot was cancelled."""
-_TRIES_S: Final = (1.0, 4.0, 10.0)
-"""Seconds before each further try to write a record, if the store of batches does not answer."""
-
-
 def exit_code_of(record: ShotRecord) -> int:
     """Return the exit code of a worker of one shot. A shot that is done, marked for a look, or cancelled ends with 0.
 
@@ -388,8 +424,8 @@ async def run_shot(
     """Dub one shot of a batch, and return the shot's new record, which is stored.
 
     A shot that has ended is not computed again: its record is returned. A shot that is done is computed again only if its video is
-    gone or was changed. If another worker of this machine has the shot, this one waits for that worker's end. An error of the shot
-    is told by its record. If the task is cancelled, the shot waits again, and the attempt does not count.
+    gone or was changed. If another worker has the shot, this one waits for that worker's end. An error of the shot is told by its
+    record. If the task is cancelled, the shot waits again, and the attempt does not count.
 
     Args:
         context: what the worker dubs with.
@@ -405,9 +441,19 @@ async def run_shot(
         WorkCancelledError: from `confirm`. Nothing was written.
         DubstageError: the store of batches cannot be used.
     """
-    shot = await in_thread(store.shot, name, index)
-    attempt = _Attempt(context, store, name, shot, index, worker=worker or worker_name(), on_progress=on_progress, confirm=confirm)
-    async with context.shot_lock(f"{store.url}/{name}/{shot.id}"):
+    async with shot_lease(store, name, index) as holder:
+        shot = await in_thread(store.shot, name, index)
+        attempt = _Attempt(
+            context,
+            store,
+            name,
+            shot,
+            index,
+            worker=worker or worker_name(),
+            holder=holder,
+            on_progress=on_progress,
+            confirm=confirm,
+        )
         return await attempt.run()
 
 
@@ -429,7 +475,13 @@ async def video_fault(shot: ShotSpec, record: ShotRecord) -> str:
 
 
 class _Attempt:
-    """One attempt at a shot: the record before, the dub, and the record after. Arguments: see run_shot."""
+    """One attempt at a shot: the record before, the dub, and the record after.
+
+    Args:
+        holder: holder of the shot's lease.
+
+    The other arguments: see run_shot.
+    """
 
     def __init__(
         self,
@@ -440,11 +492,12 @@ class _Attempt:
         row: int,
         *,
         worker: str,
+        holder: str,
         on_progress: OnProgress,
         confirm: Callable[[], None],
     ) -> None:
-        self._store, self._name, self._shot, self._worker, self._confirm = store, name, shot, worker, confirm
-        self._row = row
+        self._store, self._name, self._shot, self._confirm = store, name, shot, confirm
+        self._worker, self._holder = worker, holder
         self._dub_of = partial(ShotDub, context, on_progress=on_progress, confirm=confirm, batch=name, row=row)
         self._dub = self._dub_of(shot)
 
@@ -463,16 +516,16 @@ class _Attempt:
         if record.state is ShotState.RUNNING and record.attempts >= MAX_ATTEMPTS:
             return await self._end(record, died(record, "it left the shot running", present_time()))
         # Changed options are written before the record that lets the shot begin anew, so they are read after the record.
-        options = await in_thread(self._store.options, self._name, self._row)
+        options = await in_thread(self._store.options, self._name, self._shot.id)
         self._shot = self._shot.with_options(options_in(options))
         self._dub = self._dub_of(self._shot)
         record = begun(record, self._worker, self._shot.result, present_time()).model_copy(update={"options": options})
         try:
-            await self._put(record)
+            stored = await self._put(record, holder=self._holder)
         except asyncio.CancelledError:
             await self._put_back(record)
             raise
-        return await self._dubbed(record, redone)
+        return await self._dubbed(record, redone) if stored == record else stored
 
     async def _put_back(self, record: ShotRecord) -> None:
         """Let the shot wait again, whose worker was told to end."""
@@ -530,30 +583,24 @@ class _Attempt:
         The end is stored only in place of `before`, the record that the attempt knows. Another machine may have done the shot
         meanwhile, or have begun the shot, or a person may have reset the shot: then the stored record stays.
         """
-        counts = record
+        found = await self._put(record, before=before)
+        return found if found.state in ENDED else record
+
+    async def _put(self, record: ShotRecord, *, before: ShotRecord | None = None, holder: str = "") -> ShotRecord:
+        """Store a record as `BatchStore.put` does, and return the record that is stored then."""
+        stored = record
 
         def write() -> None:
-            nonlocal counts
+            nonlocal stored
             self._confirm()
-            found = self._store.record(self._name, before.id)
-            if found == before:
-                self._store.put(self._name, record)
-            elif found.state in ENDED:
-                counts = found
+            if not self._store.put(self._name, record, before=before, holder=holder):
+                stored = self._store.record(self._name, record.id)
 
         await self._kept(write)
-        return counts
-
-    async def _put(self, record: ShotRecord) -> ShotRecord:
-        def write() -> None:
-            self._confirm()
-            self._store.put(self._name, record)
-
-        await self._kept(write)
-        return record
+        return stored
 
     async def _kept(self, write: Callable[[], object]) -> None:
-        """Write to the store of batches, and try again while the store, or the database of `confirm`, does not answer."""
+        """Write to the store of batches, and try again while the database does not answer."""
         for wait_s in _TRIES_S:
             try:
                 await in_thread(write)

@@ -75,12 +75,13 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         InvalidRequestError: the file of the receipt exists or cannot be written.
         DubstageError: the erasure failed.
     """
-    from gateway.batch.changes import batch_pictures
+    from gateway.batch.changes import BatchPictures
+    from gateway.batch.store import BatchStore
 
     if save is not None:
         check_new_file(save)
     with open_installation(settings) as installation:
-        receipt = installation.actors.erasures.erase_or_ask(actor_id, [batch_pictures(settings)])
+        receipt = installation.actors.erasures.erase_or_ask(actor_id, [BatchPictures(BatchStore(installation.actors.database))])
     out.print_json(receipt.to_json())
     if save is not None:
         write_new_file(save, f"{receipt.to_json()}\n".encode())

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import re
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,24 +23,22 @@ import typer
 from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.batch.changes import (
     NO_OPTIONS,
+    ask_cluster,
     begin_anew,
     cancel,
     check_options,
-    current_record,
-    current_records,
-    current_shots,
     record_change,
     record_review,
     record_submission,
+    rejected,
     remove,
     retry_in_cluster,
     revise,
 )
-from gateway.batch.index import BatchIndex, ListedShot, decisions_of
 from gateway.batch.records import present_time
-from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, present, region_from
-from gateway.batch.store import BatchStore, Engine, open_batches
-from gateway.batch.types import ENDED, WRITTEN, BatchFacts, Manifest, ShotRecord, ShotState
+from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, region_from
+from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.types import ENDED, WRITTEN, BatchFacts, Engine, Manifest, ShotRecord, ShotState
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.batch_watch import (
@@ -50,7 +47,7 @@ from gateway.cli.batch_watch import (
     STATES,
     BatchProgress,
     counts,
-    progress_in,
+    progress_now,
     reviews_named,
     show_batches,
     show_end,
@@ -63,7 +60,6 @@ from gateway.cli.batch_watch import (
 from gateway.cli.console import say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
 from gateway.dub.request.spec_text import CHANGEABLE, options_from
-from gateway.media.locations import local_path
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
@@ -145,30 +141,29 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
     from gateway.batch.local import run_local
 
     processes = workers or max(1, len(os.sched_getaffinity(0)) // settings.compute_threads)
-    index = BatchIndex(store, facts.name)
 
     async def work() -> None:
         with BatchProgress(facts.name) as progress:
-            shown = asyncio.create_task(_show_progress(index, progress))
+            shown = asyncio.create_task(_show_progress(store, facts.name, progress))
             try:
                 await run_local(settings, store, facts.name, workers=processes)
             finally:
                 shown.cancel()
-            progress.update(progress_in(await asyncio.to_thread(index.shots)))
+            progress.update(await asyncio.to_thread(progress_now, store, facts.name))
 
     run_async(work())
     # The next run, or a gateway, tries again. Batches of other engines are left to their gateway.
     with suppress(DubstageError):
-        expire_batches(settings, lambda name: store.facts(name).engine != "local")
-    return show_end(store, facts.name, index.shots())
+        expire_batches(settings, store, lambda name: store.facts(name).engine != "local")
+    return show_end(store, facts.name)
 
 
-async def _show_progress(index: BatchIndex, progress: BatchProgress) -> None:
+async def _show_progress(store: BatchStore, name: str, progress: BatchProgress) -> None:
     """Show the progress of a batch again and again."""
     while True:
         # If the store does not answer, the workers try again or say so.
         with suppress(DubstageError):
-            progress.update(progress_in(await asyncio.to_thread(index.shots)))
+            progress.update(await asyncio.to_thread(progress_now, store, name))
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -229,22 +224,21 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
     before = store.find(manifest.name)
     if engine == "kubernetes" and (before is None or before.manifest_sha256 != manifest.sha256):
         _check_for_cluster(store, manifest, chosen)
-    changed = revise(settings, store, manifest, engine)
+    changed = revise(store, manifest, engine)
     facts = store.create(manifest, engine)
     if facts.engine != engine:
         raise InvalidRequestError(
             f"batch {facts.name} belongs to the engine {facts.engine}: give --engine {facts.engine}, or choose another --name NAME",
             field="engine",
         )
-    record_submission(settings, facts)
-    shots = BatchIndex(store, facts.name).shots()
+    record_submission(store, facts)
     if changed:
         say(f"{len(changed)} shots with changed rows begin anew")
-    say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_in(shots))}")
+    say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_now(store, facts.name))}")
     if engine == "kubernetes":
         return _submit_to_cluster(store, facts, chosen)
     if engine == "farm":
-        return _tell_farm(store, facts, shots)
+        return _tell_farm(store, facts)
     return run_here(settings, store, facts, chosen.workers)
 
 
@@ -280,17 +274,24 @@ def show_jobs(name: str, jobs: tuple[str, ...], rows: int) -> None:
     say(f"{rows} shots in {len(jobs)} new Jobs; follow them with: dubstage batch watch {name}")
 
 
-def _tell_farm(store: BatchStore, facts: BatchFacts, shots: Sequence[ListedShot]) -> int:
+def _tell_farm(store: BatchStore, facts: BatchFacts) -> int:
     from gateway.batch.manifest import format_rows
 
-    rows = [row for row, shot in enumerate(shots) if shot.facts.state not in ENDED]
+    rows = list(store.left(facts.name))
     if not rows:
-        return show_end(store, facts.name, shots)
-    command = f"dubstage batch run {facts.name} --index"
-    say("each shot is one run of the farm manager, which finds the batch by DUBSTAGE_BATCHES_URL; for a Slurm array:")
-    say(f"  export DUBSTAGE_BATCHES_URL={shlex.quote(store.url)}")
-    say_result(f"sbatch --array={format_rows(rows)} --wrap '{command} $SLURM_ARRAY_TASK_ID'")
+        return show_end(store, facts.name)
+    _warn_of_sqlite(store)
+    say("each shot is one run of the farm manager, with the settings of this command; for a Slurm array:")
+    say_result(f"sbatch --array={format_rows(rows)} --wrap 'dubstage batch run {facts.name} --index $SLURM_ARRAY_TASK_ID'")
     return 0
+
+
+def _warn_of_sqlite(store: BatchStore) -> None:
+    if not store.is_shared:
+        say_warning(
+            f"only workers of this machine reach the batch in {store.where}: for workers of other machines, submit it with "
+            "DUBSTAGE_DATABASE_URL of a PostgreSQL, which the workers need too"
+        )
 
 
 def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
@@ -300,7 +301,7 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
         BatchNotFoundError: there is no such batch or shot.
     """
     cancel(store, name, ids)
-    progress = progress_in(BatchIndex(store, name).shots())
+    progress = progress_now(store, name)
     say_result(f"batch {name}: {counts(progress)}")
     if progress.running and not ids:
         say(f"{progress.running} running shots stop within seconds; a shot whose worker was killed goes on counting as running")
@@ -332,7 +333,7 @@ def retry_shots(
 
     Raises:
         BatchNotFoundError: there is no such batch or shot.
-        InvalidRequestError: a named shot is running, a submission of the batch runs on this machine, an option of the shot is
+        InvalidRequestError: a named shot is running, a submission of the batch runs, an option of the shot is
             wrong, or the engine does not take an option.
     """
     facts = store.facts(name)
@@ -347,22 +348,20 @@ def retry_shots(
             check_options(store, name, ids, changed, ActorLookup(actors).method_of)
     if facts.engine == "kubernetes":
         submitted = retry_in_cluster(store, name, ids, changed, workers=workers)
-        record_change(settings, "retried", name, ids, changed)
+        record_change(store, "retried", name, ids, changed)
         show_jobs(name, submitted.jobs, submitted.rows)
         return 0
-    chosen = begin_anew(settings, store, name, ids, changed)
+    chosen = begin_anew(store, name, ids, changed)
     # The local engine returns when the batch has ended, so the entry is written before.
-    record_change(settings, "retried", name, ids, changed)
+    record_change(store, "retried", name, ids, changed)
     say(f"{len(chosen)} shots begin anew")
     if facts.engine == "local":
         return run_here(settings, store, facts, workers)
-    anew = frozenset(chosen)
-    rows = [row for row, shot_id in enumerate(store.ids(name)) if shot_id in anew]
-    if rows:
+    if chosen:
         from gateway.batch.manifest import format_rows
 
         say("start these rows on the farm again:")
-        say_result(format_rows(rows))
+        say_result(format_rows(sorted(store.rows_of(name, chosen).values())))
     return 0
 
 
@@ -386,17 +385,7 @@ def changed_options(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def rejected_shots(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
-    """Return the named shots, and those whose present videos are rejected.
-
-    Raises:
-        BatchNotFoundError: there is no such batch.
-    """
-    shots, _ = current_shots(BatchIndex(store, name), store, store.facts(name))
-    return list(dict.fromkeys([*ids, *(shot.id for shot in shots if shot.review is ReviewState.REJECTED)]))
-
-
-def review_shot(settings: GatewaySettings, store: BatchStore, name: str, shot_id: str, said: Verdict) -> None:
+def review_shot(store: BatchStore, name: str, shot_id: str, said: Verdict) -> None:
     """Store a decision about a shot, with its entry in the audit log, and print the decision.
 
     Raises:
@@ -405,9 +394,9 @@ def review_shot(settings: GatewaySettings, store: BatchStore, name: str, shot_id
     """
     from gateway.studio.review_export import marker_text
 
-    record = current_record(store, store.facts(name), shot_id)
-    decision = store.decide(name, decision_of(record, said, now=present_time()))
-    record_review(settings, name, decision)
+    ask_cluster(store, store.facts(name))
+    decision = store.decide(name, decision_of(store.record(name, shot_id), said, now=present_time()))
+    record_review(store, name, decision)
     say_result(f"{shot_id}: {marker_text(decision)}")
 
 
@@ -459,15 +448,13 @@ def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> No
         raise InvalidRequestError(
             f"--format {kind[:40]!r} is unknown; there are: {', '.join(get_args(ExportFormat))}", field="format"
         )
-    shots, _ = current_shots(BatchIndex(store, name), store, store.facts(name))
-    now = decisions_of(store, name, shots)
+    ask_cluster(store, store.facts(name))
+    decided = [(shot.record, shot.decision) for shot in store.shots(name) if shot.decision is not None]
     if kind == "csv":
-        decided = store.all_decisions(name)
-        every = [one for shot in shots for one in decided.get(shot.id, ())]
-        content = decisions_csv(every, now)
+        every = [one for of_shot in store.all_decisions(name).values() for one in of_shot]
+        content = decisions_csv(every, {record.id: decision for record, decision in decided})
     else:
-        records = store.records_of(name, list(now))
-        reviewed = [ReviewedShot(record, now[record.id], _rate_of(record)) for record in records]
+        reviewed = [ReviewedShot(record, decision, _rate_of(record)) for record, decision in decided]
         content = timeline_text(name, reviewed, "edl" if kind == "edl" else "otio")
     try:
         write_whole(output, content.encode())
@@ -509,9 +496,11 @@ def deliver_approved(
     from gateway.provenance.installation import open_sealer
     from gateway.studio.delivery import approved_of, assets_of, deliver, references_of, unregistered
 
-    records = current_records(store, store.facts(name))[0]
-    last = store.last_decisions(name)
-    shots, left = approved_of(records, present(records, last), last)
+    ask_cluster(store, store.facts(name))
+    listed = store.shots(name)
+    now = {shot.record.id: shot.decision for shot in listed if shot.decision is not None}
+    last = {shot_id: decisions[-1] for shot_id, decisions in store.all_decisions(name).items()}
+    shots, left = approved_of([shot.record for shot in listed], now, last)
     if complete and left:
         (first, why), *more = left.items()
         others = f", and {len(more)} more shots are not approved" if more else ""
@@ -531,12 +520,12 @@ def deliver_approved(
             on_shot=lambda done: progress("delivery", done, len(shots)),
         )
     left |= refused
-    record_change(settings, "delivered", name, [shot.record.id for shot in shots if shot.record.id not in refused])
+    record_change(store, "delivered", name, [shot.record.id for shot in shots if shot.record.id not in refused])
     for file in files.values():
         say_result(str(file))
     for shot_id, why in left.items():
         say(f"{shot_id} is not delivered: {why}")
-    say(f"batch {name}: {len(files)} of {len(records)} videos are delivered")
+    say(f"batch {name}: {len(files)} of {len(listed)} videos are delivered")
     if registration is not None:
         done = registration.register(assets_of(shots, files, references))
         for shot_id, reference in references.items():
@@ -548,7 +537,7 @@ def deliver_approved(
             raise InvalidRequestError(f"--register: the asset manager refuses {first}: {why}{others}", field="register")
 
 
-def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, target: KitsuTarget) -> None:
+def post_to_kitsu(store: BatchStore, name: str, target: KitsuTarget) -> None:
     """Post what is new about a batch to Kitsu, write the entry of the audit log, and print the shots and counts.
 
     Raises:
@@ -557,20 +546,20 @@ def post_to_kitsu(settings: GatewaySettings, store: BatchStore, name: str, targe
     """
     from gateway.studio.kitsu import BatchShot, post_batch
 
-    records = current_records(store, store.facts(name))[0]
-    decided = store.all_decisions(name)
-    shots = [BatchShot(spec, record, decided.get(spec.id, ())) for spec, record in zip(store.manifest(name), records, strict=True)]
+    ask_cluster(store, store.facts(name))
+    decided, specs = store.all_decisions(name), store.manifest(name)
+    shots = [BatchShot(specs[one.row], one.record, decided.get(one.shot.id, ())) for one in store.shots(name)]
     posted: Counter[str] = Counter()
     try:
         left_out = post_batch(target, name, shots, partial(store.thumbnail, name), lambda row: posted.update([row]))
     finally:
         if posted:
-            record_change(settings, "posted", name, list(posted))
+            record_change(store, "posted", name, list(posted))
     for row, count in posted.items():
         say_result(f"{row}: {count} comments")
     for row, why in left_out.items():
         say(f"{row}: {why}")
-    say(f"batch {name}: {posted.total()} new comments in Kitsu, for {len(posted)} of {len(records)} shots")
+    say(f"batch {name}: {posted.total()} new comments in Kitsu, for {len(posted)} of {len(shots)} shots")
 
 
 def statuses_of(texts: Sequence[str]) -> dict[str, str]:
@@ -593,7 +582,7 @@ def statuses_of(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool) -> None:
+def remove_batch(store: BatchStore, name: str, *, force: bool) -> None:
     """Remove a batch whose shots have all ended. The videos stay.
 
     Args:
@@ -602,9 +591,9 @@ def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, for
 
     Raises:
         BatchNotFoundError: there is no such batch.
-        InvalidRequestError: shots are left, or a submission of the batch runs on this machine.
+        InvalidRequestError: shots are left, or a submission of the batch runs.
     """
-    remove(settings, store, name, force=force)
+    remove(store, name, force=force)
     say_result(f"batch {name} is removed; its videos stay")
 
 
@@ -742,14 +731,16 @@ def submit(
     chosen = EngineOptions(engine, workers, stages, namespace, context, profile, config_map)
     kind: Engine = check_engine_options(chosen)
     settings = options.gateway_settings(stages)
-    store = open_batches(settings)
-    raise typer.Exit(submit_manifest(settings, store, checked_manifest(settings, manifest, name, check=check), kind, chosen))
+    with open_batches(settings) as store:
+        rows = checked_manifest(settings, manifest, name, check=check)
+        raise typer.Exit(submit_manifest(settings, store, rows, kind, chosen))
 
 
 @commands.command("list")
 def list_all() -> None:
     """List all batches."""
-    show_batches(open_batches(options.gateway_settings()))
+    with open_batches(options.gateway_settings()) as store:
+        show_batches(store)
 
 
 @commands.command("status")
@@ -769,11 +760,11 @@ def status(
 ) -> None:
     """Show the shots of a batch, and how many are done, failed and left."""
     states = states_named(only or [])
-    store = open_batches(options.gateway_settings())
-    if json:
-        show_json(store, name, states, limit)
-    else:
-        show_status(store, name, states, limit or SHOWN_SHOTS)
+    with open_batches(options.gateway_settings()) as store:
+        if json:
+            show_json(store, name, states, limit)
+        else:
+            show_status(store, name, states, limit or SHOWN_SHOTS)
 
 
 @commands.command("shots")
@@ -794,8 +785,9 @@ def shots(
     limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Most shots to show.")] = SHOWN_SHOTS,
 ) -> None:
     """List the shots of a batch with their risk and the decisions about them."""
-    store, reviews = open_batches(options.gateway_settings()), reviews_named(review or [])
-    show_shots(store, name, states_named(state or []), reviews, assignee=assignee, order=order, limit=limit)
+    states, reviews = states_named(state or []), reviews_named(review or [])
+    with open_batches(options.gateway_settings()) as store:
+        show_shots(store, name, states, reviews, assignee=assignee, order=order, limit=limit)
 
 
 @commands.command("review")
@@ -815,8 +807,8 @@ def review_command(
 ) -> None:
     """Decide about the present video of a shot that has ended. The last decision counts, and all are kept."""
     said = verdict_of(approve, reject, assign, note=note, frame=frame, region=region_of(region), reviewer=by)
-    settings = options.gateway_settings()
-    review_shot(settings, open_batches(settings), name, shot, said)
+    with open_batches(options.gateway_settings()) as store:
+        review_shot(store, name, shot, said)
 
 
 @commands.command("decisions")
@@ -833,7 +825,8 @@ def decisions(
     ] = "csv",
 ) -> None:
     """Write the decisions about the shots of a batch to a file."""
-    write_decisions(open_batches(options.gateway_settings()), name, kind, output)
+    with open_batches(options.gateway_settings()) as store:
+        write_decisions(store, name, kind, output)
 
 
 @commands.command("from-timeline")
@@ -936,40 +929,42 @@ def conform_command(
     """Write a timeline with the dubbed videos of a batch on a new video track for each language, with markers for decisions."""
     from gateway.cli.batch_timeline import conform_batch
 
-    conform_batch(
-        open_batches(options.gateway_settings()),
-        name,
-        timeline,
-        output=output,
-        rate=rate,
-        track=track,
-        languages=language or [],
-        approved=approved,
-        delivered=delivered,
-        clips=clips,
-        leave_out=leave_out,
-    )
+    with open_batches(options.gateway_settings()) as store:
+        conform_batch(
+            store,
+            name,
+            timeline,
+            output=output,
+            rate=rate,
+            track=track,
+            languages=language or [],
+            approved=approved,
+            delivered=delivered,
+            clips=clips,
+            leave_out=leave_out,
+        )
 
 
 @commands.command("watch")
 def watch(name: Name) -> None:
     """Show the progress of a batch until every shot has ended. The exit code is 0 if no shot failed."""
-    raise typer.Exit(watch_batch(open_batches(options.gateway_settings()), name))
+    with open_batches(options.gateway_settings()) as store:
+        raise typer.Exit(watch_batch(store, name))
 
 
 @commands.command("cancel")
 def cancel_command(name: Name, ids: Ids = None) -> None:
     """Cancel shots of a batch, or all that have not ended."""
-    settings = options.gateway_settings()
-    cancel_shots(open_batches(settings), name, ids or [])
-    record_change(settings, "cancelled", name, ids or [])
+    with open_batches(options.gateway_settings()) as store:
+        cancel_shots(store, name, ids or [])
+        record_change(store, "cancelled", name, ids or [])
 
 
 @commands.command("retry")
 def retry(
     name: Name,
     ids: Ids = None,
-    rejected: Annotated[bool, typer.Option("--rejected", help="The shots whose present videos are rejected.")] = False,
+    only_rejected: Annotated[bool, typer.Option("--rejected", help="The shots whose present videos are rejected.")] = False,
     workers: Workers = 0,
     stages: options.Stages = None,
     other: Annotated[
@@ -987,12 +982,13 @@ def retry(
     if wrong:
         raise InvalidRequestError(f"{wrong[0].field}: {wrong[0]}", field=f"options.{wrong[0].field}")
     settings = options.gateway_settings(stages)
-    store = open_batches(settings)
-    chosen = rejected_shots(store, name, ids or []) if rejected else ids or []
-    if rejected and not chosen:
-        say_result(f"batch {name}: no shot is rejected")
-        return
-    raise typer.Exit(retry_shots(settings, store, name, chosen, workers, stages, changed=changed))
+    with open_batches(settings) as store:
+        of_reviews = rejected(store, store.facts(name)) if only_rejected else []
+        chosen = list(dict.fromkeys([*(ids or []), *of_reviews]))
+        if only_rejected and not chosen:
+            say_result(f"batch {name}: no shot is rejected")
+            return
+        raise typer.Exit(retry_shots(settings, store, name, chosen, workers, stages, changed=changed))
 
 
 @commands.command("remove")
@@ -1008,9 +1004,9 @@ def remove_command(
     ] = False,
 ) -> None:
     """Remove the rows, the records and the pictures of a batch whose shots have all ended. The videos stay."""
-    settings = options.gateway_settings()
-    remove_batch(settings, open_batches(settings), name, force=force)
-    record_change(settings, "removed", name)
+    with open_batches(options.gateway_settings()) as store:
+        remove_batch(store, name, force=force)
+        record_change(store, "removed", name)
 
 
 @commands.command("report")
@@ -1026,10 +1022,8 @@ def report(
     """Write a report of a batch: an HTML page with a row for each shot, and the same as CSV and JSON."""
     from gateway.batch.report import write_report
 
-    store = open_batches(options.gateway_settings())
-    facts, shots, records = store.facts(name), store.manifest(name), store.records(name)
-    decisions = present(records, store.last_decisions(name))
-    say_result(str(write_report(facts, shots, records, decisions, partial(store.thumbnail, name), folder)))
+    with open_batches(options.gateway_settings()) as store:
+        say_result(str(write_report(store.facts(name), store.shots(name), partial(store.thumbnails, name), folder)))
 
 
 @commands.command("deliver")
@@ -1051,8 +1045,8 @@ def deliver_command(
 ) -> None:
     """Copy the approved videos of a batch, each with a signed manifest (C2PA) that has the decision."""
     settings = options.gateway_settings()
-    store = open_batches(settings)
-    deliver_approved(settings, store, name, output, complete=complete, overwrite=overwrite, register=register)
+    with open_batches(settings) as store:
+        deliver_approved(settings, store, name, output, complete=complete, overwrite=overwrite, register=register)
 
 
 @commands.command("kitsu")
@@ -1078,9 +1072,9 @@ def kitsu(
     token = os.environ.get("DUBSTAGE_KITSU_TOKEN", "")
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise InvalidRequestError("DUBSTAGE_KITSU_TOKEN must hold an access token of Kitsu", field="DUBSTAGE_KITSU_TOKEN")
-    settings = options.gateway_settings()
     target = KitsuTarget(url=url, token=token, project=project, task_type=task_type, statuses=statuses_of(status or []))
-    post_to_kitsu(settings, open_batches(settings), name, target)
+    with open_batches(options.gateway_settings()) as store:
+        post_to_kitsu(store, name, target)
 
 
 @commands.command("openjd")
@@ -1094,9 +1088,10 @@ def openjd_command(
     from gateway.studio.open_job import write_job_bundle
 
     settings = options.gateway_settings()
-    store = open_batches(settings)
-    name = _batch_of(settings, store, batch)
-    write_job_bundle(name, store.facts(name).rows, _place_of(store), output)
+    with open_batches(settings) as store:
+        name = _batch_of(settings, store, batch)
+        _warn_of_sqlite(store)
+        write_job_bundle(name, store.facts(name).rows, output)
     say_result(str(output / "template.json"))
 
 
@@ -1111,15 +1106,11 @@ def opencue_command(
     from gateway.studio.opencue_job import submit_to_opencue
 
     settings = options.gateway_settings()
-    store = open_batches(settings)
-    name = _batch_of(settings, store, batch)
-    for job in submit_to_opencue(name, store.facts(name).rows, _place_of(store), show=show, shot=shot, cores=cores):
-        say_result(job)
-
-
-def _place_of(store: BatchStore) -> str:
-    place = local_path(store.url)
-    return store.url if place is None else os.path.abspath(place)
+    with open_batches(settings) as store:
+        name = _batch_of(settings, store, batch)
+        _warn_of_sqlite(store)
+        for job in submit_to_opencue(name, store.facts(name).rows, show=show, shot=shot, cores=cores):
+            say_result(job)
 
 
 @commands.command("run")
@@ -1146,4 +1137,6 @@ def run(
     0: done. 10: wrong input. 11: a person must change something first. 12: an error of dubstage. 20: try again. 130: interrupted.
     """
     settings = options.gateway_settings(stages)
-    raise typer.Exit(run_row(settings, open_batches(settings), batch, index_of(index, index_from), rows))
+    row = index_of(index, index_from)
+    with open_batches(settings) as store:
+        raise typer.Exit(run_row(settings, store, batch, row, rows))

@@ -8,9 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.batch.changes import current_records
+from gateway.batch.changes import ask_cluster
 from gateway.batch.manifest import batch_name, shots_by_line
-from gateway.batch.reviews import present
 from gateway.batch.store import BatchStore
 from gateway.cli.console import say, say_result, say_warning
 from gateway.cli.progress import StepProgress
@@ -195,11 +194,11 @@ def conform_batch(
         InvalidRequestError: an option or a file is wrong, or videos are missing.
     """
     check_output(output)
-    facts = store.facts(name)
-    records, _ = current_records(store, facts)
+    ask_cluster(store, store.facts(name))
+    shots = store.shots(name)
     place = clips
     if place is None:
-        video = store.manifest(name)[0].output
+        video = shots[0].shot.output
         if is_url(video):
             raise InvalidRequestError(
                 f"the videos of batch {name} are no files of this machine: give --clips {CLIPS}", field="clips"
@@ -219,8 +218,8 @@ def conform_batch(
             timeline=timeline,
             track=track_of(timeline, track),
             dubbed=dubbed,
-            records={record.id: record for record in records},
-            decisions=present(records, store.last_decisions(name)),
+            records={shot.record.id: shot.record for shot in shots},
+            decisions={shot.record.id: shot.decision for shot in shots if shot.decision is not None},
             languages=chosen,
             approved=approved,
             delivered=delivered,

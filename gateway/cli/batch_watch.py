@@ -7,26 +7,24 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, get_args
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from gateway.batch.changes import current_shots
-from gateway.batch.index import BatchIndex, ListedShot, ShotFacts, decisions_of
-from gateway.batch.records import Progress, progress_from, progress_of
+from gateway.batch.changes import ask_cluster
+from gateway.batch.lists import LOOK, Order, ShotQuery
+from gateway.batch.records import Progress, progress_from
 from gateway.batch.reviews import ReviewState
-from gateway.batch.risk import reasons_of
+from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import WRITTEN, BatchFacts, ShotRecord, ShotState
+from gateway.batch.types import LEFT, WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli.console import err, printable, say, say_result, say_table, say_warning
 from gateway.cli.progress import LINE_SECONDS
 from services.common.errors import (
     UNDUBBED_EXIT_CODE,
-    ArtefactCorruptError,
-    BatchNotFoundError,
     DubstageError,
     InvalidRequestError,
     PreconditionError,
@@ -34,23 +32,20 @@ from services.common.errors import (
     TransientError,
     UnexpectedError,
 )
-from services.common.texts import Text
 
-STATES: Final = (*map(str, ShotState), "look")
+STATES: Final = (*map(str, ShotState), LOOK)
 """Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
+SHOWN_SHOTS: Final = 500
+"""Most shots that a command lists, unless the user gives a number."""
+POLL_SECONDS: Final = 3.0
+"""Seconds between two looks at the records of a batch."""
+PATIENCE_S: Final = 900.0
+"""Seconds without an answer of the database after which a watch gives up."""
 _LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>9}{:>7}{:>10}{:>7}"
 _SHOWN_FAILURES: Final = 10
 """Most failed shots whose errors are printed at the end of a run."""
 _BY_URGENCY: Final = (*(kind.exit_code for kind in (UnexpectedError, PreconditionError, RequestError)), UNDUBBED_EXIT_CODE)
 """Exit codes of shots that failed or have no dubbed frame. A batch with several such shots ends with the first of these."""
-SHOWN_SHOTS: Final = 500
-"""Most shots that a command lists, unless the user gives a number."""
-ORDERS: Final = ("row", "risk", "name")
-"""Orders of a list of shots."""
-POLL_SECONDS: Final = 3.0
-"""Seconds between two looks at the records of a batch."""
-PATIENCE_S: Final = 900.0
-"""Seconds without an answer of the store of batches after which a watch gives up."""
 
 
 def states_named(names: Sequence[str]) -> frozenset[str]:
@@ -65,27 +60,20 @@ def states_named(names: Sequence[str]) -> frozenset[str]:
 
 
 def show_batches(store: BatchStore) -> None:
-    """Print one line for each batch, the oldest first. Batches that cannot be read get a warning."""
-    found = sorted(store.batches(), key=lambda facts: (facts.created_at, facts.name))
+    """Print one line for each batch, the oldest first."""
+    found, states = sorted(store.batches(), key=lambda facts: (facts.created_at, facts.name)), store.states()
     if not found:
-        say(f"no batches in {store.url}")
+        say(f"no batches in {store.where}")
         return
     say_result(_LINE.format("batch", "engine", "created", "shots", "done", "undubbed", "failed", "cancelled", "left"))
     for facts in found:
-        try:
-            now = progress_in(BatchIndex(store, facts.name).shots())
-        except (ArtefactCorruptError, BatchNotFoundError) as problem:
-            # The batch is damaged, or is being removed at this moment. The other batches are listed all the same.
-            say_warning(Text("batch {batch} is left out: {problem}", batch=facts.name, problem=problem))
-            continue
-        created = facts.created_at[:16].replace("T", " ")
-        say_result(
-            _LINE.format(facts.name, facts.engine, created, now.total, now.done, now.undubbed, now.failed, now.cancelled, now.left)
-        )
+        created, now = facts.created_at[:16].replace("T", " "), states[facts.name]
+        ended = [now.get(state, 0) for state in (ShotState.DONE, ShotState.UNDUBBED, ShotState.FAILED, ShotState.CANCELLED)]
+        say_result(_LINE.format(facts.name, facts.engine, created, facts.rows, *ended, sum(now.get(state, 0) for state in LEFT)))
 
 
 def show_status(store: BatchStore, name: str, states: frozenset[str], limit: int) -> None:
-    """Print a table of the shots of a batch, and the counts. Only the records that are new to the index, or shown, are read.
+    """Print a table of the shots of a batch, and the counts.
 
     Args:
         store: store of batches.
@@ -93,17 +81,16 @@ def show_status(store: BatchStore, name: str, states: frozenset[str], limit: int
         limit: most shots that are shown.
     """
     facts = store.facts(name)
-    shots, notes = current_shots(BatchIndex(store, name), store, facts)
-    ids = [shot.id for shot in shots if is_listed(shot.facts, states)]
+    notes, query = ask_cluster(store, facts), ShotQuery(states=states)
     table = Table("shot", "state", "tries", "frames", "dubbed", "r", "time", "what", box=None, pad_edge=False)
-    for record in store.records_of(name, ids[:limit]):
-        table.add_row(*_cells(record))
+    for shot in store.shots(name, query, limit):
+        table.add_row(*_cells(shot.record))
     if table.row_count:
         say_table(table)
-    _say_hidden(len(ids) - limit)
+    _say_hidden(store.count(name, query) - limit)
     for note in notes:
         say_warning(note)
-    progress = progress_in(shots)
+    progress = progress_now(store, name)
     say_result(f"batch {name}, engine {facts.engine}: {counts(progress)}{pace(progress)}")
 
 
@@ -142,34 +129,27 @@ def show_shots(
         states: as for `show_status`.
         reviews: states of review whose shots are shown.
         assignee: only shots that are assigned to this person; None: all.
-        order: one of ORDERS.
+        order: an Order.
         limit: most shots that are shown.
 
     Raises:
         BatchNotFoundError: there is no such batch.
         InvalidRequestError: there is no such order.
     """
-    if order not in ORDERS:
-        raise InvalidRequestError(f"--order {order[:80]!r} is unknown; there are: {', '.join(ORDERS)}", field="order")
-    shots, _ = current_shots(BatchIndex(store, name), store, store.facts(name))
-    listed = [shot for shot in shots if is_listed(shot.facts, states) and shot.review in reviews]
-    if assignee is not None:
-        listed = [shot for shot in listed if shot.decision and shot.assignee == assignee]
-    if order == "name":
-        listed.sort(key=lambda shot: shot.id)
-    if order == "risk":
-        listed.sort(key=lambda shot: -shot.facts.risk)
-    shown = listed[:limit]
-    decisions = decisions_of(store, name, shown)
+    kind = next((one for one in get_args(Order) if one == order), None)
+    if kind is None:
+        raise InvalidRequestError(f"--order {order[:80]!r} is unknown; there are: {', '.join(get_args(Order))}", field="order")
+    ask_cluster(store, store.facts(name))
+    query = ShotQuery(states=states, reviews=reviews, assignee=assignee, order=kind)
     table = Table("shot", "state", "risk", "review", "by", "what", box=None, pad_edge=False)
-    for shot, record in zip(shown, store.records_of(name, [shot.id for shot in shown]), strict=True):
-        decision = decisions.get(shot.id)
+    for shot in store.shots(name, query, limit):
+        record, decision = shot.record, shot.decision
         who = decision.assignee or decision.reviewer if decision is not None else ""
         said = decision.note if decision is not None else ""
         what = said or next(iter(reasons_of(record)), "")
-        table.add_row(shot.id, shot.facts.state, f"{shot.facts.risk:.2f}", shot.review, printable(who), printable(what))
+        table.add_row(record.id, record.state, f"{risk_of(record):.2f}", shot.review, printable(who), printable(what))
     say_table(table)
-    _say_hidden(len(listed) - limit)
+    _say_hidden(store.count(name, query) - limit)
 
 
 def show_json(store: BatchStore, name: str, states: frozenset[str], limit: int | None) -> None:
@@ -181,26 +161,23 @@ def show_json(store: BatchStore, name: str, states: frozenset[str], limit: int |
         limit: most shots that are shown; None: all.
     """
     facts = store.facts(name)
-    shots, notes = current_shots(BatchIndex(store, name), store, facts)
-    progress = progress_in(shots)
-    ids = [shot.id for shot in shots if is_listed(shot.facts, states)]
+    notes, progress = ask_cluster(store, facts), progress_now(store, name)
     document = {
         "batch": facts.model_dump(mode="json"),
         "progress": {**asdict(progress), "left": progress.left},
         "notes": notes,
-        "shots": [record.model_dump(mode="json") for record in store.records_of(name, ids[:limit])],
+        "shots": [shot.record.model_dump(mode="json") for shot in store.shots(name, ShotQuery(states=states), limit)],
     }
     typer.echo(json.dumps(document, indent=1))
 
 
-def progress_in(shots: Sequence[ListedShot]) -> Progress:
-    """Return the progress of a batch now from all its shots."""
-    return progress_from([shot.facts for shot in shots], now_s=time.time())
+def progress_now(store: BatchStore, name: str) -> Progress:
+    """Return the progress of a batch now.
 
-
-def is_listed(shot: ShotFacts, states: frozenset[str]) -> bool:
-    """Return whether a shot is in one of the states, which may hold `look`."""
-    return shot.state in states or ("look" in states and shot.look)
+    Raises:
+        BatchNotFoundError: there is no such batch.
+    """
+    return progress_from(store.work(name), now_s=time.time())
 
 
 def counts(progress: Progress) -> str:
@@ -220,25 +197,20 @@ def pace(progress: Progress) -> str:
     return f", {progress.frames_per_second:.1f} frames a second, about {hours}:{minutes:02d}:{seconds:02d} left"
 
 
-def show_end(store: BatchStore, name: str, shots: Sequence[ListedShot]) -> int:
+def show_end(store: BatchStore, name: str) -> int:
     """Print how a batch ended and what is wrong with its shots, and return the exit code.
 
     0: every shot is done or cancelled. 20: shots are left. Otherwise the exit code of a shot that failed or has no dubbed frame.
-
-    Args:
-        store: store of batches.
-        shots: all shots of the batch.
     """
     failed, undubbed = (
-        store.records_of(name, [shot.id for shot in shots if shot.facts.state is state])
-        for state in (ShotState.FAILED, ShotState.UNDUBBED)
+        [shot.record for shot in store.shots(name, ShotQuery(states=[state]))] for state in (ShotState.FAILED, ShotState.UNDUBBED)
     )
     for state, wrong in ((ShotState.FAILED, failed), (ShotState.UNDUBBED, undubbed)):
         for record in wrong[:_SHOWN_FAILURES]:
             say_warning(f"{record.id}: {record.error or '; '.join(record.look)}")
         if len(wrong) > _SHOWN_FAILURES:
             say(f"{len(wrong) - _SHOWN_FAILURES} more shots are {state}: dubstage batch status {name} --only {state}")
-    progress = progress_in(shots)
+    progress = progress_now(store, name)
     say_result(f"batch {name}: {counts(progress)}")
     if failed or undubbed:
         from gateway.batch.worker import exit_code_of
@@ -306,36 +278,34 @@ def watch_batch(store: BatchStore, name: str) -> int:
     """
     facts = store.facts(name)
     said: set[str] = set()
-    index = BatchIndex(store, name)
     with BatchProgress(name) as shown:
-        for progress, notes in _snapshots(store, index, facts):
+        for progress, notes in _snapshots(store, facts):
             for note in notes:
                 if note not in said:
                     said.add(note)
                     say(note)
             shown.update(progress)
-    return show_end(store, name, index.shots())
+    return show_end(store, name)
 
 
-def _snapshots(store: BatchStore, index: BatchIndex, facts: BatchFacts) -> Iterator[tuple[Progress, tuple[str, ...]]]:
+def _snapshots(store: BatchStore, facts: BatchFacts) -> Iterator[tuple[Progress, tuple[str, ...]]]:
     """Yield the progress of a batch and notes for a person, again and again until the batch has ended."""
     if facts.engine == "kubernetes":
         from gateway.batch.kubernetes import open_engine_of
 
         for snapshot in open_engine_of(facts).watch(store, facts.name):
-            yield progress_of(snapshot.records, now_s=time.time()), snapshot.notes
+            yield progress_now(store, facts.name), snapshot.notes
         return
     answered = time.monotonic()
     while True:
         try:
-            shots = index.shots()
+            progress = progress_now(store, facts.name)
         except DubstageError as error:
             if not error.retryable or time.monotonic() - answered > PATIENCE_S:
                 raise
             time.sleep(POLL_SECONDS)
             continue
         answered = time.monotonic()
-        progress = progress_in(shots)
         idle = f"no shot is running now: submit the manifest of batch {facts.name} again to go on"
         yield progress, (idle,) if progress.left and not progress.running else ()
         if progress.ended:

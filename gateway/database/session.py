@@ -42,6 +42,39 @@ BLOBS: Final = 0x6475_6278
 """Key of the lock that transactions share while they count blobs, and that an erasure holds exclusively while it deletes blobs."""
 PAUSED_S: Final = 20
 """Seconds without a statement after which the server ends a transaction that changes something, and its connection."""
+CONNECT_SECONDS: Final = 5
+"""Most seconds to wait for a connection to PostgreSQL."""
+FIELD: Final = "DUBSTAGE_DATABASE_URL"
+"""Setting that holds the URL."""
+CONNECTIONS_FIELD: Final = "DUBSTAGE_DATABASE_CONNECTIONS"
+"""Setting that holds the most connections of a process."""
+_KEPT: Final = 2
+"""Most connections that stay open while nothing uses them. Further connections are closed after their use."""
+_WAIT_S: Final = 30
+"""Most seconds to wait until another thread gives a connection back."""
+_CONNECTION: Final = {
+    "connect_timeout": CONNECT_SECONDS,
+    # A server that vanished is noticed after 25 s, not after the two hours of the kernel's default.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "application_name": "dubstage",
+}
+"""Options of libpq that the URL can replace."""
+SCHEMA_PREFIX: Final = "dubstage_"
+"""Beginning of the names of tenants' schemas in PostgreSQL."""
+_UNIX_EPOCH: Final = 2440587.5
+"""Julian day of the beginning of Unix time."""
+_REFUSALS: Final = ("28", "3D", "42501", "25006")
+"""Beginnings of PostgreSQL's codes for wrong credentials, unknown databases, missing permissions and read-only servers."""
+_MISSING_TABLE: Final = "42P01"
+"""PostgreSQL's code for a statement about a table that does not exist."""
+_NO_CONNECTION_FREE: Final = re.compile(r"too many (clients|connections)|connection slots are reserved")
+"""Matches the texts of a PostgreSQL that has its largest number of connections, which have no code either."""
+_LOGIN_REFUSED: Final = re.compile(
+    r"authentication failed|no password supplied|does not exist|not permitted to log in|permission denied|pg_hba\.conf"
+)
+"""Matches the texts of refused log-ins, which have no code because there is no connection yet."""
 
 
 def wait_in_transaction(connection: Connection, key: int, *, together: bool = False) -> None:
@@ -118,27 +151,6 @@ def release(connection: Connection) -> None:
             connection.close()
 
 
-CONNECT_SECONDS: Final = 5
-"""Most seconds to wait for a connection to PostgreSQL."""
-FIELD: Final = "DUBSTAGE_DATABASE_URL"
-"""Setting that holds the URL."""
-CONNECTIONS_FIELD: Final = "DUBSTAGE_DATABASE_CONNECTIONS"
-"""Setting that holds the most connections of a process."""
-_KEPT: Final = 2
-"""Most connections that stay open while nothing uses them. Further connections are closed after their use."""
-_WAIT_S: Final = 30
-"""Most seconds to wait until another thread gives a connection back."""
-_CONNECTION: Final = {
-    "connect_timeout": CONNECT_SECONDS,
-    # A server that vanished is noticed after 25 s, not after the two hours of the kernel's default.
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "application_name": "dubstage",
-}
-"""Options of libpq that the URL can replace."""
-
-
 def engine_of(url: str, connections: int) -> Engine:
     """Return the engine of a URL.
 
@@ -176,22 +188,6 @@ def engine_of(url: str, connections: int) -> Engine:
         raise InvalidRequestError(
             "PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD, named=True
         ) from None
-
-
-SCHEMA_PREFIX: Final = "dubstage_"
-"""Beginning of the names of tenants' schemas in PostgreSQL."""
-_UNIX_EPOCH: Final = 2440587.5
-"""Julian day of the beginning of Unix time."""
-_REFUSALS: Final = ("28", "3D", "42501", "25006")
-"""Beginnings of PostgreSQL's codes for wrong credentials, unknown databases, missing permissions and read-only servers."""
-_MISSING_TABLE: Final = "42P01"
-"""PostgreSQL's code for a statement about a table that does not exist."""
-_NO_CONNECTION_FREE: Final = re.compile(r"too many (clients|connections)|connection slots are reserved")
-"""Matches the texts of a PostgreSQL that has its largest number of connections, which have no code either."""
-_LOGIN_REFUSED: Final = re.compile(
-    r"authentication failed|no password supplied|does not exist|not permitted to log in|permission denied|pg_hba\.conf"
-)
-"""Matches the texts of refused log-ins, which have no code because there is no connection yet."""
 
 
 class Database:

@@ -1,15 +1,15 @@
-"""Tables of actors, of the blobs that came from their footage, of jobs, of erasures and of withdrawn consents."""
+"""Tables of actors, of the blobs that came from their footage, of jobs, of erasures, of withdrawn consents, and of batches."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, String, event
+from sqlalchemy import JSON, BigInteger, Dialect, Double, ForeignKey, ForeignKeyConstraint, Index, String, Text, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 _NAME: Final = String(63).with_variant(String(63, collation="C"), "postgresql")
-"""Type of an actor's id. Ids are ordered by their characters, whatever the server's language is."""
+"""Type of the id of an actor, a batch or a shot. Ids are ordered by their characters, whatever the server's language is."""
 
 DAMAGED_JSON: Final = "damaged"
 """Value of a JSON column whose stored text is no JSON. No sound row holds a bare text."""
@@ -160,3 +160,111 @@ class ErasureRow(Base):
     """The signed receipt, JSON."""
     error: Mapped[bytes | None]
     """A serialised google.rpc.Status."""
+
+
+class BatchRow(Base):
+    """A batch: the shots of one manifest."""
+
+    __tablename__ = "batches"
+
+    name: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    created_at: Mapped[str] = mapped_column(String(32))
+    engine: Mapped[str] = mapped_column(String(16))
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    num_shots: Mapped[int]
+    details: Mapped[Any] = mapped_column(TolerantJson)
+    """Facts of the engine's own, such as the rows of its Jobs."""
+    holder: Mapped[str] = mapped_column(String(80), default="")
+    """Process that gives the shots of the batch to workers; empty: none."""
+    held_until: Mapped[float] = mapped_column(Double, default=0.0)
+    """End of the holder's lease by the clock of the database, Unix time in seconds."""
+
+
+class BatchShotRow(Base):
+    """A shot of a batch: the dub that is asked for, the record, and what lists and progress need of the record."""
+
+    __tablename__ = "batch_shots"
+    # The progress of a batch reads the first index alone. The others serve the orders of lists, and looks for a file. A hash index
+    # of PostgreSQL takes texts of any length.
+    __table_args__ = (
+        Index("ix_batch_shots_progress", "batch", "state", "look", "review", "frames", "begun_s", "ended_s"),
+        Index("ix_batch_shots_id", "batch", "shot_id", unique=True),
+        Index("ix_batch_shots_risk", "batch", "risk", "number"),
+        Index("ix_batch_shots_footage", "footage", postgresql_using="hash"),
+        Index("ix_batch_shots_output", "output", postgresql_using="hash"),
+    )
+
+    batch: Mapped[str] = mapped_column(_NAME, ForeignKey("batches.name", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Row of the manifest, from 0."""
+    shot_id: Mapped[str] = mapped_column(_NAME)
+    footage: Mapped[str] = mapped_column(String(4096))
+    output: Mapped[str] = mapped_column(String(4096))
+    state: Mapped[str] = mapped_column(String(16))
+    cancelled: Mapped[bool]
+    """Whether a person has cancelled the shot. A worker that has the shot sees this and stops."""
+    look: Mapped[bool]
+    frames: Mapped[int]
+    begun_s: Mapped[float] = mapped_column(Double)
+    ended_s: Mapped[float] = mapped_column(Double)
+    """Begin and end of the last attempt, Unix time in seconds; 0: not known."""
+    risk: Mapped[int]
+    """Risk in ten thousandths."""
+    review: Mapped[str] = mapped_column(String(16))
+    """State of the decision about the present video."""
+    assignee: Mapped[str] = mapped_column(String(200))
+    """Person whom that decision names."""
+    holder: Mapped[str] = mapped_column(String(80), default="")
+    """Worker that has the shot; empty: none."""
+    held_until: Mapped[float] = mapped_column(Double, default=0.0)
+    """End of the holder's lease by the clock of the database, Unix time in seconds."""
+    dub: Mapped[bytes]
+    """A serialised DubSpec, as it was submitted."""
+    quality: Mapped[str] = mapped_column(Text)
+    """Thresholds of the quality gate, JSON."""
+    options: Mapped[str | None] = mapped_column(Text)
+    """Options that were changed since the batch was submitted, ShotOptions as JSON; NULL: none."""
+    record: Mapped[str | None] = mapped_column(Text)
+    """The ShotRecord, JSON; NULL: no attempt has begun."""
+    earlier: Mapped[str | None] = mapped_column(Text)
+    """The video that the last retry has replaced, EarlierVideo as JSON; NULL: none is kept."""
+
+
+def _of_shot() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["batch", "number"], ["batch_shots.batch", "batch_shots.number"], ondelete="CASCADE")
+
+
+class BatchActorRow(Base):
+    """An enrolled actor whom a shot of a batch names. An erasure of the actor finds the shot by this row, and keeps the row."""
+
+    __tablename__ = "batch_actors"
+    __table_args__ = (_of_shot(),)
+
+    batch: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    actor: Mapped[str] = mapped_column(_NAME, primary_key=True, index=True)
+
+
+class BatchPictureRow(Base):
+    """Picture of a shot's video."""
+
+    __tablename__ = "batch_pictures"
+    __table_args__ = (_of_shot(),)
+
+    batch: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    jpeg: Mapped[bytes]
+
+
+class BatchDecisionRow(Base):
+    """Decision of a person about a shot. Decisions are added and never changed; the one with the largest number counts."""
+
+    __tablename__ = "batch_decisions"
+    __table_args__ = (_of_shot(),)
+
+    batch: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    decision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Number of the decision about the shot, from 1."""
+    document: Mapped[str] = mapped_column(Text)
+    """The Decision, JSON."""

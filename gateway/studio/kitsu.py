@@ -81,7 +81,7 @@ def notes_of(name: str, shot: BatchShot, statuses: Mapping[str, str]) -> list[No
     now: list[Note] = []
     for one in shot.decisions:
         place = "" if one.frame is None else f", frame {one.frame}"
-        said = note(one.state, f"{marker_text(one)}{place}", f"{one.number} {one.token}")
+        said = note(one.state, f"{marker_text(one)}{place}", f"{one.number} {one.decided_at}")
         (now if one.belongs_to(record) else earlier).append(said)
     present = []
     if record.state in ENDED and record.state in statuses:

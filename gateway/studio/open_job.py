@@ -19,17 +19,17 @@ _STOP_S: Final = 60
 """Seconds that a worker has to put its shot back before it is killed."""
 
 
-def job_template(name: str, rows: int, batches_url: str) -> dict[str, Any]:
+def job_template(name: str, rows: int) -> dict[str, Any]:
     """Return the template of a job (jobtemplate-2023-09) that dubs each row of a batch once.
 
     Args:
         name: name of the batch.
         rows: number of rows.
-        batches_url: store of batches, as the workers reach the store.
+
+    The workers have the settings of the installation in their environment, such as `DUBSTAGE_DATABASE_URL`.
     """
     texts = {
         "Batch": (name, "Name of the batch."),
-        "BatchesUrl": (batches_url, "Store of batches: DUBSTAGE_BATCHES_URL of the workers."),
         "Command": ("dubstage", "Command of dubstage on the workers: a name or a path."),
     }
     return {
@@ -39,7 +39,6 @@ def job_template(name: str, rows: int, batches_url: str) -> dict[str, Any]:
             {"name": parameter, "type": "STRING", "default": value, "description": meaning}
             for parameter, (value, meaning) in texts.items()
         ],
-        "jobEnvironments": [{"name": "Store", "variables": {"DUBSTAGE_BATCHES_URL": "{{Param.BatchesUrl}}"}}],
         "steps": [
             {
                 "name": "Dub",
@@ -58,11 +57,11 @@ def job_template(name: str, rows: int, batches_url: str) -> dict[str, Any]:
     }
 
 
-def write_job_bundle(name: str, rows: int, batches_url: str, folder: Path) -> None:
+def write_job_bundle(name: str, rows: int, folder: Path) -> None:
     """Write the job bundle of a batch. Files of an earlier bundle are replaced.
 
     Args:
-        name, rows, batches_url: as `job_template`.
+        name, rows: as `job_template`.
         folder: folder of the bundle; it is made.
 
     Raises:
@@ -73,7 +72,7 @@ def write_job_bundle(name: str, rows: int, batches_url: str, folder: Path) -> No
     parameters = {"parameterValues": [{"name": key, "value": value} for key, value in values.items()]}
     try:
         make_folder(folder)
-        for file, content in (("parameter_values.json", parameters), ("template.json", job_template(name, rows, batches_url))):
+        for file, content in (("parameter_values.json", parameters), ("template.json", job_template(name, rows))):
             write_whole(folder / file, f"{json.dumps(content, indent=2)}\n".encode())
     except (OSError, ValueError) as problem:
         reason = problem.strerror or str(problem) if isinstance(problem, OSError) else str(problem)

@@ -6,15 +6,15 @@ from gateway.batch.types import MAX_ATTEMPTS
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 
-def submit_to_opencue(name: str, rows: int, batches_url: str, *, show: str, shot: str, cores: int) -> list[str]:
+def submit_to_opencue(name: str, rows: int, *, show: str, shot: str, cores: int) -> list[str]:
     """Submit a job that dubs each row of a batch once, and return the names of the jobs.
 
-    `CUEBOT_HOSTS` or OpenCue's configuration names the Cuebot.
+    `CUEBOT_HOSTS` or OpenCue's configuration names the Cuebot. The hosts of the farm have the settings of the installation in their
+    environment, such as `DUBSTAGE_DATABASE_URL`.
 
     Args:
         name: name of the batch.
         rows: number of rows.
-        batches_url: store of batches, as the hosts of the farm reach the store.
         show, shot: names in OpenCue.
         cores: processor cores of a frame.
 
@@ -35,7 +35,6 @@ def submit_to_opencue(name: str, rows: int, batches_url: str, *, show: str, shot
     job = Outline(name, show=show, shot=shot)
     command = ["dubstage", "batch", "run", name, "--index", "#IFRAME#"]
     layer = Shell("dub", command=command, range=f"0-{rows - 1}", threads=cores)
-    layer.set_env("DUBSTAGE_BATCHES_URL", batches_url)
     job.add_layer(layer)
     opencue.Cuebot.setTimeout(60)
     try:

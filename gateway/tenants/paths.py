@@ -1,4 +1,4 @@
-"""The places of a tenant: database, data folder, artefacts, batches and media that no other tenant reaches.
+"""The places of a tenant: database, data folder, artefacts and media that no other tenant reaches.
 
 The default tenant has the places that the settings name. Every other tenant has places of its own below or beside them. So
 code that works in the places of one tenant cannot find what belongs to another.
@@ -28,7 +28,6 @@ def settings_of(settings: GatewaySettings, tenant: str) -> GatewaySettings:
             # PostgreSQL has a schema for each tenant. A file of SQLite belongs to one tenant.
             "database_url": settings.database_url if settings.database_may_be_shared else "",
             "artefacts_url": tenants_store(settings.artefacts_url, tenant),
-            "batches_url": settings.batches_url and f"{settings.batches_url.rstrip('/')}/{below}",
             "media_dir": settings.media_dir and settings.media_dir / below,
             "media_url": settings.media_url and f"{settings.media_url}/{below}",
         }

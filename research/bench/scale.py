@@ -5,8 +5,8 @@ Two parts, each without a dub:
 - actors: the database of actors (SQLite, or `--database-url` for an empty PostgreSQL) with 10,000 to 1,000,000 people. The rows are
   written in bulk, as enrolments write them. Blobs lie in the artefact store of only the people whose blobs a measured function
   reads.
-- shots: batches of 1,000 to 100,000 shots in a folder. Records of ended shots are written in bulk. Workers do to the store what
-  they do about a dub, and dub nothing.
+- shots: batches of 1,000 to 100,000 shots in the database. Records of ended shots are written in bulk. Workers do to the store
+  what they do about a dub, and dub nothing.
 
 Times are medians, and say something as ratios within one run: other work of the machine changes them.
 """
@@ -20,14 +20,15 @@ import random
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1.dub_pb2 import DubSpec
@@ -35,16 +36,16 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import ENROLMENT, PICTURE
 from gateway.audit.entries import START, AuditEvent, EventKind, digest_of_line, line_of
 from gateway.audit.log import AuditPersonRow, AuditRow
-from gateway.batch.index import BatchIndex
+from gateway.batch.leases import shot_lease
+from gateway.batch.lists import ShotQuery
 from gateway.batch.local import RowQueue
-from gateway.batch.locks import shot_lock
-from gateway.batch.records import begun
+from gateway.batch.records import begun, progress_from
 from gateway.batch.report import write_report
-from gateway.batch.reviews import present
-from gateway.batch.store import BatchStore, json_of, record_path
+from gateway.batch.store import BatchStore, columns_of
 from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.consent.record import Consent, digest_of
-from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
+from gateway.database.session import Database
+from gateway.database.tables import ActorRow, BatchShotRow, EnrolmentRow, LineageRow
 from gateway.dub.learn.enrol import EnrolledActor
 from gateway.settings import GatewaySettings
 from gateway.tenants.register import stored_bytes
@@ -57,10 +58,8 @@ from services.common.store.artefacts import ArtefactStore
 ACTORS: Final = (10_000, 100_000, 1_000_000)
 """Numbers of actors."""
 SHOTS: Final = (1_000, 10_000, 100_000)
-"""Numbers of shots of a batch in a folder."""
+"""Numbers of shots of a batch."""
 WORKERS: Final = 64
-QUIET_S: Final = 4.0
-"""Seconds after which a folder counts as unchanged (`Folder.stamp`)."""
 PAGE: Final = 48
 """Shots of a page of the grid."""
 _TRIES: Final = 7
@@ -285,30 +284,29 @@ def ended_record(shot: ShotSpec, row: int) -> ShotRecord:
     )
 
 
-def fill_records(folder: Path, name: str, shots: Sequence[ShotSpec]) -> None:
-    """Write the records of ended shots in bulk, without waiting for the disk."""
-    for row, shot in enumerate(shots):
-        path = folder / record_path(name, shot.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(json_of(ended_record(shot, row)))
+def fill_records(store: BatchStore, name: str, shots: Sequence[ShotSpec], begin: int) -> None:
+    """Store the records of ended shots, from a row on, in one transaction."""
+    rows = [{"batch": name, "number": row, **columns_of(ended_record(shots[row], row))} for row in range(begin, len(shots))]
+    with store.database.writing() as session:
+        session.execute(update(BatchShotRow), rows)
 
 
-async def claims(store: BatchStore, name: str, data_dir: Path, rows: Sequence[int], workers: int) -> float:
+async def claims(store: BatchStore, name: str, rows: Sequence[int], workers: int) -> float:
     """Let workers draw rows and do to the store what `run_shot` does about a dub. Return the seconds of all rows together."""
     queue = RowQueue(rows)
 
-    def shot(row: int) -> None:
+    def shot(row: int, holder: str) -> None:
         spec = store.shot(name, row)
-        record = store.record(name, spec.id)
+        store.record(name, spec.id)
         store.is_cancelled(name, spec.id)
-        store.options(name, row)
-        store.put(name, begun(record, "bench:1", spec.result, _TIME))
-        store.put(name, ended_record(spec, row))
+        store.options(name, spec.id)
+        store.put(name, begun(ShotRecord(id=spec.id), "bench:1", spec.result, _TIME), holder=holder)
+        store.put(name, ended_record(spec, row), holder=holder)
 
     async def work() -> None:
         while (row := await queue.next()) is not None:
-            async with shot_lock(data_dir, f"{store.url}/{name}/{row}"):
-                await asyncio.to_thread(shot, row)
+            async with shot_lease(store, name, row) as holder:
+                await asyncio.to_thread(shot, row, holder)
             await queue.ended(row, again_in_s=None)
 
     with Stopwatch() as watch:
@@ -316,57 +314,44 @@ async def claims(store: BatchStore, name: str, data_dir: Path, rows: Sequence[in
     return watch.wall_s
 
 
-def measure_shots(sizes: Sequence[int], folder: Path, workers: int = WORKERS) -> list[Step]:
+def measure_shots(sizes: Sequence[int], folder: Path, workers: int = WORKERS, database_url: str = "") -> list[Step]:
     """Measure batches of which nearly all shots have ended.
 
     Args:
         sizes: numbers of shots of a batch, ascending.
-        folder: empty folder for batches, locks and reports.
+        folder: empty folder for the database and reports.
         workers: workers that draw shots at once.
+        database_url: an empty PostgreSQL; empty: SQLite in the folder.
     """
     steps = Steps("shots")
-    for size in sizes:
-        _measure_batch(steps, folder / "batches", size, folder, workers)
+    folder.mkdir(exist_ok=True)
+    with closing(Database(database_url, folder)) as database:
+        for size in sizes:
+            _measure_batch(steps, BatchStore(database), size, folder, workers)
     return steps.found
 
 
-def _measure_batch(steps: Steps, place: Path, size: int, folder: Path, workers: int) -> None:
+def _measure_batch(steps: Steps, store: BatchStore, size: int, folder: Path, workers: int) -> None:
     name, shots = f"night{size}", rows_of_batch(size)
-    manifest, store = manifest_of(name, shots), BatchStore(str(place))
+    manifest = manifest_of(name, shots)
     steps.time("submit (rows checked before)", size, lambda: store.create(manifest, "gateway"), tries=1)
     waiting = min(size // 2, 4 * workers)
-    fill_records(place, name, shots[waiting:])
-    steps.time("a new worker process finds its shot", size, lambda: BatchStore(str(place)).shot(name, size - 1))
-    seconds = asyncio.run(claims(store, name, folder, range(waiting), workers))
+    fill_records(store, name, shots, waiting)
+    steps.time("a worker finds its shot", size, lambda: store.shot(name, size - 1))
+    seconds = asyncio.run(claims(store, name, range(waiting), workers))
     steps.add(f"claim and end one shot, {workers} workers", size, seconds / waiting)
-    index = BatchIndex(store, name)
-    steps.time("first look of a gateway, or of `batch status`", size, index.shots, tries=1)
-
-    def changed_look() -> None:
-        store.put(name, ended_record(shots[-1], size - 1))
-        index.shots()
-
-    steps.time("look of a gateway after a shot has ended (GetBatch)", size, changed_look, tries=3)
-    # A folder that was changed just now is listed again.
-    time.sleep(QUIET_S)
-    index.shots()
-    steps.time("look of a gateway while nothing is written (GetBatch)", size, index.shots)
-
-    def page() -> None:
-        listed = index.shots()[:PAGE]
-        store.records_of(name, [shot.id for shot in listed])
-        store.shots(name, range(PAGE))
-        store.thumbnails(name, [shot.id for shot in listed])
-
-    steps.time(f"page of {PAGE} shots (ListShots)", size, page)
+    steps.time("progress (GetBatch, `batch status`)", size, lambda: progress_from(store.work(name)), tries=3)
+    steps.time("store the record of a shot", size, lambda: store.put(name, ended_record(shots[-1], size - 1)), tries=3)
+    steps.time(f"page of {PAGE} shots (ListShots)", size, lambda: store.shots(name, limit=PAGE))
+    riskiest = ShotQuery(order="risk", behind=(size // 2, 5000))
+    steps.time(f"page of {PAGE} shots in the middle of the order of risk", size, lambda: store.shots(name, riskiest, PAGE))
+    place = folder / f"report{size}"
 
     def report() -> None:
-        records = store.records(name)
-        write_report(
-            store.facts(name), store.manifest(name), records, present(records, {}), lambda _: None, folder / f"report{size}"
-        )
+        write_report(store.facts(name), store.shots(name), partial(store.thumbnails, name), place)
 
     steps.time("report, without pictures", size, report, tries=1)
+    steps.time("remove", size, lambda: store.remove(name), tries=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -384,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "actors" in options.parts:
             steps += measure_actors(options.actors, Path(folder, "actors"), options.database_url)
         if "shots" in options.parts:
-            steps += measure_shots(options.shots, Path(folder, "shots"), options.workers)
+            steps += measure_shots(options.shots, Path(folder, "shots"), options.workers, options.database_url)
     print(table(rows_of(steps)))
     if options.json is not None:
         write_json(options.json, rows_of(steps))

@@ -17,7 +17,7 @@ from tests.charts.rendering import NAMESPACE, ROOT, STAGES, Rendered, pod_spec, 
 from tests.kubernetes_objects import schemas_read_once
 
 DATABASE = "gateway.database.urlSecret.name=database"
-ON = ("batch.enabled=true", "batch.url=s3://videos/batches", DATABASE)
+ON = ("batch.enabled=true", DATABASE)
 NO_DATABASE = "gateway.database: batches need PostgreSQL"
 VERSIONS = ("1.29", "1.34", "1.35", "1.36", "1.37")
 
@@ -73,20 +73,10 @@ def test_workers_share_store_and_consent() -> None:
     own, gateway = environment(rendered), rendered.environment("gateway")
     for name in ("DUBSTAGE_ARTEFACTS_URL", "DUBSTAGE_DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "DUBSTAGE_REQUIRE_CONSENT"):
         assert own[name] == gateway[name]
-    assert own["DUBSTAGE_BATCHES_URL"] == "s3://videos/batches"
-
-
-def test_worker_store_defaults_to_gateways() -> None:
-    """The store of the gateway is the store of the workers unless values name another."""
-    own = ("batch.enabled=true", "gateway.settings.batches_url=s3://videos/gateway", DATABASE)
-    assert environment(render("default", *own))["DUBSTAGE_BATCHES_URL"] == "s3://videos/gateway"
-    assert environment(render("default", *own, *ON))["DUBSTAGE_BATCHES_URL"] == "s3://videos/batches"
-    alone = render("default", *own, "gateway.enabled=false")
-    assert environment(alone)["DUBSTAGE_BATCHES_URL"] == "s3://videos/gateway"
 
 
 def test_workers_use_gateway_database() -> None:
-    """Workers count blobs in the database of the gateway."""
+    """Workers find batches, and count blobs, in the database of the gateway."""
     place = "gateway.database.url=postgresql+psycopg://dubstage@db/dubstage"
     for sets in (ON, (*ON[:-1], place), (*ON, "batch.stages=own")):
         rendered = render("default", *sets)
@@ -198,7 +188,7 @@ def test_worker_network_policy() -> None:
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
     assert ports == {53, 443, 4317, 5432, *range(50051, 50056)}
     alone = render("default", *ON, "batch.stages=own").one("NetworkPolicy", "dubstage-batch-worker")["spec"]
-    assert {port["port"] for rule in alone["egress"] for port in rule["ports"]} == {53, 443, 5432}
+    assert {port["port"] for rule in alone["egress"] for port in rule["ports"]} == {53, 5432}
     assert not render("default", *ON, "global.networkPolicy.enabled=false").of("NetworkPolicy")
 
 
@@ -219,10 +209,6 @@ def test_jobs_named_after_release() -> None:
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        (("batch.enabled=true",), "batch.url: batches need a store that workers and people who submit share"),
-        (("batch.enabled=true", "batch.url=/videos/batches"), "batch.url: /videos/batches is a folder, and no volume"),
-        (("batch.enabled=true", "gateway.settings.batches_url=/videos"), "batch.url: /videos is a folder, and no volume"),
-        (("batch.enabled=true", "batch.url=videos"), "batch.url: Does not match pattern"),
         (ON[:-1], NO_DATABASE),
         ((*ON[:-1], "gateway.enabled=false", "batch.stages=own"), NO_DATABASE),
         ((*ON[:-1], "gateway.database.url=sqlite:////data/actors.sqlite"), NO_DATABASE),

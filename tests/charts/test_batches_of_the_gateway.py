@@ -15,15 +15,15 @@ from gateway.batch.kubernetes.cluster import SERVICE_ACCOUNT, connect
 from gateway.batch.kubernetes.engine import KubernetesEngine
 from gateway.batch.store import BatchStore
 from gateway.batch.types import manifest_of
+from tests.batches import open_store
 from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render, template
 from tests.charts.test_security import Authority
 from tests.contract.kubernetes.job_api import Handler, JobApi
 from tests.unit.batch.rows import shot_of_row
 
-STORE = "gateway.settings.batches_url=s3://videos/batches"
 SHARED = "gateway.media.accessMode=ReadWriteMany"
 DATABASE = "gateway.database.urlSecret.name=database"
-ON = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", STORE, DATABASE, SHARED)
+ON = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", DATABASE, SHARED)
 TOKEN = "token-of-the-gateway"
 
 
@@ -163,7 +163,7 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
         f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", f"mountPath={tmp_path}")
     ]
     videos = [f"{part}.extraVolumes[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", "hostPath.path=/videos")]
-    rendered = render("default", *ON, f"gateway.settings.batches_url={tmp_path}/batches", *places, *videos)
+    rendered = render("default", *ON, *places, *videos)
     gateway: dict[str, Any] = rendered.environment("gateway")
     (volume,) = mounted(pod_spec(rendered.deployment("gateway")), str(SERVICE_ACCOUNT))
     account = tmp_path / "account"
@@ -174,7 +174,8 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
     state.put("configmaps", rendered.one("ConfigMap", gateway["DUBSTAGE_BATCH_CONFIG_MAP"]))
 
-    store = BatchStore(gateway["DUBSTAGE_BATCHES_URL"])
+    monkeypatch.setattr(BatchStore, "is_shared", True)
+    store = open_store(tmp_path / "data")
     media = gateway["DUBSTAGE_MEDIA_DIR"]
     store.create(manifest_of("night", [shot_of_row(id="sh1", footage=f"{media}/a.mp4", output=f"{media}/b.mp4")]), "kubernetes")
     sent = KubernetesEngine(connect(account=account, read_s=60)).submit(
@@ -191,14 +192,6 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
         (
             ("gateway.batchesOnKubernetes=true",),
             "gateway.batchesOnKubernetes: the gateway needs the settings and the Role of batches",
-        ),
-        (
-            (*ON, "batch.url=s3://videos/other"),
-            "gateway.settings.batches_url: the gateway and the workers use one store of batches: set it to s3://videos/other",
-        ),
-        (
-            (*ON, "gateway.settings.batches_url=/videos/batches", "batch.extraVolumeMounts[0].mountPath=/videos"),
-            "gateway.settings.batches_url: /videos/batches is a folder, and no volume of gateway.extraVolumes is mounted",
         ),
         (ON[:-1], "set gateway.media.accessMode to ReadWriteMany, or gateway.settings.media_url"),
         (

@@ -119,7 +119,6 @@ IN_A_TEMPLATE = {
         [
             *(
                 "batch.enabled=true",
-                "batch.url=s3://videos/batches",
                 POSTGRES,
                 "render.autoscaling.type=keda",
                 "render.autoscaling.minReplicas=0",

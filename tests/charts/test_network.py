@@ -114,7 +114,7 @@ def test_the_gateway_alone_reaches_the_database() -> None:
 
 def test_kubernetes_api_egress() -> None:
     """The gateway alone reaches the API of Kubernetes and only if it sends batches."""
-    folder = ("gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", "gateway.settings.batches_url=s3://b/n")
+    folder = ("gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany")
     pods = Pods(render("default", "batch.enabled=true", "gateway.database.urlSecret.name=database", *folder))
     assert {name for name in pods.labels if name != "neighbour" and pods.may_leave(name, 6443, None)} == {"gateway"}
     assert not any(Pods(render("batch")).may_leave(name, 6443, None) for name in (*COMPONENTS, "batch-worker", "test"))
@@ -128,32 +128,19 @@ def test_kubernetes_api_address_from_values() -> None:
 
 
 def test_batch_bucket_egress() -> None:
-    """The gateway reaches the bucket of its batches beside artefacts on a volume."""
+    """The gateway and its workers reach the bucket of its files beside artefacts on a volume."""
     database = "gateway.database.urlSecret.name=database"
     sends = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", database)
-    api = "global.networkPolicy.kubernetesApi.ports={6443}"
-    bucket = render("default", *sends, api, "gateway.settings.batches_url=s3://videos/batches")
-    assert Pods(bucket).may_leave("gateway", 443, None)
-    mounts = [f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", "mountPath=/videos")]
-    on_folder = ("default", *sends, api, "gateway.settings.batches_url=/videos/batches", *mounts)
+    on_folder = ("default", *sends, "global.networkPolicy.kubernetesApi.ports={6443}")
     assert not any(Pods(render(*on_folder)).may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
     media = Pods(render(*on_folder, "gateway.settings.media_url=s3://videos/day"))
     assert all(media.may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
 
 
-@pytest.mark.parametrize(
-    ("setting", "leaves"),
-    [
-        ("media_url=s3://videos/day", True),
-        ("batches_url=s3://videos/batches", True),
-        ("batches_url=file:///data/gateway/batches", False),
-        ("batches_url=/data/gateway/batches", False),
-    ],
-)
-def test_media_bucket_egress(setting: str, leaves: bool) -> None:
-    """The gateway reaches the buckets of its files beside artefacts on a volume."""
-    pods = Pods(render("default", f"gateway.settings.{setting}"))
-    assert pods.may_leave("gateway", 443, None) == leaves
+def test_media_bucket_egress() -> None:
+    """The gateway reaches the bucket of its files beside artefacts on a volume."""
+    pods = Pods(render("default", "gateway.settings.media_url=s3://videos/day"))
+    assert pods.may_leave("gateway", 443, None)
     assert not any(pods.may_leave(stage, 443, None) for stage in STAGES)
 
 

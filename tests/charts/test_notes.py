@@ -119,7 +119,7 @@ def test_batch_notes_name_settings(notes: dict[str, str]) -> None:
     """The notes of batches name the settings of the release."""
     (name,) = re.findall(r"--config-map (\S+)", notes["batch"])
     assert render("batch").one("ConfigMap", name)
-    assert "DUBSTAGE_BATCHES_URL=s3://videos/batches" in notes["batch"]
+    assert "export DUBSTAGE_DATABASE_URL=" in notes["batch"]
     assert "batch submit" not in notes["default"]
     assert "The gateway can create Jobs in namespace dubbing" in notes["batch-gateway"]
     assert "create Jobs" not in notes["batch"]

@@ -362,7 +362,7 @@ def test_images_are_those_that_make_images_builds() -> None:
         assert rendered.container(component)["image"] == f"dubstage/{component}:{version}"
     assert rendered.container("render", "triton")["image"] == f"dubstage/triton:{version}"
     database = "gateway.database.urlSecret.name=database"
-    workers = render("default", "batch.enabled=true", "batch.url=s3://bucket/batches", "batch.stages=own", database)
+    workers = render("default", "batch.enabled=true", "batch.stages=own", database)
     (settings,) = [
         json.loads(one["data"]["settings.json"]) for one in workers.of("ConfigMap") if label(one, "component") == "batch"
     ]

@@ -91,7 +91,6 @@ class Platform:
                 "DUBSTAGE_DATA_DIR": str(data),
                 "DUBSTAGE_MEDIA_DIR": str(self.media),
                 "DUBSTAGE_DATABASE_URL": self.postgres.url(DATABASE),
-                "DUBSTAGE_BATCHES_URL": f"s3://{BUCKET}/batches",
                 # A gateway that takes a shot over gives the same pictures only with the same key.
                 "DUBSTAGE_WATERMARK_KEY_FILE": str(watermark_key),
             }

@@ -17,8 +17,8 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id
 from gateway.actors.receipts import verified
-from gateway.batch.store import BatchStore
 from gateway.batch.types import manifest_of
+from tests.batches import open_store
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.test_rest import Caller, free_port
@@ -36,7 +36,7 @@ def test_erasure_removes_and_signs(start_gateway: StartGateway, actor: str, stag
         assert made.num_enrolled_frames >= 12
         assert {resource_id(item.name) for item in client.list_actors(connection)} == {"erased"}
         client.dub(connection, **dubbing("of_erased.mp4", actor_id="erased", footage=OTHER)).wait(timeout_s=300)
-        batches = BatchStore(str(running.data / "batches"))
+        batches = open_store(running.data)
         batches.create(
             manifest_of("night", [shot_of_row(id="s1", footage="/plate.mp4", output="/out.mp4", actor="erased")]), "farm"
         )

@@ -38,7 +38,6 @@ def test_audit_entry_matches_manifest(
         assert ended.progress.num_done == 1
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(running.data))
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", running.settings.artefacts_url)
-    monkeypatch.setenv("DUBSTAGE_BATCHES_URL", str(tmp_path / "batches"))
     monkeypatch.setenv("DUBSTAGE_WATERMARK", str(on))
     for name, value in running.settings.model_dump().items():
         if name.endswith("_endpoint"):

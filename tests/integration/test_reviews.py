@@ -14,8 +14,8 @@ from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import dub_pb2
 from gateway.actors.store import ActorStore
-from gateway.batch.store import open_batches
 from gateway.dub.request.dub_request import sha256_of
+from tests.batches import open_store
 from tests.integration.client_calls import until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_webhooks import Receiver, receiving
@@ -128,7 +128,7 @@ def one_shot_is_dubbed_with_other_options(running: RunningGateway, folder: Path)
         *_, ended = batch.watch(connection, "reviewed")
         again = batch.get_shot(connection, "reviewed", "b")
         assert (again.options, again.num_dubbed) == (shot.options, shot.num_dubbed), "options stay with the shot"
-    assert open_batches(running.settings).record("reviewed", "b").options == {"expressiveness": 0.5, "face_id": 0}
+    assert open_store(running.settings.data_dir).record("reviewed", "b").options == {"expressiveness": 0.5, "face_id": 0}
     with ActorStore(running.settings, claim_artefacts=False) as actors:
         retried = [entry["details"] for entry in actors.audit.newest(100) if entry["event"] == "batch.retried"]
         assert {"shots": 1, "shot": "b", "expressiveness": "0.5", "face": "0"} in retried
@@ -142,4 +142,4 @@ def two_people_at_once_lose_nothing(running: RunningGateway) -> None:
         shot = batch.get_shot(connection, "reviewed", "b")
         assert sorted(one.reviewer for one in shot.reviews[before:]) == sorted(people)
         assert shot.review == shot.reviews[-1]
-    assert open_batches(running.settings).last_decisions("reviewed")["b"].reviewer == shot.review.reviewer
+    assert open_store(running.settings.data_dir).decisions("reviewed", "b")[-1].reviewer == shot.review.reviewer

@@ -126,7 +126,6 @@ def pair(
         "DUBSTAGE_ARTEFACTS_URL": str(stages.artefacts),
         "DUBSTAGE_DATABASE_URL": postgres.url(DATABASE),
         "DUBSTAGE_DATA_DIR": str(folders["data"]),
-        "DUBSTAGE_BATCHES_URL": str(folders["data"] / "batches"),
         "DUBSTAGE_MEDIA_DIR": str(folders["media"]),
         "DUBSTAGE_AUTH_TOKEN_FILE": str(tokens),
         "DUBSTAGE_PORT": "0",

@@ -16,7 +16,6 @@ import pytest
 
 from dubstage.client import batch
 from gateway.batch.finished import measure_finished, skin_beside_lips
-from gateway.batch.store import open_batches
 from gateway.dub.request.dub_request import sha256_of
 from gateway.media.probe import probe
 from gateway.reports.appearance import filled
@@ -26,6 +25,7 @@ from research.bench.runs import SAMPLE_RATE_HZ, read_sound
 from services.common.array_types import Array, UInt8
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame
 from services.common.face.landmarks import LIPS_OUTER
+from tests.batches import open_store
 from tests.integration.servers import LoopThread
 from tests.integration.test_ui import TOKEN, Site, browser, pytestmark, signed_in, site  # noqa: F401  # browser and site are fixtures
 from tests.integration.videos import Media
@@ -185,7 +185,7 @@ def test_five_faults_are_among_the_first_eight_of_fifty_shots(
         "dev_5-01": (flicker, sounds["dev_5-01"]),
     }
     settings = site.gateway.settings
-    store = open_batches(settings)
+    store = open_store(settings.data_dir)
 
     async def plant(name: str, fault: Callable[[Mouths], Picture], sound: Array) -> None:
         dub, faulty = media.root / f"{name}-dub.mp4", tmp_path / f"{name}.mp4"

@@ -27,7 +27,6 @@ from dubstage.gateway.v1 import webhook_pb2 as pb
 from gateway.api.batches import BATCH, CLUSTER_BATCH, BatchOrder, outputs_of
 from gateway.api.operations import DUB
 from gateway.api.webhooks import write_event
-from gateway.batch.store import BatchStore
 from gateway.database.session import Database
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
@@ -175,7 +174,6 @@ def site(postgres: PostgresServer, stages: RunningStages, tmp_path: Path) -> Ite
         **os.environ,
         "DUBSTAGE_DATABASE_URL": postgres.url(name),
         "DUBSTAGE_DATA_DIR": str(data),
-        "DUBSTAGE_BATCHES_URL": str(data / "batches"),
         **{f"DUBSTAGE_{name.upper()}": value for name, value in stages.endpoints().items()},
         "DUBSTAGE_ARTEFACTS_URL": str(stages.artefacts),
         "DUBSTAGE_WEBHOOK_NETWORKS": "127.0.0.0/8",
@@ -336,8 +334,7 @@ def cluster(site: Site, tmp_path: Path) -> Iterator[JobApi]:
     (media / "a.mp4").write_bytes(b"no video")
     api = JobApi()
     mount = {"name": "plates", "mountPath": str(media)}
-    store = BatchStore(site.environment["DUBSTAGE_BATCHES_URL"])
-    api.put("configmaps", config_map(store, volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}]))
+    api.put("configmaps", config_map(volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}]))
     server = serve(api)
     site.environment |= {
         "KUBECONFIG": str(kubeconfig(tmp_path, f"http://127.0.0.1:{server.server_port}")),

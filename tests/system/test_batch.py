@@ -30,6 +30,7 @@ from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.file_limit import files_of_at_most
 from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
@@ -46,7 +47,7 @@ def shot(shot_id: str, footage: Path, folder: Path, **more: Any) -> ShotSpec:
 
 
 def batch_of(folder: Path, *shots: ShotSpec) -> BatchStore:
-    store = BatchStore(str(folder / "batches"))
+    store = open_store(folder / "data")
     store.create(manifest_of("night", shots), "local")
     return store
 
@@ -252,7 +253,7 @@ async def test_image_sequences(worker_context: WorkerContext, carphone: Path, tm
     assert again.warnings == (*first.warnings, "the video of an earlier run was gone: it was made anew")
     assert contents(videos) == files
 
-    assert begin_anew(worker_context.settings, store, "night", ["one"]) == ["one"]
+    assert begin_anew(store, "night", ["one"]) == ["one"]
     assert (await run_shot(worker_context, store, "night", 0)).state is ShotState.DONE
     assert contents(videos) == files
 

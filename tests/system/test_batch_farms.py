@@ -19,8 +19,8 @@ from xml.etree import ElementTree
 import av
 import pytest
 
-from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord
+from tests.batches import open_store
 from tests.contract.cuebot import running_cuebot
 from tests.system.dubbing import ROOT, cut, sha256, write_wav
 from tests.system.test_speech_lengths import demo_speech
@@ -117,7 +117,6 @@ class Farm:
             **os.environ,
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "DUBSTAGE_DATA_DIR": str(self.folder / "data"),
-            "DUBSTAGE_BATCHES_URL": str(self.folder / "batches"),
             "FARM_LOG": str(self.log),
         }
 
@@ -139,12 +138,11 @@ class Farm:
     def run_layer(self, job: ElementTree.Element) -> str:
         """Run the frames of a job of OpenCue: Cuebot replaces the token in the command, which a shell runs."""
         (layer,) = job.iter("layer")
-        values = {str(one.get("name")): one.text or "" for one in layer.iter("key")}
         first, last = (layer.findtext("range") or "").split("-")
         with self.log.open("a") as log:
             for index in range(int(first), int(last) + 1):
                 command = (layer.findtext("cmd") or "").replace("#IFRAME#", str(index))
-                done = subprocess.run(["sh", "-c", command], env={**self.environment, **values}, timeout=600, check=False)
+                done = subprocess.run(["sh", "-c", command], env=self.environment, timeout=600, check=False)
                 log.write(f"{json.dumps([index, done.returncode])}\n")
         return "myshow-dubs-root_night"
 
@@ -152,7 +150,7 @@ class Farm:
         return subprocess.run(command, capture_output=True, text=True, timeout=600, env=self.environment, check=False)
 
     def records(self) -> list[ShotRecord]:
-        return BatchStore(str(self.folder / "batches")).records("night")
+        return open_store(self.folder / "data").records("night")
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +193,7 @@ def test_open_job_description(farm: Farm) -> None:
     block = documented("openjd").replace("/srv/night.jsonl", "two.jsonl").replace("/srv/bundle", "bundle")
     done = farm.call("bash", "-e", "-c", f"cd {farm.folder}\n{block}")
     assert done.returncode == 0, done.stdout + done.stderr
-    records = BatchStore(str(farm.folder / "batches")).records("two")
+    records = open_store(farm.folder / "data").records("two")
     assert [(record.id, record.state, record.attempts) for record in records] == [("good", "done", 1), ("other", "done", 1)]
     assert sha256(farm.folder / "good.mkv") == records[0].output_sha256
 

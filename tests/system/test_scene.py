@@ -17,7 +17,6 @@ import pytest
 from gateway.batch.changes import revise
 from gateway.batch.local import run_in_process
 from gateway.batch.manifest import read_manifest
-from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.batch.worker import WorkerContext
 from gateway.consent.record import Consent, embedding_text
@@ -37,6 +36,7 @@ from gateway.media.sound import SoundReader
 from services.common.errors import ConsentOtherSubjectError, InvalidRequestError
 from services.common.methods import method_named
 from services.common.texts import Field
+from tests.batches import open_store
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
 from tests.unit.consent.records import record
 
@@ -381,7 +381,7 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
     test_scenes_are_rows in tests/integration/test_batches.py holds the same of one person, and that other rows stay.
     """
     file, manifest = tmp_path / "lines.json", tmp_path / "night.jsonl"
-    store = BatchStore(str(tmp_path / "batches"))
+    store = open_store(tmp_path / "data")
     rows: list[dict[str, Any]] = [
         {"start": start, "speech": str(scenes.speeches[place]), "face": place} for place, start in enumerate((0.2, 0.52, 0.8))
     ]
@@ -390,7 +390,7 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
 
     async def run() -> tuple[ShotRecord, int]:
         found = read_manifest(manifest)
-        if not revise(worker_context.settings, store, found, "local"):
+        if not revise(store, found, "local"):
             store.create(found, "local")
         idle = nullcontext(lambda *_: None)
         await run_in_process(

@@ -1,8 +1,3 @@
-{{/* Store of batches, for the workers. Argument: the root. */}}
-{{- define "dubstage.batchesUrl" -}}
-{{- .Values.batch.url | default (.Values.gateway.settings | default dict).batches_url | default "" -}}
-{{- end -}}
-
 {{/* Name of the gateway's service account. Argument: the root. */}}
 {{- define "dubstage.gatewayAccount" -}}
 {{- include "dubstage.accountIn" (dict "root" . "component" "gateway") -}}

@@ -27,6 +27,11 @@ from services.common.errors import (
 from services.common.texts import Option, Text
 
 _MOST_TEXT: Final = 500
+CONNECT_S: Final = 5.0
+READ_S: Final = 30.0
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Folder where a pod finds its token, its namespace and the authority of the API."""
+_GONE: Final = 410
 
 
 class VersionExpiredError(Exception):
@@ -144,13 +149,6 @@ def _message(body: str) -> str:
     except ValueError:
         text = body
     return " ".join(text.split())[:_MOST_TEXT] or "no reason given"
-
-
-CONNECT_S: Final = 5.0
-READ_S: Final = 30.0
-SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Folder where a pod finds its token, its namespace and the authority of the API."""
-_GONE: Final = 410
 
 
 class Cluster:

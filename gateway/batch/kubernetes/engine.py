@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Final
@@ -32,25 +32,24 @@ from gateway.media.locations import is_url
 from services.common.errors import ClusterRefusedError, DubstageError, InvalidRequestError
 from services.common.texts import Command, Option, Text
 
+DETAILS: Final = "kubernetes"
+"""Key of the plan in the details of a batch."""
+CONFIG_MAP: Final = "dubstage-batch"
+"""ConfigMap of a release with the name dubstage."""
 _DATABASE: Final = "DUBSTAGE_DATABASE_URL"
+_MOST_PODS: Final = 500
+_LEAST_PAUSE_S: Final = 1.0
+"""Least time between two snapshots of a watch while nothing has ended, seconds."""
 
 
-def check_reach(shots: Iterable[ShotSpec], settings: JobSettings, profile: str, store_url: str) -> None:
-    """Check that the workers of a cluster can reach what a batch names.
+def check_reach(shots: Iterable[ShotSpec], settings: JobSettings) -> None:
+    """Check that the workers of a cluster can reach the files that a batch names.
 
     Raises:
-        InvalidRequestError: the workers read another store of batches, a file lies outside of the volumes of the pods, or a row
-            names an actor and the workers have no database of actors. The message names the first row and the remedy.
+        InvalidRequestError: a file lies outside of the volumes of the pods. The message names the first row and the remedy.
     """
-    if _plain(store_url) != _plain(settings.batches_url):
-        raise InvalidRequestError(
-            f"DUBSTAGE_BATCHES_URL: this command writes batches to {store_url}, and the workers of the cluster read "
-            f"{settings.batches_url}: set DUBSTAGE_BATCHES_URL={settings.batches_url} here, or batch.url of the chart",
-            field="batches_url",
-        )
     mounts = [PurePosixPath(mount["mountPath"]) for mount in settings.volume_mounts]
     volumes = f"a file below {', '.join(map(str, mounts))}" if mounts else "mount a volume (batch.extraVolumes of the chart)"
-    names = {item["name"] for item in (*settings.env, *settings.profile(profile).env)}
     wrong: list[str] = []
     for row, shot in enumerate(shots):
         for field_name, place in shot.places.items():
@@ -59,26 +58,27 @@ def check_reach(shots: Iterable[ShotSpec], settings: JobSettings, profile: str, 
                     f"row {row + 1} ({shot.id}): {field_name}: {place} is a file that pods cannot open: give a URL such as "
                     f"s3://BUCKET/KEY, or {volumes}"
                 )
-        if shot.actor_ids and _DATABASE not in names:
-            wrong.append(
-                f"row {row + 1} ({shot.id}): actor: the workers have no database of actors: set gateway.database of the chart"
-            )
     if wrong:
         more = f" ({len(wrong) - 1} more of the kind)" if len(wrong) > 1 else ""
         raise InvalidRequestError(wrong[0] + more, field="manifest")
 
 
-def _plain(url: str) -> str:
-    return url.removeprefix("file://").rstrip("/")
+def check_database(store: BatchStore, settings: JobSettings, profile: str) -> None:
+    """Check that the workers of a cluster can reach the database of a batch.
 
-
-DETAILS: Final = "kubernetes"
-"""Key of the plan in the details of a batch."""
-CONFIG_MAP: Final = "dubstage-batch"
-"""ConfigMap of a release with the name dubstage."""
-_MOST_PODS: Final = 500
-_LEAST_PAUSE_S: Final = 1.0
-"""Least time between two snapshots of a watch while nothing has ended, seconds."""
+    Raises:
+        InvalidRequestError: the batch lies in a SQLite file, or the workers have no URL of a database.
+    """
+    if not store.is_shared:
+        raise InvalidRequestError(
+            f"{_DATABASE}: pods cannot reach the batch in {store.where}: set {_DATABASE} here to the PostgreSQL that "
+            "gateway.database of the chart names",
+            field="database_url",
+        )
+    if _DATABASE not in {item["name"] for item in (*settings.env, *settings.profile(profile).env)}:
+        raise InvalidRequestError(
+            "the workers of the cluster have no database: set gateway.database of the chart", field="config_map"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +99,19 @@ class Snapshot:
     """State of a batch at one moment.
 
     Attributes:
-        records: records of all shots in row order, with what the cluster knows.
+        left: records of the shots that have not ended, by row.
         jobs: the Jobs of the batch that the cluster has, the newest last.
         notes: why something waits or is missing, each a line for a person.
     """
 
-    records: tuple[ShotRecord, ...]
+    left: Mapping[int, ShotRecord]
     jobs: tuple[JobState, ...]
     notes: tuple[str, ...]
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen: every shot has ended, or no Job works on the batch."""
-        return all(record.state in ENDED for record in self.records) or not any(job.live for job in self.jobs)
+        return not self.left or not any(job.live for job in self.jobs)
 
 
 def open_engine(namespace: str = "", context: str = "") -> KubernetesEngine:
@@ -196,8 +196,7 @@ class KubernetesEngine:
             )
         listed = self._listed(name)
         worked_on = {row for job in listed if job.manifest_sha256 == facts.manifest_sha256 for row in job.open_rows()}
-        records = store.records(name)
-        rows = [row for row, record in enumerate(records) if record.state not in ENDED and row not in worked_on]
+        rows = [row for row in store.left(name) if row not in worked_on]
         if not rows:
             return Submitted((), 0)
         return self._start(store, facts, replace(asked, rounds=plan.rounds), settings, rows, listed=listed)
@@ -236,14 +235,12 @@ class KubernetesEngine:
         Raises:
             BatchNotFoundError: the batch has no such shot.
         """
-        records = {record.id: record for record in store.records(name)}
-        chosen = [shot for shot in ids or records if shot not in records or records[shot].state not in ENDED]
-        store.cancel(name, chosen)
+        marked = store.cancel(name, ids)
         if not ids:
             for job in self._jobs(store.facts(name)):
                 if job.live:
                     self.cluster.delete_job(job.name)
-        return len(chosen)
+        return marked
 
     def remove_jobs(self, facts: BatchFacts) -> None:
         """Remove the Jobs of a batch whose shots have all ended.
@@ -273,13 +270,12 @@ class KubernetesEngine:
         plan = replace(plan, workers=workers or plan.workers)
         settings = read_settings(self.cluster.config_map(plan.config_map), plan.config_map)
         snapshot = self.snapshot(store, name)
-        rows = {record.id: row for row, record in enumerate(snapshot.records)}
-        over = [record.id for record in snapshot.records if record.state in TO_RETRY]
-        ended = {record.id for record in snapshot.records if record.state in ENDED}
-        if wrong := [shot for shot in ids if shot not in ended]:
+        going = {record.id for record in snapshot.left.values()}
+        if wrong := [shot for shot in ids if shot in going]:
             state = store.record(name, wrong[0]).state
             raise InvalidRequestError(f"shot {wrong[0]} is {state}: wait until it has ended, or cancel it first", field="id")
-        chosen = list(ids or over)
+        chosen = list(ids or store.ids(name, TO_RETRY))
+        rows = store.rows_of(name, chosen)
         worked_on = {row for job in snapshot.jobs for row in job.open_rows()}
         left = [rows[shot] for shot in chosen if rows[shot] not in worked_on]
         if not left:
@@ -289,7 +285,8 @@ class KubernetesEngine:
 
     def _checked(self, shots: Iterable[ShotSpec], store: BatchStore, profile: str, config_map: str) -> JobSettings:
         settings = read_settings(self.cluster.config_map(config_map), config_map)
-        check_reach(shots, settings, profile, store.url)
+        check_database(store, settings, profile)
+        check_reach(shots, settings)
         return settings
 
     def _start(
@@ -379,7 +376,7 @@ class KubernetesEngine:
 
     def _snapshot(self, store: BatchStore, name: str, listed: Sequence[JobState]) -> Snapshot:
         # After the Jobs, for a worker writes its record before its pod ends.
-        records = store.records(name)
+        left = store.left(name)
         # After the records, for a retry stores its plan before it resets records.
         facts = store.facts(name)
         newest = _plan_of(facts).newest_job()
@@ -387,37 +384,35 @@ class KubernetesEngine:
         for job in jobs:
             # The plan of one of two retries at once is stored. The Jobs know the rows of the other.
             newest |= {row: max(job.key, newest.get(row, job.key)) for row in job.rows}
-        ends = self._ends(name, jobs, records)
+        ends = self._ends(name, jobs, left)
         by_key = {job.key: job for job in jobs}
-        found = merged(records, by_key, newest, ends, store.cancelled(name), present_time())
-        news = [row for row, record in enumerate(found) if record is not records[row]]
-        # The cluster took its time to answer: a record that a worker or a retry has written meanwhile stays.
-        present = store.records(name) if news else records
-        for row in news:
-            if present[row] == records[row]:
-                store.put(name, found[row])
-        notes = [*self._waiting(name, jobs, found), *(f"Job {job.name}: {job.error}" for job in jobs if job.error)]
+        found = merged(left, by_key, newest, ends, store.cancelled(name), present_time())
+        for row, record in found.items():
+            # The cluster took its time to answer: a record that a worker or a retry has written meanwhile stays.
+            if record is not left[row]:
+                store.put(name, record, before=left[row])
+        left = {row: record for row, record in found.items() if record.state not in ENDED}
+        notes = [*self._waiting(name, jobs, left), *(f"Job {job.name}: {job.error}" for job in jobs if job.error)]
         worked_on = {row for job in jobs for row in job.open_rows()}
-        lost = sum(record.state not in ENDED and row not in worked_on for row, record in enumerate(found))
-        if lost:
+        if lost := len(left.keys() - worked_on):
             notes.append(f"{lost} shots have no Job in the cluster: submit the batch again to continue")
-        return Snapshot(tuple(found), tuple(jobs), tuple(notes))
+        return Snapshot(left, tuple(jobs), tuple(notes))
 
-    def _ends(self, name: str, jobs: Sequence[JobState], records: Sequence[ShotRecord]) -> dict[tuple[str, int], PodEnd]:
+    def _ends(self, name: str, jobs: Sequence[JobState], left: Mapping[int, ShotRecord]) -> dict[tuple[str, int], PodEnd]:
         """Return how pods ended, by Job and row. The cluster is asked only if it gave up a row without a record of the reason."""
-        if all(records[row].state in ENDED for job in jobs for row in job.failed):
+        if all(row not in left for job in jobs for row in job.failed):
             return {}
         by_name = {job.name: job for job in jobs}
         found = pod_ends(self.cluster.pods(_selector(name), "Failed", _MOST_PODS))
         return {(job, by_name[job].rows[index]): end for (job, index), end in found.items() if job in by_name}
 
-    def _waiting(self, name: str, jobs: Sequence[JobState], records: Sequence[ShotRecord]) -> list[str]:
+    def _waiting(self, name: str, jobs: Sequence[JobState], left: Mapping[int, ShotRecord]) -> list[str]:
         notes = [
             f"Job {job.name} is suspended: its queue has no room yet, or a person stopped it"
             for job in jobs
             if job.suspended and job.live
         ]
-        started = sum(record.state is ShotState.RUNNING for record in records)
+        started = sum(record.state is ShotState.RUNNING for record in left.values())
         if sum(job.active for job in jobs) > started:
             notes += waiting_notes(self.cluster.pods(_selector(name), "Pending", _MOST_PODS))
         return notes

@@ -14,12 +14,34 @@ from typing import Any, Final
 from gateway.batch.kubernetes.settings import JobSettings, Object, Profile
 from gateway.batch.manifest import format_rows, parse_rows
 from gateway.batch.records import Failure, cancelled, failed
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord
+from gateway.batch.types import MAX_ATTEMPTS, ShotRecord
 from services.common.errors import UNDUBBED_EXIT_CODE, ClusterRefusedError, DubstageError, WorkCancelledError, leaves
 
 MOST_COMPLETIONS: Final = 10_000
 """Most rows of one Job. Kubernetes allows 100,000 indexes without further bounds. With a tenth of that, the longest status of a Job
 (every second index completed: 60 kB) stays far below etcd's limit of 1.5 MB, and one update of the status stays small."""
+BATCH_LABEL: Final = "dubstage.io/batch"
+ROUND_LABEL: Final = "dubstage.io/round"
+SHARD_LABEL: Final = "dubstage.io/shard"
+ROWS_ANNOTATION: Final = "dubstage.io/rows"
+MANIFEST_ANNOTATION: Final = "dubstage.io/manifest-sha256"
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+CONTAINER: Final = "worker"
+COMPONENT: Final = "batch-worker"
+_ERRORS: Final = {leaf.exit_code for leaf in leaves(DubstageError) if not leaf.retryable} - {WorkCancelledError.exit_code}
+FINAL_EXIT_CODES: Final = sorted({*_ERRORS, UNDUBBED_EXIT_CODE})
+"""Exit codes that another attempt meets again: wrong input, something that a person must change, our bug, no dubbed frame."""
+INDEX_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"
+JOB_LABEL: Final = "batch.kubernetes.io/job-name"
+_ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+"""Reasons of a container that is about to start."""
+_REMEDIES: Final = {
+    "OOMKilled": "raise the memory limit of the profile",
+    "Evicted": "raise the requests of the profile, or batch.scratchSize of the chart",
+}
+_TOO_LONG: Final = 124
+"""Exit code of a worker that `timeout` ended, because the worker took longer than the profile allows."""
+_MOST_TEXT: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +128,6 @@ def jobs_of(batch: str, manifest_sha256: str, turn: int, shards: Sequence[tuple[
         JobPlan(batch, manifest_sha256, turn, number, rows, max(1, min(share, len(rows))))
         for number, (rows, share) in enumerate(zip(shards, shares, strict=True))
     ]
-
-
-BATCH_LABEL: Final = "dubstage.io/batch"
-ROUND_LABEL: Final = "dubstage.io/round"
-SHARD_LABEL: Final = "dubstage.io/shard"
-ROWS_ANNOTATION: Final = "dubstage.io/rows"
-MANIFEST_ANNOTATION: Final = "dubstage.io/manifest-sha256"
-QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
-CONTAINER: Final = "worker"
-COMPONENT: Final = "batch-worker"
-
-_ERRORS: Final = {leaf.exit_code for leaf in leaves(DubstageError) if not leaf.retryable} - {WorkCancelledError.exit_code}
-FINAL_EXIT_CODES: Final = sorted({*_ERRORS, UNDUBBED_EXIT_CODE})
-"""Exit codes that another attempt meets again: wrong input, something that a person must change, our bug, no dubbed frame."""
 
 
 def pod_failure_policy() -> Object:
@@ -209,7 +217,7 @@ def _time_limit(settings: JobSettings) -> tuple[str, ...]:
 
 
 def _worker(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
-    own: dict[str, Any] = {"HOME": "/tmp", "DUBSTAGE_DATA_DIR": "/tmp/dubstage", "DUBSTAGE_BATCHES_URL": settings.batches_url}
+    own: dict[str, Any] = {"HOME": "/tmp", "DUBSTAGE_DATA_DIR": "/tmp/dubstage"}
     rows = ("--rows", format_rows(plan.rows))
     return {
         "name": CONTAINER,
@@ -231,19 +239,6 @@ def _worker(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
         },
         "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}, *settings.volume_mounts],
     }
-
-
-INDEX_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"
-JOB_LABEL: Final = "batch.kubernetes.io/job-name"
-_ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
-"""Reasons of a container that is about to start."""
-_REMEDIES: Final = {
-    "OOMKilled": "raise the memory limit of the profile",
-    "Evicted": "raise the requests of the profile, or batch.scratchSize of the chart",
-}
-_TOO_LONG: Final = 124
-"""Exit code of a worker that `timeout` ended, because the worker took longer than the profile allows."""
-_MOST_TEXT: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,37 +367,35 @@ def _rows(rows: tuple[int, ...], indexes: str | None) -> frozenset[int]:
 
 
 def merged(
-    records: Sequence[ShotRecord],
+    left: Mapping[int, ShotRecord],
     jobs: Mapping[tuple[int, int], JobState],
     newest: Mapping[int, tuple[int, int]],
     ends: Mapping[tuple[str, int], PodEnd],
     marked: Collection[str],
     now: str,
-) -> list[ShotRecord]:
-    """Return the records with what the Jobs know and the workers could not write.
+) -> dict[int, ShotRecord]:
+    """Return the records of shots that have not ended with what the Jobs know and the workers could not write.
 
-    The record of a shot that has ended is the truth. For other shots, the newest Job with the row decides: if the cluster gave the
-    row up, the shot has failed; if nothing works on a row that a person cancelled, the shot is cancelled.
+    The newest Job with the row of a shot decides: if the cluster gave the row up, the shot has failed; if nothing works on a row
+    that a person cancelled, the shot is cancelled.
 
     Args:
-        records: records of the store, in row order.
+        left: records of the store, by row.
         jobs: Jobs that the cluster has, by round and shard.
         newest: round and shard of the newest Job of each row.
         ends: how pods ended, by name of the Job and row.
         marked: ids of the shots that are marked as cancelled.
         now: the present time, RFC 3339.
     """
-    found: list[ShotRecord] = []
-    for row, record in enumerate(records):
+    found: dict[int, ShotRecord] = {}
+    for row, record in left.items():
         job = jobs.get(newest[row]) if row in newest else None
-        if record.state in ENDED:
-            found.append(record)
-        elif job is not None and (row in job.failed or (job.error and row not in job.completed)):
+        if job is not None and (row in job.failed or (job.error and row not in job.completed)):
             end = ends.get((job.name, row)) or PodEnd(job.error or "its pod failed too often")
             failure = Failure(f"the cluster gave the shot up: {end.reason}", ClusterRefusedError.exit_code)
-            found.append(failed(record, failure, 0.0, now))
+            found[row] = failed(record, failure, 0.0, now)
         elif record.id in marked and (job is None or row not in job.open_rows()):
-            found.append(cancelled(record, now))
+            found[row] = cancelled(record, now)
         else:
-            found.append(record)
+            found[row] = record
     return found

@@ -45,8 +45,7 @@ class JobSettings(_Strict):
         image_pull_secrets: names of Secrets for pulling the image.
         command: program of the image that runs `dubstage`.
         service_account: service account of the workers. It needs no role, and the pods get no token.
-        batches_url: url or folder of the batches, as the workers see it. `dubstage batch submit` must use the same.
-        env: environment variables of the workers (EnvVar), such as those of the artefact store.
+        env: environment variables of the workers (EnvVar), such as those of the database and the artefact store.
         volumes: further volumes of the pods.
         volume_mounts: mounts of these volumes.
         pod_labels: further labels of the pods.
@@ -67,7 +66,6 @@ class JobSettings(_Strict):
     image_pull_secrets: tuple[str, ...] = ()
     command: tuple[str, ...] = ("/opt/dubstage/bin/dubstage",)
     service_account: str = Field(min_length=1)
-    batches_url: str = Field(min_length=1)
     env: tuple[Object, ...] = ()
     volumes: tuple[Object, ...] = ()
     volume_mounts: tuple[Object, ...] = ()

@@ -121,7 +121,7 @@ def test_gateways_share_what_a_take_over_needs(rendered: list[Document], tmp_pat
         (database,) = (one for one in pod["containers"][0]["env"] if one["name"] == "DUBSTAGE_DATABASE_URL")
         assert database["valueFrom"]["secretKeyRef"] == {"name": SECRET, "key": "url"}
         environment, mounts = variables(pod), [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
-        for place in ("DUBSTAGE_BATCHES_URL", "DUBSTAGE_DATA_DIR", "DUBSTAGE_MEDIA_DIR"):
+        for place in ("DUBSTAGE_DATA_DIR", "DUBSTAGE_MEDIA_DIR"):
             assert any(environment[place].startswith(mount) for mount in mounts)
         assert f"{environment['DUBSTAGE_DATA_DIR']}/provenance.pem" == KEY
     assert len(gateways) == 2

@@ -18,6 +18,7 @@ from gateway.batch.store import BatchStore
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.contract.kitsu.server import KitsuServer, running_kitsu
 from tests.unit.cli.batch.records import done, failed
 
@@ -91,7 +92,7 @@ def project(
     rows = [{"id": one, "footage": "plate.mp4", "output": f"{one}.mp4", "language": "de"} for one in ids]
     (tmp_path / "night.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert run(["batch", "submit", str(tmp_path / "night.jsonl"), "--engine", "farm"]) == 0
-    return Project(kitsu, made, shots, BatchStore(str(tmp_path / "data" / "batches")))
+    return Project(kitsu, made, shots, open_store(tmp_path / "data"))
 
 
 def review(*options: str) -> None:

@@ -13,6 +13,7 @@ from gateway.batch.kubernetes.cluster import Cluster, Timing, connect
 from gateway.batch.kubernetes.engine import KubernetesEngine
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec, manifest_of
+from tests.batches import open_store
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi, serve
 from tests.kubernetes_objects import schemas_read_once
 from tests.unit.batch.rows import shot_of_row
@@ -28,29 +29,31 @@ def _schemas_read_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> BatchStore:
-    return BatchStore(str(tmp_path / "batches"))
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchStore:
+    """A store in the place of a PostgreSQL that pods reach."""
+    monkeypatch.setattr(BatchStore, "is_shared", True)
+    return open_store(tmp_path / "data")
 
 
-def settings_json(store: BatchStore, **changed: Any) -> str:
+def settings_json(**changed: Any) -> str:
     """settings.json of the ConfigMap."""
     document = {
         "image": "dubstage/suite:0.1.0",
         "service_account": "dubstage-batch-worker",
-        "batches_url": store.url,
+        "env": [{"name": "DUBSTAGE_DATABASE_URL", "value": "postgresql://db"}],
         "profiles": {"cpu": {"resources": {"limits": {"cpu": "4", "memory": "8Gi"}}}, "gpu": {}},
         **changed,
     }
     return json.dumps(document)
 
 
-def config_map(store: BatchStore, **changed: Any) -> dict[str, Any]:
+def config_map(**changed: Any) -> dict[str, Any]:
     """The ConfigMap that the chart writes."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "dubstage-batch", "namespace": NAMESPACE},
-        "data": {"settings.json": settings_json(store, **changed)},
+        "data": {"settings.json": settings_json(**changed)},
     }
 
 
@@ -78,10 +81,10 @@ def kubeconfig(folder: Path, url: str, namespace: str = NAMESPACE) -> Path:
 
 
 @pytest.fixture
-def api(store: BatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobApi]:
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobApi]:
     """The API with the ConfigMap, and a kubeconfig that leads to it."""
     found = JobApi()
-    found.put("configmaps", config_map(store))
+    found.put("configmaps", config_map())
     server = serve(found)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, f"http://127.0.0.1:{server.server_port}")))
     yield found

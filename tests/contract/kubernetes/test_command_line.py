@@ -13,6 +13,7 @@ from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotState
 from gateway.cli.app import run
+from services.common.server.settings import DATABASE_FILE
 from tests.contract.kubernetes.conftest import config_map
 from tests.contract.kubernetes.job_api import JobApi
 
@@ -53,9 +54,15 @@ def manifest(api: JobApi, store: BatchStore, tmp_path: Path, monkeypatch: pytest
     (plates / "a.mp4").write_bytes(b"no video")
     (plates / "de.wav").write_bytes(b"no sound")
     mount = {"name": "plates", "mountPath": str(plates)}
-    env = [{"name": "DUBSTAGE_DATA_DIR", "value": str(tmp_path / "data")}]
-    api.put("configmaps", config_map(store, volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}], env=env))
-    monkeypatch.setenv("DUBSTAGE_BATCHES_URL", store.url)
+    database = f"sqlite:///{tmp_path}/data/{DATABASE_FILE}"
+    env = [
+        {"name": "DUBSTAGE_DATA_DIR", "value": str(tmp_path / "data")},
+        {"name": "DUBSTAGE_DATABASE_URL", "value": database},
+    ]
+    api.put("configmaps", config_map(volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}], env=env))
+    monkeypatch.setenv("DUBSTAGE_DATABASE_URL", database)
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
     rows = [{"id": f"sh{row}", "footage": "a.mp4", "speech": "de.wav", "output": f"out{row}.mp4"} for row in range(4)]
     path = plates / "shots.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")

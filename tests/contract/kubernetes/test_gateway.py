@@ -38,14 +38,14 @@ def request_of_three(api: JobApi, store: BatchStore, tmp_path: Path) -> pb.Submi
     plates.mkdir()
     (plates / "a.mp4").write_bytes(b"no video")
     mount = {"name": "plates", "mountPath": str(plates)}
-    api.put("configmaps", config_map(store, volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}]))
+    api.put("configmaps", config_map(volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}]))
     rows = [batch.row(f"sh{row}", footage="a.mp4", output=f"out{row}.mp4") for row in range(3)]
     return pb.SubmitBatchRequest(batch_id="shots", rows=rows, engine=pb.BATCH_ENGINE_KUBERNETES, workers=2)
 
 
 @pytest.fixture
 def settings(store: BatchStore, tmp_path: Path) -> GatewaySettings:
-    return GatewaySettings(data_dir=tmp_path / "gateway", media_dir=tmp_path / "plates", batches_url=store.url)
+    return GatewaySettings(data_dir=tmp_path / "gateway", media_dir=tmp_path / "plates")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_unreadable_files_name_row(
     api: JobApi, store: BatchStore, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path
 ) -> None:
     """Files that pods cannot open are reported by their row."""
-    api.put("configmaps", config_map(store))
+    api.put("configmaps", config_map())
     with pytest.raises(InvalidRequestError, match=r"row 1 .sh0.: footage: .* is a file that pods cannot open"):
         call(lambda gateway: gateway.SubmitBatch(request_of_three, None))
     assert not call(lambda gateway: gateway.ListBatches(pb.ListBatchesRequest(), None)).batches

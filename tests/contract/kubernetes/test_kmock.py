@@ -53,7 +53,7 @@ def emulator(store: BatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, found.url)))
         found.state.resources["batch/v1/jobs"] = {"kind": "Job", "namespaced": True}
         found.state.resources["v1/configmaps"] = {"kind": "ConfigMap", "namespaced": True}
-        found.state.objects["v1/configmaps", NAMESPACE, "dubstage-batch"] = config_map(store)
+        found.state.objects["v1/configmaps", NAMESPACE, "dubstage-batch"] = config_map()
         yield found
 
 
@@ -76,7 +76,8 @@ def test_a_batch_is_sent_once_continued_and_cancelled(
 
     outside.cancel(store, batch)
     assert outside.snapshot(store, batch).jobs == ()
-    assert {record.state for record in outside.snapshot(store, batch).records} == {ShotState.CANCELLED}
+    assert outside.snapshot(store, batch).left == {}
+    assert {record.state for record in store.records(batch)} == {ShotState.CANCELLED}
 
 
 def test_existing_job_of_same_batch(emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str) -> None:

@@ -30,7 +30,8 @@ def everything(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: 
     engine.submit(store, batch)
     api.job(JOB)["metadata"]["labels"]["dubstage.io/batch"] = batch
     api.set_status(JOB, failedIndexes="0", active=2)
-    assert engine.snapshot(store, batch).records[0].state is ShotState.FAILED
+    engine.snapshot(store, batch)
+    assert store.record(batch, "sh00000").state is ShotState.FAILED
     engine.retry(store, batch)
     watch = engine.watch(store, batch)
     next(watch)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.batch.changes import retry_in_cluster
 from gateway.batch.kubernetes.cluster import Cluster
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine_of
@@ -89,7 +90,7 @@ def test_failed_row_gets_new_job(api: JobApi, engine: KubernetesEngine, store: B
     assert args_of(api, "dubstage-night-1-1-0")[3:] == ["--index", "$(JOB_COMPLETION_INDEX)", "--rows", "3"]
     assert store.record(batch, "sh00003") == ShotRecord(id="sh00003")
     # The first Job still says that the index failed, and the new Job counts.
-    assert engine.snapshot(store, batch).records[3].state is ShotState.WAITING
+    assert engine.snapshot(store, batch).left[3].state is ShotState.WAITING
 
 
 def test_retry_takes_failed_and_cancelled(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
@@ -117,8 +118,8 @@ def test_retry_with_other_options(api: JobApi, engine: KubernetesEngine, store: 
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00002", state=ShotState.DONE))
     api.set_status("dubstage-night-1-0-0", completedIndexes="2", active=2)
-    assert retry_in_cluster(store, batch, ["sh00002"], {"seed": 4}) == Submitted(("dubstage-night-1-1-0",), 1)
-    assert BatchStore(store.url).shot(batch, 2).dub.seed == 4
+    assert retry_in_cluster(store, batch, ["sh00002"], ShotOptions(seed=4)) == Submitted(("dubstage-night-1-1-0",), 1)
+    assert store.shot(batch, 2).dub.seed == 4
     assert store.record(batch, "sh00002") == ShotRecord(id="sh00002")
 
 
@@ -155,7 +156,7 @@ def test_cancelled_rows_job_goes_on(api: JobApi, engine: KubernetesEngine, store
     engine.submit(store, batch)
     assert engine.cancel(store, batch, ["sh00002"]) == 1
     assert len(api.jobs()) == 1
-    assert [record.state for record in engine.snapshot(store, batch).records].count(ShotState.CANCELLED) == 1
+    assert engine.snapshot(store, batch).left.keys() == {0, 1, 3, 4}
 
 
 def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
@@ -167,7 +168,8 @@ def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, sto
     assert engine.cancel(store, batch) == 4
     assert api.jobs() == []
     assert api.propagation == ["Foreground"]
-    assert [record.state for record in engine.snapshot(store, batch).records] == [ShotState.DONE] + 4 * [ShotState.CANCELLED]
+    assert engine.snapshot(store, batch).left == {}
+    assert [record.state for record in store.records(batch)] == [ShotState.DONE] + 4 * [ShotState.CANCELLED]
     assert store.record(batch, "sh00001").state is ShotState.CANCELLED
 
 
@@ -180,10 +182,15 @@ def test_later_commands_find_the_namespace_of_the_batch(
     assert open_engine_of(store.facts(batch)).cluster.namespace == NAMESPACE
 
 
-def test_local_store_refused(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """Pods could not read the store of this machine."""
-    api.put("configmaps", config_map(store, batches_url="s3://videos/batches"))
-    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_BATCHES_URL=s3://videos/batches here"):
+def test_local_database_refused(
+    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pods could not read the file of this machine, and need the URL of the database."""
+    api.put("configmaps", config_map(env=[]))
+    with pytest.raises(InvalidRequestError, match=r"have no database: set gateway\.database of the chart"):
+        engine.submit(store, batch)
+    monkeypatch.setattr(BatchStore, "is_shared", False)
+    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_DATABASE_URL here to the PostgreSQL"):
         engine.submit(store, batch)
     assert not api.jobs()
 
@@ -196,7 +203,7 @@ def test_unknown_profile_lists_profiles(engine: KubernetesEngine, store: BatchSt
 
 
 def test_settings_of_another_version_are_named(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    api.put("configmaps", config_map(store, colour="blue"))
+    api.put("configmaps", config_map(colour="blue"))
     with pytest.raises(InvalidRequestError, match=r"dubstage-batch, settings.json: colour: Extra inputs"):
         engine.submit(store, batch)
 
@@ -227,7 +234,7 @@ def test_jobs_of_namesake_batch_ignored(api: JobApi, engine: KubernetesEngine, s
     with pytest.raises(ClusterRefusedError, match=f"Job dubstage-{NAME}-0-0 of another batch"):
         engine.submit(store, batch)
     api.set_status(f"dubstage-{NAME}-0-0", failedIndexes="0-4", active=0)
-    assert {record.state for record in engine.snapshot(store, batch).records} == {ShotState.WAITING}
+    assert {record.state for record in engine.snapshot(store, batch).left.values()} == {ShotState.WAITING}
     engine.cancel(store, batch)
     assert [job["metadata"]["name"] for job in api.jobs()] == [f"dubstage-{NAME}-0-0"]
 
@@ -247,8 +254,8 @@ def test_two_retries_at_once_each_get_a_job(api: JobApi, engine: KubernetesEngin
 
     api.job(f"dubstage-{NAME}-1-0")["metadata"]["labels"]["dubstage.io/batch"] = label
     store.reset(batch, ["sh00001"])
-    states = [record.state for record in engine.snapshot(store, batch).records]
-    assert (states[1], states[3]) == (ShotState.WAITING, ShotState.WAITING)
+    left = engine.snapshot(store, batch).left
+    assert (left[1].state, left[3].state) == (ShotState.WAITING, ShotState.WAITING)
 
 
 def test_status_keeps_concurrent_retry(
@@ -258,15 +265,15 @@ def test_status_keeps_concurrent_retry(
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00001", state=ShotState.FAILED))
     api.finish(f"dubstage-{NAME}-0-0", completed="0,2-4", failed="1")
-    read = store.records
+    read = store.left
 
-    def records_after_a_retry(name: str) -> list[ShotRecord]:
+    def left_after_a_retry(name: str) -> dict[int, ShotRecord]:
         monkeypatch.undo()
         engine.retry(store, batch)
         return read(name)
 
-    monkeypatch.setattr(store, "records", records_after_a_retry)
-    assert engine.snapshot(store, batch).records[1].state is ShotState.WAITING
+    monkeypatch.setattr(store, "left", left_after_a_retry)
+    assert engine.snapshot(store, batch).left[1].state is ShotState.WAITING
 
 
 def test_record_written_during_query_stays(

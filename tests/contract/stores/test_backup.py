@@ -28,6 +28,9 @@ from gateway.backup.archive import DATABASE, ArchiveWriter, members, read_manife
 from gateway.backup.restore import RESTORE, restore_backup
 from gateway.backup.rows import copy_rows, kept_tables
 from gateway.backup.write import write_backup
+from gateway.batch.reviews import Decision, ReviewState
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.database.tables import ActorRow, Base, LineageRow
 from gateway.database.upgrades import RECORD, head
 from gateway.operations.store import OperationStore
@@ -46,6 +49,7 @@ from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import fill
 from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, on_disk, settings
+from tests.unit.batch.rows import shot_of_row
 
 __all__ = ["actors", "blobs", "geometry", "settings"]
 
@@ -70,6 +74,14 @@ def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, g
     operations.finish(replace(ended, response=b"\xffresult"))
     operations.add("enrol", b"waiting", actor_id="bob")
     actors.erasures.erase("cid")
+    batches = BatchStore(actors.database)
+    for name in ("ann", "bob"):
+        shot = shot_of_row(id="s1", footage="/plate.mp4", output=f"/out/{name}.mp4", actor=name)
+        batches.create(manifest_of(f"batch-of-{name}", [shot]), "gateway")
+        batches.put(f"batch-of-{name}", ShotRecord(id="s1", state=ShotState.DONE, output_sha256="1"))
+        batches.put_thumbnail(f"batch-of-{name}", "s1", f"picture of {name}".encode())
+        decided = Decision(id="s1", state=ReviewState.APPROVED, decided_at="2026-11-23T00:00:00.000Z", output_sha256="1")
+        batches.decide(f"batch-of-{name}", decided)
     return Installation(settings, actors, blobs)
 
 
@@ -130,6 +142,8 @@ def test_a_wiped_installation_comes_back_whole(place: Installation, tmp_path: Pa
         assert trusted_authorities(again.settings) == credential.chain
         assert installation_credential(place.settings.data_dir) == credential
         assert {(place.settings.data_dir / name).stat().st_mode & 0o777 for name in (SIGNING, KEY_FILE)} == {0o600}
+        (shot,) = BatchStore(again.actors.database).shots("batch-of-bob")
+        assert (shot.record.state, shot.review, shot.shot.actor_ids) == (ShotState.DONE, ReviewState.APPROVED, ("bob",))
         operations = OperationStore(again.actors.database)
         ended, waiting = operations.list()
         assert (ended.request, ended.response, ended.done) == (b"\x00request", b"\xffresult", True)
@@ -269,6 +283,7 @@ def test_an_actor_can_be_left_out(place: Installation, tmp_path: Path) -> None:
     made = write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob"}))
     assert made.actors == 1
     assert b"bob" not in rows_in(tmp_path / "backup.tar")
+    assert b"picture of ann" in rows_in(tmp_path / "backup.tar")
     assert made.blobs == len({ref.sha256 for ref in place.actors.get("ann").artefacts.values()})
 
 

@@ -47,12 +47,12 @@ for number in range(40):
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> GatewaySettings:
     data = tmp_path / "data"
     if request.param == "sqlite and a folder":
-        return GatewaySettings(data_dir=data, artefacts_url=str(tmp_path / "artefacts"), batches_url=str(tmp_path / "batches"))
+        return GatewaySettings(data_dir=data, artefacts_url=str(tmp_path / "artefacts"))
     server: S3Server = request.getfixturevalue("s3")
     request.getfixturevalue("aws")(server.endpoint)
     where = f"s3://{BUCKET}/drill-{abs(hash(request.node.nodeid))}"
     url: str = request.getfixturevalue("postgres_url")
-    return GatewaySettings(data_dir=data, database_url=url, artefacts_url=f"{where}/artefacts", batches_url=f"{where}/batches")
+    return GatewaySettings(data_dir=data, database_url=url, artefacts_url=f"{where}/artefacts")
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def blobs(settings: GatewaySettings) -> ArtefactStore:
 
 
 @pytest.fixture
-def batches(settings: GatewaySettings) -> BatchStore:
-    return BatchStore(settings.batches_url)
+def batches(actors: ActorStore) -> BatchStore:
+    return BatchStore(actors.database)
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 
 from gateway.batch.local import MODULE, WorkerDiedError, WorkerProcess, run_local
 from gateway.batch.serve_shots import WorkerSetup
-from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, manifest_of
 from gateway.settings import GatewaySettings
 from services.common.errors import StageDeadlineExceededError
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.unit.batch.rows import shot_of_row
 
 
@@ -30,7 +30,7 @@ def settings_in(folder: Path, **more: object) -> GatewaySettings:
 
 def setup_in(folder: Path) -> WorkerSetup:
     settings = settings_in(folder, stages_start_s=60.0)
-    return WorkerSetup(settings=settings.model_dump(mode="json"), store=str(folder / "batches"), name="night", beat_s=0.2)
+    return WorkerSetup(settings=settings.model_dump(mode="json"), name="night", beat_s=0.2)
 
 
 @dataclass
@@ -60,7 +60,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
 async def test_no_worker_can_start(tmp_path: Path) -> None:
     """If no worker can start, no shot is to blame."""
-    store = BatchStore(str(tmp_path / "batches"))
+    store = open_store(tmp_path / "data")
     store.create(manifest_of("night", [shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
     with pytest.raises(StageDeadlineExceededError):
         await run_local(settings_in(tmp_path, stages_start_s=0.2), store, "night", workers=1)

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.locks import batch_lock
-from gateway.batch.store import BatchStore
+from gateway.batch.leases import batch_lease
 from gateway.batch.types import ShotState
 from gateway.cli.app import run
-from gateway.settings import GatewaySettings
-from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.integration.servers import RunningStages
 
 
@@ -33,11 +31,11 @@ def test_local_workers_exit_code(
     assert shown.err.count("warning: s") == 2
     assert run(["batch", "submit", shots, "--workers", "1"]) == 10
     assert "batch night exists and goes on: 2 shots, 0 done, 2 failed" in capsys.readouterr().err
-    store = BatchStore(str(tmp_path / "data" / "batches"))
+    store = open_store(tmp_path / "data")
     assert [record.attempts for record in store.records("night")] == [1, 1]
     assert run(["batch", "retry", "night", "s1", "--set", "expressiveness=1.2", "--workers", "1"]) == 10
     assert [record.options for record in store.records("night")] == [{}, {"expressiveness": 1.2}], "the worker process read them"
-    with batch_lock(load_settings(GatewaySettings), store, "night"):
+    with batch_lease(store, "night"):
         assert run(["batch", "retry", "night"]) == 10
     assert "another `dubstage batch submit` runs batch night" in capsys.readouterr().err
     assert [record.state for record in store.records("night")] == [ShotState.FAILED, ShotState.FAILED]

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.actors.store import ActorStore
 from gateway.batch.assets import resolve_references
-from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.cli.app import run
 from gateway.dub.request.dub_request import sha256_of
@@ -25,6 +25,7 @@ from gateway.provenance.installation import open_sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.frame_files import FIRST, write_sequence
 from tests.integration.provenance.conftest import carphone
@@ -45,7 +46,7 @@ def store(carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ba
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
     settings = load_settings(GatewaySettings)
     sealer = open_sealer(settings)
-    store = open_batches(settings)
+    store = open_store(settings.data_dir)
     shots = [
         shot_of_row(id=name, footage=str(carphone), output=f"{tmp_path}/out/{name}{suffix}") for name, suffix in SUFFIXES.items()
     ]

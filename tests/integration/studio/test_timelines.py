@@ -17,7 +17,7 @@ import opentimelineio as otio
 import pytest
 
 from gateway.batch.manifest import manifest_or_mistakes
-from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli.app import run
 from gateway.dub.request.dub_request import sha256_of
@@ -25,6 +25,7 @@ from gateway.media.parts import sound_length
 from gateway.settings import GatewaySettings
 from gateway.studio.timeline import timecode_label
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.unit.batch.asset_library import write_library
 from tests.unit.batch.painted import paint_video, painted_numbers, write_speech
 
@@ -37,7 +38,7 @@ FILES, FRAMES = 4, 400
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchStore:
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
-    return open_batches(load_settings(GatewaySettings))
+    return open_store(load_settings(GatewaySettings).data_dir)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.api.batches import Batches
 from gateway.api.context import OpenedStages, ProcessContext, TenantStorage
-from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.operations.runner import OperationRunner
 from gateway.settings import GatewaySettings
@@ -32,9 +32,9 @@ def installation(settings: GatewaySettings) -> Iterator[TenantStorage]:
 
 
 @pytest.fixture
-def store(settings: GatewaySettings) -> BatchStore:
+def store(installation: TenantStorage) -> BatchStore:
     """Store with a batch of one shot, which failed."""
-    found = open_batches(settings)
+    found = BatchStore(installation.context.actors.database)
     found.create(manifest_of("night", [shot_of_row(id="a", footage="/plate.mp4", output="/video.mp4")]), "gateway")
     found.put("night", ShotRecord(id="a", state=ShotState.FAILED, exit_code=10))
     return found

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from dubstage.gateway.v1.dub_pb2 import ShotOptions
 from gateway.audit.entries import EventKind
 from gateway.batch.changes import EARLIER, PICTURE, BatchPictures, batch_event, begin_anew, check_options, expire_batches
-from gateway.batch.locks import batch_lock
-from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.leases import batch_lease
+from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
+from gateway.database.tables import BatchRow
 from gateway.dub.request.spec_text import options_from
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, InvalidRequestError
 from services.common.server.settings import load_settings
+from tests.batches import names_of, open_store
 from tests.unit.batch.rows import shot_of_row
 
 REFUSED = [
@@ -35,7 +38,7 @@ DAY_S = 86400
 
 def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
     """Pictures of an erased person leave every batch and others stay."""
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     actors = {"s1": "ann", "s2": "bob", "s3": None, "s4": "ann"}
     for name in ("monday", "tuesday"):
         shots = [
@@ -59,7 +62,7 @@ def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
 
 
 def test_earlier_videos_are_kept_by_a_retry_and_go_with_the_person(tmp_path: Path) -> None:
-    store = BatchStore(str(tmp_path / "batches"))
+    store = open_store(tmp_path)
     shots = [
         shot_of_row(id=name, footage="/plate.mp4", output=str(tmp_path / f"{name}.mp4"), actor=name) for name in ("ann", "bob")
     ]
@@ -68,7 +71,7 @@ def test_earlier_videos_are_kept_by_a_retry_and_go_with_the_person(tmp_path: Pat
         Path(shot.output).write_text(shot.id)
         digest = hashlib.sha256(shot.id.encode()).hexdigest()
         store.put("night", ShotRecord(id=shot.id, state=ShotState.DONE, output=shot.output, output_sha256=digest))
-    begin_anew(load_settings(GatewaySettings, data_dir=tmp_path / "data"), store, "night", ["ann", "bob"])
+    begin_anew(store, "night", ["ann", "bob"])
     pictures = BatchPictures(store)
     assert pictures.left("ann") == (1, ["earlier video of shot ann of batch night"])
     assert pictures.forget("ann") == {PICTURE: set(), EARLIER: {hashlib.sha256(b"ann").hexdigest()}}
@@ -76,11 +79,11 @@ def test_earlier_videos_are_kept_by_a_retry_and_go_with_the_person(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.glob("*.mp4")) == [".earlier-bob.mp4", "ann.mp4", "bob.mp4"], (
         "the shots' videos stay"
     )
-    assert store.all_earlier("night", ["ann", "bob"]).keys() == {"bob"}
+    assert store.earlier("night", ["ann", "bob"]).keys() == {"bob"}
 
 
 def test_pictures_of_scenes_are_of_all_actors(tmp_path: Path) -> None:
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     lines = [{"start": 0, "speech": "/a.wav", "actor": actor} for actor in ("ann", "bob")]
     shot = shot_of_row(id="s1", footage="/plate.mp4", output="/out.mp4", lines=lines)
     store.create(manifest_of("night", [shot]), "local")
@@ -91,7 +94,7 @@ def test_pictures_of_scenes_are_of_all_actors(tmp_path: Path) -> None:
 @pytest.fixture
 def night(tmp_path: Path) -> BatchStore:
     """A batch of a shot that is done, a shot that waits, and a scene that is done."""
-    store = BatchStore(str(tmp_path / "batches"))
+    store = open_store(tmp_path)
     lines = [{"start": 0, "speech": "/a.wav", "face": 0}]
     scene = shot_of_row(id="scene", footage="/plate.mp4", output="/scene.mp4", lines=lines)
     plain = [shot_of_row(id=name, footage="/plate.mp4", output=f"/{name}.mp4", expressiveness=0.8) for name in ("done", "waits")]
@@ -106,7 +109,7 @@ def test_wrong_options_are_refused(night: BatchStore, ids: list[str], options: d
     with pytest.raises(InvalidRequestError, match=said) as caught:
         check_options(night, "night", ids, options_from(options)[0], lambda shot, _: shot.dub.method or "ugc")
     assert caught.value.field == field
-    assert night.options("night", 0) == {}
+    assert night.options("night", "done") == {}
 
 
 @pytest.mark.parametrize(
@@ -127,10 +130,9 @@ def test_words_of_other_options_are_refused(row: dict[str, object], field: str, 
 
 def test_options_of_a_redo(night: BatchStore, tmp_path: Path) -> None:
     """A shot, and a scene, begin anew with other options, which the audit log names."""
-    settings = load_settings(GatewaySettings, data_dir=tmp_path / "data")
     for name, options in {"done": {"expressiveness": 1.2, "expression": None}, "scene": {"seed": 4}}.items():
         checked = check_options(night, "night", [name], options_from(options)[0], lambda shot, _: shot.dub.method or "ugc")
-        assert begin_anew(settings, night, "night", [name], checked) == [name]
+        assert begin_anew(night, "night", [name], checked) == [name]
         assert night.record("night", name) == ShotRecord(id=name)
     assert (night.shot("night", 0).dub.expressiveness, night.shot("night", 2).dub.seed) == (1.2, 4)
     event = batch_event(EventKind.BATCH_RETRIED, "night", ["done"], options=ShotOptions(expressiveness=1.2, seed=4))
@@ -140,7 +142,7 @@ def test_options_of_a_redo(night: BatchStore, tmp_path: Path) -> None:
 
 
 def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:
-    pictures = BatchPictures(BatchStore(str(tmp_path / "none")))
+    pictures = BatchPictures(open_store(tmp_path / "none"))
     assert pictures.forget("ann") == {PICTURE: set()}
     assert pictures.left("ann") == (0, [])
 
@@ -152,7 +154,7 @@ def settings(tmp_path: Path) -> GatewaySettings:
 
 @pytest.fixture
 def store(settings: GatewaySettings) -> BatchStore:
-    return open_batches(settings)
+    return open_store(settings.data_dir)
 
 
 def days_ago(days: float) -> str:
@@ -172,10 +174,9 @@ def batch(
     shots = [
         shot_of_row(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(len(ended) + cancelled)
     ]
-    facts = store.create(manifest_of(name, shots), "local")
-    Path(store.url.removeprefix("file://"), name, "batch.json").write_text(
-        facts.model_copy(update={"created_at": days_ago(made)}).model_dump_json()
-    )
+    store.create(manifest_of(name, shots), "local")
+    with store.database.writing() as session:
+        session.execute(update(BatchRow).where(BatchRow.name == name).values(created_at=days_ago(made)))
     for shot, age in zip(shots, ended, strict=False):
         state = ShotState.RUNNING if age is None else ShotState.DONE
         store.put(name, ShotRecord(id=shot.id, state=state, ended_at="" if age is None else days_ago(age)))
@@ -195,26 +196,25 @@ def test_batches_expire_after_last_shot(settings: GatewaySettings, store: BatchS
     batch(store, "running", made=50, ended=[49, None])
     batch(store, "young", made=20, ended=[19, 19])
     store.create(manifest_of("waiting", [shot_of_row(id="s1", footage="/plate.mp4", output="/out/w.mp4")]), "local")
-    assert expire_batches(settings, never) == ["old", "old-and-cancelled"]
-    assert store.names() == ["retried", "running", "waiting", "young"]
-    assert sorted(path.name for path in (settings.data_dir / "batches").iterdir()) == store.names(), "no folder is left"
-    assert expire_batches(settings.model_copy(update={"batch_max_age_days": 0.0}), never) == []
+    assert expire_batches(settings, store, never) == ["old", "old-and-cancelled"]
+    assert names_of(store) == ["retried", "running", "waiting", "young"]
+    assert expire_batches(settings.model_copy(update={"batch_max_age_days": 0.0}), store, never) == []
 
 
 def test_batch_under_gateway_stays(settings: GatewaySettings, store: BatchStore) -> None:
     """A batch that a gateway still looks at stays."""
     for name in ("looked-at", "left"):
         batch(store, name, made=50, ended=[49])
-    assert expire_batches(settings, lambda name: name == "looked-at") == ["left"]
-    assert store.names() == ["looked-at"]
+    assert expire_batches(settings, store, lambda name: name == "looked-at") == ["left"]
+    assert names_of(store) == ["looked-at"]
 
 
 def test_batch_under_command_stays(settings: GatewaySettings, store: BatchStore) -> None:
     """A batch whose videos a command looks at stays."""
     batch(store, "old", made=50, ended=[49])
-    with batch_lock(settings, store, "old"):
-        assert expire_batches(settings, never) == []
-    assert expire_batches(settings, never) == ["old"]
+    with batch_lease(store, "old"):
+        assert expire_batches(settings, store, never) == []
+    assert expire_batches(settings, store, never) == ["old"]
 
 
 def test_oldest_batches_go_above_limit(settings: GatewaySettings, store: BatchStore) -> None:
@@ -222,27 +222,12 @@ def test_oldest_batches_go_above_limit(settings: GatewaySettings, store: BatchSt
     for name, made in (("c", 3), ("a", 2), ("b", 1)):
         batch(store, name, made=made, ended=[made, made], picture_bytes=50_000)
     batch(store, "running", made=4, ended=[None], picture_bytes=50_000)
-    assert 300_000 < sum(store.size_bytes(name) for name in store.names()) < 400_000
+    assert 300_000 < sum(store.sizes_bytes().values()) < 400_000
     limited = settings.model_copy(update={"batches_max_bytes": 270_000})
-    assert expire_batches(limited, never) == ["c"]
-    assert expire_batches(limited, never) == []
-    assert expire_batches(limited.model_copy(update={"batches_max_bytes": 1}), never) == ["a", "b"]
-    assert store.names() == ["running"]
-
-
-def test_a_removal_that_was_cut_is_completed(settings: GatewaySettings, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch(store, "old", made=50, ended=[49])
-
-    def cut(_store: BatchStore, _paths: list[str]) -> None:
-        raise OSError("the power fails")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("gateway.batch.store.Folder.remove_all", cut)
-        with pytest.raises(OSError, match="the power fails"):
-            expire_batches(settings, never)
-    assert store.facts("old").removing
-    assert expire_batches(settings, never) == ["old"]
-    assert store.names() == []
+    assert expire_batches(limited, store, never) == ["c"]
+    assert expire_batches(limited, store, never) == []
+    assert expire_batches(limited.model_copy(update={"batches_max_bytes": 1}), store, never) == ["a", "b"]
+    assert names_of(store) == ["running"]
 
 
 def test_worker_logs_expire(settings: GatewaySettings, store: BatchStore) -> None:
@@ -253,5 +238,5 @@ def test_worker_logs_expire(settings: GatewaySettings, store: BatchStore) -> Non
     for log in (old, young):
         log.write_text("what a worker printed")
     os.utime(old, (0, 0))
-    expire_batches(settings, never)
+    expire_batches(settings, store, never)
     assert (old.exists(), young.exists()) == (False, True)

@@ -10,19 +10,16 @@ import pytest
 
 from gateway.batch.local import RowQueue, run_local
 from gateway.batch.serve_shots import WorkerAnswer, WorkerSetup
-from gateway.batch.store import BatchStore
 from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, StorageFullError, UnexpectedError
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 
 
 async def test_missing_batch_leaves_nothing(tmp_path: Path) -> None:
     """A batch that is not there is refused and leaves nothing."""
     with pytest.raises(BatchNotFoundError, match="no batch 'night'"):
-        await run_local(
-            load_settings(GatewaySettings, data_dir=tmp_path / "data"), BatchStore(str(tmp_path / "batches")), "night", workers=1
-        )
-    assert not (tmp_path / "batches" / "night").exists()
+        await run_local(load_settings(GatewaySettings, data_dir=tmp_path / "data"), open_store(tmp_path), "night", workers=1)
 
 
 def test_settings_reach_workers(tmp_path: Path) -> None:
@@ -30,7 +27,7 @@ def test_settings_reach_workers(tmp_path: Path) -> None:
     settings = load_settings(
         GatewaySettings, data_dir=tmp_path / "data", require_consent=True, compute_threads=3, media_dir=tmp_path
     )
-    setup = WorkerSetup(settings=settings.model_dump(mode="json"), store="s3://b", name="night", beat_s=1.0)
+    setup = WorkerSetup(settings=settings.model_dump(mode="json"), name="night", beat_s=1.0)
     assert WorkerSetup.parsed(setup.line()).gateway_settings() == settings
 
 

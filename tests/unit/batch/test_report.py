@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from gateway.batch import report
+from gateway.batch.lists import ListedShot
 from gateway.batch.report import COLUMNS, concerns_of, duration, row_of, summary_of, write_report
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import reasons_of, risk_of
@@ -76,10 +78,18 @@ def written(
     folder: Path,
     shots: list[ShotSpec] = SHOTS,
     records: list[ShotRecord] = RECORDS,
-    thumbnail: Callable[[str], bytes | None] = lambda _: JPEG,
+    thumbnails: Callable[[Sequence[str]], Mapping[str, bytes]] = lambda ids: dict.fromkeys(ids, JPEG),
     decisions: Mapping[str, Decision] = MappingProxyType({}),
 ) -> Path:
-    return write_report(facts(len(shots)), shots, records, decisions, thumbnail, folder)
+    return write_report(facts(len(shots)), listed(shots, records, decisions), thumbnails, folder)
+
+
+def listed(
+    shots: list[ShotSpec], records: list[ShotRecord], decisions: Mapping[str, Decision] = MappingProxyType({})
+) -> list[ListedShot]:
+    return [
+        ListedShot(row, shot, record, decisions.get(shot.id)) for row, (shot, record) in enumerate(zip(shots, records, strict=True))
+    ]
 
 
 class Page(HTMLParser):
@@ -210,7 +220,7 @@ def test_review_first_grouped_by_fault() -> None:
         ShotRecord(id="sh004", state=ShotState.FAILED, error="/in/4.mov: no such file"),
         done(5),
     ]
-    rows = [row_of(index, *both, None, None) for index, both in enumerate(zip(shots, records, strict=True))]
+    rows = [row_of(one, None) for one in listed(shots, records)]
     assert [(concern.failed, concern.text, [row.id for row in concern.rows]) for concern in concerns_of(rows)] == [
         (True, "FOOTAGE: no such file", ["sh003", "sh004"]),
         (True, "the disk is full", ["sh002"]),
@@ -365,13 +375,13 @@ def test_failed_report_keeps_older_one(tmp_path: Path) -> None:
     written(folder)
     before = tree(folder)
 
-    def refuse(_: str) -> bytes:
+    def refuse(_: Sequence[str]) -> dict[str, bytes]:
         raise BackendUnavailableError("the store does not answer")
 
     with pytest.raises(BackendUnavailableError):
-        written(folder, thumbnail=refuse)
+        written(folder, thumbnails=refuse)
     assert tree(folder) == before
-    written(folder, thumbnail=lambda _: b"another picture")
+    written(folder, thumbnails=lambda ids: dict.fromkeys(ids, b"another picture"))
     assert tree(folder)["thumbnails/sh000.jpg"] == b"another picture"
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
@@ -385,7 +395,7 @@ def test_folder_with_other_files_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_was_lost_is_left_out(tmp_path: Path) -> None:
-    page = Page(written(tmp_path / "report", thumbnail=lambda _: None))
+    page = Page(written(tmp_path / "report", thumbnails=lambda _: {}))
     assert page.all_of("img") == []
 
 
@@ -397,6 +407,15 @@ def test_a_thousand_shots_are_written_in_seconds(tmp_path: Path) -> None:
     assert time.thread_time() - begin < 12, "0.3 s on a free core"
     assert page.stat().st_size < 1_600_000
     assert len(Page(page).rows) == 1000
+
+
+def test_long_page_shows_shots_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page has a bound. The tables have every shot."""
+    monkeypatch.setattr(report, "MOST_ROWS", 3)
+    page = written(tmp_path / "report")
+    assert "1 more shots are in" in page.read_text(encoding="utf-8")
+    assert [row[0].strip() for row in Page(page).rows] == ["0", "1", "2"]
+    assert len((tmp_path / "report" / "shots.csv").read_text(encoding="utf-8").splitlines()) == 5
 
 
 @pytest.mark.parametrize(

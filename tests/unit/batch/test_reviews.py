@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from gateway.batch.reviews import MOST_NOTE, Decision, Region, ReviewState, Verdict, decision_of, present, region_from
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
-from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError
+from gateway.database.tables import BatchDecisionRow
+from services.common.errors import BatchNotFoundError, InvalidRequestError, StorageRefusedError
+from tests.batches import open_store
 from tests.unit.batch.rows import shot_of_row
 
 NOW = "2026-01-02T03:04:05.678Z"
@@ -22,7 +24,7 @@ SHOTS = [shot_of_row(id=name, footage="/plate.mp4", output=f"/out/{name}.mp4") f
 
 @pytest.fixture
 def store(tmp_path: Path) -> BatchStore:
-    store = BatchStore(str(tmp_path))
+    store = open_store(tmp_path)
     store.create(manifest_of("night", SHOTS), "local")
     return store
 
@@ -36,38 +38,18 @@ def test_the_last_decision_counts_and_all_are_kept(store: BatchStore) -> None:
     made = [store.decide("night", decided(reviewer=name)) for name in ("Ada", "Ben", "Cem")]
     assert [one.number for one in made] == [1, 2, 3]
     assert store.decisions("night", "s.1") == made
-    assert store.last_decisions("night") == {"s.1": made[2]}
+    assert store.all_decisions("night") == {"s.1": made}
     assert store.decisions("night", "s") == [], "ids that begin alike are other shots"
-    assert BatchStore(store.url).last_decisions("night") == {"s.1": made[2]}
-
-
-def test_files_of_killed_processes_are_removed(store: BatchStore, tmp_path: Path) -> None:
-    """A decision removes what a process that was killed a day ago has left, and nothing that another process may be writing."""
-    store.decide("night", decided())
-    old, new = (tmp_path / "night" / "decisions" / f".partial-{name}" for name in ("old", "new"))
-    for file in (old, new):
-        file.write_text("{")
-    os.utime(old, (0, 0))
-    store.decide("night", decided())
-    assert (old.exists(), new.exists()) == (False, True)
-    assert len(store.decisions("night", "s.1")) == 2
 
 
 def test_decisions_at_once_are_all_kept(store: BatchStore) -> None:
     """Forty people who decide at the same time lose nothing, and all readers agree on the last one."""
     with ThreadPoolExecutor(8) as threads:
         names = [f"p{number}" for number in range(40)]
-        list(threads.map(lambda name: BatchStore(store.url).decide("night", decided(reviewer=name)), names))
+        list(threads.map(lambda name: store.decide("night", decided(reviewer=name)), names))
     kept = store.decisions("night", "s.1")
     assert sorted(one.reviewer for one in kept) == sorted(names)
-    assert kept == sorted(kept, key=lambda one: one.order)
-    assert store.last_decisions("night")["s.1"] == kept[-1] == BatchStore(store.url).decisions("night", "s.1")[-1]
-
-
-def test_a_later_number_wins_over_a_wrong_clock(store: BatchStore) -> None:
-    store.decide("night", decided(now="2030-01-01T00:00:00.000Z"))
-    later = store.decide("night", decided(state=ReviewState.REJECTED, now="2020-01-01T00:00:00.000Z"))
-    assert store.last_decisions("night")["s.1"] == later
+    assert [one.number for one in kept] == list(range(1, 41))
 
 
 def test_a_decision_belongs_to_its_video() -> None:
@@ -117,17 +99,11 @@ def test_notes_keep_lines_and_markup(store: BatchStore) -> None:
     assert store.decide("night", decided(note=note, frame=0)).note == note.strip()
 
 
-def test_unknown_shots_and_damaged_files_say_so(store: BatchStore, tmp_path: Path) -> None:
+def test_unknown_shots_and_damaged_rows_say_so(store: BatchStore) -> None:
     with pytest.raises(BatchNotFoundError, match="no shot 'x'"):
         store.decide("night", decided().model_copy(update={"id": "x"}))
     store.decide("night", decided())
-    (file,) = (tmp_path / "night" / "decisions").iterdir()
-    file.write_bytes(b"{")
-    with pytest.raises(ArtefactCorruptError, match=r"decisions/s\.1~000001~.* is damaged .*remove the file"):
-        BatchStore(store.url).last_decisions("night")
-
-
-def test_removal_removes_decisions(store: BatchStore, tmp_path: Path) -> None:
-    store.decide("night", decided())
-    store.remove("night")
-    assert not (tmp_path / "night").exists()
+    with store.database.writing() as session:
+        session.execute(update(BatchDecisionRow).values(document="{"))
+    with pytest.raises(StorageRefusedError, match=r"is damaged \(Decision of shot s\.1"):
+        store.all_decisions("night")

@@ -8,26 +8,26 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dubstage.gateway.v1.dub_pb2 import ShotOptions
-from gateway.batch import locks, worker
+from gateway.batch import leases, worker
+from gateway.batch.leases import Lease
 from gateway.batch.records import VideoMetrics
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.batch.worker import ShotCancelledError, ShotDub, WorkerContext, open_worker_context, run_shot
-from gateway.dub.state import workspace
-from gateway.dub.state.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import (
     ActorNotReadyError,
     BackendUnavailableError,
     DubstageError,
-    InvalidRequestError,
     WorkCancelledError,
 )
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.unit.batch.rows import shot_of_row
 
 VIDEO = b"video"
@@ -63,7 +63,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
 def store(tmp_path: Path) -> BatchStore:
     """A batch of one shot whose footage is no video."""
     (tmp_path / "plate.mp4").write_bytes(b"no video")
-    found = BatchStore(str(tmp_path / "batches"))
+    found = open_store(tmp_path)
     shot = shot_of_row(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "video.mp4"))
     found.create(manifest_of("night", [shot]), "gateway")
     return found
@@ -106,7 +106,7 @@ async def dubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dubs:
         return await found.run(tmp_path / "video.mp4")
 
     monkeypatch.setattr(ShotDub, "run", run)
-    monkeypatch.setattr(locks, "WAIT_S", 0.02)
+    monkeypatch.setattr(leases, "WAIT_S", 0.02)
     return found
 
 
@@ -177,7 +177,10 @@ async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: Bat
     monkeypatch.setattr(ShotDub, "run", run)
     done = await run_shot(bench, store, "night", 0)
     assert [shot.dub.expressiveness for shot in dubbed] == [1.2]
-    assert (done.options, BatchStore(store.url).record("night", "a").options) == ({"expressiveness": 1.2}, {"expressiveness": 1.2})
+    assert (done.options, BatchStore(store.database).record("night", "a").options) == (
+        {"expressiveness": 1.2},
+        {"expressiveness": 1.2},
+    )
 
 
 async def test_database_outage_costs_no_attempt(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,23 +234,23 @@ async def test_finished_video_wins_over_restart(bench: WorkerContext, store: Bat
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Locks that workers asked for in vain."""
-    found: list[Path] = []
+def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Holders that asked for a lease in vain."""
+    found: list[str] = []
+    take = Lease.take
 
-    def noted(place: Path) -> int:
-        try:
-            return lock_folder(place)
-        except InvalidRequestError:
-            found.append(place)
-            raise
+    def noted(lease: Lease) -> bool:
+        taken = take(lease)
+        if not taken:
+            found.append(lease.holder)
+        return taken
 
-    monkeypatch.setattr(workspace, "lock_folder", noted)
+    monkeypatch.setattr(Lease, "take", noted)
     return found
 
 
-async def test_second_local_worker_waits(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]) -> None:
-    """A second worker of this machine waits and does not dub again."""
+async def test_second_worker_waits(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]) -> None:
+    """A second worker waits and does not dub again."""
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
     await until(lambda: dubs.begun == 1)
     second = asyncio.create_task(run_shot(bench, store, "night", 0, worker="second"))
@@ -259,7 +262,7 @@ async def test_second_local_worker_waits(bench: WorkerContext, store: BatchStore
 
 
 async def test_stopped_waiting_worker_changes_nothing(
-    bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]
+    bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]
 ) -> None:
     """A second worker that is told to end while it waits changes nothing."""
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
@@ -274,7 +277,7 @@ async def test_stopped_waiting_worker_changes_nothing(
     assert (await first).state is ShotState.DONE
 
 
-async def test_last_attempt_is_not_dead(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]) -> None:
+async def test_last_attempt_is_not_dead(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]) -> None:
     """A live worker in its last attempt is not taken for dead."""
     store.put("night", ShotRecord(id="a", attempts=MAX_ATTEMPTS - 1))
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
@@ -291,13 +294,13 @@ async def test_stopped_worker_returns_shot(
     """A worker that is told to end as it begins puts the shot back."""
     loop, put = asyncio.get_running_loop(), store.put
 
-    def put_while_told_to_end(name: str, record: ShotRecord) -> None:
+    def put_while_told_to_end(name: str, record: ShotRecord, **more: Any) -> bool:
         if record.state is ShotState.RUNNING:
             told = threading.Event()
             loop.call_soon_threadsafe(attempt.cancel)
             loop.call_soon_threadsafe(told.set)
             assert told.wait(60)
-        put(name, record)
+        return put(name, record, **more)
 
     monkeypatch.setattr(store, "put", put_while_told_to_end)
     attempt = asyncio.create_task(run_shot(bench, store, "night", 0))

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.batch import locks, worker
+from gateway.batch import worker
 from gateway.batch.types import ShotSpec
-from gateway.batch.worker import open_worker_context, retried_while_running, same_job_key, same_job_lock
+from gateway.batch.worker import folder_lock, open_worker_context, retried_while_running, same_job_key, same_job_lock
 from gateway.dub.request.dub_request import DubRequest
-from gateway.dub.state.workspace import Workspace
+from gateway.dub.state.workspace import Workspace, lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
@@ -24,8 +25,7 @@ def row(**more: Any) -> ShotSpec:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (locks, worker):
-        monkeypatch.setattr(module, "WAIT_S", 0.02)
+    monkeypatch.setattr(worker, "WAIT_S", 0.02)
 
 
 @pytest.fixture
@@ -82,6 +82,31 @@ async def test_locks_serialise_and_disappear(request_: DubRequest, tmp_path: Pat
         await asyncio.gather(dub("a"), dub("b"))
     assert inside in (["a", "a", "b", "b"], ["b", "b", "a", "a"])
     assert list((tmp_path / "data" / "workers").iterdir()) == []
+
+
+async def test_cancelled_locking_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is cancelled while it locks leaves no lock."""
+    locking, go_on = threading.Event(), threading.Event()
+
+    def slow(place: Path) -> int:
+        locking.set()
+        assert go_on.wait(60)
+        return lock_folder(place)
+
+    async def taken() -> None:
+        async with folder_lock(tmp_path / "turn"):
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "lock_folder", slow)
+        cancelled = asyncio.create_task(taken())
+        assert await asyncio.to_thread(locking.wait, 60)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait([cancelled])
+    assert cancelled.cancelled()
+    await asyncio.wait_for(taken(), 60)
 
 
 async def test_busy_job_is_waited_for(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from services.common.errors import InvalidRequestError
 
 @pytest.mark.parametrize("rows", [1, 2, 100_000])
 def test_one_task_for_each_row(rows: int) -> None:
-    template = decode_job_template(template=job_template("night", rows, "s3://studio/batches"))
+    template = decode_job_template(template=job_template("night", rows))
     job = create_job(job_template=template, job_parameter_values={})
     (step,) = job.steps
     tasks = StepParameterSpaceIterator(space=step.parameterSpace)
@@ -26,13 +26,12 @@ def test_one_task_for_each_row(rows: int) -> None:
 def test_bundle_for_deadline_cloud(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "bundle"
     for _ in range(2):
-        write_job_bundle("night", 7, "/srv/batches", folder)
+        write_job_bundle("night", 7, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["parameter_values.json", "template.json"]
     assert loader.is_job_bundle_dir(str(folder))
     values = {one["name"]: one.get("value", one.get("default")) for one in parameters.read_job_bundle_parameters(str(folder))}
     assert values == {
         "Batch": "night",
-        "BatchesUrl": "/srv/batches",
         "Command": "dubstage",
         "deadline:maxRetriesPerTask": 3,
         "deadline:maxFailedTasksCount": 7,
@@ -43,4 +42,4 @@ def test_bundle_for_deadline_cloud(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidRequestError, match="file/bundle cannot be written"):
-        write_job_bundle("night", 1, "/srv/batches", tmp_path / "file" / "bundle")
+        write_job_bundle("night", 1, tmp_path / "file" / "bundle")

@@ -8,14 +8,13 @@ import pytest
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
 
-PLACES = ("data_dir", "database_url", "artefacts_url", "batches_url", "media_dir", "media_url")
+PLACES = ("data_dir", "database_url", "artefacts_url", "media_dir", "media_url")
 
 
 def settings(tmp_path: Path, **more: Any) -> GatewaySettings:
     chosen: dict[str, Any] = {
         "data_dir": tmp_path / "data",
         "artefacts_url": "s3://videos/artefacts",
-        "batches_url": "s3://videos/batches/",
         "media_dir": tmp_path / "media",
         "media_url": "s3://videos/media",
         **more,
@@ -33,7 +32,7 @@ def test_tenant_folders_are_disjoint(tmp_path: Path) -> None:
     """No two tenants share a folder, and none lies in the folder of another."""
     given = settings(tmp_path)
     acme, beta = settings_of(given, "acme"), settings_of(given, "acme-2")
-    for name in ("data_dir", "artefacts_url", "batches_url", "media_dir", "media_url"):
+    for name in ("data_dir", "artefacts_url", "media_dir", "media_url"):
         one, other = str(getattr(acme, name)), str(getattr(beta, name))
         assert one.startswith(str(getattr(given, name)))
         assert not f"{other}/".startswith(f"{one}/"), name
@@ -42,8 +41,8 @@ def test_tenant_folders_are_disjoint(tmp_path: Path) -> None:
 
 
 def test_places_that_the_settings_leave_out_stay_out(tmp_path: Path) -> None:
-    acme = settings_of(settings(tmp_path, batches_url="", media_dir=None, media_url=""), "acme")
-    assert (acme.batches_url, acme.media_dir, acme.media_url) == ("", None, "")
+    acme = settings_of(settings(tmp_path, media_dir=None, media_url=""), "acme")
+    assert (acme.media_dir, acme.media_url) == (None, "")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 revision = "0001"
 down_revision = None
 
-_ACTOR_ID = String(63).with_variant(String(63, collation="C"), "postgresql")
+_NAME = String(63).with_variant(String(63, collation="C"), "postgresql")
 _TABLES = MetaData()
 
 Table("installation", _TABLES, Column("id", String(32), primary_key=True))
@@ -36,7 +37,7 @@ Table(
 Table(
     "actors",
     _TABLES,
-    Column("actor_id", _ACTOR_ID, primary_key=True),
+    Column("actor_id", _NAME, primary_key=True),
     Column("method", String(32), nullable=False),
     Column("consent", JSON),
     Column("footage_sha256", String(64), nullable=False),
@@ -47,14 +48,14 @@ Table(
 Table(
     "enrolments",
     _TABLES,
-    Column("actor_id", _ACTOR_ID, ForeignKey("actors.actor_id"), primary_key=True),
+    Column("actor_id", _NAME, ForeignKey("actors.actor_id"), primary_key=True),
     Column("num_frames", BigInteger, nullable=False),
     Column("lag_frames", Integer),
 )
 Table(
     "lineage",
     _TABLES,
-    Column("actor_id", _ACTOR_ID, ForeignKey("actors.actor_id"), primary_key=True),
+    Column("actor_id", _NAME, ForeignKey("actors.actor_id"), primary_key=True),
     Column("sha256", String(64), primary_key=True),
     Column("kind", String(32), nullable=False),
     Column("uri", String(4096), nullable=False),
@@ -78,7 +79,7 @@ Table(
 Table(
     "actor_jobs",
     _TABLES,
-    Column("actor_id", _ACTOR_ID, ForeignKey("actors.actor_id"), primary_key=True),
+    Column("actor_id", _NAME, ForeignKey("actors.actor_id"), primary_key=True),
     Column("folder", String(4096), primary_key=True, index=True),
 )
 Table(
@@ -91,7 +92,7 @@ Table(
     "erasures",
     _TABLES,
     Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("actor_id", _ACTOR_ID, nullable=False, index=True),
+    Column("actor_id", _NAME, nullable=False, index=True),
     Column("asked_at", String(32), nullable=False),
     Column("receipt", String),
     Column("error", LargeBinary),
@@ -166,6 +167,79 @@ Table(
     Column("last_error", String(300), nullable=False),
     Column("dead", Boolean, nullable=False),
     UniqueConstraint("webhook_id", "operation", name="uq_webhook_deliveries_event"),
+)
+Table(
+    "batches",
+    _TABLES,
+    Column("name", _NAME, primary_key=True),
+    Column("created_at", String(32), nullable=False),
+    Column("engine", String(16), nullable=False),
+    Column("manifest_sha256", String(64), nullable=False),
+    Column("num_shots", Integer, nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("holder", String(80), nullable=False),
+    Column("held_until", Double, nullable=False),
+)
+Table(
+    "batch_shots",
+    _TABLES,
+    Column("batch", _NAME, ForeignKey("batches.name", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("shot_id", _NAME, nullable=False),
+    Column("footage", String(4096), nullable=False),
+    Column("output", String(4096), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("cancelled", Boolean, nullable=False),
+    Column("look", Boolean, nullable=False),
+    Column("frames", Integer, nullable=False),
+    Column("begun_s", Double, nullable=False),
+    Column("ended_s", Double, nullable=False),
+    Column("risk", Integer, nullable=False),
+    Column("review", String(16), nullable=False),
+    Column("assignee", String(200), nullable=False),
+    Column("holder", String(80), nullable=False),
+    Column("held_until", Double, nullable=False),
+    Column("dub", LargeBinary, nullable=False),
+    Column("quality", Text, nullable=False),
+    Column("options", Text),
+    Column("record", Text),
+    Column("earlier", Text),
+    Index("ix_batch_shots_progress", "batch", "state", "look", "review", "frames", "begun_s", "ended_s"),
+    Index("ix_batch_shots_id", "batch", "shot_id", unique=True),
+    Index("ix_batch_shots_risk", "batch", "risk", "number"),
+    Index("ix_batch_shots_footage", "footage", postgresql_using="hash"),
+    Index("ix_batch_shots_output", "output", postgresql_using="hash"),
+)
+
+
+def _of_shot() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["batch", "number"], ["batch_shots.batch", "batch_shots.number"], ondelete="CASCADE")
+
+
+Table(
+    "batch_actors",
+    _TABLES,
+    Column("batch", _NAME, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("actor", _NAME, primary_key=True, index=True),
+    _of_shot(),
+)
+Table(
+    "batch_pictures",
+    _TABLES,
+    Column("batch", _NAME, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("jpeg", LargeBinary, nullable=False),
+    _of_shot(),
+)
+Table(
+    "batch_decisions",
+    _TABLES,
+    Column("batch", _NAME, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("decision", Integer, primary_key=True, autoincrement=False),
+    Column("document", Text, nullable=False),
+    _of_shot(),
 )
 
 

@@ -42,7 +42,6 @@ PLAN = JobPlan("night-1", "ab12", 0, 0, (0, 1, 2, 7), 2)
 PLAIN = {
     "image": "dubstage/suite:0.1.0",
     "service_account": "dubstage-batch-worker",
-    "batches_url": "s3://videos/batches",
     "profiles": {"cpu": {"resources": {"limits": {"cpu": "4", "memory": "8Gi"}}}},
 }
 FULL = {
@@ -154,7 +153,6 @@ def test_each_index_knows_its_row() -> None:
     assert container["command"][-1] == "/opt/dubstage/bin/dubstage"
     assert container["args"] == ["batch", "run", "night-1", "--index", "$(JOB_COMPLETION_INDEX)", "--rows", "0-2,7"]
     assert job()["spec"]["completions"] == 4
-    assert {"name": "DUBSTAGE_BATCHES_URL", "value": "s3://videos/batches"} in container["env"]
 
 
 def action_of(exit_code: int, *, disrupted: bool = False) -> str:
@@ -304,26 +302,19 @@ def test_a_job_ends_by_its_conditions(conditions: list[dict[str, str]], finished
 def states(
     records: list[ShotRecord], *jobs: JobState, newest: dict[int, tuple[int, int]], marked: tuple[str, ...] = ()
 ) -> list[str]:
-    found = merged(records, {item.key: item for item in jobs}, newest, {}, marked, NOW)
-    return [record.state.value for record in found]
+    found = merged(dict(enumerate(records)), {item.key: item for item in jobs}, newest, {}, marked, NOW)
+    return [record.state.value for record in found.values()]
 
 
 def record(shot: str, state: ShotState = ShotState.WAITING) -> ShotRecord:
     return ShotRecord(id=shot, state=state)
 
 
-def test_ended_record_wins() -> None:
-    """The record of a shot that ended is the truth."""
-    records = [record("a", ShotState.DONE), record("b", ShotState.CANCELLED)]
-    newest = {0: (0, 0), 1: (0, 0)}
-    assert states(records, job_in_cluster("0-1", failedIndexes="0-1"), newest=newest) == ["done", "cancelled"]
-
-
 def test_cluster_failure_shows_reason() -> None:
     """A row that the cluster gave up has failed with the reason."""
     records = [record("a", ShotState.RUNNING), record("b")]
     found = merged(
-        records,
+        dict(enumerate(records)),
         {(0, 0): job_in_cluster("0-1", failedIndexes="0")},
         {0: (0, 0), 1: (0, 0)},
         {("job-0", 0): PodEnd("killed")},

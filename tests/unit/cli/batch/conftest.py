@@ -9,6 +9,7 @@ import pytest
 
 from gateway.batch.store import BatchStore
 from gateway.cli.app import run
+from tests.batches import open_store
 from tests.unit.cli.batch.records import Printed
 
 
@@ -35,7 +36,7 @@ def shots(tmp_path: Path) -> str:
 def store(tmp_path: Path, shots: str) -> BatchStore:
     """Store with the batch `night` of the engine farm."""
     assert run(["batch", "submit", shots, "--engine", "farm"]) == 0
-    return BatchStore(str(tmp_path / "data" / "batches"))
+    return open_store(tmp_path / "data")
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import pytest
 
 from dubstage.gateway.v1.dub_pb2 import Expression
 from gateway.actors.store import ActorStore
-from gateway.batch.locks import batch_lock
+from gateway.batch.leases import batch_lease
 from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
+from tests.batches import names_of, open_store
 from tests.unit.batch.rows import shot_of_row
 from tests.unit.cli.batch.records import Printed, done, failed
 
@@ -26,8 +27,8 @@ def test_farm_runs_remaining_rows(shots: str, tmp_path: Path, capsys: pytest.Cap
     shown = capsys.readouterr()
     assert shown.out == "sbatch --array=0-3 --wrap 'dubstage batch run reel-7 --index $SLURM_ARRAY_TASK_ID'\n"
     assert "batch reel-7 is new: 4 shots, 0 done, 4 waiting" in shown.err
-    assert f"export DUBSTAGE_BATCHES_URL=file://{tmp_path}/data/batches" in shown.err
-    store = BatchStore(str(tmp_path / "data" / "batches"))
+    assert "for workers of other machines, submit it with DUBSTAGE_DATABASE_URL of a PostgreSQL" in shown.err
+    store = open_store(tmp_path / "data")
     store.put("reel-7", done(1))
     assert run(["batch", "submit", shots, "--engine", "farm", "--name", "reel-7"]) == 0
     shown = capsys.readouterr()
@@ -51,7 +52,7 @@ def test_manifest_mistakes_printed_before_start(shots: str, tmp_path: Path, caps
     Path(shots).write_text(json.dumps(rows[0]))
     assert run(["batch", "submit", shots]) == 10
     assert capsys.readouterr().err == f"error: {shots}:1: footage: no such file {tmp_path}/0.mp4\n"
-    assert not (tmp_path / "data" / "batches").exists()
+    assert names_of(open_store(tmp_path / "data")) == []
 
 
 def test_actors_and_consent_checked_first(shots: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,10 +110,9 @@ def test_corrected_rows_go_on(store: BatchStore, shots: str, printed: Printed) -
     Path(shots).write_text(Path(shots).read_text().replace("out/1", "out/8").replace("out/2", "out/9"))
     assert run(["batch", "submit", shots, "--engine", "farm"]) == 0
     assert "2 shots with changed rows begin anew" in printed()[1]
-    fresh = BatchStore(store.url)
-    assert [shot.output[-5] for shot in fresh.manifest("night")] == ["0", "8", "9", "3"]
-    assert [record.state for record in fresh.records("night")] == [ShotState.DONE, *[ShotState.WAITING] * 3]
-    assert fresh.records("night")[0].id == first
+    assert [shot.output[-5] for shot in store.manifest("night")] == ["0", "8", "9", "3"]
+    assert [record.state for record in store.records("night")] == [ShotState.DONE, *[ShotState.WAITING] * 3]
+    assert store.records("night")[0].id == first
     assert run(["batch", "submit", shots, "--engine", "farm"]) == 0
 
 
@@ -120,7 +120,7 @@ def test_unreachable_cluster_status_and_submit(shots: str, tmp_path: Path, capsy
     """A cluster that cannot be asked is a warning of status and an error of submit."""
     assert run(["batch", "submit", shots, "--engine", "kubernetes", "--context", "studio"]) in (10, 11, 20)
     assert "error: " in capsys.readouterr().err
-    store = BatchStore(str(tmp_path / "data" / "batches"))
+    store = open_store(tmp_path / "data")
     assert store.find("night") is None
     store.create(read_manifest(Path(shots)), "kubernetes")
     assert run(["batch", "status", "night"]) == 0
@@ -211,18 +211,19 @@ def test_ended_batch_removed_videos_stay(store: BatchStore, printed: Printed, tm
     assert run(["batch", "cancel", "night"]) == 0
     assert run(["batch", "remove", "night"]) == 0
     assert "batch night is removed" in printed()[0]
-    assert store.names() == []
+    assert names_of(store) == []
     assert video.exists()
 
 
-def test_a_batch_of_this_machine_leaves_no_folder(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
+def test_batch_under_command_stays(store: BatchStore, printed: Printed) -> None:
+    """A batch whose shots another command gives to workers is not removed."""
     store.create(manifest_of("here", [shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
     assert run(["batch", "cancel", "here"]) == 0
-    with batch_lock(load_settings(GatewaySettings), store, "here"):
+    with batch_lease(store, "here"):
         assert run(["batch", "remove", "here"]) == 10
         assert "another `dubstage batch submit` runs batch here" in printed()[1]
     assert run(["batch", "remove", "here"]) == 0
-    assert [path.name for path in (tmp_path / "data" / "batches").iterdir()] == ["night"]
+    assert names_of(store) == ["night"]
 
 
 def test_audit_log_records_retries(store: BatchStore, tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_audit_log_records_retries(store: BatchStore, tmp_path: Path) -> None:
     store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, worker="node7:99"))
     for arguments in (["night", "s9"], ["night", "s1"], ["none"], ["theirs"], ["here", "b"]):
         assert run(["batch", "retry", *arguments]) == 10
-    with batch_lock(load_settings(GatewaySettings), store, "here"):
+    with batch_lease(store, "here"):
         assert run(["batch", "retry", "here"]) == 10
     assert recorded() == []
     store.put("night", failed(0))
@@ -259,7 +260,7 @@ def test_cancelled_batch_removed_by_force(store: BatchStore, printed: Printed) -
     assert "1 shots of batch night have not ended" in (said := printed()[1])
     assert "`dubstage batch remove night` with --force" in said
     assert run(["batch", "remove", "night", "--force"]) == 0
-    assert store.names() == []
+    assert names_of(store) == []
 
 
 def test_gateway_batch_retried_by_gateway(store: BatchStore, printed: Printed) -> None:
@@ -316,7 +317,7 @@ def test_worker_creates_batch_from_manifest(shots: str, tmp_path: Path, capsys: 
     """A worker with a manifest creates the batch and ends with the code of its shot."""
     assert run(["batch", "run", shots, "--index", "1"]) == 10
     assert "error: s1: " in capsys.readouterr().err
-    store = BatchStore(str(tmp_path / "data" / "batches"))
+    store = open_store(tmp_path / "data")
     assert (store.facts("night").engine, store.facts("night").rows) == ("farm", 4)
     record = store.record("night", "s1")
     assert (record.state, record.attempts, record.exit_code) == (ShotState.FAILED, 1, 10)

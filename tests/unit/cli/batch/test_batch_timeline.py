@@ -8,11 +8,9 @@ from pathlib import Path
 import opentimelineio as otio
 import pytest
 
-from gateway.batch.store import open_batches
 from gateway.batch.types import manifest_of
 from gateway.cli.app import run
-from gateway.settings import GatewaySettings
-from services.common.server.settings import load_settings
+from tests.batches import open_store
 from tests.unit.batch.rows import shot_of_row
 
 
@@ -79,7 +77,7 @@ def test_mistakes_of_conform(
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(timeline.parent / "data"))
     monkeypatch.chdir(timeline.parent)
     shot = shot_of_row(id="a", footage="/a.mov", output=f"{timeline.parent}/night/dubs/de/a.mov")
-    open_batches(load_settings(GatewaySettings)).create(manifest_of("night", [shot]), "local")
+    open_store(timeline.parent / "data").create(manifest_of("night", [shot]), "local")
     assert run(["batch", "conform", "night", "cut.otio", *options]) == 10
     assert message in re.sub(r"\s+", " ", capsys.readouterr().err)
     assert not (timeline.parent / "back.otio").exists()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from gateway.batch import index
 from gateway.batch.changes import to_retry
+from gateway.batch.records import ShotWork
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli import batch_watch
@@ -53,22 +52,10 @@ def test_status_as_json(store: BatchStore, printed: Printed) -> None:
     assert [ShotRecord.model_validate(shot) for shot in document["shots"]] == store.records("night")
 
 
-def test_long_lists_are_cut_and_only_shown_records_are_read(
-    store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_lists_are_cut(store: BatchStore, printed: Printed) -> None:
     store.put("night", done(0))
     for number in (1, 2, 3):
         store.put("night", failed(number))
-    monkeypatch.setattr(index, "UNSAVED", 1)
-    assert run(["batch", "list"]) == 0
-    printed()
-    stored, read = BatchStore.stored_records, list[str]()
-
-    def reading(asked: BatchStore, name: str, shot_ids: Sequence[str]) -> list[ShotRecord]:
-        read.extend(shot_ids)
-        return stored(asked, name, shot_ids)
-
-    monkeypatch.setattr(BatchStore, "stored_records", reading)
     for command, line in (
         (["status", "night", "--only", "failed", "--limit", "1"], "s1 failed 1"),
         (["shots", "night", "--state", "failed", "--limit", "1"], "s1 failed 1.00"),
@@ -80,10 +67,6 @@ def test_long_lists_are_cut_and_only_shown_records_are_read(
     assert run(["batch", "status", "night", "--json", "--limit", "2"]) == 0
     document = json.loads(printed()[0])
     assert ([shot["id"] for shot in document["shots"]], document["progress"]["failed"]) == (["s0", "s1"], 3)
-    assert read == ["s1", "s1", "s0", "s1"]
-    read.clear()
-    assert run(["batch", "list"]) == 0
-    assert read == []
 
 
 def test_batches_are_listed_with_their_counts(store: BatchStore, shots: str, printed: Printed) -> None:
@@ -99,19 +82,9 @@ def test_batches_are_listed_with_their_counts(store: BatchStore, shots: str, pri
     ]
 
 
-def test_a_damaged_batch_hides_no_other_batch(store: BatchStore, shots: str, printed: Printed, tmp_path: Path) -> None:
-    assert run(["batch", "submit", shots, "--engine", "farm", "--name", "torn"]) == 0
-    (tmp_path / "data" / "batches" / "torn" / "manifest.jsonl").write_text("{}\n")
-    printed()
-    assert run(["batch", "list"]) == 0
-    out, err = printed()
-    assert [line.split()[0] for line in out.splitlines()] == ["batch", "night"]
-    assert "batch torn is left out" in err
-
-
 def test_without_batches_the_list_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["batch", "list"]) == 0
-    assert "no batches in file:" in capsys.readouterr().err
+    assert "no batches in sqlite:" in capsys.readouterr().err
     assert run(["batch", "status", "night"]) == 10
     assert "no batch 'night' in" in capsys.readouterr().err
 
@@ -166,20 +139,20 @@ def test_watch_outlives_store_outage(store: BatchStore, printed: Printed, monkey
     """A watch outlives a store that does not answer for a while."""
     for number in range(4):
         store.put("night", done(number))
-    answers = [BackendUnavailableError("the store of batches does not answer")] * 2
-    read, pauses = BatchStore.record_versions, list[float]()
+    answers = [BackendUnavailableError("the database does not answer")] * 2
+    read, pauses = BatchStore.work, list[float]()
 
-    def versions(asked: BatchStore, name: str) -> dict[str, str]:
+    def work(asked: BatchStore, name: str) -> list[ShotWork]:
         if answers:
             raise answers.pop()
         return read(asked, name)
 
-    monkeypatch.setattr(BatchStore, "record_versions", versions)
+    monkeypatch.setattr(BatchStore, "work", work)
     monkeypatch.setattr(batch_watch, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: 0.0, time=time.time))
     assert run(["batch", "watch", "night"]) == 0
     assert len(pauses) == 2
 
-    answers.append(BackendUnavailableError("the store of batches does not answer"))
+    answers.append(BackendUnavailableError("the database does not answer"))
     monkeypatch.setattr(batch_watch, "PATIENCE_S", -1.0)
     assert run(["batch", "watch", "night"]) == 20
-    assert "the store of batches does not answer" in printed()[1]
+    assert "the database does not answer" in printed()[1]

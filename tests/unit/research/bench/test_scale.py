@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from gateway.actors.store import ActorStore
-from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotState, manifest_of
 from gateway.consent.record import digest_of
 from gateway.settings import GatewaySettings
 from gateway.tenants.register import stored_bytes
 from research.bench import scale
 from services.common.server.settings import load_settings
+from tests.batches import open_store
 
 
 def test_rows_are_those_of_enrolments(tmp_path: Path) -> None:
@@ -36,16 +36,15 @@ def test_rows_are_those_of_enrolments(tmp_path: Path) -> None:
 
 
 def test_records_are_those_of_workers(tmp_path: Path) -> None:
-    shots, store = scale.rows_of_batch(6), BatchStore(str(tmp_path))
+    shots, store = scale.rows_of_batch(6), open_store(tmp_path)
     store.create(manifest_of("night", shots), "gateway")
-    scale.fill_records(tmp_path, "night", shots[:4])
-    assert [record.state for record in store.records("night")] == [ShotState.DONE] * 4 + [ShotState.WAITING] * 2
+    scale.fill_records(store, "night", shots, 2)
+    assert [record.state for record in store.records("night")] == [ShotState.WAITING] * 2 + [ShotState.DONE] * 4
 
 
 def test_every_step_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One command measures all parts. Each step of a part has a time for each size, and a ratio to the first size."""
     monkeypatch.setattr(scale, "PAGE", 4)
-    monkeypatch.setattr(scale, "QUIET_S", 0.0)
     found = tmp_path / "found.json"
     sizes = ["--actors", "12", "24", "--shots", "16", "32", "--workers", "2"]
     assert scale.main([*sizes, "--json", str(found)]) == 0

@@ -50,9 +50,8 @@
 {{- $sendsBatches := and $gateway .values.batchesOnKubernetes -}}
 {{- $remoteFiles := false -}}
 {{- if $gateway -}}
-{{- range $url := list (.values.settings.batches_url | default "") (.values.settings.media_url | default "") -}}
+{{- $url := .values.settings.media_url | default "" -}}
 {{- if and (contains "://" $url) (not (hasPrefix "file://" $url)) }}{{ $remoteFiles = true }}{{ end -}}
-{{- end -}}
 {{- end -}}
 {{- if $policy.enabled }}
 apiVersion: networking.k8s.io/v1
