@@ -20,14 +20,16 @@ from sqlalchemy import CursorResult, and_, select, update
 from gateway.async_utilities import in_thread
 from gateway.batch.store import BatchStore
 from gateway.database.tables import BatchRow, BatchShotRow
-from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
+from services.common.errors import BackendUnavailableError, BatchNotFoundError, DubstageError, InvalidRequestError
 
 LEASE_S: Final = 15.0
 """Seconds that a lease lasts after its last renewal."""
-RENEW_S: Final = 3.0
+RENEW_S: Final = 5.0
 """Seconds between two renewals."""
 WAIT_S: Final = 1.0
 """Seconds between two tries while another process has the lease."""
+_MOST_FAILURES: Final = 5
+"""Most tries, one after the other, that the database may leave without an answer: many workers write to one SQLite file."""
 
 
 class Lease:
@@ -125,12 +127,20 @@ async def shot_lease(store: BatchStore, name: str, row: int) -> AsyncIterator[st
 
     Raises:
         BatchNotFoundError: there is no such batch or row.
+        DubstageError: the database cannot be used.
     """
     lease = Lease(store, name, row)
     try:
+        failures = 0
         while True:
-            if await in_thread(lease.take):
-                break
+            try:
+                if await in_thread(lease.take):
+                    break
+                failures = 0
+            except BackendUnavailableError:
+                failures += 1
+                if failures == _MOST_FAILURES:
+                    raise
             await asyncio.sleep(WAIT_S)
         yield lease.holder
     finally:

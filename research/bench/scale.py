@@ -59,7 +59,7 @@ ACTORS: Final = (10_000, 100_000, 1_000_000)
 """Numbers of actors."""
 SHOTS: Final = (1_000, 10_000, 100_000)
 """Numbers of shots of a batch."""
-WORKERS: Final = 64
+WORKERS: Final = 8
 PAGE: Final = 48
 """Shots of a page of the grid."""
 _TRIES: Final = 7
