@@ -770,8 +770,8 @@ def _check_revision(
     if done := [row.shot_id for row in other if row.state == ShotState.DONE]:
         raise InvalidRequestError(
             Text(
-                "batch {name} has shots that are done and whose rows differ: {done}. Restore these rows, change options by {retry}, "
-                "or submit the manifest under another name",
+                "batch {name} has shots that are done and whose rows differ: {done}. Restore these rows, change options by "
+                "{retry}, or submit the manifest under another name",
                 name=name,
                 done=", ".join(done[:_NAMED]),
                 retry=Command("batch retry", f"{name} {done[0]}"),
@@ -806,7 +806,14 @@ def _facts_of(row: BatchRow) -> BatchFacts:
 def _no_shots(name: str, unknown: Sequence[str]) -> BatchNotFoundError:
     more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
     return BatchNotFoundError(
-        f"batch {name} has no shot {unknown[0][:80]!r}{more} (`dubstage batch status {name}`)", resource=f"{name}/{unknown[0]}"
+        Text(
+            "batch {name} has no shot {shot!r}{more} ({status})",
+            name=name,
+            shot=unknown[0][:80],
+            more=more,
+            status=Command("batch status", name),
+        ),
+        resource=f"{name}/{unknown[0]}",
     )
 
 

@@ -99,7 +99,7 @@ def test_mistakes_name_row_field_and_reference(library: Library, tmp_path: Path)
         row("d", lines=[{"start": 0, "speech": "bal:///none", "face": 0}]),
     )
     expected = [
-        f"{path}:1: face: face takes",
+        f"{path}:1: face: takes auto",
         f"{path}:2: speech: 'bal:///plate?v=7' has no file in {NAME}: Entity 'plate' does not have a version 7",
         f"{path}:3: footage: 'bal:///shot' has no file in {NAME}: the asset has no location",
         f"{path}:4: lines[0].speech: 'bal:///none' has no file in {NAME}: Entity 'none' not found",
