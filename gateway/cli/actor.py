@@ -18,9 +18,11 @@ from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
 from gateway.cli.console import check_new_file, out, printable, say, say_result, say_table, say_warning, write_new_file
+from gateway.cli.words import COMMAND_LINE
 from gateway.consent.record import consent_line, digest_of
 from gateway.settings import GatewaySettings
 from services.common.methods import DEFAULT_METHOD, combined, method_named
+from services.common.texts import in_words
 
 if TYPE_CHECKING:
     from gateway.actors.create import EnrolRequest
@@ -199,4 +201,4 @@ def _facts(actor: ActorSummary) -> dict[str, object]:
         # Superseded artefacts are not used any more. They are kept in the database so that `erase` removes them with the person.
         "artefacts": {kind: asdict(ref) for kind, ref in actor.artefacts.items() if not kind.startswith(SUPERSEDED)},
     }
-    return facts | {"damage": actor.damage} if actor.damage else facts
+    return facts | {"damage": in_words(actor.damage, COMMAND_LINE)} if actor.damage else facts

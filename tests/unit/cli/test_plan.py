@@ -69,12 +69,12 @@ def test_figures_of_other_machines_are_checked_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["inf", "nan", "-1", "1e300"])
-@pytest.mark.parametrize("figure", ["film = 23.9", "ugc = 6.4", "texture = [0.3", "gateway = [0.2"])
+@pytest.mark.parametrize("figure", ["video = 23.9", "ugc = 6.4", "texture = [0.3", "gateway = [0.2"])
 def test_figures_are_numbers_of_a_sensible_size(figure: str, wrong: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     changed = figure.rstrip("0123456789.") + wrong
     file.write_text(FIGURES.read_text(encoding="utf-8").replace(figure, changed, 1), encoding="utf-8")
-    with pytest.raises(InvalidRequestError, match=r"mine\.toml: (gateway.film|render.ugc|detail)"):
+    with pytest.raises(InvalidRequestError, match=r"mine\.toml: (gateway.video|render.ugc|detail)"):
         read_figures(file)
 
 

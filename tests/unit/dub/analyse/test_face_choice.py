@@ -75,7 +75,7 @@ def test_the_ways_to_name_a_face(text: str, choice: FaceChoice) -> None:
 
 @pytest.mark.parametrize("text", ["", "left", "1,2,3", "-4", "1;2", "nan", "1,nan", "inf,2", "1e9,3", "٣", "9" * 5000, "1,-2"])
 def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
-    with pytest.raises(InvalidRequestError, match="face takes auto, largest, speaker, the number of a face"):
+    with pytest.raises(InvalidRequestError, match="takes auto, largest, speaker, the number of a face"):
         parse_face(text)
 
 
@@ -107,7 +107,7 @@ async def test_default_is_certain_speaker_or_largest(two_faces: FaceIndex, measu
     (warning,) = about_faces(two_faces, found, AUTOMATIC)
     assert f"the footage shows 2 faces, and face {face} (at " in warning
     assert f"is taken: {found.why}. " in warning
-    assert "--face NUMBER" in warning
+    assert "face_id, point or face_rule" in warning
 
 
 async def test_no_sound_selects_largest(two_faces: FaceIndex) -> None:
@@ -147,8 +147,8 @@ def test_several_faces_warn(two_faces: FaceIndex) -> None:
     (warning,) = about_faces(two_faces, ChosenFace(3, "the largest of 2 faces"), FaceChoice("largest"))
     assert "shows 2 faces, and face 3 (at 50,60 in frame 0, in 4 frames) is taken: the largest of 2 faces. " in warning
     assert "face 7 (at 200,60 in frame 0, in 4 frames)" in warning
-    assert "--face NUMBER" in warning
-    assert "--face speaker" in warning
+    assert "face_id, point or face_rule" in warning
+    assert "its number, largest or speaker" in warning
     for choice in (FaceChoice("speaker"), FaceChoice("id", face_id=7), FaceChoice("point", point=(200.0, 60.0))):
         assert about_faces(two_faces, ChosenFace(7, ""), choice) == []
 
