@@ -21,6 +21,7 @@ from gateway.async_utilities import in_thread
 from gateway.batch.store import BatchStore
 from gateway.database.tables import BatchRow, BatchShotRow
 from services.common.errors import BackendUnavailableError, BatchNotFoundError, DubstageError, InvalidRequestError
+from services.common.texts import Command, Text
 
 LEASE_S: Final = 15.0
 """Seconds that a lease lasts after its last renewal."""
@@ -109,8 +110,12 @@ def batch_lease(store: BatchStore, name: str) -> Iterator[None]:
         while not lease.take():
             if lease.until() != seen:
                 raise InvalidRequestError(
-                    f"another `dubstage batch submit` runs batch {name}: follow it with `dubstage batch watch {name}`, or wait "
-                    "until it has ended",
+                    Text(
+                        "another {submit} runs batch {name}: follow it with {watch}, or wait until it has ended",
+                        submit=Command("batch submit"),
+                        name=name,
+                        watch=Command("batch watch", name),
+                    ),
                     field="name",
                 )
             time.sleep(WAIT_S)
