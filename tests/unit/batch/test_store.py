@@ -265,7 +265,7 @@ def test_changed_options_hold_everywhere(store: BatchStore) -> None:
         store.set_options("night", "s9", ShotOptions())
 
 
-@pytest.mark.parametrize("content", ['{"expressiveness": 9}', '{"output": "/x.mp4"}', "[]", "{"])
+@pytest.mark.parametrize("content", ['{"output": "/x.mp4"}', "[]", "{"])
 def test_damaged_options_are_told(store: BatchStore, content: str) -> None:
     spoil(store, "s1", options=content)
     for read in (lambda: store.shot("night", 1), lambda: store.manifest("night")):
