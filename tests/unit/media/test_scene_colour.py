@@ -79,10 +79,10 @@ def test_values_that_are_no_light() -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"display": "Cinema"}, "--display 'Cinema'"),
-        ({"view": "Nice"}, "--view 'Nice' is not in the configuration"),
-        ({"colourspace": "acescgg"}, "--input-colourspace"),
-        ({"config": "ocio://no-such-config"}, "--ocio ocio://no-such-config"),
+        ({"display": "Cinema"}, "display: 'Cinema'"),
+        ({"view": "Nice"}, "view: 'Nice' is not in the configuration"),
+        ({"colourspace": "acescgg"}, "input_colourspace: "),
+        ({"config": "ocio://no-such-config"}, "ocio: ocio://no-such-config"),
     ],
 )
 def test_names_that_are_not_there(said: dict[str, str], message: str) -> None:
