@@ -33,7 +33,7 @@ def test_rates_without_timecodes_are_refused(tmp_path: Path) -> None:
         ("cut.otio", b"\xff\xfe", "no timeline of OpenTimelineIO"),
         ("cut.otio", b'{"OTIO_SCHEMA": "Timeline.1", "name": "a"}', "no timeline of OpenTimelineIO"),
         ("cut.otio", b'{"OTIO_SCHEMA": "RationalTime.1", "rate": 24.0, "value": 1.0}', "holds no timeline"),
-        ("cut.edl", b"TITLE: a\n", "give --rate"),
+        ("cut.edl", b"TITLE: a\n", "give rate"),
         ("cut.fcpxml", b"<fcpxml><a></fcpxml>", "not XML"),
         ("cut.fcpxml", b"<fcpxml/>", "holds 0 projects"),
         ("cut.aaf", b"not an AAF", "cut.aaf: no AAF"),

@@ -175,7 +175,7 @@ def test_contradictions_are_refused(video: Path, tmp_path: Path) -> None:
     )
     contradicting = replace(clip, media=range(50), source=20)
     assert "the timeline says that its media has 00:00:00:00 to 00:00:02:00, and" in problem(contradicting)
-    assert "is not there: give --media FOLDER" in problem(replace(clip, files=("/none/a.mov",)), media=[])
+    assert "is not there: give the folder of the media" in problem(replace(clip, files=("/none/a.mov",)), media=[])
     assert "s.csv: line 2: no clip of the track is shown while the line is spoken" in problem(replace(clip, record=range(500, 510)))
     assert not (tmp_path / "night").exists()
 

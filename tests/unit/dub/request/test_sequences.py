@@ -27,9 +27,9 @@ def test_settings_of_a_sequence() -> None:
 @pytest.mark.parametrize(
     ("given", "option"),
     [
-        ({"rate": "24"}, "--rate"),
-        ({"sound": Path("a.wav")}, "--footage-sound"),
-        ({"colour": OcioSettings(colourspace="ACEScg")}, "--input-colourspace"),
+        ({"rate": "24"}, "rate"),
+        ({"sound": Path("a.wav")}, "footage_sound"),
+        ({"colour": OcioSettings(colourspace="ACEScg")}, "input_colourspace"),
     ],
 )
 def test_options_of_sequences_are_refused_for_videos(given: dict[str, object], option: str) -> None:
@@ -41,8 +41,8 @@ def test_options_of_sequences_are_refused_for_videos(given: dict[str, object], o
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"codec": "ffv1"}, "leave --codec out"),
-        ({"fit": "pad"}, "leave --fit pad out"),
+        ({"codec": "ffv1"}, "leave codec out"),
+        ({"fit": "pad"}, "leave fit pad out"),
         ({"method": "headpose"}, "choose another method"),
     ],
 )
