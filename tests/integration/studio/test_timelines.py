@@ -461,7 +461,7 @@ def test_media_by_entity_reference(
     assert "its media 'bal:///sc010/plate' cannot be used: " in capsys.readouterr().err
     monkeypatch.setenv("OPENASSETIO_DEFAULT_CONFIG", str(write_library(tmp_path, {**assets, "sc020/plate": "s3://plates/a.mov"})))
     assert command(*make) == 10
-    assert "its media bal:///sc020/plate, which is s3://plates/a.mov, is not there: give --media" in capsys.readouterr().err
+    assert "its media bal:///sc020/plate, which is s3://plates/a.mov, is not there: give the folder" in capsys.readouterr().err
     write_library(tmp_path, assets)
     assert command(*make) == 0
     finish(store, folder / "night.jsonl")

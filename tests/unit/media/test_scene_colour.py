@@ -81,7 +81,7 @@ def test_values_that_are_no_light() -> None:
     [
         ({"display": "Cinema"}, "display: 'Cinema'"),
         ({"view": "Nice"}, "view: 'Nice' is not in the configuration"),
-        ({"colourspace": "acescgg"}, "input_colourspace"),
+        ({"colourspace": "acescgg"}, "input_colourspace: "),
         ({"config": "ocio://no-such-config"}, "ocio: ocio://no-such-config"),
     ],
 )

@@ -22,7 +22,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 
 WARNING = (
     "the footage shows 2 faces, and face 0 (at 320,310 in frame 0, in 60 frames) is taken: the largest of 2 faces; the sound does "
-    "not tell for certain who speaks (confidence: face 0 0.12, face 1 0.10). Choose another face with --face NUMBER"
+    "not tell for certain who speaks (confidence: face 0 0.12, face 1 0.10). Choose another face with --face: its number"
 )
 PATH = "/srv/videos/a-show-with-a-long-name/season-02/episode-07/" + "shot_" * 20 + "v012.mov"
 CONSENT = f"consent of Ann Example, granted by Ann Example on 2026-05-01 for dubs of {PATH} (drawer 7; until 2027-01-31T18:00:00Z)"
