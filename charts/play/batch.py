@@ -18,7 +18,7 @@ from gateway.provenance.binding import media_sha256
 
 NAME: Final = "play"
 PATIENCE_S: Final = 600.0
-_LOOK_S: Final = 0.1
+_POLL_S: Final = 0.1
 
 
 class BatchPlay:
@@ -112,7 +112,7 @@ class BatchPlay:
         while not holds():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{PATIENCE_S:g} s have passed, and it does not hold that {what}")
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
 
 class _Watching:

@@ -53,7 +53,7 @@ JOB_SECONDS: Final = 30.0
 """Most seconds that an erasure waits for jobs of other processes to notice the erasure of their actor."""
 GATEWAY_SECONDS: Final = 90.0
 """Most seconds that the command line waits for the gateway to erase."""
-_LOOK_S: Final = 0.1
+_POLL_S: Final = 0.1
 _CLAIM_EVERY_S: Final = 2.0
 _KEPT_FOR: Final = datetime.timedelta(hours=1)
 """How long the answer to an erasure is kept for the process that asked. A killed process never fetches its answer."""
@@ -399,7 +399,7 @@ class Erasures:
                 found = self.answer(number)
                 if found is not None:
                     return found
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
             if time.monotonic() > deadline:
                 raise BackendUnavailableError(
                     Text(
@@ -417,7 +417,7 @@ class Erasures:
         with self._database.reading() as session:
             folders = folders_of(session, actor_id, self._jobs).own
         while any(is_running(folder) for folder in folders) and time.monotonic() < deadline:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def _perform(self, actor_id: str, files: Mapping[str, int], elsewhere: Digests, others: Sequence[OtherStore]) -> ErasureReceipt:
         key = self.signing_key()

@@ -16,11 +16,11 @@ T = TypeVar("T")
 
 FORBIDDEN: Final = (ActorError, ConsentRefusedError)
 """Errors after which nothing of a dub is kept."""
-LOOK_S: Final = 1.0
+POLL_S: Final = 1.0
 """Seconds between two looks at the database."""
 
 
-async def while_allowed(check: Callable[[], None], work: Coroutine[Any, Any, T], *, every_s: float = LOOK_S) -> T:
+async def while_allowed(check: Callable[[], None], work: Coroutine[Any, Any, T], *, every_s: float = POLL_S) -> T:
     """Return what `work` returns, or cancel it as soon as `check` says that it may not go on.
 
     Args:

@@ -37,9 +37,9 @@ from services.common.errors import ActorError, DubstageError, InvalidRequestErro
 from services.common.methods import method_named
 from services.common.server import error_status
 
-LOOK_S: Final = 0.5
+POLL_S: Final = 0.5
 """Seconds between two looks for erasures that other processes asked for."""
-STREAMS_S: Final = 2 * LOOK_S
+STREAMS_S: Final = 2 * POLL_S
 """Seconds after which the live streams of all gateways have ended: each gateway has looked for erasures."""
 _log = structlog.stdlib.get_logger("dubstage.erasures")
 
@@ -141,7 +141,7 @@ class ActorEraser:
                         found = await self._receipt_of(number, actor_id)
                 if found is not None:
                     return found
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
         finally:
             await in_thread(self._erasures.withdraw, number)
             self._mine.discard(number)
@@ -160,7 +160,7 @@ class ActorEraser:
                     _log.warning("erasures_not_seen", reason=problem.reason, message=problem.message)
                 except Exception:
                     _log.exception("erasures_not_seen")
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
         finally:
             if erasing is not None:
                 erasing.cancel()

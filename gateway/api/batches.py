@@ -48,15 +48,15 @@ MOST_BATCHES: Final = 256
 """Most batches that wait or run in one gateway."""
 MOST_WAITING: Final = 10_000
 """Most further batches of a cluster that wait until one of MOST_BATCHES has ended."""
-CLUSTER_LOOK_S: Final = 5.0
+CLUSTER_POLL_S: Final = 5.0
 """Seconds between two looks at the records of a batch that a cluster dubs."""
 CLUSTER_EVERY: Final = 3
 """The cluster is asked at each look of this number: it may have given up shots without a record."""
-LOOK_S: Final = 0.5
-"""Seconds between two looks whether an earlier operation of the same batch has ended."""
+POLL_S: Final = 0.5
+"""Seconds between two queries whether an earlier operation of the same batch has ended."""
 WATCH_S: Final = 2.0
 """Seconds between two looks at a batch that is watched."""
-_LOOK_S: Final = 0.2
+_POLL_S: Final = 0.2
 _END_S: Final = 10.0
 """Seconds that a removal, or a change of lines, waits for the operation of a batch whose shots have ended."""
 
@@ -162,7 +162,7 @@ async def _until_first(operations: OperationStore, name: str, number: int) -> No
         with suppress(BackendUnavailableError):
             if not await in_thread(operations.is_written, outputs_of(name), before=number):
                 return
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_S)
 
 
 class ClusterBatchHandler:
@@ -195,7 +195,7 @@ class ClusterBatchHandler:
                 if not problem.retryable:
                     raise
             look += 1
-            await asyncio.sleep(CLUSTER_LOOK_S)
+            await asyncio.sleep(CLUSTER_POLL_S)
 
     def runner(self) -> OperationRunner:
         """Return what runs the operations."""
@@ -510,7 +510,7 @@ class Batches:
             worked_on = await in_thread(self.views.is_worked_on, name)
             if not worked_on or not (await self.view(name)).progress.ended:
                 return
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
     async def _work_on(self, facts: BatchFacts, *, check_videos: bool, identity: RequestIdentity = NO_REQUEST_ID) -> None:
         """Let a gateway work on the shots that are left, or wait for the Jobs that the cluster has for them."""

@@ -30,7 +30,7 @@ HEAD_S: Final = 20.0
 """Seconds in which a connection sends the head of its first request, and after each answer the head of the next request."""
 ANSWER_S: Final = 60
 """Seconds after which a connection is closed whose client takes nothing of an answer, or takes the last part too slowly."""
-_LOOK_S: Final = 0.25
+_POLL_S: Final = 0.25
 
 
 class Connections:
@@ -55,7 +55,7 @@ class Connections:
     async def watch(self) -> None:
         """Close connections that wait for too long, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
             now = time.monotonic()
             for accepted in [*self._open.values()]:
                 if not accepted.is_busy and now - accepted.since > accepted.longest_wait_s:

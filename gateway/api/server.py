@@ -46,7 +46,7 @@ SERVICES: Final = tuple(service.full_name for service in SERVED)
 """Full names of the services that `add_servicers` adds."""
 HTTP_STUCK_S: Final = 15.0
 """Seconds without an answer over HTTP after which the gateway reports that it does not serve."""
-_HTTP_LOOK_S: Final = 2.0
+_HTTP_POLL_S: Final = 2.0
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -191,7 +191,7 @@ class GatewayServer(StageServer):
         """
         last = time.monotonic()
         while True:
-            await asyncio.sleep(_HTTP_LOOK_S)
+            await asyncio.sleep(_HTTP_POLL_S)
             if await rest.answers():
                 last = time.monotonic()
             if self._http_answers is not (answers := time.monotonic() - last < HTTP_STUCK_S):

@@ -43,7 +43,7 @@ from gateway.webhooks.store import WebhookStore
 from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT, current_caller
 
-LOOK_S: Final = 5.0
+POLL_S: Final = 5.0
 """Seconds between two looks for tenants that other gateways serve: if such a gateway dies, this one goes on with its work."""
 _log = structlog.stdlib.get_logger("dubstage.tenants")
 
@@ -377,7 +377,7 @@ class Tenants:
 
     async def _look_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
             try:
                 await self._look()
             except DubstageError as problem:

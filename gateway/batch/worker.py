@@ -63,7 +63,7 @@ from services.common.errors import (
     WorkCancelledError,
 )
 
-LOOK_S: Final = 2.0
+POLL_S: Final = 2.0
 """Seconds between two looks whether a running shot was cancelled."""
 _TRIES_S: Final = (1.0, 4.0, 10.0)
 """Seconds before each further try to write a record, if the database does not answer."""
@@ -536,7 +536,7 @@ class _Attempt:
     async def _dubbed(self, record: ShotRecord, redone: str) -> ShotRecord:
         began = time.monotonic()
         try:
-            made = await while_allowed(self._check, self._dub.run(), every_s=LOOK_S)
+            made = await while_allowed(self._check, self._dub.run(), every_s=POLL_S)
         except asyncio.CancelledError:
             await self._put_back(record)
             raise

@@ -37,7 +37,7 @@ from services.common.methods import method_named
 from services.common.server.call_context import current_caller
 from services.common.store.artefacts import ArtefactStore
 
-LOOK_S: Final = 0.25
+POLL_S: Final = 0.25
 """Seconds between two looks whether the consent for a stream still holds."""
 
 
@@ -135,7 +135,7 @@ async def _watch(stream: RunningStream, actor: StoredActor, consents: Consents) 
             pass  # a database that restarts ends no stream
         except DubstageError as refusal:
             stream.end(refusal)
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_S)
 
 
 @dataclass(frozen=True, slots=True)

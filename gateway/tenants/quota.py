@@ -26,7 +26,7 @@ from services.common.errors import (
 )
 
 MINUTE_S: Final = 60
-LOOK_S: Final = 1.0
+POLL_S: Final = 1.0
 """Seconds between two looks whether a shot that waits may begin."""
 _RETRY_S: Final = 5.0
 _STORAGE_RETRY_S: Final = 60.0
@@ -297,7 +297,7 @@ class TenantQuota:
             with suppress(TransientError):
                 if await self._may_begin_shot():
                     return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
     def end_shot(self) -> None:
         """Count a shot of a batch no more."""

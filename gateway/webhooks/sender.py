@@ -25,7 +25,7 @@ MAX_BODY_BYTES: Final = 256 << 10
 """Most bytes of an event. The data of a larger event is its name alone, with `truncated`."""
 MOST_AT_ONCE: Final = 16
 """Most events that one gateway sends at once for a tenant."""
-LOOK_S: Final = 1.0
+POLL_S: Final = 1.0
 """Seconds between two looks for events that are due."""
 LONGEST_PAUSE_S: Final = 43_200.0
 """Most seconds between two attempts, before the jitter."""
@@ -197,9 +197,9 @@ class WebhookSender:
         if free and len(taken) == free:
             return
         if self._sending:
-            await asyncio.wait(self._sending, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._sending, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
         else:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
     async def _send(self, delivery: Delivery) -> None:
         try:

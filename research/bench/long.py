@@ -36,7 +36,7 @@ MINUTE_S: Final = 60.0
 TWO_HOURS_S: Final = 7200.0
 ALLOWED: Final = 0.05
 """Most by which memory may exceed that of the minute, and speed at the end may differ from speed at the beginning, as a part."""
-_LOOK_S: Final = 1.0
+_POLL_S: Final = 1.0
 _PART: Final = 1 / 12
 """Part of the video's frames that the first and the last speed are over: ten minutes of two hours."""
 
@@ -97,7 +97,7 @@ def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path
     windows: list[tuple[float, int]] = []
 
     def note_windows() -> None:
-        if windows and time.monotonic() - windows[-1][0] < _LOOK_S:
+        if windows and time.monotonic() - windows[-1][0] < _POLL_S:
             return
         # The journal has one file for each finished window of 32 frames.
         done = sum(1 for _ in (work / "data" / "dubstage" / "jobs").glob("*/journal/*"))

@@ -18,7 +18,7 @@ PATIENCE_S = 180.0
 """Longest time in which no gateway answers."""
 CALL_S = 30.0
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 class Batches:
@@ -52,7 +52,7 @@ class Batches:
             on_progress(ended, found.num_shots)
             if ended == found.num_shots:
                 return progress
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def retry(self, name: str) -> None:
         """Begin the failed shots again, as a person would."""
@@ -73,4 +73,4 @@ class Batches:
             except grpc.RpcError as problem:
                 if problem.code() not in _AGAIN or time.monotonic() > deadline:  # type: ignore[attr-defined]  # it is a Call as well
                     raise
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-LOOK_S = 0.2
+POLL_S = 0.2
 """Seconds between two looks whether a server has ended."""
 START_S = 180.0
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ class Server:
         while self._waits and not self._ready.exists():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} did not come up; see {self.log}")
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
     def __enter__(self) -> Self:
         self._start()
@@ -88,7 +88,7 @@ class Server:
             )
 
     def _keep(self) -> None:
-        while not self._ends.wait(LOOK_S):
+        while not self._ends.wait(POLL_S):
             assert self._process is not None
             if self._process.poll() is not None:
                 self._start()

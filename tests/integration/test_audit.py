@@ -32,7 +32,7 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker, "LOOK_S", 0.2)
+    monkeypatch.setattr(worker, "POLL_S", 0.2)
     tokens = tmp_path / "tokens"
     tokens.write_text(f"{TOKEN}\n")
     running = start_gateway(auth_token_file=tokens, webhook_networks="127.0.0.0/8")

@@ -347,7 +347,7 @@ def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
 def test_shots_are_cancelled_retried_and_removed(
     start_gateway: StartGateway, videos: Media, long_footage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "LOOK_S", 0.2)
+    monkeypatch.setattr(worker, "POLL_S", 0.2)
     running = start_gateway()
     with running.connect() as connection:
         rows = [row("day_one", long_footage), row("day_two", OTHER), row("day_three", THIRD)]

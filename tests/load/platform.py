@@ -22,7 +22,7 @@ from tests.load.callers import Tenant
 
 START_S = 600.0
 END_S = 60.0
-LOOK_S = 0.5
+POLL_S = 0.5
 ROOT = Path(__file__).parents[2]
 
 
@@ -86,7 +86,7 @@ class Gateway:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._end()
                 raise SystemExit(f"the gateway did not come up:\n{self.log.read_text(errors='replace')[-2000:]}")
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         self.target = self._ready.read_text(encoding="ascii").strip()
         self._looking.start()
         return self
@@ -105,6 +105,6 @@ class Gateway:
             self._process.wait()
 
     def _look(self) -> None:
-        while not self._over.wait(LOOK_S):
+        while not self._over.wait(POLL_S):
             with suppress(psutil.NoSuchProcess):
                 self.memory_mib.append(tree_memory_mib(psutil.Process(self._process.pid)))

@@ -273,7 +273,7 @@ async def test_cancelled_image_sequence(worker_context: WorkerContext, carphone:
     def cancel(step: str, *_: int) -> None:
         if step == "write frames" and not store.is_cancelled("night", "one"):
             store.cancel("night", ["one"])
-            time.sleep(3 * worker.LOOK_S)
+            time.sleep(3 * worker.POLL_S)
 
     assert (await run_shot(worker_context, store, "night", 0, on_progress=cancel)).state is ShotState.CANCELLED
     assert list((tmp_path / "videos").iterdir()) == []
@@ -405,7 +405,7 @@ async def test_cancel_during_measurement_leaves_nothing(
     worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing stays of a shot that is cancelled while the video is measured."""
-    monkeypatch.setattr(worker, "LOOK_S", 0.01)
+    monkeypatch.setattr(worker, "POLL_S", 0.01)
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
     store = batch_of(tmp_path, row)
 

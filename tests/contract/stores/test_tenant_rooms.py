@@ -38,7 +38,7 @@ async def until_opened(lines: list[Any], count: int) -> None:
 
 
 async def test_a_gateway_opens_the_tenants_of_another(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms_module, "LOOK_S", 0.05)
+    monkeypatch.setattr(rooms_module, "POLL_S", 0.05)
     one, other = rooms_at(tmp_path / "one", postgres_url), rooms_at(tmp_path / "other", postgres_url)
     with structlog.testing.capture_logs() as lines:
         for rooms in (one, other):

@@ -123,7 +123,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def frequent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_module, "LOOK_S", 0.02)
+    monkeypatch.setattr(gate_module, "POLL_S", 0.02)
 
 
 @pytest.fixture
