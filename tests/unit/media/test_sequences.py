@@ -473,8 +473,8 @@ class TestRefusals:
     def test_colour_options(self, plates: Path, place: Callable[[str], Path]) -> None:
         output, work = place("out") / "a.%04d.dpx", place("work")
         for colour, said in (
-            (ACES, "give --input-colourspace"),
-            (OcioSettings(colourspace="ACEScg"), "need --ocio"),
+            (ACES, "give input_colourspace"),
+            (OcioSettings(colourspace="ACEScg"), "need ocio"),
             (OcioSettings(config="no.ocio", colourspace="ACEScg"), "--ocio no.ocio"),
             (OcioSettings(config=ACES.config, colourspace="ACEScgg"), "near to it are: .*ACEScg"),
         ):
