@@ -475,7 +475,7 @@ class TestRefusals:
         for colour, said in (
             (ACES, "give input_colourspace"),
             (OcioSettings(colourspace="ACEScg"), "need ocio"),
-            (OcioSettings(config="no.ocio", colourspace="ACEScg"), "--ocio no.ocio"),
+            (OcioSettings(config="no.ocio", colourspace="ACEScg"), "ocio: no.ocio"),
             (OcioSettings(config=ACES.config, colourspace="ACEScgg"), "near to it are: .*ACEScg"),
         ):
             with pytest.raises(InvalidRequestError, match=said):
