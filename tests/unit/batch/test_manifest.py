@@ -335,7 +335,7 @@ def test_mistakes_of_image_sequences(write: Write, plates: Path, tmp_path: Path)
         "14: footage: 's3://plates/a.%04d.exr' is a URL, and image sequences, their sound and their colour configurations are read",
         f"15: ocio: no such file {tmp_path}/show.ocio",
         "16: input_colourspace: 'ACEScgg' is not in the configuration; near to it are: ",
-        "17: rate: ",
+        "17: rate: rate is for image sequences",
         f"18: speech: no such file {plates}/a.%04d.exr",
     ]
     for text in expected:
