@@ -180,7 +180,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(name="actors/nobody")]],
         "gateway.RevokeConsent": [[gateway_pb2.RevokeConsentRequest(record_sha256="0" * 64)]],
         "gateway.CreateDub": [[dubbing()], [_scene()]],
-        "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing())]],
+        "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing().dub)]],
         "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
         "gateway.Live": [
             _live(),

@@ -60,7 +60,7 @@ _OF_GROUP: dict[str, int] = {
     "audit verify": 1,
     "audit export": 2,
     "audit list": 2,
-    "gateway.CreateDub: label": 3,
+    "gateway.CreateDub: dub.label": 3,
     "gateway.Live: config.label": 6,
     "actor list": 2,
     "actor show": 2,

@@ -53,6 +53,8 @@ LABELS = (
     "\u05d0\u05d9",
 )
 """Texts that are no label."""
+FACES = (("CreateDub", "dub."), ("CreateActor", ""))
+"""RPCs that name a face, and where the fields of the face stand."""
 
 
 def _set(path: str, value: Any, index: int = 0) -> Changed:
@@ -180,7 +182,7 @@ def _uris() -> list[Case]:
     """Uris that name nothing, or something elsewhere."""
     media = [
         ("gateway.CreateActor", "footage_uri"),
-        *(("gateway.CreateDub", f"{what}_uri") for what in ("footage", "speech", "output")),
+        *(("gateway.CreateDub", f"dub.{what}_uri") for what in ("footage", "speech", "output")),
     ]
     refs = [
         ("motion.PredictMotion", "config.style.uri", 0),
@@ -204,23 +206,23 @@ def _dubs() -> list[Case]:
     """Mistakes of a dub that a check before the work finds."""
     consent = "consent.date"
     return [
-        *(_refused("gateway.CreateDub", name, number) for name in ("codec", "expression", "fit") for number in (-1, 99)),
+        *(_refused("gateway.CreateDub", f"dub.{name}", number) for name in ("codec", "expression", "fit") for number in (-1, 99)),
         *(
-            _refused("gateway.CreateDub", "output_uri", uri)
+            _refused("gateway.CreateDub", "dub.output_uri", uri)
             for uri in ("video.txt", "video", "video.wav", "video.m3u8", "video.png", "")
         ),
-        *(_refused("gateway.CreateDub", "point.x", place, says="point") for place in (math.nan, math.inf, -1.0, 1e300)),
-        *(_refused(f"gateway.{rpc}", "face_id", number) for rpc in ("CreateDub", "CreateActor") for number in (-1, 2**62)),
-        *(_refused(f"gateway.{rpc}", "face_rule", 99) for rpc in ("CreateDub", "CreateActor")),
+        *(_refused("gateway.CreateDub", "dub.point.x", place, says="point") for place in (math.nan, math.inf, -1.0, 1e300)),
+        *(_refused(f"gateway.{rpc}", f"{dub}face_id", number) for rpc, dub in FACES for number in (-1, 2**62)),
+        *(_refused(f"gateway.{rpc}", f"{dub}face_rule", 99) for rpc, dub in FACES),
         _refused("gateway.CreateActor", "point.y", math.nan, says="point"),
         *(
             _refused("gateway.CreateActor", consent, date, says="date")
             for date in ("0000-01-01", "2999-01-01", "nan", "1", "-1", "9999999999")
         ),
-        _refused("gateway.CreateDub", "method", "magic"),
-        _refused("gateway.CreateDub", "output_uri", "footage.mp4"),
-        _refused("gateway.CreateDub", "output_uri", "speech.wav"),
-        _refused("gateway.CreateDub", "seed", -1),
+        _refused("gateway.CreateDub", "dub.method", "magic"),
+        _refused("gateway.CreateDub", "dub.output_uri", "footage.mp4"),
+        _refused("gateway.CreateDub", "dub.output_uri", "speech.wav"),
+        _refused("gateway.CreateDub", "dub.seed", -1),
         _refused("gateway.ListActors", "page_size", -1),
         _refused("gateway.ListActors", "page_token", "[x", says=""),
         _refused("Operations.ListOperations", "page_size", -1),
@@ -233,7 +235,7 @@ def _labels() -> list[Case]:
     placed = dub_pb2.LABEL_POSITION_TOP_RIGHT
     return [
         *(_refused(live, "config.label", text, base=1) for text in LABELS),
-        *(_refused("gateway.CreateDub", "label", text) for text in LABELS),
+        *(_refused("gateway.CreateDub", "dub.label", text) for text in LABELS),
         *(_refused(live, "config.label_position", number, base=1) for number in (-1, 99, 2**31 - 1)),
         _refused(live, "config.label_position", placed),
         changed_case(live, "a label of wide letters", _set("config.label", "W" * 60), SERVED, base=1),
