@@ -234,7 +234,7 @@ def test_command_takes_a_file_of_lines(
     assert changed.any(axis=1).sum() == 1
     assert np.flatnonzero(changed.any(axis=0)).tolist() == list(range(2, 22))
     (shown,) = json.loads((report / "report.json").read_text())["lines"]
-    assert shown["name"] == f"{file}: line 1"
+    assert shown["name"] == "line 1"
     assert shown["frames"] == "2 to 21, 20 dubbed"
     assert sum(shown["reasons"].values()) == 20
     assert shown["r_opening"] > 0.3

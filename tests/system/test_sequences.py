@@ -159,7 +159,7 @@ def test_mistakes(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         ((plates, *sound, "-o", output, "--codec", "ffv1"), "leave --codec out"),
         ((plates, *sound, "-o", output, "--fit", "loop"), "leave --fit loop out"),
         ((plates, *sound, "-o", output, "--method", "headpose"), "choose another method"),
-        ((plates, *sound, "-o", output, "--rate", "fast"), "--rate 'fast'"),
+        ((plates, *sound, "-o", output, "--rate", "fast"), "rate: 'fast'"),
         ((plates, *sound, "-o", tmp_path / "out" / "dub.mov"), "give the output as one too"),
         ((clip, *sound, "-o", tmp_path / "out" / "dub.mov", "--rate", "24"), "--rate is for image sequences"),
         ((tmp_path / "c.%04d.dpx", *sound, "-o", output), "no file of this sequence"),

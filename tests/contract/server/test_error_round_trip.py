@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -86,12 +87,13 @@ def test_every_error_leaf_has_row() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda error: type(error).__name__)
 async def test_error_arrives_as_it_was_raised(echo: Any, kind: str, example: errors.DubstageError) -> None:
     async def fail(_: bytes) -> bytes:
-        raise type(example)(**{k: v for k, v in vars(example).items() if k != "stage"})
+        raise copy.copy(example)
 
     client = echo.connect(await echo.serve(fail))
     with pytest.raises(type(example)) as caught:
         await client.call(kind, policy=ONCE)
     assert vars(caught.value) == {**vars(example), "stage": "echo"}
+    assert str(caught.value) == str(example)
     assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
     assert caught.value.__cause__.code().name == example.code
     # The answers before the failure in mid-stream have arrived.
