@@ -111,7 +111,7 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     # A submit that is interrupted ends its workers, and puts their shots back.
     first = asyncio.create_task(run_local(settings, store, "night", workers=1))
     pid = await until(lambda: running(store, "killed"))
-    with pytest.raises(InvalidRequestError, match="another `dubstage batch submit` runs batch night"):
+    with pytest.raises(InvalidRequestError, match="another SubmitBatch runs batch night"):
         await run_local(settings, store, "night", workers=1)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):

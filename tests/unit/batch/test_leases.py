@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> BatchStore:
 def test_one_process_at_a_time_has_a_batch(store: BatchStore, tmp_path: Path) -> None:
     with (
         batch_lease(store, "night"),
-        pytest.raises(InvalidRequestError, match="another `dubstage batch submit` runs batch night"),
+        pytest.raises(InvalidRequestError, match="another SubmitBatch runs batch night"),
         batch_lease(open_store(tmp_path), "night"),
     ):
         pass
