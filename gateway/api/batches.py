@@ -117,7 +117,7 @@ class BatchHandler:
 
     def __init__(self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext, on_end: OnEnd) -> None:
         self._settings = settings
-        self._rewrite = context.names.rewrite
+        self._rewrite = context.names.rewrite_of_operation
         self.operations = OperationStore(context.actors.database, kinds=(BATCH,), on_end=on_end)
         self._slots = context.quota.shots(shared.shots)
         self._stack = AsyncExitStack()
@@ -146,7 +146,7 @@ class BatchHandler:
             {BATCH: for_tenant(self._settings.tenant, self)},
             max_concurrent=MOST_BATCHES,
             max_queued=0,
-            rewrite=lambda error, kind: self._rewrite(error),
+            rewrite=self._rewrite,
             shared=self.operations.database.shared,
             lease_s=self._settings.operation_lease_s,
         )
@@ -179,7 +179,7 @@ class ClusterBatchHandler:
 
     def __init__(self, settings: GatewaySettings, context: TenantContext, on_end: OnEnd) -> None:
         self._settings = settings
-        self._rewrite = context.names.rewrite
+        self._rewrite = context.names.rewrite_of_operation
         self.operations = OperationStore(context.actors.database, kinds=(CLUSTER_BATCH,), on_end=on_end)
 
     async def __call__(self, operation: BegunOperation) -> bytes:
@@ -205,7 +205,7 @@ class ClusterBatchHandler:
             max_concurrent=MOST_BATCHES,
             # The Jobs exist already: the event of the batch comes later.
             max_queued=MOST_WAITING,
-            rewrite=lambda error, kind: self._rewrite(error),
+            rewrite=self._rewrite,
             shared=self.operations.database.shared,
             lease_s=self._settings.operation_lease_s,
         )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import services
 from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.api.operations import DUB
 from gateway.api.resources import ACTORS, BATCHES, WEBHOOKS
 from gateway.settings import GatewaySettings
 from services.common.errors import ActorNotFoundError, BatchNotFoundError, DubstageError, RequestError, WebhookNotFoundError
@@ -115,6 +116,10 @@ class ErrorRewriter:
         if collection is not None:
             error.resource = resource_of(collection, error.resource)  # type: ignore[attr-defined]  # errors that have a resource
         return error
+
+    def rewrite_of_operation(self, error: DubstageError, kind: str) -> DubstageError:
+        """Rewrite the error of an operation of a kind as `rewrite`: those of dubs name the fields of their DubSpec."""
+        return self.rewrite(error, in_dub=kind == DUB)
 
     def _name(self, match: re.Match[str]) -> str:
         known = match["known"]

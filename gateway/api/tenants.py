@@ -107,7 +107,7 @@ def runner_of(
         max_concurrent=settings.max_concurrent_jobs,
         max_queued=settings.max_queued_jobs,
         abandon=context.abandon,
-        rewrite=lambda error, kind: context.names.rewrite(error, in_dub=kind == DUB),
+        rewrite=context.names.rewrite_of_operation,
         shared=operations.database.shared,
         lease_s=settings.operation_lease_s,
         slots=slots,

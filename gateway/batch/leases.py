@@ -7,8 +7,6 @@ LEASE_S another process takes over.
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +17,7 @@ from sqlalchemy import CursorResult, and_, select, update
 
 from gateway.async_utilities import in_thread
 from gateway.batch.store import BatchStore
+from gateway.database.session import new_holder
 from gateway.database.tables import BatchRow, BatchShotRow
 from services.common.errors import BackendUnavailableError, BatchNotFoundError, DubstageError, InvalidRequestError
 from services.common.texts import Command, Text
@@ -46,7 +45,7 @@ class Lease:
     """
 
     def __init__(self, store: BatchStore, name: str, row: int | None = None) -> None:
-        self.holder = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
+        self.holder = new_holder()
         self._store, self._name, self._database = store, name, store.database
         self._table: type[BatchRow] | type[BatchShotRow] = BatchRow if row is None else BatchShotRow
         self._mine = BatchRow.name == name if row is None else and_(BatchShotRow.batch == name, BatchShotRow.number == row)

@@ -24,7 +24,7 @@ ORDERS: Final[Mapping[Order, tuple[ColumnElement[Any], ...]]] = {
     "risk": (BatchShotRow.risk.desc(), BatchShotRow.number.asc()),
     "name": (BatchShotRow.shot_id.asc(),),
 }
-"""What each order sorts by."""
+"""Columns that each order sorts by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

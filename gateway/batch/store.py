@@ -213,7 +213,8 @@ class BatchStore:
             rows = session.execute(_of_batch(name, *columns).with_for_update()).all()
             if [row.shot_id for row in rows] != [shot.id for shot in manifest.shots]:
                 return []
-            changed = [(number, row, _spec_of(row)) for number, row in enumerate(rows) if _spec_of(row) != manifest.shots[number]]
+            stored = [(number, row, _spec_of(row)) for number, row in enumerate(rows)]
+            changed = [(number, row, shot) for number, row, shot in stored if shot != manifest.shots[number]]
             _check_revision(batch, [row.state for row in rows], changed, manifest, is_idle=is_idle)
             for number, _, _ in changed:
                 shot = manifest.shots[number]
@@ -308,7 +309,7 @@ class BatchStore:
 
     def options(self, name: str, shot_id: str) -> dict[str, Any]:
         """Return the options of a shot that were changed since the batch was submitted (ShotOptions as JSON)."""
-        return self._changed(self._one(name, shot_id, BatchShotRow.shot_id, BatchShotRow.options))
+        return to_json(self._changed(self._one(name, shot_id, BatchShotRow.shot_id, BatchShotRow.options)))
 
     def set_options(self, name: str, shot_id: str, options: ShotOptions) -> None:
         """Change options of a shot, which hold for its next dub. Options that were changed before and are not given stay.
@@ -318,7 +319,7 @@ class BatchStore:
         """
         with self.database.writing() as session:
             row = self._locked(session, name, shot_id)
-            every = options_in(self._changed(row))
+            every = self._changed(row)
             every.MergeFrom(options)
             row.options = json.dumps(to_json(every), sort_keys=True)
 
@@ -437,7 +438,7 @@ class BatchStore:
             name: name of the batch.
             record: the record.
             before: the record is stored only in place of this record; None: of any.
-            holder: the record is stored only while this holder has the lease of the shot; empty: whoever has it.
+            holder: the record is stored only while this holder has the lease of the shot; empty: no lease is needed.
 
         The lease of a shot that does not run ends.
         """
@@ -671,20 +672,19 @@ class BatchStore:
 
     def _with_options(self, row: Any) -> ShotSpec:
         shot = _spec_of(row)
-        return shot if row.options is None else shot.with_options(options_in(self._changed(row)))
+        return shot if row.options is None else shot.with_options(self._changed(row))
 
-    def _changed(self, row: Any) -> dict[str, Any]:
+    def _changed(self, row: Any) -> ShotOptions:
         """Return the changed options of a shot."""
         if row.options is None:
-            return {}
+            return ShotOptions()
         try:
             found = json.loads(row.options)
             if not isinstance(found, dict):
                 raise ValueError("no object of options")
-            options_in(found)
+            return options_in(found)
         except ValueError as problem:
             raise self.database.damaged(f"options of shot {row.shot_id}: {problem}") from problem
-        return found
 
     def _document(self, kind: type[_Document], text: str, shot_id: str) -> _Document:
         try:

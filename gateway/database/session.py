@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -548,6 +549,11 @@ class Database:
             f"the database {self.where} does not answer: {said}: check that it runs and that {FIELD} names its host and port",
             retry_after_s=5.0,
         )
+
+
+def new_holder() -> str:
+    """Return a name for a process, or a part of a process, that holds leases in the database. No two calls return the same."""
+    return f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
 
 
 def _id_in(connection: Connection) -> str:

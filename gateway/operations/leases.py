@@ -6,8 +6,6 @@ the end of its leases, other gateways take its operations.
 
 from __future__ import annotations
 
-import secrets
-import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, select, true, update
 from sqlalchemy.orm import Session
 
 from gateway.audit.log import AuditLog
-from gateway.database.session import Database
+from gateway.database.session import Database, new_holder
 from gateway.operations.store import (
     NO_REQUEST_ID,
     AuditOf,
@@ -98,7 +96,7 @@ class OperationQueue:
         self._kinds = kinds
         self._audit_of = audit_of
         self._audit = AuditLog(database)
-        self.owner = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
+        self.owner = new_holder()
         self.lease_s = lease_s
 
     def submit(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import datetime
 import secrets
-import socket
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from gateway.database.session import Database
+from gateway.database.session import Database, new_holder
 from gateway.database.tables import Base
 from gateway.operations.store import NO_REQUEST_ID, OperationRecord, RequestIdentity
 from services.common.errors import InvalidRequestError, OverloadedError, WebhookNotFoundError
@@ -203,7 +202,7 @@ class WebhookStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._owner = f"{socket.gethostname()[:60]}-{secrets.token_hex(8)}"
+        self._owner = new_holder()
 
     def create(self, url: str, events: Sequence[EventType], identity: RequestIdentity = NO_REQUEST_ID) -> tuple[Webhook, bool]:
         """Register an address. Return the webhook with a new secret, and whether it is new.

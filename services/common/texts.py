@@ -51,7 +51,7 @@ CONTRACTS: Final = Words()
 
 @runtime_checkable
 class Fact(Protocol):
-    """What differs from reader to reader: an Option, a Command, a Field, a Text, or an error."""
+    """Part of a text that differs from reader to reader: an Option, a Command, a Field, a Text, or an error."""
 
     def in_words(self, words: Words) -> str:
         """Return the text of this fact."""

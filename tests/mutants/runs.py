@@ -42,7 +42,7 @@ _IGNORED = ("protos/gen",)
 
 
 class Result(StrEnum):
-    """What became of a mutant."""
+    """Result of the tests with a mutant."""
 
     KILLED = "killed"
     SURVIVED = "survived"
@@ -52,7 +52,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant.
+    """Result of the tests with a mutant.
 
     Attributes:
         by: test that failed; "" where none did.

@@ -1,1 +1,1 @@
-"""What is learned of a person from footage: coefficients, texture, expression, identity, and whether consent fits the person."""
+"""Learning of a person from footage: coefficients, texture, expression, identity, and whether consent fits the person."""

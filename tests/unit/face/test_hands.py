@@ -51,7 +51,7 @@ def test_face_behind_a_hand(clips: Any, network: HandNetwork) -> None:
 
 
 def test_hand_beside_the_face_is_left_out() -> None:
-    """Of two hands near a face, the one that covers none of the face is left out, and the other is where the network saw it."""
+    """A hand near a face that covers none of the face is left out. The other hand is where the network saw it."""
     pose = HeadPose(1.5, np.eye(3), np.array([200.0, 150.0, 0.0]))
     landmarks = to_frame(head_template(), pose)
     spread = np.random.default_rng(0).uniform(-1.0, 1.0, (21, 2))

@@ -169,7 +169,7 @@ def test_a_pass_reads_no_further_than_it_must(carphone: Path, tmp_path: Path) ->
 
 
 async def test_face_nearest_to_box_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the faces in the frame of a box, the one about the middle of the box is followed through the video."""
+    """The face about the middle of the box, in the frame of the box, is followed through the video."""
     centres = np.array([[130, 70], [70, 70], [130, 10], [190, 70], [130, 130], [120, 70], [130, 60]], np.float32)
     count = len(centres)
 
