@@ -28,8 +28,10 @@ LIVE_LOOK_AHEAD: Final = 1
 _STATES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
 _STATES_LIVE: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE)
 _REMOVED: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED)
-DEFAULT_METHOD: Final = "ugc"
-"""Method of commands and API requests that name none."""
+DEFAULT_METHOD: Final = "dubstage"
+"""Method of requests that name none, where the footage is a video."""
+STILL_METHOD: Final = "portrait"
+"""Method of requests that name none, where the footage is a single picture."""
 
 
 class TextureInput(StrEnum):
@@ -249,32 +251,20 @@ def _hears(motion: PredictorSpec) -> str:
 PREDICTORS: Final[dict[str, PredictorSpec]] = {
     row.name: row
     for row in (
-        PredictorSpec(name="speech_map", package="speech_map", features=_STATES, frames_ahead=4, streamed="speech_map_live"),
+        PredictorSpec(name="dubstage", package="dubstage", features=_STATES, frames_ahead=4, streamed="dubstage_live"),
         PredictorSpec(
-            name="speech_map_live",
-            package="speech_map",
+            name="dubstage_live",
+            package="dubstage",
             features=_STATES_LIVE,
             frames_ahead=LIVE_LOOK_AHEAD,
             live=True,
             look_ahead_choices=LIVE_LOOK_AHEAD_CHOICES,
         ),
-        PredictorSpec(name="ugc", package="ugc", frames_ahead=2),
-        PredictorSpec(
-            name="everybody",
-            package="everybody",
-            features=(*_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES),
-            frames_ahead=4,
-            streamed="everybody_live",
-        ),
-        PredictorSpec(
-            name="everybody_live",
-            package="everybody",
-            features=(*_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
-            frames_ahead=4,
-            live=True,
-        ),
-        PredictorSpec(name="headpose", package="headpose", features=_STATES, frames_ahead=4, moves_head=True),
-        PredictorSpec(name="hetero", package="hetero", features=_STATES, frames_ahead=5),
+        PredictorSpec(name="portrait", package="portrait", features=_STATES, frames_ahead=4, moves_head=True),
+        PredictorSpec(name="ugc", package="ugc", frames_ahead=2, live=True),
+        PredictorSpec(name="everybody", package="everybody", features=_REMOVED, frames_ahead=4, live=True),
+        PredictorSpec(name="headpose", package="headpose", frames_ahead=2, moves_head=True),
+        PredictorSpec(name="hetero", package="hetero", frames_ahead=5),
         PredictorSpec(name="everyone", package="everyone", features=_STATES, frames_ahead=10),
     )
 }
@@ -320,7 +310,9 @@ RENDERERS: Final[dict[str, RendererSpec]] = {
 METHODS: Final[dict[str, Method]] = {
     name: Method(name=name, motion=PREDICTORS[motion], renderer=RENDERERS[renderer])
     for name, motion, renderer in (
-        ("ugc", "speech_map", "ugc"),
+        ("dubstage", "dubstage", "ugc"),
+        ("portrait", "portrait", "headpose"),
+        ("ugc", "ugc", "ugc"),
         ("everybody", "everybody", "everybody"),
         ("headpose", "headpose", "headpose"),
         ("hetero", "hetero", "hetero"),

@@ -49,7 +49,7 @@ from services.motion.style import Style
 from services.motion.types import SpeechFeatures
 
 MODEL_FILE: Final = "speech_map.safetensors"
-_REMEDY: Final = "fit the maps again (python -m research.methods.speech_map.motion)"
+_REMEDY: Final = "fit the maps again (python -m research.methods.dubstage.motion)"
 ARRAYS: Final = ("weight", "bias", "closed_weight", "closed_bias")
 """Arrays of a map in the file."""
 

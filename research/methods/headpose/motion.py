@@ -47,7 +47,7 @@ from services.common.face.crops import POSE_SIZE
 from services.motion.basis import LandmarkBasis
 from services.motion.expression import expressed, expression_spread
 from services.motion.features import NUM_CONTENT
-from services.motion.predictors.headpose.head_motion import (
+from services.motion.head_motion import (
     KNOTS,
     LOUDNESS,
     NUM_DRIVES,

@@ -66,7 +66,7 @@ from services.motion.predictor import (
     frames_to_learn_from,
     true_coefficients,
 )
-from services.motion.predictors.headpose.head_motion import (
+from services.motion.head_motion import (
     NUM_KNOTS,
     NUM_SIGNALS,
     STEP_RANGE,

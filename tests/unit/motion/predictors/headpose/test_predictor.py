@@ -17,7 +17,7 @@ from services.common.wire.timeline import Timeline
 from services.motion.expression import expression_basis
 from services.motion.features import silence
 from services.motion.models import MotionModels
-from services.motion.predictors.headpose.head_motion import general_weights
+from services.motion.head_motion import general_weights
 from services.motion.predictors.headpose.predictor import (
     CLOSURE,
     CORRECTION,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from research.methods.speech_map.motion import fit_map
+from research.methods.dubstage.motion import fit_map
 from research.motion.clips import TrainingClip
 from research.motion.evaluate import OFF
 from services.common.errors import ArtefactCorruptError, InvalidRequestError, NoUsableFootageError
@@ -23,7 +23,7 @@ from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.features import silence
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.person_predictor import AMPLITUDE
-from services.motion.predictors.speech_map.predictor import (
+from services.motion.predictors.dubstage.predictor import (
     CORRECTION,
     GAINS,
     LARGEST_GAIN,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.methods.speech_map.learning_curve import CURVE, OTHERS, PICTURE, SHARES, cut, main, parts_of
+from research.methods.dubstage.learning_curve import CURVE, OTHERS, PICTURE, SHARES, cut, main, parts_of
 from tests.unit.motion.made_clips import made_clip, write_set
 
 SPEAKERS = [f"person{index}" for index in range(8)]

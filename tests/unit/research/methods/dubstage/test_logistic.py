@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from research.methods.speech_map.logistic import NOISES, LabelledFrames, balanced, fit_logistic, noise_states, speech_and_quiet
+from research.methods.dubstage.logistic import NOISES, LabelledFrames, balanced, fit_logistic, noise_states, speech_and_quiet
 
 
 def test_speech_begins_before_the_detector_hears_it() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from research.methods.speech_map.motion import ALL_DEV, CURVE, LEFT_OUT, PICTURE, main
+from research.methods.dubstage.motion import ALL_DEV, CURVE, LEFT_OUT, PICTURE, main
 from services.motion.speech_map import HEARINGS, LIVE_HEARINGS, SpeechMapModel
 from tests.unit.motion.made_clips import made_clip, write_set
 

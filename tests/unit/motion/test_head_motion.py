@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.motion.models import MotionModels
-from services.motion.predictors.headpose.head_motion import (
+from services.motion.head_motion import (
     KNOTS,
     NUM_LAGS,
     NUM_SIGNALS,

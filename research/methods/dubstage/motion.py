@@ -1,4 +1,4 @@
-"""Fit of `speech_map`: `python -m research.methods.speech_map.motion --data SET --output WEIGHTS/motion`.
+"""Fit of `speech_map`: `python -m research.methods.dubstage.motion --data SET --output WEIGHTS/motion`.
 
 Files have one map, and live speech has a map for each look-ahead. Each map is the mean of two ridge regressions over the clips of
 the split `train` with balanced speakers, one from the states of the encoder's block 2 and one from the states of block 3. The
@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from research.methods.speech_map.logistic import (
+from research.methods.dubstage.logistic import (
     CLOSED_STRENGTH,
     SOUND_WEIGHT,
     SPEECH_STRENGTH,
@@ -60,7 +60,7 @@ from services.motion.basis import LandmarkBasis
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictor import encode_mouths
-from services.motion.predictors.speech_map.predictor import SpeechMapPredictor, live_constraints, personalized
+from services.motion.predictors.dubstage.predictor import SpeechMapPredictor, live_constraints, personalized
 from services.motion.speech_map import (
     FILES,
     HEARINGS,

@@ -1,6 +1,6 @@
 """Measure what more footage would bring.
 
-`python -m research.methods.speech_map.learning_curve --data SET --output FOLDER` fits the map of files on growing
+`python -m research.methods.dubstage.learning_curve --data SET --output FOLDER` fits the map of files on growing
 parts of the split `train`, and scores the map, with and without the personalisation and without constraints, on the clips of the
 other splits and on the speakers who are not in the part. The parts grow along two axes:
 
@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from research.methods.speech_map.motion import Way, fit_coefficients, judged
+from research.methods.dubstage.motion import Way, fit_coefficients, judged
 from research.motion.clips import Clips, TrainingClip, array_bytes, clips_of, held_out_splits, speakers_of_free_speech
 from research.motion.evaluate import OFF
 from research.training.command import command_line, data_parser
