@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from statistics import fmean
 from typing import Final
@@ -59,19 +61,20 @@ def reenacted(material: Material, model: str, titles: Mapping[str, str]) -> Meas
     found: dict[str, list[dict[str, float]]] = {row: [] for row in titles.values()}
     for place, clip in enumerate(clips):
         material.progress("clips", place, len(clips))
-        ways = training_named(model).reenact(
-            Reenactment(
-                clip=clip,
-                frames=_QUICK_FRAMES if material.quick else _FRAMES,
-                weights=WEIGHTS_FOLDER,
-                backend=backend,
-                files=files,
-                threads=1,
-                folder=material.scratch,
-            )
+        task = Reenactment(
+            clip=clip,
+            frames=_QUICK_FRAMES if material.quick else _FRAMES,
+            weights=WEIGHTS_FOLDER,
+            backend=backend,
+            files=files,
+            threads=1,
+            folder=material.scratch,
         )
-        for title, row in titles.items():
-            found[row].append(asdict(clip_metrics(ways[title]())))
+        # A personalisation prints its losses. The output of this command is the name of the page.
+        with redirect_stdout(sys.stderr):
+            ways = training_named(model).reenact(task)
+            for title, row in titles.items():
+                found[row].append(asdict(clip_metrics(ways[title]())))
     material.progress("clips", len(clips), len(clips))
     return Measured(
         {row: {name: fmean(each[name] for each in metrics) for name in metrics[0]} for row, metrics in found.items()},

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from research.reproduce.everybody import measure_removal
-from research.reproduce.hetero import measure_sources
 from research.reproduce.run import Material, Measured
 from research.training.trainset import TrainSet, part_path
 from services.common.store.tensor_bytes import encode_arrays
