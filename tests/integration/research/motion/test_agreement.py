@@ -39,10 +39,9 @@ def clip(models: MotionModels) -> TrainingClip:
     usable, poses = np.ones(frames, np.bool_), head_poses(frames)
     style = encode_head_style(Footage(mouths(opening), usable, poses), models)
     shown = served_mouths(predictor_named("dubstage").open(models, style, None), features)
-    pad = np.repeat(shown[-1:], frames - len(shown), axis=0)
-    return TrainingClip(
-        "speech", "val", "somebody", np.concatenate([shown, pad]), usable, features, content_rows(features), sync_rows(features), poses
-    )  # fmt: skip
+    seen = np.concatenate([shown, np.repeat(shown[-1:], frames - len(shown), axis=0)])
+    content, heard_rows = content_rows(features), sync_rows(features)
+    return TrainingClip("speech", "val", "somebody", seen, usable, features, content, heard_rows, poses)
 
 
 def test_each_paper_moves_its_own_mouth(models: MotionModels, clip: TrainingClip) -> None:
