@@ -192,7 +192,7 @@ def test_wrong_defaults_are_told_once(write: Write) -> None:
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tiff", "bmp"])
 def test_pictures_need_methods_that_take_them(write: Write, tmp_path: Path, astronaut: Path, ending: str) -> None:
-    """A row whose footage is a picture is dubbed with `portrait`. Methods that need a video are refused before anything is dubbed."""
+    """A picture without a method is dubbed with `portrait`. A method that needs a video is refused before anything is dubbed."""
     picture = f"ann.{ending}"
     assert cv2.imwrite(str(tmp_path / picture), cv2.imread(str(astronaut)))
     rows = [row("a", footage=picture), row("b", footage=picture, method="portrait"), row("c", footage=picture, method="dubstage")]
