@@ -72,6 +72,11 @@ async def test_without_options_the_request_has_the_defaults(bench: WorkerContext
     assert not request.overwrite
 
 
+async def test_picture_row_takes_portrait(bench: WorkerContext, astronaut: Path, tmp_path: Path) -> None:
+    """A row without a method dubs a single picture with `portrait`."""
+    assert (await request_of(bench, shot(astronaut, tmp_path))).method == "portrait"
+
+
 async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: Path, tmp_path: Path, consent: Path) -> None:
     row = shot(
         carphone,
