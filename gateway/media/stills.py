@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import cv2
@@ -13,6 +13,7 @@ import numpy as np
 
 from gateway.media.background import BACKGROUND_SUFFIX, background_writer, open_background, own_timeline
 from gateway.media.inspection import inspect_video
+from gateway.media.locations import is_url
 from gateway.media.pictures import begins_like_picture
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.reader import VideoReader, from_rgb, plane_views, to_rgb
@@ -46,7 +47,8 @@ def is_still_file(path: Path) -> bool:
 
 def is_named_like_picture(name: str) -> bool:
     """Return whether a path or URL has the ending of a picture format."""
-    return (mimetypes.guess_type(name, strict=False)[0] or "").startswith("image/")
+    ending = PurePosixPath(name.partition("?")[0] if is_url(name) else name).suffix
+    return (mimetypes.guess_type(f"picture{ending}", strict=False)[0] or "").startswith("image/")
 
 
 def still_video_info(info: MediaInfo) -> MediaInfo:

@@ -66,6 +66,8 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
         ("none.png", STILL_METHOD),
         ("s3://videos/day/face.JPG", STILL_METHOD),
         ("s3://videos/day/clip.mp4", DEFAULT_METHOD),
+        ("https://store/face.png?sign=//[x", STILL_METHOD),
+        ("https://[x/a\0?.png", DEFAULT_METHOD),
         ("shot.%04d.png", DEFAULT_METHOD),
         ("shot.####.tif", DEFAULT_METHOD),
     ],
