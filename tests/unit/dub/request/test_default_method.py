@@ -89,4 +89,4 @@ def test_named_method_and_actor_win(tmp_path: Path) -> None:
 
 
 def test_a_scene_takes_the_default(tmp_path: Path) -> None:
-    assert method_of(pb.DubSpec(footage_uri="face.png", lines=[pb.LineSpec(start="0")])) == DEFAULT_METHOD
+    assert method_of(pb.DubSpec(footage_uri="face.png", lines=[pb.LineSpec(start_timecode="0")])) == DEFAULT_METHOD
