@@ -62,10 +62,11 @@ class EnrolmentHandler:
         context = self.context
 
         async with context.media.opened() as media:
-            request = enrol_request_from(message, media, threads=context.threads)
+            request = await in_thread(partial(enrol_request_from, message, media, threads=context.threads))
             steps = enrolment_steps(method_named(request.method), skip=message.skip_personalization)
             report = OperationReporter(operation, steps, paces=StepPaces(context.jobs.parent, request.method))
-            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
+            if await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm):
+                request = await in_thread(partial(enrol_request_from, message, media, threads=context.threads))
             actor = await self._made_before(request) if operation.resumed else None
             if actor is None:
                 actor = await create_actor(
@@ -252,7 +253,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def _begin(self, wanted: pb.CreateActorRequest, identity: RequestIdentity) -> OperationRecord:
         async with self._context.media.opened() as media:
-            enrol = enrol_request_from(wanted, media, threads=self._context.threads)
+            enrol = await in_thread(partial(enrol_request_from, wanted, media, threads=self._context.threads))
             await asyncio.to_thread(self._context.actors.consents.check_enrolment, enrol.consent, enrol.use, wanted.actor_id)
             await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
             await asyncio.to_thread(media.check, overwrite=False)

@@ -23,7 +23,7 @@ from gateway.consent.record import ConsentUse, use_of
 from gateway.dub.job.estimate import DubEstimate
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.learn.face_list import FaceList, ListedFace
-from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.request.dub_request import DubRequest, default_method
 from gateway.dub.request.spec import enrol_options, face_of, within
 from gateway.dub.request.spec_text import name_of
 from gateway.live.session import LiveFrame, LiveMouth, first_sample
@@ -34,7 +34,7 @@ from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequestError, MessageTooLargeError
-from services.common.methods import DEFAULT_METHOD, method_named
+from services.common.methods import method_named
 
 LIVE_RATES_HZ: Final = range(8_000, 192_001)
 """Sample rates of the sound of a live stream."""
@@ -58,7 +58,7 @@ def withdrawal_message(withdrawal: Withdrawal) -> pb.RevokeConsentResponse:
 
 
 def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, threads: int) -> EnrolRequest:
-    """Return the enrolment that CreateActor asks for.
+    """Return the enrolment that CreateActor asks for. Blocks.
 
     Args:
         message: the request, with an actor id.
@@ -69,11 +69,13 @@ def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, t
         InvalidRequestError: a field cannot be used.
     """
     check_number_of_takes(1 + len(message.more_footage_uris))
+    actor_id = check_actor_id(message.actor_id)
+    footage = media.source(message.footage_uri, "footage_uri")
     return EnrolRequest(
-        actor_id=check_actor_id(message.actor_id),
-        footage=media.source(message.footage_uri, "footage_uri"),
+        actor_id=actor_id,
+        footage=footage,
         more_footage=tuple(media.source(uri, f"more_footage_uris[{place}]") for place, uri in enumerate(message.more_footage_uris)),
-        method=method_named(message.method or DEFAULT_METHOD).name,
+        method=method_named(message.method or default_method(str(footage), footage)).name,
         face=face_of(message),
         consent=consent_from(message.consent) if message.HasField("consent") else None,
         project=use_of(message.project, None).project,

@@ -65,7 +65,8 @@ class DubHandler:
             request = await in_thread(context.engine.request, spec, media)
             paces = StepPaces(context.jobs.parent, request.method)
             report = OperationReporter(operation, dub_steps(request), paces=paces, count=context.quota.counting())
-            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
+            if await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm):
+                request = await in_thread(context.engine.request, spec, media)
             dub = context.engine.dub(
                 request,
                 self._stages(),
@@ -184,7 +185,8 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         async with own.media.opened() as media:
             dub = await in_thread(own.engine.request, request.dub, media)
             await in_thread(partial(media.check, overwrite=request.dub.overwrite))
-            await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes, confirm=lambda: None)
+            if await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes, confirm=lambda: None):
+                dub = await in_thread(own.engine.request, request.dub, media)
             return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
 
     async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802

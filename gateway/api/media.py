@@ -341,8 +341,8 @@ class RequestMedia:
             if not overwrite:
                 check_replaceable(place)
 
-    async def fetch(self, report: OnProgress, *, max_bytes: int, confirm: Callable[[], None]) -> None:
-        """Copy all objects to this machine.
+    async def fetch(self, report: OnProgress, *, max_bytes: int, confirm: Callable[[], None]) -> bool:
+        """Copy all objects to this machine, and return whether there are any: their content may decide the method of the request.
 
         Args:
             report: called before and after each copy.
@@ -356,6 +356,7 @@ class RequestMedia:
             report("fetch", done, len(self._sources))
             await in_thread(fetched, place, copy.parent, field=field, max_bytes=max_bytes, confirm=confirm)
             report("fetch", done + 1, len(self._sources))
+        return bool(self._sources)
 
     async def deliver(self, report: OnProgress, *, overwrite: bool, confirm: Callable[[], None]) -> None:
         """Upload the finished outputs that belong to a URL.

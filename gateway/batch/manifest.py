@@ -14,7 +14,6 @@ Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Ku
 from __future__ import annotations
 
 import json
-import mimetypes
 import os
 import re
 import tempfile
@@ -41,7 +40,7 @@ from gateway.media.choices import OcioSettings
 from gateway.media.inspection import inspect_video
 from gateway.media.locations import is_url, local_path
 from gateway.media.scene_colour import OcioColour
-from gateway.media.stills import is_still
+from gateway.media.stills import is_named_like_picture, is_still
 from services.common.errors import (
     ActorError,
     ActorNotReadyError,
@@ -657,8 +656,7 @@ def _picture_mistakes(shots: Mapping[int, ShotSpec], look: MethodOf) -> Iterator
     """
     for line, shot in shots.items():
         footage = shot.dub.footage_uri
-        kind = mimetypes.guess_type(footage, strict=False)[0] or ""
-        if not kind.startswith("image/") or shot.is_sequence or shot.dub.lines or is_url(footage):
+        if not is_named_like_picture(footage) or shot.is_sequence or shot.dub.lines or is_url(footage):
             continue
         try:
             check_footage(method_named(look(shot, None)), Path(footage), inspect_video(Path(footage)))

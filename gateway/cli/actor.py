@@ -21,7 +21,7 @@ from gateway.cli.console import check_new_file, out, printable, say, say_result,
 from gateway.cli.words import COMMAND_LINE
 from gateway.consent.record import consent_line, digest_of
 from gateway.settings import GatewaySettings
-from services.common.methods import DEFAULT_METHOD, combined, method_named
+from services.common.methods import DEFAULT_METHOD, STILL_METHOD, combined, method_named
 from services.common.texts import in_words
 
 if TYPE_CHECKING:
@@ -104,11 +104,13 @@ def create(
         ),
     ],
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar=options.METHOD_VALUES, help="Method to enrol the person for. Videos of the person are dubbed with this method."
+            metavar=options.METHOD_VALUES,
+            help="Method to enrol the person for. Videos of the person are dubbed with this method. Default: "
+            f"{DEFAULT_METHOD}, or {STILL_METHOD} for a single picture.",
         ),
-    ] = DEFAULT_METHOD,
+    ] = None,
     motion: options.Motion = None,
     renderer: options.Renderer = None,
     face: options.Face = "auto",
@@ -121,13 +123,14 @@ def create(
     """Enrol a person from one or several VIDEO files as ACTOR."""
     from gateway.actors.create import EnrolRequest
     from gateway.dub.analyse.face_choice import parse_face
+    from gateway.dub.request.dub_request import default_method
 
     settings = options.gateway_settings(stages)
     request = EnrolRequest(
         actor_id=actor_id,
         footage=videos[0],
         more_footage=tuple(videos[1:]),
-        method=combined(method, motion, renderer),
+        method=combined(method or default_method(str(videos[0]), videos[0]), motion, renderer),
         face=parse_face(face),
         consent=options.consent_record(consent),
         project=options.consent_use(project, None).project,

@@ -18,7 +18,6 @@ from typing import Final
 from gateway.cli.app import run
 from gateway.cli.console import say, say_error
 from gateway.reports.folder import PAGE
-from services.common.methods import METHODS
 
 SPEECH: Final = Path(__file__).with_name("demo_speech.flac")
 
@@ -63,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     say("2 of 2: a portrait speaks the same sentence")
     say("        (Eileen Collins, photograph by NASA, public domain. This is a demonstration: she did not say this sentence.)")
-    method = next(name for name, row in METHODS.items() if row.takes_still)
-    code = run(["dub", str(portrait), "--audio", str(SPEECH), "-o", str(folder / "portrait.mp4"), "--method", method])
+    code = run(["dub", str(portrait), "--audio", str(SPEECH), "-o", str(folder / "portrait.mp4")])
     if not code:
         say(f"look at {video}, {folder / 'portrait.mp4'} and {report / PAGE}")
         say("dub your own videos in the browser: .venv/bin/dubstage ui")

@@ -30,7 +30,7 @@ from gateway.media.choices import (
     QUALITIES,
 )
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError
-from services.common.methods import DEFAULT_METHOD, combined
+from services.common.methods import DEFAULT_METHOD, STILL_METHOD, combined
 
 if TYPE_CHECKING:
     from dubstage.gateway.v1.dub_pb2 import DubSpec
@@ -196,7 +196,7 @@ def dub(
         typer.Option(
             metavar=options.METHOD_VALUES,
             help="Method to dub with; the README says which is for what. Default: the method that the actor was enrolled for, "
-            f"otherwise {DEFAULT_METHOD}.",
+            f"otherwise {DEFAULT_METHOD}, or {STILL_METHOD} for a single picture.",
         ),
     ] = None,
     motion: options.Motion = None,
@@ -291,14 +291,16 @@ def dub(
     view: options.View = "",
 ) -> None:
     """Give VIDEO new speech and write the video."""
-    from gateway.dub.request.dub_request import refuse_input
+    from gateway.dub.request.dub_request import default_method, refuse_input
     from gateway.dub.request.spec import LocalFiles
     from gateway.dub.request.spec_text import read_lines, spec_from
     from gateway.reports.folder import check_report_folder
 
     settings = options.gateway_settings(stages)
     files = LocalFiles(str(lines.parent) if lines is not None else "")
-    named = None if method is None and motion is None and renderer is None else combined(method or DEFAULT_METHOD, motion, renderer)
+    named = method
+    if named is not None or motion is not None or renderer is not None:
+        named = combined(named or default_method(str(video), video), motion, renderer)
     spec = spec_from(
         {
             "footage": files.name(video),

@@ -22,7 +22,7 @@ from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say, say_table
 from gateway.dub.choices import FITS
 from services.common.errors import InvalidRequestError
-from services.common.methods import DEFAULT_METHOD, METHODS, combined
+from services.common.methods import DEFAULT_METHOD, combined, method_named
 
 if TYPE_CHECKING:
     from dubstage.gateway.v1.dub_pb2 import DubSpec
@@ -79,7 +79,7 @@ class Figures(_Strict):
 
     Attributes:
         stages: stages that cost the same for every method.
-        render: ms per frame by method.
+        render: ms per frame by renderer.
         detail: what the fine detail adds.
     """
 
@@ -140,11 +140,13 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
         processors: processors of one replica.
 
     Raises:
-        InvalidRequestError: the figures have no such method.
+        InvalidRequestError: there is no such method, or the figures lack its renderer.
     """
-    if load.method not in figures.render:
+    renderer = method_named(load.method).renderer.name
+    if renderer not in figures.render:
         raise InvalidRequestError(
-            f"the figures have no renderer of method {load.method[:80]!r}; there are: {', '.join(figures.render)}", field="method"
+            f"the figures have no renderer {renderer} of method {load.method[:80]!r}; there are: {', '.join(figures.render)}",
+            field="method",
         )
     place = load.scale - 1
     stages, detail = figures.stages, figures.detail
@@ -154,7 +156,7 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
         "face": stages.face,
         "motion": stages.motion,
         "texture": stages.texture + detail.texture[place],
-        "render": figures.render[load.method],
+        "render": figures.render[renderer],
         "gateway": max(0.0, figures.gateway.video + pixels_ms) + detail.gateway[place],
     }
     live = {**video, "gateway": figures.gateway.live + detail.gateway[place]}
@@ -247,7 +249,12 @@ def plan(
     video_hours: Annotated[float, typer.Option(min=0, max=1e6, metavar="HOURS", help="Hours of video to dub in one night.")] = 0.0,
     night_hours: Annotated[float, typer.Option(min=0.1, max=24, metavar="HOURS", help="Length of the night.")] = 10.0,
     fps: Annotated[float, typer.Option(min=1, max=240, help="Frames a second of streams and videos.")] = 25.0,
-    method: Annotated[str, typer.Option(metavar="|".join(METHODS), help="Method that dubs.")] = DEFAULT_METHOD,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar=options.METHOD_VALUES, help=f"Method that dubs. Default: as for `dubstage dub`; {DEFAULT_METHOD} for a load."
+        ),
+    ] = None,
     scale: Annotated[
         int,
         typer.Option(
@@ -276,14 +283,13 @@ def plan(
         from gateway.dub.request.spec_text import read_lines, spec_from
 
         files = LocalFiles(str(lines.parent) if lines is not None else "")
-        chosen = None if (actor is not None or lines is not None) and method == DEFAULT_METHOD else combined(method)
         spec = spec_from(
             {
                 "footage": files.name(video),
                 "speech": files.name(audio),
                 "output": files.name(output),
                 "actor": actor,
-                "method": chosen,
+                "method": combined(method) if method is not None else None,
                 "lines": read_lines(lines) if lines is not None else None,
                 "fit": fit or None,
                 "personalize": personalize,
@@ -297,7 +303,7 @@ def plan(
         video_hours=video_hours,
         night_hours=night_hours,
         fps=fps,
-        method=method,
+        method=method or DEFAULT_METHOD,
         scale=scale,
         megapixels=megapixels,
     )

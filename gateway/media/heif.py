@@ -159,14 +159,18 @@ def _crop(content: bytes, width: int, height: int) -> tuple[int, int, int, int]:
     return left, top, max(left + 1, min(width, left + round(wide))), max(top + 1, min(height, top + round(high)))
 
 
+def is_heif(head: bytes) -> bool:
+    """Return whether the first 12 bytes of a file are those of a HEIF file."""
+    return head[4:8] == b"ftyp" and head[8:12] in _BRANDS
+
+
 def find_heif(file: IO[bytes], path: Path) -> HeifPicture | None:
     """Return the primary picture of a HEIF file in HEVC; None: the file is another one. The picture is not decoded.
 
     Raises:
         MediaUnsupportedError: the picture is put together in a way that is not read, or its description is damaged.
     """
-    head = read_at(file, 0, 12)
-    if head[4:8] != b"ftyp" or head[8:12] not in _BRANDS:
+    if not is_heif(read_at(file, 0, 12)):
         return None
     boxes = {box.kind: box for box in boxes_of(file)}
     if b"meta" not in boxes:

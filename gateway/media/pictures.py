@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from gateway.media.heif import HeifPicture, find_heif
+from gateway.media.heif import HeifPicture, find_heif, is_heif
 from gateway.media.mp4 import read_at
 from gateway.media.opening import MAX_STILL_PIXELS
 from gateway.safe_paths import open_media_file
@@ -34,6 +35,7 @@ _BEGINNINGS: Final = (
     (rb"....ftyp(avif|mif1)", "AVIF"),
 )
 """First bytes of the formats, and Pillow's names of the formats. Pillow opens a JPEG with further pictures as MPO."""
+_HEAD_BYTES: Final = 16
 _ANIMATED: Final = frozenset({"PNG", "WEBP", "AVIF"})
 """Formats whose further pictures are an animation. Those of JPEG and TIFF are other pictures."""
 _TURNED: Final = (5, 6, 7, 8)
@@ -64,6 +66,17 @@ class PictureFacts:
     width: int
     height: int
     alpha: bool
+
+
+def begins_like_picture(path: Path) -> bool:
+    """Return whether the first bytes of a file are those of a picture format. An animation, or raw MJPEG, begins in the same way.
+
+    Raises:
+        MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
+    """
+    with open_media_file(path, field="video") as handle:
+        head = os.pread(handle, _HEAD_BYTES, 0)
+    return _format_of(head) is not None or head.startswith(b"GIF8") or is_heif(head)
 
 
 def picture_facts(path: Path) -> PictureFacts | None:
@@ -127,8 +140,7 @@ def _opened(path: Path) -> Iterator[Image.Image | HeifPicture | None]:
         if heif is not None:
             yield heif
             return
-        head = read_at(file, 0, 16)
-        named = next((name for beginning, name in _BEGINNINGS if re.match(beginning, head, re.DOTALL)), None)
+        named = _format_of(read_at(file, 0, _HEAD_BYTES))
         if named is None:
             yield None
             return
@@ -141,6 +153,11 @@ def _opened(path: Path) -> Iterator[Image.Image | HeifPicture | None]:
         with image:
             animated = image.format in _ANIMATED and getattr(image, "is_animated", False)
             yield None if animated or (image.format == "JPEG" and _is_video(handle, image.size)) else image
+
+
+def _format_of(head: bytes) -> str | None:
+    """Return Pillow's name of the format of a picture file, by the file's first bytes; None: the file is another one."""
+    return next((name for beginning, name in _BEGINNINGS if re.match(beginning, head, re.DOTALL)), None)
 
 
 def _is_video(handle: int, size: tuple[int, int]) -> bool:

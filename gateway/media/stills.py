@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import mimetypes
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import cv2
 import numpy as np
 
 from gateway.media.background import BACKGROUND_SUFFIX, background_writer, open_background, own_timeline
+from gateway.media.inspection import inspect_video
+from gateway.media.locations import is_url
+from gateway.media.pictures import begins_like_picture
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.reader import VideoReader, from_rgb, plane_views, to_rgb
 from gateway.media.types import DecodedFrame, HdrMetadata, MediaInfo, VideoInfo, orientation
 from services.common.array_types import UInt8
-from services.common.errors import InvalidRequestError
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 
 STILL_RATE: Final = Fraction(25)
 """Frames per second of a video of a still."""
@@ -28,6 +32,23 @@ _BT709: Final = ColourTags(matrix=1, color_range=1, primaries=1, transfer=1)
 def is_still(info: MediaInfo) -> bool:
     """Return whether footage is a single picture."""
     return info.video.num_frames == 1
+
+
+def is_still_file(path: Path) -> bool:
+    """Return whether a file from outside is a single picture, by its content. A file that cannot be read is none. Blocks.
+
+    A file that does not begin like a picture is not read further.
+    """
+    try:
+        return begins_like_picture(path) and is_still(inspect_video(path))
+    except MediaUnsupportedError:
+        return False
+
+
+def is_named_like_picture(name: str) -> bool:
+    """Return whether a path or URL has the ending of a picture format."""
+    ending = PurePosixPath(name.partition("?")[0] if is_url(name) else name).suffix
+    return (mimetypes.guess_type(f"picture{ending}", strict=False)[0] or "").startswith("image/")
 
 
 def still_video_info(info: MediaInfo) -> MediaInfo:

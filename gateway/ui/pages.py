@@ -24,7 +24,7 @@ from dubstage.client.errors import status_of
 from gateway.settings import GatewaySettings
 from gateway.ui.session import Sessions, is_loopback
 from services.common.errors import DubstageError, OverloadedError, UnauthenticatedError
-from services.common.methods import METHODS
+from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD
 
 Call = Callable[[MethodDescriptor, Message, Request, str], Awaitable[Message]]
 """Calls a unary RPC of the gateway. Takes the RPC, its request, the browser's request, and the value of `authorization` (empty:
@@ -121,7 +121,8 @@ class Page:
 
 
 async def _methods(_: Caller, __: Request) -> Mapping[str, object]:
-    return {"methods": list(METHODS.values())}
+    own = (DEFAULT_METHOD, STILL_METHOD)
+    return {"methods": [METHODS[name] for name in own], "research": [row for name, row in METHODS.items() if name not in own]}
 
 
 PAGES: Final[tuple[Page, ...]] = (

@@ -152,10 +152,10 @@ def _add_rows(connection: Connection, numbers: range, head: tuple[int, str]) -> 
         actor_id, consent = _ACTOR.format(number), consent_of(number)
         digests = [hashlib.sha256(f"{kind} {number}".encode()).hexdigest() for kind in _KINDS]
         digest = digest_of(consent)
-        actors.append((actor_id, "ugc", consent.fields(), digests[0], _TIME, digests[0], digest))
+        actors.append((actor_id, "dubstage", consent.fields(), digests[0], _TIME, digests[0], digest))
         lineage += [(actor_id, blob, kind, f"/bench/{blob}", 4_000_000) for kind, blob in zip(_KINDS, digests, strict=True)]
         alias, sequence = digests[1][:32], sequence + 1
-        event = AuditEvent(event=EventKind.ACTOR_CREATED, actor_id=actor_id, consents=(digest,), details={"method": "ugc"})
+        event = AuditEvent(event=EventKind.ACTOR_CREATED, actor_id=actor_id, consents=(digest,), details={"method": "dubstage"})
         by = {"tenant": "default", "token": ""}
         line = line_of(event, sequence=sequence, previous=previous, time=_TIME, by=by, face=alias)
         previous = digest_of_line(line.encode("ascii"))
@@ -188,7 +188,7 @@ def _enrol(store: ActorStore, blobs: ArtefactStore, number: int) -> str:
     actor_id, pose = f"new-{number}", np.array([0.1, 0.0, 0.0, 320.0, 240.0, 1.5])
     enrolled = EnrolledActor(style, bank, renderer, geometry, 250, pose, lag_frames=0)
     consent = consent_of(-number - 1)
-    store.create(actor_id, method="ugc", enrolled=enrolled, footage_sha256="0" * 64, consent=consent)
+    store.create(actor_id, method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=consent)
     return actor_id
 
 
@@ -252,7 +252,7 @@ def rows_of_batch(size: int) -> list[ShotSpec]:
                 speech_uri=f"/de/sh{row:06d}.wav",
                 output_uri=f"/out/sh{row:06d}.mov",
                 actor=f"actors/actor-{row % 40}",
-                method="ugc",
+                method="dubstage",
             ),
         )
         for row in range(size)
@@ -275,7 +275,7 @@ def ended_record(shot: ShotSpec, row: int) -> ShotRecord:
         frames_by_reason={"dubbed": 118, "no_face": 7},
         output=shot.output,
         output_sha256=hashlib.sha256(shot.id.encode()).hexdigest(),
-        method="ugc",
+        method="dubstage",
         r_opening=share,
         motion=ShotMotion(silence_opening=0.1, opening_spread=0.9, width_spread=0.8, fastest_step=1.0),
         appearance=ShotAppearance(tint_alarms=share, nostril_alarms=0.0, low_contrast=0.0, popping=1.0, face_distance=0.2),

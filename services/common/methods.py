@@ -353,10 +353,16 @@ def combined(name: str, motion: str | None = None, renderer: str | None = None) 
         if given is not None and given not in METHODS:
             raise InvalidRequestError(f"no {field} {given!r}; there are: {', '.join(METHODS)}", field=field)
     row_of_motion, _, row_of_renderer = name.partition("+")
-    wanted = (motion or row_of_motion, renderer or row_of_renderer or row_of_motion)
+    wanted = [motion or row_of_motion, renderer or row_of_renderer or row_of_motion]
     parts = (
         METHODS[motion].motion if motion is not None else method.motion,
         METHODS[renderer].renderer if renderer is not None else method.renderer,
     )
     rows = [row.name for row in METHODS.values() if (row.motion, row.renderer) == parts]
-    return rows[0] if rows else "+".join(wanted)
+    if rows:
+        return rows[0]
+    # Several rows have the same renderer. A combination has one name: that of the row that is called like the renderer.
+    namesake = METHODS.get(parts[1].name)
+    if namesake is not None and namesake.renderer == parts[1]:
+        wanted[1] = namesake.name
+    return "+".join(wanted)

@@ -12,7 +12,7 @@ import av
 SHOT_S = 2.0
 BETWEEN_S = 3.0
 """Seconds from the end of one shot to the beginning of the next shot of the same clip."""
-METHODS = ("ugc", "everybody", "hetero", "everyone")
+METHODS = ("dubstage", "ugc", "everybody", "hetero", "everyone")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from tests.hostile.world import World
 
 CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one video", "date": "2026-02-01", "reference": "folder 3"}
 VALUES = (
-    "", " ", "-1", "0", "nan", "1e999", "9" * 400, "ugc", "magic", "largest", "1,2", "-5,1e9", "nan,nan", "[bold]x[/]", "[/]", "-",
-    "../../etc", "/dev/null", "/proc/self/mem", "x" * 300, "ü\u202e", "a\nb", "%s%n", "--help", "http://127.0.0.1:9",
-    "localhost:51051", "a:b:c", "headpose+ugc",
+    "", " ", "-1", "0", "nan", "1e999", "9" * 400, "dubstage", "magic", "largest", "1,2", "-5,1e9", "nan,nan", "[bold]x[/]", "[/]",
+    "-", "../../etc", "/dev/null", "/proc/self/mem", "x" * 300, "ü\u202e", "a\nb", "%s%n", "--help", "http://127.0.0.1:9",
+    "localhost:51051", "a:b:c", "portrait+dubstage",
 )  # fmt: skip
 """Values for any option."""
 OPTIONS = {

@@ -15,7 +15,7 @@ from tests.hostile.known_evaluate import evaluate_line
 from tests.hostile.lines import OK
 from tests.hostile.world import World
 
-METHODS = ("ugc", "everybody", "headpose", "headpose+ugc")
+METHODS = ("dubstage", "portrait", "everybody", "headpose", "portrait+dubstage")
 VARIANTS = ("mean_mouth", "retrieval", "tps", "warp_network", "full", "full_kept", "single_frame", "oracle_full")
 """All but wrong_audio and wrong_audio_kept, which render everything ten times."""
 

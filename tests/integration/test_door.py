@@ -63,9 +63,9 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
         ({"output": "notes.mp4"}, "output_uri", "overwrite"),
         ({"output": "folder", "overwrite": True}, "output_uri", "folder"),
         ({"method": "magic"}, "method", "magic"),
-        ({"method": "headpose", "fit": "loop"}, "fit", "headpose"),
+        ({"method": "portrait", "fit": "loop"}, "fit", "portrait"),
         ({"fit": "slow", "keep_audio": True}, "keep_audio", "timeline"),
-        ({"method": "headpose", "expression": "keep"}, "expression", "timeline"),
+        ({"method": "portrait", "expression": "keep"}, "expression", "timeline"),
         ({"fit": "retime", "expression": "keep"}, "expression", "timeline"),
         ({"expressiveness": 0.0}, "expressiveness", "0.5 .. 1.5"),
         ({"expressiveness": 1.6}, "expressiveness", "0.5 .. 1.5"),
@@ -138,7 +138,7 @@ def test_errors_hide_server_paths(start_gateway: StartGateway, inputs: Path, tmp
         wrong = [{"footage": name} for name in ("text.mp4", "cut.mp4", "silence.wav", "speech.wav", "pipe.mp4", "nothing.mp4")]
         wrong += [{"speech": name} for name in ("text.mp4", "silence.wav", "folder", "../speech.wav", str(inputs / "none.wav"))]
         wrong += [{"output": name} for name in ("notes.mp4", "folder", "none/video.mp4", "video.xyz", "footage.mp4")]
-        wrong += [{"face": "9"}, {"face": "0,0"}, {"method": "headpose", "codec": "prores"}, {"speech": ""}]
+        wrong += [{"face": "9"}, {"face": "0,0"}, {"method": "portrait", "codec": "prores"}, {"speech": ""}]
         for number, fields in enumerate(wrong):
             try:
                 dub = client.dub(connection, **dubbing(f"leak_{number}.mp4", **fields))

@@ -110,7 +110,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
     folder.mkdir()
     told: list[str] = []
     info = probe(media.root / OTHER)
-    method = method_named("ugc")
+    method = method_named("dubstage")
     duration = info.video.duration
     total = info.video.num_frames
     with (
@@ -167,7 +167,7 @@ async def test_the_video_of_a_still_survives_lost_replicas(stages: RunningStages
 
     async def video(stages_: Stages, name: str) -> bytes:
         output = tmp_path / f"{name}.mp4"
-        request = DubRequest(footage=portrait, speech=speech, output=output, method="headpose")
+        request = DubRequest(footage=portrait, speech=speech, output=output, method="portrait")
         await DubJob(request, stages_, ArtefactStore(str(stages.artefacts)), tmp_path / name).run(lambda *_: None)
         return output.read_bytes()
 

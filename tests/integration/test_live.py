@@ -281,19 +281,19 @@ def test_frames_arrive_after_look_ahead(
     assert np.median(waits[: 25 - look_ahead // 40 - 1]) > motion.look_ahead_ms
 
 
-@pytest.mark.parametrize("ahead", METHODS["ugc"].streamed.motion.look_ahead_choices)
+@pytest.mark.parametrize("ahead", METHODS["dubstage"].streamed.motion.look_ahead_choices)
 def test_chosen_look_ahead_delays_frames(
     gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, ahead: int
 ) -> None:
     """Frames come once the chosen look-ahead is heard, and not before."""
-    waits = waits_of(gateway, live_actor("ugc"), samples, 40 * ahead + STATES_AHEAD_MS, look_ahead_frames=ahead)
+    waits = waits_of(gateway, live_actor("dubstage"), samples, 40 * ahead + STATES_AHEAD_MS, look_ahead_frames=ahead)
     assert min(waits[: 25 - (40 * ahead + STATES_AHEAD_MS) // 40 - 1]) > 40 * ahead
 
 
 def test_look_ahead_changes_the_mouth(gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples) -> None:
     """Each look-ahead draws mouths of its own. Unset, the stream has the default look-ahead."""
     speech, rate = samples
-    actor = live_actor("ugc")
+    actor = live_actor("dubstage")
     with gateway.connect() as connection:
         unset, default, none = (
             [
@@ -313,7 +313,7 @@ def test_method_without_choice_refuses_look_ahead(gateway: RunningGateway, live_
     with gateway.connect() as connection:
         error = failure(connection, [config(live_actor("everybody"), look_ahead_frames=1)])
     assert (error.reason, error.field) == ("INVALID_REQUEST", "config.look_ahead_frames")
-    assert "everybody_live always hears 4 frames ahead" in str(error)
+    assert "everybody always hears 4 frames ahead" in str(error)
 
 
 def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:

@@ -262,7 +262,7 @@ def long_speech(media: Media) -> Speech:
 @pytest.mark.long
 async def test_speech_goes_on(stages: RunningStages, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Features and motion of long speech take several calls when calls end early, or break off, and have the same bytes."""
-    speech, duration, method = long_speech(media), Fraction(SPEECH_S), method_named("headpose")
+    speech, duration, method = long_speech(media), Fraction(SPEECH_S), method_named("portrait")
     begun: Counter[Rpc[Any, Any]] = Counter()
     sent: Counter[Rpc[Any, Any]] = Counter()
     breaks = 0

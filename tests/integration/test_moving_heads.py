@@ -46,8 +46,8 @@ def test_picture_actor_speaks_and_erases(start_gateway: StartGateway, stages: Ru
     running = start_gateway()
     before = stages.blobs()
     with running.connect() as connection:
-        made = client.enrol(connection, **enrolment("pictured", footage=PICTURE, method="headpose")).wait(timeout_s=300)
-        assert made.num_enrolled_frames == 1
+        made = client.enrol(connection, **enrolment("pictured", footage=PICTURE)).wait(timeout_s=300)
+        assert (made.method, made.num_enrolled_frames) == ("portrait", 1)
         result = client.dub(connection, **dubbing("pictured.mp4", actor_id="pictured", footage=PICTURE)).wait(timeout_s=300)
         assert (result.num_frames, result.num_dubbed) == (SPEECH_FRAMES, SPEECH_FRAMES)
         assert num_frames(media.root / "pictured.mp4") == SPEECH_FRAMES
@@ -63,8 +63,8 @@ def test_picture_actor_speaks_and_erases(start_gateway: StartGateway, stages: Ru
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"footage": PICTURE, "method": "ugc"}, "method"),
-        ({"fit": "retime", "method": "headpose"}, "fit"),
+        ({"footage": PICTURE, "method": "dubstage"}, "method"),
+        ({"fit": "retime", "method": "portrait"}, "fit"),
         ({"fit": "retime", "keep_audio": True}, "keep_audio"),
     ],
 )

@@ -78,8 +78,8 @@ class Streamed:
 
 
 def enrol(host: StageHost, settings: GatewaySettings, actors: ActorStore, name: str, footage: Path) -> StoredActor:
-    """Enrol a person for `ugc` without personalised networks."""
-    request = EnrolRequest(actor_id=name, footage=footage, method="ugc", options=UNPERSONALIZED)
+    """Enrol a person for `dubstage` without personalised networks."""
+    request = EnrolRequest(actor_id=name, footage=footage, method="dubstage", options=UNPERSONALIZED)
     store = ArtefactStore(settings.artefacts_url)
     return host.run(create_actor(request, host.stages, actors, store, settings.data_dir / "jobs", on_progress=lambda *_: None))
 

@@ -55,7 +55,9 @@ class Evaluator:
         """Return a folder with the face records of a clip, as an interrupted evaluation leaves them."""
         if clip not in self._tracked:
             workspace = Workspace(self._folder / clip.stem)
-            shot = self._host.run(FootageAnalysis.open(self._host.stages, METHODS["ugc"], check_clip(clip), workspace, threads=2))
+            shot = self._host.run(
+                FootageAnalysis.open(self._host.stages, METHODS["dubstage"], check_clip(clip), workspace, threads=2)
+            )
             self._host.run(shot.track(lambda _: None))
             workspace.close()
             self._tracked[clip] = workspace.folder

@@ -94,7 +94,7 @@ def test_a_missing_output_folder_is_named(dubstage: Run, carphone: Path, tmp_pat
 
 
 def test_an_unknown_method_says_which_there_are(dubstage: Run, output: Path, carphone: Path) -> None:
-    assert_fails_well(dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--method", "magic"), output, "ugc")
+    assert_fails_well(dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--method", "magic"), output, "dubstage")
 
 
 def test_an_unknown_actor_says_what_to_run(dubstage: Run, output: Path, carphone: Path) -> None:
@@ -125,7 +125,7 @@ def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: P
     steps: list[str] = []
     usage = shutil.disk_usage(output.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))
-    request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="ugc")
+    request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="dubstage")
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
     with pytest.raises(
         StorageFullError, match=r"the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"
@@ -141,7 +141,7 @@ def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path
     noise = write_video(tmp_path / "noise.mp4", 30)
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     with open_installation(settings) as place:
-        request = EnrolRequest(actor_id="nobody", footage=noise, method="ugc")
+        request = EnrolRequest(actor_id="nobody", footage=noise, method="dubstage")
         with pytest.raises(NoUsableFootageError, match="shows no face") as caught:
             dubber.host.run(
                 create_actor(
@@ -189,7 +189,7 @@ def test_speech_without_a_sample_is_no_silence(dubstage: Run, output: Path, carp
     assert_fails_well(dubstage("dub", carphone, "--audio", empty, "-o", output), output, "empty.wav", "no sound in it")
 
 
-@pytest.mark.parametrize("method", ["headpose", "headpose+ugc"])
+@pytest.mark.parametrize("method", ["portrait", "portrait+dubstage"])
 def test_headpose_refuses_short_footage(method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path) -> None:
     """Footage too short to learn how a head moves is refused."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.5)

@@ -371,7 +371,7 @@ async def test_required_consent_stops_shots(carphone: Path, tmp_path: Path) -> N
 async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """Nothing stays of a person who is erased while the video is measured."""
     place = worker_context.installation
-    enrol = EnrolRequest(actor_id="ada", footage=carphone, method="ugc", options=UNPERSONALIZED)
+    enrol = EnrolRequest(actor_id="ada", footage=carphone, method="dubstage", options=UNPERSONALIZED)
     await create_actor(
         enrol,
         await worker_context.stages(),

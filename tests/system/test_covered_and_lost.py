@@ -32,7 +32,7 @@ from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds, st
 def test_returning_face_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The face is out of the picture from 5.0 to 6.5 s, which is 1.8 to 3.3 s of the cut."""
     footage, output = cut(clips.path("derived/d05_face_leaves_frame.mp4"), tmp_path / "footage.mp4", 2.4, 9.2), tmp_path / "dub.mp4"
-    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1"))
     plan = dub.outcome.plan
     rendered = plan.rendered()
     gone = np.flatnonzero(plan.reason == common_pb2.FRAME_REASON_NO_FACE)
@@ -57,7 +57,7 @@ def test_occluder_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Pa
     """
     footage, output = cut(clips.path("derived/d07_moving_occluder.mp4"), tmp_path / "footage.mp4", 0, 3.6), tmp_path / "dub.mp4"
     clear = clips.path("video/vr_face5.mp4")
-    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1"))
     covered = outcome.plan.reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH
     assert 40 <= covered.sum() <= 50
     for index, (free, old, new) in enumerate(zip(decoded(clear), decoded(footage), decoded(output), strict=False)):
@@ -131,7 +131,7 @@ def test_mouth_is_dubbed_beside_a_microphone(
     made = place(*tracked)
     footage, output = tmp_path / "footage.mp4", tmp_path / "dub.mp4"
     write_pictures(footage, [frame.picture for frame in made])
-    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1"))
     rendered = outcome.plan.rendered()
     behind = np.array([bool(frame.disc.any()) and frame.mouth_share <= 0.5 for frame in made])
     assert behind.sum() > 40
@@ -182,7 +182,7 @@ def write_pictures(path: Path, pictures: Sequence[UInt8]) -> None:
 def test_stage_performance_with_cuts(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """One man's mouth is free for 23 frames in all, less than the second that a speaking style takes."""
     footage, output = clips.path("video/fr_short_hamilton_clip.mp4"), tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1"))
     assert probe(output).video.num_frames == probe(footage).video.num_frames == outcome.plan.num_frames == 275
     assert outcome.undubbed.startswith("none of the 275 frames is dubbed")
     assert "at least 25 are needed" in outcome.undubbed

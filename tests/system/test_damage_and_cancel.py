@@ -72,7 +72,7 @@ def test_damaged_frames_are_dubbed_and_counted(clips: Any, dubber: Dubber, tmp_p
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(content)
 
-    outcome = dubber(DubRequest(footage=damaged, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
+    outcome = dubber(DubRequest(footage=damaged, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage"))
     assert outcome.plan.num_frames == probe(source).video.num_frames
     assert any("filled in by the decoder: 1, the first is frame 40" in warning for warning in outcome.warnings)
 
@@ -97,7 +97,7 @@ def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: P
     """A video whose consent ends while it is sealed gets no name."""
     footage, videos = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), tmp_path / "videos"
     videos.mkdir()
-    asked = DubRequest(footage=footage, speech=SPEECH, output=videos / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
+    asked = DubRequest(footage=footage, speech=SPEECH, output=videos / "dub.mp4", method="dubstage", enrol=UNPERSONALIZED)
     job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / "jobs", Withdrawn(videos))
     with pytest.raises(ConsentWithdrawnError):
         dubber.host.run(job.run(lambda *_: None))
@@ -107,7 +107,7 @@ def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: P
 def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
     """A dub that can never be done leaves no job."""
     footage, jobs = cut(carphone, tmp_path / "short.mkv", 0.0, 0.4), tmp_path / "jobs"
-    asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
+    asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage", enrol=UNPERSONALIZED)
 
     def fails(job: DubJob, said: str) -> None:
         with pytest.raises(InvalidRequestError, match=said):
@@ -123,7 +123,7 @@ def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: 
 @pytest.mark.parametrize("limit", [150_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])
 def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output: Path) -> None:
     """A full disk under the job says what to do."""
-    request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="ugc", codec="ffv1")
+    request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="dubstage", codec="ffv1")
     with pytest.raises(StorageFullError, match=r"no space left.*DUBSTAGE_DATA_DIR") as caught, files_of_at_most(limit):
         dubber(request)
     assert caught.value.exit_code == 11
@@ -142,7 +142,7 @@ def test_full_disk_under_output(dubber: Dubber, carphone: Path, output: Path, tm
             shown[:576, :704] = picture.reformat(704, 576, "rgb24").to_ndarray()
             target.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
         target.mux(stream.encode())
-    request = DubRequest(footage=tmp_path / "footage.mkv", speech=SPEECH, output=output, method="ugc", codec="ffv1")
+    request = DubRequest(footage=tmp_path / "footage.mkv", speech=SPEECH, output=output, method="dubstage", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"
     with pytest.raises(StorageFullError, match=said) as caught, files_of_at_most(13_000_000):
         dubber(request)

@@ -36,7 +36,7 @@ def clip(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 def test_true_landmarks_give_smaller_errors(clip: Path, evaluate: Evaluator) -> None:
     """The truth's landmarks give smaller expression and landmark errors than one mouth."""
-    found = evaluate("ugc", clip, UNPERSONALIZED, SETTINGS)
+    found = evaluate("dubstage", clip, UNPERSONALIZED, SETTINGS)
     mean, oracle = (found.variants[name].paper for name in SETTINGS.variants)
     for name in ("expression_error", "landmark_error_px"):
         assert 0.0 < oracle[name] < 0.6 * mean[name]
@@ -46,7 +46,7 @@ def test_true_landmarks_give_smaller_errors(clip: Path, evaluate: Evaluator) -> 
 @pytest.mark.long
 def test_motion_is_measured_on_real_footage(clip: Path, evaluate: Evaluator) -> None:
     settings = replace(SETTINGS, variants=("mean_mouth", "full", "oracle_full"))
-    found = evaluate("ugc", clip, UNPERSONALIZED, settings)
+    found = evaluate("dubstage", clip, UNPERSONALIZED, settings)
     mean, full, oracle = (found.variants[name].metrics for name in settings.variants)
     # The landmarks of the truth move as the truth moves.
     assert oracle["lip_width_spread_ratio"] == pytest.approx(1.0, abs=0.25)

@@ -46,7 +46,7 @@ def test_every_clip_keeps_frames_and_pts(row: dict[str, str], clips, dubber: Dub
     if float(row["seconds"]) > MOST_S:
         footage = first_seconds(footage, tmp_path / footage.name, MOST_S)
     output = tmp_path / f"dub{footage.suffix}"
-    request = DubRequest(footage=footage, speech=SPEECH if row["audio"] == "none" else None, output=output, method="ugc")
+    request = DubRequest(footage=footage, speech=SPEECH if row["audio"] == "none" else None, output=output, method="dubstage")
     outcome = dubber(request)
 
     assert frame_seconds(output) == frame_seconds(footage)

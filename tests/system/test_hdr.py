@@ -65,7 +65,7 @@ def person(clips: Any, dubber: Dubber, settings: GatewaySettings, tmp_path_facto
     own = settings.model_copy(update={"data_dir": folder / "data"})
     with ActorStore(own) as actors:
         actor = enrol(dubber.host, own, actors, "person", footage).enrolled
-    request = DubRequest(footage=footage, speech=SPEECH, output=folder / "dub.mkv", method="ugc", codec="ffv1", actor=actor)
+    request = DubRequest(footage=footage, speech=SPEECH, output=folder / "dub.mkv", method="dubstage", codec="ffv1", actor=actor)
     return Person(footage, actor, dubber(request))
 
 
@@ -74,7 +74,7 @@ def person(clips: Any, dubber: Dubber, settings: GatewaySettings, tmp_path_facto
 def test_a_person_of_standard_range_speaks_in_hdr(person: Person, dubber: Dubber, tmp_path: Path, transfer: int) -> None:
     """The drawn mouth looks as it does in footage of standard range, and the tags stay."""
     hdr, first = in_hdr(person.footage, tmp_path / "hdr.mp4", transfer), person.dub
-    request = DubRequest(footage=hdr, speech=SPEECH, output=tmp_path / "hdr-dub.mp4", method="ugc", actor=person.actor)
+    request = DubRequest(footage=hdr, speech=SPEECH, output=tmp_path / "hdr-dub.mp4", method="dubstage", actor=person.actor)
     outcome = dubber(request)
     tags = probe(outcome.written.path).video.colour
     assert (tags.matrix, tags.primaries, tags.transfer) == (9, 9, transfer)

@@ -79,7 +79,7 @@ def test_samples_outside_mask_unchanged(
 ) -> None:
     """Every sample outside the lower face and the neck is as it was."""
     footage, output = cut(clips.path(clip), tmp_path / "footage.mp4", 0, seconds), tmp_path / "dub.mp4"
-    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1"))
     plan, actor, areas = dub.outcome.plan, dub.outcome.actor, dub.outcome.facts.mask_area_px
     info = probe(footage)
     assert info.video.pixel.name == probe(output).video.pixel.name == pixel_format
@@ -105,7 +105,7 @@ def test_samples_outside_mask_unchanged(
 def test_clothing_keeps_its_samples(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """A turtleneck close under the chin does not move with the jaw: no sample of clothing changes, and the chin still moves."""
     footage, output = cut(clips.path("video/lp_s32.mp4"), tmp_path / "footage.mp4", 0, 1.4), tmp_path / "dub.mp4"
-    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1"))
     plan, below = dub.outcome.plan, 0
     assert plan.rendered().mean() >= 0.98
     with VideoReader(probe(footage)) as reader:

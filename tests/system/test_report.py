@@ -23,7 +23,7 @@ def test_report_of_moved_head(carphone: Path, host: StageHost, settings: Gateway
     """A moved head has frames face model and motion in its report."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.05)
     speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 1.0), 16000)
-    request = DubRequest(footage=footage, speech=speech, output=tmp_path / "dub.mp4", method="headpose", enrol=UNPERSONALIZED)
+    request = DubRequest(footage=footage, speech=speech, output=tmp_path / "dub.mp4", method="portrait", enrol=UNPERSONALIZED)
     store = ArtefactStore(settings.artefacts_url)
     job = DubJob(request, host.stages, store, tmp_path / "jobs")
 

@@ -43,7 +43,7 @@ def test_resume_after_kills_same_bytes(dubber: Dubber, carphone: Path, tmp_path:
     footage, whole = cut(carphone, tmp_path / "footage.mkv", 0.0, 2.5), tmp_path / "whole.mp4"
     # The disclosure record is part of signed videos only.
     sealer = open_sealer(GatewaySettings(data_dir=tmp_path / "signer", watermark=False))
-    dubber(DubRequest(footage=footage, speech=SPEECH, output=whole, method="ugc"), sealer=sealer)
+    dubber(DubRequest(footage=footage, speech=SPEECH, output=whole, method="dubstage"), sealer=sealer)
 
     generator = random.Random(7)
     output, data = tmp_path / "killed.mp4", tmp_path / "data"
@@ -124,7 +124,9 @@ def test_resume_with_damaged_records(dubber: Dubber, carphone: Path, tmp_path: P
     jobs = tmp_path / "jobs"
 
     def dub(name: str) -> tuple[DubOutcome, Path]:
-        request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / f"{name}.mp4", method="ugc", enrol=UNPERSONALIZED)
+        request = DubRequest(
+            footage=footage, speech=SPEECH, output=tmp_path / f"{name}.mp4", method="dubstage", enrol=UNPERSONALIZED
+        )
         job = DubJob(request, dubber.host.stages, dubber.store, jobs)
         outcome = dubber.host.run(job.run(lambda *_: None))
         assert job.folder is not None

@@ -21,7 +21,7 @@ def test_retimed_video_has_speech_length(clips: Any, dubber: Dubber, tmp_path: P
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.8)
     speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 2.5), 16000)
     output = tmp_path / "dub.nut"
-    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc", fit="retime"))
+    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="dubstage", fit="retime"))
     assert outcome.plan.num_frames == probe(output).video.num_frames == 63
     assert outcome.plan.rendered().all()
     assert len(probe(output).audio) == 1
@@ -35,9 +35,9 @@ def test_retimed_video_has_speech_length(clips: Any, dubber: Dubber, tmp_path: P
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        ({"method": "ugc", "fit": "retime", "keep_audio": True}, "keep_audio"),
-        ({"fit": "retime", "method": "headpose"}, "fit"),
-        ({"method": "ugc", "fit": "retime"}, "head_motion"),
+        ({"method": "dubstage", "fit": "retime", "keep_audio": True}, "keep_audio"),
+        ({"fit": "retime", "method": "portrait"}, "fit"),
+        ({"method": "dubstage", "fit": "retime"}, "head_motion"),
     ],
 )
 def test_what_does_not_go_together_is_refused(request_: Any, field: str, clips: Any, dubber: Dubber, tmp_path: Path) -> None:

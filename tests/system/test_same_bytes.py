@@ -35,7 +35,7 @@ FOOTAGE_S, SPEECH_S = 1.2, 1.4
 """Seconds of footage and of speech: a window and a part of one."""
 LONG_S = 2.8
 """Seconds with more rows of features than one block of a stream has (FEATURE_BLOCK), and with two windows and a part of one."""
-ALWAYS = ("ugc",)
+ALWAYS = ("dubstage",)
 """Case that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test
 of chunks."""
 
@@ -116,11 +116,13 @@ class Case:
 
 
 CASES = {
-    "ugc": Case("ugc", footage_s=LONG_S - 0.1, speech_s=LONG_S),
-    "ugc retimed": Case("ugc", fit="retime"),
+    "dubstage": Case("dubstage", footage_s=LONG_S - 0.1, speech_s=LONG_S),
+    "dubstage retimed": Case("dubstage", fit="retime"),
+    "portrait": Case("portrait", EnrolOptions(renderer_steps=2)),
+    "portrait of a still": Case("portrait", still=True),
+    "ugc": Case("ugc"),
     "everybody": Case("everybody", EnrolOptions(renderer_steps=2)),
     "headpose": Case("headpose", EnrolOptions(renderer_steps=2)),
-    "headpose of a still": Case("headpose", still=True),
     "hetero": Case("hetero", EnrolOptions(renderer_steps=2)),
     "everyone": Case("everyone", EnrolOptions(renderer_steps=2)),
 }

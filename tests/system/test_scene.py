@@ -83,7 +83,7 @@ class Scenes:
         return self.run(request)
 
     def request(self, output: Path, *lines: Spoken) -> DubRequest:
-        scene = DubRequest(footage=self.footage, speech=None, output=output, method="ugc", codec="ffv1", enrol=UNPERSONALIZED)
+        scene = DubRequest(footage=self.footage, speech=None, output=output, method="dubstage", codec="ffv1", enrol=UNPERSONALIZED)
         return replace(
             scene,
             lines=tuple(
@@ -305,7 +305,9 @@ def tracked(cut_video: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Face
     async def track() -> FaceIndex:
         with Workspace(tmp_path_factory.mktemp("tracked") / "job") as workspace:
             info = inspect_video(cut_video.footage)
-            analysis = await FootageAnalysis.open(cut_video.dubber.host.stages, method_named("ugc"), info, workspace, threads=2)
+            analysis = await FootageAnalysis.open(
+                cut_video.dubber.host.stages, method_named("dubstage"), info, workspace, threads=2
+            )
             return await analysis.track(lambda _: None, embed=True)
 
     return cut_video.dubber.host.run(track())

@@ -71,7 +71,7 @@ def speeches(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def request(footage: Path, output: Path, spoken: Sequence[tuple[float, Path, int]], codec: str) -> DubRequest:
-    scene = DubRequest(footage=footage, speech=None, output=output, method="ugc", codec=codec, enrol=UNPERSONALIZED)
+    scene = DubRequest(footage=footage, speech=None, output=output, method="dubstage", codec=codec, enrol=UNPERSONALIZED)
     lines = (
         DubLine(
             name=Field(f"lines[{number}]"),

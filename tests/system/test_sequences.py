@@ -41,7 +41,7 @@ def man(clip: Path, dubber: Dubber, tmp_path_factory: pytest.TempPathFactory) ->
     """The man of the clip, from its first frames. What the dub learned of him stays as long as its job."""
     folder = tmp_path_factory.mktemp("man")
     footage = cut(clip, folder / "footage.mkv", 0.0, FRAMES / 25)
-    request = DubRequest(footage=footage, speech=SPEECH, output=folder / "dub.mkv", method="ugc", enrol=UNPERSONALIZED)
+    request = DubRequest(footage=footage, speech=SPEECH, output=folder / "dub.mkv", method="dubstage", enrol=UNPERSONALIZED)
     job = DubJob(request, dubber.host.stages, dubber.store, folder / "jobs")
     actor = dubber.host.run(job.run(lambda *_: None)).actor
     assert actor is not None
@@ -91,7 +91,7 @@ def test_dub(name: str, bits: int, colour: OcioSettings, clip: Path, man: Enroll
     settings = SequenceSettings(rate=parse_rate("25"), sound=clip, colour=colour)
     frames = SequenceDub(plates, output, settings, tmp_path / "work")
     frames.read()
-    asked = DubRequest(footage=plates, speech=SPEECH, output=output, method="ugc", actor=man)
+    asked = DubRequest(footage=plates, speech=SPEECH, output=output, method="dubstage", actor=man)
     outcome = dubber(with_files(asked, frames.video, frames.dubbed))
     assert not outcome.undubbed
     frames.write()
@@ -158,7 +158,7 @@ def test_mistakes(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     for arguments, said in (
         ((plates, *sound, "-o", output, "--codec", "ffv1"), "leave --codec out"),
         ((plates, *sound, "-o", output, "--fit", "loop"), "leave --fit loop out"),
-        ((plates, *sound, "-o", output, "--method", "headpose"), "choose another method"),
+        ((plates, *sound, "-o", output, "--method", "portrait"), "choose another method"),
         ((plates, *sound, "-o", output, "--rate", "fast"), "rate: 'fast'"),
         ((plates, *sound, "-o", tmp_path / "out" / "dub.mov"), "give the output as one too"),
         ((clip, *sound, "-o", tmp_path / "out" / "dub.mov", "--rate", "24"), "--rate is for image sequences"),

@@ -119,7 +119,7 @@ def actor(clips: Any, settings: GatewaySettings, host: StageHost, tmp_path_facto
     """A woman who talks, enrolled with all that an enrolment does."""
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("actor") / "footage.mp4", 0, 3)
     store = ArtefactStore(settings.artefacts_url)
-    request = EnrolRequest(actor_id="silent-woman", footage=footage, method="ugc", options=PERSONALIZED)
+    request = EnrolRequest(actor_id="silent-woman", footage=footage, method="dubstage", options=PERSONALIZED)
     with ActorStore(settings) as actors:
         made = create_actor(request, host.stages, actors, store, settings.data_dir / "jobs", on_progress=lambda *_: None)
         return host.run(made).enrolled
@@ -140,7 +140,7 @@ def test_what_is_not_speech_shuts_a_talking_mouth(
     sound: Any, clips: Any, actor: EnrolledActor, talk: Path, dubber: Dubber, tmp_path: Path
 ) -> None:
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=talk, speech=sound(clips, tmp_path), output=output, method="ugc", actor=actor))
+    outcome = dubber(DubRequest(footage=talk, speech=sound(clips, tmp_path), output=output, method="dubstage", actor=actor))
     assert set(outcome.plan.counts()) == {"SILENT"}
     assert_shut(openings(output))
 
@@ -162,7 +162,7 @@ def test_own_sound_without_speech_shuts_the_mouth(
 ) -> None:
     footage = cut(clips.path(f"video/{clip}.mp4"), tmp_path / "footage.mp4", begin_s, end_s)
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=None, output=output, method="ugc"))
+    outcome = dubber(DubRequest(footage=footage, speech=None, output=output, method="dubstage"))
     assert set(outcome.plan.counts()) == {"SILENT"}
     assert_shut(openings(output))
 
@@ -175,7 +175,7 @@ def test_muted_span_shuts_mouth(clips: Any, dubber: Dubber, tmp_path: Path) -> N
     """
     footage = cut(clips.path("derived/d08_audio_silent_5-8s.mp4"), tmp_path / "footage.mp4", 3.6, 7.0)
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=None, output=output, method="ugc"), PERSONALIZED)
+    outcome = dubber(DubRequest(footage=footage, speech=None, output=output, method="dubstage"), PERSONALIZED)
     muted = slice(round(25 * 1.4) + 25, None)
     opening = openings(output)
     assert set(outcome.plan.reason[muted]) == {SILENT}

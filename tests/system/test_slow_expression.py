@@ -29,7 +29,7 @@ changes over a second."""
 
 def video(dubber: Dubber, footage: Path, speech: Path, expression: Expression, folder: Path | None = None) -> Path:
     output = (folder or footage.parent) / f"{expression}.mkv"
-    dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc", codec="ffv1", expression=expression))
+    dubber(DubRequest(footage=footage, speech=speech, output=output, method="dubstage", codec="ffv1", expression=expression))
     return output
 
 
@@ -74,7 +74,7 @@ def man_without_sound(carphone: Path, tmp_path_factory: pytest.TempPathFactory) 
 def runs(woman: Path, dubber: Dubber) -> list[Run]:
     """Two runs of one dub of the woman with speech, which keeps her expression; the video is keep.mkv beside the footage."""
     output = woman.with_name("keep.mkv")
-    request = DubRequest(footage=woman, speech=SPEECH, output=output, method="ugc", enrol=UNPERSONALIZED, codec="ffv1")
+    request = DubRequest(footage=woman, speech=SPEECH, output=output, method="dubstage", enrol=UNPERSONALIZED, codec="ffv1")
     made: list[Run] = []
     for _ in range(2):
         job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
@@ -102,7 +102,7 @@ def test_expressiveness_moves_new_mouth(woman: Path, runs: list[Run], dubber: Du
     """The video's own sound is predicted without the factor. Otherwise the gain of the kept expression would undo the factor."""
     output = tmp_path / "more.mkv"
     request = DubRequest(
-        footage=woman, speech=SPEECH, output=output, method="ugc", enrol=UNPERSONALIZED, codec="ffv1", expressiveness=1.5
+        footage=woman, speech=SPEECH, output=output, method="dubstage", enrol=UNPERSONALIZED, codec="ffv1", expressiveness=1.5
     )
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
     dubber.host.run(job.run(lambda *_: None))

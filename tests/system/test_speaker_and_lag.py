@@ -46,7 +46,7 @@ def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path:
     """The speaker is dubbed, and the listener keeps every sample."""
     footage, output = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4), tmp_path / "dub.mp4"
     dub = dubber.with_faces(
-        DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", face=FaceChoice("speaker"), codec="ffv1")
+        DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", face=FaceChoice("speaker"), codec="ffv1")
     )
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     assert len(centre) == 2
@@ -70,7 +70,7 @@ def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_pa
     """A listener does not learn from the speaker's voice."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
     dub = dubber.with_faces(
-        DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=FaceChoice("largest"))
+        DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage", face=FaceChoice("largest"))
     )
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     listener, speaker = max(centre, key=lambda face: centre[face]), min(centre, key=lambda face: centre[face])
@@ -90,7 +90,7 @@ def faces_by_column(host: StageHost, footage: Path, folder: Path) -> tuple[list[
 
     async def chosen() -> tuple[list[int], ChosenFace]:
         with Workspace(folder) as workspace:
-            shot = await FootageAnalysis.open(host.stages, method_named("ugc"), probe(footage), workspace, threads=2)
+            shot = await FootageAnalysis.open(host.stages, method_named("dubstage"), probe(footage), workspace, threads=2)
             index = await shot.track(lambda _: None)
             await shot.select(AUTOMATIC)
             assert shot.chosen is not None
@@ -161,7 +161,7 @@ def test_face_point_selects_face(clips: Any, host: StageHost, tmp_path: Path) ->
     async def chosen() -> float:
         """Column of the centre of the chosen face in the first frame, pixels."""
         with Workspace(tmp_path / "job") as workspace:
-            shot = await FootageAnalysis.open(host.stages, method_named("ugc"), info, workspace, threads=2)
+            shot = await FootageAnalysis.open(host.stages, method_named("dubstage"), info, workspace, threads=2)
             index = await shot.track(lambda _: None)
             await shot.select(parse_face("960,320"))
             assert shot.chosen is not None
@@ -174,7 +174,7 @@ def test_face_point_selects_face(clips: Any, host: StageHost, tmp_path: Path) ->
 def test_point_without_face_refused(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """A point without a face is refused and leaves no output."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 0.4)
-    request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("640,5"))
+    request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage", face=parse_face("640,5"))
     with pytest.raises(InvalidRequestError, match="faces are at"):
         dubber(request)
     assert list(tmp_path.iterdir()) == [footage]
@@ -225,7 +225,7 @@ def test_own_motion_agrees_with_the_picture(
     """Mouths that a whole video's own sound predicts open when the video's mouth does, whatever the lag of the sound."""
 
     async def openings(footage: Path, actor: EnrolledActor, workspace: Workspace) -> tuple[Float32, Float32]:
-        analysis = await FootageAnalysis.open(host.stages, method_named("ugc"), probe(footage), workspace, threads=2)
+        analysis = await FootageAnalysis.open(host.stages, method_named("dubstage"), probe(footage), workspace, threads=2)
         await analysis.track(lambda _: None)
         await analysis.select(FaceChoice("largest"))
         async with own_motion(analysis, actor.style, lambda *_: None) as motion:
@@ -263,7 +263,7 @@ def person(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory
     info = probe(clips.path("video/vr_face5.mp4"))
 
     async def learn(workspace: Workspace) -> Person:
-        shot = await FootageAnalysis.open(host.stages, method_named("ugc"), info, workspace, threads=2)
+        shot = await FootageAnalysis.open(host.stages, method_named("dubstage"), info, workspace, threads=2)
         await shot.track(lambda _: None)
         await shot.select(FaceChoice("largest"))
         clip, heard = clip_of(workspace.faces, enrolment_rows(workspace.faces, shot.rows, shot.seconds), shot.seconds)

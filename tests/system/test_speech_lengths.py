@@ -52,7 +52,7 @@ def footage(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dubbed(footage: Path, dubber: Dubber) -> Iterator[DubOutcome]:
     """The footage with the demo's speech, which is longer. What the dub learned of the person stays as long as its job."""
     output = footage.with_name("dub.mp4")
-    request = DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", enrol=UNPERSONALIZED)
+    request = DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", enrol=UNPERSONALIZED)
     job = DubJob(request, dubber.host.stages, dubber.store, footage.with_name("jobs"))
     yield dubber.host.run(job.run(lambda *_: None))
     job.discard()
@@ -91,7 +91,7 @@ def test_mouth_rests_after_short_speech(footage: Path, dubbed: DubOutcome, dubbe
     """After shorter speech the mouth rests, and the report says so."""
     speech = write_wav(tmp_path / "short.wav", demo_speech(16000, 1.2), 16000)
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc", actor=dubbed.actor))
+    outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="dubstage", actor=dubbed.actor))
     assert any("ends at 1.20 s" in warning for warning in outcome.warnings)
     # The video ends before the mouth has shut, a second after the speech.
     rest = slice(round(25 * 1.2) + 9, None)
@@ -107,7 +107,7 @@ def test_speech_rates_and_channels(footage: Path, dubbed: DubOutcome, dubber: Du
     telephone = write_wav(tmp_path / "telephone.wav", demo_speech(8000, FOOTAGE_S), 8000)
     studio = write_wav(tmp_path / "studio.wav", np.stack([demo_speech(96000, FOOTAGE_S)] * 8, axis=1), 96000)
     # The enrolment of the person is the same for all speech.
-    request = DubRequest(footage=footage, speech=telephone, output=tmp_path / "dub.mp4", method="ugc", actor=dubbed.actor)
+    request = DubRequest(footage=footage, speech=telephone, output=tmp_path / "dub.mp4", method="dubstage", actor=dubbed.actor)
     outcome = dubber(request)
     assert (outcome.plan.reason == dubbed.plan.reason).mean() > 0.9
     assert np.corrcoef(_openings(outcome.written.path), _openings(dubbed.written.path))[0, 1] > 0.8
@@ -126,7 +126,7 @@ def test_speech_rates_and_channels(footage: Path, dubbed: DubOutcome, dubber: Du
 def test_footage_too_short_for_lag(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """Footage too short to tell its lag is dubbed all the same."""
     footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "short.mp4", 0, 1.12)
-    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
+    outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage"))
     assert outcome.plan.rendered().mean() >= 0.98, (outcome.plan.counts(), outcome.warnings)
     assert outcome.actor is not None
     assert outcome.actor.lag_frames is None

@@ -83,7 +83,7 @@ def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pyt
     still, output = written(folder / "still.png", picture), folder / "dub.mp4"
     sound = np.concatenate([demo_speech(16000, 60.0), np.zeros(round(16000 * PAUSE_S))])
     speech = write_wav(folder / "speech.wav", sound, 16000)
-    dubber(DubRequest(footage=still, speech=speech, output=output, method="headpose"))
+    dubber(DubRequest(footage=still, speech=speech, output=output, method="portrait"))
     (own,), faces = track(still), track(output)
     with VideoReader(probe(output)) as reader:
         seen = [
@@ -115,7 +115,7 @@ def test_no_frame_shows_a_second_pair_of_nostrils(spoken: Spoken) -> None:
 def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
     portrait = written(tmp_path / "astronaut.png", astronaut()[:, :400])
     output = tmp_path / "dub.mp4"
-    outcome = dubber(DubRequest(footage=portrait, speech=speech, output=output, method="headpose"))
+    outcome = dubber(DubRequest(footage=portrait, speech=speech, output=output, method="portrait"))
     assert outcome.plan.rendered().all()
     video = probe(output)
     assert (video.video.num_frames, video.video.average_rate, video.video.pixel.name) == (round(25 * SECONDS), 25, "yuv420p")
@@ -131,10 +131,10 @@ def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_
     assert np.abs(np.diff(turns, axis=0)).max() < 4.0, "it does not jump"
 
 
-@pytest.mark.parametrize("method", ["ugc", "everybody", "headpose+ugc"])
+@pytest.mark.parametrize("method", ["dubstage", "everybody", "portrait+dubstage"])
 def test_methods_that_need_footage_refuse_a_picture(method: str, dubber: Dubber, speech: Path, tmp_path: Path) -> None:
     portrait = written(tmp_path / "astronaut.png", astronaut())
-    with pytest.raises(InvalidRequestError, match=r"astronaut.png is a single picture.*headpose") as caught:
+    with pytest.raises(InvalidRequestError, match=r"astronaut.png is a single picture.*portrait, headpose") as caught:
         dubber(DubRequest(footage=portrait, speech=speech, output=tmp_path / "dub.mp4", method=method))
     assert caught.value.field == "method"
 
@@ -142,7 +142,7 @@ def test_methods_that_need_footage_refuse_a_picture(method: str, dubber: Dubber,
 def test_a_picture_without_a_face_is_refused(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
     wall = written(tmp_path / "wall.png", np.full((256, 256, 3), 180, np.uint8))
     with pytest.raises(NoUsableFootageError, match=r"wall.png shows no face"):
-        dubber(DubRequest(footage=wall, speech=speech, output=tmp_path / "dub.mp4", method="headpose"))
+        dubber(DubRequest(footage=wall, speech=speech, output=tmp_path / "dub.mp4", method="portrait"))
     assert not (tmp_path / "dub.mp4").exists()
 
 
@@ -151,7 +151,7 @@ def test_two_faces_require_a_point(dubber: Dubber, speech: Path, tmp_path: Path)
     face = astronaut()[:300, 60:400]
     pair = written(tmp_path / "pair.png", np.concatenate([face, face[:, ::-1]], axis=1))
     with pytest.raises(InvalidRequestError, match=r"shows 2 faces, at .*: choose one with face_id, point") as caught:
-        dubber(DubRequest(footage=pair, speech=speech, output=tmp_path / "dub.mp4", method="headpose"))
+        dubber(DubRequest(footage=pair, speech=speech, output=tmp_path / "dub.mp4", method="portrait"))
     assert caught.value.field == "face"
 
 
@@ -161,6 +161,7 @@ def test_the_command_line_says_so_in_one_line(
     portrait = written(tmp_path / "astronaut.png", astronaut())
     output = tmp_path / "out" / "dub.mp4"
     output.parent.mkdir()
-    assert_fails_well(forked_dubstage("dub", portrait, "--audio", speech, "-o", output), output, "single picture", "headpose")
-    refused = forked_dubstage("dub", portrait, "--method", "headpose", "-o", output)
-    assert_fails_well(refused, output, "has no sound", "--audio FILE")
+    refused = forked_dubstage("dub", portrait, "--audio", speech, "-o", output, "--method", "dubstage")
+    assert_fails_well(refused, output, "single picture", "portrait, headpose")
+    silent = forked_dubstage("dub", portrait, "-o", output)
+    assert_fails_well(silent, output, "has no sound", "--audio FILE")

@@ -31,7 +31,7 @@ def files(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def request_of(files: list[Path]) -> EnrolRequest:
     return EnrolRequest(
-        actor_id="ada", footage=files[0], more_footage=tuple(files[1:]), method="ugc", options=UNPERSONALIZED, threads=1
+        actor_id="ada", footage=files[0], more_footage=tuple(files[1:]), method="dubstage", options=UNPERSONALIZED, threads=1
     )
 
 
@@ -83,7 +83,7 @@ def test_a_cancelled_enrolment_of_takes_leaves_nothing(
 def test_a_picture_is_not_joined_to_a_video(files: list[Path], host: StageHost, settings: GatewaySettings, tmp_path: Path) -> None:
     portrait = tmp_path / "portrait.png"
     assert cv2.imwrite(str(portrait), np.full((480, 640, 3), 90, np.uint8))
-    request = EnrolRequest(actor_id="eve", footage=files[0], more_footage=(portrait,), method="headpose", options=UNPERSONALIZED)
+    request = EnrolRequest(actor_id="eve", footage=files[0], more_footage=(portrait,), method="portrait", options=UNPERSONALIZED)
     with ActorStore(settings.model_copy(update={"data_dir": tmp_path / "data"})) as actors:
         made = create_actor(
             request, host.stages, actors, ArtefactStore(settings.artefacts_url), tmp_path / "jobs", on_progress=lambda *_: None

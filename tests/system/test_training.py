@@ -120,5 +120,5 @@ def test_a_folder_of_clips_becomes_networks_that_dub(
     settings = GatewaySettings(data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     with StageHost(settings) as host:
         dubber = Dubber(host, ArtefactStore(settings.artefacts_url), tmp_path / "jobs")
-        request = DubRequest(footage=footage / "vr_face2.mp4", speech=None, output=tmp_path / "adapted.mp4", method="ugc")
+        request = DubRequest(footage=footage / "vr_face2.mp4", speech=None, output=tmp_path / "adapted.mp4", method="dubstage")
         assert dubber(request, EnrolOptions(renderer_steps=1)).plan.rendered().all()

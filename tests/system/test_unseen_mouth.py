@@ -21,7 +21,7 @@ def footage(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcome(footage: Path, dubber: Dubber) -> DubOutcome:
-    request = DubRequest(footage=footage, speech=SPEECH, output=footage.with_name("dub.mkv"), method="ugc", codec="ffv1")
+    request = DubRequest(footage=footage, speech=SPEECH, output=footage.with_name("dub.mkv"), method="dubstage", codec="ffv1")
     return dubber(request)
 
 

@@ -94,7 +94,7 @@ def key(installation: GatewaySettings, video: Path) -> bytes:
 
 def _dub(footage: Path, dubber: Dubber, installation: GatewaySettings, output: Path) -> Path:
     """Dub. The job's folder stays, so that the dub without the mark takes its windows from there: a mark is added behind them."""
-    request = DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1", enrol=UNPERSONALIZED)
+    request = DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1", enrol=UNPERSONALIZED)
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs, sealer=open_sealer(installation))
     dubber.host.run(job.run(lambda *_: None))
     return output

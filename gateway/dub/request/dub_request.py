@@ -28,17 +28,19 @@ from gateway.media.choices import QUALITIES
 from gateway.media.encoders import EncoderChoice, WriteSettings, check_graded
 from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.label import Label
+from gateway.media.locations import local_path
 from gateway.media.mix import MixedSound, SoundMix, mixed
 from gateway.media.output import MARK, check_place
+from gateway.media.sequence_names import is_sequence
 from gateway.media.sound import SoundReader, Speech, sound_file
-from gateway.media.stills import check_opaque, is_still, still_video_info
+from gateway.media.stills import check_opaque, is_named_like_picture, is_still, is_still_file, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoSigner, VideoWriter
 from gateway.provenance.claim import SYNTHETIC
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from services.common.methods import METHODS, Method, method_named
+from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Method, method_named
 from services.common.store.artefacts import ArtefactRef
 from services.common.texts import Field, Option, Text
 
@@ -194,6 +196,20 @@ def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
         what = "The mouth and the motion of the head in this video are" if dubbed else "The motion of the head in this video is"
         return f"{what} synthetic"
     return "The mouth in this video is synthetic" if dubbed else "No mouth in this video is synthetic"
+
+
+def default_method(name: str, footage: Path | None = None) -> str:
+    """Return the method of a request that names neither method nor actor: STILL_METHOD for a single picture, or DEFAULT_METHOD.
+
+    Args:
+        name: path or URL of the footage, whose ending decides if no file is given, or the file is not there yet.
+        footage: the file, whose content decides; a file is read, which blocks. None: no file is given.
+    """
+    if footage is not None and os.path.isfile(footage):
+        is_picture = is_still_file(footage)
+    else:
+        is_picture = is_named_like_picture(name) and not is_sequence(Path(local_path(name) or name))
+    return STILL_METHOD if is_picture else DEFAULT_METHOD
 
 
 def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:

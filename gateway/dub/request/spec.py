@@ -21,7 +21,15 @@ from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.analyse.face_boxes import FrameBox, checked_boxes
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.choices import MOST_LINES, EnrolOptions, Expression, Fit
-from gateway.dub.request.dub_request import DubLine, DubRequest, check_mix, check_reference, refuse_input, wants_own_timeline
+from gateway.dub.request.dub_request import (
+    DubLine,
+    DubRequest,
+    check_mix,
+    check_reference,
+    default_method,
+    refuse_input,
+    wants_own_timeline,
+)
 from gateway.dub.request.sequences import check_sequence_options, sequence_settings
 from gateway.dub.request.spec_text import DEFAULTS, actor_of, is_sequence_spec, name_of, sides_of
 from gateway.dub.sound.timecode import VideoTime, parse_time
@@ -123,7 +131,7 @@ def request_from(
     output = files.output(spec.output_uri, "output_uri")
     reference = _source(spec, "reference_uri", files)
     mix = _source(spec, "mix_uri", files)
-    dubs_with = method_of(spec, method)
+    dubs_with = method_of(spec, method, footage)
     check_options(spec, dubs_with)
     dub = DubRequest(
         footage=footage,
@@ -265,16 +273,18 @@ def check_scene(spec: pb.DubSpec, method: str) -> None:
             raise InvalidRequestError(f"a dub with lines takes no {what}: {why}", field=field)
 
 
-def method_of(spec: pb.DubSpec, method: str = "") -> str:
+def method_of(spec: pb.DubSpec, method: str = "", footage: Path | None = None) -> str:
     """Return the method that dubs a spec.
 
     Args:
         method: method of the actor; empty: there is no actor.
+        footage: as `default_method` takes it.
 
     Raises:
         InvalidRequestError: there is no such method.
     """
-    return combined(spec.method or method or DEFAULT_METHOD)
+    named = spec.method or method or (DEFAULT_METHOD if spec.lines else default_method(spec.footage_uri, footage))
+    return combined(named)
 
 
 def face_of(message: Any) -> FaceChoice:

@@ -39,8 +39,8 @@ class CostFigures(BaseModel):
         memory_mb, personalize_mb: largest memory of the process: at least, and for personalising.
         megapixel_mb, further_megapixel_mb: more memory per million pixels of a frame, up to the first million and beyond.
         bank_frame_kb: artefacts of an enrolled person on the disk, per frame of the bank.
-        render_ms: textures and renderer of a rendered frame, by the renderer's method. A renderer without a figure costs the most.
-        written_ms: wall-clock time of a rendered and written frame, apart from what grows with the picture; also by method.
+        render_ms: textures and renderer of a rendered frame, by renderer. A renderer without a figure costs the most.
+        written_ms: wall-clock time of a rendered and written frame, apart from what grows with the picture; by renderer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

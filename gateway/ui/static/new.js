@@ -5,6 +5,8 @@ import { plainName, random, upload } from "./upload.js";
 
 const LONGEST_RECORD_BYTES = 64 << 10;
 const QUIET_MS = 500;
+/** Matches names of pictures, which are dubbed with the method for stills unless another one is chosen. */
+const PICTURE = /\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)$/i;
 /** People in the list: an installation may have a million. */
 const MOST_ACTORS = 1000;
 const at = (id) => document.querySelector(`#${id}`);
@@ -59,6 +61,7 @@ function settle(kind, uri, name) {
   chosen[kind] = uri;
   if (kind === "footage") {
     chosen.footageName = name;
+    showFit();
     chosen.face = null;
     findFaces(uri);
   }
@@ -203,6 +206,16 @@ const output = random(10);
 const controls = [...at("options").querySelectorAll("[name]")];
 const valueOf = (control) =>
   control.type === "checkbox" ? control.checked : control.type === "range" ? Number(control.value) : control.value.trim();
+/** Return whether the dub is with a method that moves the head, whose videos are as long as the speech. It refuses a fit. */
+function movesHead() {
+  const { value, dataset } = at("method").selectedOptions[0];
+  return dataset.own === "1" || (!value && !at("actor").value && PICTURE.test(chosen.footageName));
+}
+
+function showFit() {
+  at("fit").disabled = movesHead();
+}
+
 /** Return the DubSpec of the form. Names are those of the contract. */
 function request() {
   const made = {
@@ -211,8 +224,7 @@ function request() {
     outputUri: `${plainName(chosen.footageName)[0].slice(0, 80)}-dub-${output}.mp4`,
     ...Object.fromEntries(controls.map((control) => [control.name, valueOf(control)])),
   };
-  // Methods that move the head write videos as long as the speech, and refuse a fit.
-  if (at("method").selectedOptions[0].dataset.own === "1") delete made.fit;
+  if (movesHead()) delete made.fit;
   if (made.actor) delete made.skipPersonalization;
   if (chosen.face !== null) made.faceId = chosen.face;
   if (chosen.consent) made.consent = chosen.consent;
@@ -269,9 +281,7 @@ for (const control of controls) {
     });
   }
 }
-at("method").addEventListener("change", () => {
-  at("fit").disabled = at("method").selectedOptions[0].dataset.own === "1";
-});
+for (const id of ["method", "actor"]) at(id).addEventListener("change", showFit);
 
 const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 /** The id of the request, a UUID: a second click, or a call that broke, begins no second dub. */

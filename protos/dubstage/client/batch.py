@@ -229,7 +229,7 @@ def shot_options(**options: Unpack[DubOptions]) -> ShotOptions:
         ValueError: an option cannot change between two dubs of a shot.
 
     Args:
-        options: as for `gateway.dub`. An empty method is the actor's, or the gateway's default. The expression 0 is the method's.
+        options: as for `gateway.dub`. The expression 0 is the method's.
     """
     return ShotOptions(**option_fields(**options))
 

@@ -25,7 +25,7 @@ class DubOptions(TypedDict, total=False):
 
     speech: file with the new speech, named like the footage; empty: the footage's own sound.
     audio_channel: channel of the speech that is the voice, from 1; 0: the sound decides.
-    method: name of the method; empty: the actor's, or the gateway's default.
+    method: name of the method; empty: the actor's, otherwise dubstage, or portrait for a single picture.
     actor_id: an enrolled person; empty: an actor that ends with the dub.
     face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: the speaker
         where the sound tells for certain, otherwise the largest.

@@ -114,7 +114,7 @@ def enrol(
     Args:
         footage: file below the gateway's media folder: a relative path, or a file:// url.
         actor_id: lower-case letters, digits and dashes, at most 63; empty: the gateway makes one.
-        method: name of the method; empty: the gateway's default.
+        method: name of the method; empty: dubstage, or portrait for a single picture.
         face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: the
             speaker where the sound tells for certain, otherwise the largest.
         consent: that the person agreed to be dubbed.

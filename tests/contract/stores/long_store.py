@@ -51,7 +51,7 @@ def fill(database: Database, *, actors: int, operations: int) -> None:
 
 def enrol(actors: ActorStore, blobs: ArtefactStore, enrolled: EnrolledActor, consent: Consent) -> None:
     """Enrol the person whom `dub` dubs."""
-    actors.create(ANN, method="ugc", enrolled=enrolled, footage_sha256="0" * 64, consent=consent)
+    actors.create(ANN, method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=consent)
     assert blobs.url
 
 

@@ -68,7 +68,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> Installation:
     """Ann and Bob, an operation that has ended, and one that waits; Cid was erased."""
     for name in ("ann", "bob", "cid"):
-        actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+        actors.create(name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
     operations = OperationStore(actors.database)
     ended = operations.add("dub", b"\x00request", actor_id="ann", output="video.mp4")
     operations.finish(replace(ended, response=b"\xffresult"))
@@ -232,7 +232,7 @@ def test_incremental_backups(place: Installation, geometry: ActorGeometry, tmp_p
     for name, file, base in (("dan", second, full), ("eve", third, second)):
         before = on_disk(place.settings)
         place.actors.create(
-            name, method="ugc", enrolled=learned(place.artefacts, name, geometry), footage_sha256="0" * 64, consent=CONSENT
+            name, method="dubstage", enrolled=learned(place.artefacts, name, geometry), footage_sha256="0" * 64, consent=CONSENT
         )
         new = on_disk(place.settings) - before
         made = write_backup(place, file, base=base)
@@ -258,7 +258,7 @@ def test_unusable_bases_are_refused(place: Installation, geometry: ActorGeometry
     write_backup(place, full)
     write_backup(place, other)
     place.actors.create(
-        "dan", method="ugc", enrolled=learned(place.artefacts, "dan", geometry), footage_sha256="0" * 64, consent=CONSENT
+        "dan", method="dubstage", enrolled=learned(place.artefacts, "dan", geometry), footage_sha256="0" * 64, consent=CONSENT
     )
     with pytest.raises(InvalidRequestError, match="is the base itself"):
         write_backup(place, full, base=full, overwrite=True)

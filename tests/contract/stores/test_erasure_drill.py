@@ -77,7 +77,7 @@ def job(actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, geometry:
     for name in ("ann", "bob"):
         more = {"footage": blobs.put_bytes(f"footage of {name}".encode())}
         actors.create(
-            name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT, more=more
+            name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT, more=more
         )
     folder = settings.data_dir / "jobs" / "1"
     ledger = JobLedger(actors, "ann")

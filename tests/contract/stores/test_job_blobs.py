@@ -150,7 +150,7 @@ def test_other_process_waits_for_erasure(
 ) -> None:
     """A job of another process that counts a blob waits for the erasure that deletes it."""
     enrolled = learned(blobs, "ann", geometry)
-    actors.create("ann", method="ugc", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
+    actors.create("ann", method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
     actors.jobs.begin(tmp_path / "job")
     bank = actors.get("ann").artefacts["bank"]
     deletes, goes_on = threading.Event(), threading.Event()

@@ -56,7 +56,7 @@ def operations(actors: ActorStore) -> OperationStore:
 
 
 def keep(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, name: str) -> None:
-    actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+    actors.create(name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
 
 
 # Both databases
@@ -98,7 +98,9 @@ def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
     def fail() -> None:
         with actors.database.writing() as session:
             session.add(
-                ActorRow(actor_id="ann", method="ugc", footage_sha256="", created_at="", enrolment_sha256="", consent_sha256="")
+                ActorRow(
+                    actor_id="ann", method="dubstage", footage_sha256="", created_at="", enrolment_sha256="", consent_sha256=""
+                )
             )
             session.flush()
             raise ZeroDivisionError

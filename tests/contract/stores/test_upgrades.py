@@ -112,7 +112,7 @@ def filled(settings: GatewaySettings, geometry: ActorGeometry) -> ActorStore:
     store = ActorStore(settings)
     kept = ArtefactStore(settings.artefacts_url)
     for name in ("ann", "bob"):
-        store.create(name, method="ugc", enrolled=learned(kept, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+        store.create(name, method="dubstage", enrolled=learned(kept, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
     OperationStore(store.database).add("dub", b"\x00\xff", actor_id="ann")
     return store
 

@@ -45,7 +45,7 @@ def test_single_picture_is_estimated(gateway: RunningGateway, media: Media, astr
     """A picture that a method makes a video of has an estimate too."""
     shutil.copyfile(astronaut, media.root / "estimated.png")
     with gateway.connect() as connection:
-        request = client.dub.request(**dubbing("estimated.mp4", footage="estimated.png", method="headpose"))
+        request = client.dub.request(**dubbing("estimated.mp4", footage="estimated.png"))
         found = client.estimate(connection, request.dub)
     assert found.num_rendered == found.num_frames > 0
 

@@ -148,7 +148,7 @@ def test_withdrawal_names_actors_and_time(
 ) -> None:
     """A withdrawal names the actors and keeps its time."""
     for name, consent in (("ann", record()), ("twin", record()), ("bob", record(subject="Bob")), ("eve", None)):
-        actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=consent)
+        actors.create(name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=consent)
     assert {actor.actor_id: actor.consent_problem for actor in actors.list()} == dict.fromkeys(("ann", "bob", "eve", "twin"), "")
     done = actors.consents.withdraw_of("ann", actors.show("ann").consent)
     assert (done.record_sha256, done.actor_ids) == (digest_of(record()), ("ann", "twin"))
@@ -167,7 +167,7 @@ def test_withdrawn_record_stops_enrolment(actors: ActorStore, blobs: ArtefactSto
     """A person whose record was withdrawn meanwhile is not enrolled."""
     actors.consents.withdraw(digest_of(CONSENT))
     with pytest.raises(ConsentWithdrawnError):
-        actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+        actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     assert actors.find("ann") is None
 
 
@@ -183,7 +183,7 @@ def test_withdrawal_during_sealing(actors: ActorStore) -> None:
 def test_withdrawn_person_needs_no_record(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     """A person who withdrew consent is not dubbed with another record either."""
     own = record(valid_until=in_days(1))
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=own)
+    actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=own)
     other = record(reference="folder 9")
     actors.consents.check_lasting([other], actor_id="ann")
     actors.consents.withdraw(digest_of(own))

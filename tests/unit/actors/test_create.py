@@ -65,7 +65,7 @@ async def test_enrolments_for_two_methods_share_no_folder(
 
     monkeypatch.setattr(create, "folder_of", note_folder)
     footage, stages = make_clip(tmp_path / "clip.mp4"), SimpleNamespace(face_model="", call_deadline_s=None)
-    for method in ("ugc", "everybody", "ugc"):
+    for method in ("dubstage", "everybody", "dubstage"):
         request = EnrolRequest(actor_id="ann", footage=footage, method=method)
         with pytest.raises(StorageFullError, match="the enrolment ends here"):
             await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ def enrol(
 
         monkeypatch.setattr(create, "_learn", learn)
         request, stages = (
-            EnrolRequest(actor_id="ann", footage=footage, method="ugc"),
+            EnrolRequest(actor_id="ann", footage=footage, method="dubstage"),
             SimpleNamespace(face_model="", call_deadline_s=None),
         )
         return await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ PAGE = 4096
 def file(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> Path:
     """A database with two actors, closed."""
     for name in ("ann", "bob"):
-        actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+        actors.create(name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
     actors.close()
     assert actors.database.file is not None
     return actors.database.file
@@ -163,7 +163,7 @@ def test_taken_id_leaves_no_blob(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
     """A taken id leaves no blob that is not counted."""
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
+    actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     before = on_disk(settings)
     with pytest.raises(DubstageError, match="erase it first"):
         actors.create("ann", method="everybody", enrolled=learned(blobs, "ann", geometry), footage_sha256="1" * 64, consent=None)
@@ -206,7 +206,7 @@ def test_impossible_data_folder_names_setting(tmp_path: Path) -> None:
 def test_a_damaged_key_signs_nothing(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
+    actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     (settings.data_dir / "signing.pem").write_bytes(b"")
     with pytest.raises(StorageRefusedError, match=r"signing\.pem is damaged"):
         actors.erase("ann")

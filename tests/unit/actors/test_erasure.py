@@ -36,7 +36,7 @@ __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
 @pytest.fixture
 def ann(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> str:
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+    actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     return "ann"
 
 
@@ -51,7 +51,7 @@ def test_an_erasure_removes_the_face_of_the_record(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
     consent = record(face=face())
-    actors.create("bea", method="ugc", enrolled=learned(blobs, "bea", geometry), footage_sha256="0" * 64, consent=consent)
+    actors.create("bea", method="dubstage", enrolled=learned(blobs, "bea", geometry), footage_sha256="0" * 64, consent=consent)
 
     def holders() -> list[str]:
         files = [path for path in settings.data_dir.rglob("*") if path.is_file()]
@@ -130,7 +130,7 @@ def test_erasure_reads_no_blobs_of_other_people(
         blobs = ArtefactStore(inside.artefacts_url)
         for name in ("ann", "bob"):
             enrolled = learned(blobs, name, geometry)
-            actors.create(name, method="ugc", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
+            actors.create(name, method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
         copy = settings.data_dir / "forgotten"
         copy.write_bytes(b"style of ann")
         actors.erase("ann")
@@ -274,7 +274,7 @@ def test_erased_enrolment_stores_nothing(
     with pytest.raises(ActorError, match="'ann' was erased"):
         other.create(
             "ann",
-            method="ugc",
+            method="dubstage",
             enrolled=learned(blobs, "ann", geometry),
             footage_sha256="0" * 64,
             consent=CONSENT,

@@ -49,7 +49,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 
 def test_an_actor_is_read_as_it_was_kept(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     actor = learned(blobs, "ann", geometry)
-    actors.create("ann", method="ugc", enrolled=actor, footage_sha256="f" * 64, consent=CONSENT)
+    actors.create("ann", method="dubstage", enrolled=actor, footage_sha256="f" * 64, consent=CONSENT)
     found = actors.get("ann")
     assert found.consent == CONSENT
     assert found.enrolled.bank == actor.bank
@@ -61,18 +61,18 @@ def test_an_actor_is_read_as_it_was_kept(actors: ActorStore, blobs: ArtefactStor
 def test_actors_listed_after_given(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     """Actors are listed in order behind a given one."""
     for name in ("cleo", "ann", "bob"):
-        actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=None)
+        actors.create(name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=None)
     assert [actor.actor_id for actor in actors.list()] == ["ann", "bob", "cleo"]
     assert [actor.actor_id for actor in actors.list(after="ann", limit=1)] == ["bob"]
 
 
 def test_an_id_is_used_once(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     actor = learned(blobs, "ann", geometry)
-    actors.create("ann", method="ugc", enrolled=actor, footage_sha256="0" * 64, consent=None)
+    actors.create("ann", method="dubstage", enrolled=actor, footage_sha256="0" * 64, consent=None)
     with pytest.raises(InvalidRequestError, match="erase it first"):
         actors.check_free("ann")
     with pytest.raises(InvalidRequestError, match="erase it first"):
-        actors.create("ann", method="ugc", enrolled=actor, footage_sha256="0" * 64, consent=None)
+        actors.create("ann", method="dubstage", enrolled=actor, footage_sha256="0" * 64, consent=None)
 
 
 @pytest.mark.parametrize("name", ["", "Ann", "a_b", "-ann", "ann-", "a" * 64, "../ann"])
@@ -88,7 +88,7 @@ def test_erasure_removes_blobs_and_jobs(
     earlier = blobs.put_bytes(b"a style that was replaced")
     actors.create(
         "ann",
-        method="ugc",
+        method="dubstage",
         enrolled=learned(blobs, "ann", geometry),
         footage_sha256="0" * 64,
         consent=None,
@@ -116,8 +116,8 @@ def test_shared_blob_kept_until_last(
     """A blob that another actor counts is kept until that one goes."""
     ann = learned(blobs, "ann", geometry)
     bob = replace(learned(blobs, "bob", geometry), bank=ann.bank)
-    actors.create("ann", method="ugc", enrolled=ann, footage_sha256="0" * 64, consent=None)
-    actors.create("bob", method="ugc", enrolled=bob, footage_sha256="0" * 64, consent=None)
+    actors.create("ann", method="dubstage", enrolled=ann, footage_sha256="0" * 64, consent=None)
+    actors.create("bob", method="dubstage", enrolled=bob, footage_sha256="0" * 64, consent=None)
     receipt = actors.erase("ann")
     assert receipt.kept_sha256 == (ann.bank.sha256,)
     assert ann.bank.sha256 in on_disk(settings)
@@ -132,7 +132,7 @@ def test_job_artefacts_removed_unless_counted(
 ) -> None:
     """Blobs that a job made go with the job unless an actor or another job counts them."""
     ann = learned(blobs, "ann", geometry)
-    actors.create("ann", method="ugc", enrolled=ann, footage_sha256="0" * 64, consent=None)
+    actors.create("ann", method="dubstage", enrolled=ann, footage_sha256="0" * 64, consent=None)
     of_ann = ArtefactRef(ann.bank.uri, ann.bank.sha256, ann.bank.size_bytes)
     own, shared = blobs.put_bytes(b"own"), blobs.put_bytes(b"shared")
     first, second = JobLedger(actors), JobLedger(actors)
@@ -161,7 +161,7 @@ def test_second_database_refused_with_remedies(
     actors: ActorStore, elsewhere: GatewaySettings, blobs: ArtefactStore, settings: GatewaySettings, geometry: ActorGeometry
 ) -> None:
     """A second database is refused by name with the remedies."""
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+    actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     before = on_disk(settings)
     for _ in range(2):
         with pytest.raises(StorageRefusedError) as caught:

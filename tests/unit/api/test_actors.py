@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from gateway.consent.record import digest_of
 from gateway.media.takes import MAX_TAKES
 from services.common.errors import InvalidRequestError
 from tests.unit.consent.records import STUDIO, face, record
+from tests.unit.media.made_footage import make_clip
 
 WHOLE = {
     "projects": ["night"],
@@ -35,6 +37,20 @@ def test_too_many_files_refused_early(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=f"{MAX_TAKES + 1} files of footage were given; at most {MAX_TAKES}") as caught:
         enrol_request_from(message, media, threads=1)
     assert caught.value.field == "footage"
+
+
+def test_footage_chooses_method_of_enrolment(tmp_path: Path, astronaut: Path) -> None:
+    """A person is enrolled for `portrait` from a picture, and for `dubstage` from a video, if the request names no method."""
+    make_clip(tmp_path / "ann.mp4")
+    shutil.copyfile(astronaut, tmp_path / "ann.png")
+    media = RequestMedia(MediaLocations(MediaFolder(tmp_path), "s3://people"), lambda: tmp_path)
+
+    def method(**fields: str) -> str:
+        return enrol_request_from(pb.CreateActorRequest(actor_id="ann", **fields), media, threads=1).method  # type: ignore[arg-type]
+
+    assert method(footage_uri="ann.png") == method(footage_uri="s3://people/ann.png") == "portrait"
+    assert method(footage_uri="ann.mp4") == method(footage_uri="s3://people/ann.mp4") == "dubstage"
+    assert method(footage_uri="ann.png", method="everyone") == "everyone"
 
 
 @pytest.mark.parametrize("fields", [{}, *({name: value} for name, value in WHOLE.items()), WHOLE])

@@ -84,7 +84,7 @@ OF_COMMANDS = {
 
 def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     """A dub with a reference is recorded with the records of both people."""
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+    actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     request = gateway_pb2.CreateDubRequest(
         dub={"actor": "actors/ann", "reference_consent": consent_message(OTHER)}
     ).SerializeToString()

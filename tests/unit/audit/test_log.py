@@ -34,7 +34,7 @@ def log(actors: ActorStore) -> AuditLog:
 
 @pytest.fixture
 def ann(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> str:
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+    actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     return "ann"
 
 
@@ -58,7 +58,7 @@ def test_entry_is_atomic_with_change(
 ) -> None:
     """An entry is written with what it records or not at all."""
     with pytest.raises(InvalidRequestError, match="there is an actor"):
-        actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
+        actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     assert len(lines(log)) == 1
 
 

@@ -107,7 +107,7 @@ def night(tmp_path: Path) -> BatchStore:
 @pytest.mark.parametrize(("ids", "options", "field", "said"), REFUSED)
 def test_wrong_options_are_refused(night: BatchStore, ids: list[str], options: dict[str, object], field: str, said: str) -> None:
     with pytest.raises(InvalidRequestError, match=said) as caught:
-        check_options(night, "night", ids, options_from(options)[0], lambda shot, _: shot.dub.method or "ugc")
+        check_options(night, "night", ids, options_from(options)[0], lambda shot, _: shot.dub.method or "dubstage")
     assert caught.value.field == field
     assert night.options("night", "done") == {}
 
@@ -131,14 +131,14 @@ def test_words_of_other_options_are_refused(row: dict[str, object], field: str, 
 def test_options_of_a_redo(night: BatchStore, tmp_path: Path) -> None:
     """A shot, and a scene, begin anew with other options, which the audit log names."""
     for name, options in {"done": {"expressiveness": 1.2, "expression": None}, "scene": {"seed": 4}}.items():
-        checked = check_options(night, "night", [name], options_from(options)[0], lambda shot, _: shot.dub.method or "ugc")
+        checked = check_options(night, "night", [name], options_from(options)[0], lambda shot, _: shot.dub.method or "dubstage")
         assert begin_anew(night, "night", [name], checked) == [name]
         assert night.record("night", name) == ShotRecord(id=name)
     assert (night.shot("night", 0).dub.expressiveness, night.shot("night", 2).dub.seed) == (1.2, 4)
     event = batch_event(EventKind.BATCH_RETRIED, "night", ["done"], options=ShotOptions(expressiveness=1.2, seed=4))
     assert event.details == {"shots": 1, "shot": "done", "expressiveness": "1.2", "seed": "4"}
     with pytest.raises(BatchNotFoundError, match="no shot 'none'"):
-        check_options(night, "night", ["none"], ShotOptions(seed=4), lambda shot, _: shot.dub.method or "ugc")
+        check_options(night, "night", ["none"], ShotOptions(seed=4), lambda shot, _: shot.dub.method or "dubstage")
 
 
 def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:

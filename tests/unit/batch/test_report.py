@@ -65,7 +65,7 @@ def facts(rows: int) -> BatchFacts:
     return BatchFacts(name="night-one", manifest_sha256="c0" * 32, rows=rows, created_at="2026-11-21T19:59:00Z", engine="local")
 
 
-SHOTS = [shot(0, speech="/in/0.wav", actor="ada"), shot(1), shot(2), shot(3, method="headpose")]
+SHOTS = [shot(0, speech="/in/0.wav", actor="ada"), shot(1), shot(2), shot(3, method="portrait")]
 RECORDS = [
     done(0, warnings=("the speech is longer than the footage",)),
     done(1, r_opening=0.31, look=("the correlation is 0.310: at least 0.5 is wanted",)),
@@ -135,7 +135,7 @@ def test_page_has_row_per_shot(tmp_path: Path) -> None:
         (first, ("0", "sh000", "/out/0.mov", "done", "everyone", "0.91", "80 / 100", "NO_FACE 15", "longer", "8.0 s", "12.5")),
         (marked, ("sh001", "0.31", "look", "the correlation is 0.310: at least 0.5 is wanted")),
         (failed, ("sh002", "failed", "3 attempts", "/in/2.mov: cannot be read", "exit code 20", "3.0 s")),
-        (waiting, ("sh003", "waiting", "headpose", "/out/3.mov")),
+        (waiting, ("sh003", "waiting", "portrait", "/out/3.mov")),
     ):
         text = "\n".join(row)
         for part in shown:

@@ -227,7 +227,7 @@ def test_rows_that_are_not_done_may_change(tmp_path: Path, state: ShotState) -> 
     store.create(manifest_of("night", [ended, other]), "local")
     store.put("night", ShotRecord(id="a", state=ShotState.DONE))
     store.put("night", ShotRecord(id="b", state=ShotState.RUNNING))
-    changed = manifest_of("night", [ended, changed_shot(other, method="headpose", actor="ada")])
+    changed = manifest_of("night", [ended, changed_shot(other, method="portrait", actor="ada")])
     with pytest.raises(InvalidRequestError, match="has other rows, and 1 of its shots are running: wait, or cancel"):
         store.revise(changed)
     store.put("night", ShotRecord(id="b", state=state))

@@ -33,7 +33,7 @@ def request_(tmp_path: Path) -> DubRequest:
     footage, speech = tmp_path / "f.mp4", tmp_path / "s.wav"
     footage.write_bytes(bytes(100))
     speech.write_bytes(bytes(50))
-    return DubRequest(footage=footage, speech=speech, output=tmp_path / "o.mp4", method="ugc")
+    return DubRequest(footage=footage, speech=speech, output=tmp_path / "o.mp4", method="dubstage")
 
 
 def test_shots_of_equal_work_share_lock(request_: DubRequest, tmp_path: Path) -> None:

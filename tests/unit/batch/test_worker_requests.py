@@ -68,15 +68,20 @@ async def request_of(bench: WorkerContext, row: ShotSpec) -> DubRequest:
 
 async def test_without_options_the_request_has_the_defaults(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     request = await request_of(bench, shot(carphone, tmp_path))
-    assert request == DubRequest(footage=carphone, speech=SPEECH, output=tmp_path / "out" / "a.mp4", method="ugc", threads=3)
+    assert request == DubRequest(footage=carphone, speech=SPEECH, output=tmp_path / "out" / "a.mp4", method="dubstage", threads=3)
     assert not request.overwrite
+
+
+async def test_picture_row_takes_portrait(bench: WorkerContext, astronaut: Path, tmp_path: Path) -> None:
+    """A row without a method dubs a single picture with `portrait`."""
+    assert (await request_of(bench, shot(astronaut, tmp_path))).method == "portrait"
 
 
 async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: Path, tmp_path: Path, consent: Path) -> None:
     row = shot(
         carphone,
         tmp_path,
-        method="ugc+hetero",
+        method="dubstage+hetero",
         face="20,30",
         fit="retime",
         expression="neutral",
@@ -92,7 +97,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
     request = await request_of(bench, row)
     assert request.consent is not None
     assert request.consent.reference == "safe 1"
-    assert (request.method, request.face, request.fit) == ("ugc+hetero", FaceChoice("point", point=(20.0, 30.0)), "retime")
+    assert (request.method, request.face, request.fit) == ("dubstage+hetero", FaceChoice("point", point=(20.0, 30.0)), "retime")
     assert (request.expression, request.expressiveness, request.codec, request.crf) == ("neutral", 1.25, "hevc", 20)
     assert request.label == Label("AI dubbed", "top-left")
     assert request.enrol == EnrolOptions(personalize_renderer=False, personalize_motion=False, seed=5)
@@ -104,7 +109,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
         ({"actor": "nobody-here"}, ActorError, "nobody-here"),
         ({"method": "magic"}, InvalidRequestError, "no method 'magic'"),
         ({"codec": "ffv1", "encode_quality": "small"}, InvalidRequestError, "ffv1 has one quality"),
-        ({"method": "headpose", "keep_audio": True}, InvalidRequestError, "timeline of its own"),
+        ({"method": "portrait", "keep_audio": True}, InvalidRequestError, "timeline of its own"),
         ({"speech": "/no/such.wav"}, MediaUnsupportedError, "/no/such.wav"),
         ({"speech": None}, InvalidRequestError, "has no sound"),
         ({"consent": "/no/such.json"}, InvalidRequestError, "/no/such.json"),

@@ -30,7 +30,7 @@ def environment(
     """An installation with one actor."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", settings.artefacts_url)
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
+    actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
 
 
 def test_the_log_is_listed_exported_and_checked(

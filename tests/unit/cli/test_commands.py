@@ -40,8 +40,12 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["dub", "in.mp4", "-o", "out.mp4", "--actor", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "show", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "erase", "nobody"], 11, "no actor 'nobody'"),
-        (["dub", "in.mp4", "-o", "out.mp4", "--method", "magic"], 10, "there are: everybody, everyone, headpose, hetero, ugc"),
-        (["dub", "in.mp4", "-o", "out.mp4", "--motion", "magic"], 10, "there are: ugc, everybody, headpose"),
+        (
+            ["dub", "in.mp4", "-o", "out.mp4", "--method", "magic"],
+            10,
+            "there are: dubstage, everybody, everyone, headpose, hetero, portrait, ugc",
+        ),
+        (["dub", "in.mp4", "-o", "out.mp4", "--motion", "magic"], 10, "there are: dubstage, portrait, ugc, everybody, headpose"),
         (["dub", "in.mp4", "-o", "out.mp4", "--codec", "vp9"], 10, "h264, hevc, ffv1, prores, mpeg2video, dnxhr, av1"),
         (["dub", "in.mp4", "-o", "out.mp4", "--report", "r" * 300], 10, "a name has at most 255 bytes"),
         (["dub", "in.mp4", "-o", "o" * 300 + ".mp4", "--consent", "none.json"], 10, "none.json"),
@@ -130,7 +134,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("command", ["dub", "evaluate", "actor create"])
 def test_help_lists_the_methods(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command.split(), "--help"]) == 0
-    assert "ugc|everybody|headpose" in capsys.readouterr().out
+    assert "dubstage|portrait|ugc|everybody|headpose" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--audio", "--consent"])

@@ -49,7 +49,7 @@ def enrolled(consent: Consent | None, geometry: ActorGeometry) -> None:
     settings = load_settings(GatewaySettings)
     with ActorStore(settings) as actors:
         learnt = learned(ArtefactStore(settings.artefacts_url), "ann", geometry)
-        actors.create("ann", method="ugc", enrolled=learnt, footage_sha256="0" * 64, consent=None)
+        actors.create("ann", method="dubstage", enrolled=learnt, footage_sha256="0" * 64, consent=None)
         with actors.database.writing() as session:
             fields, digest = (consent.fields(), digest_of(consent)) if consent is not None else (None, "")
             session.execute(update(ActorRow).values(consent=fields, consent_sha256=digest))

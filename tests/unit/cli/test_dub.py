@@ -16,7 +16,7 @@ from gateway.cli.values import sound_against_picture
 from gateway.dub.analyse.frame_plan import FramePlan
 from gateway.dub.request.dub_request import DubRequest
 
-REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("video.mp4"), method="ugc")
+REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("video.mp4"), method="dubstage")
 
 
 def outcome(reason: int = common_pb2.FRAME_REASON_DUBBED, **more: object) -> Any:

@@ -28,7 +28,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geometry: ActorGeo
     acme = settings_of(found, "acme")
     with ActorStore(acme) as actors:
         enrolled = learned(ArtefactStore(acme.artefacts_url), "ann", geometry)
-        actors.create("ann", method="ugc", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
+        actors.create("ann", method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
     return found
 
 

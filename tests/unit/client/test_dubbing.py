@@ -27,12 +27,12 @@ def test_import_loads_no_library() -> None:
 def test_options_of_create_dub() -> None:
     assert gateway.DubOptions is dubstage.DubOptions
     with pytest.raises(TypeError, match="'metod'"):
-        gateway.dub.request(footage="video.mp4", output="out.mp4", metod="ugc")  # type: ignore[call-arg]
+        gateway.dub.request(footage="video.mp4", output="out.mp4", metod="dubstage")  # type: ignore[call-arg]
 
 
 def test_unknown_names() -> None:
     with pytest.raises(TypeError, match="'metod'"):
-        dubstage.dub("video.mp4", "speech.wav", "out.mp4", metod="ugc")  # type: ignore[call-arg]
+        dubstage.dub("video.mp4", "speech.wav", "out.mp4", metod="dubstage")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="give skip_personalization=True in place of personalize=False"):
         dubstage.dub("video.mp4", "speech.wav", "out.mp4", personalize=False)  # type: ignore[call-arg]
     calls: list[Any] = [gateway.dub.request, gateway.enrol.request, batch.row, batch.shot_options]

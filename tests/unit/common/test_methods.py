@@ -13,7 +13,9 @@ from services.common.methods import (
     LAG_FEATURES,
     METHODS,
     PREDICTORS,
+    RENDERERS,
     SHARED_FEATURES,
+    STILL_METHOD,
     Method,
     PredictorSpec,
     RendererSpec,
@@ -29,16 +31,30 @@ def test_a_method_without_changes_is_itself() -> None:
 
 
 def test_another_motion_predictor_makes_a_combination() -> None:
-    name = combined("ugc", motion="everybody")
+    name = combined("dubstage", motion="everybody")
     method = method_named(name)
     assert (method.motion.name, method.renderer.name) == ("everybody", "ugc")
     assert combined(name, motion="ugc") == "ugc"
 
 
+def test_equal_parts_have_one_name() -> None:
+    """Combinations of the same parts have the same name, however they are written."""
+    assert combined("dubstage+ugc") == combined("dubstage") == "dubstage"
+    assert combined("ugc+dubstage") == combined("ugc", renderer="dubstage") == "ugc"
+    assert combined("portrait+headpose") == "portrait"
+    assert combined("portrait+dubstage") == combined("dubstage", motion="portrait") == "portrait+ugc"
+    assert combined("everybody+portrait") == "everybody+headpose"
+
+
+def test_every_method_has_own_predictor() -> None:
+    """The name of a method is the name of its predictor."""
+    assert all(method.motion is PREDICTORS[name] for name, method in METHODS.items())
+
+
 @pytest.mark.parametrize("name", ["", "nobody", "everybody+", "+ugc", "ugc+nobody", "ugc+ugc+ugc"])
 def test_unknown_method_lists_methods(name: str) -> None:
     """A method that does not exist is refused, and the error lists the methods that do."""
-    with pytest.raises(InvalidRequestError, match="there are: everybody, everyone, headpose, hetero, ugc"):
+    with pytest.raises(InvalidRequestError, match="there are: dubstage, everybody, everyone, headpose, hetero, portrait, ugc"):
         method_named(name)
 
 
@@ -51,15 +67,18 @@ def test_an_unknown_part_is_named(field: str) -> None:
 
 def test_head_motion_follows_predictor() -> None:
     """The head moves where the motion predictor says so."""
-    assert [name for name in METHODS if METHODS[name].own_timeline] == ["headpose"]
-    assert method_named("headpose+ugc").own_timeline
-    assert not method_named("ugc+headpose").own_timeline
+    assert [name for name in METHODS if METHODS[name].own_timeline] == ["portrait", "headpose"]
+    assert method_named("portrait+dubstage").own_timeline
+    assert not method_named("dubstage+portrait").own_timeline
 
 
 def test_methods_that_accept_pictures() -> None:
     """A picture is footage for what moves the head and draws the face."""
-    assert all(method_named(name).takes_still for name in ("headpose", "headpose+everyone"))
-    unable = ("ugc", "everybody", "hetero", "everyone", "headpose+ugc", "headpose+hetero", "ugc+headpose", "hetero+everyone")
+    assert all(method_named(name).takes_still for name in ("portrait", "headpose", "portrait+everyone"))
+    unable = (
+        *("dubstage", "ugc", "everybody", "hetero", "everyone"),
+        *("portrait+dubstage", "headpose+hetero", "dubstage+portrait", "hetero+everyone"),
+    )
     assert not any(method_named(name).takes_still for name in unable)
 
 
@@ -71,36 +90,35 @@ def test_every_pair_of_rows_is_a_method() -> None:
 
 
 def test_a_combination_is_live_where_both_parts_are() -> None:
-    assert [name for name in METHODS if METHODS[name].live] == ["ugc", "everybody"]
-    assert method_named("ugc+everybody").live
-    assert not method_named("headpose+ugc").live
-    assert not method_named("ugc+headpose").live
+    assert [name for name in METHODS if METHODS[name].live] == ["dubstage", "ugc", "everybody"]
+    assert method_named("dubstage+everybody").live
+    assert not method_named("portrait+dubstage").live
+    assert not method_named("dubstage+portrait").live
 
 
 def test_live_predictor_waits_less() -> None:
     """A live stream has a predictor that waits less than that of files."""
-    method = method_named("ugc")
-    assert (method.motion.name, method.streamed.motion.name) == ("speech_map", "speech_map_live")
+    method = method_named("dubstage")
+    assert (method.motion.name, method.streamed.motion.name) == ("dubstage", "dubstage_live")
     assert method.streamed.motion.look_ahead_ms < method.motion.look_ahead_ms
     assert method.streamed.renderer == method.renderer
-    assert method_named("everybody").streamed.motion.name == "everybody_live"
-    assert method_named("hetero").streamed == method_named("hetero")
+    assert all(method_named(name).streamed == method_named(name) for name in ("ugc", "everybody", "hetero"))
 
 
 def test_live_predictors_offer_look_aheads() -> None:
     """A predictor with a choice of look-ahead is live, and its own look-ahead is one of the choices."""
     choosing = {name: row for name, row in PREDICTORS.items() if row.look_ahead_choices}
-    assert list(choosing) == ["speech_map_live"]
+    assert list(choosing) == ["dubstage_live"]
     assert all(row.live and row.frames_ahead in row.look_ahead_choices for row in choosing.values())
 
 
 @pytest.mark.parametrize(
     ("name", "frames", "says"),
     [
-        ("speech_map_live", 4, "can hear 0, 1, 2, 3 frames ahead, not 4; give one of these numbers, or remove look_ahead"),
-        ("speech_map_live", -1, "not -1"),
-        ("everybody_live", 1, "the predictor everybody_live always hears 4 frames ahead and has no choice, but 1 was given"),
-        ("speech_map", 3, "has no choice"),
+        ("dubstage_live", 4, "can hear 0, 1, 2, 3 frames ahead, not 4; give one of these numbers, or remove look_ahead"),
+        ("dubstage_live", -1, "not -1"),
+        ("everybody", 1, "the predictor everybody always hears 4 frames ahead and has no choice, but 1 was given"),
+        ("dubstage", 3, "has no choice"),
     ],
 )
 def test_wrong_look_ahead_refused(name: str, frames: int, says: str) -> None:
@@ -119,15 +137,15 @@ def test_declared_look_aheads_are_allowed(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("ugc+everybody", ""),
-        ("hetero+ugc", "the predictor hetero needs 200 ms of speech after a frame"),
-        ("ugc+hetero", "the renderer hetero needs 2 frames after a frame"),
+        ("dubstage+everybody", ""),
+        ("hetero+dubstage", "the predictor hetero needs 200 ms of speech after a frame"),
+        ("dubstage+hetero", "the renderer hetero needs 2 frames after a frame"),
         (
             "everyone",
             "the predictor everyone needs 400 ms of speech after a frame, and the renderer everyone needs 1 frames after a frame",
         ),
-        ("headpose+ugc", "the predictor headpose moves the head, so its videos have a timeline of their own"),
-        ("ugc+headpose", "the renderer headpose is for files only"),
+        ("portrait+dubstage", "the predictor portrait moves the head, so its videos have a timeline of their own"),
+        ("dubstage+portrait", "the renderer headpose is for files only"),
     ],
 )
 def test_non_live_method_names_part(name: str, reason: str) -> None:
@@ -145,7 +163,7 @@ def test_every_method_says_why_it_is_not_live() -> None:
 
 
 def test_a_renderer_is_sent_what_it_declares() -> None:
-    sent = {name: METHODS[name].renderer.inputs for name in METHODS}
+    sent = {name: row.inputs for name, row in RENDERERS.items()}
     assert sent == {
         "ugc": ("texture",),
         "everybody": (),
@@ -164,8 +182,10 @@ def test_every_method_extracts_what_predictor_and_lag_need() -> None:
             assert len(set(kinds)) == len(kinds)
 
 
-def test_the_default_is_a_row() -> None:
+def test_defaults_take_their_footage() -> None:
+    """The default methods of videos and of stills are rows, and the latter takes a single picture."""
     assert DEFAULT_METHOD in METHODS
+    assert METHODS[STILL_METHOD].takes_still
 
 
 def test_a_new_row_combines_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +195,7 @@ def test_a_new_row_combines_with_the_others(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(METHODS, "toy", toy)
     assert method_named("toy") is toy
     assert (toy.features, toy.footage_features) == (SHARED_FEATURES, LAG_FEATURES)
-    assert combined("ugc", renderer="toy") == "ugc+toy"
+    assert combined("dubstage", renderer="toy") == "dubstage+toy"
     assert method_named("toy+ugc").motion is motion
     with pytest.raises(InvalidRequestError, match="toy"):
         method_named("nobody")

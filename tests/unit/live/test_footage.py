@@ -49,7 +49,7 @@ def test_file_method_refused(method: str) -> None:
         load_live_footage(actor, NOTHING, 1 << 30)
     said = caught.value.message
     assert said.startswith(f"actor ann is enrolled for {method}, which cannot be used live: the ")
-    assert said.endswith("enrol the person for one of: ugc, everybody")
+    assert said.endswith("enrol the person for one of: dubstage, ugc, everybody")
     assert ("of speech after a frame" in said) is (not row.streamed.motion.live and not row.motion.moves_head)
     assert ("frames after a frame" in said) is (row.renderer.frames_after > 0)
 
@@ -80,7 +80,7 @@ def test_killed_reader_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(footage, "inspect_video", look)
     with pytest.raises(MediaUnsupportedError):
-        load_live_footage(StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs), store, 1 << 30)
+        load_live_footage(StoredActor("ann", "dubstage", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs), store, 1 << 30)
     assert found == [(b"a video of ann", [])]
 
 
@@ -94,7 +94,7 @@ def test_oversized_pictures_refused_before_decoding(tmp_path: Path, monkeypatch:
         "footage": store.put_bytes(make_clip(tmp_path / "clip.mp4", Clip()).read_bytes()),
     }
     monkeypatch.setattr(VideoReader, "frames_from", lambda *_: pytest.fail("a frame was decoded"))
-    actor = StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs)
+    actor = StoredActor("ann", "dubstage", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs)
     with pytest.raises(ActorError, match=r"pictures of ann \(96 x 80\) are larger than a message"):
         load_live_footage(actor, store, 3 * 96 * 80 - 1)
 

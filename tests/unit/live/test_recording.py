@@ -84,7 +84,7 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
     output, speech = tmp_path / f"live{suffix}", tmp_path / "speech.wav"
     speech.write_bytes(b"RIFF of Jane")
     consent = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a video", date="2026-01-01", reference="drawer 3")
-    actor = StreamedActor("ugc", (ModelFacts(stage="render", name="ugc", version="ab" * 32),), consent)
+    actor = StreamedActor("dubstage", (ModelFacts(stage="render", name="ugc", version="ab" * 32),), consent)
     sealer = Sealer(installation_credential(tmp_path / "data"))
     with Recording(
         output,
@@ -102,7 +102,7 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
     assert verdict.actions[0]["digital_source_type"] == "compositeWithTrainedAlgorithmicMedia"
     assert [(item["title"], item["relationship"]) for item in verdict.ingredients] == [("speech", "inputTo")]
     assert verdict.dub is not None
-    assert (verdict.dub.method, verdict.dub.frames, verdict.dub.dubbed) == ("ugc", 12, [[0, 12]])
+    assert (verdict.dub.method, verdict.dub.frames, verdict.dub.dubbed) == ("dubstage", 12, [[0, 12]])
     assert verdict.dub.consent_sha256 == {"person": digest_of(consent)}
     assert b"Jane" not in output.read_bytes().replace(consent_line(consent).encode(), b"")
     with av.open(str(output)) as video:

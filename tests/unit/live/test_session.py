@@ -70,7 +70,7 @@ ENROLLED = SimpleNamespace(
     style=REF, bank=REF, renderer=None, geometry=None, identity=None, renderer_trained=False, num_frames=100, speaking=None
 )
 SHUT = to_tensor(np.zeros((59, 3), np.float32))
-ANN: Any = SimpleNamespace(actor_id="ann", method="ugc", enrolled=ENROLLED)
+ANN: Any = SimpleNamespace(actor_id="ann", method="dubstage", enrolled=ENROLLED)
 
 
 class Speaker:
@@ -303,7 +303,7 @@ async def test_returning_reader_gets_new_frame(stream: LiveStream, monkeypatch: 
     assert stream.dropped == 400 - 1 - len(later)
 
 
-@pytest.mark.parametrize(("method", "coloured"), [("ugc", 0), ("everybody", 5)])
+@pytest.mark.parametrize(("method", "coloured"), [("dubstage", 0), ("everybody", 5)])
 async def test_mouths_take_the_banks_colours(
     method: str, coloured: int, stream: LiveStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

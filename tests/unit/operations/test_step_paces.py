@@ -29,7 +29,7 @@ class Machine:
         return progress
 
 
-def paces(folder: Path, method: str = "ugc") -> dict[str, float]:
+def paces(folder: Path, method: str = "dubstage") -> dict[str, float]:
     return dict(StepPaces(folder, method).of(STEPS))
 
 
@@ -38,43 +38,43 @@ def test_first_operation_has_no_paces(tmp_path: Path) -> None:
 
 
 def test_next_operation_uses_measured_times(tmp_path: Path) -> None:
-    StepPaces(tmp_path, "ugc").add(Machine(enrol=2.0, dub=1.5).work())
+    StepPaces(tmp_path, "dubstage").add(Machine(enrol=2.0, dub=1.5).work())
     assert paces(tmp_path) == pytest.approx({"track": 1.0, "enrol renderer": 2.0, "dub": 1.5}, rel=0.01)
 
 
 def test_paces_do_not_add_up(tmp_path: Path) -> None:
     """The pace of an operation whose costs were corrected is the pace against the measured costs."""
     for _ in range(3):
-        StepPaces(tmp_path, "ugc").add(Machine(dub=3.0).work(paces(tmp_path)))
+        StepPaces(tmp_path, "dubstage").add(Machine(dub=3.0).work(paces(tmp_path)))
     assert paces(tmp_path)["dub"] == pytest.approx(3.0, rel=0.01)
 
 
 def test_new_method_learns_from_others(tmp_path: Path) -> None:
     """Until a method was used on the machine, the paces of other methods count."""
-    StepPaces(tmp_path, "ugc").add(Machine(dub=2.0).work())
+    StepPaces(tmp_path, "dubstage").add(Machine(dub=2.0).work())
     assert paces(tmp_path, "hetero")["dub"] == pytest.approx(2.0, rel=0.01)
     StepPaces(tmp_path, "hetero").add(Machine(dub=5.0).work())
     assert paces(tmp_path, "hetero")["dub"] == pytest.approx(5.0, rel=0.01)
-    assert paces(tmp_path, "ugc")["dub"] == pytest.approx(2.0, rel=0.01)
+    assert paces(tmp_path, "dubstage")["dub"] == pytest.approx(2.0, rel=0.01)
 
 
 def test_one_slow_dub_changes_little(tmp_path: Path) -> None:
     for pace in (1.0, 1.1, 9.0, 1.0):
-        StepPaces(tmp_path, "ugc").add(Machine(dub=pace).work())
+        StepPaces(tmp_path, "dubstage").add(Machine(dub=pace).work())
     assert paces(tmp_path)["dub"] < 1.2
 
 
 def test_reused_step_is_no_pace(tmp_path: Path) -> None:
     """A step whose result was there already takes no time, and an operation that another process began is not measured."""
-    StepPaces(tmp_path, "ugc").add(Machine(enrol=0.01).work())
+    StepPaces(tmp_path, "dubstage").add(Machine(enrol=0.01).work())
     assert paces(tmp_path)["enrol renderer"] == pytest.approx(1.0, rel=0.01)
-    StepPaces(tmp_path, "ugc").add(Machine(dub=8.0).work(floor=0.3))
+    StepPaces(tmp_path, "dubstage").add(Machine(dub=8.0).work(floor=0.3))
     assert paces(tmp_path)["dub"] == pytest.approx(1.0, rel=0.01)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"layout": 1, "note": {"dub": {"ugc": ["fast"]}}}'])
+@pytest.mark.parametrize("text", ["", "{", '{"layout": 1, "note": {"dub": {"dubstage": ["fast"]}}}'])
 def test_damaged_file_is_no_correction(tmp_path: Path, text: str) -> None:
     (tmp_path / "steps.json").write_text(text, encoding="utf-8")
     assert paces(tmp_path) == {}
-    StepPaces(tmp_path, "ugc").add(Machine(dub=2.0).work())
+    StepPaces(tmp_path, "dubstage").add(Machine(dub=2.0).work())
     assert paces(tmp_path)["dub"] == pytest.approx(2.0, rel=0.01)

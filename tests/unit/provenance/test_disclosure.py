@@ -71,7 +71,7 @@ def test_ffmpeg_reads_the_record(suffix: str, carphone: Path, sealer: Sealer, tm
 def test_record_of_a_stream(sealer: Sealer, tmp_path: Path) -> None:
     """Two readers find the record of a live stream valid; it names the watermark, and a recording repeats what holds alone."""
     facts = ModelFacts(stage="render", name="ugc", version="ab" * 32)
-    signed = sealer.disclosure(StreamedActor("ugc", (facts,), None, "cd" * 32, "123456789").claim())
+    signed = sealer.disclosure(StreamedActor("dubstage", (facts,), None, "cd" * 32, "123456789").claim())
     record = tmp_path / "stream.xmp"
     record.write_bytes(signed.packet)
     sidecar_of(record).write_bytes(signed.manifest)

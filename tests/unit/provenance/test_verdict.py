@@ -189,7 +189,7 @@ def facts(**changed: object) -> DubFacts:
     """Claims of the manifest of a marked video."""
     said = {
         "version": 1,
-        "method": "ugc",
+        "method": "dubstage",
         "models": [ModelFacts(stage="render", name="ugc", version="ab" * 32)],
         "frames": 90,
         "frame_rate": "30000/1001",
@@ -263,7 +263,7 @@ def test_secret_mark_of_trusted_manifest() -> None:
 
 def test_every_field_of_the_manifest_binds_the_mark() -> None:
     changes: dict[str, object] = {
-        "method": "headpose",
+        "method": "portrait",
         "models": [],
         "frames": 91,
         "frame_rate": "25/1",

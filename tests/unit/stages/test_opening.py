@@ -153,8 +153,8 @@ def test_matching_stages_pass() -> None:
 )
 def test_differing_predictor_is_named(field: str, change: dict[str, Any]) -> None:
     """A predictor that differs is named with both values."""
-    # The predictor of files and the predictor of live streams of `ugc`, and the predictor of `everybody`.
-    for index, method in ((0, "ugc"), (1, "ugc"), (2, "everybody")):
+    # The predictor of files and the predictor of live streams of `dubstage`, and the predictor of `ugc`.
+    for index, method in ((0, "dubstage"), (1, "dubstage"), (3, "ugc")):
         motion = motion_models()
         motion.models[index].ClearField(next(iter(change)))
         motion.models[index].MergeFrom(motion_pb2.Model(**change))
@@ -179,9 +179,8 @@ def test_differing_renderer_is_named(field: str, change: dict[str, Any]) -> None
     render = render_models()
     render.models[0].ClearField(field)
     render.models[0].MergeFrom(render_pb2.Model(**change))
-    with pytest.raises(
-        ContractBrokenError, match=rf"the render stage .* method '{render.models[0].name}': {field} is .* in the gateway"
-    ):
+    first = next(name for name, method in METHODS.items() if method.renderer.name == render.models[0].name)
+    with pytest.raises(ContractBrokenError, match=rf"the render stage .* method '{first}': {field} is .* in the gateway"):
         check_methods(motion_models(), render)
 
 
@@ -205,7 +204,7 @@ def test_gateway_starts_without_method() -> None:
 async def test_present_method_gets_models() -> None:
     """A method that the stages have gets its models."""
     stages: Any = ListingStages(motion_models(), render_models())
-    assert len((await models_for(stages, method_named("ugc"))).render.models) == len(METHODS)
+    assert len((await models_for(stages, method_named("dubstage"))).render.models) == len(RENDERERS)
 
 
 @pytest.mark.parametrize("stage", ["motion", "render"])
@@ -237,16 +236,16 @@ async def test_uncomputable_renderer_tells_reason() -> None:
         match=r"the render stage cannot compute its model 'hetero': openvino cannot read hetero\.onnx: choose .* it has: \w+",
     ):
         await models_for(stages, method_named("hetero"))
-    assert await models_for(stages, method_named("ugc"))
+    assert await models_for(stages, method_named("dubstage"))
 
 
 async def test_missing_file_predictor_still_streams() -> None:
     """A stage without the predictor of files still streams."""
     motion = motion_models()
-    motion.models.remove(next(model for model in motion.models if model.name == METHODS["ugc"].motion.name))
+    motion.models.remove(next(model for model in motion.models if model.name == METHODS["dubstage"].motion.name))
     stages: Any = ListingStages(motion, render_models())
-    with pytest.raises(ModelNotFoundError, match="the motion stage has no model 'speech_map'"):
-        await models_for(stages, method_named("ugc"))
-    assert await models_for(stages, method_named("ugc").streamed)
+    with pytest.raises(ModelNotFoundError, match="the motion stage has no model 'dubstage'"):
+        await models_for(stages, method_named("dubstage"))
+    assert await models_for(stages, method_named("dubstage").streamed)
     with capture_logs():
-        assert check_methods(motion, render_models()) == ["ugc"]
+        assert check_methods(motion, render_models()) == ["dubstage"]

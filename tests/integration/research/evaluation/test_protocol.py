@@ -241,11 +241,11 @@ def test_the_same_evaluation_gives_the_same_numbers() -> None:
     first, again = (evaluate_clip(DrawnClip(gain=0.8, num_frames=50), read_mouths, settings=FULL) for _ in range(2))
     assert set(first.cost) == set(COSTS)
     # Times and memory are the machine's.
-    assert to_json([replace(first, cost={})], "ugc") == to_json([replace(again, cost={})], "ugc")
+    assert to_json([replace(first, cost={})], "dubstage") == to_json([replace(again, cost={})], "dubstage")
 
 
 def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
-    write_json(tmp_path / "deep" / "result.json", [result], "ugc")
+    write_json(tmp_path / "deep" / "result.json", [result], "dubstage")
     document = json.loads((tmp_path / "deep" / "result.json").read_text())
     (clip,) = document["clips"]
     assert (clip["clip"], clip["lag_frames"]) == ("drawn.mp4", 1)

@@ -38,7 +38,7 @@ def test_clips_languages_and_recordings_have_their_rows(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "report.json"
-    monkeypatch.setattr(sys, "argv", ["judge", "--predictor", "speech_map", "--data", str(folder), "--json", str(report)])
+    monkeypatch.setattr(sys, "argv", ["judge", "--predictor", "dubstage", "--data", str(folder), "--json", str(report)])
     assert command.main() == 0
     found = json.loads(report.read_text())
     assert [(row["name"], row["language"], row["split"]) for row in found["clips"]] == [
@@ -58,7 +58,7 @@ def test_clips_languages_and_recordings_have_their_rows(
 
 
 def test_an_unknown_person_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["judge", "--predictor", "speech_map", "--data", str(folder), "--person", "dora"])
+    monkeypatch.setattr(sys, "argv", ["judge", "--predictor", "dubstage", "--data", str(folder), "--person", "dora"])
     assert command.main() == 10
     assert "no clip shows the mouth of speaker 'dora'; there are: anna, ben" in capsys.readouterr().err
 

@@ -183,4 +183,4 @@ def test_requests_without_a_face_take_the_automatic_choice() -> None:
     row = shot_of_row(id="a", footage="/a.mp4", output="/b.mp4")
     assert face_of(row.dub) == AUTOMATIC
     assert face_of(changed_shot(row, face="largest").dub) == FaceChoice("largest")
-    assert DubRequest(footage=Path("a.mp4"), speech=None, output=Path("b.mp4"), method="ugc").face == AUTOMATIC
+    assert DubRequest(footage=Path("a.mp4"), speech=None, output=Path("b.mp4"), method="dubstage").face == AUTOMATIC

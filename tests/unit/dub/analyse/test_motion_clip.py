@@ -153,7 +153,7 @@ def test_longest_enrolment_fits_message() -> None:
     count = 25 * ENROLMENT_SPAN_S
     features = {"mel": (4, 80), "posteriorgram": (4, 40), "identity_removed": (4, 20)}
     request = motion.personalize.request(
-        method="headpose",
+        method="portrait",
         style=common_pb2.ArtefactRef(uri="file:///style", sha256="ab" * 32, size_bytes=9),
         features=feature_block({name: np.zeros((count, *shape), np.float32) for name, shape in features.items()}, np.zeros(count)),
         mouth_landmarks=np.zeros((count, 59, 3)),
@@ -305,7 +305,7 @@ def test_personalised_at_time_of_sound(num_frames: int, *, asked: bool) -> None:
     heard = ClipWithSound(clip, np.zeros(num_frames, FEATURE_RECORD), lag_frames=2, lag_fraction=0.25)
     stages, style = HeardStages(), common_pb2.ArtefactRef(sha256="a" * 64)
     found = asyncio.run(
-        personalize_motion(cast(Stages, stages), method_named("ugc"), heard, style, seed=0, on_step=lambda *_: None)
+        personalize_motion(cast(Stages, stages), method_named("dubstage"), heard, style, seed=0, on_step=lambda *_: None)
     )
     assert found.sha256[0] == ("b" if asked else "a")
     assert len(stages.requests) == asked

@@ -16,7 +16,7 @@ from services.common.methods import Method, method_named
 
 def listed(*, motion: str = "m1", render: str = "r1") -> ListedModels:
     return ListedModels(
-        motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name="ugc", version=motion)]),
+        motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name="dubstage", version=motion)]),
         render_pb2.ListModelsResponse(models=[render_pb2.Model(name="ugc", sha256=render)]),
     )
 
@@ -24,7 +24,7 @@ def listed(*, motion: str = "m1", render: str = "r1") -> ListedModels:
 @pytest.fixture
 def request_of(tmp_path: Path) -> DubRequest:
     (tmp_path / "video.mp4").write_bytes(b"video")
-    return DubRequest(footage=tmp_path / "video.mp4", speech=None, output=tmp_path / "out.mp4", method="ugc")
+    return DubRequest(footage=tmp_path / "video.mp4", speech=None, output=tmp_path / "out.mp4", method="dubstage")
 
 
 async def key_of(request: DubRequest, method: Method, models: ListedModels, face_model: str = "") -> str:
@@ -32,30 +32,30 @@ async def key_of(request: DubRequest, method: Method, models: ListedModels, face
 
 
 async def test_the_same_dub_has_the_same_key(request_of: DubRequest) -> None:
-    method = method_named("ugc")
+    method = method_named("dubstage")
     assert await key_of(request_of, method, listed()) == await key_of(request_of, method, listed())
 
 
 @pytest.mark.parametrize("other", [listed(motion="m2"), listed(render="r2")])
 async def test_other_networks_give_another_key(request_of: DubRequest, other: ListedModels) -> None:
-    method = method_named("ugc")
+    method = method_named("dubstage")
     assert await key_of(request_of, method, listed()) != await key_of(request_of, method, other)
 
 
 async def test_other_footage_gives_another_key(request_of: DubRequest) -> None:
-    method = method_named("ugc")
+    method = method_named("dubstage")
     before = await key_of(request_of, method, listed())
     request_of.footage.write_bytes(b"another video")
     assert await key_of(request_of, method, listed()) != before
 
 
 async def test_another_face_model_gives_another_key(request_of: DubRequest) -> None:
-    method = method_named("ugc")
+    method = method_named("dubstage")
     assert await key_of(request_of, method, listed(), "flame") != await key_of(request_of, method, listed())
 
 
 async def test_a_reference_is_part_of_the_key(request_of: DubRequest, tmp_path: Path) -> None:
-    method = method_named("ugc")
+    method = method_named("dubstage")
     without = await key_of(request_of, method, listed())
     keys = []
     for content in (b"one picture", b"another picture"):
@@ -66,7 +66,7 @@ async def test_a_reference_is_part_of_the_key(request_of: DubRequest, tmp_path: 
 
 async def test_expression_is_part_of_key(request_of: DubRequest) -> None:
     """The expression is part of the key of videos that can keep it."""
-    method = method_named("ugc")
+    method = method_named("dubstage")
     kept = await key_of(request_of, method, listed())
     assert await key_of(replace(request_of, expression="keep"), method, listed()) == kept
     assert await key_of(replace(request_of, expression="neutral"), method, listed()) != kept
@@ -75,42 +75,42 @@ async def test_expression_is_part_of_key(request_of: DubRequest) -> None:
 
 
 async def test_the_expressiveness_is_part_of_the_key(request_of: DubRequest) -> None:
-    method = method_named("ugc")
+    method = method_named("dubstage")
     keys = [await key_of(replace(request_of, expressiveness=value), method, listed()) for value in (0.5, 1.0, 1.2)]
     assert len(set(keys)) == 3
     assert await key_of(replace(request_of, expressiveness=1), method, listed()) == await key_of(request_of, method, listed())
 
 
 async def test_the_label_is_part_of_the_key(request_of: DubRequest) -> None:
-    method = method_named("ugc")
+    method = method_named("dubstage")
     labels = (None, Label("AI dubbed"), Label("AI dubbed", "top-left"), Label("KI"))
     assert len({await key_of(replace(request_of, label=label), method, listed()) for label in labels}) == 4
 
 
 async def test_own_sound_has_other_key(request_of: DubRequest) -> None:
     """The own sound begins with the first frame, and the sound of a file with its first sample."""
-    method = method_named("ugc")
+    method = method_named("dubstage")
     own = await key_of(request_of, method, listed())
     assert await key_of(replace(request_of, speech=request_of.footage), method, listed()) != own
 
 
 def test_enrolment_key_by_method_and_networks() -> None:
     """An enrolment for another method or by other networks has another key."""
-    ugc, everybody = method_named("ugc"), method_named("everybody")
+    dubstage, everybody = method_named("dubstage"), method_named("everybody")
     keys = [
-        enrolment_key("f" * 64, "ann", ugc, listed()),
+        enrolment_key("f" * 64, "ann", dubstage, listed()),
         enrolment_key("f" * 64, "ann", everybody, listed()),
-        enrolment_key("f" * 64, "ann", ugc, listed(motion="m2")),
-        enrolment_key("f" * 64, "ann", ugc, listed(render="r2")),
-        enrolment_key("f" * 64, "ann", ugc, listed(), "flame"),
-        enrolment_key("f" * 64, "bob", ugc, listed()),
-        enrolment_key("e" * 64, "ann", ugc, listed()),
+        enrolment_key("f" * 64, "ann", dubstage, listed(motion="m2")),
+        enrolment_key("f" * 64, "ann", dubstage, listed(render="r2")),
+        enrolment_key("f" * 64, "ann", dubstage, listed(), "flame"),
+        enrolment_key("f" * 64, "bob", dubstage, listed()),
+        enrolment_key("e" * 64, "ann", dubstage, listed()),
     ]
     assert len(set(keys)) == len(keys)
-    assert enrolment_key("f" * 64, "ann", ugc, listed()) == keys[0]
+    assert enrolment_key("f" * 64, "ann", dubstage, listed()) == keys[0]
 
 
 async def test_channel_is_part_of_key(request_of: DubRequest) -> None:
-    method = method_named("ugc")
+    method = method_named("dubstage")
     keys = [await key_of(replace(request_of, audio_channel=channel), method, listed()) for channel in (None, 1, 2)]
     assert len(set(keys)) == 3

@@ -45,7 +45,7 @@ def tracked(workspace: Workspace, faces: list[tuple[int, int]], reason: int = DU
     workspace.finish("faces", {"shot_cuts": []}, workspace.faces)
 
 
-async def shot_of(footage: Path, workspace: Workspace, method: str = "ugc") -> FootageAnalysis:
+async def shot_of(footage: Path, workspace: Workspace, method: str = "dubstage") -> FootageAnalysis:
     analysis = await FootageAnalysis.open(NO_STAGES, method_named(method), probe(footage), workspace, threads=1)
     await analysis.track(lambda _: None)
     return analysis
@@ -80,7 +80,7 @@ async def test_a_still_becomes_a_video_of_one_frame(tmp_path: Path, workspace: W
     picture = tmp_path / "portrait.png"
     assert cv2.imwrite(str(picture), np.full((120, 100, 3), 90, np.uint8))
     tracked(workspace, [(0, 0), (0, 1)])
-    analysis = await shot_of(picture, workspace, "headpose")
+    analysis = await shot_of(picture, workspace, "portrait")
     assert is_still(analysis.info)
     assert analysis.info.path.parent == workspace.folder
     with pytest.raises(InvalidRequestError, match="2 faces"):
@@ -93,7 +93,7 @@ async def test_unusable_still_enrols_nobody(tmp_path: Path, workspace: Workspace
     picture = tmp_path / "portrait.png"
     assert cv2.imwrite(str(picture), np.full((120, 100, 3), 90, np.uint8))
     tracked(workspace, [(0, 0)], common_pb2.FRAME_REASON_PROFILE_VIEW)
-    analysis = await shot_of(picture, workspace, "headpose")
+    analysis = await shot_of(picture, workspace, "portrait")
     await analysis.select(FaceChoice("largest"))
     with pytest.raises(NoUsableFootageError, match="PROFILE_VIEW"):
         await analysis.enrol(EnrolOptions(), lambda *_: None)
@@ -110,9 +110,9 @@ async def test_other_features_extracted_again(tmp_path: Path, workspace: Workspa
     monkeypatch.setattr(analysis_module, "extract_features", extract)
     footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
     tracked(workspace, [(0, 0)])
-    ugc, everybody = await shot_of(footage, workspace, "ugc"), await shot_of(footage, workspace, "everybody")
-    await ugc.extract_sound()
-    await ugc.extract_sound()
+    dubstage, everybody = await shot_of(footage, workspace, "dubstage"), await shot_of(footage, workspace, "everybody")
+    await dubstage.extract_sound()
+    await dubstage.extract_sound()
     await everybody.extract_sound()
-    assert heard == [ugc.method.footage_features, everybody.method.footage_features]
+    assert heard == [dubstage.method.footage_features, everybody.method.footage_features]
     assert workspace.redone == []

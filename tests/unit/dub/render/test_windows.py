@@ -90,7 +90,7 @@ def stretch_of(frames: range, wanted: np.ndarray) -> FrameSpan:
     return FrameSpan(face_records(frames), mouths, wanted, movable=np.ones((len(frames), 160, 160), np.bool_))
 
 
-@pytest.mark.parametrize("method", ["ugc", "everybody", "headpose+ugc"])
+@pytest.mark.parametrize("method", ["dubstage", "everybody", "portrait+dubstage"])
 def test_non_drawing_renderer_gets_warp(method: str, actor: EnrolledActor) -> None:
     """Renderers that draw nothing get the warp that was asked for."""
     config = window_config(method_named(method), actor, WARP)
@@ -100,12 +100,12 @@ def test_non_drawing_renderer_gets_warp(method: str, actor: EnrolledActor) -> No
 def test_drawn_face_uses_known_albedo(actor: EnrolledActor) -> None:
     """The drawn face has the low frequency albedo once the renderer knows the person."""
     modes = [
-        window_config(method_named("headpose"), replace(actor, renderer_trained=trained), WARP).mode for trained in (True, False)
+        window_config(method_named("portrait"), replace(actor, renderer_trained=trained), WARP).mode for trained in (True, False)
     ]
     assert modes == [texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO, texture_pb2.WARP_MODE_DETAILED_ALBEDO]
 
 
-@pytest.mark.parametrize(("method", "before"), [("ugc", 0), ("headpose", 2), ("", 0)])
+@pytest.mark.parametrize(("method", "before"), [("dubstage", 0), ("portrait", 2), ("", 0)])
 def test_context_frames_are_drawn(method: str, before: int, geometry: ActorGeometry) -> None:
     """Context frames are drawn where the renderer looks at them."""
     wanted = np.array([False] * 6 + [True] * 4)
@@ -115,7 +115,7 @@ def test_context_frames_are_drawn(method: str, before: int, geometry: ActorGeome
 
 def test_no_context_before_start(geometry: ActorGeometry) -> None:
     """At the beginning of a video, there is no context before."""
-    config = config_of(METHODS["headpose"].renderer, geometry)
+    config = config_of(METHODS["portrait"].renderer, geometry)
     assert textured_frames(config, np.ones(3, np.bool_)).all()
     assert not textured_frames(config, np.zeros(3, np.bool_)).any()
 
@@ -230,6 +230,6 @@ async def test_missing_frame_breaks_contract(geometry: ActorGeometry) -> None:
     """A stage that leaves a frame out breaks its contract."""
     stages: Any = RecordingStages()
     stages.lost = 1
-    config = config_of(METHODS["ugc"].renderer, geometry)
+    config = config_of(METHODS["dubstage"].renderer, geometry)
     with pytest.raises(ContractBrokenError, match=r"the texture stage answered frames \[0, 2\], not \[0, 1, 2\]"):
         await render_window(stages, config, stretch_of(range(3), np.ones(3, np.bool_)))

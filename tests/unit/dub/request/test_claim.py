@@ -24,9 +24,7 @@ from services.common.texts import Field
 from tests.unit.consent.records import face, record
 
 LISTED = ListedModels(
-    motion_pb2.ListModelsResponse(
-        models=[motion_pb2.Model(name=name, version=f"m-{name}") for name in ("ugc", "headpose", "speech_map")]
-    ),
+    motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name=name, version=f"m-{name}") for name in ("dubstage", "portrait")]),
     render_pb2.ListModelsResponse(models=[render_pb2.Model(name=name, sha256=f"r-{name}") for name in ("ugc", "headpose")]),
 )
 CONSENT = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a video", date="2026-01-01", reference="drawer 3")
@@ -46,13 +44,15 @@ def test_spans_are_the_unbroken_runs(chosen: list[int], expected: list[tuple[int
 
 def test_claim_names_method_and_consent(carphone: Path, tmp_path: Path) -> None:
     """A dub tells method models spans sources and the digest of the consent."""
-    request = DubRequest(footage=carphone, speech=tmp_path / "new.wav", output=tmp_path / "out.mp4", method="ugc", consent=CONSENT)
+    request = DubRequest(
+        footage=carphone, speech=tmp_path / "new.wav", output=tmp_path / "out.mp4", method="dubstage", consent=CONSENT
+    )
     claim = video_claim(request, probe(carphone), plan_of(0, DUBBED, SILENT, 0, DUBBED), LISTED)
-    assert (claim.method, claim.synthetic, claim.num_frames, claim.frame_rate) == ("ugc", True, 5, Fraction(30000, 1001))
+    assert (claim.method, claim.synthetic, claim.num_frames, claim.frame_rate) == ("dubstage", True, 5, Fraction(30000, 1001))
     assert claim.description == "The mouth in this video is synthetic."
     assert claim.dubbed == (range(1, 3), range(4, 5))
     assert [(model.stage, model.name, model.version) for model in claim.models] == [
-        ("motion", "speech_map", "m-speech_map"),
+        ("motion", "dubstage", "m-dubstage"),
         ("render", "ugc", "r-ugc"),
     ]
     assert [(source.role, source.path) for source in claim.sources] == [("footage", carphone), ("speech", tmp_path / "new.wav")]
@@ -68,7 +68,7 @@ def test_manifest_has_records_no_face(carphone: Path, tmp_path: Path) -> None:
         footage=carphone,
         speech=None,
         output=tmp_path / "out.mp4",
-        method="headpose",
+        method="portrait",
         actor_record=stored,
         consent=given,
         reference=tmp_path / "face.png",
@@ -93,14 +93,14 @@ def test_undubbed_video_synthetic_if_moved(carphone: Path, tmp_path: Path) -> No
         claim = video_claim(request, probe(carphone), plan_of(0, 0), LISTED)
         return claim.synthetic, claim.description, [source.role for source in claim.sources]
 
-    assert claim_by("ugc") == (False, "No mouth in this video is synthetic.", ["footage"])
+    assert claim_by("dubstage") == (False, "No mouth in this video is synthetic.", ["footage"])
     picture = tmp_path / "face.png"
-    assert claim_by("headpose", picture) == (True, "The motion of the head in this video is synthetic.", ["footage", "reference"])
+    assert claim_by("portrait", picture) == (True, "The motion of the head in this video is synthetic.", ["footage", "reference"])
 
 
 def test_versions_of_a_scene_share_their_mark(carphone: Path, tmp_path: Path) -> None:
     """The statement of a scene is bound to its job alone, also as its manifest is read back; that of a dub to all facts."""
-    scene = DubRequest(footage=carphone, speech=None, output=tmp_path / "out.mp4", method="ugc")
+    scene = DubRequest(footage=carphone, speech=None, output=tmp_path / "out.mp4", method="dubstage")
     line = DubLine(name=Field("lines[0]"), start=parse_time("0"), dub=replace(scene, speech=tmp_path / "new.wav"))
     digests = dict.fromkeys(("footage", "speech"), "0" * 64)
 

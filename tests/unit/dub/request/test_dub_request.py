@@ -40,10 +40,10 @@ from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 @pytest.mark.parametrize(
     ("method", "dubbed", "words"),
     [
-        ("ugc", True, "The mouth in this video is synthetic (made with dubstage); "),
-        ("ugc", False, "No mouth in this video is synthetic (made with dubstage); "),
-        ("headpose", True, "The mouth and the motion of the head in this video are synthetic (made with dubstage); "),
-        ("headpose", False, "The motion of the head in this video is synthetic (made with dubstage); "),
+        ("dubstage", True, "The mouth in this video is synthetic (made with dubstage); "),
+        ("dubstage", False, "No mouth in this video is synthetic (made with dubstage); "),
+        ("portrait", True, "The mouth and the motion of the head in this video are synthetic (made with dubstage); "),
+        ("portrait", False, "The motion of the head in this video is synthetic (made with dubstage); "),
     ],
 )
 def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bool, words: str) -> None:
@@ -65,7 +65,7 @@ def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:
         sha256_of(tmp_path)
 
 
-@pytest.mark.parametrize(("method", "still"), [("ugc", False), ("headpose", False), ("headpose", True)])
+@pytest.mark.parametrize(("method", "still"), [("dubstage", False), ("portrait", False), ("portrait", True)])
 def test_own_timeline_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
     """A video with its own timeline can be an MXF."""
     footage, speech = tmp_path / "footage.png", make_sound(tmp_path / "speech.wav", tone(16000, 1600), 16000)
@@ -74,7 +74,7 @@ def test_own_timeline_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
     else:
         footage = make_clip(tmp_path / "clip.mp4")
     request = DubRequest(
-        footage=footage, speech=speech, output=tmp_path / "out.mxf", method=method, fit="retime" if method == "ugc" else "cut"
+        footage=footage, speech=speech, output=tmp_path / "out.mxf", method=method, fit="retime" if method == "dubstage" else "cut"
     )
     info = probe(footage)
     check_output(request, info, open_speech(request, info))
@@ -83,7 +83,7 @@ def test_own_timeline_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
 def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
     """A video with its own timeline is no MXF at a rate that MXF lacks."""
     footage = make_clip(tmp_path / "clip.mp4", Clip(pts=range(0, 12 * 800, 800), sound_rate=16000))
-    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="ugc", fit="retime")
+    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="dubstage", fit="retime")
     info = probe(footage)
     with pytest.raises(MediaUnsupportedError, match="mpeg2video cannot run at 16 frames a second"):
         check_output(request, info, open_speech(request, info))
@@ -92,12 +92,12 @@ def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "fit", "expression", "kept"),
     [
-        ("ugc", "cut", None, True),
+        ("dubstage", "cut", None, True),
         ("hetero", "cut", "keep", True),
-        ("ugc", "cut", "neutral", False),
-        ("ugc", "loop", None, False),
-        ("headpose", "cut", None, False),
-        ("headpose+ugc", "cut", None, False),
+        ("dubstage", "cut", "neutral", False),
+        ("dubstage", "loop", None, False),
+        ("portrait", "cut", None, False),
+        ("portrait+dubstage", "cut", None, False),
     ],
 )
 def test_same_frames_keep_expression(method: str, fit: Fit, expression: Expression | None, kept: bool) -> None:
@@ -107,7 +107,7 @@ def test_same_frames_keep_expression(method: str, fit: Fit, expression: Expressi
     assert request.keeps_expression is kept
 
 
-@pytest.mark.parametrize(("method", "fit"), [("headpose", "cut"), ("ugc", "pad")])
+@pytest.mark.parametrize(("method", "fit"), [("portrait", "cut"), ("dubstage", "pad")])
 def test_own_timeline_cannot_keep_expression(method: str, fit: Fit) -> None:
     """A video with its own timeline cannot keep the expression."""
     assert wants_own_timeline(method_named(method), fit=fit, keep_audio=False, expression="neutral")
@@ -151,7 +151,7 @@ def test_channel_of_the_voice(tmp_path: Path) -> None:
     wave = tone(16000, 16000)
     sound = make_sound(tmp_path / "speech.wav", np.concatenate([wave, -wave], axis=1), 16000)
     footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
-    request, info = DubRequest(footage=footage, speech=sound, output=tmp_path / "out.mp4", method="ugc"), probe(footage)
+    request, info = DubRequest(footage=footage, speech=sound, output=tmp_path / "out.mp4", method="dubstage"), probe(footage)
     (said,) = about_channels(request, info)
     assert "channel 1 is taken as the voice, and the video keeps all channels" in said
     chosen = replace(request, audio_channel=2)
@@ -166,7 +166,7 @@ def test_speech_of_video_begins_with_picture(tmp_path: Path) -> None:
     """Speech from a video whose sound begins later than its picture begins with silence."""
     clip = Clip(codec="libx264", pts=tuple(range(0, 50 * 512, 512)), sound_rate=16000, sound_start_s=Fraction(1, 2))
     video = make_clip(tmp_path / "speech.mkv", clip)
-    request = DubRequest(footage=video, speech=video, output=tmp_path / "out.mp4", method="ugc")
+    request = DubRequest(footage=video, speech=video, output=tmp_path / "out.mp4", method="dubstage")
     samples = np.concatenate(list(open_speech(request, probe(video)).chunks))
     assert np.abs(samples[:7000]).max() < 1e-3
     assert np.abs(samples[9000:12000]).max() > 0.4

@@ -17,7 +17,7 @@ from gateway.dub.request.spec import LocalFiles, request_from
 from gateway.dub.request.spec_text import naming_file, read_lines, spec_from
 from services.common.errors import InvalidRequestError
 
-SCENE: dict[str, Any] = {"footage": "video.mp4", "output": "out.mp4", "method": "ugc", "expressiveness": 0.9}
+SCENE: dict[str, Any] = {"footage": "video.mp4", "output": "out.mp4", "method": "dubstage", "expressiveness": 0.9}
 GOOD: dict[str, Any] = {"start": 1.5, "speech": "a.wav", "face": 0}
 BOXED: dict[str, Any] = {"start": 1.5, "speech": "a.wav"}
 AT_0: dict[str, Any] = {"frame": 0, "box": [0, 0, 9, 9]}
@@ -95,7 +95,7 @@ def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
         ({"face": "1"}, "takes no face: each line names its own"),
         ({"actor": "ada"}, "takes no actor: each line names its own"),
         ({"fit": "loop"}, "takes no fit: a scene has the frames of its footage"),
-        ({"method": "headpose"}, "takes no method headpose"),
+        ({"method": "portrait"}, "takes no method portrait"),
     ],
 )
 def test_options_of_one_person_are_refused(tmp_path: Path, more: dict[str, Any], said: str) -> None:

@@ -43,17 +43,17 @@ def test_options_of_sequences_are_refused_for_videos(given: dict[str, object], o
     [
         ({"codec": "ffv1"}, "leave codec out"),
         ({"fit": "pad"}, "leave fit pad out"),
-        ({"method": "headpose"}, "choose another method"),
+        ({"method": "portrait"}, "choose another method"),
     ],
 )
 def test_options_that_sequences_do_not_take(given: dict[str, str], said: str) -> None:
-    check_sequence_options(fit="cut", method="ugc", codec=None)
+    check_sequence_options(fit="cut", method="dubstage", codec=None)
     with pytest.raises(InvalidRequestError, match=said):
         check_sequence_options(**{"fit": "", "method": None, "codec": None, **given})
 
 
 def test_request_for_the_video() -> None:
-    asked = DubRequest(footage=Path("a.%04d.exr"), speech=Path("de.wav"), output=Path("b.%04d.exr"), method="ugc")
+    asked = DubRequest(footage=Path("a.%04d.exr"), speech=Path("de.wav"), output=Path("b.%04d.exr"), method="dubstage")
     found = with_files(asked, Path("a.mp4"), Path("b.mp4"))
     assert (found.footage, found.output, found.codec, found.speech) == (Path("a.mp4"), Path("b.mp4"), "ffv1", Path("de.wav"))
 

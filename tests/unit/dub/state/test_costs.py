@@ -12,7 +12,7 @@ from gateway.stages.timing import StageTimes
 from services.common.methods import METHODS, RENDERERS
 
 WORK = DubWork(
-    method="ugc", pixels=1280 * 720, footage_frames=250, frames=250, rendered=250, scale=1, own_timeline=False, personalized=0
+    method="dubstage", pixels=1280 * 720, footage_frames=250, frames=250, rendered=250, scale=1, own_timeline=False, personalized=0
 )
 
 
@@ -28,7 +28,7 @@ def test_every_method_has_a_cost() -> None:
 def test_method_without_figure_costs_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """A method that somebody added can be dubbed before its cost was measured."""
     added = replace(RENDERERS["ugc"], name="added")
-    monkeypatch.setitem(METHODS, "added", replace(METHODS["ugc"], name="added", renderer=added))
+    monkeypatch.setitem(METHODS, "added", replace(METHODS["dubstage"], name="added", renderer=added))
     assert replace(WORK, method="added").processor_s == max(replace(WORK, method=name).processor_s for name in METHODS)
 
 
