@@ -2,7 +2,7 @@
 
 The speakers of free speech in the split `train` (of no narrow corpus) are left out in turn, one or several at a time. The network
 is trained on the others and scored on those left out: mouths before constraints and before personalisation. Choose inputs and
-settings on these figures. `--config paper` takes the paper's own input for a network that hears states of the speech encoder.
+settings on these figures. `--config states` and `--config phones` take another input for a network.
 Clips of other splits are not read.
 """
 

@@ -363,7 +363,7 @@ def main() -> int:
     parser = evaluation_parser(__doc__)
     parser.add_argument("--voices", nargs="+", type=Path, required=True, help="Sound files of speech.")
     parser.add_argument("--splits", nargs="+", default=["dev", "dev_people"], help="Splits of the people. Default: dev dev_people.")
-    parser.add_argument("--predictor", choices=tuple(PREDICTORS), default="speech_map", help="Predictor. Default: speech_map.")
+    parser.add_argument("--predictor", choices=tuple(PREDICTORS), default="dubstage", help="Predictor. Default: dubstage.")
     parser.add_argument(
         "--at", nargs="+", type=float, default=[], help="Times of the pauses, seconds. Default: all quiet places between words."
     )

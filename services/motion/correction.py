@@ -93,20 +93,6 @@ def held_out_corrections(pooled: Float64, residual: Float64, ridge: float) -> Fl
     return found
 
 
-def remaining_error(pooled: Float64, residual: Float64, correction: Float32, weight: Float64) -> float:
-    """Return the squared error that a correction leaves on the frames that it was learned from, relative to no correction.
-
-    Args:
-        pooled: float64 [T, P], see fit_correction.
-        residual: float64 [T, K], see fit_correction.
-        correction: float32 [K, P].
-        weight: float64 [K], weight of the squared error of each coefficient.
-    """
-    before = float((residual**2 * weight).sum())
-    after = float(((residual - pooled @ correction.T) ** 2 * weight).sum())
-    return after / max(before, 1e-9)
-
-
 class _NormalEquations(NamedTuple):
     """Sums that a correction of some frames is solved from, for any ridge.
 

@@ -66,7 +66,9 @@ _CENTRES: Final = np.array([-4.0, -2.25, -0.75, 0.75, 2.25])[:, None]
 _WIDTHS: Final = np.array([1.5, 0.8, 0.7, 0.7, 0.8])[:, None]
 """Centres of the means in frames from the predicted frame, and standard deviations in frames."""
 _ENERGY_SCALE: Final = np.float32(0.5)
-NUM_POOLED: Final = len(_CENTRES) * (len(ARTICULATIONS) + len(BANDS)) + 1
+NUM_MEANS: Final = len(_CENTRES)
+"""Means over time that a person's correction hears of each channel."""
+NUM_POOLED: Final = NUM_MEANS * (len(ARTICULATIONS) + len(BANDS)) + 1
 
 
 def _articulation_matrix() -> Float32:
@@ -173,10 +175,15 @@ def silence(num_frames: int) -> SpeechFeatures:
 
 def pooled_speech(window: Float32, past: int) -> Float32:
     """Return the pooled speech of content rows [W, 4, 44] whose frame `past` is predicted: float32 [126], the last number 1."""
+    heard = articulation_rows(window)
+    heard[..., len(ARTICULATIONS) :] *= _ENERGY_SCALE
+    return pooled_rows(heard, past)
+
+
+def pooled_rows(window: Float32, past: int) -> Float32:
+    """Return the means over time of rows [W, 4, C] whose frame `past` is predicted: float32 [5 C + 1], the last number 1."""
     pooling = _pooling(len(window) * ROWS_PER_FRAME, past)
-    heard = articulation_rows(window).reshape(pooling.shape[1], -1)
-    heard[:, len(ARTICULATIONS) :] *= _ENERGY_SCALE
-    return np.append(pooling @ heard, 1.0).astype(np.float32)
+    return np.append(pooling @ window.reshape(pooling.shape[1], -1), 1.0).astype(np.float32)
 
 
 @lru_cache

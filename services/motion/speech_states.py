@@ -27,8 +27,8 @@ STATES_PAST, STATES_AHEAD = 2, 4
 windows of 6 to 9 frames, this one is as good as any (docs/models/speech_map.md)."""
 BLOCKS: Final = (slice(0, NUM_STATES // 2), slice(NUM_STATES // 2, NUM_STATES))
 """Components of the encoder's block 2 and of block 3."""
-SpeechInput = Literal["paper", "states", "both"]
-"""Input of a method's network: the paper's own, the states in place of the paper's own, or both."""
+SpeechInput = Literal["phones", "states", "both"]
+"""Input of a network: phone probabilities and band energies, states of the speech encoder, or both."""
 _POOLED: Final = slice(96, 144)
 """Components that a correction hears."""
 _REACH: Final = 2

@@ -100,7 +100,7 @@ class FilterConfig:
 
 def filter_inputs(clip: TrainingClip, heard: SpeechInput) -> Float32:
     """Return the filter's inputs for each frame of a clip in silence, float32 [T, I]."""
-    if heard == "paper":
+    if heard == "phones":
         return _content_inputs(clip.content)
     return neighbours(states_of(clip.features), STATES_PAST, STATES_AHEAD).reshape(len(clip), -1)
 
@@ -129,7 +129,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard
     def target(clip: TrainingClip) -> Float32:
         return space.target(clip.mouth_landmarks, clip.usable).coefficients
 
-    if heard != "paper":
+    if heard != "phones":
         return fit_states_filter(clips, target, num_expression, past=STATES_PAST, ahead=STATES_AHEAD)
     sums = RidgeSums(_WINDOW * FILTER_ROWS * NUM_CONTENT, num_expression)
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
@@ -195,7 +195,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, heard:
     low, high = np.percentile(opening[clip.usable], [8, 90])
     closed = (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low))
     edge = content_before(margin)
-    states = silent_states(len(clip)) if heard == "paper" else states_of(clip.features)
+    states = silent_states(len(clip)) if heard == "phones" else states_of(clip.features)
     offsets = clip.mouth_landmarks - mouth.rest_mouth
     return PreparedClip(
         frames=len(clip),
@@ -327,8 +327,8 @@ class EveryoneTrainingConfig:
 CONFIGS: Final = {
     "default": EveryoneTrainingConfig(),
     # Phone probabilities and energies in place of the speech encoder's states, for comparison. The stage cannot serve it.
-    "paper": EveryoneTrainingConfig(
-        network=EveryoneConfig(heard="paper", noise=0.0, dropout=0.3, share=0.8), loop=LoopSettings(steps=1200, check_every=400)
+    "phones": EveryoneTrainingConfig(
+        network=EveryoneConfig(heard="phones", noise=0.0, dropout=0.3, share=0.8), loop=LoopSettings(steps=1200, check_every=400)
     ),
     # The paper states no sizes. Four layers of 256 channels are a small transformer for hours of talking heads.
     "large": EveryoneTrainingConfig(
@@ -371,7 +371,7 @@ class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
     def __init__(self, opening: Opening) -> None:
         config: EveryoneTrainingConfig = opening.config
         heard = self._heard = config.network.heard
-        extra = () if heard == "paper" else (STATES,)
+        extra = () if heard == "phones" else (STATES,)
         clips = clips_of(opening.data, "train", extra)
         self.groups = checked_groups(opening.data, extra)
         self._space = ExpressionSpace.built_on(opening, BUILT_ON, config.network.num_expression)
@@ -381,7 +381,7 @@ class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
         chosen = clips.chosen(config.statistics_clips, config.loop.seed)
         fitted = fit_filter(chosen, self._space, config.filter, heard)
         network.set_filter(torch.from_numpy(fitted.shared.weight), torch.from_numpy(fitted.shared.bias))
-        if heard != "paper":
+        if heard != "phones":
             network.set_range(*map(torch.from_numpy, range_of_states(chosen)))
         sampler = EveryoneBatchSampler(clips, self._space, fitted, config.batches, heard)
         super().__init__(config, opening.device, clips, network, sampler)

@@ -23,14 +23,9 @@ from research.training.trainset import TrainSet
 from services.common.array_types import Float64
 from services.common.errors import NoUsableFootageError
 from services.common.store.tensor_bytes import encode_arrays
+from services.motion.head_network import encode_head_style, mean_head_speaker
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.headpose.predictor import (
-    MOUTH,
-    HeadposePredictor,
-    encode_head_style,
-    mean_head_speaker,
-    personalize,
-)
+from services.motion.predictors.headpose.predictor import HeadposePredictor, personalize
 
 ENROLMENT: Final = 0.6
 
@@ -75,7 +70,7 @@ def main() -> int:
     parser.add_argument("--split", default="dev", help="Split of the clips to evaluate. Default: dev.")
     parser.add_argument("--out", type=Path, required=True, help="File of poses to write (.safetensors).")
     arguments = parser.parse_args()
-    arrays = evaluate(clips_of(TrainSet(arguments.data), arguments.split, (MOUTH.feature,)), MotionModels(arguments.weights))
+    arrays = evaluate(clips_of(TrainSet(arguments.data), arguments.split), MotionModels(arguments.weights))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_bytes(encode_arrays(arrays, {"format": "dubstage.head_motion/1", "frame_rate": "25"}))
     return 0

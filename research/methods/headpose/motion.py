@@ -12,8 +12,8 @@ than the filter. The best step is selected on held-out clips.
 
 The export writes audio_to_head_motion.onnx, head_motion_constants.safetensors and the sheet audio_to_head_motion.json.
 
-The exported network makes one step of the LSTM per call; the LSTM's state is an input and an output. The expression is not
-exported, because the mouth comes from the speech map. Parity of PyTorch and ONNX Runtime is measured over a sequence of steps.
+The exported network makes one step of the LSTM per call; the LSTM's state is an input and an output. Parity of PyTorch and ONNX
+Runtime is measured over a sequence of steps.
 Weights are stored as float16 and computed with as float32.
 """
 
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -35,7 +35,7 @@ from research.motion.basis import ExpressionSpace
 from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, clips_of, frame_weights, tensors
 from research.motion.export import Delivery, MotionExportSpec, admit, open_run, write_onnx
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, pearson, scores_by_group, selection_score
-from research.motion.ridge import Filter, RidgeFit, RidgeSums, distance_penalty
+from research.motion.ridge import RidgeFit, RidgeSums, distance_penalty
 from research.motion.training import PredictorTraining, load_network
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
@@ -58,22 +58,8 @@ from services.motion.head_motion import (
     relative_poses,
     symmetric_root,
 )
-from services.motion.predictors.headpose.network import (
-    CHANNELS,
-    NUM_HEARD,
-    HeadposeConfig,
-    HeadposeNetwork,
-    HeadposeOutput,
-    PoseNetwork,
-)
-from services.motion.predictors.headpose.predictor import (
-    NUM_COEFFICIENTS,
-    HeadposeModel,
-    cepstra,
-    input_before,
-    input_rows,
-    network_input,
-)
+from services.motion.head_network import HeadModel, cepstra, input_before, input_rows, network_input
+from services.motion.predictors.headpose.network import HEARD, HeadposeConfig, HeadposeNetwork, HeadposeOutput
 from services.motion.style import Style, measure_mouth
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
 
@@ -94,8 +80,6 @@ Poses = Callable[[SpeechFeatures], Float32]
 """The head poses that the trained network itself answers for a whole clip, float32 [T, 6]."""
 POSE_AXES: Final = ("r_pitch", "r_yaw", "r_roll")
 _RADIUS: Final = 0.5
-HEARD: Final = {"mfcc": (False, True), "phones": (True, False), "both": (True, True)}
-"""Ablation: whether the network hears content rows (phones and energies), and whether the network hears cepstra."""
 BUILT_ON: Final = "ugc_motion"
 """Network whose landmark basis the training uses."""
 POSE_SHARE: Final = 0.25
@@ -120,8 +104,7 @@ class HeadposeTrainingConfig:
     """Everything that decides the result of the training.
 
     Attributes:
-        network: sizes. A look-ahead `network.ahead` other than 2 is an ablation, which is not exported.
-        heard: what the network hears: cepstra, content rows (phones and energies), or both. Only `both` is exported.
+        network: sizes. An input other than cepstra, or a look-ahead other than 2, is an ablation, which is not exported.
         loop: length and pace.
         optimiser: rates.
         batch_size: sequences a batch.
@@ -132,7 +115,6 @@ class HeadposeTrainingConfig:
     """
 
     network: HeadposeConfig = field(default_factory=HeadposeConfig)
-    heard: Literal["mfcc", "phones", "both"] = "both"
     losses: HeadposeLossWeights = field(default_factory=HeadposeLossWeights)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=600, check_every=100, seed=1))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
@@ -161,7 +143,7 @@ class HeadposeClip:
     """One clip, ready to be drawn from.
 
     Attributes:
-        rows: float32 [T, 4, 64], see inputs.input_rows.
+        rows: float32 [T, 4, C], what the network hears, see heard_rows.
         expression: float32 [T, E], see research.motion.basis.ExpressionTarget.
         pose: float32 [T, 6], relative pose about the clip's mean, in units of the speaker's spread.
         usable: bool [T].
@@ -188,24 +170,30 @@ def pose_spread(clips: Clips) -> Float64:
     return np.asarray(np.maximum(np.sqrt((poses**2).mean(axis=0)), LEAST_SPREAD))
 
 
-def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64) -> HeadposeClip:
+def heard_rows(rows: Float32, config: HeadposeConfig) -> Float32:
+    """Return what a network hears of rows: [..., 65] (head_network.input_rows) -> [..., C]."""
+    return rows[..., HEARD[config.heard]]
+
+
+def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64, config: HeadposeConfig) -> HeadposeClip:
     """Prepare a clip with its targets.
 
     Args:
         space: bases of mouths and of expression.
         spread: float64 [6], see pose_spread.
+        config: says what the network hears.
     """
     target = space.target(clip.mouth_landmarks, clip.usable)
     pose = np.clip(clip_poses(clip) / spread, -3.0, 3.0)
-    return HeadposeClip(input_rows(clip.features), target.coefficients, pose.astype(np.float32), clip.usable, clip.apart)
+    rows = heard_rows(input_rows(clip.features), config)
+    return HeadposeClip(rows, target.coefficients, pose.astype(np.float32), clip.usable, clip.apart)
 
 
 @dataclass(frozen=True, slots=True)
 class HeadposeFilter:
-    """Filters from windows to expression, over the channels that they hear (bool [64])."""
+    """Filters from windows to expression."""
 
     fitted: RidgeFit
-    channels: Bool
     config: HeadposeConfig
 
     def without_its_corpus(self, clip: HeadposeClip) -> HeadposeClip:
@@ -213,26 +201,25 @@ class HeadposeFilter:
         alone = self.fitted.apart.get(clip.apart)
         if alone is None:
             return clip
-        return replace(clip, expression=clip.expression - alone(_inputs(clip.rows * self.channels, self.config)))
+        return replace(clip, expression=clip.expression - alone(_inputs(clip.rows, self.config)))
 
 
-def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingConfig, channels: Bool) -> HeadposeFilter:
+def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingConfig) -> HeadposeFilter:
     """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
         space: bases of mouths and of expression.
         config: length of the window, exponent of the speakers' weights, strength of the penalty.
-        channels: bool [64], channels that are heard. The other channels get the weight zero.
 
     Returns:
-        Filters with weight float32 [E, W * 256] (frame by frame) and bias float32 [E].
+        Filters with weight float32 [E, W * 4 C] (frame by frame) and bias float32 [E].
     """
-    sums = RidgeSums(CHANNELS * config.network.window, len(space.expression.typical_spread))
+    sums = RidgeSums(config.network.channels * config.network.window, len(space.expression.typical_spread))
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         target = space.target(clip.mouth_landmarks, clip.usable)
-        rows = input_rows(clip.features) * channels
+        rows = heard_rows(input_rows(clip.features), config.network)
         add_to(sums, rows, target.coefficients, clip.usable, float(weight), config.network, apart=clip.apart)
-    return HeadposeFilter(solved(sums, config.filter_strength, config.network, channels), channels, config.network)
+    return HeadposeFilter(solved(sums, config.filter_strength, config.network), config.network)
 
 
 def add_to(
@@ -243,29 +230,26 @@ def add_to(
 
 
 def _inputs(rows: Float32, config: HeadposeConfig) -> Float32:
-    """Return the window of each frame of rows [T, 4, 64] in a row: float32 [T, W * 256]."""
+    """Return the window of each frame of rows [T, 4, C] in a row: float32 [T, W * 4 C]."""
     padded = np.pad(rows, ((config.past, config.ahead), (0, 0), (0, 0)), mode="edge")
     windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(padded, config.window, axis=0), -1, 1)
     return windows.reshape(len(windows), -1)
 
 
-def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> RidgeFit:
+def solved(sums: RidgeSums, strength: float, config: HeadposeConfig) -> RidgeFit:
     """Return the filters of the sums.
 
     Args:
         sums: sums of a regression from windows.
         strength: strength of the penalty, in units of the mean variance of an input.
         config: tells how long the window is.
-        channels: bool [64], channels that are heard. The other channels get the weight zero.
     """
     penalty = distance_penalty(config.window, config.past, strength * sums.input_variance())
-    fitted = sums.solve(np.repeat(penalty, CHANNELS))
-    heard = np.tile(np.tile(channels, CHANNELS // len(channels)), config.window)
-    return replace(fitted, shared=Filter(fitted.shared.weight * heard, fitted.shared.bias))
+    return sums.solve(np.repeat(penalty, config.channels))
 
 
 class HeadposeBatch(NamedTuple, Generic[ArrayT]):
-    """N sequences of T frames: window [N, T + W - 1, 4, 64], expression [N, T, E], pose [N, T, 6], usable [N, T], 0 or 1."""
+    """N sequences of T frames: window [N, T + W - 1, 4, C], expression [N, T, E], pose [N, T, 6], usable [N, T], 0 or 1."""
 
     window: ArrayT
     expression: ArrayT
@@ -293,7 +277,7 @@ class HeadposeSampler:
             return pose_spread(groups[speaker])
 
         def prepared(place: int) -> HeadposeClip:
-            return linear.without_its_corpus(prepare(clips[place], space, spreads[clips.rows[place].speaker]))
+            return linear.without_its_corpus(prepare(clips[place], space, spreads[clips.rows[place].speaker], config.network))
 
         spreads = BoundedCache(spread_of, array_bytes)
         self._clips = BoundedCache(prepared, array_bytes)
@@ -322,7 +306,7 @@ class HeadposeSampler:
             pose.append(clip.pose[part])
             usable.append(clip.usable[part].astype(np.float32))
             held += len(rows[-1])
-        window = np.concatenate([input_before(config.past), *rows])
+        window = np.concatenate([heard_rows(input_before(config.past), config), *rows])
         ends = [np.concatenate(parts)[:length] for parts in (expression, pose, usable)]
         assert ends[1].shape == (length, POSE_SIZE)
         return window, ends[0], ends[1], ends[2]
@@ -361,7 +345,7 @@ def headpose_loss(expression: Tensor, pose: Tensor, batch: HeadposeBatch[Tensor]
 
 
 def headpose_constants(clips: Clips, mouth: LandmarkBasis, poses: Poses) -> dict[str, Float32]:
-    """Return the arrays of the constants' file by name, see HeadposeModel and RhythmConstants.
+    """Return the arrays of the constants' file by name, see HeadModel and RhythmConstants.
 
     Args:
         mouth: landmark basis of the style, in which rest mouths are measured.
@@ -486,26 +470,20 @@ def angle_correlation(poses: Float64, clip: TrainingClip, part: slice) -> dict[s
     return {name: pearson(poses[part, axis][seen], clip.poses[part, axis][seen]) for axis, name in enumerate(POSE_AXES)}
 
 
-def heard_channels(heard: str) -> Bool:
-    """Return the channels that an ablation leaves, bool [64]."""
-    content, cepstra = HEARD[heard]
-    return np.repeat([content, cepstra], [NUM_CONTENT, NUM_COEFFICIENTS])
-
-
 class TorchHeadpose:
     """The network in PyTorch over whole clips as protocol.Predict."""
 
-    def __init__(self, network: HeadposeNetwork, space: ExpressionSpace, channels: Bool) -> None:
-        self._network, self._space, self._channels = network, space, channels
+    def __init__(self, network: HeadposeNetwork, space: ExpressionSpace) -> None:
+        self._network, self._space = network, space
         self._device = next(network.parameters()).device
 
     @torch.no_grad()
     def raw(self, features: SpeechFeatures) -> HeadposeOutput:
         """Return the network's own answer for a clip of T frames, on the CPU: [1, T, ...]."""
         config = self._network.config
-        rows = network_input(features, config.past, config.ahead) * self._channels
+        rows = np.ascontiguousarray(heard_rows(network_input(features, config.past, config.ahead), config))
         zero = torch.zeros(1, config.hidden, device=self._device)
-        answer = self._network(torch.from_numpy(rows.astype(np.float32))[None].to(self._device), zero, zero)
+        answer = self._network(torch.from_numpy(rows)[None].to(self._device), zero, zero)
         return HeadposeOutput(*(value.cpu() for value in answer))
 
     def poses(self, features: SpeechFeatures) -> Float32:
@@ -545,14 +523,10 @@ class HeadposeTraining(PredictorTraining[HeadposeBatch[Float32]]):
         self.groups = checked_groups(opening.data)
         self._space = ExpressionSpace.built_on(opening, BUILT_ON, config.network.num_expression)
         self._chosen = clips.chosen(config.statistics_clips, config.loop.seed)
-        self._channels = heard_channels(config.heard)
-        self._mask = torch.tensor(self._channels.astype(np.float32), device=opening.device.torch_device)
         self._arrays: dict[str, Array] = {}
         torch.manual_seed(config.loop.seed)
         network = HeadposeNetwork(config.network)
-        # Cepstra in the filter lower r on new speakers (.81 to .76): the filter hears them only if the network hears nothing else.
-        filtered = self._channels if config.heard == "mfcc" else heard_channels("phones")
-        linear = fit_filter(self._chosen, self._space, config, filtered)
+        linear = fit_filter(self._chosen, self._space, config)
         shared = linear.fitted.shared
         network.set_filter(torch.from_numpy(shared.weight), torch.from_numpy(shared.bias))
         super().__init__(config, opening.device, clips, network, HeadposeSampler(clips, self._space, linear, config))
@@ -561,7 +535,7 @@ class HeadposeTraining(PredictorTraining[HeadposeBatch[Float32]]):
         """Return the losses of Eq. 2."""
         here = batch.on(self.device.torch_device)
         zero = torch.zeros(len(here.usable), self._config.network.hidden, device=self.device.torch_device)
-        predicted: HeadposeOutput = self.module(here.window * self._mask, zero, zero)
+        predicted: HeadposeOutput = self.module(here.window, zero, zero)
         with self.device.autocast(bfloat16=False):
             return headpose_loss(predicted.expression.float(), predicted.pose.float(), here, self._config.losses)._asdict()
 
@@ -591,16 +565,16 @@ class HeadposeTraining(PredictorTraining[HeadposeBatch[Float32]]):
 
     def _predictor(self) -> TorchHeadpose:
         assert isinstance(self.average, HeadposeNetwork)
-        return TorchHeadpose(self.average, self._space, self._channels)
+        return TorchHeadpose(self.average, self._space)
 
 
 def spec_of(config: HeadposeConfig) -> MotionExportSpec:
     """Return the description of a network."""
     state = (1, config.hidden)
     return MotionExportSpec(
-        name=Path(HeadposeModel.network_file).stem,
-        inputs={"window": (1, config.window, ROWS_PER_FRAME, NUM_HEARD), "h": state, "c": state},
-        outputs=("pose", "next_h", "next_c"),
+        name=Path(HeadModel.network_file).stem,
+        inputs={"window": (1, config.window, ROWS_PER_FRAME, config.num_heard), "h": state, "c": state},
+        outputs=("expression", "pose", "next_h", "next_c"),
         parity_runs=100,
     )
 
@@ -628,7 +602,7 @@ def measure_sequence(network: HeadposeNetwork, path: Path, spec: MotionExportSpe
     """Return the largest difference between PyTorch over a whole sequence and ONNX Runtime step by step, on random rows."""
     config = network.config
     rng = np.random.default_rng(spec.seed)
-    rows = rng.standard_normal((spec.parity_runs + config.window - 1, ROWS_PER_FRAME, NUM_HEARD)).astype(np.float32)
+    rows = rng.standard_normal((spec.parity_runs + config.window - 1, ROWS_PER_FRAME, config.num_heard)).astype(np.float32)
     zero = np.zeros((1, config.hidden), np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(rows)[None], torch.from_numpy(zero), torch.from_numpy(zero))
@@ -636,8 +610,9 @@ def measure_sequence(network: HeadposeNetwork, path: Path, spec: MotionExportSpe
     h, c, largest = zero, zero, 0.0
     for step in range(spec.parity_runs):
         window = rows[None, step : step + config.window]
-        pose, h, c = session.run(list(spec.outputs), {"window": window, "h": h, "c": c})
-        largest = max(largest, float(np.abs(pose[0, 0] - expected.pose[0, step].numpy()).max()))
+        expression, pose, h, c = session.run(list(spec.outputs), {"window": window, "h": h, "c": c})
+        for answer, wanted in ((expression, expected.expression), (pose, expected.pose)):
+            largest = max(largest, float(np.abs(answer[0, 0] - wanted[0, step].numpy()).max()))
     return largest
 
 
@@ -657,14 +632,14 @@ def export(run: Path, out: Path, spec: MotionExportSpec | None = None) -> list[P
     """
     import onnx
 
-    sheet = Path(HeadposeModel.network_file).stem
-    opened = open_run(run, out, name=NAME, constants_file=HeadposeModel.constants_file, sheet=sheet)
-    held = read_config(run, NAME)
-    config = HeadposeConfig(**held["network"])
-    if held["heard"] != "both" or config.ahead != HeadposeConfig().ahead:
+    sheet = Path(HeadModel.network_file).stem
+    opened = open_run(run, out, name=NAME, constants_file=HeadModel.constants_file, sheet=sheet)
+    config = HeadposeConfig(**read_config(run, NAME)["network"])
+    served = HeadposeConfig()
+    if (config.heard, config.ahead) != (served.heard, served.ahead):
         raise InvalidRequestError(
-            f"{run} holds an ablation, which the stage cannot serve: train with heard = 'both' and network.ahead = "
-            f"{HeadposeConfig().ahead}",
+            f"{run} holds an ablation, which the stage cannot serve: train with network.heard = {served.heard!r} and "
+            f"network.ahead = {served.ahead}",
             field="run",
         )
     spec = spec or spec_of(config)
@@ -672,7 +647,7 @@ def export(run: Path, out: Path, spec: MotionExportSpec | None = None) -> list[P
     load_network(network, opened.kept)
     _round_as_stored(network)
     with Delivery(out) as delivery:
-        path = write_onnx(PoseNetwork(network), delivery.folder, spec)
+        path = write_onnx(network, delivery.folder, spec)
         store_as_half(path)
         onnx.checker.check_model(str(path))
         difference = measure_sequence(network, path, spec)

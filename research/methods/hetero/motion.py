@@ -119,7 +119,7 @@ class GeneratorLoss:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeteroTrainingConfig:
-    """Everything that decides the result of the training.
+    """Everything that decides the result of the training. The defaults are those of the paper's input.
 
     Attributes:
         network: sizes.
@@ -131,10 +131,12 @@ class HeteroTrainingConfig:
     """
 
     network: HeteroConfig = field(default_factory=HeteroConfig)
-    batches: HeteroBatchConfig = field(default_factory=HeteroBatchConfig)
-    losses: HeteroLossWeights = field(default_factory=HeteroLossWeights)
+    batches: HeteroBatchConfig = field(default_factory=lambda: HeteroBatchConfig(seen=8))
+    losses: HeteroLossWeights = field(
+        default_factory=lambda: HeteroLossWeights(velocity=0.5, opening=0.0, correlation=0.0, closure=0.0, taught=1.0, phones=1.0)
+    )
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=300, check_every=100))
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=2400, check_every=400))
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(learning_rate=2e-3, warm_up_steps=50, averaging=0.99)
     )
@@ -143,12 +145,12 @@ class HeteroTrainingConfig:
 
 CONFIGS: Final = {
     "default": HeteroTrainingConfig(),
-    # The paper's spectrogram in place of the speech encoder's states, for comparison. The stage cannot serve it.
-    "paper": HeteroTrainingConfig(
-        network=HeteroConfig(heard="paper"),
-        batches=HeteroBatchConfig(seen=8),
-        losses=HeteroLossWeights(velocity=0.5, opening=0.0, correlation=0.0, closure=0.0, taught=1.0, phones=1.0),
-        loop=LoopSettings(steps=2400, check_every=400),
+    # States of the speech encoder in place of the paper's spectrogram, for comparison. The stage cannot serve it.
+    "states": HeteroTrainingConfig(
+        network=HeteroConfig(heard="states"),
+        batches=HeteroBatchConfig(),
+        losses=HeteroLossWeights(),
+        loop=LoopSettings(steps=300, check_every=100),
     ),
     # The paper takes over the spectrum encoder of Wav2Lip (Prajwal et al. 2020), which has up to 512 channels.
     "large": HeteroTrainingConfig(
@@ -218,7 +220,7 @@ class HeteroTraining(PredictorTraining[HeteroBatch[Float32]]):
         data = opening.data
         self._basis = style_basis(opening, BASIS_NETWORK)
         heard = config.network.heard
-        extra = () if heard == "paper" else (STATES,)
+        extra = () if heard == "mel" else (STATES,)
         clips = clips_of(data, "train", extra)
         self.groups = checked_groups(data, extra)
         rows = {row.name: row for row in data.rows}
@@ -231,7 +233,7 @@ class HeteroTraining(PredictorTraining[HeteroBatch[Float32]]):
         sampler = HeteroBatchSampler(data, clips, speech, self._basis, teacher, config.batches)
         torch.manual_seed(config.loop.seed)
         network = HeteroNetwork(config.network)
-        if heard != "paper":
+        if heard != "mel":
             network.set_filter(torch.from_numpy(teacher.shared.weight), torch.from_numpy(teacher.shared.bias))
         network.set_constants(
             torch.from_numpy(self._basis.dual / self._basis.typical_spread[:, None, None]),

@@ -157,7 +157,7 @@ class Teacher:
         return found(self._inputs(clip.features, clip.content))
 
     def _inputs(self, features: SpeechFeatures, content: Float32) -> Float32:
-        if self.heard == "paper":
+        if self.heard == "mel":
             return _neighbours(content, self.config)
         return neighbours(states_of(features), STATES_PAST, STATES_AHEAD).reshape(len(features), -1)
 
@@ -165,7 +165,7 @@ class Teacher:
 def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, heard: SpeechInput) -> Teacher:
     """Fit the teacher to clips with a face. All clips are read."""
     num_coefficients = len(basis.typical_spread)
-    if heard != "paper":
+    if heard != "mel":
         fitted = fit_states_filter(
             clips, partial(mouth_target, basis=basis), num_coefficients, past=STATES_PAST, ahead=STATES_AHEAD
         )
@@ -260,7 +260,7 @@ def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Te
     Raises:
         InvalidRequestError: a file of the clip is missing or damaged.
     """
-    extra = () if teacher.heard == "paper" else (STATES,)
+    extra = () if teacher.heard == "mel" else (STATES,)
     arrays = data.arrays(row, "speech", ("posteriorgram", "mel", "speech_probability", *extra))
     posteriorgram, mel, speaking, *states = (np.asarray(values, np.float32) for values in arrays.values())
     features = SpeechFeatures(posteriorgram, mel, speaking, dict(zip(extra, states, strict=True)))
@@ -303,7 +303,7 @@ def mean_pose_landmarks(data: TrainSet, row: ClipRow) -> Float32:
 
 
 def _states(features: SpeechFeatures, teacher: Teacher) -> Float32:
-    return silent_states(len(features)) if teacher.heard == "paper" else states_of(features)
+    return silent_states(len(features)) if teacher.heard == "mel" else states_of(features)
 
 
 def _labels(data: TrainSet, row: ClipRow) -> UInt8 | None:
@@ -462,7 +462,7 @@ class HeteroBatchSampler:
         named = slice((WINDOW_PAST - PHONES_BEFORE) * ROWS_PER_FRAME, (WINDOW_PAST + config.frames + PHONES_AFTER) * ROWS_PER_FRAME)
         beyond = answered > have - 1
         mouths, pose = self._person(rng, person)
-        if self._hears == "paper":
+        if self._hears == "mel":
             speech = changed_spectrum(rows_between(source.mel, heard), config.noise, rng).reshape(length, ROWS_PER_FRAME, NUM_MELS)
         else:
             speech = rows_between(source.states, start + speed * np.arange(length))

@@ -19,8 +19,8 @@ from services.motion.features import silence
 from services.motion.lag import peak_fraction
 from services.motion.models import MotionModels
 from services.motion.predictor import encode_mouths
-from services.motion.predictors.everybody.predictor import EverybodyPredictor
 from services.motion.predictors.dubstage.predictor import SpeechMapPredictor
+from services.motion.predictors.everybody.predictor import EverybodyPredictor
 from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.speech_map import HEARINGS, LIVE, Hearing, SpeechMapModel
 from services.motion.stream import MotionStream

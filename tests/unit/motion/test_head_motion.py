@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.motion.models import MotionModels
 from services.motion.head_motion import (
     KNOTS,
     NUM_LAGS,
@@ -26,7 +25,8 @@ from services.motion.head_motion import (
     tuned,
     within_knots,
 )
-from services.motion.predictors.headpose.predictor import HeadposeModel, head_style_arrays
+from services.motion.head_network import HeadModel, head_style_arrays
+from services.motion.models import MotionModels
 from tests.unit.motion.synthesised import head_poses
 
 
@@ -54,7 +54,7 @@ def test_the_level_brings_any_speech_to_variance_one() -> None:
 
 
 def test_signals_rest_in_silence_and_forget_the_voice(models: MotionModels) -> None:
-    stream = SignalStream(HeadposeModel.of(models).rhythm)
+    stream = SignalStream(HeadModel.of(models).rhythm)
     row = np.full((4, 44), 0.3, np.float32)
     pose = np.full(6, 0.5, np.float32)
     assert not stream.push(pose, row, 0.0).any()
@@ -64,7 +64,7 @@ def test_signals_rest_in_silence_and_forget_the_voice(models: MotionModels) -> N
 
 @pytest.fixture
 def general(models: MotionModels) -> HeadStyle:
-    return HeadposeModel.of(models).general
+    return HeadModel.of(models).general
 
 
 def test_relative_poses_and_back() -> None:

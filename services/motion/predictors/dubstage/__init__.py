@@ -1,1 +1,1 @@
-"""Motion predictor `speech_map`: a linear map from states of a pretrained speech encoder to the mouth."""
+"""Motion predictor `dubstage`: a linear map from states of a pretrained speech encoder to the mouth."""

@@ -71,10 +71,10 @@ from services.motion.style import Style
 from services.motion.types import Footage, Motion, SpeechFeatures
 
 CORRECTION: Final = "speech_map_correction"
-"""Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `speech_map`."""
+"""Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `dubstage`."""
 GAINS: Final = "speech_map_gains"
 """Name of the style's array of the gains of opening and lip width, float32 [2]. A style has this array once it is personalised for
-`speech_map`."""
+`dubstage`."""
 MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
 MIN_FRAMES: Final = 25
@@ -91,7 +91,7 @@ def live_constraints(hearing: Hearing) -> ConstraintConfig:
 
 
 class SpeechMapPredictor(PersonPredictor):
-    """The predictor `speech_map` of one person."""
+    """The predictor `dubstage` of one person."""
 
     def __init__(
         self, model: SpeechMapModel, hearing: Hearing, models: MotionModels, style: Style, constraints: ConstraintConfig | None
@@ -212,5 +212,5 @@ def predictor_of(name: str, hearing: Hearing, choices: Sequence[Hearing] = ()) -
     )
 
 
-PREDICTOR: Final = predictor_of("speech_map", FILES)
-PREDICTOR_LIVE: Final = predictor_of("speech_map_live", LIVE, tuple(LIVE_HEARINGS.values()))
+PREDICTOR: Final = predictor_of("dubstage", FILES)
+PREDICTOR_LIVE: Final = predictor_of("dubstage_live", LIVE, tuple(LIVE_HEARINGS.values()))

@@ -63,12 +63,12 @@ class EveryoneConfig:
     @property
     def filter_span(self) -> tuple[int, int]:
         """Frames before and after the predicted frame that the filter hears."""
-        return (FILTER_PAST, FILTER_AHEAD) if self.heard == "paper" else (STATES_PAST, STATES_AHEAD)
+        return (FILTER_PAST, FILTER_AHEAD) if self.heard == "phones" else (STATES_PAST, STATES_AHEAD)
 
     @property
     def filter_inputs(self) -> int:
         """Numbers that the filter hears."""
-        return (sum(self.filter_span) + 1) * (FILTER_ROWS * NUM_CONTENT if self.heard == "paper" else NUM_STATES)
+        return (sum(self.filter_span) + 1) * (FILTER_ROWS * NUM_CONTENT if self.heard == "phones" else NUM_STATES)
 
 
 def instance_norm(x: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class EveryoneNetwork(nn.Module):
     def _measured(self, window: Tensor) -> Tensor:
         """Return the input of the branches, with noise on the states in training."""
         measured = (window - self.mean) / self.scale
-        if self.training and self.config.noise and self.config.heard != "paper":
+        if self.training and self.config.noise and self.config.heard != "phones":
             states = measured[..., -NUM_STATES:]
             states = states + self.config.noise * torch.randn_like(states)
             measured = torch.cat([measured[..., :-NUM_STATES], states], dim=-1)
@@ -231,7 +231,7 @@ class EveryoneNetwork(nn.Module):
 
     def _filter_inputs(self, speech: Tensor) -> Tensor:
         """Return what the filter hears of a frame: [N, W, H] -> states [N, W, 192], or means of neighbouring rows [N, W, 88]."""
-        if self.config.heard != "paper":
+        if self.config.heard != "phones":
             return speech[..., -NUM_STATES:]
         rows = speech.reshape(*speech.shape[:2], FILTER_ROWS, ROWS_PER_FRAME // FILTER_ROWS, NUM_CONTENT)
         return rows.mean(dim=3).flatten(2)

@@ -16,17 +16,9 @@ y are the person's true coefficients in units of the person's spread, V_k is the
 Cross-validation over blocks of about a second of the enrolment chooses r. All coefficients share r.
 
 Each frame n of the 25 frames/s grid is a pure function of the features of frames n - 25 .. n + 10, so the same features in other
-pieces give the same bytes. A personalised style adds the person's linear layer and a correction, with p the states of the speech
-encoder about frame n (speech_states.py):
-
-    expression = scale * network(window) + offset + C p(window)        in units of the person's spread
+pieces give the same bytes.
 
 Beyond the paper, p, b, m and silence shut the lips (constraints.py), and the mouth opens from 400 ms before the speech.
-
-The paper trains only the layer. The correction C is added here, because the layer without C reached less on strangers
-(docs/models/everyone_motion.md): C is a ridge regression from states p of the speech encoder about a frame (speech_states.py) on
-what the layer leaves (correction.py). Cross-validation over blocks of a second of the footage chooses both ridges. Both solutions
-have a closed form without random numbers.
 """
 
 from __future__ import annotations
@@ -41,7 +33,6 @@ from services.common.array_types import Float32, Float64
 from services.common.methods import PREDICTORS
 from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import WHOLE, ConstraintConfig
-from services.motion.correction import choose_ridge, fit_correction, remaining_error
 from services.motion.expression import ExpressionModel, ExpressionPredictor, expression_spread, movement_weights
 from services.motion.features import NUM_CONTENT, content_before, content_rows
 from services.motion.models import MotionModels
@@ -55,12 +46,9 @@ from services.motion.predictor import (
     true_coefficients,
 )
 from services.motion.runtime import run
-from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import (
-    NUM_POOLED_STATES,
     NUM_STATES,
     SpeechInput,
-    pooled_states,
     silence_with_states,
     silent_states,
     states_of,
@@ -85,20 +73,19 @@ _BLOCK_FRAMES: Final = 25
 _MIN_BLOCKS: Final = 5
 _Numbers = TypeVar("_Numbers", Float32, Float64)
 PERSON_LAYER: Final = "everyone_layer"
-"""Name of the style's array with the linear layer of the person, float32 [2, E]: scales, then offsets."""
-CORRECTION: Final = "everyone_correction"
-"""Name of the style's array C, float32 [E, 49]. A style has both arrays once it is personalised for `everyone`."""
+"""Name of the style's array with the linear layer of the person, float32 [2, E]: scales, then offsets. A style has this array
+once it is personalised for `everyone`."""
 
 
 def num_channels(heard: SpeechInput) -> int:
     """Return H, the numbers of a frame that a network hears."""
-    return {"paper": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[heard]
+    return {"phones": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[heard]
 
 
 def input_frames(content: Float32, states: Float32, heard: SpeechInput) -> Float32:
     """Return the input of a network, float32 [T, H]: content rows [T, 4, 44], then states [T, 192], as `heard` says."""
     rows = content.reshape(len(content), -1)
-    return {"paper": rows, "states": states}.get(heard, np.concatenate([rows, states], axis=1))
+    return {"phones": rows, "states": states}.get(heard, np.concatenate([rows, states], axis=1))
 
 
 def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
@@ -109,7 +96,7 @@ def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Floa
     """
     rows = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     content = np.concatenate([content_before(WINDOW_PAST), content_rows(rows)])
-    states = silent_states(len(rows)) if heard == "paper" else states_of(rows)
+    states = silent_states(len(rows)) if heard == "phones" else states_of(rows)
     return input_frames(content, np.concatenate([silent_states(WINDOW_PAST), states]), heard)
 
 
@@ -190,17 +177,13 @@ class EveryonePredictor(ExpressionPredictor):
         asked = constraints or WHOLE
         far = replace(asked, frames_ahead=max(asked.frames_ahead, WINDOW_AHEAD))
         super().__init__(self._model, models, style, far, silent_states(WINDOW_PAST), WINDOW_AHEAD)
-        self._lips = SpeechMapModel.of(models).maps[FILES]
-        self._layer, self._correction = style.added.get(PERSON_LAYER), style.added.get(CORRECTION)
+        self._layer = style.added.get(PERSON_LAYER)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silence_with_states(num_frames)
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features)
-
-    def _closing(self, count: int, heard: Float32) -> Float32:
-        return self._lips.closing(heard, self._past, count, self._constraints)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(
@@ -209,12 +192,10 @@ class EveryonePredictor(ExpressionPredictor):
 
     def _personal(self, window: Float32, voiced: float) -> Float32:
         """Return the coefficients of one window as the person speaks, float32 [E] in units of the person's spread."""
-        predicted = personal = self._model.predict(window)
-        if self._layer is not None:
-            personal = apply_layer(self._layer, predicted)
-        if self._correction is not None:
-            personal = personal + self._correction @ pooled_states(window, WINDOW_PAST)
-        return predicted + np.float32(voiced) * (personal - predicted)
+        predicted = self._model.predict(window)
+        if self._layer is None:
+            return predicted
+        return predicted + np.float32(voiced) * (apply_layer(self._layer, predicted) - predicted)
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
@@ -231,18 +212,14 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     target = true_coefficients(footage, frames, style, model.basis, spread)
 
     def predict(frame: int) -> WindowPrediction:
-        window = rows[frame : frame + WINDOW]
-        return WindowPrediction(model.predict(window), pooled_states(window, WINDOW_PAST))
+        return WindowPrediction(model.predict(rows[frame : frame + WINDOW]), np.ones(1, np.float32))
 
     errors = yield from predict_in_blocks(frames, target, predict)
     predicted = target - errors.residual
     layer = fit_layer(predicted, target, weight)
     left = target - apply_layer(layer, predicted)
-    correction = fit_correction(errors.pooled, left, choose_ridge(errors.pooled, left, weight).ridge)
-    before = float((errors.residual**2 * weight).sum())
-    kept = float((left**2 * weight).sum()) / max(before, 1e-9)
-    loss = kept * remaining_error(errors.pooled, left, correction, weight)
-    yield StyleStep(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer, CORRECTION: correction}))
+    loss = float((left**2 * weight).sum()) / max(float((errors.residual**2 * weight).sum()), 1e-9)
+    yield StyleStep(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer}))
 
 
 def _num_coefficients(models: MotionModels) -> int:
@@ -254,8 +231,5 @@ PREDICTOR: Final = Predictor(
     version=EveryoneModel.version_of,
     open=EveryonePredictor,
     personalize=personalize,
-    style_arrays={
-        PERSON_LAYER: lambda models: (2, _num_coefficients(models)),
-        CORRECTION: lambda models: (_num_coefficients(models), NUM_POOLED_STATES),
-    },
+    style_arrays={PERSON_LAYER: lambda models: (2, _num_coefficients(models))},
 )

@@ -1,6 +1,6 @@
 """Audio to expression and head pose (headpose paper, Sec. 3.2, Eq. 1): audio encoder E and LSTM R.
 
-    window [N, L, 4, 64] -> linear filter of W frames          -> expression [N, T, 24]   (closed form, fixed)
+    window [N, L, 4, C] -> linear filter of W frames           -> expression [N, T, 24]   (closed form, fixed)
                          -> E: linear per frame, ReLU, W frames -> e [N, T, D]
     [beta, p, h, c] = R(e, h, c): LSTM; expression += share * linear(h), pose = linear(h)
 
@@ -10,24 +10,32 @@ T = L - W + 1: step t hears frames t - PAST .. t + AHEAD. With L = W the network
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from services.motion.features import NUM_CONTENT
-from services.motion.predictors.headpose.predictor import NUM_COEFFICIENTS
+from services.motion.head_network import NUM_COEFFICIENTS
 from services.motion.types import ROWS_PER_FRAME
 
-NUM_HEARD = NUM_CONTENT + NUM_COEFFICIENTS
-CHANNELS = ROWS_PER_FRAME * NUM_HEARD
-NUM_POSE = 6
+SpeechInput = Literal["mfcc", "phones", "both"]
+"""Input of the network: cepstra, the paper's; content rows (phones and energies); or both. The stage serves the first."""
+HEARD: Final[dict[SpeechInput, slice]] = {
+    "mfcc": slice(NUM_CONTENT, NUM_CONTENT + NUM_COEFFICIENTS),
+    "phones": slice(NUM_CONTENT),
+    "both": slice(NUM_CONTENT + NUM_COEFFICIENTS),
+}
+"""Columns of head_network.input_rows that are heard."""
+NUM_POSE: Final = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadposeConfig:
     """Sizes of the network."""
 
+    heard: SpeechInput = "mfcc"
+    """Input."""
     num_expression: int = 24
     past: int = 6
     ahead: int = 2
@@ -47,6 +55,17 @@ class HeadposeConfig:
         """W, number of frames that a step hears."""
         return self.past + 1 + self.ahead
 
+    @property
+    def num_heard(self) -> int:
+        """Numbers of a row that the network hears."""
+        heard = HEARD[self.heard]
+        return int(heard.stop) - int(heard.start or 0)
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a frame that the network hears."""
+        return ROWS_PER_FRAME * self.num_heard
+
 
 class HeadposeOutput(NamedTuple):
     """expression [N, T, E] and pose [N, T, 6] (about the mean) in units of the person's spread, and the state h and c [N, H]."""
@@ -63,9 +82,9 @@ class HeadposeNetwork(nn.Module):
     def __init__(self, config: HeadposeConfig) -> None:
         super().__init__()
         self.config = config
-        self.filter = nn.Conv1d(CHANNELS, config.num_expression, config.window)
+        self.filter = nn.Conv1d(config.channels, config.num_expression, config.window)
         self.filter.requires_grad_(False)
-        self.frame = nn.Conv1d(CHANNELS, config.projection, 1)
+        self.frame = nn.Conv1d(config.channels, config.projection, 1)
         self.encode = nn.Conv1d(config.projection, config.encoded, config.window)
         self.recurrent = nn.LSTM(config.encoded, config.hidden, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
@@ -76,17 +95,19 @@ class HeadposeNetwork(nn.Module):
             nn.init.zeros_(head.bias)
 
     def set_filter(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the closed-form part, [E, W * 256] (frame by frame) and [E]."""
+        """Set the closed-form part, [E, W * C] (frame by frame) and [E]."""
         with torch.no_grad():
-            self.filter.weight.copy_(weight.reshape(-1, self.config.window, CHANNELS).transpose(1, 2))
+            self.filter.weight.copy_(weight.reshape(-1, self.config.window, self.config.channels).transpose(1, 2))
             self.filter.bias.copy_(bias)  # type: ignore[union-attr]
 
     def _disturbed(self, rows: Tensor) -> Tensor:
-        level = self.config.level * torch.randn(rows.shape[0], NUM_HEARD, 1, device=rows.device).repeat(1, ROWS_PER_FRAME, 1)
+        level = self.config.level * torch.randn(rows.shape[0], self.config.num_heard, 1, device=rows.device).repeat(
+            1, ROWS_PER_FRAME, 1
+        )
         return rows + level + self.config.noise * torch.randn_like(rows)
 
     def forward(self, window: Tensor, h: Tensor, c: Tensor) -> HeadposeOutput:
-        """Make L - W + 1 steps: window [N, L, 4, 64], state h and c [N, H]."""
+        """Make L - W + 1 steps: window [N, L, 4, C], state h and c [N, H]."""
         rows = window.flatten(2).transpose(1, 2)
         linear = self.filter(rows).transpose(1, 2)
         heard = self._disturbed(rows) if self.training else rows
@@ -95,16 +116,3 @@ class HeadposeNetwork(nn.Module):
         states = self.dropout(states)
         share = 1.0 if self.training else self.config.share
         return HeadposeOutput(linear + share * self.expression(states), self.pose(states), last_h[0], last_c[0])
-
-
-class PoseNetwork(nn.Module):
-    """The part of a network that the stage serves: the pose. The expression added nothing to the speech map's mouth."""
-
-    def __init__(self, network: HeadposeNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, window: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pose [N, T, 6] and the state h and c [N, H], see HeadposeNetwork.forward."""
-        answer: HeadposeOutput = self.network(window, h, c)
-        return answer.pose, answer.h, answer.c

@@ -1,6 +1,6 @@
 """Network of `hetero`: the landmark generator (Xie et al. 2021, Sec. 3.2.1, Fig. 3).
 
-    states [N, W, 192]              -> StatesEncoder     -> one vector a frame     (paper: mel [N, W, 4, 80] -> MelEncoder)
+    mel [N, W, 4, 80]               -> MelEncoder        -> one vector a frame     (or: states [N, W, 192] -> StatesEncoder)
     pose landmarks  [N, 99, 3]      -> PoseEncoder       -> one vector, repeated
     reference mouths [N, R, 59, 3]  -> ReferenceEncoder  -> one vector, mean over the R frames, repeated
     softmax(W) . the three vectors  -> LandmarkDecoder   -> lips [40, 3] and jaw [19, 3] a frame
@@ -275,9 +275,9 @@ class HeteroNetwork(nn.Module):
     def __init__(self, config: HeteroConfig) -> None:
         super().__init__()
         self.config = config
-        self.speech = MelEncoder(config) if config.heard == "paper" else StatesEncoder(config)
+        self.speech = MelEncoder(config) if config.heard == "mel" else StatesEncoder(config)
         self.filter: nn.Linear | None = None
-        if config.heard != "paper":
+        if config.heard != "mel":
             self.filter = nn.Linear((STATES_PAST + 1 + STATES_AHEAD) * NUM_STATES, config.num_coefficients)
             self.filter.requires_grad_(False)
         self.person = Conditions(config)

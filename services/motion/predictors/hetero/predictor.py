@@ -1,9 +1,9 @@
 """The motion predictor `hetero` (Realistic Visual Dubbing, Xie et al. 2021, Sec. 3.2), its style, and its personalisation.
 
 **Window of speech.** Xie et al. 2021, Sec. 3.2.1, hear 80 mel bands, with a step of 200 ms (20 rows of 10 ms) for each video frame.
-The network that is served hears the states of the speech encoder in the place of the spectrum. Training can still take the
-spectrum, to measure what each tells: the audio stage's spectrum has analysis windows of 25 ms, the paper's has 40 ms, and bands are
-relative to the speech of the four seconds before. The paper does not say how its spectrum is normalised.
+The audio stage's spectrum has analysis windows of 25 ms, the paper's has 40 ms. The paper does not say how its spectrum is
+normalised: here bands are relative to the speech of the four seconds before. Training can take states of the speech encoder in the
+place of the spectrum, to measure what each tells.
 
 **Style.** The style holds the vectors of reference mouths and pose landmarks. In Sec. 3.2.1 the reference is a global condition,
 the mean over any number of landmark frames. Here the reference is the enrolment, so the vector is part of the style.
@@ -12,17 +12,12 @@ The paper's pose landmarks come from the frame that is dubbed, and show the head
 in head space, where the head pose is taken out. What is left is the shape of the person's upper face. So we take the mean of the
 pose landmarks over the enrolment, and their vector is part of the style too.
 
-**Prediction.** Each frame n of the 25 frames/s grid is a pure function of the states of frames n - 13 .. n + 5. So the same
-features in other pieces give the same bytes. A personalised style adds a correction, with p the states about frame n
-(speech_states.py):
+**Prediction.** Each frame n of the 25 frames/s grid is a pure function of the spectrum of frames n - 13 .. n + 5. So the same
+features in other pieces give the same bytes. Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are
+the person's.
 
-    coefficients = generator(window, person) + C p(window)        in units of the person's spread
-
-**Personalisation** learns the correction from seconds of the person's footage. The paper's generator needs no training on the
-person: the reference landmarks condition it, and EncodeStyle stores their vector in the style. The correction goes beyond the
-paper. p are states of the speech encoder about a frame (speech_states.py). C is a ridge regression from p on what the generator
-misses (correction.py). Cross-validation over blocks of a second of the footage chooses the ridge. The solution has a closed form
-without random numbers.
+**Personalisation.** The generator needs no training on the person: the reference landmarks condition it. Personalize puts the
+vectors of the footage into a style that was encoded for another method, and changes no other style.
 """
 
 from __future__ import annotations
@@ -38,35 +33,18 @@ from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
-from services.motion.correction import choose_ridge, fit_correction
-from services.motion.features import relative_energy, silence
+from services.motion.features import ENERGY_PAST, relative_energy, silence
 from services.motion.models import MotionModels, PredictorModel
 from services.motion.person_predictor import PersonPredictor, amplified, motion_of_windows
-from services.motion.predictor import (
-    Predictor,
-    StyleStep,
-    WindowPrediction,
-    encode_mouths,
-    frames_to_learn_from,
-    predict_in_blocks,
-    true_coefficients,
-)
+from services.motion.predictor import Predictor, StyleStep, encode_mouths, frames_to_learn_from
 from services.motion.runtime import read_constants, run
-from services.motion.speech_map import FILES, SpeechMapModel
-from services.motion.speech_states import (
-    NUM_POOLED_STATES,
-    NUM_STATES,
-    pooled_states,
-    silence_with_states,
-    silent_states,
-    states_of,
-)
+from services.motion.speech_states import NUM_STATES, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import NUM_MELS, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
 
-SpeechInput = Literal["paper", "states"]
+SpeechInput = Literal["mel", "states"]
 """Input of the generator: the paper's mel spectrogram, or states of the speech encoder."""
-SERVED: Final[SpeechInput] = "states"
+SERVED: Final[SpeechInput] = "mel"
 """Input of the generator that the stage serves."""
 WINDOW_AHEAD: Final = 5
 """Frames of features after the predicted frame: 200 ms of look-ahead."""
@@ -86,18 +64,39 @@ REFERENCE: Final = "reference_embedding"
 """Name of the style's array with the vector of the reference mouths, float32 [C]."""
 POSE: Final = "pose_embedding"
 """Name of the style's array with the vector of the pose landmarks, float32 [C]."""
-CORRECTION: Final = "hetero_correction"
-"""Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `hetero`."""
 
 
 def input_shape(heard: SpeechInput) -> tuple[int, ...]:
     """Return the shape of a frame that the generator hears: [4, 80] or [192]."""
-    return (ROWS_PER_FRAME, NUM_MELS) if heard == "paper" else (NUM_STATES,)
+    return (ROWS_PER_FRAME, NUM_MELS) if heard == "mel" else (NUM_STATES,)
 
 
 def relative_mel(features: SpeechFeatures) -> Float32:
     """Return relative mel power of a whole stream, float32 [T, 4, 80] within [-3, 3], see features.relative_energy."""
     return relative_energy(features.mel, features.speech_probability)
+
+
+def mel_before(num_frames: int) -> Float32:
+    """Return the relative mel power of the silence before a stream, float32 [T, 4, 80]."""
+    return np.full((num_frames, ROWS_PER_FRAME, NUM_MELS), QUIET, np.float32)
+
+
+class RelativeMelStream:
+    """Relative mel power of a stream that comes in pieces: the same bytes as `relative_mel` of the whole stream."""
+
+    def __init__(self) -> None:
+        self._mel = np.zeros((0, ROWS_PER_FRAME, NUM_MELS), np.float32)
+        self._speaking = np.zeros(0, np.float32)
+
+    def push(self, features: SpeechFeatures) -> Float32:
+        """Return the rows of the next frames."""
+        begin = len(self._mel)
+        mel = np.concatenate([self._mel, features.mel])
+        speaking = np.concatenate([self._speaking, features.speech_probability])
+        relative = relative_energy(mel, speaking, begin)
+        keep = slice(max(0, len(mel) - ENERGY_PAST), None)
+        self._mel, self._speaking = mel[keep], speaking[keep]
+        return relative
 
 
 def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
@@ -106,10 +105,9 @@ def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Floa
     Raises:
         InvalidRequestError: the features have no states of the speech encoder, and `heard` asks for them.
     """
-    if heard == "paper":
+    if heard == "mel":
         whole = SpeechFeatures.joined([features, silence(WINDOW_AHEAD)])
-        before = np.full((WINDOW_PAST, ROWS_PER_FRAME, NUM_MELS), QUIET, np.float32)
-        return np.concatenate([before, relative_mel(whole)])
+        return np.concatenate([mel_before(WINDOW_PAST), relative_mel(whole)])
     whole = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     return np.concatenate([silent_states(WINDOW_PAST), states_of(whole)])
 
@@ -151,7 +149,7 @@ class HeteroModel(PredictorModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            speech: float32 [19, 192], see network_input.
+            speech: float32 [19, 4, 80], see network_input.
             reference: float32 [C], vector of the person's reference mouths.
             pose: float32 [C], vector of the person's pose landmarks.
         """
@@ -213,29 +211,20 @@ class HeteroPredictor(PersonPredictor):
         Raises:
             InvalidRequestError: the style was encoded for another method.
         """
-        super().__init__(style, constraints, silent_states(WINDOW_PAST), WINDOW_AHEAD)
+        super().__init__(style, constraints, mel_before(WINDOW_PAST), WINDOW_AHEAD)
         self._model, self._basis = HeteroModel.of(models), models.basis
-        self._lips = SpeechMapModel.of(models).maps[FILES]
         self._reference, self._pose = person_of(style)
-        self._correction = style.added.get(CORRECTION)
-
-    def _silence(self, num_frames: int) -> SpeechFeatures:
-        return silence_with_states(num_frames)
+        self._stream = RelativeMelStream()
 
     def _hear(self, features: SpeechFeatures) -> Float32:
-        return states_of(features)
-
-    def _closing(self, count: int, heard: Float32) -> Float32:
-        return self._lips.closing(heard, self._past, count, self._constraints)
+        return self._stream.push(features)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)
 
-    def _mouth(self, window: Float32, voiced: float) -> Float32:
-        """Return the mouth of a window of states [19, 192]: float32 [59, 3], before constraints."""
+    def _mouth(self, window: Float32, _: float) -> Float32:
+        """Return the mouth of a window [19, 4, 80]: float32 [59, 3], before constraints."""
         coefficients = self._model.predict(window, self._reference, self._pose)
-        if self._correction is not None:
-            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_states(window, WINDOW_PAST))
         offsets = self._basis.reconstruct((coefficients * self._style.spread).astype(np.float32))
         return amplified(self._style.rest_mouth + offsets, self._style)
 
@@ -246,24 +235,10 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     If the style was encoded for another method, the footage is the reference.
 
     Yields:
-        One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
-        (correction.choose_ridge).
+        One step with the style. The loss is 1: nothing is trained.
     """
-    frames = frames_to_learn_from(footage.usable)
-    if not knows_person(style):
-        style = with_person(style, footage, models)
-    rows, model = network_input(features), HeteroModel.of(models)
-    reference, pose = person_of(style)
-    target = true_coefficients(footage, frames, style, models.basis, style.spread)
-
-    def predict(frame: int) -> WindowPrediction:
-        window = rows[frame : frame + WINDOW]
-        return WindowPrediction(model.predict(window, reference, pose), pooled_states(window, WINDOW_PAST))
-
-    errors = yield from predict_in_blocks(frames, target, predict)
-    choice = choose_ridge(errors.pooled, errors.residual, style.spread.astype(np.float64) ** 2)
-    refined = style.adding(**{CORRECTION: fit_correction(errors.pooled, errors.residual, choice.ridge)})
-    yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
+    frames_to_learn_from(footage.usable)
+    yield StyleStep(1, 1, 1.0, style if knows_person(style) else with_person(style, footage, models))
 
 
 def _vector_shape(models: MotionModels) -> tuple[int, ...]:
@@ -278,7 +253,6 @@ PREDICTOR: Final = Predictor(
     style_arrays={
         REFERENCE: _vector_shape,
         POSE: _vector_shape,
-        CORRECTION: lambda models: (models.num_coefficients, NUM_POOLED_STATES),
     },
     encode_style=encode_hetero_style,
     mean_style=mean_hetero_speaker,

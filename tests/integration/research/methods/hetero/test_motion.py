@@ -18,7 +18,7 @@ from services.motion.models import WEIGHTS
 from services.motion.predictors.hetero.predictor import HeteroModel
 from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
 from tests.unit.motion.brief_training import opened, train_briefly
-from tests.unit.motion.predictors.hetero.made import PAPER, TINY, heterogeneous_set, upper_face
+from tests.unit.motion.predictors.hetero.made import STATES, TINY, heterogeneous_set, upper_face
 from tests.unit.motion.synthesised import mouths
 
 
@@ -45,7 +45,7 @@ def test_what_was_trained_is_exported_and_served(whole: Path, tmp_path: Path) ->
     }  # fmt: skip
     model = HeteroModel(out)
     reference, pose = model.encode(mouths(np.zeros(30, np.float32)), upper_face(30))
-    assert model.predict(np.zeros((19, 192), np.float32), reference, pose).shape == (16,)
+    assert model.predict(np.zeros((19, 4, 80), np.float32), reference, pose).shape == (16,)
     sheet = json.loads((out / "hetero.json").read_text())
     assert sheet["version"] == model.version
     assert sheet["training"]["config"]["network"]["embedding"] == 8
@@ -57,10 +57,10 @@ def test_the_card_counts_speech_without_a_face(data: TrainSet) -> None:
     assert {row.speaker for row in opened(NETWORK, data, alone).clips} == {"anna", "ben"}
 
 
-def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
-    """A run on the paper's spectrogram is judged and not exported."""
-    train_briefly(NETWORK, data, PAPER, tmp_path / "run")
+def test_a_run_on_states_is_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    """A run on states of the speech encoder is judged and not exported."""
+    train_briefly(NETWORK, data, STATES, tmp_path / "run")
     assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, tmp_path / "motion")
-    with pytest.raises(InvalidRequestError, match=r"network\.heard is 'paper'"):
+    with pytest.raises(InvalidRequestError, match=r"network\.heard is 'states'"):
         NETWORK.export(tmp_path / "run", tmp_path / "motion")

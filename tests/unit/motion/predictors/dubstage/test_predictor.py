@@ -1,4 +1,4 @@
-"""The predictors `speech_map` and `speech_map_live`: motion of streams, and what a person's footage teaches."""
+"""The predictors `dubstage` and `dubstage_live`: motion of streams, and what a person's footage teaches."""
 
 from __future__ import annotations
 

@@ -8,23 +8,21 @@ from research.motion.evaluate import OFF
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.predictor import EverybodyPredictor
-from services.motion.speech_map import FILES, LIVE, Hearing
 from services.motion.stream import MotionStream
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
-from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
+from tests.unit.motion.synthesised import random_features, with_identity_removed
 
 NEVER = OFF
 """Constraints that never act."""
 
 
-def opened(models: MotionModels, style: Style, timeline: Timeline, hearing: Hearing = FILES) -> MotionStream:
-    return MotionStream(EverybodyPredictor(models, style, None, hearing), timeline)
+def opened(models: MotionModels, style: Style, timeline: Timeline) -> MotionStream:
+    return MotionStream(EverybodyPredictor(models, style), timeline)
 
 
 def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
-    features = with_identity_removed(random_features(num_frames, seed), seed=seed + 1)
-    return with_states(features, FILES.feature, LIVE.feature, seed=seed + 2)
+    return with_identity_removed(random_features(num_frames, seed), seed=seed + 1)
 
 
 def joined(parts: list[Motion]) -> tuple[np.ndarray, np.ndarray]:

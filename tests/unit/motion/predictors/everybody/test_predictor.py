@@ -11,7 +11,6 @@ import pytest
 from research.motion.protocol import served_mouths
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, NoUsableFootageError
-from services.common.face.landmarks import mouth_opening
 from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
 from services.motion.expression import expressed, expression_basis, expression_spread
@@ -20,33 +19,29 @@ from services.motion.models import MotionModels
 from services.motion.predictors.everybody.predictor import (
     CORRECTION,
     FEATURE,
-    SHARE,
+    NUM_POOLED,
     WINDOW,
     WINDOW_AHEAD,
     EverybodyModel,
     EverybodyPredictor,
     network_input,
-    personalized,
+    personalize,
+    pooled_window,
     silent_speech,
 )
 from services.motion.predictors.registry import added_style_shapes
-from services.motion.speech_map import FILES, HEARINGS, Hearing, MapMouth, SpeechMapModel, num_correction_inputs
-from services.motion.speech_states import neighbours, silent_states
 from services.motion.style import STYLE_FORMAT, Style
 from services.motion.types import Footage, SpeechFeatures
 from tests.unit.motion.predictors.everybody.person import NEVER, heard, joined, opened
 from tests.unit.motion.streams import NTSC, PAL, run
-from tests.unit.motion.synthesised import mouths, with_closed_lips
+from tests.unit.motion.synthesised import mouths
 
 
-@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
 @pytest.mark.parametrize("timeline", [PAL, NTSC])
 @pytest.mark.parametrize("cut", [1, 7])
-def test_other_chunks_give_the_same_bytes(
-    models: MotionModels, style: Style, timeline: Timeline, cut: int, hearing: Hearing
-) -> None:
+def test_other_chunks_give_the_same_bytes(models: MotionModels, style: Style, timeline: Timeline, cut: int) -> None:
     features = heard(40)
-    whole, pieces = (joined(run(opened(models, style, timeline, hearing), features, size)) for size in (1000, cut))
+    whole, pieces = (joined(run(opened(models, style, timeline), features, size)) for size in (1000, cut))
     for first, second in zip(whole, pieces, strict=True):
         assert first.tobytes() == second.tobytes()
 
@@ -67,39 +62,22 @@ def test_nothing_outside_its_second_moves_a_frame(models: MotionModels, style: S
     assert not np.array_equal(first[35 - WINDOW_AHEAD], second[35 - WINDOW_AHEAD])
 
 
-@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
-def test_mean_of_networks_and_maps(models: MotionModels, style: Style, hearing: Hearing) -> None:
-    """A mouth is the mean of the networks and of the maps."""
-    correction = (
-        np.random.default_rng(5)
-        .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
-        .astype(np.float32)
-    )
+def test_the_network_alone_moves_the_mouth(models: MotionModels, style: Style) -> None:
+    correction = np.random.default_rng(5).normal(0.0, 0.2, (24, NUM_POOLED)).astype(np.float32)
     features, model = heard(30), EverybodyModel.of(models)
     rows, basis = network_input(features, model.silence), model.basis
     spread = expression_spread(style.spread, models.basis, basis)
-    network = [expressed(model.predict(rows[n : n + WINDOW]) * spread, basis, style) for n in range(26)]
-    mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, correction)
-    mapped = [mouth(window, 1.0) for window in neighbours(features.extra[hearing.feature], hearing.past, hearing.ahead)[:26]]
-    opened = EverybodyPredictor(models, style.adding(**{CORRECTION: correction}), NEVER, hearing)
-    expected = SHARE * np.stack(network) + (1.0 - SHARE) * np.stack(mapped)
-    np.testing.assert_allclose(opened.push(features).mouth_landmarks, expected, atol=2e-3)
-    assert np.abs(np.stack(network) - np.stack(mapped)).max() > 1.0
+    windows = [rows[n : n + WINDOW] for n in range(26)]
+    answers = [model.predict(window) + correction @ pooled_window(window) for window in windows]
+    expected = np.stack([expressed(answer * spread, basis, style) for answer in answers])
+    found = EverybodyPredictor(models, style.adding(**{CORRECTION: correction}), NEVER).push(features).mouth_landmarks
+    np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 def test_silence_is_the_closed_mouth(models: MotionModels, style: Style) -> None:
-    quiet = silent_speech(30, EverybodyModel.of(models).silence)
-    features = replace(quiet, extra={**quiet.extra, FILES.feature: silent_states(30)})
+    features = silent_speech(30, EverybodyModel.of(models).silence)
     found, _ = joined(run(opened(models, style, PAL), features))
     np.testing.assert_allclose(found, np.broadcast_to(style.closed_mouth, found.shape), atol=1e-5)
-
-
-@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
-def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, style: Style, hearing: Hearing) -> None:
-    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[hearing], [9])
-    found = mouth_opening(joined(run(opened(models, style, PAL, hearing), features))[0])
-    assert found[9] < float(mouth_opening(style.closed_mouth)) + 1.0
-    assert found.max() > found[9] + 0.8
 
 
 def test_expression_and_landmarks_are_one_face(models: MotionModels, style: Style) -> None:
@@ -111,12 +89,9 @@ def test_expression_and_landmarks_are_one_face(models: MotionModels, style: Styl
     assert np.abs(again - found).mean() < 0.6
 
 
-@pytest.mark.parametrize("missing", [FEATURE, FILES.feature])
-def test_features_without_a_tensor_are_refused(models: MotionModels, style: Style, missing: str) -> None:
-    features = heard(3)
-    some = replace(features, extra={name: values for name, values in features.extra.items() if name != missing})
-    with pytest.raises(InvalidRequestError, match=missing):
-        opened(models, style, PAL).push(0, some)
+def test_features_without_the_tensor_are_refused(models: MotionModels, style: Style) -> None:
+    with pytest.raises(InvalidRequestError, match=FEATURE):
+        opened(models, style, PAL).push(0, replace(heard(3), extra={}))
 
 
 def test_without_style_is_another_motion(models: MotionModels, style: Style) -> None:
@@ -149,7 +124,7 @@ def shown_by(models: MotionModels, style: Style, features: SpeechFeatures, shift
 
 def refined_by(models: MotionModels, style: Style, features: SpeechFeatures, shift: float) -> Style:
     shown = shown_by(models, style, features, shift)
-    steps = list(personalized(FILES, style, features, Footage(shown, np.ones(len(shown), np.bool_)), models))
+    steps = list(personalize(style, features, Footage(shown, np.ones(len(shown), np.bool_)), models))
     assert [step.style is None for step in steps] == [True] * (len(steps) - 1) + [False]
     refined = steps[-1].style
     assert refined is not None
@@ -157,16 +132,13 @@ def refined_by(models: MotionModels, style: Style, features: SpeechFeatures, shi
     return refined
 
 
-def test_personal_residual_files_and_live(models: MotionModels, style: Style) -> None:
-    """The difference of the person from the mean is learned for files and for live speech."""
+def test_the_persons_difference_is_learned(models: MotionModels, style: Style) -> None:
     features = heard(200)
     refined, shown = refined_by(models, style, features, 0.8), shown_by(models, style, features, 0.8)
-    for hearing in HEARINGS:
-        before, after = (
-            np.abs(served_mouths(EverybodyPredictor(models, each, NEVER, hearing), features) - shown).mean()
-            for each in (style, refined)
-        )
-        assert after < 0.8 * before
+    before, after = (
+        np.abs(served_mouths(EverybodyPredictor(models, each, NEVER), features) - shown).mean() for each in (style, refined)
+    )
+    assert after < 0.8 * before
 
 
 def test_personalising_leaves_other_methods_alone(models: MotionModels, style: Style) -> None:
@@ -191,9 +163,9 @@ def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: St
     with pytest.raises(InvalidRequestError, match=CORRECTION):
         read(refined.adding(**{CORRECTION: np.ones((3, 5), np.float32)}))
     with pytest.raises(InvalidRequestError, match=CORRECTION):
-        read(refined.adding(**{CORRECTION: np.full((16, num_correction_inputs(16)), np.nan, np.float32)}))
+        read(refined.adding(**{CORRECTION: np.full((24, NUM_POOLED), np.nan, np.float32)}))
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
     with pytest.raises(NoUsableFootageError):
-        list(personalized(FILES, style, heard(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))
+        list(personalize(style, heard(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

@@ -20,7 +20,7 @@ def made(heard: SpeechInput = "states") -> EveryoneNetwork:
     config = replace(CONFIG, heard=heard)
     network = EveryoneNetwork(config)
     network.set_filter(0.01 * torch.randn(3, config.filter_inputs), torch.tensor([0.1, 0.2, 0.3]))
-    if heard != "paper":
+    if heard != "phones":
         network.set_range(torch.full((NUM_STATES,), 0.5), torch.full((NUM_STATES,), 2.0))
     return network.eval()
 

@@ -16,9 +16,8 @@ from services.common.wire.timeline import Timeline
 from services.motion.constraints import LIVE, WHOLE, ConstraintConfig
 from services.motion.expression import expression_basis
 from services.motion.models import MotionModels
-from services.motion.person_predictor import AMPLITUDE, amplified
+from services.motion.person_predictor import amplified
 from services.motion.predictors.everyone.predictor import (
-    CORRECTION,
     LARGEST_SCALE,
     PERSON_LAYER,
     WINDOW,
@@ -31,13 +30,12 @@ from services.motion.predictors.everyone.predictor import (
     network_input,
     personalize,
 )
-from services.motion.speech_map import FILES, SpeechMapModel
-from services.motion.speech_states import NUM_POOLED_STATES, STATES, silence_with_states
+from services.motion.speech_states import STATES, silence_with_states
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 from tests.unit.motion.predictors.everyone.person import NEVER, joined, opened, person_spread, spoken
 from tests.unit.motion.streams import NTSC, PAL, run
-from tests.unit.motion.synthesised import mouths, random_features, with_closed_lips, with_states
+from tests.unit.motion.synthesised import mouths, random_features, with_states
 
 RNG = np.random.default_rng(1)
 PREDICTED = RNG.standard_normal((250, 3))
@@ -53,7 +51,7 @@ def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
 def personal(models: MotionModels, style: Style) -> Style:
     rng, size = np.random.default_rng(3), len(EveryoneModel.of(models).basis.typical_spread)
     layer = np.stack([rng.uniform(0.6, 1.4, size), rng.normal(0.0, 0.2, size)]).astype(np.float32)
-    return style.adding(**{PERSON_LAYER: layer, CORRECTION: rng.normal(0.0, 0.05, (size, NUM_POOLED_STATES)).astype(np.float32)})
+    return style.adding(**{PERSON_LAYER: layer})
 
 
 @pytest.mark.parametrize("timeline", [PAL, NTSC])
@@ -114,8 +112,7 @@ def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> N
 def test_vowels_open_bilabials_close(models: MotionModels, style: Style, constraints: ConstraintConfig) -> None:
     """Open vowels open the mouth and bilabials close it."""
     phones = ["SIL", "B", "AA", "M", "AA", "P", "AA", "T", "AA", "SIL"]
-    closing = [5 * place + 2 for place, phone in enumerate(phones) if phone in {"B", "M", "P"}]
-    features = with_closed_lips(spoken(models, phones, 5), SpeechMapModel.of(models).maps[FILES], closing)
+    features = spoken(models, phones, 5)
     found, _ = joined(run(opened(models, style, PAL, constraints), features))
     opening = mouth_opening(found).reshape(-1, 5)
     of = {phone: [opening[i, 2] for i, p in enumerate(phones) if p == phone] for phone in phones}
@@ -156,18 +153,6 @@ def test_layer_scales_each_coefficient(models: MotionModels, style: Style) -> No
     )
     # The last frames lie in the silence after the speech, where the person's part fades.
     np.testing.assert_allclose(found.mouth_landmarks[:18], amplified(wanted, style)[:18], atol=1e-3)
-
-
-def test_correction_in_spread_units(models: MotionModels, style: Style) -> None:
-    """A correction is added in units of the spread."""
-    features, basis = heard(20), EveryoneModel.of(models).basis
-    size = len(basis.typical_spread)
-    correction = np.zeros((size, NUM_POOLED_STATES), np.float32)
-    correction[:, -1] = np.linspace(-0.5, 0.5, size)
-    styles = (style, style.adding(**{CORRECTION: correction}))
-    plain, found = (EveryonePredictor(models, each, NEVER).push(features).mouth_landmarks for each in styles)
-    moved = np.float32(AMPLITUDE) * basis.reconstruct(correction[:, -1] * person_spread(models, style))
-    np.testing.assert_allclose(found, plain + moved, atol=1e-4)
 
 
 def test_committed_network_matches_face_model(models: MotionModels) -> None:
@@ -260,7 +245,7 @@ def test_personalising_is_separate_and_idempotent(models: MotionModels, style: S
     other = style.adding(somebody_elses=np.ones((3, 5), np.float32))
     once = refined(models, other, features, shown)
     twice = refined(models, once, features, shown)
-    assert set(once.arrays()) - set(other.arrays()) == {PERSON_LAYER, CORRECTION}
+    assert set(once.arrays()) - set(other.arrays()) == {PERSON_LAYER}
     for name, array in other.arrays().items():
         np.testing.assert_array_equal(once.arrays()[name], array)
     for name, array in once.arrays().items():

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from services.motion.predictors.headpose.network import NUM_HEARD
 from tests.unit.motion.predictors.headpose.tiny import SMALL, network, zeros
 
 
 def test_steps_one_by_one_are_the_whole_sequence() -> None:
-    net, rows = network(), torch.randn(1, 20, 4, NUM_HEARD)
+    net, rows = network(), torch.randn(1, 20, 4, SMALL.num_heard)
     with torch.inference_mode():
         whole = net(rows, zeros(), zeros())
         h, c = zeros(), zeros()

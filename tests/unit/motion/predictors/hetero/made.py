@@ -26,7 +26,7 @@ TINY = HeteroTrainingConfig(
 )
 
 
-PAPER = replace(TINY, network=replace(TINY.network, heard="paper"))
+STATES = replace(TINY, network=replace(TINY.network, heard="states"))
 
 
 def upper_face(num_frames: int) -> np.ndarray:

@@ -77,7 +77,7 @@ def test_vector_shares_sum_to_one(network: HeteroNetwork) -> None:
 def test_generator_adds_to_filter() -> None:
     """The generator adds its share to the filter of the states about the frame."""
     torch.manual_seed(1)
-    networks = [HeteroNetwork(replace(TINY.network, share=share)).eval() for share in (0.0, 0.5, 1.0)]
+    networks = [HeteroNetwork(replace(TINY.network, heard="states", share=share)).eval() for share in (0.0, 0.5, 1.0)]
     weight, bias, projection = torch.randn(16, 7 * 192), torch.randn(16), torch.randn(16, 59, 3)
     for network in networks:
         network.load_state_dict(networks[0].state_dict())

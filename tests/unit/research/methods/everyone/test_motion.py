@@ -53,9 +53,9 @@ def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
     assert one.offsets.shape == (4, WINDOW, 59, 3)
     assert one.alone.shape == (4, WINDOW, 3)
     np.testing.assert_allclose(one.speech[..., :40].sum(-1), 1.0, atol=1e-4)
-    for heard in ("paper", "states"):
+    for heard in ("phones", "states"):
         part = sampler(clips, EveryoneBatchConfig(batch_size=4), heard).draw(np.random.default_rng(1)).speech
-        own = one.speech[..., :PAPER_CHANNELS] if heard == "paper" else one.speech[..., PAPER_CHANNELS:]
+        own = one.speech[..., :PAPER_CHANNELS] if heard == "phones" else one.speech[..., PAPER_CHANNELS:]
         np.testing.assert_array_equal(part, own)
 
 
@@ -86,10 +86,10 @@ def test_narrow_corpus_with_spans() -> None:
 
 def test_filter_hears_opening_vowel(clips: Clips) -> None:
     """The filter hears the vowel that opens the mouth."""
-    fitted = fit_filter(clips, SPACE, FilterConfig(), "paper")
+    fitted = fit_filter(clips, SPACE, FilterConfig(), "phones")
     other = made_clip(9)
     truth = SPACE.target(other.mouth_landmarks, other.usable).coefficients
-    found = fitted.shared(filter_inputs(other, "paper"))
+    found = fitted.shared(filter_inputs(other, "phones"))
     moving = int(truth.std(axis=0).argmax())
     assert np.corrcoef(found[:, moving], truth[:, moving])[0, 1] > 0.6
     weight = np.abs(fitted.shared.weight[moving]).reshape(-1, 2, NUM_CONTENT).sum(axis=1)
@@ -100,9 +100,9 @@ def test_filter_hears_opening_vowel(clips: Clips) -> None:
 
 def test_a_narrow_corpus_keeps_what_holds_there_alone() -> None:
     narrow = replace(made_clip(0), apart="commands")
-    fitted = fit_filter(in_memory([narrow, made_clip(2)]), SPACE, FilterConfig(), "paper")
-    assert np.abs(alone(narrow, fitted, "paper")).max() > 0.01
-    assert not alone(made_clip(2), fitted, "paper").any()
+    fitted = fit_filter(in_memory([narrow, made_clip(2)]), SPACE, FilterConfig(), "phones")
+    assert np.abs(alone(narrow, fitted, "phones")).max() > 0.01
+    assert not alone(made_clip(2), fitted, "phones").any()
 
 
 def test_state_filter_hears_component() -> None:

@@ -15,12 +15,12 @@ from research.methods.headpose.motion import (
     clip_poses,
     fit_filter,
     headpose_loss,
-    heard_channels,
+    heard_rows,
     pose_spread,
     prepare,
 )
 from research.motion.basis import ExpressionSpace, committed_basis
-from services.motion.predictors.headpose.network import CHANNELS, NUM_HEARD
+from services.motion.predictors.headpose.network import HeadposeConfig, SpeechInput
 from tests.unit.motion.made_clips import in_memory
 from tests.unit.motion.predictors.headpose.tiny import SMALL, fitted, made, network, tracked, zeros
 
@@ -31,9 +31,9 @@ def space() -> ExpressionSpace:
 
 
 def test_the_filter_finds_the_channel_and_the_frame() -> None:
-    linear = fitted([made(0, 1200), made(1, 1200)], 0.01, np.ones(NUM_HEARD, np.bool_))
-    weight = np.abs(linear.weight[0]).reshape(SMALL.window, CHANNELS)
-    assert np.unravel_index(weight.argmax(), weight.shape) == (SMALL.past, NUM_HEARD + 3)
+    linear = fitted([made(0, 1200), made(1, 1200)], 0.01)
+    weight = np.abs(linear.weight[0]).reshape(SMALL.window, SMALL.channels)
+    assert np.unravel_index(weight.argmax(), weight.shape) == (SMALL.past, SMALL.num_heard + 3)
     net = network()
     net.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
     torch.nn.init.zeros_(net.expression.weight)
@@ -42,26 +42,25 @@ def test_the_filter_finds_the_channel_and_the_frame() -> None:
     assert np.corrcoef(served, made(2).expression[SMALL.past : -SMALL.ahead, 0])[0, 1] > 0.7
 
 
-def test_channels_that_are_not_heard_have_no_weight() -> None:
-    channels = heard_channels("phones")
-    linear = fitted([made(0)], 0.1, channels)
-    weight = linear.weight.reshape(-1, SMALL.window * 4, NUM_HEARD)
-    assert not weight[..., ~channels].any()
-    assert weight[..., channels].any()
+@pytest.mark.parametrize(("heard", "columns"), [("mfcc", slice(44, 65)), ("phones", slice(44)), ("both", slice(65))])
+def test_a_network_hears_its_columns_only(heard: SpeechInput, columns: slice) -> None:
+    rows, config = np.random.default_rng(0).standard_normal((9, 4, 65)).astype(np.float32), HeadposeConfig(heard=heard)
+    np.testing.assert_array_equal(heard_rows(rows, config), rows[..., columns])
+    assert config.num_heard == rows[..., columns].shape[-1]
 
 
 def test_sequences_seeded_with_length(space: ExpressionSpace) -> None:
     """Sequences are seeded and as long as asked for."""
     clips = in_memory([tracked(0), tracked(1)])
     config = HeadposeTrainingConfig(network=SMALL, batch_size=3, length=150)
-    linear = fit_filter(clips, space, config, heard_channels("phones"))
+    linear = fit_filter(clips, space, config)
     sampler = HeadposeSampler(clips, space, linear, config)
     drawn = sampler.draw(np.random.default_rng(3))
-    assert drawn.window.shape == (3, 150 + SMALL.window - 1, 4, NUM_HEARD)
+    assert drawn.window.shape == (3, 150 + SMALL.window - 1, 4, SMALL.num_heard)
     assert drawn.pose.shape == (3, 150, 6)
     np.testing.assert_array_equal(drawn.window, sampler.draw(np.random.default_rng(3)).window)
     # The frame that a step is about lies `past` frames into its window.
-    every = [prepare(clip, space, pose_spread(in_memory([clip]))) for clip in clips]
+    every = [prepare(clip, space, pose_spread(in_memory([clip])), SMALL) for clip in clips]
     heard, expression = (np.concatenate([getattr(clip, name) for clip in every]) for name in ("rows", "expression"))
     place = int((heard == drawn.window[0, SMALL.past + 10]).all(axis=(1, 2)).argmax())
     np.testing.assert_array_equal(drawn.expression[0, 10], expression[place])
@@ -70,7 +69,7 @@ def test_sequences_seeded_with_length(space: ExpressionSpace) -> None:
 def test_targets_in_speaker_spread(space: ExpressionSpace) -> None:
     """Targets are about the clip's mean in units of the speaker's spread."""
     clip = tracked(0)
-    each = prepare(clip, space, pose_spread(in_memory([clip])))
+    each = prepare(clip, space, pose_spread(in_memory([clip])), SMALL)
     np.testing.assert_allclose(each.pose.mean(axis=0), 0.0, atol=1e-4)
     np.testing.assert_allclose((each.pose**2).mean(axis=0), 1.0, rtol=0.02)
     assert np.corrcoef(each.pose[:, 1], clip_poses(clip)[:, 1])[0, 1] == pytest.approx(1.0)
@@ -85,7 +84,7 @@ def test_still_head_has_spread() -> None:
 
 def truth(frames: int = 6) -> HeadposeBatch[Tensor]:
     expression, pose = torch.randn(2, frames, 24), torch.randn(2, frames, 6)
-    return HeadposeBatch(torch.zeros(2, frames, 4, NUM_HEARD), expression, pose, torch.ones(2, frames))
+    return HeadposeBatch(torch.zeros(2, frames, 4, SMALL.num_heard), expression, pose, torch.ones(2, frames))
 
 
 def test_losses_match_equation_2() -> None:

@@ -42,7 +42,7 @@ def sampler(request: pytest.FixtureRequest, data: TrainSet) -> HeteroBatchSample
 
 
 def test_the_same_random_numbers_give_the_same_batch(data: TrainSet, sampler: HeteroBatchSampler) -> None:
-    again = sampler_of(data, hears="paper" if sampler.draw(np.random.default_rng(3)).speech.ndim == 4 else "states")
+    again = sampler_of(data, hears="mel" if sampler.draw(np.random.default_rng(3)).speech.ndim == 4 else "states")
     first, second = (each.draw(np.random.default_rng(3)) for each in (sampler, again))
     for one, other in zip(first, second, strict=True):
         assert one.tobytes() == other.tobytes()
@@ -104,7 +104,7 @@ def test_an_echo_never_takes_power_away() -> None:
 
 def test_the_teacher_expects_what_the_sound_tells(clips: Clips) -> None:
     basis = committed_basis()
-    teacher = fit_teacher(clips[:5], basis, SHORT, "paper")
+    teacher = fit_teacher(clips[:5], basis, SHORT, "mel")
     held_out = clips[5]
     expected = teacher.answer(held_out.features, held_out.content)
     mouth = measure_mouth(held_out.mouth_landmarks, basis)

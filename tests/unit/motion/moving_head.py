@@ -11,7 +11,7 @@ from services.common.array_types import Float32, Float64
 from services.common.wire.phones import PHONES
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
-from services.motion.predictors.headpose.predictor import HeadposePredictor
+from services.motion.predictors.portrait.predictor import PortraitPredictor
 from services.motion.speech_states import STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
@@ -56,7 +56,7 @@ def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
 
 
 def opened(models: MotionModels, style: Style, timeline: Timeline) -> MotionStream:
-    return MotionStream(HeadposePredictor(models, style), timeline)
+    return MotionStream(PortraitPredictor(models, style), timeline)
 
 
 def poses_of(motion: Motion) -> Float64:
