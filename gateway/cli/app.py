@@ -57,6 +57,7 @@ _HELP: Final[Mapping[str, Mapping[str, str]]] = {
         "trainset": "Make a training set from clips.",
         "train": "Train a network.",
         "export": "Export a trained network to ONNX.",
+        "reproduce": "Repeat the evaluation of a paper.",
     },
 }
 """Commands by their subject, each with a line of help. A command has a module of its name in this package or in research.cli."""

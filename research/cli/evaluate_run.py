@@ -160,6 +160,7 @@ class EvaluationRequest:
         enrol_frames: usable frames that each renderer is adapted with; None: all of the enrolment part.
         enrol_seconds: seconds of each enrolment part; None: as clips are split otherwise (folds.folds_of).
         strips: whether strips are kept.
+        only_fold: number of the only fold of each clip, from 0; None: all.
         perceptual_sha256: digests of the files that `perceptual` measures with, by the name of the figure.
     """
 
@@ -173,6 +174,7 @@ class EvaluationRequest:
     enrol_frames: int | None = None
     enrol_seconds: float | None = None
     strips: bool = False
+    only_fold: int | None = None
     perceptual_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -245,6 +247,7 @@ def evaluate_on(host: StageHost, request: EvaluationRequest, clip: Path, transcr
                     wrong_count=request.wrong_count,
                     enrol_seconds=request.enrol_seconds,
                     strips=request.strips,
+                    only_fold=request.only_fold,
                 ),
                 transcript=transcript,
                 sync_distance=StageSyncDistance(host, session.speech, session.frame_seconds, Path(folder)),
@@ -287,11 +290,11 @@ def write_table(settings: GatewaySettings, each: EvaluationRequest, choice: Tabl
                 continue
             progress.begin(f"starting the stages {name}".rstrip())
             with overlaid(folders.get(name)), StageHost(settings) as host:
-                _fill(host, run, name, each, transcripts, kept, progress)
+                fill_table(host, run, name, each, transcripts, kept, progress)
     run.write()
 
 
-def _fill(
+def fill_table(
     host: StageHost,
     run: TableRun,
     weights: str,
@@ -300,7 +303,22 @@ def _fill(
     kept: KeptResults,
     progress: StepProgress,
 ) -> None:
-    """Evaluate all configurations with the networks that the stages serve now."""
+    """Evaluate all configurations of a table with the networks that the stages serve now.
+
+    A clip that was evaluated before is not evaluated again. The table is written after every clip.
+
+    Args:
+        host: runs the stages, with the networks `weights`.
+        run: the table.
+        weights: name of the networks; "": the installation's own.
+        each: what every evaluation has in common.
+        transcripts: words of the clips; "": unknown.
+        kept: what was evaluated before.
+        progress: shows the steps.
+
+    Raises:
+        InvalidRequestError: a file of the table cannot be written.
+    """
     labels = labels_of(each.clips)
     cases = [(of, variants, clip) for of, variants in run.configurations(weights).items() for clip in each.clips]
     for number, (of, variants, clip) in enumerate(cases):
@@ -340,4 +358,5 @@ def _asked(each: EvaluationRequest, variants: Sequence[Variant], transcript: str
         "wrong_count": each.wrong_count,
         "transcript": transcript,
         "perceptual": dict(each.perceptual_sha256),
+        **({} if each.only_fold is None else {"only_fold": each.only_fold}),
     }

@@ -236,12 +236,13 @@ def framed_speech(samples: Float32) -> Float32:
     return np.pad(samples, round(SILENCE_S * SPEECH_RATE_HZ))
 
 
-def chosen_clips(paths: Sequence[Path], splits: Collection[str]) -> list[Path]:
+def chosen_clips(paths: Sequence[Path], splits: Collection[str], speakers: str = "") -> list[Path]:
     """Return the clips that paths name, in their order; without splits, the paths themselves.
 
     Args:
-        paths: videos, and folders with a catalogue.csv (columns `file` and `use`).
+        paths: videos, and folders with a catalogue.csv (columns `file`, `use`, and perhaps `speaker`).
         splits: uses of the catalogue. A folder stands for its videos with one of these uses that have sound.
+        speakers: begin of the names of the speakers whose videos a folder stands for; empty: all.
 
     Raises:
         InvalidRequestError: a folder has no readable catalogue, or a split has no video.
@@ -250,14 +251,15 @@ def chosen_clips(paths: Sequence[Path], splits: Collection[str]) -> list[Path]:
         return list(paths)
     clips: list[Path] = []
     for path in paths:
-        clips.extend(_of_catalogue(path, splits) if path.is_dir() else [path])
+        clips.extend(_of_catalogue(path, splits, speakers) if path.is_dir() else [path])
     return clips
 
 
-def _of_catalogue(folder: Path, splits: Collection[str]) -> list[Path]:
+def _of_catalogue(folder: Path, splits: Collection[str], speakers: str) -> list[Path]:
     try:
         with (folder / CATALOGUE).open(newline="", encoding="utf-8-sig") as stream:
-            rows = [(row["file"], row["use"]) for row in csv.DictReader(stream)]
+            table = list(csv.DictReader(stream))
+            rows = [(row["file"], row["use"]) for row in table if (row.get("speaker") or "").startswith(speakers)]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as problem:
         raise InvalidRequestError(
             f"{folder}: --splits needs a table {CATALOGUE} with the columns file and use: {problem}", field="splits"

@@ -64,7 +64,13 @@ _ALIGNED: Final = {
     "aligned_psnr_db": "mouth_psnr_db",
 }
 """Figures of `full_aligned`, which stand beside those at the true time."""
-FIGURES: Final[tuple[str, ...]] = (*METRICS, *_ALIGNED, *_AGAINST_M, *CONTROLS, *_PAPER, *COSTS)
+_HEADS: Final = {
+    "hs_own_range": ("output", "hs_own_range"),
+    "still_hs": ("still", "hs"),
+    "still_hs_own_range": ("still", "hs_own_range"),
+}
+"""Row and figure of head_motion.py by name. The head that stands still is the control of HS."""
+FIGURES: Final[tuple[str, ...]] = (*METRICS, *_ALIGNED, *_AGAINST_M, *CONTROLS, *_PAPER, *_HEADS, *COSTS)
 """Metrics of a row in their order; a metric that no clip has is left out of the Markdown."""
 
 _LOWER: Final = frozenset(
@@ -87,7 +93,7 @@ _ONE: Final = frozenset(name for name in METRICS if name.endswith("_ratio")) - _
 _ZERO: Final = frozenset(name for name in METRICS if name.endswith("_ms"))
 _GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Picture and mouth", (*METRICS, *_ALIGNED, *_AGAINST_M, *CONTROLS)),
-    ("Figures of the papers, and cost", (*_PAPER, *COSTS)),
+    ("Figures of the papers, and cost", (*_PAPER, *_HEADS, *COSTS)),
 )
 ENDING: Final = ".md"
 
@@ -167,6 +173,7 @@ def metrics_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
     distance, still_distance = shown.get("mouth_lmd_px"), still.get("mouth_lmd_px")
     found["mouth_lmd_over_m"] = distance / still_distance if distance is not None and still_distance else None
     found |= {name: variants.get("full_aligned", {}).get(of) for name, of in _ALIGNED.items()}
+    found |= {name: document.get("head_motion", {}).get(row, {}).get(of) for name, (row, of) in _HEADS.items()}
     found["wrong_audio_r"] = variants.get("wrong_audio", {}).get("mouth_opening_correlation")
     return {name: float(value) for name, value in found.items() if value is not None}
 

@@ -1,0 +1,83 @@
+"""`dubstage reproduce`: the protocol of a paper on the data at hand, with the paper's figures beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli import options
+from gateway.cli.app import app, require_extra
+from gateway.cli.console import say_result
+from gateway.cli.values import named_paths
+from research.cli.train import EXTRA
+
+
+@app.command("reproduce")
+def reproduce(
+    paper: Annotated[str, typer.Argument(metavar="PAPER", help="ugc, everybody, headpose, hetero or everyone.")],
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="CLIP...",
+            help="Videos with sound, each of one person who talks, or folders with a catalogue.csv, which stand for the clips of "
+            "the paper's protocol. Without clips, nothing is measured on dubs.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for PAPER.md, PAPER.json and the figures of all dubs. Claims that are not measured keep their figures.",
+        ),
+    ] = Path("reproduce"),
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="SET", help="Training set, made by `dubstage trainset`. Without it, nothing is measured on one."),
+    ] = None,
+    claim: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Measure this claim only. Repeatable. Default: all claims.")
+    ] = None,
+    splits: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...", help="Values of the column `use` of catalogue.csv. Default: those of the paper's protocol."
+        ),
+    ] = "",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Networks that were trained without a block of the paper: a folder that `dubstage export` wrote. Repeatable.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure two clips, few frames and short trainings only: minutes in place of hours.")
+    ] = False,
+    stages: options.Stages = None,
+) -> None:
+    """Repeat the evaluation of PAPER, and write a page with the paper's figures beside ours and a verdict for each claim.
+
+    Dubs of a run that was interrupted are not made again.
+    """
+    # PyTorch takes a second to import, so it is imported only for a reproduction.
+    from research.reproduce.papers import paper_named
+    from research.reproduce.run import ReproductionRequest
+    from research.reproduce.run import reproduce as run_reproduction
+    from research.training.trainset import TrainSet
+
+    protocol = paper_named(paper)
+    if data is not None:
+        require_extra(EXTRA, "a reproduction on a training set")
+    chosen = [name.strip() for name in splits.split(",") if name.strip()]
+    request = ReproductionRequest(
+        paper=protocol,
+        claims=tuple(claim or ()),
+        clips=protocol.clips(clips or [], chosen, quick=quick),
+        data=TrainSet(data) if data is not None else None,
+        output=output,
+        weights=named_paths(weights or (), option="weights"),
+        quick=quick,
+    )
+    say_result(str(run_reproduction(options.gateway_settings(stages), request)))

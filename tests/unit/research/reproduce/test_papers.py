@@ -1,0 +1,50 @@
+"""The protocols of the five papers."""
+
+from __future__ import annotations
+
+import pytest
+
+from research.evaluation.table import FIGURES
+from research.evaluation.types import VARIANTS
+from research.reproduce.papers import PAPERS, paper_named
+from services.common.errors import InvalidRequestError
+from services.common.methods import METHODS, method_named
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_claim_can_be_measured(name: str) -> None:
+    paper = paper_named(name)
+    assert paper.name == name
+    claims = [each.claim for each in paper.protocols]
+    assert len({claim.name for claim in claims}) == len(claims)
+    for each in paper.protocols:
+        assert each.dubs or each.measure is not None
+        assert each.claim.checks
+        assert {dub.row for dub in each.dubs} <= set(each.claim.rows)
+    assert paper.left_out
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_dubs_name_known_evaluations(name: str) -> None:
+    for each in paper_named(name).protocols:
+        checked = {check.figure for check in each.claim.checks}
+        for dub in each.dubs:
+            assert dub.variant in VARIANTS
+            method_named(dub.of.method)
+            assert {dub.names.get(figure, figure) for figure in checked} <= set(FIGURES)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_rows_of_dubs_have_names(name: str) -> None:
+    """Different configurations have different rows in the table of all figures."""
+    rows = {dub.table_row for each in paper_named(name).protocols for dub in each.dubs}
+    assert len({row.label for row in rows}) == len(rows)
+
+
+def test_every_method_of_papers_listed() -> None:
+    assert set(PAPERS) == set(METHODS) - {"dubstage", "portrait"}
+
+
+def test_unknown_paper_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="there is no paper 'magic'; there are ugc"):
+        paper_named("magic")
