@@ -66,7 +66,8 @@ def measure_rasterisers() -> list[RasteriserTimes]:
         found.append(
             RasteriserTimes(
                 side,
-                *times,
+                times[0],
+                times[1],
                 times[1] / times[0],
                 float((either & ~both).sum() / max(1, either.sum())),
                 float(np.abs(own.values[both] - other.values[both]).mean() / max(1e-9, float(np.ptp(points)))),
