@@ -224,13 +224,10 @@ class Page:
     def _section(self, outcome: Outcome) -> Iterator[str]:
         claim = outcome.claim
         yield from ("", f"## {claim.name} ({claim.source})", "", claim.text, "")
-        yield from (f"    {self._command(outcome)}", "", "| | figure | paper | ours | comparable |", "|---|---|---|---|---|")
-        for row in claim.rows:
-            for figure in claim.figures:
-                paper = claim.paper.get(row, {}).get(figure.name, math.nan)
-                ours = outcome.ours.get(row, {}).get(figure.name, math.nan)
-                if math.isfinite(paper) or math.isfinite(ours):
-                    yield f"| {row} | {figure.label} | {shown(paper)} | {shown(ours)} | {figure.comparable}: {figure.why} |"
+        yield f"    {self._command(outcome)}"
+        rows = list(_table_rows(outcome))
+        if rows:
+            yield from ("", "| | figure | paper | ours | comparable |", "|---|---|---|---|---|", *rows)
         small = " With `--quick`: a small set, whose numbers say little." if outcome.quick else ""
         yield from ("", f"Measured on: {outcome.measured_on}.{small}" if outcome.measured_on else "Not measured yet.")
         yield from ("", f"Verdict: **{outcome.verdict}**.", "")
@@ -240,6 +237,16 @@ class Page:
     def _command(self, outcome: Outcome) -> str:
         quick = " --quick" if outcome.quick else ""
         return f"dubstage reproduce {self.paper} CLIPS --data SET --claim {outcome.claim.name}{quick} --output FOLDER"
+
+
+def _table_rows(outcome: Outcome) -> Iterator[str]:
+    """Yield a row for each number that the paper or we have."""
+    claim = outcome.claim
+    for row in claim.rows:
+        for figure in claim.figures:
+            paper, ours = (numbers.get(row, {}).get(figure.name, math.nan) for numbers in (claim.paper, outcome.ours))
+            if math.isfinite(paper) or math.isfinite(ours):
+                yield f"| {row} | {figure.label} | {shown(paper)} | {shown(ours)} | {figure.comparable}: {figure.why} |"
 
 
 _RESULTS: Final = {True: "holds", False: "does not hold", None: "could not be checked"}
