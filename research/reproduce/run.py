@@ -215,7 +215,7 @@ class _Reproduction:
             if each.measure is None:
                 continue
             if self._request.data is None:
-                self._add(each.claim, {}, "", (_NO_DATA,))
+                self._skip(each.claim, _NO_DATA)
                 continue
             progress.begin(f"{each.claim.name} on {self._request.data.folder.name}")
             material = Material(
@@ -235,7 +235,7 @@ class _Reproduction:
             return
         if not self._request.clips:
             for each in protocols:
-                self._add(each.claim, {}, "", (_NO_CLIPS,))
+                self._skip(each.claim, _NO_CLIPS)
             return
         run = self._evaluated(progress)
         filled = {row.row: row for row in run.filled()}
@@ -276,6 +276,15 @@ class _Reproduction:
     def _add(self, claim: Claim, numbers: Numbers, on: str, missing: tuple[str, ...]) -> None:
         """Take the numbers of a claim, and write the page."""
         self._outcomes[claim.name] = Outcome(claim, numbers, on, missing, self._request.quick)
+        self._write()
+
+    def _skip(self, claim: Claim, reason: str) -> None:
+        """Say why a claim is not measured, unless an earlier run measured it, and write the page."""
+        if not self._outcomes[claim.name].ours:
+            self._outcomes[claim.name] = Outcome(claim, missing=(reason,))
+        self._write()
+
+    def _write(self) -> None:
         page = Page(
             paper=self._paper.name,
             title=self._paper.title,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from research.evaluation.table import FIGURES
 from research.evaluation.types import VARIANTS
+from research.reproduce.claims import TITLE, shown
 from research.reproduce.papers import PAPERS, paper_named
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, method_named
+
+PAGES = Path(__file__).parents[4] / "docs/methods/reproduce"
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -22,6 +27,24 @@ def test_every_claim_can_be_measured(name: str) -> None:
         assert each.claim.checks
         assert {dub.row for dub in each.dubs} <= set(each.claim.rows)
     assert paper.left_out
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_page_has_every_claim(name: str) -> None:
+    """The page in the documents has the claims, the paper's numbers and what is left out."""
+    paper, lines = paper_named(name), (PAGES / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == f"{TITLE} `{name}`"
+    for each in paper.protocols:
+        claim = each.claim
+        assert f"## {claim.name} ({claim.source})" in lines
+        for row, numbers in claim.paper.items():
+            for figure in claim.figures:
+                if figure.name in numbers:
+                    begin = f"| {row} | {figure.label} | {shown(numbers[figure.name])} | "
+                    assert any(line.startswith(begin) for line in lines), begin
+    assert [line for line in lines if line.startswith("* ")][-len(paper.left_out) :] == [
+        f"* {left.part}: {left.reason}" for left in paper.left_out
+    ]
 
 
 @pytest.mark.parametrize("name", PAPERS)

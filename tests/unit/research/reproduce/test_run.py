@@ -63,10 +63,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 
 
 def run(
-    output: Path, data: TrainSet | None, *claims: str, quick: bool = False, weights: dict[str, Path] | None = None
+    output: Path,
+    data: TrainSet | None,
+    *claims: str,
+    quick: bool = False,
+    weights: dict[str, Path] | None = None,
+    clips: list[Path] | None = None,
 ) -> dict[str, dict[str, object]]:
     request = ReproductionRequest(
-        paper=PAPER, claims=claims, clips=[], data=data, output=output, weights=weights or {}, quick=quick
+        paper=PAPER, claims=claims, clips=clips or [], data=data, output=output, weights=weights or {}, quick=quick
     )
     assert reproduce(GatewaySettings(), request) == output / "ugc.md"
     document = json.loads((output / "ugc.json").read_text(encoding="utf-8"))
@@ -91,6 +96,13 @@ def test_other_claims_keep_their_numbers(tmp_path: Path, data: TrainSet) -> None
     assert found["numbers"]["ours"] == {"first": {"error": 1.0}, "second": {"error": 2.0}}
     assert (found["numbers"]["quick"], found["numbers"]["verdict"]) == (True, "reproduced")
     assert run(tmp_path, data, "numbers")["numbers"]["verdict"] == "not reproduced"
+
+
+def test_numbers_stay_without_data(tmp_path: Path, data: TrainSet) -> None:
+    run(tmp_path, data, "numbers")
+    found = run(tmp_path, None, "numbers", "broken", clips=[tmp_path / "clip.mp4"])
+    assert found["numbers"]["measured_on"] == "drawn clips"
+    assert found["broken"]["missing"] == ["the claim is measured on a training set: give one with --data SET"]
 
 
 def test_unknown_claim_refused(tmp_path: Path, data: TrainSet) -> None:
