@@ -84,7 +84,6 @@ FinishChoice = Annotated[
         metavar="|".join(Finish),
         help="Whose pixels the mouth shows: `bank` gives it the colours, the inside of the mouth and the finest detail of the "
         "person's own frames, `renderer` shows what the network drew. Default: `bank`, and `renderer` for the papers' methods.",
-        show_default=False,
     ),
 ]
 Label = Annotated[
