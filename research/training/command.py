@@ -210,7 +210,7 @@ def export_run(name: str, run: Path, output: Path) -> Sequence[Path]:
 
     Raises:
         InvalidRequestError: there is no such network, the network is not served, the folder holds no run of the network, or
-            `output` is no folder.
+            `output` is no folder or lies in the weights that the stage serves.
         StorageFullError: no space is left in `output`.
         DubstageError: the exported file differs from PyTorch by more than the stated tolerance; nothing was written.
     """
@@ -221,6 +221,11 @@ def export_run(name: str, run: Path, output: Path) -> Sequence[Path]:
         )
     read_config(run, name)
     folder = output / network.stage
+    served = _served_weights(network.stage)
+    if folder.resolve().is_relative_to(served.resolve()):
+        raise InvalidRequestError(
+            f"{output} lies in {served}, the weights that the stage serves; give another folder", field="output"
+        )
     with _in_output(output):
         make_folder(output)
         if not folder.exists():
@@ -268,8 +273,12 @@ def _in_output(output: Path) -> AbstractContextManager[None]:
     return translating_full_disk(f"no space left in {output}: free some, or choose another folder", output)
 
 
+def _served_weights(stage: str) -> Path:
+    return Path(str(import_module(f"services.{stage}").__file__)).with_name("weights")
+
+
 def _copy_weights(stage: str, folder: Path) -> None:
-    weights = Path(str(import_module(f"services.{stage}").__file__)).with_name("weights")
+    weights = _served_weights(stage)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -460,19 +460,22 @@ def head_answers(features: SpeechFeatures, num_frames: int, models: MotionModels
 
 
 def learned_head(
-    signals: Float64, style: Style, features: SpeechFeatures, footage: Footage, frames: npt.NDArray[np.intp], models: MotionModels
+    signals: Float64,
+    head: HeadStyle,
+    features: SpeechFeatures,
+    footage: Footage,
+    frames: npt.NDArray[np.intp],
+    models: MotionModels,
 ) -> dict[str, Float32]:
     """Return what footage teaches of the person's head: the arrays `pose_weights` and `pose_steps`.
 
     Args:
         signals: float64 [T, 13], see HeadAnswers.
+        head: how the person holds and moves the head, see head_style_of.
         frames: indices of the frames to learn from, below T.
-
-    Raises:
-        InvalidRequestError: the style does not tell how the head moves.
     """
     assert footage.head_poses is not None, "a predictor that moves the head gets head poses"
-    head, last = head_style_of(style), len(signals)
+    last = len(signals)
     chosen, poses = np.isin(np.arange(last), frames), footage.head_poses[:last]
     weights = fit_weights(signals, independent_scores(poses, head), head.steps, chosen, models)
     steps = corrected_steps(signals, features.speech_probability[:last], poses, head, weights, chosen, models)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 FRAMES = 60
 HUGE = 4611686018427387904
-METHODS = ("ugc", "everybody", "headpose", "speech_map", "speech_map_live")
+METHODS = ("dubstage", "dubstage_live", "portrait", "ugc", "everybody", "headpose")
 PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))
 MOUTHS = mouths((5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)).astype(np.float32))
 LARGEST = 3.4028235e38

@@ -14,8 +14,10 @@ from dubstage.client import to_tensor
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.wire.convert import ref_from_proto, ref_to_proto
 from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
+from services.motion.head_network import encode_head_style
 from services.motion.models import MotionModels
-from services.motion.predictors.headpose.predictor import HeadposePredictor, encode_head_style
+from services.motion.predictors.headpose.predictor import HeadposePredictor
+from services.motion.predictors.portrait.predictor import PortraitPredictor
 from services.motion.stream import MotionStream
 from services.motion.types import Footage
 from tests.contract.motion.calls import (
@@ -37,14 +39,17 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("num_frames", [100, 1])
-async def test_headpose_wire_equals_algorithm(stub: MotionServiceAsyncStub, num_frames: int) -> None:
-    """Headpose over the wire is the motion of the algorithm."""
+@pytest.mark.parametrize(("name", "predictor"), [("headpose", HeadposePredictor), ("portrait", PortraitPredictor)])
+async def test_head_wire_equals_algorithm(
+    stub: MotionServiceAsyncStub, name: str, predictor: type[HeadposePredictor | PortraitPredictor], num_frames: int
+) -> None:
+    """Mouth and head over the wire are the motion of the algorithm."""
     features = with_states(random_features(30), "speech_states")
-    config = config_to_proto(PredictConfig("headpose", await encoded_head(stub, num_frames), PAL, 0))
+    config = config_to_proto(PredictConfig(name, await encoded_head(stub, num_frames), PAL, 0))
     models = MotionModels()
     usable = np.ones(num_frames, np.bool_)
     style = encode_head_style(Footage(talking(num_frames), usable, head_poses(num_frames)), models)
-    local = MotionStream(HeadposePredictor(models, style), PAL)
+    local = MotionStream(predictor(models, style), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)

@@ -84,7 +84,7 @@ async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> 
 async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, hearing: Hearing) -> None:
     """The speech map over the wire is the motion of the algorithm."""
     features = with_states(random_features(30), hearing.feature)
-    method, chosen = ("speech_map_live", hearing.ahead) if hearing.live else ("speech_map", None)
+    method, chosen = ("dubstage_live", hearing.ahead) if hearing.live else ("dubstage", None)
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, look_ahead_frames=chosen))
     models = MotionModels()
     style = encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)
@@ -101,10 +101,10 @@ async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, he
 async def test_unset_look_ahead_is_the_default(stub: MotionServiceAsyncStub) -> None:
     """Live speech without a chosen look-ahead is answered as with the one that the stage lists."""
     features = with_states(random_features(30), LIVE.feature)
-    config = PredictConfig("speech_map_live", await encoded(stub), PAL, 0)
+    config = PredictConfig("dubstage_live", await encoded(stub), PAL, 0)
     unset, default, other = [
         (await predicted(stub, config_to_proto(replace(config, look_ahead_frames=chosen)), features)).tobytes()
-        for chosen in (None, PREDICTORS["speech_map_live"].frames_ahead, 0)
+        for chosen in (None, PREDICTORS["dubstage_live"].frames_ahead, 0)
     ]
     assert unset == default
     assert unset != other

@@ -148,20 +148,20 @@ async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServ
     found = {model.name: model for model in (await stub.ListModels(pb.ListModelsRequest())).models}
     assert list(found) == list(PREDICTORS)
     shared = [audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM]
-    assert list(found["ugc"].features) == shared
-    for name in ("speech_map", "everyone", "headpose", "hetero"):
+    for name in ("ugc", "headpose", "hetero"):
+        assert list(found[name].features) == shared
+    for name in ("dubstage", "portrait", "everyone"):
         assert list(found[name].features) == [*shared, audio_pb2.FEATURE_KIND_SPEECH_STATES]
-    removed, states = audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES
-    assert list(found["everybody"].features) == [*shared, removed, states]
-    assert list(found["everybody_live"].features) == [*shared, removed, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE]
+    assert list(found["everybody"].features) == [*shared, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED]
+    assert list(found["dubstage_live"].features) == [*shared, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE]
     assert {name: list(model.look_ahead_choices) for name, model in found.items() if model.look_ahead_choices} == {
-        "speech_map_live": [0, 1, 2, 3]
+        "dubstage_live": [0, 1, 2, 3]
     }
     assert {name: model.frames_ahead for name, model in found.items()} == {
-        "speech_map": 4, "speech_map_live": LIVE_LOOK_AHEAD, "ugc": 2, "everybody": 4, "everybody_live": 4,
-        "headpose": 4, "hetero": 5, "everyone": 10,
+        "dubstage": 4, "dubstage_live": LIVE_LOOK_AHEAD, "portrait": 4, "ugc": 2, "everybody": 4,
+        "headpose": 2, "hetero": 5, "everyone": 10,
     }  # fmt: skip
-    assert {name for name, model in found.items() if model.moves_head} == {"headpose"}
+    assert {name for name, model in found.items() if model.moves_head} == {"headpose", "portrait"}
     assert len({model.version for model in found.values()}) == len(found)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FRAMES = 420
 NTSC = Timeline(rate=Fraction(30000, 1001))
-NTSC_ALWAYS = ("ugc", "headpose")
+NTSC_ALWAYS = ("dubstage", "headpose")
 """Predictors of a mouth and of a moving head that `make test` runs at 30000/1001 frames/s too."""
 
 
@@ -98,10 +98,10 @@ async def test_another_call_goes_on(stub: MotionServiceAsyncStub, name: str, tim
         assert calls >= 3
 
 
-@pytest.mark.parametrize("ahead", PREDICTORS["speech_map_live"].look_ahead_choices)
+@pytest.mark.parametrize("ahead", PREDICTORS["dubstage_live"].look_ahead_choices)
 async def test_chosen_look_ahead_goes_on(stub: MotionServiceAsyncStub, ahead: int) -> None:
     """A call with a chosen look-ahead goes on from a state."""
-    name = "speech_map_live"
+    name = "dubstage_live"
     request = head_request(100)
     request.method = name
     style = ref_from_proto((await stub.EncodeStyle(request)).style, "style")

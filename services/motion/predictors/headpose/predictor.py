@@ -34,6 +34,7 @@ from services.motion.head_network import (
     blinks,
     encode_head_style,
     head_answers,
+    head_style_of,
     input_before,
     learned_head,
     mean_head_speaker,
@@ -104,10 +105,11 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     Raises:
         InvalidRequestError: the style does not tell how the head moves.
     """
+    head = head_style_of(style)
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
     last = int(frames[-1]) + 1
     answers = yield from head_answers(features, last, models)
-    learned = learned_head(answers.signals, style, features, footage, frames, models)
+    learned = learned_head(answers.signals, head, features, footage, frames, models)
     basis = HeadModel.of(models).basis
     spread = expression_spread(style.spread, models.basis, basis).astype(np.float64)
     residual = true_coefficients(footage, frames, style, basis, spread) - answers.expression[frames]

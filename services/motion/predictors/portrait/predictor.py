@@ -31,6 +31,7 @@ from services.motion.head_network import (
     blinks,
     encode_head_style,
     head_answers,
+    head_style_of,
     input_before,
     learned_head,
     mean_head_speaker,
@@ -109,11 +110,12 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     Raises:
         InvalidRequestError: the style does not tell how the head moves, or the features have no states of the speech encoder.
     """
+    head = head_style_of(style)
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
     last = int(frames[-1]) + 1
     windows = neighbours(states_of(features), MOUTH.past, MOUTH.ahead)
     answers = yield from head_answers(features, last, models)
-    learned = learned_head(answers.signals, style, features, footage, frames, models)
+    learned = learned_head(answers.signals, head, features, footage, frames, models)
     speech_map = SpeechMapModel.of(models)
     predicted = [speech_map.maps[MOUTH].predict(windows[frame]) for frame in frames]
     inputs = [correction_inputs(windows[frame], answer, MOUTH) for frame, answer in zip(frames, predicted, strict=True)]

@@ -118,7 +118,7 @@ def test_vowels_open_bilabials_close(models: MotionModels, style: Style, constra
     of = {phone: [opening[i, 2] for i, p in enumerate(phones) if p == phone] for phone in phones}
     closed = float(mouth_opening(style.closed_mouth))
     assert min(of["AA"]) > closed + 2.0
-    assert max(of["B"] + of["M"] + of["P"]) - closed < 0.03 * (min(of["AA"]) - closed)
+    assert max(of["B"] + of["M"] + of["P"]) - closed < 0.1 * (min(of["AA"]) - closed)
 
 
 @pytest.mark.parametrize("constraints", [LIVE, WHOLE, None])
