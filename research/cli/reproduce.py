@@ -17,6 +17,13 @@ from research.cli.train import EXTRA
 @app.command("reproduce")
 def reproduce(
     paper: Annotated[str, typer.Argument(metavar="PAPER", help="ugc, everybody, headpose, hetero or everyone.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for PAPER.md, PAPER.json and the figures of all dubs. Claims that are not measured keep their figures.",
+        ),
+    ],
     clips: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -25,13 +32,6 @@ def reproduce(
             "the paper's protocol. Without clips, nothing is measured on dubs.",
         ),
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder for PAPER.md, PAPER.json and the figures of all dubs. Claims that are not measured keep their figures.",
-        ),
-    ] = Path("reproduce"),
     data: Annotated[
         Path | None,
         typer.Option(metavar="SET", help="Training set, made by `dubstage trainset`. Without it, nothing is measured on one."),
@@ -67,9 +67,8 @@ def reproduce(
     from research.reproduce.run import reproduce as run_reproduction
     from research.training.trainset import TrainSet
 
+    require_extra(EXTRA, "a reproduction")
     protocol = paper_named(paper)
-    if data is not None:
-        require_extra(EXTRA, "a reproduction on a training set")
     chosen = [name.strip() for name in splits.split(",") if name.strip()]
     request = ReproductionRequest(
         paper=protocol,
