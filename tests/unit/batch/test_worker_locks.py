@@ -53,14 +53,10 @@ def test_shots_with_other_mouths_are_no_twins(more: dict[str, Any], request_: Du
 def test_chosen_defaults_make_twins(request_: DubRequest) -> None:
     """A shot that names what its method decides anyway shares the lock of a shot that does not."""
     plain = same_job_key(row(), request_)
-    for field, same, other in (("finish", "renderer", "bank"), ("expression", "keep", "neutral")):
-        assert (
-            same_job_key(row(**{field: same}), replace(request_, **{field: Finish(same) if field == "finish" else same})) == plain
-        )
-        assert (
-            same_job_key(row(**{field: other}), replace(request_, **{field: Finish(other) if field == "finish" else other}))
-            != plain
-        )
+    assert same_job_key(row(finish="renderer"), replace(request_, finish=Finish.RENDERER)) == plain
+    assert same_job_key(row(finish="bank"), replace(request_, finish=Finish.BANK)) != plain
+    assert same_job_key(row(expression="keep"), replace(request_, expression="keep")) == plain
+    assert same_job_key(row(expression="neutral"), replace(request_, expression="neutral")) != plain
 
 
 def test_other_files_make_no_twins(request_: DubRequest, tmp_path: Path) -> None:
