@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from dubstage.gateway.v1 import dub_pb2 as pb
 from gateway.actors.installation import Installation, open_installation
 from gateway.actors.watch import FORBIDDEN, while_allowed
 from gateway.async_utilities import entered_in_threads, in_thread
@@ -42,6 +41,7 @@ from gateway.batch.records import (
 )
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WORKERS_FOLDER, WRITTEN, ShotRecord, ShotSpec, ShotState, options_in
+from gateway.dub.job.key import resolved_options
 from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.request.spec import mouths_of, sequence_of
@@ -286,13 +286,13 @@ def same_job_key(shot: ShotSpec, request: DubRequest) -> str:
     """
     mouths = mouths_of(shot.dub, of_lines=False)
     mouths.method = request.method
-    mouths.expression = pb.EXPRESSION_KEEP if request.keeps_expression else pb.EXPRESSION_NEUTRAL
+    resolved = resolved_options(request)
     files = [request.footage, *([request.speech] if request.speech is not None else [])]
-    for field in ("footage_uri", "speech_uri", "reference_uri"):
+    for field in ("footage_uri", "speech_uri", "reference_uri", *resolved):
         mouths.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
     fit = "cut" if request.fit == "pad" else request.fit  # `pad` may be `cut`
     sizes = [os.path.getsize(file) for file in files]
-    return hashlib.sha256(repr((fit, sizes)).encode() + mouths.SerializeToString(deterministic=True)).hexdigest()[:24]
+    return hashlib.sha256(repr((fit, sizes, resolved)).encode() + mouths.SerializeToString(deterministic=True)).hexdigest()[:24]
 
 
 class ShotDub:

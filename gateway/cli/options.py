@@ -15,7 +15,7 @@ import typer
 from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, EnrolOptions
 from gateway.media.choices import LABEL_POSITIONS, MOST_CHARACTERS
 from services.common.errors import InvalidRequestError
-from services.common.methods import METHODS
+from services.common.methods import METHODS, Finish
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -76,6 +76,14 @@ Expressiveness = Annotated[
         max=MOST_EXPRESSIVENESS,
         metavar="NUMBER",
         help="Factor of the mouth's movement. 1: as the person speaks. Lips still close on p, b, m and in silence.",
+    ),
+]
+FinishChoice = Annotated[
+    Finish | None,
+    typer.Option(
+        metavar="|".join(Finish),
+        help="Whose pixels the mouth shows: `bank` gives it the colours, the inside of the mouth and the finest detail of the "
+        "person's own frames, `renderer` shows what the network drew. Default: `bank`, and `renderer` for the papers' methods.",
     ),
 ]
 Label = Annotated[

@@ -219,7 +219,7 @@ class StageChain:
             index = self._sound.begins + reply.frame_index
             target = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
             side = self._config.detail_scale * BOX_SIZE
-            detail = from_image(reply.detail, "detail", channels=1, size=(side, side))
+            detail = from_image(reply.detail, "detail", channels=1, size=(side, side)) if side else None
             own = from_image(reply.warped, "warped", channels=3, size=BOX) if self._config.gives_colours else None
             moved = await asyncio.to_thread(footage.moved, index, target, detail, own)
             self._moved.append(moved)

@@ -121,6 +121,7 @@ def evaluate(
     ] = DEFAULT_METHOD,
     motion: options.Motion = None,
     renderer: options.Renderer = None,
+    finish: options.FinishChoice = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON file to write all figures to.")] = None,
     report: options.Report = None,
     strips: Annotated[
@@ -221,6 +222,7 @@ def evaluate(
     request = EvaluationRequest(
         clips=clips_of(clips, splits),
         method=method,
+        finish=finish,
         variants=_variants(variants, DEFAULT_VARIANTS if table is None else TABLE_VARIANTS),
         wrong_count=wrong_count,
         enrol=options.enrol_options(personalize=personalize, seed=seed),

@@ -41,6 +41,7 @@ from research.evaluation.sync import StageFaceDistance, StageRetrack, StageSyncD
 from research.evaluation.table import TableRun, check_table_place, labels_of, overlaid
 from research.evaluation.types import ClipResult, Variant
 from services.common.errors import DubstageError, InvalidRequestError
+from services.common.methods import Finish
 
 _SECONDS: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 
@@ -105,13 +106,17 @@ class TableChoice:
         if table is not None and strips is not None:
             raise InvalidRequestError("--strips shows one method: give --table or --strips, not both", field="strips")
 
-    def rows(self, method: str, *, enrol_frames: int | None, personalize: bool) -> tuple[TableRow, ...]:
+    def rows(
+        self, method: str, *, enrol_frames: int | None, personalize: bool, finish: Finish | None = None
+    ) -> tuple[TableRow, ...]:
         """Return the rows; without --all-methods and --ablation the one row of a method. Each row for every length of enrolment.
 
         Raises:
             InvalidRequestError: the method has no ablation.
         """
         rows = self._rows(method, enrol_frames=enrol_frames, personalize=personalize)
+        if finish is not None:
+            rows = tuple(TableRow(f"{row.label}, {finish}", replace(row.of, finish=finish), row.variant) for row in rows)
         return seconds_rows(rows, self._seconds())
 
     def _rows(self, method: str, *, enrol_frames: int | None, personalize: bool) -> tuple[TableRow, ...]:
@@ -152,6 +157,7 @@ class EvaluationRequest:
     Attributes:
         clips: videos with sound, each of one person who talks.
         method: name of the method.
+        finish: whose pixels the mouths show; None: the method decides.
         variants: variants to render.
         wrong_count: number of other speeches for the variant wrong_audio.
         enrol: which parts of the enrolments are done.
@@ -171,6 +177,7 @@ class EvaluationRequest:
     enrol: EnrolOptions
     perceptual: Callable[[], PerceptualDistance] | None
     json_file: Path | None
+    finish: Finish | None = None
     enrol_frames: int | None = None
     enrol_seconds: float | None = None
     strips: bool = False
@@ -235,6 +242,7 @@ def evaluate_on(host: StageHost, request: EvaluationRequest, clip: Path, transcr
             Path(folder),
             request.method,
             request.enrol,
+            finish=request.finish,
             enrol_frames=request.enrol_frames,
             on_progress=tell,
         )
@@ -275,7 +283,7 @@ def write_table(settings: GatewaySettings, each: EvaluationRequest, choice: Tabl
         DubstageError: the stages cannot be started.
     """
     assert each.json_file is not None, "a table keeps its results"
-    rows = choice.rows(each.method, enrol_frames=each.enrol_frames, personalize=each.enrol.personalize_renderer)
+    rows = choice.rows(each.method, enrol_frames=each.enrol_frames, personalize=each.enrol.personalize_renderer, finish=each.finish)
     folders = choice.folders(rows)
     if folders and settings.endpoint("render"):
         raise InvalidRequestError("--weights needs stages in this process: leave out --stages", field="weights")
@@ -330,6 +338,7 @@ def fill_table(
                 asked = replace(
                     each,
                     method=of.method,
+                    finish=of.finish,
                     variants=variants,
                     enrol_frames=of.enrol_frames,
                     enrol_seconds=of.enrol_seconds,

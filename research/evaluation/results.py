@@ -31,7 +31,7 @@ from research.evaluation.targets import check_targets, cost_means, head_means, v
 from research.evaluation.types import METRICS, VARIANTS, ClipResult, Variant, VariantScores
 from services.common.errors import InvalidRequestError
 from services.common.files import PARTIAL, write_whole
-from services.common.methods import METHODS, method_named
+from services.common.methods import METHODS, Finish, method_named
 
 _FOLDER: Final = Path(__file__).parent
 _DIGITS = 5
@@ -45,6 +45,7 @@ class Configuration:
 
     Attributes:
         method: name of the method.
+        finish: whose pixels the mouths show; None: the method decides.
         weights: name of networks that take the place of the installation's own; "": none do.
         enrol_frames: usable frames that the renderer is adapted with; None: all.
         enrol_seconds: seconds of each enrolment part (folds.folds_of); None: as clips are split otherwise.
@@ -53,6 +54,7 @@ class Configuration:
     """
 
     method: str
+    finish: Finish | None = None
     weights: str = ""
     enrol_frames: int | None = None
     enrol_seconds: float | None = None
@@ -333,7 +335,8 @@ def evaluation_key(clip: Path, of: Configuration, asked: dict[str, Any], network
             digests of the networks for LPIPS and FID.
         networks: digest of the networks.
     """
-    content = {"version": PIPELINE_VERSION, "metrics": METRICS, "clip": sha256_of(clip), "of": asdict(of)}
+    resolved = replace(of, finish=of.finish or method_named(of.method).finish)
+    content = {"version": PIPELINE_VERSION, "metrics": METRICS, "clip": sha256_of(clip), "of": asdict(resolved)}
     content |= {"asked": asked, "networks": networks}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -49,7 +49,7 @@ from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange,
 from services.common.array_types import Array, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
-from services.common.methods import method_named
+from services.common.methods import Finish, method_named
 from services.common.wire.convert import timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline
@@ -124,6 +124,7 @@ class PipelineSession:
         folder: folder for the record files of the clip.
         method: name of the method.
         options: which parts of the enrolments are done.
+        finish: whose pixels the mouths show; None: the method decides.
         enrol_frames: usable frames, the first ones of its part, that each enrolment makes bank, identity and renderer from;
             None: all. Style and lag are always learned from all.
         on_progress: called with every frame and step.
@@ -138,6 +139,7 @@ class PipelineSession:
         method: str,
         options: EnrolOptions,
         *,
+        finish: Finish | None = None,
         enrol_frames: int | None = None,
         on_progress: OnProgress = lambda *_: None,
     ) -> None:
@@ -145,6 +147,7 @@ class PipelineSession:
         self._host = host
         self._on_progress = on_progress
         self._options = options
+        self._finish = finish
         self._enrol_frames = enrol_frames
         self._shot = host.run(self._opened(path, method, Workspace(folder)))
         self._rows = self._shot.rows
@@ -267,7 +270,7 @@ class PipelineSession:
         heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
         warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         scale = 0 if variant == "no_detail" else self._truth.native.scale
-        config = window_config(self._shot.method, actor.actor, warp, detail_scale=scale)
+        config = window_config(self._shot.method, actor.actor, warp, detail_scale=scale, finish=self._finish)
         if variant == "as_drawn":
             config = replace(config, as_drawn=True)
         if variant in _UNREFINED:

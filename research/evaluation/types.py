@@ -47,6 +47,7 @@ but for `full_aligned`.
     single_frame  `full` with the style of a single frame's landmarks in place of the actor's motion
     no_detail     `full` without the fine detail of the person's own frames (services/common/face/mouth_detail.py)
     as_drawn      `full` with colours and insides of mouths as the renderer draws them (gateway/compositing/own_colours.py)
+                  With the finish `renderer`, no_detail and as_drawn are `full`
     oracle_full   `full` with the landmarks of the truth in place of predicted landmarks
 """
 

@@ -47,6 +47,15 @@ class TextureInput(StrEnum):
     """Features of the actor's neural texture at every pixel of the render box. Needs the person's identity and an actor."""
 
 
+class Finish(StrEnum):
+    """Whose pixels the mouths of a dub show. A renderer that starts from the bank's pictures still starts from them."""
+
+    BANK = "bank"
+    """The person's own frames give the mouths their colours, the inside between the lips and the finest detail."""
+    RENDERER = "renderer"
+    """The mouths are as the renderer drew them."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorSpec:
     """Row of a motion predictor.
@@ -120,9 +129,9 @@ class RendererSpec:
         reference: whether the renderer can take the appearance from a reference picture. Without one, it takes the actor's own.
         needs_actor: whether the renderer shows the person only with the state of an actor.
         needs_identity: whether personalising the renderer, or drawing its texture, needs the person's identity.
-        colours_from_bank: whether the mouths take the colours of the person's bank, because the renderer does not start from the
-            bank's pictures (gateway/compositing/own_colours.py).
-        inside_from_bank: whether the bank is also shown between the lips, because the renderer draws teeth that are worse.
+        colours_from_bank: whether Finish.BANK gives the mouths the colours of the person's bank, because the renderer does not
+            start from the bank's pictures (gateway/compositing/own_colours.py).
+        inside_from_bank: whether Finish.BANK also shows the bank between the lips, because the renderer draws teeth that are worse.
         live: whether the renderer can be used in a live stream.
 
     Raises:
@@ -180,11 +189,13 @@ class Method:
     Attributes:
         name: name that users write.
         motion: the motion predictor of files.
+        finish: whose pixels the mouths show, unless a dub chooses.
     """
 
     name: str
     motion: PredictorSpec
     renderer: RendererSpec
+    finish: Finish = Finish.BANK
 
     @property
     def features(self) -> FeatureKinds:
@@ -308,22 +319,24 @@ RENDERERS: Final[dict[str, RendererSpec]] = {
 """Rows of the renderers by name."""
 
 METHODS: Final[dict[str, Method]] = {
-    name: Method(name=name, motion=PREDICTORS[motion], renderer=RENDERERS[renderer])
-    for name, motion, renderer in (
-        ("dubstage", "dubstage", "ugc"),
-        ("portrait", "portrait", "headpose"),
-        ("ugc", "ugc", "ugc"),
-        ("everybody", "everybody", "everybody"),
-        ("headpose", "headpose", "headpose"),
-        ("hetero", "hetero", "hetero"),
-        ("everyone", "everyone", "everyone"),
+    name: Method(name=name, motion=PREDICTORS[motion], renderer=RENDERERS[renderer], finish=finish)
+    for name, motion, renderer, finish in (
+        ("dubstage", "dubstage", "ugc", Finish.BANK),
+        ("portrait", "portrait", "headpose", Finish.BANK),
+        ("ugc", "ugc", "ugc", Finish.RENDERER),
+        ("everybody", "everybody", "everybody", Finish.RENDERER),
+        ("headpose", "headpose", "headpose", Finish.RENDERER),
+        ("hetero", "hetero", "hetero", Finish.RENDERER),
+        ("everyone", "everyone", "everyone", Finish.RENDERER),
     )
 }
-"""Methods by the name that users write: name, motion predictor, renderer."""
+"""Methods by the name that users write: name, motion predictor, renderer, finish."""
 
 
 def method_named(name: str) -> Method:
-    """Return the row of a method. MOTION+RENDERER takes the predictor of the row MOTION and the renderer of the row RENDERER.
+    """Return the row of a method.
+
+    MOTION+RENDERER takes the predictor of the row MOTION and the renderer of the row RENDERER, with Finish.BANK.
 
     Raises:
         InvalidRequestError: no row has this name.

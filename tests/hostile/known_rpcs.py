@@ -206,7 +206,11 @@ def _dubs() -> list[Case]:
     """Mistakes of a dub that a check before the work finds."""
     consent = "consent.date"
     return [
-        *(_refused("gateway.CreateDub", f"dub.{name}", number) for name in ("codec", "expression", "fit") for number in (-1, 99)),
+        *(
+            _refused("gateway.CreateDub", f"dub.{name}", number)
+            for name in ("codec", "expression", "finish", "fit")
+            for number in (-1, 99)
+        ),
         *(
             _refused("gateway.CreateDub", "dub.output_uri", uri)
             for uri in ("video.txt", "video", "video.wav", "video.m3u8", "video.png", "")

@@ -67,6 +67,7 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
         ({"fit": "slow", "keep_audio": True}, "keep_audio", "timeline"),
         ({"method": "portrait", "expression": "keep"}, "expression", "timeline"),
         ({"fit": "retime", "expression": "keep"}, "expression", "timeline"),
+        ({"finish": 3}, "finish", "Finish"),
         ({"expressiveness": 0.0}, "expressiveness", "0.5 .. 1.5"),
         ({"expressiveness": 1.6}, "expressiveness", "0.5 .. 1.5"),
         ({"expressiveness": float("nan")}, "expressiveness", "nan"),

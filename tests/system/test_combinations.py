@@ -166,6 +166,6 @@ def test_picture_speaks_with_every_pair(motion: str, renderer: str, dubs: Dubs, 
 def test_documented_table_has_every_part() -> None:
     """The table of needs has a row for the predictor and the renderer of every method."""
     page = (ROOT / "docs" / "methods" / "README.md").read_text(encoding="utf-8")
-    for part, rows in (("motion", METHODS), ("renderer", RENDERERS)):
-        assert re.findall(rf"^\| {part} `(\w+)` \|", page, re.MULTILINE) == list(rows)
+    for part in ("motion", "renderer"):
+        assert re.findall(rf"^\| {part} `(\w+)` \|", page, re.MULTILINE) == list(METHODS)
     assert all(f"]({name}.md)" in page for name in METHODS)

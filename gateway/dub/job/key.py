@@ -13,7 +13,7 @@ from gateway.dub.state.journal import step_key
 from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
-PIPELINE_VERSION: Final = 32
+PIPELINE_VERSION: Final = 33
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
@@ -47,7 +47,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
             footage=digests[request.footage],
             enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
             warp=int(request.warp),
-            expression=request.keeps_expression,
+            **resolved_options(request),
             **_label(request),
         )
     files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
@@ -61,11 +61,16 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
         warp=int(request.warp),
         fit=request.fit,
-        expression=request.keeps_expression,
+        **resolved_options(request),
         expressiveness=float(request.expressiveness),
         **_label(request),
         **_channel(request),
     )
+
+
+def resolved_options(request: DubRequest) -> dict[str, object]:
+    """Return the options of a dub that the method decides unless the request does, as they take effect, by the field of DubSpec."""
+    return {"expression": request.keeps_expression, "finish": request.shown_finish}
 
 
 def _label(request: DubRequest) -> dict[str, object]:

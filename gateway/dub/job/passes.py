@@ -46,6 +46,7 @@ from gateway.stages.timing import StageClock
 from services.common.array_types import Bool, Float32, Int64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import pose_of_vector
+from services.common.methods import Finish
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.texts import Text
@@ -302,7 +303,11 @@ class DubPasses:
         """
         total = video.info.video.num_frames
         dubbed = [part for part in parts if part.person.actor is not None]
-        scales = [await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()]) for part in dubbed]
+        detailed = self.request.shown_finish is Finish.BANK
+        scales = [
+            await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()]) if detailed else 0
+            for part in dubbed
+        ]
         await asyncio.to_thread(self._check_disks, video, dubbed, writer, scales)
         progress = VideoProgress([part.rendered() for part in dubbed], total, partial(self.on_progress, "dub"))
         mouths = [
@@ -342,7 +347,9 @@ class DubPasses:
         key = step_key("video", job=part.key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
         face, pose = self.reference, pose_of_vector(actor.pose)
         reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
-        config = window_config(self.analysis.method, actor, part.request.warp, reference, detail_scale=scale)
+        config = window_config(
+            self.analysis.method, actor, part.request.warp, reference, detail_scale=scale, finish=self.request.shown_finish
+        )
         usable, rows = part.plan.rendered(), part.plan.row
         looks = ShotLooks(video.faces, rows, video.index.free_frames(rows), video.index.shot_cuts)
         inputs = VideoInputs(

@@ -35,7 +35,7 @@ from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, head_to_box
 from services.common.face.mouth_detail import with_fitting_interior
-from services.common.methods import Method, RendererSpec, TextureInput
+from services.common.methods import Finish, Method, RendererSpec, TextureInput
 from services.common.wire.convert import from_image, pose_to_proto
 
 TEXTURE_CONTEXT_FRAMES: Final = 5
@@ -261,6 +261,7 @@ def window_config(
     reference: UInt8 | None = None,
     *,
     detail_scale: int = 0,
+    finish: Finish | None = None,
 ) -> WindowConfig:
     """Return what the windows of an actor are rendered with.
 
@@ -271,7 +272,8 @@ def window_config(
         method: method that the actor is enrolled for.
         warp: how the texture stage warps, for renderers that take a warped texture.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the video takes; None: the actor's own appearance.
-        detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
+        detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail. Finish.RENDERER gives no detail.
+        finish: whose pixels the mouths show; None: the method decides.
     """
     texture = method.renderer.texture
     albedo = texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO if actor.renderer_trained else texture_pb2.WARP_MODE_DETAILED_ALBEDO
@@ -283,7 +285,8 @@ def window_config(
         mode=albedo if texture is TextureInput.DRAWN else warp,
         identity=actor.identity if texture in {TextureInput.DRAWN, TextureInput.NEURAL} else None,
         reference=reference,
-        detail_scale=detail_scale,
+        # Without detail of the bank, the bank gives neither colours nor insides.
+        detail_scale=detail_scale if (finish or method.finish) is Finish.BANK else 0,
         as_drawn=actor.num_frames < FEWEST_COLOURED,
     )
 

@@ -40,7 +40,7 @@ from gateway.provenance.claim import SYNTHETIC
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Method, method_named
+from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Finish, Method, method_named
 from services.common.store.artefacts import ArtefactRef
 from services.common.texts import Field, Option, Text
 
@@ -93,6 +93,7 @@ class DubRequest:
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
         fit: length of the video where the speech is longer or shorter than the footage (fit.py).
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for videos with their own timeline.
+        finish: whose pixels the mouths show; None: the method decides (`shown_finish`).
         expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
             1: as the person speaks.
         overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
@@ -123,6 +124,7 @@ class DubRequest:
     feature_block: int = FEATURE_BLOCK
     fit: Fit = "cut"
     expression: Expression | None = None
+    finish: Finish | None = None
     expressiveness: float = 1.0
     overwrite: bool = False
     lines: tuple[DubLine, ...] = ()
@@ -158,6 +160,11 @@ class DubRequest:
     def keeps_expression(self) -> bool:
         """Whether the video keeps the slow expression of the footage. Only a video with the frames of the footage can."""
         return self.expression != "neutral" and self.fit == "cut" and not method_named(self.method).own_timeline
+
+    @property
+    def shown_finish(self) -> Finish:
+        """Whose pixels the mouths show: the choice of the request, otherwise that of the method."""
+        return self.finish or method_named(self.method).finish
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,7 @@ from gateway.media.locations import is_url, local_path
 from gateway.media.mix import SoundMix
 from gateway.media.sequences import SequenceSettings, check_output_pattern
 from services.common.errors import ActorError, ConsentRefusedError, InvalidRequestError, RequestError
-from services.common.methods import DEFAULT_METHOD, combined, method_named
+from services.common.methods import DEFAULT_METHOD, Finish, combined, method_named
 from services.common.texts import Field, Option, Text
 
 _NOT_OF_MOUTHS: Final = (
@@ -153,6 +153,7 @@ def request_from(
         threads=threads,
         fit=_fit(spec),
         expression=_expression(spec),
+        finish=_finish(spec),
         expressiveness=spec.expressiveness if spec.HasField("expressiveness") else DEFAULTS["expressiveness"],
         overwrite=spec.overwrite,
     )
@@ -173,6 +174,7 @@ def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], s
         ("footage_uri", lambda: sequence_of(spec)),
         ("output_uri", lambda: _check_video(spec)),
         ("label", lambda: _label(spec)),
+        ("finish", lambda: _finish(spec)),
         ("encode_quality", lambda: _crf(spec)),
         ("language", lambda: _use(spec)),
     ]
@@ -522,6 +524,11 @@ def _fit(spec: pb.DubSpec) -> Fit:
 
 def _expression(spec: pb.DubSpec) -> Expression | None:
     return name_of(pb.Expression.DESCRIPTOR, spec.expression, "expression") or None  # type: ignore[return-value]
+
+
+def _finish(spec: pb.DubSpec) -> Finish | None:
+    name = name_of(pb.Finish.DESCRIPTOR, spec.finish, "finish")
+    return Finish(name) if name else None
 
 
 def _codec(spec: pb.DubSpec) -> str | None:

@@ -48,6 +48,7 @@ function optionRows(request) {
     ["Person", request.actor ? lastPart(request.actor) : "learned from the footage"],
     ["Length", words(request.fit, "FIT_").replace("unspecified", "")],
     ["Expression", words(request.expression, "EXPRESSION_").replace("unspecified", "keep where possible")],
+    ["Finish", words(request.finish, "FINISH_").replace("unspecified", "the method decides")],
     ["Expressiveness", String(request.expressiveness ?? 1)],
     ["Video", words(request.codec, "VIDEO_CODEC_").replace("unspecified", "as the footage")],
     ["Quality of the pictures", request.encodeQuality],

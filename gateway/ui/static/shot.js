@@ -144,9 +144,9 @@ function faceField(text) {
 }
 
 function showOptions() {
-  const { method = "", expressiveness, expression, fit, seed, skipPersonalization } = shot.options;
+  const { method = "", expressiveness, expression, finish, fit, seed, skipPersonalization } = shot.options;
   if (![...at("method").options].some((option) => option.value === method)) at("method").append(element("option", {}, method));
-  const values = { method, expressiveness, expression, fit, seed, face: faceText(shot.options) };
+  const values = { method, expressiveness, expression, finish, fit, seed, face: faceText(shot.options) };
   for (const [name, value] of Object.entries(values)) at(name).value = value;
   at("adapt").checked = !skipPersonalization;
   at("again").returnValue = "no";
@@ -159,6 +159,7 @@ function changedOptions() {
     method: at("method").value,
     expressiveness: Number(at("expressiveness").value),
     expression: at("expression").value,
+    finish: at("finish").value,
     fit: at("fit").value,
     seed: Number(at("seed").value),
     skipPersonalization: !at("adapt").checked,
@@ -172,8 +173,9 @@ function changedOptions() {
 function earlierDub() {
   const { outputUri, outputSha256, options } = shot.earlier ?? {};
   if (!outputUri || outputSha256 === shot.outputSha256) return null;
-  const { expressiveness, expression, fit, method } = options;
-  const text = [method, `expressiveness ${expressiveness}`, expression?.replace("EXPRESSION_", "").toLowerCase(), fit?.replace("FIT_", "").toLowerCase()];
+  const { expressiveness, expression, finish, fit, method } = options;
+  const word = (value, prefix) => value?.replace(prefix, "").toLowerCase();
+  const text = [method, `expressiveness ${expressiveness}`, word(expression, "EXPRESSION_"), word(finish, "FINISH_"), word(fit, "FIT_")];
   const shown = text.filter((part) => part && part !== "unspecified").join(", ");
   return [videoUrl(outputUri, outputSha256), `Earlier dub: ${shown}`];
 }

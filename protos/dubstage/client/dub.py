@@ -39,6 +39,8 @@ class DubOptions(TypedDict, total=False):
         case, such as "loop", or its number; 0 or empty: cut.
     expression: "keep" or "neutral": whether the video keeps the slow expression (a smile, tension) of the person in the footage;
         empty: keep, and neutral for videos with a timeline of their own.
+    finish: "bank" or "renderer": whose pixels the mouth shows: "bank" gives it the colours, the inside and the finest detail of the
+        person's own frames, "renderer" shows what the network drew; empty: bank, and renderer for the methods of papers.
     expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks. Lips
         that p, b, m or silence shut stay shut.
     reference: picture or video, named like the footage, whose first usable face gives the video its lip colour, make-up and
@@ -72,6 +74,7 @@ class DubOptions(TypedDict, total=False):
     language: str
     fit: str | int
     expression: str | int
+    finish: str | int
     expressiveness: float | None
     reference: str
     reference_consent: Consent | str | None
@@ -119,7 +122,13 @@ _FIELDS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
     "lines": lambda given: {"lines": [line_message(line) for line in given]},
 }
 """Options -> fields of DubSpec, where an option is not the field of its name."""
-_ENUMS: Final = {"fit": pb.Fit, "expression": pb.Expression, "label_position": pb.LabelPosition, "codec": pb.VideoCodec}
+_ENUMS: Final = {
+    "fit": pb.Fit,
+    "expression": pb.Expression,
+    "finish": pb.Finish,
+    "label_position": pb.LabelPosition,
+    "codec": pb.VideoCodec,
+}
 
 
 def option_fields(**options: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.state.workspace import Workspace, lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
+from services.common.methods import Finish
 from services.common.server.settings import load_settings
 from tests.unit.batch.rows import shot_of_row
 
@@ -47,6 +48,15 @@ def test_shots_of_equal_work_share_lock(request_: DubRequest, tmp_path: Path) ->
 )
 def test_shots_with_other_mouths_are_no_twins(more: dict[str, Any], request_: DubRequest) -> None:
     assert same_job_key(row(), request_) != same_job_key(row(**more), request_)
+
+
+def test_chosen_defaults_make_twins(request_: DubRequest) -> None:
+    """A shot that names what its method decides anyway shares the lock of a shot that does not."""
+    plain = same_job_key(row(), request_)
+    assert same_job_key(row(finish="renderer"), replace(request_, finish=Finish.RENDERER)) == plain
+    assert same_job_key(row(finish="bank"), replace(request_, finish=Finish.BANK)) != plain
+    assert same_job_key(row(expression="keep"), replace(request_, expression="keep")) == plain
+    assert same_job_key(row(expression="neutral"), replace(request_, expression="neutral")) != plain
 
 
 def test_other_files_make_no_twins(request_: DubRequest, tmp_path: Path) -> None:

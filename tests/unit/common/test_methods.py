@@ -16,6 +16,7 @@ from services.common.methods import (
     RENDERERS,
     SHARED_FEATURES,
     STILL_METHOD,
+    Finish,
     Method,
     PredictorSpec,
     RendererSpec,
@@ -87,6 +88,16 @@ def test_every_pair_of_rows_is_a_method() -> None:
         for renderer in METHODS:
             method = method_named(combined(motion, renderer=renderer))
             assert (method.motion, method.renderer) == (METHODS[motion].motion, METHODS[renderer].renderer)
+
+
+def test_papers_show_their_renderer() -> None:
+    """Only the methods of papers show what their renderers draw. A combination takes the finish of the bank."""
+    papers = {name for name, method in METHODS.items() if method.finish is Finish.RENDERER}
+    assert papers == {"ugc", "everybody", "headpose", "hetero", "everyone"}
+    for motion in METHODS:
+        for renderer in METHODS:
+            method = method_named(combined(motion, renderer=renderer))
+            assert method.finish is (Finish.RENDERER if method.name in papers else Finish.BANK)
 
 
 def test_a_combination_is_live_where_both_parts_are() -> None:

@@ -28,13 +28,13 @@ from gateway.provenance.watermark.pattern import RecentMean, reduced
 from gateway.provenance.watermark.payload import Payload, watermark_key
 from services.common.errors import ActorError, MediaUnsupportedError
 from services.common.face.crops import BOX_SIZE, HeadPose
-from services.common.methods import METHODS, combined, method_named
+from services.common.methods import METHODS, RENDERERS, combined, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.media.made_footage import Clip, make_clip
 from tests.unit.provenance.watermark.faces import SeenFace
 
 NOTHING: Any = None
-METHODS_OF_PAIRS = [combined(motion, renderer=renderer) for motion, renderer in product(METHODS, METHODS)]
+METHODS_OF_PAIRS = [combined(motion, renderer=renderer) for motion, renderer in product(METHODS, RENDERERS)]
 ANN: Any = SimpleNamespace(actor_id="ann", artefacts={"enrolment": SimpleNamespace(sha256="e" * 64)})
 KEY = watermark_key(b"an installation")
 MARK = Mark(KEY, Payload.of_video(KEY, stream_statement("12" * 32)))

@@ -303,11 +303,14 @@ async def test_returning_reader_gets_new_frame(stream: LiveStream, monkeypatch: 
     assert stream.dropped == 400 - 1 - len(later)
 
 
-@pytest.mark.parametrize(("method", "coloured"), [("dubstage", 0), ("everybody", 5)])
+@pytest.mark.parametrize(("method", "coloured"), [("dubstage", 0), ("dubstage+everybody", 5), ("everybody", 0)])
 async def test_mouths_take_the_banks_colours(
     method: str, coloured: int, stream: LiveStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mouth of each frame takes the colours of the bank's mouth of the frame, if the renderer draws with colours of its own."""
+    """The mouth of each frame takes the colours of the bank's mouth, if the renderer has its own and the finish is `bank`.
+
+    Without that finish, the texture stage is asked for no detail.
+    """
     seen: list[tuple[bool, bool]] = []
 
     def with_own_colours(box: UInt8, own: UInt8, landmarks: Float32, *, inside: bool) -> UInt8:
@@ -316,8 +319,16 @@ async def test_mouths_take_the_banks_colours(
 
     monkeypatch.setattr(session, "with_own_colours", with_own_colours)
     actor: Any = SimpleNamespace(actor_id="ann", method=method, enrolled=ENROLLED)
-    async with aclosing(live_frames(Stages(), actor, SHOW, LiveSound(pieces(5), 16000, 1), stream)) as frames:
+    details: list[UInt8 | None] = []
+
+    def moved(index: int, target: Float32, detail: UInt8 | None, own: UInt8 | None) -> MovedFrame:
+        details.append(detail)
+        return replace(MOVED, own=own)
+
+    show: Any = SimpleNamespace(**{**vars(SHOW), "moved": moved})
+    async with aclosing(live_frames(Stages(), actor, show, LiveSound(pieces(5), 16000, 1), stream)) as frames:
         assert [frame.index async for frame in frames] == [*range(5)]
+    assert [detail is not None for detail in details] == [method != "everybody"] * 5
     assert seen == [(True, True)] * coloured
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
 from gateway.dub.job.key import enrolment_key, file_digests, job_key
-from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.request.dub_request import DubLine, DubRequest
+from gateway.dub.sound.timecode import VideoTime
 from gateway.media.label import Label
 from gateway.stages.opening import ListedModels
-from services.common.methods import Method, method_named
+from services.common.methods import Finish, Method, method_named
+from services.common.texts import Field
 
 
 def listed(*, motion: str = "m1", render: str = "r1") -> ListedModels:
@@ -72,6 +75,19 @@ async def test_expression_is_part_of_key(request_of: DubRequest) -> None:
     assert await key_of(replace(request_of, expression="neutral"), method, listed()) != kept
     retimed = replace(request_of, fit="retime")
     assert await key_of(replace(retimed, expression="neutral"), method, listed()) == await key_of(retimed, method, listed())
+
+
+@pytest.mark.parametrize("name", ["dubstage", "everybody", "dubstage+everybody"])
+async def test_finish_is_part_of_key(request_of: DubRequest, name: str) -> None:
+    """The finish of a key is the one that the video shows, whether the request or the method chooses it."""
+    method = method_named(name)
+    request = replace(request_of, method=name)
+    keys = {finish: await key_of(replace(request, finish=finish), method, listed()) for finish in Finish}
+    assert keys[Finish.BANK] != keys[Finish.RENDERER]
+    assert await key_of(request, method, listed()) == keys[method.finish]
+    scene = replace(request, lines=(DubLine(name=Field("lines[0]"), start=VideoTime(Fraction(0)), dub=request),))
+    keys_of_scenes = {await key_of(replace(scene, finish=finish), method, listed()) for finish in (None, *Finish)}
+    assert len(keys_of_scenes) == 2
 
 
 async def test_the_expressiveness_is_part_of_the_key(request_of: DubRequest) -> None:

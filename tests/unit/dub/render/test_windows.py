@@ -19,7 +19,7 @@ from gateway.dub.state.records import FACE_RECORD, pose_of
 from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import head_to_box
-from services.common.methods import METHODS, RendererSpec, TextureInput, method_named
+from services.common.methods import METHODS, Finish, RendererSpec, TextureInput, method_named
 from services.common.wire.convert import from_image, from_tensor
 
 WARP = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
@@ -103,6 +103,29 @@ def test_drawn_face_uses_known_albedo(actor: EnrolledActor) -> None:
         window_config(method_named("portrait"), replace(actor, renderer_trained=trained), WARP).mode for trained in (True, False)
     ]
     assert modes == [texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO, texture_pb2.WARP_MODE_DETAILED_ALBEDO]
+
+
+@pytest.mark.parametrize(
+    ("method", "finish", "shown"),
+    [
+        ("dubstage", None, (True, False, False, 2)),
+        ("dubstage", Finish.RENDERER, (True, False, False, 0)),
+        ("ugc", None, (True, False, False, 0)),
+        ("portrait", None, (True, True, False, 2)),
+        ("everybody", None, (False, False, False, 0)),
+        ("everybody", Finish.BANK, (True, True, True, 2)),
+        ("dubstage+everybody", None, (True, True, True, 2)),
+        ("headpose", None, (False, False, False, 0)),
+        ("headpose", Finish.BANK, (True, True, False, 2)),
+        ("everyone", None, (False, False, False, 0)),
+    ],
+)
+def test_finish_decides_whose_pixels(
+    method: str, finish: Finish | None, shown: tuple[bool, bool, bool, int], actor: EnrolledActor
+) -> None:
+    """The finish of the renderer takes no colours, inside or detail of the bank. A renderer keeps what it draws from."""
+    config = window_config(method_named(method), actor, WARP, detail_scale=2, finish=finish)
+    assert (config.shows_bank, config.gives_colours, config.gives_inside, config.detail_scale) == shown
 
 
 @pytest.mark.parametrize(("method", "before"), [("dubstage", 0), ("portrait", 2), ("", 0)])

@@ -26,13 +26,14 @@ from gateway.dub.request.dub_request import (
     sha256_of,
     wants_own_timeline,
 )
+from gateway.dub.request.spec import LocalFiles, problems, request_from
 from gateway.dub.request.spec_text import names_of, spec_from
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import COVER, OtherStream
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from services.common.methods import LIVE_LOOK_AHEAD_CHOICES, method_named
+from services.common.methods import LIVE_LOOK_AHEAD_CHOICES, Finish, method_named
 from services.common.server.bounds import declared
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
@@ -122,6 +123,29 @@ def test_unknown_expression_lists_values() -> None:
     with pytest.raises(InvalidRequestError, match="keep, neutral") as caught:
         spec_from({"expression": "smile"})
     assert caught.value.field == "expression"
+
+
+def test_unknown_finish_lists_values() -> None:
+    """An unknown finish is refused with those there are, as a word and as a number."""
+    assert tuple(names_of(dub_pb2.Finish.DESCRIPTOR).values()) == ("", *Finish)
+    with pytest.raises(InvalidRequestError, match="bank, renderer") as caught:
+        spec_from({"finish": "paint"})
+    assert caught.value.field == "finish"
+    made = dub_pb2.DubSpec(footage_uri="a.mp4", output_uri="b.mp4", finish=7)  # type: ignore[arg-type]  # a number of no name
+    assert [field for field, _ in problems(made, lambda _: "dubstage")] == ["finish"]
+
+
+def test_method_decides_finish() -> None:
+    """A spec without a finish shows that of its method, and of the method that takes the method's place."""
+    for method, own in (("dubstage", Finish.BANK), ("everybody", Finish.RENDERER), ("everybody+dubstage", Finish.BANK)):
+        found = {
+            finish: request_from(
+                spec_from({"footage": "a.mp4", "output": "b.mp4", "method": method, "finish": finish}), LocalFiles(), threads=1
+            )
+            for finish in (None, *Finish)
+        }
+        assert [request.shown_finish for request in found.values()] == [own, Finish.BANK, Finish.RENDERER]
+        assert replace(found[None], method="hetero").shown_finish is Finish.RENDERER
 
 
 def test_look_ahead_range_in_contracts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from research.evaluation.results import (
 from research.evaluation.table import FilledRow, TableRun, better_of, check_table_place, labels_of, metrics_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS
 from services.common.errors import InvalidRequestError
-from services.common.methods import METHODS
+from services.common.methods import METHODS, Finish
 from tests.unit.research.evaluation.drawn_clip import DrawnClip, read_mouths
 
 A, B = Configuration(method="ugc"), Configuration(method="headpose", weights="other")
@@ -166,13 +167,15 @@ def test_key_depends_on_inputs(tmp_path: Path) -> None:
     asked = {"variants": ["full"], "seed": 0}
     key = evaluation_key(clips[0], A, asked, "n")
     assert evaluation_key(clips[0], A, dict(reversed(asked.items())), "n") == key
+    assert evaluation_key(clips[0], replace(A, finish=Finish.RENDERER), asked, "n") == key
     others = {
         evaluation_key(clips[1], A, asked, "n"),
         evaluation_key(clips[0], B, asked, "n"),
+        evaluation_key(clips[0], replace(A, finish=Finish.BANK), asked, "n"),
         evaluation_key(clips[0], A, {**asked, "seed": 1}, "n"),
         evaluation_key(clips[0], A, asked, "m"),
     }
-    assert len(others | {key}) == 5
+    assert len(others | {key}) == 6
 
 
 def test_equal_file_names_by_folder() -> None:

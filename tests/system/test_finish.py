@@ -1,0 +1,54 @@
+"""Whose pixels a mouth shows: of two dubs that differ in the finish alone, only the mouths differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateway.dub.choices import EnrolOptions
+from gateway.dub.request.dub_request import DubRequest
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from services.common.methods import Finish
+from tests.system.dubbing import SPEECH, Dubber, cut, decoded
+from tests.system.test_mask import reach_of
+
+PERSONALIZED = EnrolOptions(personalize_motion=False, renderer_steps=2)
+
+
+def test_finish_changes_mouths_only(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """Outside the mask, both videos are the footage. Inside, the bank's finish gives other samples than the renderer's."""
+    footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.08)
+    dubs = {
+        finish: dubber.with_faces(
+            DubRequest(
+                footage=footage,
+                speech=SPEECH,
+                output=tmp_path / f"{finish}.mp4",
+                method="dubstage+everybody",
+                finish=finish,
+                codec="ffv1",
+            ),
+            PERSONALIZED,
+        )
+        for finish in Finish
+    }
+    dub, info = dubs[Finish.BANK], probe(footage)
+    plan, actor = dub.outcome.plan, dub.outcome.actor
+    assert actor is not None
+    assert plan.rendered().mean() >= 0.98
+    np.testing.assert_array_equal(plan.rendered(), dubs[Finish.RENDERER].outcome.plan.rendered())
+    videos = [decoded(tmp_path / f"{finish}.mp4") for finish in Finish]
+    with VideoReader(info) as reader:
+        for frame, bank, renderer in zip(reader, *videos, strict=True):
+            if not plan.rendered()[frame.index]:
+                continue
+            reach = reach_of(actor.geometry, dub.faces[plan.row[frame.index]], frame, info)
+            for number, planes in enumerate(zip(frame.planes, bank, renderer, strict=True)):
+                outside = ~reach.of_plane(number, planes[0].shape)
+                for plane in planes[1:]:
+                    np.testing.assert_array_equal(plane[outside], planes[0][outside])
+            inside = reach.of_plane(0, bank[0].shape)
+            assert (bank[0] != renderer[0])[inside].mean() > 0.05
