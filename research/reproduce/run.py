@@ -78,6 +78,7 @@ class DubRow:
         of = self.of
         parts = (
             of.method,
+            f"finish {of.finish}" if of.finish else "",
             self.variant,
             of.weights,
             f"{of.enrol_frames} frames" if of.enrol_frames else "",
