@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from research.methods.headpose.motion import NETWORK, HeadposeTraining, HeadposeTrainingConfig, export, spec_of
+from research.methods.headpose.motion import NETWORK, HeadposeTrainingConfig, export, spec_of
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
 from services.common.errors import ContractBrokenError, InvalidRequestError
+from services.motion.head_network import HeadModel
 from services.motion.models import WEIGHTS
-from services.motion.predictors.headpose.predictor import HeadposeModel
-from tests.unit.motion.brief_training import opened, train_briefly
+from tests.unit.motion.brief_training import train_briefly
 from tests.unit.motion.predictors.headpose.tiny import SMALL
 
 SERVED = replace(SMALL, past=1, ahead=2)
@@ -32,7 +32,7 @@ def test_export_includes_head_motion(data: TrainSet, tmp_path: Path) -> None:
     assert (out / "audio_to_head_motion.onnx").read_bytes() == before
     paths = export(run, out, replace(spec_of(SERVED), parity_runs=5))
     assert "audio_to_head_motion.card.md" in {path.name for path in paths}
-    model = HeadposeModel(out)
+    model = HeadModel(out)
     assert (model.past, model.ahead, model.hidden) == (1, 2, 8)
     assert (model.general.quantiles[:, -1] > 0.0).all()
 
@@ -42,22 +42,10 @@ def test_ablation_and_unfinished_not_exported(data: TrainSet, tmp_path: Path) ->
     out = tmp_path / "motion"
     shutil.copytree(WEIGHTS, out)
     with pytest.raises(KeyboardInterrupt):
-        train_briefly(NETWORK, data, replace(TINY, heard="phones"), tmp_path / "ablation", killed_at=0)
+        train_briefly(NETWORK, data, replace(TINY, network=replace(SERVED, heard="phones")), tmp_path / "ablation", killed_at=0)
     with pytest.raises(InvalidRequestError, match="ablation"):
         export(tmp_path / "ablation", out)
     with pytest.raises(KeyboardInterrupt):
         train_briefly(NETWORK, data, TINY, tmp_path / "killed", killed_at=1)
     with pytest.raises(InvalidRequestError, match="not finished"):
         export(tmp_path / "killed", out)
-
-
-def test_masked_channels_are_zero(data: TrainSet) -> None:
-    """Channels that are not heard are zero for the network."""
-    training = opened(NETWORK, data, replace(TINY, heard="mfcc", loop=LoopSettings(steps=1, seed=1)))
-    assert isinstance(training, HeadposeTraining)
-    batch = training.batch(0, 0)
-    changed = batch._replace(window=batch.window.copy())
-    changed.window[..., :44] += 5.0
-    training.module.eval()
-    first, second = (float(training.losses(each)["total"].detach()) for each in (batch, changed))
-    assert first == second
