@@ -177,7 +177,9 @@ def measure_warp(material: Material) -> Measured:
         far += share * unwarped_error(drawn.target[part], drawn.source[part])
     material.progress("pairs", count, count)
     speakers = sorted({row.speaker for row in source.clips})
-    on = f"{count} pairs of sequences of {len(speakers)} held-out people ({', '.join(speakers)})"
+    on = f"{count} pairs of sequences of held-out clips of {len(speakers)} people ({', '.join(speakers)})"
+    if any(row.split == "val" for row in source.clips):
+        on += "; the training of the network chose its best step on the clips of the split val"
     return Measured({_NO_WARP: {"fitting": far}} | sums, on)
 
 

@@ -23,7 +23,7 @@ def test_page_of_one_claim(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.split() == [str(page)]
     text = page.read_text(encoding="utf-8")
     assert "| temporal warp | Ef, px | 0.92 | " in text
-    assert "Measured on: 16 pairs of sequences of 1 held-out people (bob)." in text
+    assert "Measured on: 16 pairs of sequences of held-out clips of 1 people (bob); " in text
     assert "Not measured yet." in text
 
 
