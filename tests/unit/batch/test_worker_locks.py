@@ -53,8 +53,8 @@ def test_shots_with_other_mouths_are_no_twins(more: dict[str, Any], request_: Du
 def test_chosen_defaults_make_twins(request_: DubRequest) -> None:
     """A shot that names what its method decides anyway shares the lock of a shot that does not."""
     plain = same_job_key(row(), request_)
-    assert same_job_key(row(finish="renderer"), replace(request_, finish=Finish.RENDERER)) == plain
-    assert same_job_key(row(finish="bank"), replace(request_, finish=Finish.BANK)) != plain
+    assert same_job_key(row(finish="bank"), replace(request_, finish=Finish.BANK)) == plain
+    assert same_job_key(row(finish="renderer"), replace(request_, finish=Finish.RENDERER)) != plain
     assert same_job_key(row(expression="keep"), replace(request_, expression="keep")) == plain
     assert same_job_key(row(expression="neutral"), replace(request_, expression="neutral")) != plain
 
