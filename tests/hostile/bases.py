@@ -144,9 +144,15 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "face.FitIdentity": [tracked],
         "motion.PredictMotion": [
             [_motion_config(method, refs[style]), motion_pb2.PredictMotionRequest(features=talking)]
-            for method, style in (("ugc", "style"), ("everybody", "style"), ("headpose", "head_style"))
+            for method, style in (
+                ("dubstage", "style"),
+                ("ugc", "style"),
+                ("everybody", "style"),
+                ("headpose", "head_style"),
+                ("portrait", "head_style"),
+            )
         ],
-        "motion.EncodeStyle": [[_style("ugc")], [_style("headpose")]],
+        "motion.EncodeStyle": [[_style("dubstage")], [_style("portrait")]],
         "motion.EstimateLag": [[motion_pb2.EstimateLagRequest(features=clip, mouth_landmarks=mouth, usable=usable)]],
         "motion.Personalize": [
             [
@@ -154,7 +160,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
                     method=method, style=refs[style], features=clip, mouth_landmarks=mouth, usable=usable, head_poses=poses
                 )
             ]
-            for method, style in (("ugc", "style"), ("headpose", "head_style"))
+            for method, style in (("ugc", "style"), ("dubstage", "style"), ("portrait", "head_style"))
         ],
         "motion.ListModels": [[motion_pb2.ListModelsRequest()]],
         "texture.BuildBank": [_bank()],
