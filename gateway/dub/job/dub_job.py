@@ -359,7 +359,7 @@ class DubJob:
             footage_frames=info.video.num_frames,
             frames=plan.num_frames,
             rendered=len(rows),
-            scale=scale_of(video.faces, rows),
+            scale=scale_of(video.faces, rows) if request.has_bank_detail else 0,
             own_timeline=has_background,
             personalized=int(request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion)),
         )

@@ -97,7 +97,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         footage_frames=info.video.num_frames,
         frames=video.num_frames,
         rendered=mouths,
-        scale=scale,
+        scale=scale if request.has_bank_detail else 0,
         own_timeline=own,
         personalized=len(strangers) if learns else 0,
     )

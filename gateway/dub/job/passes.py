@@ -46,7 +46,6 @@ from gateway.stages.timing import StageClock
 from services.common.array_types import Bool, Float32, Int64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import pose_of_vector
-from services.common.methods import Finish
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.texts import Text
@@ -303,9 +302,10 @@ class DubPasses:
         """
         total = video.info.video.num_frames
         dubbed = [part for part in parts if part.person.actor is not None]
-        detailed = self.request.shown_finish is Finish.BANK
         scales = [
-            await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()]) if detailed else 0
+            await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()])
+            if self.request.has_bank_detail
+            else 0
             for part in dubbed
         ]
         await asyncio.to_thread(self._check_disks, video, dubbed, writer, scales)

@@ -166,6 +166,11 @@ class DubRequest:
         """Whose pixels the mouths show: the choice of the request, otherwise that of the method."""
         return self.finish or method_named(self.method).finish
 
+    @property
+    def has_bank_detail(self) -> bool:
+        """Whether the mouths get the fine detail of the person's bank."""
+        return self.shown_finish is Finish.BANK
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DubLine:

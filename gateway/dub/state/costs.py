@@ -78,7 +78,7 @@ class DubWork:
         footage_frames: frames that are tracked.
         frames: frames of the video.
         rendered: mouths that are rendered.
-        scale: native pixels per box pixel of the face, 1 to 4.
+        scale: native pixels per box pixel of the face, 1 to 4; 0: the mouths get no fine detail.
         own_timeline: whether a background video is written.
         personalized: people to whom the networks are adapted.
     """
@@ -101,7 +101,7 @@ class DubWork:
         frame_ms = cost.frame_ms + self._of_pixels(cost.megapixel_ms, cost.further_megapixel_ms)
         tracked, written = self.footage_frames * frame_ms / 2, self.frames * frame_ms / 2
         background = self.frames * cost.background_megapixel_ms * megapixels if self.own_timeline else 0.0
-        mouths = self.rendered * (render + cost.detail_ms[self.scale - 1])
+        mouths = self.rendered * (render + (cost.detail_ms[self.scale - 1] if self.scale else 0.0))
         learned = cost.personalize_s * self.personalized
         return cost.start_s + learned + (tracked + written + background + mouths) / 1000
 
