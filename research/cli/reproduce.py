@@ -12,11 +12,12 @@ from gateway.cli.app import app, require_extra
 from gateway.cli.console import say_result
 from gateway.cli.values import named_paths
 from research.cli.train import EXTRA
+from services.common.methods import PAPERS
 
 
 @app.command("reproduce")
 def reproduce(
-    paper: Annotated[str, typer.Argument(metavar="PAPER", help="ugc, everybody, headpose, hetero or everyone.")],
+    paper: Annotated[str, typer.Argument(metavar="PAPER", help=f"One of {', '.join(PAPERS)}.")],
     output: Annotated[
         Path,
         typer.Option(

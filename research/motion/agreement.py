@@ -22,13 +22,14 @@ from research.training.command import command_line, data_parser
 from research.training.trainset import TrainSet
 from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import mouth_opening
+from services.common.methods import DEFAULT_METHOD, METHODS, PAPERS
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import predictor_named
 
 ENROLMENT: Final = 0.6
 """Share of a clip that predictors are enrolled and personalised on."""
-PREDICTORS_COMPARED: Final = ("dubstage", "ugc", "everybody", "headpose", "hetero", "everyone")
+PREDICTORS_COMPARED: Final = tuple(METHODS[name].motion.name for name in (DEFAULT_METHOD, *PAPERS))
 REAL: Final = "real"
 """Name of the row of the real openings."""
 

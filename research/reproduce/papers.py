@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final
 
 from research.reproduce.run import PaperProtocol
 from services.common.errors import InvalidRequestError
-
-PAPERS: Final = ("ugc", "everybody", "headpose", "hetero", "everyone")
+from services.common.methods import PAPERS
 
 
 def paper_named(name: str) -> PaperProtocol:

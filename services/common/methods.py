@@ -331,6 +331,8 @@ METHODS: Final[dict[str, Method]] = {
     )
 }
 """Methods by the name that users write: name, motion predictor, renderer, finish."""
+PAPERS: Final = tuple(name for name in METHODS if name not in {DEFAULT_METHOD, STILL_METHOD})
+"""Methods of published papers."""
 
 
 def method_named(name: str) -> Method:

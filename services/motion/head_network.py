@@ -1,6 +1,6 @@
-"""Head movement from speech (headpose paper, Sec. 3.2): network, stream of head poses, blinks, and what footage teaches of a head.
+"""Head movement from speech (Yi et al. 2020, Sec. 3.2): network, stream of head poses, blinks, and what footage teaches of a head.
 
-The predictors `headpose` and `portrait` share this module. They differ in the mouth.
+Predictors that move the head share this module. They differ in the mouth.
 
 **Network inputs** are cepstra of the speech (MFCC) against the voice's own mean:
 
@@ -304,7 +304,7 @@ def head_style_of(style: Style) -> HeadStyle:
     """
     if any(name not in style.added for name in _HEAD_ARRAYS):
         raise InvalidRequestError(
-            "style: the style does not tell how the head moves: encode it with `headpose` or `portrait`, and with head_poses",
+            "style: the style does not tell how the head moves: encode it for a method that moves the head, with head_poses",
             field="style",
         )
     reference, quantiles, mixing, steps = (np.asarray(style.added[name], np.float64) for name in _HEAD_ARRAYS)

@@ -522,8 +522,8 @@ def _flip(file: Path) -> None:
 
 def _forge(file: Path) -> None:
     content = file.read_bytes()
-    assert b"annugc" in content, "columns of one row"
-    file.write_bytes(content.replace(b"annugc", b"eveugc"))
+    assert b"anndubstage" in content, "columns of one row"
+    file.write_bytes(content.replace(b"anndubstage", b"evedubstage"))
 
 
 def _other_file(file: Path) -> None:

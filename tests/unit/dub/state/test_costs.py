@@ -45,7 +45,7 @@ def test_more_work_costs_more() -> None:
         assert other.processor_s > WORK.processor_s
         assert other.wall_s > WORK.wall_s
     assert replace(WORK, rendered=0).processor_s < WORK.processor_s
-    assert replace(WORK, scale=0).processor_s < WORK.processor_s
+    assert replace(WORK, scale=0).processor_s < replace(WORK, scale=3).processor_s
     assert replace(WORK, personalized=1).memory_bytes > WORK.memory_bytes
 
 

@@ -53,5 +53,5 @@ def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
     config = replace(TINY, network=replace(TINY.network, heard="phones"))
     train_briefly(NETWORK, data, config, tmp_path / "run")
     assert NETWORK.export is not None
-    with pytest.raises(InvalidRequestError, match=r"network\.heard is 'paper'"):
+    with pytest.raises(InvalidRequestError, match=r"network\.heard is 'phones'"):
         NETWORK.export(tmp_path / "run", tmp_path / "motion")
