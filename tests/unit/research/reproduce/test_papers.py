@@ -9,9 +9,9 @@ import pytest
 from research.evaluation.table import FIGURES
 from research.evaluation.types import VARIANTS
 from research.reproduce.claims import TITLE, shown
-from research.reproduce.papers import PAPERS, paper_named
+from research.reproduce.papers import paper_named
 from services.common.errors import InvalidRequestError
-from services.common.methods import METHODS, method_named
+from services.common.methods import METHODS, PAPERS
 
 PAGES = Path(__file__).parents[4] / "docs/methods/reproduce"
 
