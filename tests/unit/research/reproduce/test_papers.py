@@ -11,7 +11,7 @@ from research.evaluation.types import VARIANTS
 from research.reproduce.claims import TITLE, shown
 from research.reproduce.papers import paper_named
 from services.common.errors import InvalidRequestError
-from services.common.methods import METHODS, PAPERS
+from services.common.methods import METHODS, PAPERS, method_named
 
 PAGES = Path(__file__).parents[4] / "docs/methods/reproduce"
 
