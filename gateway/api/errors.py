@@ -118,7 +118,7 @@ class ErrorRewriter:
         return error
 
     def rewrite_of_operation(self, error: DubstageError, kind: str) -> DubstageError:
-        """Rewrite the error of an operation of a kind as `rewrite`: those of dubs name the fields of their DubSpec."""
+        """Rewrite an operation's error as `rewrite` does. The error of a dub names fields of the DubSpec."""
         return self.rewrite(error, in_dub=kind == DUB)
 
     def _name(self, match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Values of options and results as people write them: ages (7d), sizes (10G), NAME=PATH, lags in frames and milliseconds."""
+"""Values of options and results as people write them: ages (7d), sizes (10G), names, NAME=PATH, lags in frames and milliseconds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from services.common.errors import InvalidRequestError
 _NUMBER: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-zA-Z]?)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES: Final = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+
+
+def names_in(text: str) -> list[str]:
+    """Return the names of a text such as `train,val`; none of an empty text."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def parse_age(text: str, option: str) -> float:

@@ -11,7 +11,7 @@ import typer
 from gateway.cli import options
 from gateway.cli.app import app
 from gateway.cli.console import err, say, say_result, say_warning
-from gateway.cli.values import sound_against_picture
+from gateway.cli.values import names_in, sound_against_picture
 from research.evaluation.head_motion import HEAD_FIGURES
 from research.evaluation.perceptual import SuppliedNetworks
 from research.evaluation.protocol import MIN_WRONG_SPEECHES
@@ -243,14 +243,10 @@ def evaluate(
 def _variants(text: str | None, default: tuple[Variant, ...]) -> tuple[Variant, ...]:
     if text is None:
         return default
-    names = _names(text)
+    names = names_in(text)
     unknown = [name for name in names if name not in VARIANTS]
     if unknown or not names:
         raise InvalidRequestError(
             f"--variants takes {', '.join(VARIANTS)}; it was given {', '.join(unknown) or 'nothing'}", field="variants"
         )
     return tuple(variant for variant in VARIANTS if variant in names)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.cli.progress import StepProgress
-from gateway.cli.values import named_paths
+from gateway.cli.values import named_paths, names_in
 from gateway.dub.choices import EnrolOptions
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
@@ -52,7 +52,7 @@ def clips_of(paths: Sequence[Path], splits: str) -> list[Path]:
     Raises:
         InvalidRequestError: a folder has no catalogue, or a split has no video.
     """
-    return chosen_clips(paths, [name.strip() for name in splits.split(",") if name.strip()])
+    return chosen_clips(paths, names_in(splits))
 
 
 def check_places(

@@ -10,7 +10,7 @@ import typer
 from gateway.cli import options
 from gateway.cli.app import app, require_extra
 from gateway.cli.console import say_result
-from gateway.cli.values import named_paths
+from gateway.cli.values import named_paths, names_in
 from research.cli.train import EXTRA
 from services.common.methods import PAPERS
 
@@ -43,7 +43,7 @@ def reproduce(
     splits: Annotated[
         str,
         typer.Option(
-            metavar="NAME,...", help="Values of the column `use` of catalogue.csv. Default: those of the paper's protocol."
+            metavar="NAME,...", help="Values of the column `use` of catalogue.csv. Default: the uses of the paper's protocol."
         ),
     ] = "",
     weights: Annotated[
@@ -63,18 +63,16 @@ def reproduce(
     Dubs of a run that was interrupted are not made again.
     """
     # PyTorch takes a second to import, so it is imported only for a reproduction.
-    from research.reproduce.papers import paper_named
-    from research.reproduce.run import ReproductionRequest
+    from research.reproduce.run import ReproductionRequest, paper_named
     from research.reproduce.run import reproduce as run_reproduction
     from research.training.trainset import TrainSet
 
     require_extra(EXTRA, "a reproduction")
     protocol = paper_named(paper)
-    chosen = [name.strip() for name in splits.split(",") if name.strip()]
     request = ReproductionRequest(
         paper=protocol,
         claims=tuple(claim or ()),
-        clips=protocol.clips(clips or [], chosen, quick=quick),
+        clips=protocol.clips(clips or [], names_in(splits), quick=quick),
         data=TrainSet(data) if data is not None else None,
         output=output,
         weights=named_paths(weights or (), option="weights"),

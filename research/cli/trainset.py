@@ -12,6 +12,7 @@ import typer
 from gateway.cli.app import app
 from gateway.cli.console import say, say_result
 from gateway.cli.progress import StepProgress
+from gateway.cli.values import names_in
 from research.training.trainset import ClipRow
 from research.trainset.build import BuildOrder, build, prepare
 from services.common.errors import InvalidRequestError, WorkCancelledError
@@ -71,7 +72,7 @@ def trainset(
 
 
 def _names(text: str) -> frozenset[str]:
-    names = frozenset(name.strip() for name in text.split(",") if name.strip())
+    names = frozenset(names_in(text))
     if not names:
         raise InvalidRequestError(f"--splits takes names, separated by commas, such as train,val, not {text!r}", field="splits")
     return names

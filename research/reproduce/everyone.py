@@ -12,9 +12,9 @@ from research.evaluation.results import Configuration
 from research.methods.everyone.few_frames import Reached, drawn_face
 from research.methods.everyone.few_frames import measure as measure_prior
 from research.methods.everyone.render import ActorAppearance, read_surface, read_windows
-from research.render.held_out import DrawnClip, clip_metrics
+from research.render.held_out import Clip, DrawnClip, clip_metrics
 from research.reproduce.claims import Claim, Figure, LeftOut, Level, Order
-from research.reproduce.renderers import held_out_clips, names_of
+from research.reproduce.renderers import drawn_from_landmarks, held_out_clips, means_of
 from research.reproduce.run import DubRow, Material, Measured, PaperProtocol, Protocol
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderers.everyone.network import WEIGHTS, load
@@ -128,10 +128,11 @@ def measure_few(material: Material) -> Measured:
     """
     frames = _QUICK_FRAMES if material.quick else _FRAMES
     steps = _QUICK_STEPS if material.quick else _STEPS[-1:]
-    reached, on = _reached(material, frames, steps)
+    clips = held_out_clips(material)
+    reached = _reached(material, clips, frames, steps)
     last = [each for each in reached if each.steps]
     rows = {name(count): _mean(last, count, prior) for count in frames for name, prior in ((_prior, True), (_scratch, False))}
-    return Measured(rows, on)
+    return drawn_from_landmarks(rows, clips)
 
 
 def measure_speed(material: Material) -> Measured:
@@ -141,24 +142,19 @@ def measure_speed(material: Material) -> Measured:
         InvalidRequestError: the training set has no held-out clip, or no identity of a person.
     """
     steps = _QUICK_STEPS if material.quick else _STEPS
-    reached, on = _reached(material, (0,), steps)
+    clips = held_out_clips(material)
+    reached = _reached(material, clips, (0,), steps)
     rows = {}
     for count in steps:
         rows[_quick_prior(count)] = {"psnr_db": fmean(each.psnr_db for each in reached if each.prior and each.steps == count)}
         rows[_slow_scratch(count)] = {
             "psnr_db": fmean(each.psnr_db for each in reached if not each.prior and each.steps == 5 * count)
         }
-    return Measured(rows, on)
+    return drawn_from_landmarks(rows, clips)
 
 
-def _reached(material: Material, frames: Sequence[int], steps: Sequence[int]) -> tuple[list[Reached], str]:
-    clips = held_out_clips(material)
-    found: list[Reached] = []
-    for place, clip in enumerate(clips):
-        material.progress("clips", place, len(clips))
-        found.extend(measure_prior(clip, WEIGHTS_FOLDER, frames, steps))
-    material.progress("clips", len(clips), len(clips))
-    return found, f"mouths of {names_of(clips)} with the true landmarks"
+def _reached(material: Material, clips: Sequence[Clip], frames: Sequence[int], steps: Sequence[int]) -> list[Reached]:
+    return [reached for clip in material.each(clips) for reached in measure_prior(clip, WEIGHTS_FOLDER, frames, steps)]
 
 
 def _mean(reached: Sequence[Reached], frames: int, prior: bool) -> dict[str, float]:
@@ -176,8 +172,7 @@ def measure_deletion(material: Material) -> Measured:
     style = network.default_state().numpy()
     clips = held_out_clips(material)
     found: dict[str, list[dict[str, float]]] = {_KEPT: [], _DELETED: []}
-    for place, clip in enumerate(clips):
-        material.progress("clips", place, len(clips))
+    for clip in material.each(clips):
         surface = read_surface(clip.data, clip.row.speaker)
         bank = read_windows(clip, 2, surface).bank
         own = ActorAppearance(bank_texture(bank, surface, _SEED), bank.boxes[reference_row(bank)].copy())
@@ -186,9 +181,7 @@ def measure_deletion(material: Material) -> Measured:
             held = read_windows(clip, _DRAWN, surface, looks)
             metrics = clip_metrics(DrawnClip(held, [drawn_face(network, pair.picture, style) for pair in held.pairs]))
             found[row].append({"psnr_db": metrics.psnr_db, "ssim": metrics.ssim})
-    material.progress("clips", len(clips), len(clips))
-    numbers = {row: {name: fmean(each[name] for each in metrics) for name in metrics[0]} for row, metrics in found.items()}
-    return Measured(numbers, f"mouths of {names_of(clips)} with the true landmarks")
+    return drawn_from_landmarks(means_of(found), clips)
 
 
 PAPER: Final = PaperProtocol(

@@ -7,7 +7,6 @@ from typing import Final
 
 from research.evaluation.results import Configuration
 from research.methods.headpose.motion import audio_pose_correlation
-from research.motion.clips import clips_of_rows, shows_the_mouth
 from research.reproduce.claims import Claim, Figure, LeftOut, Level, Order
 from research.reproduce.renderers import reenacted
 from research.reproduce.run import DubRow, Material, Measured, PaperProtocol, Protocol
@@ -17,7 +16,6 @@ _GENERAL: Final = Configuration(method="headpose", personalize=False)
 _PERSONAL: Final = "Ours-P (personalised)"
 _OF_ALL: Final = "Ours-G (general)"
 _STILL: Final = "a head that stands still"
-_QUICK_CLIPS: Final = 3
 _LENGTHS_S: Final = (4.0, 8.0, 12.0, 20.0, 32.0)
 """Seconds of footage of App. B: 100, 200, 300, 500 and 800 frames."""
 
@@ -109,15 +107,8 @@ def measure_correlation(material: Material) -> Measured:
     Raises:
         InvalidRequestError: the training set has no such clip.
     """
-    rows = [row for row in material.data.rows if row.split != "train" and row.has_face and not row.narrow and shows_the_mouth(row)]
-    rows = rows or material.data.of("val", face=True)
-    clips = clips_of_rows(material.data, rows)
-    clips = clips.evenly(_QUICK_CLIPS) if material.quick else clips
-    found = []
-    for place, clip in enumerate(clips):
-        material.progress("clips", place, len(clips))
-        found.append(audio_pose_correlation(clip))
-    material.progress("clips", len(clips), len(clips))
+    clips = material.speech_clips()
+    found = [audio_pose_correlation(clip) for clip in material.each(clips)]
     numbers = {_RELATION: {"r": fmean(found)}, "smallest": {"r": min(found)}, "largest": {"r": max(found)}, _NOTHING: {"r": 0.0}}
     return Measured(numbers, f"{len(clips)} held-out clips ({', '.join(row.name for row in clips.rows)})")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from statistics import fmean
@@ -11,6 +11,7 @@ from typing import Final
 
 from research.render.held_out import Clip, clip_metrics
 from research.render.training import Reenactment, training_named
+from research.reproduce.claims import Numbers
 from research.reproduce.run import Material, Measured
 from research.training.trainset import ClipRow
 from services.common.errors import InvalidRequestError
@@ -59,8 +60,7 @@ def reenacted(material: Material, model: str, titles: Mapping[str, str]) -> Meas
     files = load_models(WEIGHTS_FOLDER, backend).files
     clips = held_out_clips(material)
     found: dict[str, list[dict[str, float]]] = {row: [] for row in titles.values()}
-    for place, clip in enumerate(clips):
-        material.progress("clips", place, len(clips))
+    for clip in material.each(clips):
         task = Reenactment(
             clip=clip,
             frames=_QUICK_FRAMES if material.quick else _FRAMES,
@@ -75,13 +75,15 @@ def reenacted(material: Material, model: str, titles: Mapping[str, str]) -> Meas
             ways = training_named(model).reenact(task)
             for title, row in titles.items():
                 found[row].append(asdict(clip_metrics(ways[title]())))
-    material.progress("clips", len(clips), len(clips))
-    return Measured(
-        {row: {name: fmean(each[name] for each in metrics) for name in metrics[0]} for row, metrics in found.items()},
-        f"mouths of {names_of(clips)} with the true landmarks",
-    )
+    return drawn_from_landmarks(means_of(found), clips)
 
 
-def names_of(clips: list[Clip]) -> str:
-    """Return the number and the names of clips."""
-    return f"{len(clips)} clips ({', '.join(clip.row.name for clip in clips)})"
+def means_of(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Return the means over clips of the metrics of each row."""
+    return {row: {name: fmean(each[name] for each in metrics) for name in metrics[0]} for row, metrics in found.items()}
+
+
+def drawn_from_landmarks(numbers: Numbers, clips: list[Clip]) -> Measured:
+    """Return numbers of mouths that were drawn with the true landmarks of clips."""
+    names = ", ".join(clip.row.name for clip in clips)
+    return Measured(numbers, f"mouths of {len(clips)} clips ({names}) with the true landmarks")

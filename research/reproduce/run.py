@@ -7,10 +7,11 @@ run does not measure keep the numbers of an earlier run with the same output fol
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from gateway.cli.progress import StepProgress
 from gateway.dub.choices import EnrolOptions
@@ -21,19 +22,23 @@ from research.evaluation.clip import chosen_clips
 from research.evaluation.results import Configuration, KeptResults, TableRow, check_weights, check_writable, write_text
 from research.evaluation.table import FilledRow, TableRun, overlaid
 from research.evaluation.types import Variant
+from research.motion.clips import Clips, clips_of_rows, shows_the_mouth
 from research.reproduce.claims import TITLE, Claim, Figure, LeftOut, Numbers, Outcome, Page
 from research.training.trainset import TrainSet
 from services.common.errors import DubstageError, InvalidRequestError
+from services.common.methods import PAPERS
 
 _QUICK_CLIPS: Final = 2
+_QUICK_SPEECH_CLIPS: Final = 3
 _WRONG_COUNT: Final = 10
+_Item = TypeVar("_Item")
 _NO_CLIPS: Final = "the claim is measured on dubs: give clips"
 _NO_DATA: Final = "the claim is measured on a training set: give one with --data SET"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Material:
-    """What a claim is measured on.
+    """Training set and settings that a claim is measured with.
 
     Attributes:
         data: the training set.
@@ -46,6 +51,22 @@ class Material:
     quick: bool
     scratch: Path
     progress: Callable[[str, int, int], None]
+
+    def each(self, items: Sequence[_Item], step: str = "clips") -> Iterator[_Item]:
+        """Yield items, and report the progress of the step."""
+        for place, item in enumerate(items):
+            self.progress(step, place, len(items))
+            yield item
+        self.progress(step, len(items), len(items))
+
+    def speech_clips(self) -> Clips:
+        """Return held-out clips of free speech that show the mouth; without such clips, those of the split `val`; quick: three.
+
+        Clips of narrow corpora are single sentences, too short for a style and a test.
+        """
+        rows = [row for row in self.data.rows if row.split != "train" and row.has_face and not row.narrow and shows_the_mouth(row)]
+        clips = clips_of_rows(self.data, rows or self.data.of("val", face=True))
+        return clips.evenly(_QUICK_SPEECH_CLIPS) if self.quick else clips
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +169,18 @@ class PaperProtocol:
         """
         found = chosen_clips(paths, splits or self.splits, self.speakers)
         return [found[0], found[-1]] if quick and len(found) > _QUICK_CLIPS else found
+
+
+def paper_named(name: str) -> PaperProtocol:
+    """Return the protocol of a paper, which is in the module of this name beside this one.
+
+    Raises:
+        InvalidRequestError: there is no such paper.
+    """
+    if name not in PAPERS:
+        raise InvalidRequestError(f"there is no paper {name[:80]!r}; there are {', '.join(PAPERS)}", field="PAPER")
+    protocol: PaperProtocol = import_module(f"research.reproduce.{name}").PAPER
+    return protocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

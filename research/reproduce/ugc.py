@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from gateway.reports.mouth_metrics import speaking_style_iou
 from research.evaluation.results import Configuration
-from research.motion.clips import clips_of_rows, shows_the_mouth
 from research.motion.evaluate import encoded, personalized
 from research.motion.protocol import ServedPredictor, folds
 from research.reproduce.claims import Claim, Figure, LeftOut, Level, Order
@@ -30,7 +29,6 @@ _METHOD: Final = Configuration(method="ugc")
 _PAIRS: Final = 192
 _QUICK_PAIRS: Final = 16
 _PAIRS_AT_ONCE: Final = 16
-_QUICK_CLIPS: Final = 3
 _SEED: Final = 20240
 _MEASURED: Final = NUM_MOUTH_AREA + NUM_ANCHORS
 """Control points that Ef is measured at."""
@@ -202,11 +200,7 @@ def measure_style(material: Material) -> Measured:
     """
     predictor = predictor_named("ugc")
     models = MotionModels()
-    # Clips of narrow corpora are single sentences, too short for a style and a test.
-    rows = [row for row in material.data.rows if row.split != "train" and row.has_face and not row.narrow and shows_the_mouth(row)]
-    rows = rows or material.data.of("val", face=True)
-    clips = clips_of_rows(material.data, rows)
-    clips = clips.evenly(_QUICK_CLIPS) if material.quick else clips
+    clips = material.speech_clips()
     styles = {
         _OWN: encoded(predictor, models),
         _MEAN: encoded(predictor, models, predictor.mean_style),
@@ -214,15 +208,13 @@ def measure_style(material: Material) -> Measured:
     }
     predict = ServedPredictor(predictor, models, WHOLE)
     found: dict[str, list[float]] = {row: [] for row in styles}
-    for place, clip in enumerate(clips):
-        material.progress("clips", place, len(clips))
+    for clip in material.each(clips):
         for fold in folds(len(clip)):
             usable = clip.usable[fold.test]
             truth = np.where(usable, mouth_opening(clip.mouth_landmarks[fold.test]), np.nan)
             for row, encode in styles.items():
                 predicted = mouth_opening(predict(clip.features, encode(clip, fold))[fold.test])
                 found[row].append(speaking_style_iou(truth, predicted))
-    material.progress("clips", len(clips), len(clips))
     numbers = {row: {"ssiou": float(np.nanmean(values))} for row, values in found.items()}
     people = sorted({row.speaker for row in clips.rows})
     return Measured(numbers, f"mouths of {len(clips)} held-out clips of {len(people)} people ({', '.join(people)})")

@@ -13,6 +13,7 @@ numbers that ten seconds of a person determine C.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -66,6 +67,8 @@ _CENTRES: Final = np.array([-4.0, -2.25, -0.75, 0.75, 2.25])[:, None]
 _WIDTHS: Final = np.array([1.5, 0.8, 0.7, 0.7, 0.8])[:, None]
 """Centres of the means in frames from the predicted frame, and standard deviations in frames."""
 _ENERGY_SCALE: Final = np.float32(0.5)
+POOLED_PAST: Final = 6
+"""Frames before the predicted frame that the means of a person's correction hear."""
 NUM_MEANS: Final = len(_CENTRES)
 """Means over time that a person's correction hears of each channel."""
 NUM_POOLED: Final = NUM_MEANS * (len(ARTICULATIONS) + len(BANDS)) + 1
@@ -141,21 +144,38 @@ def articulation_rows(content: Float32) -> Float32:
     return np.concatenate([phones, content[..., NUM_PHONES:]], axis=-1).astype(np.float32)
 
 
+class RelativeStream:
+    """Rows relative to the speech before, of a stream that comes in pieces: the same bytes as of the whole stream.
+
+    Args:
+        relative: returns rows of frames from `begin` on, of the rows and the speech probability of the stream (relative_energy).
+        shape: shape of a frame's rows.
+    """
+
+    def __init__(self, relative: Callable[[Float32, Float32, int], Float32], shape: tuple[int, ...]) -> None:
+        self._relative = relative
+        self._rows = np.zeros((0, *shape), np.float32)
+        self._speaking = np.zeros(0, np.float32)
+
+    def push(self, rows: Float32, speech_probability: Float32) -> Float32:
+        """Return the relative rows of the next frames."""
+        begin = len(self._rows)
+        rows, speaking = np.concatenate([self._rows, rows]), np.concatenate([self._speaking, speech_probability])
+        relative = self._relative(rows, speaking, begin)
+        keep = slice(max(0, len(rows) - ENERGY_PAST), None)
+        self._rows, self._speaking = rows[keep], speaking[keep]
+        return relative
+
+
 class ContentStream:
     """Content rows of a stream that comes in pieces: the same bytes as `content_rows` of the whole stream."""
 
     def __init__(self) -> None:
-        self._energy = np.zeros((0, ROWS_PER_FRAME, len(BANDS)), np.float32)
-        self._speaking = np.zeros(0, np.float32)
+        self._energies = RelativeStream(relative_energy, (ROWS_PER_FRAME, len(BANDS)))
 
     def push(self, features: SpeechFeatures) -> Float32:
         """Return the content rows of the next frames."""
-        begin = len(self._energy)
-        energy = np.concatenate([self._energy, band_energy(features)])
-        speaking = np.concatenate([self._speaking, features.speech_probability])
-        relative = relative_energy(energy, speaking, begin)
-        keep = slice(max(0, len(energy) - ENERGY_PAST), None)
-        self._energy, self._speaking = energy[keep], speaking[keep]
+        relative = self._energies.push(band_energy(features), features.speech_probability)
         return np.concatenate([features.posteriorgram, relative], axis=-1)
 
 

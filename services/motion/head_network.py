@@ -31,7 +31,7 @@ move as fast as the true head. There are no random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -46,8 +46,9 @@ from services.common.face.landmarks import mouth_opening, shut_lips
 from services.common.server.call_context import check_not_cancelled
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.timeline import MOTION_RATE
-from services.motion.expression import ExpressionModel
-from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, content_before, content_rows, silence
+from services.motion.constraints import ConstraintConfig
+from services.motion.expression import ExpressionModel, ExpressionPredictor
+from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, RelativeStream, content_before, content_rows, silence
 from services.motion.head_motion import (
     NUM_KNOTS,
     NUM_SIGNALS,
@@ -70,7 +71,7 @@ from services.motion.models import MotionModels
 from services.motion.predictor import NUM_BLOCKS, Shape, StyleStep, encode_mouths
 from services.motion.runtime import run
 from services.motion.style import Style
-from services.motion.types import NUM_MELS, ROWS_PER_FRAME, Footage, SpeechFeatures
+from services.motion.types import NUM_MELS, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
 
 SEED: Final = 20
 SPAN_FRAMES: Final = 100
@@ -188,17 +189,11 @@ class SpeechInputStream:
 
     def __init__(self) -> None:
         self._content = ContentStream()
-        self._rows = np.zeros((0, ROWS_PER_FRAME, NUM_COEFFICIENTS), np.float32)
-        self._speaking = np.zeros(0, np.float32)
+        self._cepstra = RelativeStream(relative_cepstra, (ROWS_PER_FRAME, NUM_COEFFICIENTS))
 
     def push(self, features: SpeechFeatures) -> Float32:
         """Return the rows of the next frames."""
-        begin = len(self._rows)
-        rows = np.concatenate([self._rows, cepstra(features.mel)])
-        speaking = np.concatenate([self._speaking, features.speech_probability])
-        relative = relative_cepstra(rows, speaking, begin)
-        keep = slice(max(0, len(rows) - ENERGY_PAST), None)
-        self._rows, self._speaking = rows[keep], speaking[keep]
+        relative = self._cepstra.push(cepstra(features.mel), features.speech_probability)
         return np.concatenate([self._content.push(features), relative], axis=-1)
 
 
@@ -413,6 +408,53 @@ class HeadStream:
         self._signals.resume(arrays["head.signals"])
         self._scores.resume(arrays)
         self._h, self._c = arrays["head.lstm"]
+
+
+class HeadPredictor(ExpressionPredictor):
+    """Predictor that moves head and mouth of one person. Predictors differ in the mouth.
+
+    Attributes:
+        head: network and head poses.
+    """
+
+    def __init__(
+        self, models: MotionModels, style: Style, constraints: ConstraintConfig | None, inputs: Float32, ahead: int
+    ) -> None:
+        """Start at the first frame. Arguments: see ExpressionPredictor.
+
+        Raises:
+            InvalidRequestError: the style does not tell how the head moves.
+        """
+        super().__init__(HeadModel.of(models), models, style, constraints, inputs, ahead)
+        self.head = HeadStream(models, style)
+        self._stream = SpeechInputStream()
+
+    def arrays(self) -> dict[str, Array]:
+        """See services.motion.person_predictor.PersonPredictor."""
+        return {**super().arrays(), **self.head.arrays()}
+
+    def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
+        """See services.motion.person_predictor.PersonPredictor."""
+        super().resume(next_frame, arrays)
+        self.head.resume(arrays)
+
+    def _moved(self, first: int, rows: Float32, speaking: Float32, mouth_of: Callable[[int, NetworkStep], Float32]) -> Motion:
+        """Return the motion of the grid frames `first` .. first + R - 1, before constraints.
+
+        Args:
+            first: as PersonPredictor._predict takes it, as is `speaking`.
+            rows: float32 [P + R + A, 4, 65], see input_rows.
+            mouth_of: returns the mouth of the r-th of these frames and of the network's step, float32 [59, 3].
+        """
+        model = self.head.model
+        mouths, poses = [], []
+        for place, probability in enumerate(speaking.tolist()):
+            check_not_cancelled()
+            frame = self._past + place
+            step, pose = self.head.push(rows[frame - model.past : frame + model.ahead + 1], probability)
+            mouths.append(mouth_of(place, step))
+            poses.append(pose)
+        return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
 
 
 @dataclass(frozen=True, slots=True)

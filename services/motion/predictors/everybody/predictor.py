@@ -33,7 +33,16 @@ from services.common.methods import PREDICTORS
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
 from services.motion.expression import ExpressionModel, ExpressionPredictor, expression_spread, movement_weights
-from services.motion.features import BANDS, NUM_MEANS, ContentStream, content_before, content_rows, pooled_rows, silence
+from services.motion.features import (
+    BANDS,
+    NUM_MEANS,
+    POOLED_PAST,
+    ContentStream,
+    content_before,
+    content_rows,
+    pooled_rows,
+    silence,
+)
 from services.motion.models import MotionModels
 from services.motion.person_predictor import motion_of_windows
 from services.motion.predictor import (
@@ -60,8 +69,6 @@ NUM_HEARD: Final = NUM_CEPSTRA + len(BANDS)
 """Channels of a row of the window: ID-removed cepstra, then relative band energies."""
 ENERGY_SCALE: Final = 0.5
 """Scale of the energies beside the cepstra. On validation clips .5 was better than 1 and better than 0."""
-_POOLED_PAST: Final = 6
-"""Frames before the predicted frame that a person's correction hears."""
 NUM_POOLED: Final = NUM_MEANS * NUM_HEARD + 1
 CORRECTION: Final = "everybody_correction"
 """Name of the style's array C, float32 [E, 121]. A style has this array once it is personalised for `everybody`."""
@@ -140,7 +147,7 @@ class EverybodyModel(ExpressionModel):
 
 def pooled_window(window: Float32) -> Float32:
     """Return what a correction hears of a window [25, 4, 24]: float32 [121], the last number 1."""
-    return pooled_rows(window[WINDOW_PAST - _POOLED_PAST :], _POOLED_PAST)
+    return pooled_rows(window[WINDOW_PAST - POOLED_PAST :], POOLED_PAST)
 
 
 class EverybodyPredictor(ExpressionPredictor):

@@ -14,24 +14,22 @@ of a second chooses the ridge. There are no random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from services.common.array_types import Array, Float32, Float64
+from services.common.array_types import Float32, Float64
 from services.common.methods import PREDICTORS
-from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
-from services.motion.expression import ExpressionPredictor, expression_spread, movement_weights
+from services.motion.expression import expression_spread, movement_weights
 from services.motion.head_network import (
     MAX_FRAMES,
     STYLE_ARRAYS,
     HeadModel,
-    HeadStream,
-    SpeechInputStream,
-    blinks,
+    HeadPredictor,
+    NetworkStep,
     encode_head_style,
     head_answers,
     head_style_of,
@@ -48,7 +46,7 @@ CORRECTION: Final = "headpose_correction"
 """Name of the style's array C, float32 [E, H + 1]. A style has this array once it is personalised for `headpose`."""
 
 
-class HeadposePredictor(ExpressionPredictor):
+class HeadposePredictor(HeadPredictor):
     """The predictor `headpose` of one person, with two frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
@@ -58,36 +56,20 @@ class HeadposePredictor(ExpressionPredictor):
             InvalidRequestError: the style does not tell how the head moves.
         """
         model = HeadModel.of(models)
-        super().__init__(model, models, style, constraints, input_before(model.past), model.ahead)
-        self._head = HeadStream(models, style)
+        super().__init__(models, style, constraints, input_before(model.past), model.ahead)
         self._correction = style.added.get(CORRECTION)
-        self._stream = SpeechInputStream()
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         return self._stream.push(features)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        model = self._head.model
-        mouths, poses = [], []
-        for place, probability in enumerate(speaking.tolist()):
-            check_not_cancelled()
-            frame = self._past + place
-            step, pose = self._head.push(heard[frame - model.past : frame + model.ahead + 1], probability)
-            coefficients = step.expression
-            if self._correction is not None:
-                coefficients = coefficients + voiced[place] * (self._correction @ with_one(step.h[0]))
-            mouths.append(self._mouth(coefficients))
-            poses.append(pose)
-        return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
+        return self._moved(first, heard, speaking, lambda place, step: self._mouth(self._personal(step, voiced[place])))
 
-    def arrays(self) -> dict[str, Array]:
-        """See services.motion.person_predictor.PersonPredictor."""
-        return {**super().arrays(), **self._head.arrays()}
-
-    def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
-        """See services.motion.person_predictor.PersonPredictor."""
-        super().resume(next_frame, arrays)
-        self._head.resume(arrays)
+    def _personal(self, step: NetworkStep, voiced: np.float32) -> Float32:
+        """Return the coefficients of one step as the person speaks, float32 [E] in units of the person's spread."""
+        if self._correction is None:
+            return step.expression
+        return np.asarray(step.expression + voiced * (self._correction @ with_one(step.h[0])), np.float32)
 
 
 def with_one(hidden: Float32) -> Float32:

@@ -33,7 +33,7 @@ from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
-from services.motion.features import ENERGY_PAST, relative_energy, silence
+from services.motion.features import RelativeStream, relative_energy, silence
 from services.motion.models import MotionModels, PredictorModel
 from services.motion.person_predictor import PersonPredictor, amplified, motion_of_windows
 from services.motion.predictor import Predictor, StyleStep, encode_mouths, frames_to_learn_from
@@ -79,24 +79,6 @@ def relative_mel(features: SpeechFeatures) -> Float32:
 def mel_before(num_frames: int) -> Float32:
     """Return the relative mel power of the silence before a stream, float32 [T, 4, 80]."""
     return np.full((num_frames, ROWS_PER_FRAME, NUM_MELS), QUIET, np.float32)
-
-
-class RelativeMelStream:
-    """Relative mel power of a stream that comes in pieces: the same bytes as `relative_mel` of the whole stream."""
-
-    def __init__(self) -> None:
-        self._mel = np.zeros((0, ROWS_PER_FRAME, NUM_MELS), np.float32)
-        self._speaking = np.zeros(0, np.float32)
-
-    def push(self, features: SpeechFeatures) -> Float32:
-        """Return the rows of the next frames."""
-        begin = len(self._mel)
-        mel = np.concatenate([self._mel, features.mel])
-        speaking = np.concatenate([self._speaking, features.speech_probability])
-        relative = relative_energy(mel, speaking, begin)
-        keep = slice(max(0, len(mel) - ENERGY_PAST), None)
-        self._mel, self._speaking = mel[keep], speaking[keep]
-        return relative
 
 
 def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
@@ -214,10 +196,10 @@ class HeteroPredictor(PersonPredictor):
         super().__init__(style, constraints, mel_before(WINDOW_PAST), WINDOW_AHEAD)
         self._model, self._basis = HeteroModel.of(models), models.basis
         self._reference, self._pose = person_of(style)
-        self._stream = RelativeMelStream()
+        self._stream = RelativeStream(relative_energy, (ROWS_PER_FRAME, NUM_MELS))
 
     def _hear(self, features: SpeechFeatures) -> Float32:
-        return self._stream.push(features)
+        return self._stream.push(features.mel, features.speech_probability)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)

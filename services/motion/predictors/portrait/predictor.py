@@ -11,24 +11,21 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from services.common.array_types import Array, Float32
+from services.common.array_types import Float32
 from services.common.methods import PREDICTORS
-from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
-from services.motion.expression import ExpressionPredictor
 from services.motion.head_network import (
     MAX_FRAMES,
     STYLE_ARRAYS,
     HeadModel,
-    HeadStream,
-    SpeechInputStream,
-    blinks,
+    HeadPredictor,
+    NetworkStep,
     encode_head_style,
     head_answers,
     head_style_of,
@@ -50,7 +47,7 @@ CORRECTION: Final = "portrait_correction"
 `portrait`."""
 
 
-class PortraitPredictor(ExpressionPredictor):
+class PortraitPredictor(HeadPredictor):
     """The predictor `portrait` of one person, with four frames of features after a frame."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
@@ -62,10 +59,8 @@ class PortraitPredictor(ExpressionPredictor):
         model = HeadModel.of(models)
         past = max(model.past, MOUTH.past)
         before = beside_states(input_before(past), silent_states(past))
-        super().__init__(model, models, style, constraints, before, MOUTH.ahead)
+        super().__init__(models, style, constraints, before, MOUTH.ahead)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), MOUTH, models, style, style.added.get(CORRECTION))
-        self._head = HeadStream(models, style)
-        self._stream = SpeechInputStream()
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silence_with_states(num_frames)
@@ -77,24 +72,12 @@ class PortraitPredictor(ExpressionPredictor):
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         rows, states = heard[:, :-NUM_STATES].reshape(len(heard), ROWS_PER_FRAME, -1), heard[:, -NUM_STATES:]
-        model = self._head.model
-        mouths, poses = [], []
-        for place, probability in enumerate(speaking.tolist()):
-            check_not_cancelled()
+
+        def mouth(place: int, _: NetworkStep) -> Float32:
             frame = self._past + place
-            _, pose = self._head.push(rows[frame - model.past : frame + model.ahead + 1], probability)
-            mouths.append(self._map_mouth(states[frame - MOUTH.past : frame + MOUTH.ahead + 1], float(voiced[place])))
-            poses.append(pose)
-        return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
+            return self._map_mouth(states[frame - MOUTH.past : frame + MOUTH.ahead + 1], float(voiced[place]))
 
-    def arrays(self) -> dict[str, Array]:
-        """See services.motion.person_predictor.PersonPredictor."""
-        return {**super().arrays(), **self._head.arrays()}
-
-    def resume(self, next_frame: int, arrays: Mapping[str, Array]) -> None:
-        """See services.motion.person_predictor.PersonPredictor."""
-        super().resume(next_frame, arrays)
-        self._head.resume(arrays)
+        return self._moved(first, rows, speaking, mouth)
 
     def _closing(self, count: int, heard: Float32) -> Float32:
         return self._map_mouth.map.closing(heard, self._past, count, self._constraints)

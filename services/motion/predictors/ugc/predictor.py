@@ -41,7 +41,7 @@ from services.common.methods import PREDICTORS
 from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
-from services.motion.features import NUM_POOLED, ContentStream, content_before, content_rows, pooled_speech, silence
+from services.motion.features import NUM_POOLED, POOLED_PAST, ContentStream, content_before, content_rows, pooled_speech, silence
 from services.motion.models import MotionModels
 from services.motion.person_predictor import PersonPredictor, amplified, motion_of_windows
 from services.motion.predictor import (
@@ -62,8 +62,6 @@ WINDOW_PAST: Final = 32
 WINDOW_AHEAD: Final = 2
 """Frames of features after the predicted frame: 80 ms of look-ahead."""
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
-_POOLED_PAST: Final = 6
-"""Frames before the predicted frame that a person's correction hears."""
 MODEL_FILE: Final = "motion.onnx"
 NUM_MOMENTS: Final = 256
 MOMENTS: Final = "landmark_moments"
@@ -91,7 +89,7 @@ def network_input(features: SpeechFeatures) -> Float32:
 
 def pooled_content(window: Float32) -> Float32:
     """Return the pooled speech of a window of content rows [35, 4, 44]: float32 [126], the last number 1."""
-    return pooled_speech(window[WINDOW_PAST - _POOLED_PAST :], _POOLED_PAST)
+    return pooled_speech(window[WINDOW_PAST - POOLED_PAST :], POOLED_PAST)
 
 
 class UgcModel:

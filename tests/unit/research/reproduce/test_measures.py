@@ -1,4 +1,4 @@
-"""What the protocols measure themselves, on drawn people."""
+"""Measurements of the protocols, on drawn people."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from research.evaluation.table import FIGURES
 from research.evaluation.types import VARIANTS
 from research.reproduce.claims import TITLE, shown
-from research.reproduce.papers import paper_named
+from research.reproduce.run import paper_named
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, PAPERS, method_named
 
