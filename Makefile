@@ -138,7 +138,8 @@ train: $(VENV)/.ready-dev
 images:
 	charts/images/build.sh
 
-# The wheels and the chart of the version in pyproject.toml, from a checkout without changes (CONTRIBUTING.md). .github/workflows/release.yml
+# The wheels (with MediaPipe's, docs/decisions/0015-mediapipe-wheel.md), the tried versions of all packages, and the chart of the version in
+# pyproject.toml, from a checkout without changes (CONTRIBUTING.md). .github/workflows/release.yml
 # adds the bill of materials, signs and publishes them.
 release: $(VENV)/.ready-dev
 	test -z "$$(git status --porcelain)" || { git status --short; echo "not committed: commit or remove these files" >&2; exit 1; }
@@ -148,6 +149,8 @@ release: $(VENV)/.ready-dev
 	for folder in protos . research; do \
 	  (cd $$folder && PATH="$(abspath $(BIN)):$$PATH" SOURCE_DATE_EPOCH=$$(git show --no-patch --format=%ct) \
 	    python -m hatchling build --target wheel --directory "$(abspath $(RELEASE))") || exit 1; done
+	$(BIN)/python -m services.face.mediapipe_wheel --directory "$(RELEASE)"
+	cp constraints.txt "$(RELEASE)"
 	$(BIN)/helm package charts/dubstage --destination "$(RELEASE)"
 
 # The version of the suite.

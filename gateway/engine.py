@@ -6,7 +6,8 @@ because actors, consent records, the audit log and old jobs are above the passes
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -21,20 +22,26 @@ from gateway.actors.installation import Installation
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import check_actor_id, check_enrolled_for
-from gateway.actors.watch import dub_while_allowed, while_allowed
+from gateway.actors.watch import ENDED, dub_while_allowed, while_allowed
 from gateway.async_utilities import in_thread
 from gateway.audit.work import WorkRecord
 from gateway.dub.job.dub_job import DubJob
+from gateway.dub.job.kept_analysis import Footage, shared_analysis
+from gateway.dub.job.kept_result import KeptResult
+from gateway.dub.job.key import analysis_key, embeds_faces, file_digests, result_key
 from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.learn.analysis import folder_of
+from gateway.dub.learn.face_list import FaceList, list_faces
 from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.request.dub_request import DubRequest, check_request, naming, sha256_of
 from gateway.dub.request.sequences import frame_by_frame, is_signed, with_files
 from gateway.dub.request.spec import DubFiles, method_of, request_from, within
 from gateway.dub.request.spec_text import actor_of
 from gateway.dub.state.workspace import Workspace
-from gateway.housekeeping import expire, open_jobs_folder
+from gateway.housekeeping import bound_analyses, expire, kept_bytes, open_jobs_folder
 from gateway.media.sequences import SequenceDub, SequenceSettings
-from gateway.provenance.binding import sidecar_of
+from gateway.media.types import MediaInfo
+from gateway.provenance.binding import read_sidecar, sidecar_of
 from gateway.provenance.seal import Sealer
 from gateway.stages.interface import Stages
 from services.common.errors import DubstageError
@@ -54,6 +61,7 @@ class Engine:
         threads: threads of decoders and encoders. The bytes of a video depend on this number.
         max_job_bytes: most bytes of one job's folder.
         sealer: returns what signs videos and marks mouths. The first call reads the key, and blocks.
+        analyses_bytes: most bytes of all kept analyses of footage together; 0: none is kept.
     """
 
     actors: ActorStore
@@ -62,6 +70,7 @@ class Engine:
     threads: int
     max_job_bytes: int
     sealer: Callable[[], Sealer]
+    analyses_bytes: int
 
     @classmethod
     def of(cls, installation: Installation) -> Self:
@@ -78,6 +87,7 @@ class Engine:
             threads=settings.compute_threads,
             max_job_bytes=settings.max_job_bytes,
             sealer=cache(installation.sealer),
+            analyses_bytes=kept_bytes(settings),
         )
 
     def request(
@@ -185,6 +195,71 @@ class Engine:
         await frame_by_frame(partial(found.read, threads=self.threads), partial(on_progress, "read frames"))
         return found
 
+    async def faces(self, info: MediaInfo, stages: Stages, folder: Path, on_progress: OnProgress) -> FaceList:
+        """Return the faces of a video. A dub of the video, before or afterwards, and the list share the tracked faces.
+
+        Args:
+            info: the video, or a single picture.
+            stages: the open stages.
+            folder: new folder for the records of the faces.
+            on_progress: called with the number of finished frames of each step.
+
+        Raises:
+            DubstageError: as `list_faces`, or the file cannot be read.
+        """
+        digest = await in_thread(sha256_of, info.path)
+        key = analysis_key(digest, stages.face_model, embeds=False)
+        place = folder_of(self.jobs, key) if self.analyses_bytes else None
+        with Workspace(folder, max_bytes=self.max_job_bytes) as workspace:
+            footage, ledger = Footage(info.path.name, digest), JobLedger(self.actors)
+            async with shared_analysis(place, footage, workspace, self.artefacts, ledger, on_progress) as kept:
+                found = await list_faces(stages, info, workspace, threads=self.threads, on_progress=on_progress)
+                await kept.keep(workspace)
+        await self.bound_analyses()
+        return found
+
+    async def kept_result(self, request: DubRequest, stages: str, face_model: str) -> KeptResult | None:
+        """Return the result of a request, to look for it before the dub and to keep it afterwards. None: no analyses are kept.
+
+        Args:
+            request: the checked request, whose consent records allow the dub.
+            stages: digest of the stages (`stages_sha256`).
+            face_model: face model that people are fitted on.
+
+        Raises:
+            DubstageError: a file of the request, or the key of the installation, cannot be read.
+        """
+        if not self.analyses_bytes:
+            return None
+        digests = await file_digests(request)
+        sealer = await in_thread(self.sealer)
+        place = analysis_key(digests[request.footage], face_model, embeds=embeds_faces(request))
+        manifests = await in_thread(lambda: [hashlib.sha256(read_sidecar(sidecar_of(file))).hexdigest() for file in digests])
+        return KeptResult(folder_of(self.jobs, place), result_key(request, digests, stages, sealer.sha256, manifests), digests)
+
+    async def is_finished(self, request: DubRequest, result: KeptResult, report: Path | None) -> bool:
+        """Return whether an earlier dub of the same request has written the output, and the report if one is wanted.
+
+        Raises:
+            ActorError: an actor was erased meanwhile.
+            ConsentRefusedError: the consent has ended.
+            DubstageError: the database cannot be used.
+        """
+        if not await in_thread(result.is_there, request.output, report):
+            return False
+        first, *more = request.actor_ids or ("",)
+        await in_thread(lambda: [self.actors.get(actor_id) for actor_id in request.actor_ids])
+        await in_thread(JobLedger(self.actors, first, more_actors=more, consents=request.consents).check_consent)
+        return True
+
+    async def bound_analyses(self) -> None:
+        """Remove the kept analyses that are too many or too large. Errors go to the log."""
+        if self.analyses_bytes:
+            try:
+                await in_thread(bound_analyses, self.jobs, self.analyses_bytes, self.actors, self.artefacts)
+            except (DubstageError, OSError) as problem:
+                _log.warning("analyses_not_bounded", problem=str(problem))
+
     def dub(
         self,
         request: DubRequest,
@@ -221,13 +296,15 @@ class Engine:
             takes_over=takes_over,
         )
         job.on_footage = on_footage
-        return Dub(request, job, ledger, self.sealer(), frames)
+        job.keeps_analysis = self.analyses_bytes > 0
+        return Dub(self, request, job, ledger, self.sealer(), frames)
 
 
 class Dub:
     """One dub. Inside a `with` block, its folder stays open and locked after `run`, so that a report can read the records.
 
     Args:
+        engine: stores of the dub.
         request: the prepared request.
         job: its job.
         ledger: counts the blobs of the job, and knows whether the job may go on.
@@ -235,7 +312,10 @@ class Dub:
         frames: the image sequence whose video is dubbed; None: the footage is a video.
     """
 
-    def __init__(self, request: DubRequest, job: DubJob, ledger: JobLedger, sealer: Sealer, frames: SequenceDub | None) -> None:
+    def __init__(
+        self, engine: Engine, request: DubRequest, job: DubJob, ledger: JobLedger, sealer: Sealer, frames: SequenceDub | None
+    ) -> None:
+        self._engine = engine
         self._request = request
         self._job = job
         self._ledger = ledger
@@ -274,6 +354,7 @@ class Dub:
         """
         outcome = await dub_while_allowed(self._job, check or self.check, on_progress)
         self._video_there = True
+        await self._engine.bound_analyses()
         return outcome
 
     async def write_frames(self, outcome: DubOutcome, on_progress: OnProgress) -> str:
@@ -287,7 +368,11 @@ class Dub:
             return ""
         seal = self._sealer.seal(outcome.claim, frames.listing) if outcome.claim is not None else None
         work = partial(frames.write, seal=seal, confirm=self._ledger.confirm)
-        await while_allowed(self.check, frame_by_frame(work, partial(on_progress, "write frames")))
+        try:
+            await while_allowed(self.check, frame_by_frame(work, partial(on_progress, "write frames")))
+        except ENDED:
+            await in_thread(self._job.forget)
+            raise
         return await in_thread(sha256_of, frames.listing)
 
     def recorded(self, *, batch: str = "", row: int = 0) -> AbstractAsyncContextManager[WorkRecord]:
@@ -303,23 +388,34 @@ class Dub:
         self._ledger.check_consent()
 
     async def discard(self) -> None:
-        """Remove what the dub keeps for another run. The video stays."""
+        """Remove what the dub keeps for another run. The video and the analysis of the footage stay."""
         await in_thread(self._job.discard)
 
     async def discard_or_log(self) -> None:
         """Remove what the dub keeps for another run. Errors go to the log."""
+        await self._logged(self.discard())
+
+    async def _logged(self, removal: Awaitable[None]) -> None:
         try:
-            await self.discard()
+            await removal
         except (DubstageError, OSError) as problem:
             _log.warning("job_not_removed", folder=str(self._job.folder), problem=str(problem))
 
     async def withdraw(self) -> None:
         """Remove the video or the frames that this run has written, and what the dub keeps for another run. Errors are logged."""
+        await self._withdrawn(self._job.discard)
+
+    async def forget(self) -> None:
+        """Remove all that `withdraw` removes, and the kept analyses of the footage: the person may not be shown any more."""
+        await self._withdrawn(self._job.forget)
+
+    async def _withdrawn(self, remove: Callable[[], None]) -> None:
+        """Remove the video or the frames, and what `remove` removes. Errors are logged."""
         if self._video_there:
             await in_thread(self._job.remove_video)
         if self._frames is not None and self._frames.is_written:
             await in_thread(_remove_frames, self._frames)
-        await self.discard_or_log()
+        await self._logged(in_thread(remove))
 
 
 def _remove_frames(frames: SequenceDub) -> None:

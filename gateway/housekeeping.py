@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +23,20 @@ import structlog
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.async_utilities import in_thread
-from gateway.dub.state.disk import job_folder
+from gateway.dub.state.disk import fillable_bytes, job_folder
 from gateway.dub.state.journal import journalled
 from gateway.dub.state.records import read_note
-from gateway.dub.state.workspace import FACTS, JOBS, JOURNAL, RemovalReport, folder_bytes, is_running, remove_job
+from gateway.dub.state.workspace import (
+    ANALYSIS,
+    FACTS,
+    JOBS,
+    JOURNAL,
+    RemovalReport,
+    folder_bytes,
+    is_analysis,
+    is_running,
+    remove_job,
+)
 from gateway.private_files import data_folder, folder_error
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError
@@ -60,7 +70,7 @@ _KEY: Final = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class JobFolder:
-    """A job that has not ended: the job runs, was interrupted, or failed.
+    """A job that has not ended (the job runs, was interrupted, or failed), or a kept analysis of footage.
 
     Attributes:
         folder: folder of the job.
@@ -87,6 +97,11 @@ class JobFolder:
     def step_bytes(self) -> int:
         """Bytes of the finished steps' blobs in the artefact store."""
         return sum(ref.size_bytes for ref in self.steps)
+
+    @property
+    def is_analysis(self) -> bool:
+        """Whether the folder is the kept analysis of footage, which finished dubs leave for further ones."""
+        return self.fact("kind") == ANALYSIS
 
     def fact(self, name: str) -> str:
         """Return a fact as text; empty: the job did not write the fact down."""
@@ -296,8 +311,47 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
     chosen = []
     if settings.job_max_age_days:
         chosen = [job for job in found if JobLimits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
+    unused = JobLimits(older_than_s=settings.analysis_max_age_days * DAY_S)
+    chosen += [job for job in found if job.is_analysis and job not in chosen and unused.meets(job, now)]
+    chosen += _excess_analyses([job for job in found if job not in chosen], settings.analyses_max_bytes)
     if settings.jobs_max_bytes:
         chosen += over_total([job for job in found if job not in chosen], settings.jobs_max_bytes)
+    total = _expired(chosen, actors, store)
+    store.remove_partials(now - DAY_S)
+    return total
+
+
+def kept_bytes(settings: GatewaySettings) -> int:
+    """Return the most bytes of all kept analyses together; 0: none is kept."""
+    return settings.analyses_max_bytes if settings.analysis_max_age_days else 0
+
+
+def bound_analyses(jobs: Path, max_bytes: int, actors: ActorStore, store: ArtefactStore) -> None:
+    """Remove the kept analyses that were unused longest, so that all together take at most `max_bytes`.
+
+    Raises:
+        DubstageError: the database or the artefact store cannot be used.
+    """
+    found: list[JobFolder] = []
+    for name in sorted(os.listdir(jobs)):
+        folder = jobs / name
+        # Journals of other jobs may have many entries.
+        with suppress(OSError):
+            if _KEY.fullmatch(name) and is_analysis(folder):
+                found.append(_job(folder))
+    _expired(_excess_analyses(found, max_bytes), actors, store)
+
+
+def _excess_analyses(found: Sequence[JobFolder], max_bytes: int) -> list[JobFolder]:
+    analyses = [job for job in found if job.is_analysis]
+    if analyses:
+        # On a small disk, dubs need the space more.
+        max_bytes = min(max_bytes, fillable_bytes(analyses[0].folder.parent))
+    return over_total(analyses, max_bytes)
+
+
+def _expired(chosen: Sequence[JobFolder], actors: ActorStore, store: ArtefactStore) -> RemovalReport:
+    """Remove jobs. A job that cannot be removed is logged, and keeps no other job."""
     total = RemovalReport()
     for job in chosen:
         with _going_on(job.folder):
@@ -305,7 +359,6 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
             if freed is not None:
                 _log.info("job_expired", job=job.key, freed_bytes=freed.folder_bytes + freed.blob_bytes)
                 total += freed
-    store.remove_partials(now - DAY_S)
     return total
 
 

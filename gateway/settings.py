@@ -1,7 +1,8 @@
-"""Settings of the gateway and of the command line, read from the environment (prefix `DUBSTAGE_`) once."""
+"""Settings of the gateway and of the command line, read once: from the environment (prefix `DUBSTAGE_`), then the settings file."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from services.common.errors import InvalidRequestError
 from services.common.server.call_context import DEFAULT_TENANT
@@ -23,6 +25,7 @@ from services.common.server.settings import (
     default_artefacts_url,
     default_data_dir,
 )
+from services.common.server.settings_file import check_names, file_settings
 
 if TYPE_CHECKING:
     from services.common.server.client import ClientConfig
@@ -39,6 +42,28 @@ _BOOL: Final[TypeAdapter[bool]] = TypeAdapter(bool)
 
 
 _HEADER: Final = r"^[A-Za-z0-9-]*$"
+
+
+def _check_settings_file(own: frozenset[str]) -> None:
+    """Check the names in the settings file, which has the settings of the gateway and of the stages.
+
+    Args:
+        own: names of the gateway's settings.
+
+    Raises:
+        InvalidRequestError: see `check_names`.
+    """
+    if own.issuperset(file_settings()):
+        return
+    known = set(own)
+    for stage in DEFAULT_PORTS.keys() - {"gateway"}:
+        try:
+            # By name: the gateway uses no code of the stages, and an image of the gateway may lack their packages.
+            module = importlib.import_module(f"services.{stage}.settings")
+        except ModuleNotFoundError:
+            return
+        known |= getattr(module, f"{stage.capitalize()}Settings").model_fields.keys()
+    check_names(known)
 
 
 class RequireConsent(StrEnum):
@@ -177,6 +202,20 @@ class GatewaySettings(StageSettings):
     job_max_age_days: float = Field(
         30.0, ge=0, le=36_500, description="days after which a job that failed or was interrupted is removed; 0: never"
     )
+    analysis_max_age_days: float = Field(
+        1.0,
+        ge=0,
+        le=36_500,
+        description="days after its last use in which the analysis of footage is kept for further dubs of the footage; 0: it ends "
+        "with the dub",
+    )
+    analyses_max_bytes: int = Field(
+        20 << 30,
+        ge=1 << 20,
+        le=1 << 60,
+        description="largest size of all kept analyses together, bytes, and never more than is free on their disk; above, the "
+        "least recently used analyses are removed",
+    )
     jobs_max_bytes: int = Field(
         0,
         ge=0,
@@ -250,6 +289,18 @@ class GatewaySettings(StageSettings):
     stages_tls_key_file: Path | None = None
     stages_token_file: Path | None = Field(None, description="file whose first line is sent to the stages as bearer token")
     stage_deadline_s: float = Field(3600.0, gt=0, le=604_800, description="longest time of one call to a stage, seconds")
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from, after a look for names in the settings file that no component knows.
+
+        Raises:
+            InvalidRequestError: the settings file cannot be read, or names a setting that there is not.
+        """
+        _check_settings_file(frozenset(cls.model_fields))
+        return super().settings_customise_sources(settings_cls, *sources, **named)
 
     @model_validator(mode="before")
     @classmethod

@@ -22,6 +22,10 @@ from services.common.server.call_context import Caller, current_caller
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _LONGEST = ("system", "hostile", "integration")
 """Folders whose files run first: where processes share the files, no process is left alone with a long file in the end."""
+os.environ.setdefault("DUBSTAGE_ANALYSIS_MAX_AGE_DAYS", "0")
+"""Tests count what dubs leave, and how often stages are called. Tests of kept analyses (test_kept_analysis.py) keep them."""
+os.environ.setdefault("DUBSTAGE_SETTINGS_FILE", os.devnull)
+"""Tests do not read the settings file of the person who runs them."""
 _STARTED = time.monotonic()
 _PAST_BUDGET = "past the time of --budget"
 

@@ -51,9 +51,7 @@ def dub_by_api(address: str, media: Path, footage: str, speech: str, method: str
             log(f"dub: {step}")
 
     with connect(address) as gateway:
-        dub = dubbing.dub(
-            gateway, footage=footage, speech=speech, output="dub.mp4", method=method, skip_personalization=not personalize
-        )
+        dub = dubbing.dub(gateway, footage=footage, speech=speech, output="dub.mp4", method=method, personalize=personalize)
         result = dub.wait(timeout_s=1800, on_progress=progress)
     footage_file = media / "dub.mp4"
     seconds = time.monotonic() - begun

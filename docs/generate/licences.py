@@ -28,8 +28,19 @@ from footage whose pixels the catalogue excludes (`train_motion`).
 _GRID: Final = "CC BY 4.0 (GRID corpus, Cooke et al. 2006, doi 10.5281/zenodo.3625687; licence read second-hand)"
 _FILMED: Final = "Apache-2.0 (filmed by contracted models, says the publisher)"
 PRETRAINED: Final = (
-    ("speech_encoder", "Whisper tiny.en, OpenAI", "weights MIT", "680,000 hours of sound from the web; OpenAI names no sources"),
+    (
+        "speech_encoder",
+        "Whisper tiny.en, OpenAI",
+        "weights MIT",
+        "about 438,000 hours of English sound from the web; OpenAI names no sources",
+    ),
     ("silero_vad", "Silero VAD 6.2.3, Silero Team", "weights MIT", "not stated"),
+    (
+        "face_embedding",
+        "dlib's face recognition network, Davis E. King, from @vladmandic/face-api 1.7.15",
+        "package MIT, original weights public domain",
+        "about 3 million pictures of 7,485 people, says the author; not checked",
+    ),
 )
 """Network, origin, licence, and what is known of the data of the networks that others trained."""
 

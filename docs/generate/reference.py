@@ -106,7 +106,8 @@ def settings_page() -> str:
     head = ("variable", "default", "allowed", "meaning")
     parts = [
         "Settings are environment variables. An empty default means that the setting is unset. A wrong value ends the process with",
-        "exit code 10 and a message that names the variable. Rules for several settings: [start](../operations/start.md#settings).",
+        "exit code 10 and a message that names the variable. The [settings file](../operations/start.md#settings) holds the",
+        "same names in lower case, without `DUBSTAGE_`. Rules for several settings: [start](../operations/start.md#settings).",
         "",
         "## Every server",
         "",
@@ -144,11 +145,9 @@ def _commands(command: Any, name: str, depth: int) -> Iterator[str]:
     subcommands = getattr(command, "commands", {})
     if name != "dubstage":
         yield from (f"{'#' * depth} {name}", "", *inspect.cleandoc(command.help or "").splitlines(), "")
-        if not subcommands:
-            shown = [
-                parameter for parameter in command.params if not getattr(parameter, "hidden", False) and parameter.name != "help"
-            ]
-            yield from _table(("argument or option", "default", "meaning"), map(_option, shown))
+    if not subcommands or name == "dubstage":
+        shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False) and parameter.name != "help"]
+        yield from _table(("argument or option", "default", "meaning"), map(_option, shown))
     for key in sorted(subcommands):
         yield from _commands(subcommands[key], f"{name} {key}", 2 if name == "dubstage" else 3)
 
@@ -157,7 +156,7 @@ def command_line_page() -> str:
     """Return the page of all commands with their arguments and options."""
     register_commands()
     head = [
-        "`dubstage COMMAND --help` prints the same texts.",
+        "`dubstage COMMAND --help` or `-h` prints the same texts. Options of the table stand before the command.",
         "[Troubleshooting](../troubleshooting.md#exit-codes) lists the exit codes.",
         "",
     ]

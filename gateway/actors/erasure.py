@@ -25,7 +25,7 @@ import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from gateway.actors.job_blobs import counted, erased_meanwhile, is_open
+from gateway.actors.job_blobs import counted, erased_meanwhile, is_open, of_footage
 from gateway.actors.receipts import Digests, ErasureReceipt, now, signed
 from gateway.actors.stored import SUPERSEDED, not_enrolled
 from gateway.actors.sweep import OtherStore, Sweep, digest_of_file, regular_files, sweep_artefacts, sweep_database, sweep_folder
@@ -67,11 +67,19 @@ class JobFolders:
         names: the paths as the database has them.
         own: the folders in the folder of jobs. Only these are read and removed.
         elsewhere: other paths that exist on this machine. A path of the database is no reason to remove what lies there.
+        analyses: folders of `own` with analyses that dubs without the actor have kept of the person's footage. The erasure does
+            not end such dubs, so another of these dubs may make the folder again.
     """
 
     names: Sequence[str]
     own: Sequence[Path]
     elsewhere: Sequence[str]
+    analyses: frozenset[Path]
+
+    @property
+    def jobs(self) -> list[Path]:
+        """Folders of jobs that use the actor, or enrol the person."""
+        return [folder for folder in self.own if folder not in self.analyses]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +180,21 @@ def check_known(session: Session, actor_id: str) -> None:
 
 
 def folders_of(session: Session, actor_id: str, jobs: Path) -> JobFolders:
-    """Return the folders of all jobs that use an actor, and of the operations that enrol the person.
+    """Return the folders of all jobs that use an actor, of the operations that enrol the person, and of kept analyses of the same
+    footage.
 
     Args:
         session: a transaction.
         actor_id: id of the person.
         jobs: folder of all jobs.
     """
-    entries = {name: entry_of(jobs, name) for name in _folder_names(session, actor_id)}
+    names, analyses = _folder_names(session, actor_id), _analyses_of(session, actor_id)
+    entries = {name: entry_of(jobs, name) for name in sorted({*names, *analyses})}
     return JobFolders(
         names=list(entries),
         own=[entry for entry in entries.values() if entry is not None],
         elsewhere=[name for name, entry in entries.items() if entry is None and _exists(name)],
+        analyses=frozenset(entry for name in analyses - names if (entry := entries[name]) is not None),
     )
 
 
@@ -194,7 +205,15 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _folder_names(session: Session, actor_id: str) -> list[str]:
+def _analyses_of(session: Session, actor_id: str) -> set[str]:
+    """Return the kept analyses of the footage that an actor was enrolled from."""
+    actor = session.get(ActorRow, actor_id)
+    if actor is None:
+        return set()
+    return set(session.scalars(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == of_footage(actor.footage_sha256))))
+
+
+def _folder_names(session: Session, actor_id: str) -> set[str]:
     mine = select(JobRow.folder).where(JobRow.actor_id == actor_id)
     enrolments = (
         select(JobFolderRow.folder)
@@ -202,7 +221,7 @@ def _folder_names(session: Session, actor_id: str) -> list[str]:
         .where(OperationRow.actor_id == actor_id)
     )
     others = select(JobFolderRow.folder).where(JobFolderRow.belongs_to == f"actors/{actor_id}")
-    return sorted({name for query in (mine, enrolments, others) for name in session.scalars(query)})
+    return {name for query in (mine, enrolments, others) for name in session.scalars(query)}
 
 
 def _remove(folder: Path) -> None:
@@ -415,7 +434,7 @@ class Erasures:
     def _wait_for_jobs(self, actor_id: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         with self._database.reading() as session:
-            folders = folders_of(session, actor_id, self._jobs).own
+            folders = folders_of(session, actor_id, self._jobs).jobs
         while any(is_running(folder) for folder in folders) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
@@ -433,7 +452,7 @@ class Erasures:
             sweep = Sweep()
             sweep_database(session, actor_id, blobs, sweep)
             sweep_artefacts(self._artefacts, removed.gone, beat, sweep)
-            sweep_folder(self._data_dir, self._artefacts, removed.folders.own, blobs | files.keys(), sizes, beat=beat, sweep=sweep)
+            sweep_folder(self._data_dir, self._artefacts, removed.folders.jobs, blobs | files.keys(), sizes, beat=beat, sweep=sweep)
             for other in others:
                 beat()
                 sweep.note(other.place, *other.left(actor_id))

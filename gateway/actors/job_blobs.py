@@ -41,7 +41,8 @@ class JobBlobs:
         Args:
             folder: folder of the job.
             actor_id: actor that is dubbed. An erasure of the actor deletes the job. Empty: the job enrols the person for itself.
-            belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
+            belongs_to: name of the gateway's operation, `actors/ID` for an enrolment of the command line, `of_footage` for a kept
+                analysis; empty: none of these.
 
         Raises:
             ActorError: the actor was erased, or is being erased now.
@@ -159,6 +160,11 @@ class JobBlobs:
         except InvalidRequestError:
             # The stages have another store, from which this process deletes nothing.
             return True
+
+
+def of_footage(sha256: str) -> str:
+    """Return what a kept analysis of footage belongs to."""
+    return f"footage/{sha256}"
 
 
 def erased_meanwhile(actor_id: str) -> ActorNotReadyError:

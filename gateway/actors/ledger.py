@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Final
 
+from gateway.actors.job_blobs import of_footage
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind, batch_work
 from gateway.audit.work import WorkRecord, recorded
@@ -66,6 +67,16 @@ class JobLedger:
         for actor_id in self._actor_ids:
             self._jobs.begin(folder, actor_id=actor_id, belongs_to=self._belongs_to)
         self._folder = folder
+
+    def keep(self, folder: Path, footage_sha256: str) -> None:
+        """Store that the job keeps a folder of what it made of footage for other jobs. An erasure of the actor, or of a person who
+        was enrolled from the footage, deletes the folder.
+
+        Raises:
+            ActorError: the actor was erased, or is being erased now.
+        """
+        for actor_id in self._actor_ids:
+            self._jobs.begin(folder, actor_id=actor_id, belongs_to=of_footage(footage_sha256))
 
     def check(self) -> None:
         """Check that the job may go on: its consent holds, and its actor is still enrolled, if the job has begun.

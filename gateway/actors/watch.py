@@ -10,10 +10,12 @@ from gateway.async_utilities import in_thread
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.progress import OnProgress
-from services.common.errors import ActorError, ConsentRefusedError, TransientError
+from services.common.errors import ActorError, ConsentExpiredError, ConsentRefusedError, ConsentWithdrawnError, TransientError
 
 T = TypeVar("T")
 
+ENDED: Final = (ActorError, ConsentWithdrawnError, ConsentExpiredError)
+"""Errors after which nothing of a person is kept, also not for other dubs."""
 FORBIDDEN: Final = (ActorError, ConsentRefusedError)
 """Errors after which nothing of a dub is kept."""
 POLL_S: Final = 1.0
@@ -65,6 +67,9 @@ async def dub_while_allowed(job: DubJob, check: Callable[[], None], on_progress:
     """
     try:
         return await while_allowed(check, job.run(on_progress))
+    except ENDED:
+        await in_thread(job.forget)
+        raise
     except FORBIDDEN:
         await in_thread(job.discard)
         raise

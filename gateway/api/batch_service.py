@@ -18,7 +18,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import batch_pb2 as pb
 from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from dubstage.gateway.v1.dub_pb2 import LineSpec
-from gateway.api.batches import Batches, BatchView, BatchViews
+from gateway.api.batches import Batches, BatchView
 from gateway.api.context import TenantContext
 from gateway.api.operations import page_size_from, request_identity
 from gateway.api.resources import BATCHES, duration_message, id_of, optional_duration, seconds_of, time_message
@@ -178,11 +178,11 @@ def _finish_message(finish: ShotFinish) -> pb.DubFinish:
     return pb.DubFinish(**facts, lateness=None if lateness is None else duration_message(lateness / 1000))
 
 
-def shown_shot(views: BatchViews, batch: str, shot_id: str, for_caller: ForCaller) -> pb.Shot:
+def shown_shot(store: BatchStore, batch: str, shot_id: str, for_caller: ForCaller) -> pb.Shot:
     """Return the message of one shot with all that GetShot tells. Blocks.
 
     Args:
-        views: looks at the batches.
+        store: store of batches.
         batch: id of the batch.
         shot_id: id of the shot.
         for_caller: returns a text as callers may see it.
@@ -191,7 +191,6 @@ def shown_shot(views: BatchViews, batch: str, shot_id: str, for_caller: ForCalle
         BatchNotFoundError: there is no such batch or shot.
         DubstageError: the store of batches cannot be used.
     """
-    store = views.store
     changes.ask_cluster(store, store.facts(batch))
     listed = store.shot_in_list(batch, shot_id)
     shot, message = listed.shot, listed_message(batch, listed, for_caller)
@@ -565,7 +564,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         return await self._shot(batch, shot_id)
 
     async def _shot(self, batch: str, shot_id: str) -> pb.Shot:
-        return await in_thread(shown_shot, self._batches.views, batch, shot_id, self._context.names.for_caller)
+        return await in_thread(shown_shot, self._batches.views.store, batch, shot_id, self._context.names.for_caller)
 
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Any) -> AsyncIterator[pb.WatchBatchResponse]:  # noqa: N802
         """Send a batch when its progress has changed, until all shots have ended."""

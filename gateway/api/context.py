@@ -25,7 +25,7 @@ from gateway.database.session import Database
 from gateway.database.upgrades import head
 from gateway.dub.state.workspace import delete_unused, remove_job, remove_partial_video
 from gateway.engine import Engine
-from gateway.housekeeping import open_jobs_folder
+from gateway.housekeeping import kept_bytes, open_jobs_folder
 from gateway.live.admission import LiveAdmission
 from gateway.media.locations import is_url
 from gateway.operations.execution import BegunOperation, Handler
@@ -167,6 +167,7 @@ class TenantContext:
         threads: threads of decoders and encoders.
         names: rewrites results and errors that name the server's files.
         max_job_bytes: most bytes of one job's folder.
+        analyses_bytes: most bytes of all kept analyses of footage together; 0: none is kept.
         sealer: signs videos.
         quota: limits of the tenant.
     """
@@ -178,6 +179,7 @@ class TenantContext:
     threads: int
     names: ErrorRewriter
     max_job_bytes: int
+    analyses_bytes: int
     sealer: Sealer
     quota: TenantQuota
 
@@ -191,6 +193,7 @@ class TenantContext:
             threads=self.threads,
             max_job_bytes=self.max_job_bytes,
             sealer=lambda: self.sealer,
+            analyses_bytes=self.analyses_bytes,
         )
 
     async def abandon(self, record: OperationRecord) -> None:
@@ -307,6 +310,7 @@ class TenantStorage:
                 threads=settings.compute_threads,
                 names=ErrorRewriter(settings, actors.database.where, artefacts.url),
                 max_job_bytes=settings.max_job_bytes,
+                analyses_bytes=kept_bytes(settings),
                 sealer=open_sealer(settings),
                 quota=quota_of(limits, actors.database),
             )

@@ -15,6 +15,7 @@ from dubstage.audio.v1 import audio_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2_grpc
 from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.actors.watch import ENDED
 from gateway.api.context import TenantContext
 from gateway.api.convert import (
     LiveAudioReader,
@@ -29,9 +30,7 @@ from gateway.api.operations import DUB, FACES, operation_message, request_identi
 from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
 from gateway.async_utilities import in_thread
 from gateway.dub.job.estimate import estimate_dub
-from gateway.dub.learn.face_list import list_faces
 from gateway.dub.request.spec import mouths_of, with_records
-from gateway.dub.state.workspace import Workspace
 from gateway.engine import Dub
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_in_child
@@ -80,7 +79,11 @@ class DubHandler:
                 # An erasure cancels the operation.
                 outcome = await dub.run(report, check=dub.check if request.lines else dub.check_consent)
                 video_sha256 = await in_thread(media_sha256, request.output)
-                await media.deliver(report, overwrite=spec.overwrite, confirm=lambda: _may_still_be_shown(operation, dub))
+                try:
+                    await media.deliver(report, overwrite=spec.overwrite, confirm=lambda: _may_still_be_shown(operation, dub))
+                except ENDED:
+                    await dub.forget()
+                    raise
                 await in_thread(report.learn)
                 if not dub.is_kept:
                     await dub.discard()
@@ -128,8 +131,7 @@ class FaceHandler:
             report.footage(*info.video.size)
             with ExitStack() as stack:
                 folder = await asyncio.to_thread(stack.enter_context, context.media.scratch())
-                workspace = stack.enter_context(Workspace(folder / "faces", max_bytes=context.max_job_bytes))
-                found = await list_faces(self._stages(), info, workspace, threads=context.threads, on_progress=report)
+                found = await context.engine.faces(info, self._stages(), folder / "faces", report)
         answer = await asyncio.to_thread(faces_message, found, pictures=not message.skip_pictures)
         return answer.SerializeToString()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.resources import optional_duration
+from gateway.dub.choices import PREVIEW_S
 from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import DubRequest, wants_own_timeline
 from gateway.dub.state.costs import figures
@@ -23,6 +25,8 @@ _PREFIX: Final = "OPERATION_STEP_"
 _TRACK: Final = StepCost("track", frame_ms=12.2, megapixel_ms=12.8)
 _EXPRESSION: Final = (StepCost("own motion", frame_ms=0.4), StepCost("expression", frame_ms=0.7))
 """Steps before the motion of a video that keeps the frames of the footage."""
+_PREVIEW_FRAMES: Final = 25 * PREVIEW_S
+"""Frames of a preview at the usual frame rate."""
 FACE_STEPS: Final[Sequence[StepCost]] = (
     StepCost("fetch", fixed_s=0.5),
     _TRACK,
@@ -80,13 +84,16 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
     written = cost.written_ms.get(method.renderer.name, max(cost.written_ms.values()))
     options = request.enrol
     known = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
-    skip = not (options.personalize_renderer or options.personalize_motion)
+    # A preview trains nothing.
+    skip = request.preview or not (options.personalize_renderer or options.personalize_motion)
     own = wants_own_timeline(method, fit=request.fit, keep_audio=request.keep_audio, expression=request.expression)
-    return (
+    analysed = (
         StepCost("fetch", fixed_s=0.5),
         StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),
         _TRACK,
         *(() if known else _learning(method, skip=skip)),
+    )
+    shown = (
         *(() if own else _EXPRESSION),
         StepCost("motion", fixed_s=0.2, frame_ms=1.1),
         *([StepCost("background", megapixel_ms=13.0)] if own else ()),
@@ -97,6 +104,7 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
         StepCost("upload", fixed_s=0.1),
         *([StepCost("report", frame_ms=18.0, megapixel_ms=19.5, counts_frames=False)] if report else []),
     )
+    return (*analysed, *(replace(step, most_frames=_PREVIEW_FRAMES) if request.preview else step for step in shown))
 
 
 class OperationReporter:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import Final
+from typing import Any, Final
 
+from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.errors import InvalidRequestError
@@ -14,6 +16,11 @@ ACTORS: Final = "actors"
 BATCHES: Final = "batches"
 UPLOADS: Final = "uploads"
 WEBHOOKS: Final = "webhooks"
+
+
+def json_of(message: Message) -> dict[str, Any]:
+    """Return a message as JSON: all fields that are no messages, also those with their default value."""
+    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
 def id_of(name: str, collection: str, field: str) -> str:

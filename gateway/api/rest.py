@@ -49,12 +49,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from dubstage.client.aio import responses_of
 from dubstage.client.errors import status_of
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from gateway.api.http_bodies import Bodies, check_items, limits_of
 from gateway.api.http_callers import HttpCallers, Shares
 from gateway.api.http_connections import Connections, connection_class
 from gateway.api.openapi import openapi_document
+from gateway.api.resources import json_of
 from gateway.api.uploads import READY_KEY
 from gateway.async_utilities import cancel_all, in_thread
 from gateway.media.uploads import PIECE_BYTES
@@ -334,11 +336,6 @@ def range_of(text: str, size_bytes: int) -> range | None:
     return range(first, min(size_bytes, int(found[2]) + 1) if found[2] else size_bytes)
 
 
-def json_of(message: Message) -> dict[str, Any]:
-    """Return a message as JSON: all fields that are no messages, also those with their default value."""
-    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
-
-
 def error_response(status: status_pb2.Status) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Return an error for HTTP: the status, the JSON body, and headers."""
     name = _CODES.get(status.code, "UNKNOWN")
@@ -403,14 +400,14 @@ class _Calls:
     async def all(self, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata) -> list[Any]:
         """Return the responses of a short stream."""
         with self._begun("unary_stream", method, message, metadata=metadata, timeout=self._settings.max_deadline_s) as call:
-            return [response async for response in call]
+            return [response async for response in responses_of(call)]
 
     def stream(
         self, request: Request, method: MethodDescriptor, message: Message, metadata: grpc.aio.Metadata
     ) -> AsyncIterator[Any]:
         """Return the responses of a stream, which ends with the request."""
         begun = self._begun("unary_stream", method, message, metadata=metadata, timeout=self._settings.max_deadline_s)
-        return aiter(_held(request).enter_context(begun))
+        return responses_of(_held(request).enter_context(begun))
 
     async def upload(
         self, method: MethodDescriptor, first: Message, body: AsyncIterator[bytes], metadata: grpc.aio.Metadata

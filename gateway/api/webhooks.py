@@ -70,7 +70,7 @@ def data_of(operations: OperationStore, views: BatchViews, for_caller: Callable[
         try:
             if delivery.event is EventType.SHOT_REVIEWED:
                 name, _, shot = delivery.subject.partition("/shots/")
-                return json_format.MessageToDict(shown_shot(views, name, shot, for_caller))
+                return json_format.MessageToDict(shown_shot(views.store, name, shot, for_caller))
             if delivery.event is not EventType.BATCH_DONE:
                 return json_format.MessageToDict(listed_message(operations.get(delivery.subject)))
             view = views.view(delivery.subject)

@@ -170,6 +170,11 @@ def option_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None) -
         for line, shot in shots.items()
         for field, error in problems(shot.dub, partial(look, shot))
     ]
+    found += [
+        Mistake(line, "preview", "a shot of a batch is delivered whole: preview it as a dub of its own")
+        for line, shot in shots.items()
+        if shot.dub.preview
+    ]
     # `ActorLookup` checks project and language again, with the consent record.
     return list(dict.fromkeys(found))
 

@@ -45,7 +45,7 @@ from gateway.dub.job.key import resolved_options
 from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.request.spec import mouths_of, sequence_of
-from gateway.dub.state.workspace import JobRunningError, ScratchFolders, lock_folder
+from gateway.dub.state.workspace import JobRunningError, ScratchFolders, locked_in_thread
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.locations import local_path
@@ -235,7 +235,7 @@ async def folder_lock(place: Path) -> AsyncIterator[None]:
     """
     while True:
         try:
-            handle = await _locked(place)
+            handle = await locked_in_thread(place)
             break
         except InvalidRequestError:
             await asyncio.sleep(WAIT_S)
@@ -244,23 +244,6 @@ async def folder_lock(place: Path) -> AsyncIterator[None]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         os.close(handle)
-
-
-async def _locked(place: Path) -> int:
-    """Lock a folder and return the open lock file. A task that is cancelled meanwhile leaves no lock.
-
-    Raises:
-        InvalidRequestError: another worker has the lock.
-        OSError: the folder cannot be made.
-    """
-    held: list[int] = []
-    try:
-        await in_thread(lambda: held.append(lock_folder(place)))
-    except asyncio.CancelledError:
-        for handle in held:
-            os.close(handle)
-        raise
-    return held[0]
 
 
 @asynccontextmanager
@@ -364,7 +347,7 @@ class ShotDub:
                 return made
             except FORBIDDEN:
                 # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
-                await self.withdraw()
+                await dub.forget()
                 raise
 
     def check(self) -> None:
@@ -502,7 +485,7 @@ class _Attempt:
         self._dub = self._dub_of(shot)
 
     async def run(self) -> ShotRecord:
-        record = await in_thread(self._store.record, self._name, self._shot.id)
+        found = record = await in_thread(self._store.record, self._name, self._shot.id)
         redone = ""
         if record.state in WRITTEN:
             redone = await video_fault(self._shot, record)
@@ -521,7 +504,8 @@ class _Attempt:
         self._dub = self._dub_of(self._shot)
         record = begun(record, self._worker, self._shot.result, present_time()).model_copy(update={"options": options})
         try:
-            stored = await self._put(record, holder=self._holder)
+            # In place of the record that this attempt has read: a shot that was cancelled meanwhile never runs again.
+            stored = await self._put(record, before=found, holder=self._holder)
         except asyncio.CancelledError:
             await self._put_back(record)
             raise

@@ -17,7 +17,18 @@ from gateway.actors.installation import open_installation
 from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
-from gateway.cli.console import check_new_file, out, printable, say, say_result, say_table, say_warning, write_new_file
+from gateway.cli.console import (
+    check_new_file,
+    out,
+    printable,
+    say,
+    say_json,
+    say_result,
+    say_table,
+    say_warning,
+    wants_json,
+    write_new_file,
+)
 from gateway.cli.words import COMMAND_LINE
 from gateway.consent.record import consent_line, digest_of
 from gateway.settings import GatewaySettings
@@ -31,7 +42,7 @@ commands = command_group("actor", "Enrol people and manage enrolled people.")
 
 
 async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
-    """Enrol a person, and print the number of frames, the consent record and the id.
+    """Enrol a person, and print the number of frames, the consent record and the id; with --json, the actor.
 
     Raises:
         DubstageError: the request was refused, or the enrolment failed.
@@ -60,14 +71,20 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
                 on_footage=progress.footage,
                 max_bytes=settings.max_job_bytes,
             )
+        if wants_json():
+            from gateway.cli.documents import actor_documents
+
+            (document,) = actor_documents(installation.actors, [installation.actors.show(actor.actor_id)])
     for warning in actor.warnings:
         say_warning(warning)
     say(f"enrolled from {actor.enrolled.num_frames} frames; {consent_line(actor.consent)}")
     say_result(actor.actor_id)
+    if wants_json():
+        say_json(document)
 
 
 def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> None:
-    """Erase a person, and print the signed receipt.
+    """Erase a person, and print the signed receipt; with --json, the answer of the HTTP API, which has the receipt as a text.
 
     Args:
         save: new file for the receipt; None: the receipt is only printed.
@@ -84,7 +101,13 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         check_new_file(save)
     with open_installation(settings) as installation:
         receipt = installation.actors.erasures.erase_or_ask(actor_id, [BatchPictures(BatchStore(installation.actors.database))])
-    out.print_json(receipt.to_json())
+        key = installation.actors.erasures.signing_key() if wants_json() else None
+    if key is not None:
+        from gateway.cli.documents import receipt_document
+
+        say_json(receipt_document(receipt, key.public_pem if key.id == receipt.key else ""))
+    else:
+        out.print_json(receipt.to_json())
     if save is not None:
         write_new_file(save, f"{receipt.to_json()}\n".encode())
         say(f"saved as {save}; `dubstage receipt verify {save}` checks it")
@@ -117,15 +140,17 @@ def create(
     consent: options.ConsentFile = None,
     project: options.Project = "",
     stages: options.Stages = None,
+    device: options.Device = None,
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
+    _: options.AsJson = False,
 ) -> None:
     """Enrol a person from one or several VIDEO files as ACTOR."""
     from gateway.actors.create import EnrolRequest
     from gateway.dub.analyse.face_choice import parse_face
     from gateway.dub.request.dub_request import default_method
 
-    settings = options.gateway_settings(stages)
+    settings = options.gateway_settings(stages, device)
     request = EnrolRequest(
         actor_id=actor_id,
         footage=videos[0],
@@ -146,11 +171,18 @@ def list_actors(
     after: Annotated[
         str, typer.Option(metavar="ACTOR", help="Begin behind this id, such as the last of an earlier list.", show_default=False)
     ] = "",
+    _: options.AsJson = False,
 ) -> None:
     """List actors in the order of their ids."""
     with open_installation(options.gateway_settings()) as installation:
         found = installation.actors.list(after=after, limit=limit + 1)
-    actors = found[:limit]
+        actors = found[:limit]
+        if wants_json():
+            from gateway.cli.documents import actor_documents
+
+            more = actors[-1].actor_id if len(found) > limit else ""
+            say_json({"actors": actor_documents(installation.actors, actors), "nextPageToken": more})
+            return
     table = Table("actor", "method", "enrolled", "frames", "consent", box=None)
     for actor in actors:
         frames = "?" if actor.num_frames is None else str(actor.num_frames)
@@ -166,10 +198,17 @@ def list_actors(
 
 
 @commands.command("show")
-def show(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to show.")]) -> None:
-    """Print one actor as JSON."""
+def show(
+    actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to show.")], _: options.AsJson = False
+) -> None:
+    """Print one actor as JSON. With --json, the fields have the names of the HTTP API."""
     with open_installation(options.gateway_settings()) as installation:
         actor = installation.actors.show(actor_id)
+        if wants_json():
+            from gateway.cli.documents import actor_documents
+
+            say_json(actor_documents(installation.actors, [actor])[0])
+            return
     out.print_json(json.dumps(_facts(actor)))
     for problem in filter(None, (actor.damage, actor.consent_problem)):
         say_warning(problem)
@@ -181,6 +220,7 @@ def erase(
     save: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="RECEIPT.json", help="New file for the receipt.", show_default=False)
     ] = None,
+    _: options.AsJson = False,
 ) -> None:
     """Erase a person and everything that was made from the person's footage, and print the signed receipt.
 

@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Final, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from gateway.cli.console import say, say_error, say_result
+from gateway.cli.console import Verbosity, is_quiet, is_verbose, say_error, say_result, say_to_quiet, set_verbosity
 from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError, UnexpectedError, WorkCancelledError
 from services.common.server.resources import collections_paused, tune_allocator
@@ -43,7 +43,7 @@ _HELP: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Many videos": {
         "batch": "Dub the shots of a list or a timeline, review and deliver them.",
-        "jobs": "List and remove files of failed and interrupted dubs.",
+        "jobs": "List and remove files of failed and interrupted dubs, and kept analyses.",
     },
     "Servers": {
         "serve": "Run a gateway or a stage.",
@@ -63,6 +63,8 @@ _HELP: Final[Mapping[str, Mapping[str, str]]] = {
 """Commands by their subject, each with a line of help. A command has a module of its name in this package or in research.cli."""
 COMMANDS: Final = tuple(command for commands in _HELP.values() for command in commands)
 """Names of the commands."""
+HELP_OPTIONS: Final = ("--help", "-h")
+"""Options that print the help of a command or of a group."""
 RESEARCH_COMMANDS: Final = tuple(_HELP["Networks"])
 """Commands for developers of networks. They are in research.cli, which an installation without dubstage-research does not have."""
 _SUITE: Final = "dubstage-suite"
@@ -71,8 +73,15 @@ _EXTRA: Final = re.compile(r"""([\w.-]+)[^;]*;.*extra == ['"]([\w-]+)['"]""")
 """A requirement of an extra in the metadata of a distribution: name of the package, name of the extra."""
 _LAST_EXTRAS: Final = ("test", "all")
 """Extras of developers, which no message recommends if another extra has the package."""
+_PREFIX: Final = "DUBSTAGE_"
+"""Beginning of the settings in the environment."""
 _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 """Base class of the errors for a wrong option, a missing argument and an unknown command."""
+
+
+def _is_installed(command: str) -> bool:
+    """Return whether the distribution of a command is installed."""
+    return command not in RESEARCH_COMMANDS or find_spec("research") is not None
 
 
 class _SubCommands(TyperGroup):
@@ -91,17 +100,33 @@ class _Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of commands, by their subject."""
         for subject, commands in _HELP.items():
-            if commands.keys() <= set(RESEARCH_COMMANDS) and find_spec("research") is None:
+            if not all(map(_is_installed, commands)):
                 continue
             with formatter.section(subject):
                 formatter.write_dl([(f"{name:<8}", line) for name, line in commands.items()])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Return the commands and options that a shell offers for the beginning of a word, without an import of the commands."""
+        lines = {name: line for commands in _HELP.values() for name, line in commands.items() if _is_installed(name)}
+        registered, self.commands = self.commands, {name: TyperCommand(name, short_help=line) for name, line in lines.items()}
+        try:
+            return list(super().shell_complete(ctx, incomplete))
+        finally:
+            self.commands = registered
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command. For a shell that completes a word behind the command, the command's module is imported here."""
+        if ctx.resilient_parsing and cmd_name not in self.commands and cmd_name in COMMANDS and _is_installed(cmd_name):
+            register_commands((cmd_name,))
+            return cast("_Commands", typer.main.get_command(app)).commands[cmd_name]
+        return super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(
     name="dubstage",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": list(HELP_OPTIONS)},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Visual dubbing: new speech for real footage.",
@@ -131,8 +156,13 @@ def _suite(
     _: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors and the result only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print the lines of the log too.")] = False,
 ) -> None:
     """Visual dubbing: new speech for real footage."""
+    if quiet and verbose:
+        raise InvalidRequestError("give either --quiet or --verbose", field="quiet")
+    set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
 
 
 def _extras() -> Mapping[str, Sequence[str]]:
@@ -197,7 +227,7 @@ def register_commands(names: Iterable[str] = COMMANDS) -> None:
     for command in chosen:
         if command not in RESEARCH_COMMANDS:
             importlib.import_module(f"gateway.cli.{command}")
-        elif find_spec("research") is not None:
+        elif _is_installed(command):
             importlib.import_module(f"research.cli.{command}")
         elif len(chosen) == 1:
             raise InvalidRequestError(
@@ -208,9 +238,11 @@ def register_commands(names: Iterable[str] = COMMANDS) -> None:
 
 def _called(arguments: Sequence[str]) -> Sequence[str]:
     """Return the commands that a command line needs. A word that is no command is compared with all commands."""
-    if not arguments or arguments[0] in ("--help", "--version"):
+    # All options before the command are flags.
+    command = next((place for place, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
+    if command == len(arguments) or not {*HELP_OPTIONS, "--version"}.isdisjoint(arguments[:command]):
         return ()
-    return arguments[:1] if arguments[0] in COMMANDS else COMMANDS
+    return (arguments[command],) if arguments[command] in COMMANDS else COMMANDS
 
 
 @lru_cache(maxsize=1)
@@ -255,7 +287,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
         await job
 
     try:
-        with _log_on_stderr():
+        with log_on_stderr():
             asyncio.run(main())
     except KeyboardInterrupt:
         interrupted = True
@@ -270,23 +302,16 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
 
 
 @contextmanager
-def _log_on_stderr() -> Iterator[None]:
-    """Send the log lines of a command to stderr, those below `warning` only if DUBSTAGE_LOG_LEVEL asks for them.
+def log_on_stderr() -> Iterator[None]:
+    """Send the log lines of a command to stderr: those from the level of `_log_level` on. Afterwards the log is as before.
 
-    A command reports its work in sentences of its own. A log that is set up stays.
+    `run_async` does this. A command that starts stages otherwise has this as a decorator. Other commands start without structlog.
     """
-    # Commands that log nothing start without these modules.
     import structlog
 
-    from services.common.server.settings import StageSettings, load_settings
-
-    if structlog.is_configured():
-        yield
-        return
-    settings = load_settings(StageSettings, port=0)
-    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    before = structlog.get_config() if structlog.is_configured() else None
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(_log_level()),
         # `sys.stderr` of the moment: MediaPipe's start replaces it for a while.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
@@ -294,16 +319,52 @@ def _log_on_stderr() -> Iterator[None]:
         yield
     finally:
         structlog.reset_defaults()
+        if before is not None:
+            structlog.configure(**before)
 
 
-def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error
+def _log_level() -> str:
+    """Return the lowest level of the lines that a command prints: the setting, `info` with --verbose, nothing with --quiet.
+
+    Warnings are printed otherwise: some facts, such as a file of a person that could not be removed, are in the log alone.
+    """
+    from services.common.server.settings import StageSettings, load_settings
+
+    default = "critical" if is_quiet() else "warning"
+    try:
+        settings = load_settings(StageSettings, port=0)
+    except InvalidRequestError:  # a command that reads the settings reports this
+        return default
+    return settings.log_level if is_verbose() or "log_level" in settings.model_fields_set else default
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Undo at the end what options have set in the environment, so that the next command of this process does not inherit it."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith(_PREFIX) and name not in before]:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def run(arguments: list[str]) -> int:
     """Run one command line and return the exit code."""
+    with _environment_kept():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error
     tune_allocator()
     _quiet_libraries()
+    set_verbosity(Verbosity.NORMAL)
     try:
         with collections_paused():
             register_commands(_called(arguments))
-        code = _program(len(app.registered_commands) + len(app.registered_groups))(arguments, standalone_mode=False)
+        program = _program(len(app.registered_commands) + len(app.registered_groups))
+        code = program(arguments, prog_name="dubstage", standalone_mode=False)
         if code == WorkCancelledError.exit_code:  # typer ends a command that Ctrl-C interrupts with this code, and says nothing
             say_error("interrupted")
     except SystemExit as end:
@@ -332,8 +393,15 @@ def _say_usage(error: Any) -> int:
     """Print a usage error, whose text may hold any character of the arguments, and return the exit code."""
     shown = io.StringIO()
     error.show(shown)
-    for line in shown.getvalue().rstrip("\n").split("\n"):
-        say(line)
+    # Typer writes `Error: ` before the message, and no user's text before it. All errors of dubstage begin with `error: `.
+    head, _, message = f"\n{shown.getvalue().rstrip()}".partition("\nError: ")
+    for line in head.splitlines()[1:]:
+        say_to_quiet(line)
+    first, *more = message.split("\n")
+    if first:
+        say_error(first)
+    for line in more:
+        say_to_quiet(line)
     return int(error.exit_code)
 
 
@@ -352,7 +420,7 @@ def _details() -> str:
     if name:
         return f"; the details are in {name}"
     for line in text.splitlines():
-        say(line)
+        say_to_quiet(line)
     return "; the details are above"
 
 

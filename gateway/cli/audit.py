@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -15,7 +14,7 @@ from gateway.audit.entries import ChainBrokenError, ChainHead
 from gateway.audit.export import verify_export, write_export
 from gateway.cli import options
 from gateway.cli.app import command_group
-from gateway.cli.console import printable, say, say_error, say_result, say_table
+from gateway.cli.console import printable, say, say_error, say_json, say_output, say_result, say_table, wants_json
 from gateway.cli.options import trusted_key
 
 commands = command_group("audit", "List, export and check the audit log: who did what with whose face.")
@@ -44,14 +43,13 @@ def list_entries(
         ),
     ] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="NUMBER", help="Newest entries to show.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    _: options.AsJson = False,
 ) -> None:
     """List the newest entries. The id of an actor is shown until the person is erased."""
     with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
         found = actors.audit.newest(limit, actor_id=actor, event=event)
-    if as_json:
-        for entry in found:
-            say_result(json.dumps(entry))
+    if wants_json():
+        say_json({"entries": found})
         return
     table = Table("no.", "time", "event", "tenant", "token", "actor", "consent", "details", box=None)
     for entry in found:
@@ -63,6 +61,7 @@ def list_entries(
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="File to write. Only its owner can read it.")],
     overwrite: options.Overwrite = False,
+    _: options.AsJson = False,
 ) -> None:
     """Write the whole log to FILE: one entry per line, and a last line with the signed head."""
     at = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
@@ -73,7 +72,7 @@ def export(
             _say_broken(problem, "the database")
             raise typer.Exit(EXIT_BROKEN) from None
     say(f"{made.head.sequence} entries, signed with the key {made.key}")
-    say_result(str(file))
+    say_output(file)
 
 
 @commands.command("verify")
@@ -91,6 +90,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    _: options.AsJson = False,
 ) -> None:
     """Check that no entry was changed, removed, moved, inserted or cut off. The exit code is 3 if one was.
 
@@ -112,6 +112,8 @@ def verify(
         raise typer.Exit(EXIT_BROKEN) from None
     say(f"{place}: {head.sequence} entries, none changed")
     say_result(head.digest)
+    if wants_json():
+        say_json({"numEntries": head.sequence, "headSha256": head.digest})
 
 
 def _say_broken(problem: ChainBrokenError, place: str) -> None:

@@ -11,7 +11,7 @@ from gateway.actors.installation import open_installation
 from gateway.backup.write import write_backup
 from gateway.cli import options
 from gateway.cli.app import app
-from gateway.cli.console import say, say_result
+from gateway.cli.console import say, say_json, say_result, shown_place, wants_json
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import shown_size
 
@@ -32,6 +32,7 @@ def backup(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
+    _: options.AsJson = False,
 ) -> None:
     """Write all actors, consent records, operations, receipts and keys of the installation to one file.
 
@@ -45,3 +46,5 @@ def backup(
     new = "" if base is None else "new "
     say(f"{made.actors} actors, {made.blobs} {new}blobs, {shown_size(made.blob_bytes)}")
     say_result(str(file))
+    if wants_json():
+        say_json({"outputUri": shown_place(file), "numActors": made.actors, "numBlobs": made.blobs, "blobBytes": made.blob_bytes})

@@ -35,12 +35,13 @@ from gateway.batch.changes import (
     retry_in_cluster,
     revise,
 )
+from gateway.batch.lists import ShotQuery
 from gateway.batch.records import present_time
 from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, region_from
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ENDED, WRITTEN, BatchFacts, Engine, Manifest, ShotRecord, ShotState
 from gateway.cli import options
-from gateway.cli.app import command_group, run_async
+from gateway.cli.app import command_group, log_on_stderr, run_async
 from gateway.cli.batch_watch import (
     POLL_SECONDS,
     SHOWN_SHOTS,
@@ -51,13 +52,12 @@ from gateway.cli.batch_watch import (
     reviews_named,
     show_batches,
     show_end,
-    show_json,
     show_shots,
     show_status,
     states_named,
     watch_batch,
 )
-from gateway.cli.console import say, say_error, say_result, say_warning
+from gateway.cli.console import say, say_error, say_json, say_output, say_result, say_to_quiet, say_warning, shown_place, wants_json
 from gateway.cli.progress import StepProgress
 from gateway.dub.request.spec_text import CHANGEABLE, options_from
 from gateway.settings import GatewaySettings
@@ -124,7 +124,7 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
     if len(found) == 1:
         raise InvalidRequestError(found[0], field="manifest")
     for mistake in found[:SHOWN_MISTAKES]:
-        say(mistake)
+        say_to_quiet(mistake)
     hidden = len(found) - SHOWN_MISTAKES
     more = f", {hidden} of them not shown" if hidden > 0 else ""
     raise InvalidRequestError(f"{path}: {len(found)} mistakes{more}; nothing was started", field="manifest")
@@ -175,12 +175,14 @@ class EngineOptions:
         engine: name of the engine.
         workers: shots at the same time; 0: the engine decides.
         stages: host of running stages, for workers of this machine; None: the stages run in the workers.
+        device: device of stages in workers of this machine; None: the settings choose.
         namespace, context, profile, config_map: options of the engine `kubernetes`; empty: its defaults.
     """
 
     engine: str
     workers: int
     stages: str | None = None
+    device: str | None = None
     namespace: str = ""
     context: str = ""
     profile: str = ""
@@ -202,6 +204,7 @@ def check_engine_options(chosen: EngineOptions) -> Engine:
         "--profile": (chosen.profile, "kubernetes"),
         "--config-map": (chosen.config_map, "kubernetes"),
         "--stages": (chosen.stages, "local"),
+        "--device": (chosen.device, "local"),
     }
     for option, (value, owner) in given.items():
         if value and engine != owner:
@@ -316,6 +319,7 @@ def retry_shots(
     workers: int,
     stages: str | None = None,
     *,
+    device: str | None = None,
     changed: ShotOptions = NO_OPTIONS,
 ) -> int:
     """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all that failed or were cancelled.
@@ -326,6 +330,7 @@ def retry_shots(
         store: store of batches.
         workers: shots at the same time; 0: the engine decides.
         stages: host of running stages that the user gave, for workers of this machine.
+        device: device that the user gave, for stages in workers of this machine.
         changed: other options for the one shot that is named.
 
     Returns:
@@ -339,7 +344,7 @@ def retry_shots(
     facts = store.facts(name)
     if facts.engine == "gateway":
         raise InvalidRequestError(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
-    check_engine_options(EngineOptions(facts.engine, workers, stages))
+    check_engine_options(EngineOptions(facts.engine, workers, stages, device))
     if changed.ListFields():
         from gateway.actors.store import ActorStore
         from gateway.batch.manifest import ActorLookup
@@ -383,6 +388,22 @@ def changed_options(texts: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             found[field] = value
     return found
+
+
+def _say_batch(store: BatchStore, name: str) -> None:
+    """Print a batch with --json."""
+    if wants_json():
+        from gateway.cli.documents import batch_document
+
+        say_json(batch_document(store, name))
+
+
+def _say_shot(store: BatchStore, name: str, shot_id: str) -> None:
+    """Print a shot with --json."""
+    if wants_json():
+        from gateway.cli.documents import shot_document
+
+        say_json(shot_document(store, name, shot_id))
 
 
 def review_shot(store: BatchStore, name: str, shot_id: str, said: Verdict) -> None:
@@ -462,7 +483,7 @@ def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> No
         raise InvalidRequestError(
             f"--output {output} cannot be written: {problem.strerror or problem}", field="output"
         ) from problem
-    say_result(str(output))
+    say_output(output)
 
 
 def _rate_of(record: ShotRecord) -> Fraction | None:
@@ -524,8 +545,10 @@ def deliver_approved(
     for file in files.values():
         say_result(str(file))
     for shot_id, why in left.items():
-        say(f"{shot_id} is not delivered: {why}")
+        say_to_quiet(f"{shot_id} is not delivered: {why}")
     say(f"batch {name}: {len(files)} of {len(listed)} videos are delivered")
+    if wants_json():
+        say_json({"outputUris": {shot_id: shown_place(file) for shot_id, file in files.items()}, "left": left})
     if registration is not None:
         done = registration.register(assets_of(shots, files, references))
         for shot_id, reference in references.items():
@@ -558,8 +581,10 @@ def post_to_kitsu(store: BatchStore, name: str, target: KitsuTarget) -> None:
     for row, count in posted.items():
         say_result(f"{row}: {count} comments")
     for row, why in left_out.items():
-        say(f"{row}: {why}")
+        say_to_quiet(f"{row}: {why}")
     say(f"batch {name}: {posted.total()} new comments in Kitsu, for {len(posted)} of {len(shots)} shots")
+    if wants_json():
+        say_json({"numComments": posted, "left": left_out})
 
 
 def statuses_of(texts: Sequence[str]) -> dict[str, str]:
@@ -644,7 +669,9 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
     if (row := chosen[index] if index < len(chosen) else index) >= total:
         raise InvalidRequestError(f"there is no row {row}: batch {name} has the rows 0 to {total - 1}", field="index")
     record = _dubbed(settings, store, name, row)
-    return _show_result(record)
+    code = _show_result(record)
+    _say_shot(store, name, record.id)
+    return code
 
 
 def _batch_of(settings: GatewaySettings, store: BatchStore, batch: str) -> str:
@@ -711,6 +738,7 @@ def submit(
     ] = "local",
     workers: Workers = 0,
     stages: options.Stages = None,
+    device: options.Device = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -726,20 +754,28 @@ def submit(
     config_map: Annotated[
         str, typer.Option(metavar="NAME", help="ConfigMap with the chart's settings of batches. Default: dubstage-batch.")
     ] = "",
+    _: options.AsJson = False,
 ) -> None:
     """Check the manifest SHOTS whole, and dub its shots. The same command again goes on with the shots that are left."""
-    chosen = EngineOptions(engine, workers, stages, namespace, context, profile, config_map)
+    chosen = EngineOptions(engine, workers, stages, device, namespace, context, profile, config_map)
     kind: Engine = check_engine_options(chosen)
-    settings = options.gateway_settings(stages)
+    settings = options.gateway_settings(stages, device)
     with open_batches(settings) as store:
         rows = checked_manifest(settings, manifest, name, check=check)
-        raise typer.Exit(submit_manifest(settings, store, rows, kind, chosen))
+        code = submit_manifest(settings, store, rows, kind, chosen)
+        _say_batch(store, rows.name)
+        raise typer.Exit(code)
 
 
 @commands.command("list")
-def list_all() -> None:
+def list_all(_: options.AsJson = False) -> None:
     """List all batches."""
     with open_batches(options.gateway_settings()) as store:
+        if wants_json():
+            from gateway.cli.documents import batches_document
+
+            say_json(batches_document(sorted(store.batches(), key=lambda facts: (facts.created_at, facts.name))))
+            return
         show_batches(store)
 
 
@@ -756,13 +792,16 @@ def status(
             min=1, metavar="NUMBER", help=f"Most shots to show. Default: {SHOWN_SHOTS}; with --json, all.", show_default=False
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the batch and its shots as JSON.")] = False,
+    _: options.AsJson = False,
 ) -> None:
     """Show the shots of a batch, and how many are done, failed and left."""
     states = states_named(only or [])
     with open_batches(options.gateway_settings()) as store:
-        if json:
-            show_json(store, name, states, limit)
+        if wants_json():
+            from gateway.cli.documents import batch_document, shots_document
+
+            shown = shots_document(store, name, ShotQuery(states=states), limit)
+            say_json({"batch": batch_document(store, name), "shots": shown["shots"]})
         else:
             show_status(store, name, states, limit or SHOWN_SHOTS)
 
@@ -783,6 +822,7 @@ def shots(
         str | None, typer.Option(metavar="WHO", help="Show the shots only that are assigned to this person.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Most shots to show.")] = SHOWN_SHOTS,
+    _: options.AsJson = False,
 ) -> None:
     """List the shots of a batch with their risk and the decisions about them."""
     states, reviews = states_named(state or []), reviews_named(review or [])
@@ -798,17 +838,19 @@ def review_command(
     reject: Annotated[bool, typer.Option("--reject", help="The video is not good: dub the shot again.")] = False,
     assign: Annotated[str | None, typer.Option(metavar="WHO", help="This person is to look at the video.")] = None,
     note: Annotated[str, typer.Option(metavar="TEXT", help="Note, at most 4000 characters.")] = "",
-    frame: Annotated[int | None, typer.Option(min=0, metavar="N", help="Frame that the note is about, from 0.")] = None,
+    frame: Annotated[int | None, typer.Option(min=0, metavar="NUMBER", help="Frame that the note is about, from 0.")] = None,
     region: Annotated[
         str | None,
         typer.Option(metavar="X,Y,W,H", help="Part of the picture that the note is about, as shares from 0 to 1."),
     ] = None,
     by: Annotated[str, typer.Option(metavar="WHO", help="Name of the person who decides.")] = "",
+    _: options.AsJson = False,
 ) -> None:
     """Decide about the present video of a shot that has ended. The last decision counts, and all are kept."""
     said = verdict_of(approve, reject, assign, note=note, frame=frame, region=region_of(region), reviewer=by)
     with open_batches(options.gateway_settings()) as store:
         review_shot(store, name, shot, said)
+        _say_shot(store, name, shot)
 
 
 @commands.command("decisions")
@@ -823,6 +865,7 @@ def decisions(
             help="csv: all decisions; edl (CMX 3600), otio (OpenTimelineIO): a timeline with markers.",
         ),
     ] = "csv",
+    _: options.AsJson = False,
 ) -> None:
     """Write the decisions about the shots of a batch to a file."""
     with open_batches(options.gateway_settings()) as store:
@@ -879,6 +922,7 @@ def from_timeline(
     leave_out: Annotated[
         bool, typer.Option("--leave-out", help="Leave refused clips and lines out. Otherwise nothing is written if one is refused.")
     ] = False,
+    _: options.AsJson = False,
 ) -> None:
     """Write a manifest from a timeline and dubbing scripts: one row for each clip and language that has a line."""
     from gateway.cli.batch_timeline import make_manifest
@@ -925,6 +969,7 @@ def conform_command(
         bool,
         typer.Option("--leave-out", help="Leave clips without a usable video out. Otherwise nothing is written if one is missing."),
     ] = False,
+    _: options.AsJson = False,
 ) -> None:
     """Write a timeline with the dubbed videos of a batch on a new video track for each language, with markers for decisions."""
     from gateway.cli.batch_timeline import conform_batch
@@ -946,18 +991,21 @@ def conform_command(
 
 
 @commands.command("watch")
-def watch(name: Name) -> None:
+def watch(name: Name, _: options.AsJson = False) -> None:
     """Show the progress of a batch until every shot has ended. The exit code is 0 if no shot failed."""
     with open_batches(options.gateway_settings()) as store:
-        raise typer.Exit(watch_batch(store, name))
+        code = watch_batch(store, name)
+        _say_batch(store, name)
+        raise typer.Exit(code)
 
 
 @commands.command("cancel")
-def cancel_command(name: Name, ids: Ids = None) -> None:
+def cancel_command(name: Name, ids: Ids = None, _: options.AsJson = False) -> None:
     """Cancel shots of a batch, or all that have not ended."""
     with open_batches(options.gateway_settings()) as store:
         cancel_shots(store, name, ids or [])
         record_change(store, "cancelled", name, ids or [])
+        _say_batch(store, name)
 
 
 @commands.command("retry")
@@ -967,6 +1015,7 @@ def retry(
     only_rejected: Annotated[bool, typer.Option("--rejected", help="The shots whose present videos are rejected.")] = False,
     workers: Workers = 0,
     stages: options.Stages = None,
+    device: options.Device = None,
     other: Annotated[
         list[str] | None,
         typer.Option(
@@ -976,19 +1025,23 @@ def retry(
             "times.",
         ),
     ] = None,
+    _: options.AsJson = False,
 ) -> None:
     """Dub shots of a batch again: those named or rejected, or all that failed or were cancelled."""
     changed, wrong = options_from(changed_options(other or []))
     if wrong:
         raise InvalidRequestError(f"{wrong[0].field}: {wrong[0]}", field=f"options.{wrong[0].field}")
-    settings = options.gateway_settings(stages)
+    settings = options.gateway_settings(stages, device)
     with open_batches(settings) as store:
         of_reviews = rejected(store, store.facts(name)) if only_rejected else []
         chosen = list(dict.fromkeys([*(ids or []), *of_reviews]))
         if only_rejected and not chosen:
             say_result(f"batch {name}: no shot is rejected")
+            _say_batch(store, name)
             return
-        raise typer.Exit(retry_shots(settings, store, name, chosen, workers, stages, changed=changed))
+        code = retry_shots(settings, store, name, chosen, workers, stages, device=device, changed=changed)
+        _say_batch(store, name)
+        raise typer.Exit(code)
 
 
 @commands.command("remove")
@@ -1002,11 +1055,14 @@ def remove_command(
             "of the batch runs any more, on any machine.",
         ),
     ] = False,
+    _: options.AsJson = False,
 ) -> None:
     """Remove the rows, the records and the pictures of a batch whose shots have all ended. The videos stay."""
     with open_batches(options.gateway_settings()) as store:
         remove_batch(store, name, force=force)
         record_change(store, "removed", name)
+    if wants_json():
+        say_json({"name": f"batches/{name}"})
 
 
 @commands.command("report")
@@ -1018,15 +1074,17 @@ def report(
             metavar="FOLDER", help="Folder of the report: a new folder, an empty folder, or the folder of an older report."
         ),
     ],
+    _: options.AsJson = False,
 ) -> None:
     """Write a report of a batch: an HTML page with a row for each shot, and the same as CSV and JSON."""
     from gateway.batch.report import write_report
 
     with open_batches(options.gateway_settings()) as store:
-        say_result(str(write_report(store.facts(name), store.shots(name), partial(store.thumbnails, name), folder)))
+        say_output(write_report(store.facts(name), store.shots(name), partial(store.thumbnails, name), folder))
 
 
 @commands.command("deliver")
+@log_on_stderr()
 def deliver_command(
     name: Name,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the videos.")],
@@ -1042,6 +1100,7 @@ def deliver_command(
             "bal:///{project}/{id}/dub_{language}. {id}, {project}, {language} and {actor} stand for the fields of the row.",
         ),
     ] = None,
+    _: options.AsJson = False,
 ) -> None:
     """Copy the approved videos of a batch, each with a signed manifest (C2PA) that has the decision."""
     settings = options.gateway_settings()
@@ -1065,6 +1124,7 @@ def kitsu(
             "rejected=retake.",
         ),
     ] = None,
+    _: options.AsJson = False,
 ) -> None:
     """Post what is new about a batch to Kitsu: statuses, decisions and pictures. DUBSTAGE_KITSU_TOKEN holds the access token."""
     from gateway.studio.kitsu import KitsuTarget
@@ -1083,6 +1143,7 @@ def openjd_command(
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder of the job bundle. Files of an earlier bundle are replaced.")
     ],
+    _: options.AsJson = False,
 ) -> None:
     """Write a batch as a job bundle of Open Job Description, for AWS Deadline Cloud or `openjd run`: one task for each row."""
     from gateway.studio.open_job import write_job_bundle
@@ -1092,7 +1153,7 @@ def openjd_command(
         name = _batch_of(settings, store, batch)
         _warn_of_sqlite(store)
         write_job_bundle(name, store.facts(name).rows, output)
-    say_result(str(output / "template.json"))
+    say_output(output / "template.json")
 
 
 @commands.command("opencue")
@@ -1101,6 +1162,7 @@ def opencue_command(
     show: Annotated[str, typer.Option(metavar="NAME", help="Show in OpenCue.")],
     shot: Annotated[str, typer.Option(metavar="NAME", help="Shot in OpenCue that the job belongs to.")] = "dubs",
     cores: Annotated[int, typer.Option(min=1, max=1024, metavar="NUMBER", help="Processor cores of a frame.")] = 2,
+    _: options.AsJson = False,
 ) -> None:
     """Submit a batch to OpenCue as a job with one frame for each row. CUEBOT_HOSTS names the Cuebot."""
     from gateway.studio.opencue_job import submit_to_opencue
@@ -1109,8 +1171,11 @@ def opencue_command(
     with open_batches(settings) as store:
         name = _batch_of(settings, store, batch)
         _warn_of_sqlite(store)
-        for job in submit_to_opencue(name, store.facts(name).rows, show=show, shot=shot, cores=cores):
-            say_result(job)
+        jobs = list(submit_to_opencue(name, store.facts(name).rows, show=show, shot=shot, cores=cores))
+    for job in jobs:
+        say_result(job)
+    if wants_json():
+        say_json({"jobs": jobs})
 
 
 @commands.command("run")
@@ -1131,12 +1196,14 @@ def run(
         ),
     ] = None,
     stages: options.Stages = None,
+    device: options.Device = None,
+    _: options.AsJson = False,
 ) -> None:
     """Dub one shot of a batch, as a worker of a farm does. The exit code says whether to try again.
 
     0: done. 10: wrong input. 11: a person must change something first. 12: an error of dubstage. 20: try again. 130: interrupted.
     """
-    settings = options.gateway_settings(stages)
+    settings = options.gateway_settings(stages, device)
     row = index_of(index, index_from)
     with open_batches(settings) as store:
         raise typer.Exit(run_row(settings, store, batch, row, rows))

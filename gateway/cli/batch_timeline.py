@@ -11,7 +11,7 @@ from typing import Any, Final
 from gateway.batch.changes import ask_cluster
 from gateway.batch.manifest import batch_name, shots_by_line
 from gateway.batch.store import BatchStore
-from gateway.cli.console import say, say_result, say_warning
+from gateway.cli.console import say, say_output, say_to_quiet, say_warning
 from gateway.cli.progress import StepProgress
 from gateway.media.locations import is_url
 from gateway.studio.conform import ConformRequest, conform, write_conformed
@@ -121,7 +121,7 @@ def make_manifest(
         manifest = write_turnover(turnover, on_clip=lambda done: progress("parts", done, turnover.clips))
     say(f"{turnover.rows} rows of {turnover.clips} clips; {turnover.silent} clips have no line")
     say(f"dub them with: dubstage batch submit {manifest}")
-    say_result(str(manifest))
+    say_output(manifest)
 
 
 def _check_defaults(defaults: Mapping[str, Any]) -> None:
@@ -152,9 +152,9 @@ def _tell_refused(problems: Sequence[str], *, leave_out: bool) -> None:
             field="timeline",
         )
     for problem in problems[:_SHOWN]:
-        (say_warning if leave_out else say)(Text("left out: {problem}", problem=problem) if leave_out else problem)
+        (say_warning if leave_out else say_to_quiet)(Text("left out: {problem}", problem=problem) if leave_out else problem)
     if len(problems) > _SHOWN:
-        say(f"{len(problems) - _SHOWN} more are not shown")
+        (say if leave_out else say_to_quiet)(f"{len(problems) - _SHOWN} more are not shown")
     if problems and not leave_out:
         raise InvalidRequestError(
             f"{len(problems)} clips and lines are refused; nothing was written: --leave-out goes on without them", field="timeline"
@@ -231,4 +231,4 @@ def conform_batch(
         raise InvalidRequestError(f"{path}: no clip has a video of batch {name}: nothing was written", field="timeline")
     write_conformed(conformed, output)
     say(f"{conformed.clips} clips on {len(conformed.tracks)} new tracks")
-    say_result(str(output))
+    say_output(output)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import Final, Self, get_args
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -21,7 +18,7 @@ from gateway.batch.reviews import ReviewState
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import LEFT, WRITTEN, BatchFacts, ShotRecord, ShotState
-from gateway.cli.console import err, printable, say, say_result, say_table, say_warning
+from gateway.cli.console import err, printable, say, say_json, say_result, say_table, say_to_quiet, say_warning, wants_json
 from gateway.cli.progress import LINE_SECONDS
 from services.common.errors import (
     UNDUBBED_EXIT_CODE,
@@ -124,6 +121,8 @@ def show_shots(
 ) -> None:
     """Print one line for each shot of a batch: state, risk, decision, and the strongest reason of the risk.
 
+    With --json, all that is known of the shots is printed.
+
     Args:
         store: store of batches.
         states: as for `show_status`.
@@ -141,6 +140,11 @@ def show_shots(
         raise InvalidRequestError(f"--order {order[:80]!r} is unknown; there are: {', '.join(get_args(Order))}", field="order")
     ask_cluster(store, store.facts(name))
     query = ShotQuery(states=states, reviews=reviews, assignee=assignee, order=kind)
+    if wants_json():
+        from gateway.cli.documents import shots_document
+
+        say_json(shots_document(store, name, query, limit))
+        return
     table = Table("shot", "state", "risk", "review", "by", "what", box=None, pad_edge=False)
     for shot in store.shots(name, query, limit):
         record, decision = shot.record, shot.decision
@@ -150,25 +154,6 @@ def show_shots(
         table.add_row(record.id, record.state, f"{risk_of(record):.2f}", shot.review, printable(who), printable(what))
     say_table(table)
     _say_hidden(store.count(name, query) - limit)
-
-
-def show_json(store: BatchStore, name: str, states: frozenset[str], limit: int | None) -> None:
-    """Print a batch as JSON: its facts, its progress, notes of the engine, and the records of the shots in `states`.
-
-    Args:
-        store: store of batches.
-        states: as for `show_status`.
-        limit: most shots that are shown; None: all.
-    """
-    facts = store.facts(name)
-    notes, progress = ask_cluster(store, facts), progress_now(store, name)
-    document = {
-        "batch": facts.model_dump(mode="json"),
-        "progress": {**asdict(progress), "left": progress.left},
-        "notes": notes,
-        "shots": [shot.record.model_dump(mode="json") for shot in store.shots(name, ShotQuery(states=states), limit)],
-    }
-    typer.echo(json.dumps(document, indent=1))
 
 
 def progress_now(store: BatchStore, name: str) -> Progress:
@@ -207,9 +192,9 @@ def show_end(store: BatchStore, name: str) -> int:
     )
     for state, wrong in ((ShotState.FAILED, failed), (ShotState.UNDUBBED, undubbed)):
         for record in wrong[:_SHOWN_FAILURES]:
-            say_warning(f"{record.id}: {record.error or '; '.join(record.look)}")
+            say_warning(f"{record.id}: {record.error or '; '.join(record.look)}", to_quiet=True)
         if len(wrong) > _SHOWN_FAILURES:
-            say(f"{len(wrong) - _SHOWN_FAILURES} more shots are {state}: dubstage batch status {name} --only {state}")
+            say_to_quiet(f"{len(wrong) - _SHOWN_FAILURES} more shots are {state}: dubstage batch status {name} --only {state}")
     progress = progress_now(store, name)
     say_result(f"batch {name}: {counts(progress)}")
     if failed or undubbed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import check_actor_id
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
-from gateway.cli.console import out, say, say_result, say_warning
+from gateway.cli.console import say, say_json, say_output, say_result, say_warning, wants_json
 from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.keys import check_signature, read_keys, read_private_key, signed
 from gateway.consent.record import Consent, canonical_form, check_scope, check_time, consent_line, digest_of, embedding_text, use_of
@@ -52,6 +51,7 @@ def subject(
         Path | None, typer.Option("-o", "--output", metavar="NEW.json", help="New file for the completed record.")
     ] = None,
     stages: options.Stages = None,
+    _: options.AsJson = False,
 ) -> None:
     """Print the fields of a record that say whose face the record is about: the face in FOOTAGE, and the SHA-256 of the files.
 
@@ -79,14 +79,14 @@ def subject(
     if with_face:
         run_async(measure())
     if plain is None or output is None:
-        out.print_json(json.dumps(fields))
+        say_json(fields)
         return
     new = {**plain.fields(), **fields}
     had_signature = new.pop("signature", None) is not None
     write_new_consent(output, Consent.model_validate(new))
     if had_signature:
         say_warning(f"the signature of {record} does not fit the new record and is left out: sign {output}")
-    say_result(str(output))
+    say_output(output)
 
 
 @commands.command("sign")
@@ -99,13 +99,14 @@ def sign(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="SIGNED.json", help="New file for the signed record.")],
+    _: options.AsJson = False,
 ) -> None:
     """Sign the record of FILE, and write the signed record."""
     record = signed(read_consent(file), read_private_key(key))
     write_new_consent(output, record)
     assert record.signature is not None
     say(f"signed with the key {record.signature.key}")
-    say_result(str(output))
+    say_output(output)
 
 
 @commands.command("verify")
@@ -119,6 +120,7 @@ def verify(
     ] = None,
     project: options.Project = "",
     language: options.Language = "",
+    _: options.AsJson = False,
 ) -> None:
     """Check that the record of FILE is signed with a trusted key, holds now, and covers the project and the language.
 
@@ -140,16 +142,18 @@ def verify(
     if not record.names_subject:
         say_warning(f"{file} does not say whose face it is about: installations that require records refuse it for new work")
     say_result(digest_of(record))
+    if wants_json():
+        say_json({"recordSha256": digest_of(record)})
 
 
 @commands.command("show")
-def show(file: Record) -> None:
+def show(file: Record, _: options.AsJson = False) -> None:
     """Print the record of FILE as JSON, with its digest, the bytes that a signature signs, and why the record is refused now."""
     record = read_consent(file)
     with _actors() as actors:
         withdrawn = actors.consents.withdrawn({digest_of(record)})
         (problem,) = actors.consents.problems([record])
-    out.print_json(json.dumps(_facts(record, withdrawn.get(digest_of(record), ""), problem), ensure_ascii=False))
+    say_json(_facts(record, withdrawn.get(digest_of(record), ""), problem))
     if problem:
         say_warning(problem)
 
@@ -158,6 +162,7 @@ def show(file: Record) -> None:
 def revoke(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="JSON file with the consent record.")] = None,
     actor: Annotated[str | None, typer.Option(metavar="ID", help="Withdraw the record of this actor.")] = None,
+    _: options.AsJson = False,
 ) -> None:
     """Withdraw a consent record for ever, in all processes that use the same database.
 
@@ -195,3 +200,7 @@ def _facts(record: Consent, withdrawn_at: str, problem: str) -> dict[str, object
 def _say_withdrawal(done: Withdrawal) -> None:
     say(f"withdrawn at {done.withdrawn_at}; actors with this record: {', '.join(done.actor_ids) or 'none'}")
     say_result(done.record_sha256)
+    if wants_json():
+        from gateway.cli.documents import withdrawal_document
+
+        say_json(withdrawal_document(done))

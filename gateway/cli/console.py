@@ -5,10 +5,14 @@ Text from outside (names of files, messages of libraries, arguments) is made saf
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -23,8 +27,64 @@ _JOINERS: Final = "\u200c\u200d"
 # Markup is off, so that a name such as `[red]video.mp4` is printed unchanged. Coloured text is a `Text`.
 out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+"""Messages and progress. With --quiet, this console prints nothing."""
+_errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+"""Errors, which are printed with --quiet too."""
 _WIDE: Final = 4096
 """Width of a table without a terminal, characters."""
+
+
+class Verbosity(Enum):
+    """Lines that a command prints besides its errors and its result."""
+
+    QUIET = "quiet"
+    """No line."""
+    NORMAL = "normal"
+    """Messages, warnings and progress, and warnings of the log."""
+    VERBOSE = "verbose"
+    """Messages, warnings, progress, and the lines of the log."""
+
+
+@dataclass(slots=True)
+class _Terminal:
+    """Choices of the present command: which lines it prints, and whether stdout is kept for JSON."""
+
+    verbosity: Verbosity = Verbosity.NORMAL
+    json: bool = False
+
+
+_terminal = _Terminal()
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Choose what the commands of this process print from now on. Their results go to stdout, until `keep_stdout_for_json`."""
+    _terminal.verbosity, _terminal.json = verbosity, False
+    err.quiet = verbosity is Verbosity.QUIET
+
+
+def is_verbose() -> bool:
+    """Return whether the user asked for the lines of the log."""
+    return _terminal.verbosity is Verbosity.VERBOSE
+
+
+def is_quiet() -> bool:
+    """Return whether the user asked for errors and the result only."""
+    return _terminal.verbosity is Verbosity.QUIET
+
+
+def keep_stdout_for_json(wanted: bool) -> bool:
+    """Let stdout have nothing but the JSON document of the present command. Its results become messages on stderr.
+
+    Args:
+        wanted: value of the option --json, which is returned.
+    """
+    _terminal.json = wanted
+    return wanted
+
+
+def wants_json() -> bool:
+    """Return whether the present command was given --json."""
+    return _terminal.json
 
 
 def printable(text: str | Fact) -> str:
@@ -53,31 +113,69 @@ def _shown(character: str) -> str:
 
 
 def say(message: str | Fact) -> None:
-    """Print one line to stderr."""
+    """Print one line to stderr, unless the user asked for no messages."""
     err.print(printable(message))
 
 
+def say_to_quiet(message: str | Fact) -> None:
+    """Print one line to stderr that belongs to an error, with --quiet too."""
+    _for_errors().print(printable(message))
+
+
+def _for_errors() -> Console:
+    # `err` knows a progress bar that is on the terminal, and prints above the bar.
+    return _errors if err.quiet else err
+
+
 def say_result(result: str) -> None:
-    """Print one line to stdout."""
-    out.print(printable(result))
+    """Print one line to stdout; with --json, to stderr as a message."""
+    (err if _terminal.json else out).print(printable(result))
+
+
+def say_json(document: Mapping[str, Any]) -> None:
+    """Print a JSON document to stdout. The document is ASCII, so that no text in it acts on a terminal."""
+    file = out.file
+    file.write(f"{json.dumps(document, indent=2)}\n")
+    file.flush()
+
+
+def shown_place(place: str | Path) -> str:
+    r"""Return the name of a file or folder for a JSON document. A byte that is not UTF-8 becomes an escape such as `\xff`."""
+    return os.fsencode(place).decode(errors="backslashreplace")
+
+
+def say_output(*places: str | Path) -> None:
+    """Print the files or folders that the command wrote.
+
+    With --json, the document has the field `outputUri`, or `outputUris` if there are several.
+    """
+    for place in places:
+        say_result(str(place))
+    if _terminal.json:
+        names = [shown_place(place) for place in places]
+        say_json({"outputUri": names[0]} if len(names) == 1 else {"outputUris": names})
 
 
 def say_table(table: Table) -> None:
-    """Print a table to stdout as wide as the terminal; without a terminal, each row in one line. No cell is cut."""
+    """Print a table to stdout as wide as the terminal; without a terminal, each row in one line. No cell is cut.
+
+    With --json, the table goes to stderr.
+    """
+    console = err if _terminal.json else out
     for column in table.columns:
         column.overflow = "fold"
-    wide = Console(file=out.file, width=_WIDE, highlight=False, markup=False, emoji=False)
-    (out if out.is_terminal else wide).print(table)
+    wide = Console(file=console.file, width=_WIDE, highlight=False, markup=False, emoji=False, quiet=console.quiet)
+    (console if console.is_terminal else wide).print(table)
 
 
 def say_error(message: str | Fact) -> None:
-    """Print one line to stderr that begins with `error:` in red."""
-    err.print(Text.assemble(("error:", "bold red"), " ", printable(message)))
+    """Print one line to stderr that begins with `error:` in red, with --quiet too."""
+    _for_errors().print(Text.assemble(("error:", "bold red"), " ", printable(message)))
 
 
-def say_warning(message: str | Fact) -> None:
-    """Print one line to stderr that begins with `warning:` in yellow."""
-    err.print(Text.assemble(("warning:", "yellow"), " ", printable(message)))
+def say_warning(message: str | Fact, *, to_quiet: bool = False) -> None:
+    """Print one line to stderr that begins with `warning:` in yellow; `to_quiet`: with --quiet too, because the command fails."""
+    (_for_errors() if to_quiet else err).print(Text.assemble(("warning:", "yellow"), " ", printable(message)))
 
 
 def check_new_file(file: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gateway.cli.app import command_group
-from gateway.cli.console import say_result
+from gateway.cli.console import say_json, say_result, wants_json
+from gateway.cli.options import AsJson
 from gateway.database.upgrades import head
 from gateway.settings import GatewaySettings
 from gateway.tenants.register import open_all
@@ -20,7 +21,7 @@ def _database() -> None:
 
 
 @commands.command("upgrade")
-def upgrade() -> None:
+def upgrade(_: AsJson = False) -> None:
     """Upgrade the tables of all tenants to the revision of this version of dubstage.
 
     Gateways and commands upgrade the tables themselves when they open a database. This command does the same before they start.
@@ -29,12 +30,14 @@ def upgrade() -> None:
     settings = load_settings(GatewaySettings)
     if settings.tenant != DEFAULT_TENANT:
         settings = settings.model_copy(update={"tenant": DEFAULT_TENANT})
-    found = False
+    found = []
     for database in open_all(settings):
-        found = True
+        found.append({"place": database.where, "tenant": database.tenant, "before": database.opened_revision or "", "now": head()})
         say_result(f"{database.where} ({database.tenant}): {database.opened_revision or 'new'} -> {head()}")
     if not found:
         raise InvalidRequestError(
             f"there is no database in {settings.data_dir}: set DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL",
             field="DUBSTAGE_DATA_DIR",
         )
+    if wants_json():
+        say_json({"databases": found})

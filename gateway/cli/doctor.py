@@ -32,11 +32,13 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
+from dubstage.suite import INSTALL
 from dubstage.texture.v1 import texture_pb2
 from gateway.actors.store import check_owner
 from gateway.audit.protection import REMEDY, recorded_signing_key
-from gateway.cli.app import app
-from gateway.cli.console import out, printable
+from gateway.cli.app import app, log_on_stderr
+from gateway.cli.console import out, printable, say_json, wants_json
+from gateway.cli.options import AsJson
 from gateway.database.session import Database
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
@@ -83,6 +85,9 @@ Check = Callable[[], str]
 PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av")
 STAGE_PACKAGES = ("onnxruntime", "openvino", "torch", "mediapipe")
 """Packages that only a process with stages in it needs. The image of the gateway does not have them."""
+_OTHER_DISTRIBUTION = {"mediapipe": "dubstage-mediapipe"}
+"""Name of the distribution of a package in installations by name (services/face/mediapipe_wheel.py)."""
+_INSTALL = f"not installed: {INSTALL}"
 
 
 def check_signing_key(settings: GatewaySettings) -> str:
@@ -401,7 +406,8 @@ def _shipped(stage: str) -> Path:
 
 
 @app.command("doctor")
-def doctor() -> None:
+@log_on_stderr()
+def doctor(_: AsJson = False) -> None:
     """Check packages, networks, folders, stores, remote stages and settings. The exit code is 1 if a dub would fail."""
     settings = load_settings(GatewaySettings)
     remote = any(settings.endpoint(name) for name in STAGE_NAMES)
@@ -420,39 +426,54 @@ def doctor() -> None:
     else:
         checks["stages"] = lambda: "in this process"
         checks["renderers"] = lambda: asyncio.run(check_renderers(settings))
-    failed = False
+    failed, rows = False, _Rows()
     for package in PACKAGES if remote else PACKAGES + STAGE_PACKAGES:
         try:
-            _say(package, version(package))
+            rows.add(package, _version(package))
         except PackageNotFoundError:
             failed = True
-            _say(package, "not installed: run `make setup`", "missing")
+            rows.add(package, _INSTALL, "missing")
     for name, check in checks.items():
         try:
-            _say(name, check())
+            rows.add(name, check())
         except (DubstageError, OSError, ImportError, RuntimeError) as problem:
             failed = True
-            _say(name, problem if isinstance(problem, DubstageError) else str(problem), "wrong")
+            rows.add(name, problem if isinstance(problem, DubstageError) else str(problem), "wrong")
     for stage in () if remote else NETWORK_STAGES:
-        failed |= not _say_networks(stage)
+        failed |= not _add_networks(rows, stage)
+    if wants_json():
+        say_json({"checks": rows.facts})
     if failed:
         raise typer.Exit(1)
 
 
-def _say(name: str, found: str | DubstageError, wrong: str = "") -> None:
-    mark = (f"{wrong:<8}", "red") if wrong else (f"{'ok':<8}", "green")
-    out.print(Text.assemble(mark, f"{name:<24}", printable(found)))
+class _Rows:
+    """Lines of the report. Each is printed when it is added, unless the report is printed as JSON.
+
+    Attributes:
+        facts: the lines as JSON values.
+    """
+
+    def __init__(self) -> None:
+        self.facts: list[dict[str, str]] = []
+
+    def add(self, name: str, found: str | DubstageError, wrong: str = "") -> None:
+        """Add what was found. `wrong` is empty if all is well."""
+        self.facts.append({"name": name.strip(), "state": wrong or "ok", "found": printable(found)})
+        if not wants_json():
+            mark = (f"{wrong:<8}", "red") if wrong else (f"{'ok':<8}", "green")
+            out.print(Text.assemble(mark, f"{name:<24}", printable(found)))
 
 
-def _say_networks(stage: str) -> bool:
-    """Print the networks of a stage that computes in this process; return whether all are there and undamaged."""
+def _add_networks(rows: _Rows, stage: str) -> bool:
+    """Add the networks of a stage that computes in this process; return whether all are there and undamaged."""
     try:
-        rows = network_rows(stage)
+        found = network_rows(stage)
     except (DubstageError, OSError) as problem:
-        _say(f"{stage} networks", str(problem), "wrong")
+        rows.add(f"{stage} networks", str(problem), "wrong")
         return False
-    for row in rows:
-        _say(*row)
+    for row in found:
+        rows.add(*row)
     return True
 
 
@@ -474,14 +495,29 @@ def _result(found: str | BaseException) -> str:
     return found
 
 
+def _version(package: str) -> str:
+    """Return the version of an installed package.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        if package not in _OTHER_DISTRIBUTION:
+            raise
+        return version(_OTHER_DISTRIBUTION[package])
+
+
 def _mediapipe_models() -> str:
     """Check that the model's file is there, and warm up a face stage, which tracks one picture and hides MediaPipe's messages."""
     found = importlib.util.find_spec("mediapipe")
     if found is None or found.origin is None:
-        raise FileNotFoundError("not installed: run `make setup`")
+        raise FileNotFoundError(_INSTALL)
     if not (Path(found.origin).parent / "modules" / "face_landmark" / "face_landmark_with_attention.tflite").is_file():
         raise FileNotFoundError(
-            "this version of mediapipe has no models: install 0.10.21 with `pip install --no-deps mediapipe==0.10.21`"
+            "this version of mediapipe has no models: remove it, then install 0.10.21 with "
+            "`pip install --no-deps mediapipe==0.10.21`"
         )
     from gateway.stages.local import compose_stages
 

@@ -1,4 +1,4 @@
-"""`dubstage dub`: give a video new speech.
+"""`dubstage dub`: give a video new speech, in one language or in several.
 
 Modules that dub are imported in functions: the help and a wrong option need none of them.
 """
@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from contextlib import AsyncExitStack, closing
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
 
+from gateway.async_utilities import in_thread
 from gateway.cli import options
-from gateway.cli.app import app, run_async
-from gateway.cli.console import printable, say, say_error, say_result, say_warning
+from gateway.cli.app import HELP_OPTIONS, app, run_async
+from gateway.cli.console import printable, say, say_error, say_json, say_result, say_warning, wants_json
 from gateway.cli.progress import StepProgress
-from gateway.cli.values import sound_against_picture
-from gateway.dub.choices import EXPRESSIONS, FITS
+from gateway.cli.values import named_paths, sound_against_picture
+from gateway.dub.choices import EXPRESSIONS, FITS, PREVIEW_S
 from gateway.media.choices import (
     CODECS,
     DUCK_DB,
@@ -29,16 +32,79 @@ from gateway.media.choices import (
     MOST_LEVEL_DB,
     QUALITIES,
 )
-from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError
+from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, STILL_METHOD, combined
+from services.common.texts import Text
 
 if TYPE_CHECKING:
     from dubstage.gateway.v1.dub_pb2 import DubSpec
-    from gateway.dub.job.outcome import DubOutcome
+    from gateway.dub.job.kept_result import KeptResult
+    from gateway.dub.job.outcome import DubOutcome, PartOutcome
     from gateway.dub.request.dub_request import DubRequest
     from gateway.dub.request.spec import LocalFiles
+    from gateway.engine import Engine
     from gateway.media.sequences import SequenceDub
     from gateway.settings import GatewaySettings
+    from gateway.stages.interface import Stages
+
+LANGUAGE: Final = "{language}"
+"""Part of --output and --report that stands for the language of each speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenOutput:
+    """One speech of the command line, and what is written with it.
+
+    Attributes:
+        language: language of the speech (BCP 47); empty: none is named.
+        audio: sound file; None: the sound of the footage.
+        output: the video, or the pattern of the frames.
+        report: folder of the report; None: no report is written.
+    """
+
+    language: str
+    audio: Path | None
+    output: Path
+    report: Path | None
+
+
+def spoken_outputs(audio: Sequence[str], language: str, output: Path, report: Path | None) -> list[SpokenOutput]:
+    """Return the speeches of the options --audio, each with its output.
+
+    Raises:
+        InvalidRequestError: several speeches have one output or report, or a text is not TAG=FILE.
+    """
+    if LANGUAGE not in str(output):
+        if len(audio) > 1:
+            raise InvalidRequestError(
+                f"several --audio need {LANGUAGE} in --output: --audio de=de.wav --audio fr=fr.wav --output 'video.{LANGUAGE}.mp4'",
+                field="output",
+            )
+        return [SpokenOutput(language, Path(audio[0]) if audio else None, output, report)]
+    from gateway.consent.record import use_of
+
+    if language or not audio:
+        raise InvalidRequestError(
+            f"--output has {LANGUAGE}: give each speech with its language, --audio de=de.wav, and no --language", field="audio"
+        )
+    files = named_paths(audio, option="audio")
+    if report is not None and LANGUAGE not in str(report) and len(files) > 1:
+        raise InvalidRequestError(f"several --audio need {LANGUAGE} in --report too", field="report")
+    for tag in files:
+        use_of("", tag)
+    outputs = {Path(str(output).replace(LANGUAGE, tag)).absolute(): tag for tag in files}
+    for tag, file in files.items():
+        if file.absolute() in outputs:
+            raise InvalidRequestError(f"--audio {tag}={file} is the output of {outputs[file.absolute()]}", field="audio")
+    return [
+        SpokenOutput(
+            tag,
+            file,
+            Path(str(output).replace(LANGUAGE, tag)),
+            Path(str(report).replace(LANGUAGE, tag)) if report is not None else None,
+        )
+        for tag, file in files.items()
+    ]
 
 
 def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report: Path | None) -> None:
@@ -58,84 +124,209 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report:
     for warning in outcome.warnings:
         say_warning(warning)
     for part in outcome.parts:
-        if part.name:
-            said = f"{part.num_dubbed} of {len(part.frames)} frames dubbed, from frame {part.frames.start} on"
-            say(f"{part.name}: face {part.face_id}, {part.why}: {said}" if part.face_id is not None else f"{part.name}: {part.why}")
-        elif part.face_id is not None:
-            say(f"face {part.face_id} is dubbed: {part.why}")
+        if part.name or part.face_id is not None:
+            say(_about_part(part))
     counts = outcome.plan.counts()
     dubbed = int(outcome.plan.rendered().sum())
     frames = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     say(f"{dubbed} of {outcome.plan.num_frames} frames dubbed ({frames})")
     if outcome.actor is not None and outcome.actor.lag_frames and not request.lines:
         say(sound_against_picture(outcome.actor.lag_frames))
+    if outcome.analysis_reused:
+        say("the faces of the footage had been tracked before (`dubstage jobs list`)")
     if outcome.windows_reused:
         say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
     for dropped in outcome.written.dropped:
         say_warning(dropped)
     say(consents(request))
-    say_result(str(output))
-    if report is not None:
-        say_result(str(report / "index.html"))
+    _show_files(output, report)
     if outcome.undubbed:
         say_error(outcome.undubbed)
         raise typer.Exit(UNDUBBED_EXIT_CODE)
 
 
-async def run_dub(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, report: Path | None, lines: Path | None) -> None:
-    """Dub the footage, write the report, and print the result.
+def _show_finished(output: Path, report: Path | None) -> None:
+    """Say that nothing was computed, and print the paths of output and report to stdout."""
+    say(f"{output} is already the result of this request; --force makes it again")
+    _show_files(output, report)
+
+
+def _show_files(output: Path, report: Path | None) -> None:
+    say_result(str(output))
+    if report is not None:
+        say_result(str(report / "index.html"))
+
+
+def _about_part(part: PartOutcome) -> str:
+    """Return which face was dubbed in a dub, or in a line, and why."""
+    if not part.name:
+        return f"face {part.face_id} is dubbed: {part.why}"
+    if part.face_id is None:
+        return f"{part.name}: {part.why}"
+    said = f"{part.num_dubbed} of {len(part.frames)} frames dubbed, from frame {part.frames.start} on"
+    return f"{part.name}: face {part.face_id}, {part.why}: {said}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A checked dub.
+
+    Attributes:
+        request: the request.
+        frames: the image sequence of the footage; None: the footage is a video.
+        output: the video, or the pattern of the frames, that the user asked for.
+        report: folder of the report; None: no report is written.
+    """
+
+    request: DubRequest
+    frames: SequenceDub | None
+    output: Path
+    report: Path | None
+
+
+class DubRun:
+    """Dubs of one command, one after the other, with the same stages. The second takes over the analysis of the first.
 
     Args:
-        spec: the dub of the command line.
-        files: files of the names in the spec.
-        report: folder of the report; None: no report is written.
+        settings: settings of the command.
+        files: files of the names in the specs.
         lines: file of the lines of a scene, for messages; None: there is none.
-
-    Raises:
-        DubstageError: the request was refused, or the dub failed.
+        force: dub even if the output is the result of the very same request already.
     """
-    from gateway.actors.installation import open_installation
-    from gateway.api.progress import dub_steps
-    from gateway.dub.request.spec import sequence_of
-    from gateway.dub.request.spec_text import naming_file
-    from gateway.dub.state.workspace import ScratchFolders
-    from gateway.engine import Engine, finished_dub, remove_old_jobs
-    from gateway.operations.step_paces import StepPaces
 
-    footage, output = files.source(spec.footage_uri, "footage_uri"), files.output(spec.output_uri, "output_uri")
-    spoken = [files.source(line.speech_uri, f"lines[{place}]") for place, line in enumerate(spec.lines)]
-    spoken += [files.source(spec.speech_uri, "speech_uri")] if spec.speech_uri else []
-    sequence = sequence_of(spec)
-    async with AsyncExitStack() as stack:
-        installation = stack.enter_context(open_installation(settings))
-        engine = Engine.of(installation)
+    def __init__(self, settings: GatewaySettings, files: LocalFiles, lines: Path | None, *, force: bool = False) -> None:
+        self._settings = settings
+        self._files = files
+        self._lines = lines
+        self._force = force
+        self._stages_sha256 = ""
+
+    async def run(self, asked: Sequence[tuple[DubSpec, Path | None]]) -> None:
+        """Dub the footage once for each spec, write the reports, and print the results. All specs are checked before the first dub,
+        but specs of image sequences before their own dub.
+
+        If one of several dubs fails, the others are done, and the command ends with the exit code of the first that failed.
+
+        Args:
+            asked: each dub, and the folder of its report; None: no report is written.
+
+        Raises:
+            DubstageError: a request was refused, or the only dub failed.
+            typer.Exit: one of several dubs failed.
+        """
+        from gateway.actors.installation import open_installation
+        from gateway.api.progress import dub_steps
+        from gateway.dub.request.spec import sequence_of
+        from gateway.engine import Engine, remove_old_jobs
+        from gateway.operations.step_paces import StepPaces
+
+        async with AsyncExitStack() as stack:
+            installation = stack.enter_context(open_installation(self._settings))
+            engine = Engine.of(installation)
+            # Frames of a sequence take as much space as a video without loss: they are read when it is their turn.
+            late = len(asked) > 1 and sequence_of(asked[0][0]) is not None
+            prepared = {} if late else {place: await self._prepared(engine, *dub, stack) for place, dub in enumerate(asked)}
+            stages: Stages | None = None
+            exit_codes: list[int] = []
+            documents: list[dict[str, Any]] = []
+            for place, dub in enumerate(asked):
+                output = self._files.output(dub[0].output_uri, "output_uri")
+                try:
+                    async with AsyncExitStack() as own:
+                        each = prepared[place] if not late else await self._prepared(engine, *dub, own)
+                        result = await self._kept_result(engine, each)
+                        # A document of --json has figures of the dub, which only the dub itself knows.
+                        dubs_again = self._force or wants_json()
+                        if result is not None and not dubs_again and await engine.is_finished(each.request, result, each.report):
+                            _show_finished(output, each.report)
+                            continue
+                        steps = dub_steps(each.request, report=each.report is not None)
+                        paces = StepPaces(self._settings.data_dir, each.request.method)
+                        progress = own.enter_context(StepProgress(steps, paces=paces))
+                        if stages is None:
+                            progress.begin("starting the stages")
+                            stages = await stack.enter_async_context(installation.stages())
+                        outcome = await self._dubbed(engine, each, stages, progress, result)
+                    if wants_json():
+                        from gateway.cli.documents import dub_document
+
+                        documents.append(await asyncio.to_thread(dub_document, each.request, outcome, output))
+                    show_outcome(each.request, outcome, output, each.report)
+                except DubstageError as problem:
+                    if len(asked) == 1:
+                        raise
+                    say_error(Text("{output}: {problem}", output=output, problem=problem))
+                    exit_codes.append(problem.exit_code)
+                except typer.Exit as ended:
+                    exit_codes.append(ended.exit_code)
+            if wants_json():
+                say_json(documents[0] if len(asked) == 1 else {"results": documents})
+            await remove_old_jobs(installation, engine)
+        if exit_codes:
+            raise typer.Exit(exit_codes[0])
+
+    async def _prepared(self, engine: Engine, spec: DubSpec, report: Path | None, stack: AsyncExitStack) -> _Prepared:
+        from gateway.dub.request.spec import sequence_of
+        from gateway.dub.request.spec_text import naming_file
+        from gateway.dub.state.workspace import ScratchFolders
+
+        files = self._files
+        footage, output = files.source(spec.footage_uri, "footage_uri"), files.output(spec.output_uri, "output_uri")
+        spoken = [files.source(line.speech_uri, f"lines[{place}]") for place, line in enumerate(spec.lines)]
+        spoken += [files.source(spec.speech_uri, "speech_uri")] if spec.speech_uri else []
+        sequence = sequence_of(spec)
         frames: SequenceDub | None = None
         if sequence is not None:
-            scratch = stack.enter_context(closing(ScratchFolders(settings.data_dir)))
+            scratch = stack.enter_context(closing(ScratchFolders(self._settings.data_dir)))
             folder = stack.enter_context(scratch.folder())
             with StepProgress() as reading:
                 frames = await engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
-        with naming_file(lines):
+        with naming_file(self._lines):
             request = await asyncio.to_thread(partial(engine.checked_request, spec, files, frames=frames))
-        steps, paces = dub_steps(request, report=report is not None), StepPaces(settings.data_dir, request.method)
-        with StepProgress(steps, paces=paces) as progress:
-            progress.begin("starting the stages")
-            async with (
-                installation.stages() as stages,
-                finished_dub(engine, request, stages, progress, progress.footage, frames=frames) as done,
-            ):
-                if report is not None:
-                    from gateway.reports.dub_report import write_outcome_report
+        return _Prepared(request, frames, output, report)
 
-                    try:
-                        await write_outcome_report(
-                            request, done.outcome, done.workspace, stages, installation.artefacts, report, on_progress=progress
-                        )
-                    except DubstageError:
-                        say(f"the video was written to {output}, but the report was not written")
-                        raise
-        await remove_old_jobs(installation, engine)
-    show_outcome(request, done.outcome, output, report)
+    async def _kept_result(self, engine: Engine, dub: _Prepared) -> KeptResult | None:
+        """Return the result of a dub, by which the same request is answered at once; None: nothing is kept."""
+        from gateway.stages.identity import stages_sha256
+
+        # What a preview shows depends on what other dubs have learned.
+        if dub.frames is not None or dub.request.preview or not engine.analyses_bytes:
+            return None
+        if not self._stages_sha256:
+            # A file that cannot be read here is reported by the stage that needs it.
+            with suppress(OSError):
+                self._stages_sha256 = await asyncio.to_thread(stages_sha256, self._settings)
+        if not self._stages_sha256:
+            return None
+        return await engine.kept_result(dub.request, self._stages_sha256, self._settings.face_model)
+
+    async def _dubbed(
+        self, engine: Engine, dub: _Prepared, stages: Stages, progress: StepProgress, result: KeptResult | None
+    ) -> DubOutcome:
+        """Dub, write the report if one is wanted, and note the result for identical requests.
+
+        Args:
+            result: takes the note; None: nothing is kept.
+        """
+        from gateway.dub.job.kept_result import video_sha256
+        from gateway.engine import finished_dub
+
+        async with finished_dub(engine, dub.request, stages, progress, progress.footage, frames=dub.frames) as done:
+            keeps = result if not done.outcome.undubbed else None
+            video = await in_thread(video_sha256, dub.output) if keeps is not None else []
+            if dub.report is not None:
+                from gateway.reports.dub_report import write_outcome_report
+
+                try:
+                    await write_outcome_report(
+                        dub.request, done.outcome, done.workspace, stages, engine.artefacts, dub.report, on_progress=progress
+                    )
+                except DubstageError:
+                    say(f"the video was written to {dub.output}, but the report was not written")
+                    raise
+        if keeps is not None:
+            await in_thread(keeps.keep, video, dub.report, done.outcome.claim)
+        return done.outcome
 
 
 class _DubCommand(TyperCommand):
@@ -143,7 +334,7 @@ class _DubCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, more, _ = self.make_parser(ctx).parse_args(args=list(args))
-        if more and "--help" not in args:
+        if more and not {*HELP_OPTIONS} & {*args}:
             second = shlex.quote(printable(more[0]))
             ctx.fail(f"dub takes one video, and {second} is a second argument: give new speech as --audio {second}")
         return super().parse_args(ctx, args)
@@ -166,11 +357,16 @@ def dub(
             "--output",
             metavar="FILE",
             help="Video to write. The file extension (.mp4, .mov, ...) chooses the container. Of an image sequence: a pattern "
-            "such as dub/shot.%04d.exr.",
+            "such as dub/shot.%04d.exr. With several --audio: a name with {language}, such as 'video.{language}.mp4'.",
         ),
     ],
     audio: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Sound file with the new speech. Default: the sound of the footage.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Sound file with the new speech. Default: the sound of the footage. TAG=FILE, such as de=de.wav, several times: a "
+            "video for each language, at the price of one analysis of VIDEO.",
+        ),
     ] = None,
     audio_channel: Annotated[
         int | None,
@@ -260,6 +456,7 @@ def dub(
     expressiveness: options.Expressiveness = 1.0,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep the sound of the footage in the video.")] = False,
     stages: options.Stages = None,
+    device: options.Device = None,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -284,12 +481,28 @@ def dub(
     personalize: options.Personalize = True,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            help=f"Dub only the first {PREVIEW_S} seconds, without training networks, for a quick look.",
+        ),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Dub again, even if the output is already the result of this request: of the same files, options and version. "
+            "--json does so too: the document has figures of the dub.",
+        ),
+    ] = False,
     rate: options.Rate = "",
     footage_sound: options.FootageSound = None,
     ocio: options.Ocio = "",
     input_colourspace: options.InputColourspace = "",
     display: options.Display = "",
     view: options.View = "",
+    _: options.AsJson = False,
 ) -> None:
     """Give VIDEO new speech and write the video."""
     from gateway.dub.request.dub_request import default_method, refuse_input
@@ -297,55 +510,59 @@ def dub(
     from gateway.dub.request.spec_text import read_lines, spec_from
     from gateway.reports.folder import check_report_folder
 
-    settings = options.gateway_settings(stages)
+    settings = options.gateway_settings(stages, device)
     files = LocalFiles(str(lines.parent) if lines is not None else "")
     named = method
     if named is not None or motion is not None or renderer is not None:
         named = combined(named or default_method(str(video), video), motion, renderer)
-    spec = spec_from(
-        {
-            "footage": files.name(video),
-            "output": files.name(output),
-            "speech": files.name(audio),
-            "audio_channel": audio_channel,
-            "actor": actor,
-            "consent": files.name(consent),
-            "project": project,
-            "language": language,
-            "method": named,
-            "face": face,
-            "lines": read_lines(lines) if lines is not None else None,
-            "fit": fit or None,
-            "expression": expression or None,
-            "finish": finish,
-            "expressiveness": expressiveness,
-            "reference": files.name(reference),
-            "reference_consent": files.name(reference_consent),
-            "mix": files.name(mix),
-            "mix_level_db": mix_level,
-            "duck_db": duck,
-            "keep_audio": keep_audio,
-            "label": label,
-            "label_position": label_position or None,
-            "codec": codec,
-            "encode_quality": quality,
-            "personalize": personalize,
-            "seed": seed,
-            "overwrite": overwrite,
-            "rate": rate,
-            "footage_sound": files.name(footage_sound),
-            "ocio": ocio,
-            "input_colourspace": input_colourspace,
-            "display": display,
-            "view": view,
-        }
-    )
-    if lines is not None:
-        refuse_input(output, lines, "the file of the lines")
-    if reference is not None:
-        refuse_input(output, reference, "the reference")
-    if report is not None:
-        spoken = [Path(lines.parent, line.speech_uri) for line in spec.lines] if lines is not None else []
-        read = (video, audio, lines, mix, reference, consent, reference_consent, *spoken, output)
-        check_report_folder(report, [file for file in read if file is not None])
-    run_async(run_dub(settings, spec, files, report, lines))
+    asked: list[tuple[DubSpec, Path | None]] = []
+    for each in spoken_outputs(audio or [], language, output, report):
+        spec = spec_from(
+            {
+                "footage": files.name(video),
+                "output": files.name(each.output),
+                "speech": files.name(each.audio),
+                "audio_channel": audio_channel,
+                "actor": actor,
+                "consent": files.name(consent),
+                "project": project,
+                "language": each.language,
+                "method": named,
+                "face": face,
+                "lines": read_lines(lines) if lines is not None else None,
+                "fit": fit or None,
+                "expression": expression or None,
+                "finish": finish,
+                "expressiveness": expressiveness,
+                "reference": files.name(reference),
+                "reference_consent": files.name(reference_consent),
+                "mix": files.name(mix),
+                "mix_level_db": mix_level,
+                "duck_db": duck,
+                "keep_audio": keep_audio,
+                "label": label,
+                "label_position": label_position or None,
+                "codec": codec,
+                "encode_quality": quality,
+                "personalize": personalize,
+                "seed": seed,
+                "overwrite": overwrite,
+                "preview": preview or None,
+                "rate": rate,
+                "footage_sound": files.name(footage_sound),
+                "ocio": ocio,
+                "input_colourspace": input_colourspace,
+                "display": display,
+                "view": view,
+            }
+        )
+        if lines is not None:
+            refuse_input(each.output, lines, "the file of the lines")
+        if reference is not None:
+            refuse_input(each.output, reference, "the reference")
+        if each.report is not None:
+            spoken = [Path(lines.parent, line.speech_uri) for line in spec.lines] if lines is not None else []
+            read = (video, each.audio, lines, mix, reference, consent, reference_consent, *spoken, each.output)
+            check_report_folder(each.report, [file for file in read if file is not None])
+        asked.append((spec, each.report))
+    run_async(DubRun(settings, files, lines, force=force).run(asked))

@@ -10,7 +10,7 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.app import command_group, run_async
-from gateway.cli.console import say_result
+from gateway.cli.console import say_output
 from gateway.cli.progress import StepProgress
 from gateway.dub.request.sequences import frame_by_frame, sequence_settings
 from gateway.media.choices import OcioSettings
@@ -56,6 +56,7 @@ def to_video(
     display: options.Display = "",
     view: options.View = "",
     overwrite: options.Overwrite = False,
+    _: options.AsJson = False,
 ) -> None:
     """Write FRAMES as a video, as a display shows them."""
     colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
@@ -64,7 +65,7 @@ def to_video(
     work = partial(write_video, sequence, colour_of(sequence, settings.colour), output, sound=settings.sound, overwrite=overwrite)
     with StepProgress() as progress:
         run_async(frame_by_frame(work, partial(progress, "read frames")))
-    say_result(str(output))
+    say_output(output)
 
 
 @commands.command("from-video")
@@ -81,6 +82,7 @@ def from_video(
     display: options.Display = "",
     view: options.View = "",
     overwrite: options.Overwrite = False,
+    _: options.AsJson = False,
 ) -> None:
     """Write FRAMES anew, with the pixels that a dub of their video has changed. Give the colour options that `to-video` got."""
     colour = OcioSettings(config=ocio, colourspace=input_colourspace, display=display, view=view)
@@ -90,4 +92,4 @@ def from_video(
     work = partial(write_frames, sequence, colour_of(sequence, settings.colour), video, dub, target)
     with StepProgress() as progress:
         run_async(frame_by_frame(work, partial(progress, "write frames")))
-    say_result(str(output))
+    say_output(output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -12,9 +11,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from gateway.cli.app import app
-from gateway.cli.console import out, printable, say, say_result
-from gateway.cli.options import gateway_settings
+from gateway.cli.app import app, log_on_stderr
+from gateway.cli.console import printable, say, say_json, say_result, wants_json
+from gateway.cli.options import AsJson, gateway_settings
 from gateway.cli.progress import StepProgress
 from gateway.dub.analyse.watermark_reading import find_watermark
 from gateway.media.inspection import inspect_video
@@ -196,6 +195,7 @@ def _chance(found: Finding) -> str:
 
 
 @app.command("inspect")
+@log_on_stderr()
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Video, or a sidecar FILE.c2pa, whose video lies beside it.")],
     trust: Annotated[
@@ -220,7 +220,7 @@ def inspect(
             "long as the first pass of a dub."
         ),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all as JSON.")] = False,
+    _: AsJson = False,
 ) -> None:
     """Print the content credentials (C2PA) of FILE, whether they hold, and the watermark of the video.
 
@@ -237,7 +237,7 @@ def inspect(
     trusted = verdict.state is ManifestState.TRUSTED
     own = trusted and trust is None and verdict.signer["cert_serial_number"] == serial_number_of(anchors)
     source_type = source_type_of(verdict.file)
-    if as_json:
+    if wants_json():
         dub = verdict.dub.model_dump() if verdict.dub is not None else None
         decision = verdict.decision.model_dump() if verdict.decision is not None else None
         facts = asdict(replace(verdict, dub=None, decision=None))
@@ -245,7 +245,7 @@ def inspect(
         document["digital_source_type"] = source_type
         if watermark:
             document["watermark"] = watermark_facts(search_for_watermark(verdict, settings, directory=entries, anchors=anchors))
-        out.print_json(json.dumps(document))
+        say_json(document)
     else:
         for line in lines(verdict, own=own, source_type=source_type):
             say_result(line)

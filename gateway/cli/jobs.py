@@ -1,8 +1,7 @@
-"""`dubstage jobs`: list and remove the files of failed and interrupted jobs."""
+"""`dubstage jobs`: list and remove the files of failed and interrupted jobs, and kept analyses of footage."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Annotated, Final
@@ -11,8 +10,8 @@ import typer
 
 from gateway.actors.store import ActorStore
 from gateway.cli.app import command_group
-from gateway.cli.console import out, say, say_result
-from gateway.cli.options import gateway_settings
+from gateway.cli.console import say, say_json, say_result, wants_json
+from gateway.cli.options import AsJson, gateway_settings
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
 from gateway.dub.state.workspace import AT_ONCE, JOBS, RemovalReport
 from gateway.housekeeping import (
@@ -30,16 +29,19 @@ from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError, StorageRefusedError, WorkCancelledError
 from services.common.store.artefacts import ArtefactStore
 
-commands = command_group("jobs", "List and remove the files of failed and interrupted jobs.")
+commands = command_group("jobs", "List and remove the files of failed and interrupted jobs, and kept analyses of footage.")
 
-_LINE: Final = "{:<14}{:<7}{:<18}{:>6}{:>10}{:>7}{:>10}  {:<9}{}"
+_LINE: Final = "{:<14}{:<9}{:<18}{:>6}{:>10}{:>7}{:>10}  {:<9}{}"
 _SHOWN_DIGITS: Final = 12
 
 
 @commands.command("list")
-def list_all() -> None:
-    """List all jobs on disk. The jobs used most recently are at the end. A finished job leaves no files."""
+def list_all(_: AsJson = False) -> None:
+    """List all jobs on disk, those used most recently at the end. A finished dub leaves the analysis of its footage."""
     found = list_jobs(gateway_settings().data_dir / JOBS, _say_unreadable)
+    if wants_json():
+        say_json({"jobs": [_facts(job) for job in found]})
+        return
     if not found:
         say("no jobs on disk")
         return
@@ -48,26 +50,33 @@ def list_all() -> None:
 
 @commands.command("show")
 def show(
-    key: Annotated[str, typer.Argument(help="Key of the job, or the first characters of the key (`dubstage jobs list`).")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="Key of the job, or the first characters of the key (`dubstage jobs list`).")
+    ],
+    _: AsJson = False,
 ) -> None:
     """Print one job as JSON."""
-    job = find_job(gateway_settings().data_dir / JOBS, key)
-    facts = {
+    say_json(_facts(find_job(gateway_settings().data_dir / JOBS, key)))
+
+
+def _facts(job: JobFolder) -> dict[str, object]:
+    return {
         "key": job.key,
         "folder": str(job.folder),
         **job.facts,
         "running": job.running,
-        "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(job.last_used)),
-        "folder_bytes": job.folder_bytes,
-        "finished_steps": len(job.steps),
-        "finished_steps_bytes": job.step_bytes,
+        "lastUsed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(job.last_used)),
+        "folderBytes": job.folder_bytes,
+        "finishedSteps": len(job.steps),
+        "finishedStepsBytes": job.step_bytes,
     }
-    out.print_json(json.dumps(facts))
 
 
 @commands.command("clean")
 def clean(
-    keys: Annotated[list[str] | None, typer.Argument(help="Keys of the jobs, or the first characters of the keys.")] = None,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys of the jobs, or the first characters of the keys.")
+    ] = None,
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="Choose jobs that were not used for this long, such as 12h or 7d.")
     ] = None,
@@ -89,6 +98,7 @@ def clean(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    _: AsJson = False,
 ) -> None:
     """Remove jobs and their blobs. Running jobs are kept. If the same dub is requested again, it starts from the beginning."""
     age = parse_age(older_than, "--older-than") if older_than is not None else None
@@ -117,9 +127,11 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: JobLimits, *
     chosen = [job for job in found if limits.meets(job, time.time())]
     if not chosen:
         say("there is nothing to remove")
+        _say_freed()
         return
     _show(chosen)
     if dry_run or not _agreed(f"remove {len(chosen)} jobs", yes=yes):
+        _say_freed()
         return
     total = RemovalReport()
     with ActorStore(settings) as actors:
@@ -132,6 +144,7 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: JobLimits, *
         f"freed {shown_size(total.folder_bytes)} on disk, and {total.blobs} blobs ({shown_size(total.blob_bytes)}) in the artefact "
         "store"
     )
+    _say_freed(total.folder_bytes, total.blob_bytes)
 
 
 def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: bool, yes: bool) -> None:
@@ -145,6 +158,7 @@ def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: boo
         size = sum(blob.ref.size_bytes for blob in found)
         say(f"{len(found)} blobs of {shown_size(size)} older than {shown_age(older_than_s)} belong to no actor and no job")
         if dry_run or not found or not _agreed(f"remove {len(found)} blobs from {store.url}", yes=yes):
+            _say_freed()
             return
         # The jobs are counted again: somebody may have thought about the answer for an hour.
         deleted, refs = 0, [blob.ref for blob in found]
@@ -153,6 +167,13 @@ def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: boo
                 deleted += sum(ref.size_bytes for ref in unused if store.delete(ref))
     partials = store.remove_partials(time.time() - DAY_S)
     say_result(f"freed {shown_size(deleted + partials)} in the artefact store")
+    _say_freed(blob_bytes=deleted + partials)
+
+
+def _say_freed(folder_bytes: int = 0, blob_bytes: int = 0) -> None:
+    """Print with --json how many bytes a cleaning has freed on disk and in the artefact store."""
+    if wants_json():
+        say_json({"freedFolderBytes": folder_bytes, "freedBlobBytes": blob_bytes})
 
 
 def _agreed(what: str, *, yes: bool) -> bool:
@@ -161,7 +182,7 @@ def _agreed(what: str, *, yes: bool) -> bool:
     if not sys.stdin.isatty():
         raise InvalidRequestError(f"{what}? There is no terminal to ask at: give --yes to remove without asking", field="yes")
     try:
-        agreed = typer.confirm(f"{what}?")
+        agreed = typer.confirm(f"{what}?", err=True)
     except typer.Abort:
         say("")  # Ctrl-C and Ctrl-D do not end the line of the question
         agreed = False

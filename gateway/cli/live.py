@@ -37,6 +37,7 @@ def live(
     project: options.Project = "",
     language: options.Language = "",
     stages: options.Stages = None,
+    device: options.Device = None,
     look_ahead: Annotated[
         int | None,
         typer.Option(
@@ -53,6 +54,7 @@ def live(
         typer.Option("--fast", help="Send the speech as fast as the pipeline accepts the speech. Default: send it in real time."),
     ] = False,
     overwrite: options.Overwrite = False,
+    _: options.AsJson = False,
 ) -> None:
     """Stream a speech file through the live pipeline in real time and print the latency of the first frame."""
     from gateway.cli.live_run import LiveRequest, LiveVideo, run_live
@@ -60,7 +62,9 @@ def live(
     from gateway.live.session import LiveMouth
     from gateway.media.label import label_of
 
-    settings = options.gateway_settings(stages)
+    settings = options.gateway_settings(stages, device)
+    if gateway is not None and device is not None:
+        raise InvalidRequestError("--device is for stages of this command: leave it out with --gateway", field="device")
     if output is None and not show_latency:
         raise InvalidRequestError("there is nothing to do: give --output FILE or --show-latency", field="output")
     if gateway is not None and (":" not in gateway or not gateway.isprintable()):

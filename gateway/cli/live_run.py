@@ -17,7 +17,7 @@ from gateway.actors.installation import open_installation
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
 from gateway.api.resources import actor_name
-from gateway.cli.console import say, say_result
+from gateway.cli.console import say, say_json, say_result, shown_place, wants_json
 from gateway.consent.messages import consent_from
 from gateway.consent.record import ConsentUse, consent_line
 from gateway.live.client import PacedSpeech, remote_live_frames
@@ -147,8 +147,8 @@ async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActo
 
 async def show_frames(
     frames: AsyncGenerator[LiveFrame, None], speech: PacedSpeech, recording: Recording | None, *, show_latency: bool
-) -> None:
-    """Take all frames of a stream, and print a summary of their latencies at the end.
+) -> list[float]:
+    """Take all frames of a stream, print a summary of their latencies at the end, and return the latencies, seconds.
 
     Args:
         frames: frames of the stream.
@@ -177,6 +177,7 @@ async def show_frames(
         f"first frame {milliseconds[0]:.0f} ms after its sound; median {np.median(milliseconds):.0f} ms, "
         f"95 % within {np.percentile(milliseconds, 95):.0f} ms, {len(latencies)} frames"
     )
+    return latencies
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,12 +219,15 @@ async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
     samples, rate = await asyncio.to_thread(read_speech, request.audio)
     speech = PacedSpeech(samples, rate, in_real_time=not request.fast)
     if request.gateway is not None:
-        await _show_remote(settings, request, request.gateway, speech)
+        latencies = await _show_remote(settings, request, request.gateway, speech)
     else:
-        await _show_local(settings, request, speech)
+        latencies = await _show_local(settings, request, speech)
+    if wants_json():
+        output = shown_place(request.video.output) if request.video is not None else ""
+        say_json({"outputUri": output, "numFrames": len(latencies), "latenciesMs": [round(1000 * each, 3) for each in latencies]})
 
 
-async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: PacedSpeech) -> None:
+async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: PacedSpeech) -> list[float]:
     config = replace(settings.client_config("audio"), stage="gateway", target=target)
     recording = None
     if request.video is not None:
@@ -239,10 +243,10 @@ async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: 
         label=request.label,
         disclose=request.video is not None,
     )
-    await show_frames(frames, speech, recording, show_latency=request.show_latency)
+    return await show_frames(frames, speech, recording, show_latency=request.show_latency)
 
 
-async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: PacedSpeech) -> None:
+async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: PacedSpeech) -> list[float]:
     with open_installation(settings) as installation:
         actor = installation.actors.get(request.actor_id)
         consent = actor.consent
@@ -270,5 +274,6 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
                 disclosing=Disclosing(request.label),
             )
             showing = show_frames(frames, speech, recording, show_latency=request.show_latency)
-            await while_allowed(lambda: installation.actors.erasures.check(request.actor_id), showing)
+            latencies = await while_allowed(lambda: installation.actors.erasures.check(request.actor_id), showing)
     say(consent_line(consent))
+    return latencies

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from gateway.cli.console import keep_stdout_for_json
 from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, EnrolOptions
 from gateway.media.choices import LABEL_POSITIONS, MOST_CHARACTERS
 from services.common.errors import InvalidRequestError
@@ -97,6 +98,46 @@ Label = Annotated[
 LabelPosition = Annotated[str, typer.Option(metavar="|".join(LABEL_POSITIONS), help="Corner of the label. Default: bottom-right.")]
 Personalize = Annotated[bool, typer.Option(help="Adapt the networks to the person before dubbing.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, metavar="NUMBER", help="Random seed for personalisation.")]
+DEVICES: Final = ("auto", "cpu", "cuda")
+"""Values of --device."""
+_DEVICE_VARIABLES: Final = ("DUBSTAGE_DEVICE", "DUBSTAGE_PERSONALIZE_DEVICE")
+"""Settings that --device stands for."""
+
+
+def _choose_device(device: str | None) -> str | None:
+    """Set the settings that --device stands for, in the environment: also workers and servers of the command read them.
+
+    Raises:
+        InvalidRequestError: there is no such device.
+    """
+    if device is not None and device not in DEVICES:
+        raise InvalidRequestError(f"--device {device[:40]!r} is unknown; there are: {', '.join(DEVICES)}", field="device")
+    for variable in _DEVICE_VARIABLES if device is not None else ():
+        os.environ[variable] = str(device)
+    return device
+
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        # Commands name the parameter `_`, of which typer would make the option `---`.
+        "--device",
+        metavar="|".join(DEVICES),
+        callback=_choose_device,
+        help="Device of renderers and personalisations in stages of this command: DUBSTAGE_DEVICE and DUBSTAGE_PERSONALIZE_DEVICE. "
+        "auto: a GPU if there is one and the installed packages compute there. `dubstage -v` says which device renderers took. "
+        "Default: the settings, otherwise auto.",
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        callback=keep_stdout_for_json,
+        help="Print one JSON document to stdout, with the HTTP API's names where the API has the same thing, and all sentences to "
+        "stderr.",
+    ),
+]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace an existing output file even if dubstage did not write the file."),
@@ -138,19 +179,26 @@ Report = Annotated[
 ]
 
 
-def gateway_settings(stages: Stages = None) -> GatewaySettings:
+def gateway_settings(stages: Stages = None, device: Device = None) -> GatewaySettings:
     """Return the settings of the environment, with the places of the tenant that DUBSTAGE_TENANT names.
 
     The option --stages wins over DUBSTAGE_STAGES_HOST.
 
     Raises:
-        InvalidRequestError: a value is wrong; the message names the variable.
+        InvalidRequestError: a value is wrong; the message names the variable. Or a device is given, and the render stage is a
+            server.
     """
     from gateway.settings import GatewaySettings
     from gateway.tenants.paths import settings_of
     from services.common.server.settings import load_settings
 
     settings = load_settings(GatewaySettings, stages_host=stages)
+    if device is not None and (server := settings.endpoint("render")):
+        raise InvalidRequestError(
+            f"--device is for stages of this command, and the render stage runs at {server}: set DUBSTAGE_DEVICE there, or leave "
+            "--device out",
+            field="device",
+        )
     return settings_of(settings, settings.tenant)
 
 

@@ -6,10 +6,9 @@ Replicas follow from processor time per frame, by arithmetic: nothing is measure
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,7 +18,7 @@ from rich.table import Table
 
 from gateway.cli import options
 from gateway.cli.app import app, run_async
-from gateway.cli.console import out, say, say_table
+from gateway.cli.console import say, say_json, say_table, wants_json
 from gateway.dub.choices import FITS
 from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, combined, method_named
@@ -170,6 +169,16 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
     return found
 
 
+def _facts(need: StageNeed) -> dict[str, object]:
+    return {
+        "stage": need.stage,
+        "msPerFrame": need.ms_per_frame,
+        "liveProcessors": need.live_processors,
+        "videoProcessors": need.video_processors,
+        "replicas": need.replicas,
+    }
+
+
 def read_figures(file: Path) -> Figures:
     """Return the figures of a TOML file.
 
@@ -186,7 +195,7 @@ def read_figures(file: Path) -> Figures:
         raise InvalidRequestError(f"{file} is no readable TOML file: {problem}", field="figures") from problem
 
 
-async def _say_estimate(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, lines: Path | None, *, as_json: bool) -> None:
+async def _say_estimate(settings: GatewaySettings, spec: DubSpec, files: LocalFiles, lines: Path | None) -> None:
     """Estimate a dub and print the estimate.
 
     Args:
@@ -210,8 +219,10 @@ async def _say_estimate(settings: GatewaySettings, spec: DubSpec, files: LocalFi
             request = await asyncio.to_thread(engine.checked_request, spec, files)
         async with installation.stages() as stages:
             estimate = await estimate_dub(request, stages, engine.jobs)
-    if as_json:
-        out.print_json(json.dumps(asdict(estimate)))
+    if wants_json():
+        from gateway.cli.documents import estimate_document
+
+        say_json(estimate_document(estimate))
         return
     table = Table("what", "estimate")
     table.add_row("frames", f"{estimate.num_frames}, {estimate.num_rendered} with a usable face")
@@ -245,10 +256,10 @@ def plan(
     fit: Annotated[str, typer.Option(metavar="|".join(FITS), help="With VIDEO: length of the video. Default: cut.")] = "",
     personalize: options.Personalize = True,
     stages: options.Stages = None,
-    live: Annotated[int, typer.Option(min=0, max=100_000, metavar="N", help="Live streams at once.")] = 0,
+    live: Annotated[int, typer.Option(min=0, max=100_000, metavar="NUMBER", help="Live streams at once.")] = 0,
     video_hours: Annotated[float, typer.Option(min=0, max=1e6, metavar="HOURS", help="Hours of video to dub in one night.")] = 0.0,
     night_hours: Annotated[float, typer.Option(min=0.1, max=24, metavar="HOURS", help="Length of the night.")] = 10.0,
-    fps: Annotated[float, typer.Option(min=1, max=240, help="Frames a second of streams and videos.")] = 25.0,
+    fps: Annotated[float, typer.Option(min=1, max=240, metavar="FPS", help="Frames a second of streams and videos.")] = 25.0,
     method: Annotated[
         str | None,
         typer.Option(
@@ -258,20 +269,26 @@ def plan(
     scale: Annotated[
         int,
         typer.Option(
-            min=1, max=NUM_SCALES, help="Close-ups: 1 for faces up to 220 pixels wide, 2 up to 405, 3 up to 590, 4 for larger ones."
+            min=1,
+            max=NUM_SCALES,
+            metavar="1|2|3|4",
+            help="Close-ups: 1 for faces up to 220 pixels wide, 2 up to 405, 3 up to 590, 4 for larger ones.",
         ),
     ] = 1,
     megapixels: Annotated[
         float,
         typer.Option(
-            min=0.01, max=100, help="Million pixels of a frame of the videos: 0.92 for 1280 x 720, 2.1 for 1920 x 1080, 8.3 for 4K."
+            min=0.01,
+            max=100,
+            metavar="NUMBER",
+            help="Size of the videos' frames, million pixels: 0.92 for 1280 x 720, 2.1 for 1920 x 1080, 8.3 for 4K.",
         ),
     ] = round(_MEASURED_MEGAPIXELS, 2),
-    processors: Annotated[float, typer.Option(min=0.1, max=1024, help="Processors of one replica.")] = 2.0,
+    processors: Annotated[float, typer.Option(min=0.1, max=1024, metavar="NUMBER", help="Processors of one replica.")] = 2.0,
     figures: Annotated[
         Path, typer.Option(metavar="FILE.toml", help="Processor time per frame on your machines.", show_default=False)
     ] = FIGURES,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    _: options.AsJson = False,
 ) -> None:
     """Say what a dub of VIDEO takes. Without VIDEO, say how many replicas of each stage a load needs.
 
@@ -296,7 +313,7 @@ def plan(
                 "overwrite": True,
             }
         )
-        run_async(_say_estimate(options.gateway_settings(stages), spec, files, lines, as_json=as_json))
+        run_async(_say_estimate(options.gateway_settings(stages), spec, files, lines))
         return
     load = PlannedLoad(
         live_streams=live,
@@ -308,8 +325,8 @@ def plan(
         megapixels=megapixels,
     )
     found = needs(read_figures(figures), load, processors)
-    if as_json:
-        out.print_json(json.dumps([asdict(need) for need in found]))
+    if wants_json():
+        say_json({"stages": [_facts(need) for need in found]})
         return
     table = Table("stage", "ms per frame", "processors, live", "processors, video", "replicas")
     for need in found:

@@ -10,7 +10,7 @@ import typer
 from gateway.actors.receipts import ErasureReceipt, ReceiptRefusedError, verified
 from gateway.cli import options
 from gateway.cli.app import command_group
-from gateway.cli.console import say, say_error, say_result, write_new_file
+from gateway.cli.console import say, say_error, say_json, say_result, wants_json, write_new_file
 from gateway.cli.options import trusted_key
 from gateway.safe_paths import bounded_bytes
 from gateway.signatures import signing_key
@@ -35,6 +35,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    _: options.AsJson = False,
 ) -> None:
     """Check the signature of a receipt. The exit code is 3 if the receipt was changed, cut or forged, or another key signed it."""
     content = _content(file)
@@ -46,6 +47,10 @@ def verify(
     for line in lines(receipt):
         say(line)
     say_result(f"{receipt.actor_id} was erased at {receipt.erased_at}")
+    if wants_json():
+        from gateway.cli.documents import receipt_document
+
+        say_json(receipt_document(receipt, ""))
 
 
 @commands.command("key")
@@ -54,6 +59,7 @@ def public_key(
         Path | None,
         typer.Option("-o", "--output", metavar="PUBLIC.pem", help="New file for the key. Default: print.", show_default=False),
     ] = None,
+    _: options.AsJson = False,
 ) -> None:
     """Print the public key that checks the receipts and the exported audit logs of this installation."""
     settings = options.gateway_settings()
@@ -63,6 +69,8 @@ def public_key(
     say(f"key {key.id}")
     for line in [str(output)] if output is not None else key.public_pem.splitlines():
         say_result(line)
+    if wants_json():
+        say_json({"keySha256": key.id, "publicKey": key.public_pem, "outputUri": str(output or "")})
 
 
 def lines(receipt: ErasureReceipt) -> list[str]:

@@ -11,8 +11,8 @@ from gateway.actors.installation import open_installation
 from gateway.backup.archive import read_manifest
 from gateway.backup.restore import restore_backup
 from gateway.cli.app import app
-from gateway.cli.console import say
-from gateway.cli.options import gateway_settings
+from gateway.cli.console import say, say_json, wants_json
+from gateway.cli.options import AsJson, gateway_settings
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import shown_size
 
@@ -26,6 +26,7 @@ def restore(
             metavar="EARLIER.tar", help="Backup that FILE.tar is based on. Repeatable: all of them are needed.", show_default=False
         ),
     ] = None,
+    _: AsJson = False,
 ) -> None:
     """Fill an empty installation from FILE.tar. All files are checked first.
 
@@ -38,3 +39,6 @@ def restore(
         made = restore_backup(installation, file, bases=base or (), on_blob=progress)
     say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}, as of {made.created_at}")
     say("persons who were erased after that time are here again: erase them with `dubstage actor erase ID`")
+    if wants_json():
+        counts = {"numActors": made.actors, "numBlobs": made.blobs, "blobBytes": made.blob_bytes}
+        say_json({**counts, "createTime": made.created_at})

@@ -17,12 +17,14 @@ from typing import Annotated, Final
 import typer
 
 from gateway.child_process import child_environment
+from gateway.cli import options
 from gateway.cli.app import app
 from gateway.cli.console import say, say_error
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, StageSettings, load_settings
+from services.common.server.settings_file import file_settings, settings_file
 
 MODULES = {**{name: f"services.{name}" for name in STAGE_NAMES}, "gateway": "gateway"}
 START_SECONDS = 180.0
@@ -36,6 +38,7 @@ _PYTHON: Final = (sys.executable, "-P", "-m")
 @app.command("serve")
 def serve(
     what: Annotated[str, typer.Argument(metavar="SERVER", help=f"Server to run: {', '.join(MODULES)} or all.")],
+    _: options.Device = None,
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C. `all` runs the gateway and one process per stage.
 
@@ -204,6 +207,12 @@ class Servers:
 
 def serve_all() -> int:
     """Run every server until a signal arrives or one server ends, then end all of them, and return the exit code."""
+    if "ready_file" in file_settings():
+        raise InvalidRequestError(
+            f"{settings_file()}: ready_file: each server of `dubstage serve all` would write this file: remove the key; the line "
+            "`dubstage all listening` says that all servers are ready",
+            field="ready_file",
+        )
     # DUBSTAGE_PORT is ignored: only one server could have it.
     settings = load_settings(StageSettings, port=0)
     ports = ports_of(os.environ)

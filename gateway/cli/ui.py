@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gateway.cli import options
 from gateway.cli.app import app
 from gateway.cli.console import say, say_result
 from gateway.cli.serve import check_ports
@@ -37,12 +38,14 @@ def ui(
         typer.Option(metavar="FOLDER", help="Folder of uploads and videos. Default: the folder media in the data folder."),
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the pages in the browser.")] = True,
+    device: options.Device = None,
 ) -> None:
     """Dub in the browser: run a gateway for this machine, and open its pages, until Ctrl-C.
 
     The stages run in this process, or where DUBSTAGE_STAGES_HOST or DUBSTAGE_AUDIO_ENDPOINT and so on name them. Without
     DUBSTAGE_AUTH_TOKEN_FILE, the pages ask for a token that is made for this run.
     """
+    options.gateway_settings(device=device)  # refuses a device if the render stage is a server
     settings = _settings(port, folder)
     check_ports(_HOST, {"gateway": settings.http_port}, variable="--port")
     token, file = "", None

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from gateway.cli import options
 from gateway.cli.app import command_group
-from gateway.cli.console import check_new_file, say, say_result, write_new_file
-from gateway.cli.options import gateway_settings
+from gateway.cli.console import check_new_file, say, say_output, write_new_file
 from gateway.provenance.directory import Entry, signed_entry
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.watermark.payload import installation_of
@@ -26,12 +26,13 @@ def publish(
     contact: Annotated[
         str, typer.Option(metavar="URL", help="Page (https://...) or address (mailto:...) that answers questions about watermarks.")
     ],
+    _: options.AsJson = False,
 ) -> None:
     """Write a signed entry for directories of installations, which `dubstage inspect --directory` reads.
 
     Publish the file. A directory of several installations is a file with their entries, one per line.
     """
-    settings = gateway_settings()
+    settings = options.gateway_settings()
     if not (settings.watermark and settings.watermark_public):
         raise InvalidRequestError(
             "this installation writes no public watermarks: set DUBSTAGE_WATERMARK and DUBSTAGE_WATERMARK_PUBLIC to true",
@@ -48,4 +49,4 @@ def publish(
         raise InvalidRequestError(f"--{field} is {allowed}", field=field) from None
     write_new_file(output, signed_entry(entry, sealer, output))
     say(f"installation {entry.installation}")
-    say_result(str(output))
+    say_output(output)

@@ -9,6 +9,8 @@ Afterwards, pixel p of the box shows what the footage has at p + shift(p).
 Clothing, hair and background keep their samples (movable.py says which pixels these are). With d the distance to the nearest of
 them, the neck moves by at most .8 d, so that it neither folds nor draws them in. The face moves over them: a pixel of clothing
 changes only where the moved footage shows face near the target jaw. Where the face gives way, what lies next to it takes its place.
+
+Far beside the lips, the cheeks are the footage's own, moved with the jaw. The rendered box shows only around mouth and chin.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 from gateway.compositing.movable import JAW_CONTOUR, inside_jaw
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS
 from services.common.face.thin_plate_spline import dense_map, evaluate_grid, fit_spline, warp
 
 _MARGIN_PX: Final = 2.0
@@ -56,6 +59,16 @@ _CHIN: Final = np.ones((11, 11), np.uint8)
 """The face reaches a few pixels beyond the tracked jaw."""
 _CHIN_FADE: Final = (5, 5)
 _FULL: Final = np.uint8(255)
+_BESIDE_PX: Final = 16.0
+"""Distance beside the lips of the footage and of the dub up to which the rendered box shows in full. Further out, the cheeks hardly
+move with speech, and the footage has them with its own light, hair and microphones."""
+_CHEEKS_PX: Final = 32.0
+"""Distance beside the lips from which on the footage shows alone. The watermark needs the box: with 10 and 24 px, the mark of a dub
+that was encoded again cannot be read."""
+_SHRINKS: Final = (0.2, 0.8)
+"""Widths of the far half of the lips, as shares of the near half, between which both distances shrink on the far side."""
+_LIP_MIDDLES: Final = [MOUTH_AREA.index(0), MOUTH_AREA.index(17)]
+"""Rows of the middles of the upper and the lower lip."""
 _RIM_OF_FACE: Final = np.ones((5, 5), np.uint8)
 """The pixels at the edge of the face show a part of the face. They move with the face, or an outline of the filmed chin stays."""
 
@@ -140,6 +153,7 @@ def move_jaw(filmed: Float32, target: Float32, mask: UInt8, movable: Bool) -> Ja
         movable: bool [160, 160], pixels of the footage that may move and change (FaceColours.movable).
     """
     shift = jaw_shift(filmed, target, mask)
+    mask = _beside_lips(mask, filmed, target)
     if movable.all():
         return JawMove(shift, mask)
     skin = movable.view(np.uint8)
@@ -156,6 +170,24 @@ def move_jaw(filmed: Float32, target: Float32, mask: UInt8, movable: Bool) -> Ja
     follows = cv2.max(cv2.max(follows, cv2.multiply(_near(inside_jaw(filmed)), face.astype(np.float32))), over)
     shown = cv2.max(cv2.max(np.minimum(depth / np.float32(_FADE_PX), np.float32(1.0)), over), inside.astype(np.float32))
     return JawMove(_times(shift, np.asarray(follows, np.float32)), np.asarray(np.rint(mask * shown), np.uint8))
+
+
+def _beside_lips(mask: UInt8, *mouths: Float32) -> UInt8:
+    """Return the mask, falling to 0 from _BESIDE_PX to _CHEEKS_PX left and right of the lips of all mouths, uint8 [160, 160].
+
+    Args:
+        mask: uint8 [160, 160].
+        mouths: float32 [59, 2] each, mouth-area landmarks, box pixels.
+    """
+    across = np.concatenate([mouth[:NUM_LIPS, 0] for mouth in mouths])
+    middle = float(np.mean([mouth[_LIP_MIDDLES, 0].mean() for mouth in mouths]))
+    left, right = middle - float(across.min()), float(across.max()) - middle
+    near = max(left, right, 1.0)
+    columns = _PIXELS[0, :, 0] - middle
+    sides = ((-columns, left), (columns, right))
+    beside = np.max([(out - half) / (np.clip(half / near, *_SHRINKS) / _SHRINKS[1]) for out, half in sides], axis=0)
+    share = np.clip((_CHEEKS_PX - beside) / (_CHEEKS_PX - _BESIDE_PX), 0.0, 1.0)
+    return np.asarray(np.rint(mask * (share * share * (3.0 - 2.0 * share))), np.uint8)
 
 
 def _near(inside: UInt8) -> Float32:

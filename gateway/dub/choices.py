@@ -25,6 +25,8 @@ EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
 LEAST_EXPRESSIVENESS: Final = 0.5
 MOST_EXPRESSIVENESS: Final = 1.5
 """Range of the factor of the mouth's movement, as the contracts declare it too."""
+PREVIEW_S: Final = 4
+"""Length of a preview, seconds."""
 MOST_LINES: Final = 200
 """Most lines of a scene."""
 MOST_BOXES: Final = 10_000

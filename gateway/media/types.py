@@ -6,8 +6,9 @@ Trackers and networks see the upright picture with square pixels. Compositing wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal
@@ -213,6 +214,13 @@ class VideoInfo:
     def duration(self) -> Fraction:
         """Time from the first frame to the end of the last frame, seconds."""
         return (int(self.pts[-1]) + self.last_duration - int(self.pts[0])) * self.time_base
+
+    def head(self, seconds: int) -> VideoInfo:
+        """Return the frames that begin in the first seconds of the stream."""
+        stop = int(np.searchsorted(self.pts, int(self.pts[0]) + math.ceil(seconds / self.time_base)))
+        if stop >= self.num_frames:
+            return self
+        return replace(self, pts=self.pts[:stop], last_duration=int(self.pts[stop] - self.pts[stop - 1]))
 
     @property
     def constant_rate(self) -> Fraction | None:

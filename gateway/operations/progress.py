@@ -51,6 +51,7 @@ class StepCost:
         megapixel_ms: milliseconds of a million pixels of these frames.
         fixed_s: seconds of the step besides.
         counts_frames: whether the parts that the step reports are frames.
+        most_frames: frames of a longer video that the step leaves out are those after so many; 0: the step takes all.
     """
 
     name: str
@@ -58,10 +59,12 @@ class StepCost:
     megapixel_ms: float = 0.0
     fixed_s: float = 0.0
     counts_frames: bool = True
+    most_frames: int = 0
 
     def seconds(self, frames: int, megapixels: float) -> float:
         """Return the cost of the step in a video of so many frames, and so many million pixels a frame, seconds."""
-        return self.fixed_s + (self.frame_ms + self.megapixel_ms * megapixels) * frames / 1000
+        taken = min(frames, self.most_frames) if self.most_frames else frames
+        return self.fixed_s + (self.frame_ms + self.megapixel_ms * megapixels) * taken / 1000
 
 
 @dataclass(frozen=True, slots=True)

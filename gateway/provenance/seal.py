@@ -274,6 +274,13 @@ class Sealer:
     watermark_key: bytes | None = field(default=None, repr=False)
     watermark_public: bool = True
 
+    @property
+    def sha256(self) -> str:
+        """Digest of all that decides what signs and marks a video, hexadecimal. The digest tells nothing of the keys."""
+        key = hashlib.sha256(self.watermark_key).hexdigest() if self.watermark_key is not None else ""
+        said = [self.credential.chain.decode("ascii"), self.credential.algorithm, self.time_stamp_url, key, self.watermark_public]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
     def check_place(self, video: Path, *, overwrite: bool) -> None:
         """Check before any work that the manifest of a video can be written.
 

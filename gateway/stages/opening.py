@@ -156,7 +156,7 @@ def weights_of(stage: str) -> Path:
     Raises:
         InvalidRequestError: the stage's settings are wrong.
     """
-    folder: Path = getattr(_settings(stage), f"{stage}_weights")
+    folder: Path = getattr(settings_of_stage(stage), f"{stage}_weights")
     return folder
 
 
@@ -166,10 +166,15 @@ def runtime_of_renderers() -> str:
     Raises:
         InvalidRequestError: the stage's settings are wrong.
     """
-    return str(_settings("render").runtime())
+    return str(settings_of_stage("render").runtime())
 
 
-def _settings(stage: str) -> Any:
+def settings_of_stage(stage: str) -> Any:
+    """Return the settings of a stage in this process.
+
+    Raises:
+        InvalidRequestError: the stage's settings are wrong.
+    """
     kind = getattr(importlib.import_module(f"services.{stage}.settings"), f"{stage.capitalize()}Settings")
     return load_settings(kind)
 
@@ -225,6 +230,8 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         async with LocalStages(compose_stages(settings.artefacts_url), face_model=settings.face_model) as local:
             check_methods(*await listed_models(local))
             await check_face_model(local)
+            # After the start, which silences the standard error while MediaPipe writes its notes.
+            _log.info("renderers_compute", runtime=runtime_of_renderers())
             yield local
         return
     if missing:

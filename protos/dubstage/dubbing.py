@@ -8,12 +8,12 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Unpack
 
 from google.protobuf.message import Message
 
+from dubstage import suite
 from dubstage.client import Connection, DubstageCallError, TlsFiles, connect, files, gateway
 from dubstage.client.dub import DubOptions, dub_spec
 from dubstage.client.names import explaining_names, step_name
@@ -129,10 +129,9 @@ def _suite() -> Any:
     Raises:
         DubstageCallError: the suite is not installed.
     """
-    # Another distribution may have a package of the same general name.
-    if find_spec("gateway") is None or find_spec("services") is None or find_spec("gateway.api") is None:
+    if not suite.is_installed():
         raise DubstageCallError(
-            "only the client of dubstage is installed here. To dub in this process, install the suite (`make setup`). "
+            f"only the client of dubstage is installed here. To dub in this process, install the suite: {suite.INSTALL}. "
             f'To dub at a gateway, give address="HOST:PORT" or set {ADDRESS_VARIABLE}',
             code="INVALID_ARGUMENT",
             reason="INVALID_REQUEST",

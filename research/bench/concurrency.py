@@ -127,7 +127,7 @@ def measure_concurrency(work: Path, seconds: float = _SECONDS, device: Device = 
 def settings_of(device: Device) -> dict[str, str]:
     """Return the settings of a render stage that computes on a device in its own process."""
     if device == "cpu":
-        return {}
+        return {"DUBSTAGE_DEVICE": device}
     return {"DUBSTAGE_DEVICE": device, "DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": "float32"}
 
 

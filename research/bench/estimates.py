@@ -87,7 +87,9 @@ def run(clip: Path, speech: Path, seconds: float, work: Path, more: Sequence[str
     first_seconds(clip, video, seconds)
     asked = [str(video), "--audio", str(speech), "-o", str(data / "dub.mp4"), *more]
     planned = subprocess.run([*DUBSTAGE, "plan", *asked, "--json"], env=environment, check=True, capture_output=True)
+    # Protobuf's JSON writes int64 as texts, and durations as seconds with an `s`.
     estimate = json.loads(planned.stdout)
+    processor_s = float(estimate["processorDuration"].removesuffix("s"))
     before, sizes = bytes_below(data), [0]
     dubbed = measure([*DUBSTAGE, "dub", *asked], work / "dub.log", environment, lambda: sizes.append(bytes_below(data)))
     # The dub has stored its processor time over the estimate of the figures alone.
@@ -96,13 +98,13 @@ def run(clip: Path, speech: Path, seconds: float, work: Path, more: Sequence[str
         frames = sum(1 for _ in written.decode(video=0))
     return ClipResult(
         clip=clip.name,
-        estimated_frames=estimate["num_frames"],
+        estimated_frames=int(estimate["numFrames"]),
         frames=frames,
-        estimated_s=estimate["processor_s"],
-        processor_s=ratio * estimate["processor_s"],
-        estimated_bytes=estimate["memory_bytes"],
+        estimated_s=processor_s,
+        processor_s=ratio * processor_s,
+        estimated_bytes=int(estimate["memoryBytes"]),
         memory_bytes=int(dubbed.peak_memory_mib * 2**20),
-        estimated_disk_bytes=estimate["disk_bytes"],
+        estimated_disk_bytes=int(estimate["diskBytes"]),
         disk_bytes=max(sizes) - before,
     )
 

@@ -118,7 +118,7 @@ def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path
 
 
 def _dub(video: Path) -> list[str]:
-    return [*DUBSTAGE, "dub", str(video), "--actor", ACTOR, "-o", str(video.with_name(f"{video.stem}_dub.mp4"))]
+    return [*DUBSTAGE, "dub", str(video), "--force", "--actor", ACTOR, "-o", str(video.with_name(f"{video.stem}_dub.mp4"))]
 
 
 def _ends(windows: Sequence[tuple[float, int]]) -> tuple[float, float]:

@@ -285,7 +285,7 @@ def measure_method(method: str, actor: str, video: Path, work: Path, environment
     create = [*DUBSTAGE, "actor", "create", actor, str(video), "--method", method]
     enrolled = measure(create, work / f"{actor}_create.log", environment)
     report = work / f"{actor}_report"
-    dub = [*DUBSTAGE, "dub", str(video), "--actor", actor, "-o", str(work / f"{actor}.mp4"), "--report", str(report)]
+    dub = [*DUBSTAGE, "dub", str(video), "--force", "--actor", actor, "-o", str(work / f"{actor}.mp4"), "--report", str(report)]
     dubbed = measure(dub, work / f"{actor}_dub.log", environment)
     document = read_json(report / "report.json")
     frames, times = int(document["frames"]), document["times"]

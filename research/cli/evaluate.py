@@ -9,12 +9,13 @@ from typing import Annotated, Final
 import typer
 
 from gateway.cli import options
-from gateway.cli.app import app
-from gateway.cli.console import err, say, say_result, say_warning
+from gateway.cli.app import app, log_on_stderr
+from gateway.cli.console import err, say, say_json, say_output, say_result, say_warning, wants_json
 from gateway.cli.values import names_in, sound_against_picture
 from research.evaluation.head_motion import HEAD_FIGURES
 from research.evaluation.perceptual import SuppliedNetworks
 from research.evaluation.protocol import MIN_WRONG_SPEECHES
+from research.evaluation.results import to_json
 from research.evaluation.strips import write_strips
 from research.evaluation.targets import check_targets
 from research.evaluation.types import DEFAULT_VARIANTS, METRICS, TABLE_VARIANTS, VARIANTS, ClipResult, Variant
@@ -108,6 +109,7 @@ def save_evaluation_report(results: Sequence[ClipResult], method: str, folder: P
 
 
 @app.command("evaluate")
+@log_on_stderr()
 def evaluate(
     clips: Annotated[
         list[Path],
@@ -122,7 +124,7 @@ def evaluate(
     motion: options.Motion = None,
     renderer: options.Renderer = None,
     finish: options.FinishChoice = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="JSON file to write all figures to.")] = None,
+    result: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write all figures to.")] = None,
     report: options.Report = None,
     strips: Annotated[
         Path | None,
@@ -136,8 +138,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE.md",
-            help="Markdown file to write one row a method to, the mean over clips and the worst clip. All figures go to --json "
-            "(default: FILE.json). What is in that file is not evaluated again.",
+            help="Markdown file to write, one row per method: the mean of all clips, and the worst clip. --result has all figures "
+            "(default: FILE.json), and what is there is not evaluated again.",
         ),
     ] = None,
     all_methods: Annotated[bool, typer.Option("--all-methods", help="A row of --table for every method.")] = False,
@@ -165,10 +167,14 @@ def evaluate(
     enrol_seconds: Annotated[
         str,
         typer.Option(
-            metavar="S,...",
+            metavar="SECONDS,...",
             help="Rows of --table for these seconds of enrolment. All of them are tested on the last fifth of each clip.",
         ),
     ] = "",
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="NUMBER", help="Fold of each clip to enrol and test on, from 0. Default: all folds."),
+    ] = None,
     variants: Annotated[
         str | None,
         typer.Option(
@@ -195,14 +201,16 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="TorchScript file of an Inception network. Default: FID is not measured.")
     ] = None,
     stages: options.Stages = None,
+    device: options.Device = None,
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace an existing --json or --table file even if it holds no results of an evaluation, and write to a --strips "
-            "folder that holds files.",
+            help="Replace an existing --result or --table file even if it holds no results of an evaluation, and write to a "
+            "--strips folder that holds files.",
         ),
     ] = False,
+    _: options.AsJson = False,
 ) -> None:
     """Enrol the person on one part of each CLIP, dub the rest with its own sound, and compare the result with the real video.
 
@@ -216,7 +224,7 @@ def evaluate(
     choice = TableChoice(all_methods=all_methods, ablation=ablation, weights=weights or (), enrol_seconds=enrol_seconds)
     choice.check(table, report, strips)
     method = combined(method, motion, renderer)
-    settings = options.gateway_settings(stages)
+    settings = options.gateway_settings(stages, device)
     supplied = [file for file in (lpips_weights, fid_weights) if file is not None]
     networks = SuppliedNetworks(lpips_weights, fid_weights) if supplied else None
     request = EvaluationRequest(
@@ -227,17 +235,21 @@ def evaluate(
         wrong_count=wrong_count,
         enrol=options.enrol_options(personalize=personalize, seed=seed),
         perceptual=networks.accumulator if networks is not None else None,
-        json_file=json_file if json_file is not None or table is None else table.with_suffix(".json"),
+        json_file=result if result is not None or table is None else table.with_suffix(".json"),
         enrol_frames=enrol_frames,
         strips=strips is not None,
+        only_fold=fold,
         perceptual_sha256=networks.sha256 if networks is not None else {},
     )
     check_places([*request.clips, *supplied], request.json_file, report, strips, overwrite=overwrite)
     if table is not None:
         write_table(settings, request, choice, table, overwrite=overwrite)
-        show_files(table, request.json_file)
+        say_output(*filter(None, (table, request.json_file)))
         return
-    show_results(run_evaluation(settings, request), method, report, json_file, strips)
+    results = run_evaluation(settings, request)
+    show_results(results, method, report, result, strips)
+    if wants_json():
+        say_json(to_json(results, method))
 
 
 def _variants(text: str | None, default: tuple[Variant, ...]) -> tuple[Variant, ...]:

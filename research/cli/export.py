@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from gateway.cli.app import app, require_extra
-from gateway.cli.console import say_result
+from gateway.cli.console import say_output
+from gateway.cli.options import AsJson
 from research.cli.train import ALL, EXTRA
 
 
@@ -22,6 +23,7 @@ def export(
         Path,
         typer.Option(metavar="FOLDER", help="Folder that gets one folder of weights a stage. Missing networks are added."),
     ],
+    _: AsJson = False,
 ) -> None:
     """Export NETWORK's run to ONNX, compare the ONNX file with PyTorch, and write the file beside the stage's other networks.
 
@@ -32,5 +34,4 @@ def export(
 
     require_extra(EXTRA, "an export")
 
-    for path in export_all(run, output) if network == ALL else export_run(network, run, output):
-        say_result(str(path))
+    say_output(*(export_all(run, output) if network == ALL else export_run(network, run, output)))

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from gateway.cli import options
-from gateway.cli.app import app, require_extra
-from gateway.cli.console import say_result
+from gateway.cli.app import app, log_on_stderr, require_extra
+from gateway.cli.console import say_output
 from gateway.cli.values import named_paths, names_in
 from research.cli.train import EXTRA
 from services.common.methods import PAPERS
 
 
 @app.command("reproduce")
+@log_on_stderr()
 def reproduce(
     paper: Annotated[str, typer.Argument(metavar="PAPER", help=f"One of {', '.join(PAPERS)}.")],
     output: Annotated[
@@ -57,6 +58,8 @@ def reproduce(
         bool, typer.Option("--quick", help="Measure two clips, few frames and short trainings only: minutes in place of hours.")
     ] = False,
     stages: options.Stages = None,
+    device: options.Device = None,
+    _: options.AsJson = False,
 ) -> None:
     """Repeat the evaluation of PAPER, and write a page with the paper's figures beside ours and a verdict for each claim.
 
@@ -78,4 +81,4 @@ def reproduce(
         weights=named_paths(weights or (), option="weights"),
         quick=quick,
     )
-    say_result(str(run_reproduction(options.gateway_settings(stages), request)))
+    say_output(run_reproduction(options.gateway_settings(stages, device), request))

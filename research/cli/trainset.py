@@ -10,7 +10,8 @@ from typing import Annotated, Final
 import typer
 
 from gateway.cli.app import app
-from gateway.cli.console import say, say_result
+from gateway.cli.console import say, say_output
+from gateway.cli.options import AsJson
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import names_in
 from research.training.trainset import ClipRow
@@ -35,7 +36,9 @@ def trainset(
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Processes that work side by side, 1 GB each. Default: one a core, 8 at most."),
+        typer.Option(
+            min=1, max=1024, metavar="NUMBER", help="Processes that work side by side, 1 GB each. Default: one a core, 8 at most."
+        ),
     ] = None,
     splits: Annotated[
         str, typer.Option(metavar="NAME,...", help="Splits to take in: values of the catalogue's column `use`.")
@@ -44,6 +47,7 @@ def trainset(
         bool,
         typer.Option("--lags/--no-lags", help="Measure the lag of the sound. With --no-lags, every lag is 0."),
     ] = True,
+    _: AsJson = False,
 ) -> None:
     """Track the faces of all clips of FOLDER, extract the features of the sound, label phones, and write a manifest.
 
@@ -68,7 +72,7 @@ def trainset(
         raise WorkCancelledError("interrupted: finished clips are kept; run the same command again to continue") from None
     for line in _summary(rows):
         say(line)
-    say_result(str(output))
+    say_output(output)
 
 
 def _names(text: str) -> frozenset[str]:

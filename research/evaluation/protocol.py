@@ -287,7 +287,7 @@ def folds_of(
     if only is None:
         return folds
     if not 0 <= only < len(folds):
-        raise InvalidRequestError(f"fold {only}: this clip has {len(folds)}, numbered from 0", field="only_fold")
+        raise InvalidRequestError(f"fold {only}: this clip has {len(folds)}, numbered from 0", field="fold")
     return (folds[only],)
 
 

@@ -268,7 +268,7 @@ def write_json(path: Path, results: Sequence[ClipResult], method: str) -> None:
     Raises:
         InvalidRequestError: the file cannot be written.
     """
-    write_text(path, json.dumps(to_json(results, method), indent=2, allow_nan=False) + "\n", "json")
+    write_text(path, json.dumps(to_json(results, method), indent=2, allow_nan=False) + "\n", "result")
 
 
 def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
@@ -285,15 +285,15 @@ def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
     with file_errors_named(path, "json"):
         for file in inputs:
             if path.exists() and file.exists() and path.samefile(file):
-                raise InvalidRequestError(f"{path} is read by this command ({file}); give the results another name", field="json")
+                raise InvalidRequestError(f"{path} is read by this command ({file}); give the results another name", field="result")
         if path.exists() and not path.is_file():
-            raise InvalidRequestError(f"{path} is not a file; give the name of a JSON file", field="json")
+            raise InvalidRequestError(f"{path} is not a file; give the name of a JSON file", field="result")
         if path.exists() and not overwrite and not _holds_results(path):
             raise InvalidRequestError(
                 f"{path} exists and holds no results of an evaluation; give another name, or replace it with --overwrite",
-                field="json",
+                field="result",
             )
-    check_writable(path, "json")
+    check_writable(path, "result")
 
 
 def _holds_results(path: Path) -> bool:
@@ -375,7 +375,7 @@ class KeptResults:
             InvalidRequestError: the file cannot be written.
         """
         content = {"method": "", "clips": list(self._documents.values()), "rows": list(rows)}
-        write_text(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n", "json")
+        write_text(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n", "result")
 
     def _read(self, overwrite: bool) -> list[dict[str, Any]]:
         try:

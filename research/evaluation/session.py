@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -45,8 +45,9 @@ from research.evaluation.clip import (
     shifted,
     truth_of,
 )
+from research.evaluation.strips import mouth_part, mouth_size
 from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
-from services.common.array_types import Array, Float32, Float64, UInt8
+from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import Finish, method_named
@@ -59,8 +60,6 @@ _MODES: Final[dict[str, texture_pb2.WarpMode.ValueType]] = {
     "retrieval": texture_pb2.WARP_MODE_RETRIEVAL_ONLY,
     "tps": texture_pb2.WARP_MODE_THIN_PLATE_SPLINE,
 }
-_STRIP_SIZE: Final = (92, 120)
-"""Height and width of a mouth in a strip, crop pixels."""
 _STILL_FRAMES: Final = 50
 """Frames of the motionless clip that the style of the variant `single_frame` is encoded from."""
 _UNREFINED: Final = frozenset({"mean_mouth", "retrieval", "tps", "warp_network"})
@@ -187,6 +186,16 @@ class PipelineSession:
         """Sound of the clip, float32 [N], 16 kHz mono."""
         return self._speech
 
+    @property
+    def poses(self) -> Float64:
+        """Head-pose vectors of every frame, float64 [T, 6], NaN where the frame does not show the face."""
+        return self._truth.poses
+
+    @property
+    def usable(self) -> Bool:
+        """For each frame, whether the frame is dubbed, bool [T]."""
+        return self._usable
+
     def close(self) -> None:
         """Close the record files."""
         self._shot.workspace.close()
@@ -240,27 +249,37 @@ class PipelineSession:
 
         The frames are composited as in a dub, without watermark, and not encoded. Every frame must show the face.
         """
-        info, rows = self._shot.info, self._rows[frames.start : frames.stop].tolist()
+        rows = self._rows[frames.start : frames.stop].tolist()
         poses = [pose_of(record) for record in self._shot.workspace.faces.read_rows(rows)]
+        size = mouth_size(poses)
+        before, after = [], []
+        for pose, (shown, dubbed) in zip(poses, self.pictures(actor, frames, variant, speech), strict=True):
+            # Copies, or every whole frame would stay in memory.
+            before.append(mouth_part(shown, pose, size).copy())
+            after.append(mouth_part(dubbed, pose, size).copy())
+        return np.stack(before), np.stack(after)
+
+    def pictures(
+        self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None
+    ) -> Iterator[tuple[UInt8, UInt8]]:
+        """Yield the frames of a range, before and after the dub, uint8 [H, W, 3] each, RGB.
+
+        The frames are composited as in a dub, without watermark, and not encoded. Frames that are not usable stay as they are.
+        """
+        info = self._shot.info
         windows = self._windows(actor, frames, variant, speech)
         mouths = {int(index): window.mouth(place) for window in windows for place, index in enumerate(window.frame)}
-        height, width = (round(pixels * float(np.median([pose.scale for pose in poses]))) for pixels in _STRIP_SIZE)
-        before, after = [], []
         with VideoReader(info) as reader:
-            for frame, pose in zip(reader.frames(frames.start, frames.stop), poses, strict=True):
+            for frame in reader.frames(frames.start, frames.stop):
                 shown, dubbed = to_rgb(frame), to_rgb(frame)
                 if frame.index in mouths:
-                    planes, _ = composite_frame(frame, info, pose, mouths[frame.index])
+                    (record,) = self._shot.workspace.faces.read_rows([int(self._rows[frame.index])])
+                    planes, _ = composite_frame(frame, info, pose_of(record), mouths[frame.index])
                     picture = blank_picture(info.video)
                     for target, plane in zip(plane_views(picture, info.video, writable=True), planes, strict=True):
                         np.copyto(target, plane)
                     dubbed = to_rgb(replace(frame, planes=planes, picture=picture))
-                x, y = (int(place) for place in np.rint(pose.translation[:2]))
-                left = min(max(x - width // 2, 0), max(shown.shape[1] - width, 0))
-                top = min(max(y - height // 2, 0), max(shown.shape[0] - height, 0))
-                before.append(shown[top : top + height, left : left + width])
-                after.append(dubbed[top : top + height, left : left + width])
-        return np.stack(before), np.stack(after)
+                yield shown, dubbed
 
     def _windows(
         self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None

@@ -19,12 +19,35 @@ from research.evaluation.results import check_writable, file_errors_named
 from research.evaluation.types import VARIANTS, ClipResult, FrameRange
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError
+from services.common.face.crops import HeadPose
 from services.common.files import write_whole
 
 STRIP_FRAMES: Final = 30
 """Frames of a strip."""
 STRIP_COLUMNS: Final = 10
 """Frames beside each other in a strip."""
+_MOUTH_SIZE: Final = (92, 120)
+"""Height and width of a mouth in a strip, crop pixels."""
+
+
+def mouth_size(poses: Sequence[HeadPose]) -> tuple[int, int]:
+    """Return the height and width of the mouth in a strip at the size of the video, pixels, by the median scale of head poses."""
+    height, width = (round(side * float(np.median([pose.scale for pose in poses]))) for side in _MOUTH_SIZE)
+    return height, width
+
+
+def mouth_part(frame: UInt8, pose: HeadPose, size: tuple[int, int]) -> UInt8:
+    """Return the part of a frame around the mouth, uint8 [height, width, 3], inside the frame.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        size: height and width, pixels.
+    """
+    x, y = (int(place) for place in np.rint(pose.translation[:2]))
+    height, width = size
+    left = min(max(x - width // 2, 0), max(frame.shape[1] - width, 0))
+    top = min(max(y - height // 2, 0), max(frame.shape[0] - height, 0))
+    return frame[top : top + height, left : left + width]
 
 
 def busiest_frames(opening: Float32, count: int = STRIP_FRAMES) -> FrameRange | None:

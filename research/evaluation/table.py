@@ -345,7 +345,9 @@ def check_table_place(path: Path, results: Path, *, overwrite: bool = False) -> 
     if path.suffix != ENDING:
         raise InvalidRequestError(f"{path} does not end with {ENDING}: the table is Markdown", field="table")
     if os.path.realpath(path) == os.path.realpath(results):
-        raise InvalidRequestError(f"{path} cannot hold the table and its figures; give --table and --json two names", field="table")
+        raise InvalidRequestError(
+            f"{path} cannot hold the table and its figures; give --table and --result two names", field="table"
+        )
     with file_errors_named(path, "table"):
         if path.exists() and not path.is_file():
             raise InvalidRequestError(f"{path} is not a file; give the name of a Markdown file", field="table")

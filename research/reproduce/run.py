@@ -60,9 +60,10 @@ class Material:
         self.progress(step, len(items), len(items))
 
     def speech_clips(self) -> Clips:
-        """Return held-out clips of free speech that show the mouth; without such clips, those of the split `val`; quick: three.
+        """Return the held-out clips of free speech that show the mouth. If there are none, return the clips of the split `val`.
 
-        Clips of narrow corpora are single sentences, too short for a style and a test.
+        Clips of narrow corpora are single sentences, too short for a style and a test. A quick run takes three clips, evenly
+        spread.
         """
         rows = [row for row in self.data.rows if row.split != "train" and row.has_face and not row.narrow and shows_the_mouth(row)]
         clips = clips_of_rows(self.data, rows or self.data.of("val", face=True))

@@ -161,6 +161,20 @@ def describe_networks() -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 
 
+def network_facts() -> list[dict[str, object]]:
+    """Return what `describe_networks` tells as JSON values."""
+    return [
+        {
+            "network": network.name,
+            "stage": network.stage,
+            "presets": list(network.configs),
+            "needs": list(network.needs),
+            "summary": network.summary,
+        }
+        for network in networks().values()
+    ]
+
+
 def train_one(order: TrainOrder, name: str, output: Path) -> None:
     """Train one network.
 

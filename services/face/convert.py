@@ -59,7 +59,7 @@ MAX_SIDE: Final = 16_384
 MAX_PEOPLE: Final = 4096
 """Most people of a stream whose state is answered."""
 _LEAST_SIDE: Final = 1e-3
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 """Number of the layout of tracker states. A change of what the tracker keeps between frames increments it."""
 _MOST_INDEX: Final = 1 << 53
 _MOST_COLOUR: Final = 1e4
@@ -175,6 +175,7 @@ def state_columns(half_width: int, fitted: StreamSizes | None) -> dict[str, Stat
         "people.read": index(("P",)),
         "looks.face": face(("L",), most=MAX_PEOPLE),
         "looks.lower": colour(np.float64, ("L", len(LOWER), 3)),
+        "looks.seen": StateColumn(np.bool_, ("L", len(LOWER))),
         "looks.upper": colour(np.float64, ("L", len(UPPER), 3)),
         "looks.variance": StateColumn(np.float64, ("L", len(LOWER), 3), high=_MOST_COLOUR**2),
         "looks.yaw": StateColumn(np.float64, ("L",), low=-180.0, high=180.0),

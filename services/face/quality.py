@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32, Float64, UInt8
+from services.common.array_types import Bool, Float32, Float64, UInt8
 from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, head_template
 from services.common.face.landmarks import (
     CHEEKS,
@@ -47,9 +47,14 @@ _SLOPE_PRIOR: Final = 2.0
 MIN_SCALE: Final = 0.24
 """Smallest scale, frame pixels per crop pixel: a face 44 pixels wide, a mouth 17 pixels wide."""
 MIN_CONFIDENCE: Final = 0.99
-MAX_YAW_DEGREES: Final = 30.0
-"""Largest turn of the fitted pose, degrees. The mesh underrates depth: a turn of about 40 degrees measures 30, a full profile
-58."""
+"""Least confidence of the mesh in a face that is turned by at most _SURE_DEGREES."""
+_MIN_CONFIDENCE_TURNED: Final = 0.9
+"""Least confidence in a face that is turned by MAX_YAW_DEGREES: half a face makes the mesh less sure, though its points fit."""
+_SURE_DEGREES: Final = 30.0
+"""Yaw up to which MIN_CONFIDENCE holds, degrees. From there to MAX_YAW_DEGREES the limit falls linearly."""
+MAX_YAW_DEGREES: Final = 50.0
+"""Largest turn of the fitted pose, degrees. The mesh underrates depth: a turn of about 40 degrees measures 30, about
+65 measures 50, a full profile 58."""
 MAX_PITCH_DEGREES: Final = 40.0
 MIN_SEEN: Final = 0.91
 """Smallest share of the mouth area in the picture. Close-ups may cut the tip of the chin. With less of the jaw the mesh guesses."""
@@ -64,7 +69,7 @@ _OPEN_EYE: Final = 0.26
 _SHUT_EYE: Final = 0.10
 """Lid distance over eye width of open and shut eyes."""
 _FRONTAL_DEGREES: Final = 10.0
-_PROFILE_DEGREES: Final = 50.0
+_PROFILE_DEGREES: Final = 58.0
 
 
 def _vertices() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -89,8 +94,25 @@ _NEIGHBOURS: Final = np.argsort(_DISTANCES, axis=1, kind="stable")[:, :7]
 _SPACING: Final = np.sort(_DISTANCES, axis=1)[:, 1:5].mean(axis=1)
 _AREAS: Final = _SPACING**2 / (_SPACING**2).sum()
 """Share of the lower face per vertex: vertices lie dense on the lips and far apart on the cheeks."""
+_FACING: Final = 0.3
+"""Cosine of the angle between a vertex's normal and the view, at or below which the vertex counts as hidden: its colours are those
+of another spot of the face, or of what lies behind the face."""
+_LEAST_JUDGED: Final = 0.3
+"""Least area that the covered area is divided by, share of the lower face."""
 _ACROSS_LOWER: Final = _HEAD[LOWER, 0] / _HEAD[454, 0]
 _ACROSS_UPPER: Final = _HEAD[UPPER, 0] / _HEAD[454, 0]
+
+
+def _normals() -> Float64:
+    """Return the unit normals of planes through neighbours on the mean head, out of the face, float64 [LOWER, 3]."""
+    patches = _HEAD[LOWER][_NEIGHBOURS]
+    normals = np.linalg.svd(patches - patches.mean(axis=1, keepdims=True))[2][:, 2]
+    return np.asarray(np.where(normals[:, 2:] > 0.0, -normals, normals))
+
+
+_NORMALS: Final = _normals()
+_TURNED_AWAY: Final = np.minimum(_FACING, 0.5 * -_NORMALS[:, 2])
+"""Least cosine of each vertex. The underside of the chin is slanted in a frontal view too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,55 +143,69 @@ class AppearanceMemory:
 
     def __init__(self) -> None:
         self._lower: Float64 | None = None
+        self._seen = np.zeros(len(LOWER), np.bool_)
         self._upper = np.zeros((len(UPPER), 3))
         self._variance = np.zeros((len(LOWER), 3))
         self._yaw = 0.0
         self._readings = 0
 
-    def arrays(self) -> tuple[Float64, Float64, Float64, float, int]:
+    def arrays(self) -> tuple[Float64, Bool, Float64, Float64, float, int]:
         """Return what `of_arrays` takes, after the first `measure`."""
         assert self._lower is not None, "nothing was measured yet"
-        return self._lower, self._upper, self._variance, self._yaw, self._readings
+        return self._lower, self._seen, self._upper, self._variance, self._yaw, self._readings
 
     @classmethod
-    def of_arrays(cls, lower: Float64, upper: Float64, variance: Float64, yaw: float, readings: int) -> Self:
+    def of_arrays(cls, lower: Float64, seen: Bool, upper: Float64, variance: Float64, yaw: float, readings: int) -> Self:
         """Return the memory of which `arrays` are.
 
         Args:
             lower, upper: float64 [LOWER, 3] and [UPPER, 3], mean colours.
+            seen: bool [LOWER], whether a vertex was ever turned to the camera.
             variance: float64 [LOWER, 3], of the lower colours.
             yaw: mean turn of the head, degrees.
             readings: number of measured frames.
         """
         memory = cls()
         memory._lower, memory._upper, memory._variance = lower.copy(), upper.copy(), variance.copy()
-        memory._yaw, memory._readings = yaw, readings
+        memory._seen, memory._yaw, memory._readings = seen.copy(), yaw, readings
         return memory
 
-    def measure(self, seen: SkinColours, yaw_degrees: float) -> float:
+    def measure(self, colours: SkinColours, pose: HeadPose) -> float:
         """Return the share of the lower face, 0 to 1, that looks covered compared with earlier frames; 0 in the first frame.
 
         A colour is foreign if the difference from the mean exceeds the person's own variation and a tolerance. The tolerance grows
-        as the head turns from the usual direction, because shading does not follow the mesh. Only patches of seven vertices count.
+        as the head turns from the usual direction, because shading does not follow the mesh. Only patches of seven vertices count,
+        and only vertices that face the camera: the share is one of their area. The memory learns a vertex in the first frame in
+        which the vertex faces the camera and the face looks free.
         """
+        yaw = pose.yaw_degrees
+        facing = -(_NORMALS @ pose.rotation[2]) > _TURNED_AWAY
         if self._lower is None:
-            self._lower, self._upper = seen.lower.astype(np.float64), seen.upper.astype(np.float64)
-            self._yaw, self._readings = yaw_degrees, 1
+            self._lower, self._upper = colours.lower.astype(np.float64), colours.upper.astype(np.float64)
+            self._seen, self._yaw, self._readings = facing, yaw, 1
             return 0.0
-        upper = seen.upper - self._upper
-        change = seen.lower - self._lower - _light_change(upper)
-        turned = max(0.0, abs(yaw_degrees - self._yaw) - _FREE_TURN_DEGREES) / _TURN_DEGREES
+        upper = colours.upper - self._upper
+        known = facing & self._seen
+        difference = colours.lower - self._lower - _light_change(upper)
+        change = difference * known[:, None]
+        turned = max(0.0, abs(yaw - self._yaw) - _FREE_TURN_DEGREES) / _TURN_DEGREES
         tolerance = _TOLERANCE * (1.0 + turned)
         off = np.sqrt((change**2 / (_SPREAD * self._variance + tolerance**2)).mean(axis=1))
-        share = float(_AREAS[np.median(off[_NEIGHBOURS], axis=1) > 1.0].sum())
+        foreign = np.median(off[_NEIGHBOURS], axis=1) > 1.0
+        share = float(_AREAS[foreign].sum() / max(float(_AREAS[known].sum()), _LEAST_JUDGED))
+        if share < _LEARN_BELOW:
+            # On a covered face, a cheek that turns into sight may show the cover.
+            fresh = facing & ~self._seen
+            self._lower[fresh] += difference[fresh]
+            self._seen = self._seen | fresh
         self._readings += 1
         # A covered face changes the mean only slowly. A lasting change of light is accepted after some seconds.
         rate = max(1.0 / self._readings, _RATE) if share < _LEARN_BELOW else _RATE_COVERED
-        weights = np.where(off < 1.0, rate, 0.2 * rate)[:, None]
+        weights = np.where(known, np.where(off < 1.0, rate, 0.2 * rate), 0.0)[:, None]
         self._lower += weights * change
         self._variance += weights * (change**2 - self._variance)
         self._upper += rate * upper
-        self._yaw += rate * (yaw_degrees - self._yaw)
+        self._yaw += rate * (yaw - self._yaw)
         return share
 
 
@@ -231,9 +267,13 @@ def first_reason(view: MouthView, covered: bool) -> Reason:
         return Reason.OUT_OF_FRAME
     if view.pose.scale < MIN_SCALE:
         return Reason.FACE_TOO_SMALL
-    if view.confidence < MIN_CONFIDENCE:
+    if view.confidence < _least_confidence(view.pose.yaw_degrees):
         return Reason.LOW_CONFIDENCE
     return Reason.OCCLUDED_MOUTH if covered else Reason.DUBBED
+
+
+def _least_confidence(yaw_degrees: float) -> float:
+    return float(np.interp(abs(yaw_degrees), (_SURE_DEGREES, MAX_YAW_DEGREES), (MIN_CONFIDENCE, _MIN_CONFIDENCE_TURNED)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -429,10 +429,11 @@ class FaceTracker:
             "people.read": np.array([self._times_read[face_id] for face_id in range(len(people["scale"]))], np.int64),
             "looks.face": np.array(list(looks), np.int64),
             "looks.lower": np.array([look[0] for look in looks.values()], np.float64).reshape(-1, len(LOWER), 3),
-            "looks.upper": np.array([look[1] for look in looks.values()], np.float64).reshape(-1, len(UPPER), 3),
-            "looks.variance": np.array([look[2] for look in looks.values()], np.float64).reshape(-1, len(LOWER), 3),
-            "looks.yaw": np.array([look[3] for look in looks.values()], np.float64),
-            "looks.readings": np.array([look[4] for look in looks.values()], np.int64),
+            "looks.seen": np.array([look[1] for look in looks.values()], np.bool_).reshape(-1, len(LOWER)),
+            "looks.upper": np.array([look[2] for look in looks.values()], np.float64).reshape(-1, len(UPPER), 3),
+            "looks.variance": np.array([look[3] for look in looks.values()], np.float64).reshape(-1, len(LOWER), 3),
+            "looks.yaw": np.array([look[4] for look in looks.values()], np.float64),
+            "looks.readings": np.array([look[5] for look in looks.values()], np.int64),
             "verdicts.face": np.array([face_id for face_id, _ in verdicts], np.int64),
             "verdicts.reason": np.array([_REASONS.index(verdict.reason) for _, verdict in verdicts], np.int64),
             "verdicts.covered": np.array([verdict.covered for _, verdict in verdicts], np.bool_),
@@ -468,9 +469,9 @@ class FaceTracker:
         tracker._shots.set_arrays(*(arrays[f"shots.{name}"] for name in ("picture", "colours", "changes")))
         tracker._people.set_arrays(*(arrays[f"people.{name}"] for name in ("shape", "readings", "place", "scale", "shot")))
         tracker._times_read.update(dict(enumerate(arrays["people.read"].tolist())))
-        looks = [arrays[f"looks.{name}"] for name in ("lower", "upper", "variance", "yaw", "readings")]
-        for face_id, lower, upper, variance, yaw, count in zip(arrays["looks.face"].tolist(), *looks, strict=True):
-            tracker._looks[face_id] = AppearanceMemory.of_arrays(lower, upper, variance, float(yaw), int(count))
+        looks = [arrays[f"looks.{name}"] for name in ("lower", "seen", "upper", "variance", "yaw", "readings")]
+        for face_id, lower, seen, upper, variance, yaw, count in zip(arrays["looks.face"].tolist(), *looks, strict=True):
+            tracker._looks[face_id] = AppearanceMemory.of_arrays(lower, seen, upper, variance, float(yaw), int(count))
         verdicts = zip(*(arrays[f"verdicts.{name}"].tolist() for name in ("face", "reason", "covered")), strict=True)
         tracker._verdicts = {face_id: FrameVerdict(_REASONS[reason], covered) for face_id, reason, covered in verdicts}
         regions = zip(arrays["active.face"].tolist(), arrays["active.region"].tolist(), strict=True)
@@ -540,7 +541,7 @@ class FaceTracker:
         if whole:
             look = self._looks.setdefault(face_id, AppearanceMemory())
             appearance = sample_appearance(picture, reading.landmarks, reading.pose)
-            foreign = look.measure(appearance, reading.pose.yaw_degrees)
+            foreign = look.measure(appearance, reading.pose)
         seen, lips_seen = float(inside.mean()), bool(inside[:NUM_LIPS].all())
         view = MouthView(reading.score, reading.pose, seen, lips_seen, foreign)
         return _Reading(raw, view, foreign, self._embedding(picture, face_id, reading))

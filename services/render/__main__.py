@@ -9,11 +9,13 @@ import cv2
 import structlog
 
 from dubstage.render.v1 import render_pb2, render_pb2_grpc
+from services.common.errors import BackendUnavailableError
 from services.common.face.morphable_models import MorphableModels
 from services.common.server.limits import WorkerPool
 from services.common.server.process import StageParts, main_of
 from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.render.actors import ActorStates
+from services.render.backends.base import Device
 from services.render.servicer import RenderServicer
 from services.render.settings import RenderSettings
 from services.render.streams import RenderModels, load_models, make_backend
@@ -42,17 +44,27 @@ def compose(settings: RenderSettings) -> StageParts:
 
         monitor = TritonMonitor()
 
-    @functools.cache
-    def models() -> RenderModels:
+    def loaded_on(device: Device) -> RenderModels:
         backend = make_backend(
-            device=settings.device,
+            device=device,
             backend=settings.backend,
             precision=settings.precision,
             num_threads=settings.compute_threads,
             triton=triton,
             monitor=monitor,
         )
-        loaded = load_models(settings.render_weights, backend)
+        return load_models(settings.render_weights, backend)
+
+    @functools.cache
+    def models() -> RenderModels:
+        try:
+            loaded = loaded_on(settings.network_device())
+        except BackendUnavailableError as problem:
+            if settings.device != "auto" or settings.network_device() == "cpu":
+                raise
+            _log.warning("gpu_not_used", reason=problem.message)
+            loaded = loaded_on("cpu")
+        backend = loaded.backend
         for name, reason in loaded.unavailable.items():
             _log.error("model_unavailable", model=name, backend=backend.name, precision=str(backend.precision), reason=reason)
         return loaded
@@ -94,7 +106,12 @@ def main() -> int:
     """Serve until a signal ends the process; return the exit code."""
     # Pictures of the render box are small: OpenCV's own threads would cost more than they save.
     cv2.setNumThreads(1)
-    return main_of("render", RenderSettings, compose)
+
+    def composed(settings: RenderSettings) -> StageParts:
+        _log.info("renderers_compute", runtime=settings.runtime())
+        return compose(settings)
+
+    return main_of("render", RenderSettings, composed)
 
 
 if __name__ == "__main__":

@@ -173,14 +173,20 @@ def result_to_proto(progress: PersonalizeProgress, actor: ArtefactRef) -> pb.Per
     return response
 
 
-def models_to_proto(models: list[ModelInfo], unavailable: Mapping[str, str]) -> pb.ListModelsResponse:
+def models_to_proto(
+    models: list[ModelInfo], unavailable: Mapping[str, str], device: str, personalize_device: str
+) -> pb.ListModelsResponse:
     """Return the answer of ListModels.
 
     Args:
         models: loaded models.
         unavailable: names of the models that the backend cannot read, each with the reason and the remedy.
+        device: device of the backend.
+        personalize_device: device that personalisations may run on.
     """
     listed = pb.ListModelsResponse(
+        device=device,
+        personalize_device=personalize_device,
         unavailable=[pb.UnavailableModel(name=name, reason=reason) for name, reason in sorted(unavailable.items())],
         models=[renderer_to_proto(model.spec) for model in models],
     )

@@ -20,6 +20,7 @@ from services.common.errors import BackendUnavailableError
 from services.common.server.call_context import check_not_cancelled
 from services.common.server.resources import computes_bfloat16, cpu_flags
 from services.render.backends.base import Device
+from services.render.backends.devices import DeviceChoice
 from services.render.losses import (
     PatchDiscriminator,
     RenderLossWeights,
@@ -83,16 +84,31 @@ def check_device(device: Device) -> None:
         )
 
 
-def prepare_device(device: Device) -> None:
-    """Prepare PyTorch for a search on a device: the search gives the same bytes each time.
+def prepare_device(choice: DeviceChoice) -> Device:
+    """Prepare PyTorch for a search, so that the search gives the same bytes each time, and return the device of the search.
+
+    Args:
+        choice: the setting; `auto` is the GPU if PyTorch computes there, otherwise the processor.
 
     Raises:
         BackendUnavailableError: see `check_device`.
     """
+    device: Device = choice if choice != "auto" else "cuda" if _computes_on_gpu() else "cpu"
     check_device(device)
     if device == "cuda":
         # Other algorithms of cuDNN may add in another order each time.
         torch.backends.cudnn.deterministic = True
+    return device
+
+
+def _computes_on_gpu() -> bool:
+    """Return whether PyTorch finds a GPU and has kernels for the GPU's architecture."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        return bool(torch.ones(1, device="cuda").add(1).item() == 2)
+    except RuntimeError:
+        return False
 
 
 class StepReport(NamedTuple):
@@ -210,10 +226,10 @@ def personalized(
     if not pairs:
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy()))
         return
-    prepare_device(job.device)
+    device = prepare_device(job.device)
     perceptual = load_perceptual(job.weights / "perceptual.safetensors")
     discriminator = load_discriminator(job.weights / "frame_discriminator.safetensors")
-    search = StateSearch(network, perceptual, discriminator, recipe, job.num_steps or recipe.num_steps, job.device)
+    search = StateSearch(network, perceptual, discriminator, recipe, job.num_steps or recipe.num_steps, device)
     for report in search.run(pairs, job.seed):
         yield replace(report, state=packed(report.state))
 

@@ -16,7 +16,7 @@ from services.common.array_types import Array, Float32, UInt8
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.mouth_bank import MouthBank
 from services.common.methods import RendererSpec
-from services.render.backends.base import Device
+from services.render.backends.devices import DeviceChoice
 from services.render.backends.model_files import ModelFile
 from services.render.types import PersonalizeProgress, RenderFrame
 
@@ -207,7 +207,7 @@ class PersonalizeJob:
     num_steps: int = 0
     seed: int = 0
     num_threads: int = 1
-    device: Device = "cpu"
+    device: DeviceChoice = "cpu"
     train: bool = True
 
 

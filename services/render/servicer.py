@@ -14,7 +14,7 @@ from services.common.server.call_context import check_not_cancelled, set_model_v
 from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
 from services.render.actors import ActorStates
-from services.render.backends.base import Device
+from services.render.backends.devices import DeviceChoice, personalization_device
 from services.render.convert import (
     actor_from_proto,
     bank_from_proto,
@@ -46,7 +46,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         trainers: WorkerPool,
         batch_size: int,
         personalize_threads: int,
-        personalize_device: Device,
+        personalize_device: DeviceChoice,
     ) -> None:
         """Compose the servicer.
 
@@ -120,7 +120,9 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     ) -> pb.ListModelsResponse:
         """Answer all models that are loaded, and those that the backend cannot read."""
         models = self._models()
-        return models_to_proto(models.info(), models.unavailable)
+        return models_to_proto(
+            models.info(), models.unavailable, models.backend.device, personalization_device(self._personalize_device)
+        )
 
 
 def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress | None:

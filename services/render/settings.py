@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, ReadableFolder, StageSettings
 from services.render.backends.base import BackendName, Device, TritonOptions, check_choice, default_choice, this_processor
+from services.render.backends.devices import DeviceChoice, network_device, personalization_device
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.types import Precision
 
@@ -22,7 +23,9 @@ class RenderSettings(StageSettings):
 
     port: int = Field(default=DEFAULT_PORTS["render"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
     render_weights: Path = Field(default=WEIGHTS_FOLDER, description="folder with exported models and the prior's weights")
-    device: Device = Field(default="cpu", description="device that computes networks")
+    device: DeviceChoice = Field(
+        default="auto", description="device that computes networks; auto: a GPU if there is one and onnxruntime-gpu is installed"
+    )
     backend: BackendName | None = Field(default=None, description="runtime of networks; default: by the kind of processor")
     precision: Precision | None = Field(
         default=None, description="float32, bfloat16 (openvino) or int8 (onnxruntime, triton); default: by the kind of processor"
@@ -36,8 +39,8 @@ class RenderSettings(StageSettings):
         default=None, description="folder of the user's own morphable models (FLAME, Basel, ICT-FaceKit), by file name"
     )
     personalize_threads: int = Field(default=2, ge=1, le=256, description="threads of a personalisation")
-    personalize_device: Device = Field(
-        default="cpu", description="device of personalisations; cuda needs the CUDA build of PyTorch"
+    personalize_device: DeviceChoice = Field(
+        default="auto", description="device of personalisations; auto: a GPU if the installed PyTorch finds one"
     )
 
     triton_url: str = Field(default="localhost:8001", min_length=1, description="HOST:PORT of Triton's gRPC, for backend triton")
@@ -66,6 +69,11 @@ class RenderSettings(StageSettings):
             return self
         if (self.backend is None) != (self.precision is None):
             raise ValueError("backend and precision must be given together, or neither of them")
+        if self.device == "cuda" and self.backend not in (None, "onnxruntime"):
+            raise ValueError(
+                f"DUBSTAGE_BACKEND={self.backend} computes on processors only: for DUBSTAGE_DEVICE=cuda, set "
+                "DUBSTAGE_BACKEND=onnxruntime, or leave the backend and the precision out"
+            )
         if self.backend is not None and self.precision is not None:
             try:
                 check_choice(self.backend, self.precision)
@@ -78,8 +86,17 @@ class RenderSettings(StageSettings):
         if self.backend == "triton":
             return f"triton at {self.triton_url}"
         if self.backend is None or self.precision is None:
-            return f"{default_choice(self.device)}, chosen for {this_processor() if self.device == 'cpu' else self.device}"
-        return f"{self.backend} {self.precision}"
+            device = self.network_device()
+            return f"{default_choice(device)}, chosen for {this_processor() if device == 'cpu' else device}"
+        return f"{self.backend} {self.precision}{' on cuda' if self.network_device() == 'cuda' else ''}"
+
+    def network_device(self) -> Device:
+        """Return the device that computes networks. With Triton, the device of the server is not known here."""
+        return network_device(self.device, self.backend, self.precision)
+
+    def personalization_device(self) -> Device:
+        """Return the device that personalisations may run on."""
+        return personalization_device(self.personalize_device)
 
     def triton_options(self) -> TritonOptions | None:
         """Return the options of Triton; None: the networks are computed in this process."""

@@ -16,15 +16,19 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).parents[2]
 VERSION: Final = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 _IMAGE: Final = r"dubstage/[<>$\w]+:(\d+\.\d+\.\d+)"
+_PINNED: Final = r"\bdubstage(?:-suite)?(?:\[\w+\])?==(\d+\.\d+\.\d+)"
 _CHART: Final = r"^(?:appVersion| *version): (\S+)$"
 PLACES: Final = (
     ("pyproject.toml", r'^version = "([^"]+)"$'),
     ("pyproject.toml", r'^  "dubstage==([^"]+)",$'),
     ("protos/pyproject.toml", r'^version = "([^"]+)"$'),
+    ("protos/pyproject.toml", r'"dubstage-suite\[[\w,]+\]==([^"]+)"'),
     ("research/pyproject.toml", r'^version = "([^"]+)"$'),
     ("research/pyproject.toml", r'"dubstage-suite\[[\w,]+\]==([^"]+)"'),
     ("charts/dubstage/Chart.yaml", _CHART),
@@ -33,6 +37,10 @@ PLACES: Final = (
     ("charts/dubstage/UPGRADING.md", rf"^\| ({re.escape(VERSION)}) \|"),
     ("CHANGELOG.md", rf"^## \[({re.escape(VERSION)})\]"),
     ("docs/quickstart.md", _IMAGE),
+    ("README.md", _PINNED),
+    ("docs/quickstart.md", _PINNED),
+    ("docs/decisions/0015-mediapipe-wheel.md", _PINNED),
+    ("protos/dubstage/suite.py", r'^_VERSION: Final = "([^"]+)"$'),
     ("docs/kubernetes.md", _IMAGE),
     ("docs/images.md", _IMAGE),
     ("docs/images.md", r"\bVERSION=(\d+\.\d+\.\d+)"),
@@ -44,6 +52,7 @@ WHEELS: Final = {
     "dubstage-research": ("research", "research/bench/__main__.py"),
 }
 """Folder that each distribution is built from, and a file that its wheel must hold."""
+NOT_IN_WHEELS: Final = {"research/pyproject.toml", "research/evaluation/README.md"}
 
 
 def places() -> Iterator[tuple[Path, list[str]]]:
@@ -79,6 +88,23 @@ def test_workflow_runs_documented_targets() -> None:
     assert shown.stdout.strip() == VERSION
 
 
+@pytest.mark.parametrize("name", WHEELS)
+def test_wheel_holds_every_tracked_file(name: str) -> None:
+    """Weights, migrations, static files of pages and contracts: a wheel has every file of its packages."""
+    folder, _ = WHEELS[name]
+    held = {file.distribution_path for file in WheelBuilder(str(ROOT / folder)).recurse_included_files()}
+    packages = {"protos": ["protos/dubstage"], ".": ["services", "gateway"], "research": ["research"]}[folder]
+    listed = subprocess.run(
+        ["git", "ls-files", *packages], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    tracked = {line.removeprefix("protos/") for line in listed} - NOT_IN_WHEELS
+    assert tracked - held == set()
+    contracts = {file for file in tracked if file.endswith(".proto")}
+    assert {file.replace(".proto", ending) for file in contracts for ending in ("_pb2.py", "_pb2_grpc.py", "_pb2.pyi")} <= held
+    if name == "dubstage-suite":
+        assert {Path(file).suffix for file in held} >= {".safetensors", ".onnx", ".js", ".css", ".j2", ".flac"}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", WHEELS)
 def test_each_wheel_has_the_version(name: str, tmp_path: Path) -> None:
@@ -96,6 +122,6 @@ def test_each_wheel_has_the_version(name: str, tmp_path: Path) -> None:
         names = wheel.namelist()
         (metadata,) = (message_from_bytes(wheel.read(name)) for name in names if name.endswith(".dist-info/METADATA"))
     assert (metadata["Name"], metadata["Version"]) == (name, VERSION)
-    own = [line for line in metadata.get_all("Requires-Dist") if line.startswith("dubstage")]
-    assert [line.rsplit("==", 1)[1] for line in own] == ([] if name == "dubstage" else [VERSION])
+    own = [line for line in map(Requirement, metadata.get_all("Requires-Dist")) if line.name in WHEELS]
+    assert {str(line.specifier) for line in own} == {f"=={VERSION}"}
     assert content in names

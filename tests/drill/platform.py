@@ -65,6 +65,7 @@ class Platform:
         stack.callback(self.store.close)
         common = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DUBSTAGE_"))},
+            "DUBSTAGE_SETTINGS_FILE": os.devnull,
             "AWS_ENDPOINT_URL": self.store.endpoint,
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,

@@ -47,7 +47,7 @@ OPTIONS = {
         "--motion",
         "--renderer",
         "--seed",
-        "--json",
+        "--result",
         "--report",
         "--variants",
         "--wrong-count",

@@ -30,7 +30,7 @@ def evaluation_case(rng: Random) -> Case:
         video = world.shelf.copy("talking.mp4", folder / "cwd", "clip.mp4")
         data = video.read_bytes()
         report, figures = folder / "out" / "report", folder / "out" / "figures.json"
-        places = (f"--report={report}", f"--json={figures}")
+        places = (f"--report={report}", f"--result={figures}")
         line = evaluate_line(f"--method={method}", f"--variants={','.join(variants)}", f"--seed={seed}", *places)
         outcome = run(world, folder, line, output=report, kept=[figures])
         faults = list(outcome.faults)

@@ -104,10 +104,10 @@ def _options() -> list[Case]:
             for name in ("thesis", "thesis/x", "/proc/report", "/dev/null/x", "x" * 300, ".")
         ),
         *(
-            bad(WRONG, f"--json={name}", says=name[:20], put=text)
+            bad(WRONG, f"--result={name}", says=name[:20], put=text)
             for name in ("clip.mp4", "thesis", "thesis/x", "/dev/null", "/proc/x.json", ".", "x" * 300)
         ),
-        bad(WRONG, "--json=x/figures.json", "--report=x", says="report"),
+        bad(WRONG, "--result=x/figures.json", "--report=x", says="report"),
         bad(WRONG, "--lpips-weights=thesis", says="thesis", put=text),
         *(bad(WRONG, f"--{which}-weights={'x' * 300}", says="do not exist") for which in ("lpips", "fid")),
     ]

@@ -168,6 +168,8 @@ class Servers:
     def environment(self) -> dict[str, str]:
         """Variables with which a command line uses these stages and their store."""
         endpoints = {f"DUBSTAGE_{name.upper()}_ENDPOINT": self.addresses[name] for name in STAGES}
+        # What a case leaves is a finding.
+        endpoints["DUBSTAGE_ANALYSIS_MAX_AGE_DAYS"] = "0"
         return {**endpoints, "DUBSTAGE_ARTEFACTS_URL": str(self.store), SHARES_THE_STORE: "1"}
 
 
@@ -179,6 +181,7 @@ async def _serve(folder: Path, settings: dict[str, object]) -> None:
     from services.common.server.server import StageServer
     from services.common.server.settings import StageSettings, load_settings
 
+    os.environ["DUBSTAGE_ANALYSIS_MAX_AGE_DAYS"] = "0"
     os.environ["DUBSTAGE_ARTEFACT_CACHE_BYTES"] = str(16 << 20)  # so that growth of memory is a leak, and no cache
     store = str(folder / "artefacts")
     stage = load_settings(StageSettings, port=0, artefacts_url=store, drain_grace_s=0.0, max_idle_s=MAX_IDLE_S)

@@ -28,14 +28,14 @@ def enrolment(
         "actor_id": actor_id,
         "footage": footage,
         "method": method,
-        "skip_personalization": True,
+        "personalize": False,
         "consent": record if consent else None,
     }
 
 
 def dubbing(output: str, /, **fields: Any) -> dict[str, Any]:
     """Return the arguments of the client's `dub` for the short clip and the short speech."""
-    return {"footage": "footage.mp4", "speech": "speech.wav", "output": output, "skip_personalization": True, **fields}
+    return {"footage": "footage.mp4", "speech": "speech.wav", "output": output, "personalize": False, **fields}
 
 
 def progress(state: client.OperationState) -> pb.OperationProgress:

@@ -32,7 +32,7 @@ def test_audit_entry_matches_manifest(
     videos = {door: media.root / f"{door}_{on}.mp4" for door in ("gateway", "batch", "command", "manifest")}
     with running.connect() as connection:
         told = client.dub(connection, **dubbing(videos["gateway"].name, footage=footage)).wait(timeout_s=300)
-        row = batch.row("s1", footage=footage, speech="speech.wav", output=videos["batch"].name, skip_personalization=True)
+        row = batch.row("s1", footage=footage, speech="speech.wav", output=videos["batch"].name, personalize=False)
         batch.submit(connection, "marked", rows=[row])
         *_, ended = batch.watch(connection, "marked")
         assert ended.progress.num_done == 1

@@ -42,7 +42,7 @@ def rows(name: str) -> list[pb.BatchRow]:
             speech="speech.wav",
             output=f"{name}_{shot}.mp4",
             seed=number,
-            skip_personalization=True,
+            personalize=False,
         )
         for number, shot in enumerate(SHOTS)
     ]
@@ -126,7 +126,7 @@ def test_tenant_batch_in_tenant_folders(pair: Pair, postgres: PostgresServer, mo
     videos = [home / f"acme_{number}.mp4" for number in range(3)]
     at_first = pair.first.connect("acme")
     shots = [
-        batch.row(video.stem, footage=footage, speech="speech.wav", output=video.name, skip_personalization=True)
+        batch.row(video.stem, footage=footage, speech="speech.wav", output=video.name, personalize=False)
         for video, footage in zip(videos, ("short.mp4", "footage.mp4", "short.mp4"), strict=True)
     ]
     batch.submit(at_first, "night", rows=shots)

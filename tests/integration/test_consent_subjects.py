@@ -260,9 +260,7 @@ def test_batch_row_with_other_record(place: Place) -> None:
     place.give(mine(**place.footage(MAN)))
     (place.media / "man.json").write_text(json.dumps(mine(face=place.face(MAN)).fields()))
     rows = [
-        batch.row(
-            name, footage=footage, speech="speech.wav", output=f"{name}.mp4", consent="man.json", skip_personalization=True, **NIGHT
-        )
+        batch.row(name, footage=footage, speech="speech.wav", output=f"{name}.mp4", consent="man.json", personalize=False, **NIGHT)
         for name, footage in (("right", MAN_EARLIER), ("wrong", WOMAN))
     ]
     with place.running.connect() as connection:

@@ -49,12 +49,13 @@ from tests.integration.client_calls import dubbing, progress, until
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.test_serve import free_ports
 from tests.integration.videos import OTHER, Media
+from tests.system.dubbing import WrappedStages
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 
-class Interrupted:
+class Interrupted(WrappedStages):
     """Real stages whose streams break off, as those of a replica that goes away: once for each RPC, after `after` replies.
 
     Args:
@@ -63,17 +64,9 @@ class Interrupted:
     """
 
     def __init__(self, stages: Stages, after: int) -> None:
-        self._stages = stages
+        super().__init__(stages)
         self._after = after
         self.attempts: Counter[Rpc[Any, Any]] = Counter()
-
-    @property
-    def face_model(self) -> str:
-        return self._stages.face_model
-
-    @property
-    def call_deadline_s(self) -> float | None:
-        return self._stages.call_deadline_s
 
     async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
         return await self._stages.unary(rpc, request)

@@ -131,7 +131,7 @@ def test_all_who_wait_get_the_result(place: Place) -> None:
 
 def test_excess_watch_gets_retry_time(place: Place, long_footage: str) -> None:
     """A watch over the bound is refused with a time to come again."""
-    row = batch.row("a", footage=long_footage, output="watched.mp4", speech="speech.wav", skip_personalization=True)
+    row = batch.row("a", footage=long_footage, output="watched.mp4", speech="speech.wav", personalize=False)
     with place.connect("emma") as emma, contextlib.ExitStack() as watches:
         batch.submit(emma, "watched", rows=[row])
         for _ in range(MOST_LONG_OF_TENANT):

@@ -44,7 +44,7 @@ def test_same_video_near_and_far(served: RunningGateway, alone: None, media: Med
         media.speech.name,
         OUTPUT,
         address=served.server.address,
-        skip_personalization=True,
+        personalize=False,
         progress=lambda step, done, total: steps.append(step),
     )
     assert "dub" in steps
@@ -56,7 +56,7 @@ def test_same_video_near_and_far(served: RunningGateway, alone: None, media: Med
             media.root / OTHER,
             media.speech,
             tmp_path / OUTPUT,
-            skip_personalization=True,
+            personalize=False,
             report=tmp_path / "report",
             progress=lambda step, done, total: steps.append(step),
         )
@@ -83,7 +83,7 @@ def test_files_travel(served: RunningGateway, media: Media, tmp_path: Path) -> N
         here / "speech.wav",
         here / "out.mkv",
         transfer=True,
-        skip_personalization=True,
+        personalize=False,
         progress=lambda step, done, total: steps.append(step),
     )
     assert (video.output, video.dubbed) == (str(here / "out.mkv"), NUM_FRAMES - 8)
@@ -122,7 +122,7 @@ def test_progress_error_cancels(served: RunningGateway, long_footage: str, media
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        dubstage.dub(long_footage, media.speech.name, "cancelled.mp4", skip_personalization=True, progress=fail)
+        dubstage.dub(long_footage, media.speech.name, "cancelled.mp4", personalize=False, progress=fail)
     with served.connect() as connection:
         from dubstage.client import gateway
 

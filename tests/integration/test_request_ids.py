@@ -50,7 +50,7 @@ def test_repeated_calls_are_one(running: RunningGateway, media: Media, monkeypat
         monkeypatch.setattr(webhooks, "SECRET_AGAIN_S", 0.0)
         late = webhook.create(connection, "http://127.0.0.1:9/", request_id=fourth)
         assert (late.name, late.secret) == (hooks[0].name, "")
-        rows = [batch.row("s1", footage=OTHER, speech="speech.wav", output="again_row.mp4", skip_personalization=True)]
+        rows = [batch.row("s1", footage=OTHER, speech="speech.wav", output="again_row.mp4", personalize=False)]
         batches = [batch.submit(connection, "again", rows=rows, request_id=fifth).batch for _ in range(2)]
         assert batches[0].create_time == batches[1].create_time
         *_, _ = batch.watch(connection, "again")

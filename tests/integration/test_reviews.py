@@ -43,7 +43,7 @@ def running(
         receiver.secrets["/hook"] = hook.secret
         files = {"a": VIDEO, "bad": "no_video.mp4", "b": VIDEO}
         rows = [
-            batch.row(name, footage=file, speech="speech.wav", output=f"reviewed_{name}.mp4", skip_personalization=True)
+            batch.row(name, footage=file, speech="speech.wav", output=f"reviewed_{name}.mp4", personalize=False)
             for name, file in files.items()
         ]
         batch.submit(connection, "reviewed", rows=rows)

@@ -23,7 +23,7 @@ from tests.integration.videos import NUM_FRAMES, Media
 
 def scene(output: str, *lines: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Return the arguments of the client's `dub` for lines over the short clip."""
-    return {"footage": "footage.mp4", "output": output, "lines": lines, "skip_personalization": True, "codec": "ffv1", **more}
+    return {"footage": "footage.mp4", "output": output, "lines": lines, "personalize": False, "codec": "ffv1", **more}
 
 
 def line(start_s: float, **more: Any) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_boxes_name_the_face_of_a_line(gateway: RunningGateway, media: Media) ->
 
 @pytest.mark.long
 def test_boxes_name_the_face_of_a_dub(gateway: RunningGateway, media: Media) -> None:
-    given = {"footage": "footage.mp4", "speech": "speech.wav", "skip_personalization": True, "codec": "ffv1"}
+    given = {"footage": "footage.mp4", "speech": "speech.wav", "personalize": False, "codec": "ffv1"}
     with gateway.connect() as connection:
         (found,) = client.detect_faces(connection, footage="footage.mp4", skip_pictures=True).wait(timeout_s=300).faces
         boxes = [dub_pb2.FrameBox(frame_index=0, box=found.box), boxed(30)]
@@ -163,7 +163,7 @@ def test_scene_is_estimated(gateway: RunningGateway, actor: str, media: Media) -
         lines = line(0.2, actor_id=actor, speech_uri="short.wav"), line(0.8, speech_uri="short.wav")
         one, both, learned = (
             client.estimate(connection, client.dub.request(**scene("estimated.mp4", *chosen, **more)).dub)
-            for chosen, more in ((lines[:1], {}), (lines, {}), (lines, {"skip_personalization": False}))
+            for chosen, more in ((lines[:1], {}), (lines, {}), (lines, {"personalize": True}))
         )
         with pytest.raises(DubstageCallError) as caught:
             client.estimate(connection, client.dub.request(**scene("estimated.mp4", line(99.0))).dub)

@@ -284,6 +284,24 @@ def test_errors_have_the_users_names(site: Site, browser: Any, tmp_path: Path) -
 
 
 @pytest.mark.long
+def test_preview_from_the_form(site: Site, browser: Any) -> None:
+    """The form says what a longer speech means, and previews the dub; the dub itself follows with the same options."""
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/new")
+        give_files(site, page)
+        assert "the speech is cut there" in page.inner_text("#plan")
+        shown(page, "new")
+        page.click("#preview")
+        page.wait_for_url("**/ui/dubs/*")
+        page.wait_for_selector("#result:not([hidden])")
+        assert page.inner_text("#about").startswith("Preview of the first seconds, with the speech of speech.wav")
+        page.click("#again")
+        page.wait_for_selector("#create:enabled")
+        assert page.is_checked("#quick")
+        assert tab.problems == []
+
+
+@pytest.mark.long
 def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> None:
     """The form takes files and options of an earlier dub; the second dub can be put beside the first."""
     with signed_in(browser, site) as tab:
@@ -305,8 +323,33 @@ def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> Non
         assert page.inner_text(".name.before").startswith("Dub of")
         assert "-dub-" in page.evaluate("document.querySelector('#before').src")
         assert tab.problems == []
+
+
+def test_list_of_dubs_is_searched(browser: Any, site: Site, dub: str, media: Media) -> None:
+    """The list shows a picture of each dub, finds dubs by words, and lets the user remove a dub; the dub's video stays."""
+    with site.gateway.connect(token=TOKEN) as connection:
+        made = gateway_client.dub(connection, **dubbing("ui_removed.mp4", project="harbour"))
+        made.wait(timeout_s=300)
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/dubs")
+        row = page.locator("tbody tr").filter(has=page.locator(f"a[href$='{made.name.rpartition('/')[2]}']"))
+        until(page, "document.querySelector('video.thumb')?.readyState >= 2")
+        page.fill("#search", "harbour done")
+        page.wait_for_selector("tbody tr:nth-child(2)", state="detached")
+        assert row.count() == 1
+        page.fill("#search", "no such word")
+        page.wait_for_selector("text=No dub fits.")
+        page.fill("#search", "")
+        shown(page, "dubs")
+        assert serious(page) == []
+        row.locator("button").click()
+        page.click("dialog button.danger")
+        row.wait_for(state="detached")
+        assert (media.root / "ui_removed.mp4").is_file()
         page.goto(f"{site.address}/ui/dubs")
-        page.wait_for_selector("tbody tr:nth-child(2)")
+        page.wait_for_selector("tbody tr")
+        assert row.count() == 0
+        assert tab.problems == []
 
 
 def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGateway, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
                 footage="ui_none.mp4" if name == "ui_bad" else "ui_video.mp4",
                 speech="speech.wav",
                 output=f"{name}.mp4",
-                skip_personalization=True,
+                personalize=False,
                 quality=pb.BatchQuality(min_r_opening=1.0),
             )
             for name in SHOTS
@@ -71,7 +71,9 @@ def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night:
         page.click(".shots h3 a:has-text('ui_a')")
         page.wait_for_selector("#player:not([hidden])")
         until(page, "document.querySelector('#after').readyState >= 2")
-        assert "missed" in page.inner_text("#figures")
+        assert page.locator("#verdicts b").count() == 3
+        assert "opens at other moments" in page.inner_text("#verdicts .bad")
+        assert "missed" in page.inner_text("#verdicts details[open]")
         page.fill("#reviewer", "Ada")
         page.keyboard.press("Tab")
         for _ in range(5):
@@ -137,6 +139,7 @@ def test_an_original_that_is_gone_is_named(browser: Any, site: Site, night: str,
         aside.rename(video)
 
 
+@pytest.mark.long
 def test_a_redo_beside_the_earlier_video(browser: Any, site: Site, night: str) -> None:  # noqa: F811
     """The form of a redo has the present options, and the new video stands beside the earlier one, also after a reload."""
     with signed_in(browser, site) as tab:

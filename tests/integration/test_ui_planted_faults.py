@@ -172,7 +172,7 @@ def test_five_faults_are_among_the_first_eight_of_fifty_shots(
             write_video(clips.path(clip), media.root / f"{name}.mp4", same, sounds[name], shot * FRAMES)
     assert len(sounds) == 50
     with site.gateway.connect(token=TOKEN, timeout_s=3600) as connection:
-        rows = [batch.row(name, footage=f"{name}.mp4", output=f"{name}-dub.mp4", skip_personalization=True) for name in sounds]
+        rows = [batch.row(name, footage=f"{name}.mp4", output=f"{name}-dub.mp4", personalize=False) for name in sounds]
         batch.submit(connection, NIGHT, rows=rows)
         *_, ended = batch.watch(connection, NIGHT)
     assert ended.progress.num_done == 50

@@ -147,14 +147,13 @@ def _log_errors(gateway: Gateway, output: Path) -> list[str]:
 def _enrol(gateway: Gateway, tenant: Tenant, clip: Path) -> None:
     shutil.copy(clip, gateway.media_of(tenant) / FOOTAGE)
     with connect(gateway.target, token=tenant.token, timeout_s=ENROL_S) as connection:
-        client.enrol(connection, footage=FOOTAGE, actor_id=ACTOR, skip_personalization=True).wait(timeout_s=ENROL_S)
+        client.enrol(connection, footage=FOOTAGE, actor_id=ACTOR, personalize=False).wait(timeout_s=ENROL_S)
 
 
 def _load(gateway: Gateway, tenants: list[Tenant], clip: Path, stream_s: float, shots: int, outcome: Outcome) -> None:
     cuts = cut_shots([clip], gateway.media_of(tenants[0]), shots)
     rows = [
-        batch.row(cut.id, footage=cut.footage, output=f"videos/{cut.id}.mp4", method=cut.method, skip_personalization=True)
-        for cut in cuts
+        batch.row(cut.id, footage=cut.footage, output=f"videos/{cut.id}.mp4", method=cut.method, personalize=False) for cut in cuts
     ]
     speech, over = (read_sound(clip), SAMPLE_RATE_HZ), threading.Event()
     callers = [

@@ -55,6 +55,7 @@ class Gateway:
         tokens.chmod(0o600)
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DUBSTAGE_"))},
+            "DUBSTAGE_SETTINGS_FILE": os.devnull,
             "DUBSTAGE_PORT": "0",
             "DUBSTAGE_HTTP_PORT": str(http_port),
             "DUBSTAGE_METRICS_PORT": str(metrics_port),

@@ -30,6 +30,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
 from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
@@ -67,6 +68,25 @@ class Dubber:
         faces = np.fromfile(job.folder / "faces.bin", FACE_RECORD)
         job.discard()
         return Dubbed(outcome, faces)
+
+
+class WrappedStages:
+    """Stages around others. Subclasses add the calls.
+
+    Args:
+        stages: the stages that answer.
+    """
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+
+    @property
+    def face_model(self) -> str:
+        return self._stages.face_model
+
+    @property
+    def call_deadline_s(self) -> float | None:
+        return self._stages.call_deadline_s
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -85,16 +86,17 @@ def test_pictures_show_the_faces(listed: FaceList, two_people: Path) -> None:
 def test_command_writes_json_and_pictures(
     two_people: Path, forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    done = forked_dubstage("faces", two_people, "--json", tmp_path / "faces.json", "--pictures", tmp_path / "faces")
+    done = forked_dubstage("faces", two_people, "--json", "--result", tmp_path / "faces.json", "--pictures", tmp_path / "faces")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "faces.json").read_text())
-    assert {face["id"] for face in found["faces"]} == {0, 1}
-    assert found["speaker"] in {0, 1, None}
+    assert json.loads(done.stdout) == found
+    assert {face["faceId"] for face in found["faces"]} == {"0", "1"}
+    assert found.get("speakerFaceId") in {"0", "1", None}
     for face in found["faces"]:
-        assert Path(face["picture"]).read_bytes().startswith(b"\x89PNG")
-        assert face["speaks"]
-    assert f"a dub without --face takes face {found['default_face']}: the " in done.stderr
-    assert "speaks" in done.stdout
-    again = forked_dubstage("faces", two_people, "--json", tmp_path / "faces.json")
+        assert (tmp_path / "faces" / f"face_{face['faceId']}.png").read_bytes().startswith(b"\x89PNG")
+        assert face["speaking"]
+    assert re.search("a dub without --face takes face [01]: the ", done.stderr)
+    assert "speaks" in done.stderr
+    again = forked_dubstage("faces", two_people, "--result", tmp_path / "faces.json")
     assert again.returncode == 10
     assert "faces.json exists" in again.stderr

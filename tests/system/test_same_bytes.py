@@ -28,7 +28,7 @@ from services.common.server.client import ClientConfig
 from services.common.server.process import server_of
 from services.common.server.settings import StageSettings
 from services.common.store.artefacts import ArtefactStore
-from tests.system.dubbing import UNPERSONALIZED, cut, sha256, write_wav
+from tests.system.dubbing import UNPERSONALIZED, WrappedStages, cut, sha256, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
 FOOTAGE_S, SPEECH_S = 1.2, 1.4
@@ -61,24 +61,16 @@ def remote(host: StageHost, settings: GatewaySettings) -> Iterator[RemoteStages]
     host.run(stack.aclose())
 
 
-class Told:
+class Told(WrappedStages):
     """Stages, and a digest of all that they answered, by RPC: says where two runs part."""
 
     def __init__(self, stages: Stages) -> None:
-        self._stages = stages
+        super().__init__(stages)
         self._digests: dict[str, Any] = {}
 
     @property
     def answers(self) -> dict[str, str]:
         return {name: digest.hexdigest() for name, digest in self._digests.items()}
-
-    @property
-    def face_model(self) -> str:
-        return self._stages.face_model
-
-    @property
-    def call_deadline_s(self) -> float | None:
-        return self._stages.call_deadline_s
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         call = getattr(self._stages, name)

@@ -243,7 +243,7 @@ def test_command_takes_a_file_of_lines(
     page = (report / "index.html").read_text()
     assert all((report / name).is_file() and name in page for name in ("line_1_opening.svg", "line_1_mouths.jpg"))
     plan = forked_dubstage("plan", scenes.footage, "--lines", file, "--json", "--no-personalize")
-    assert json.loads(plan.stdout)["num_rendered"] == 20
+    assert json.loads(plan.stdout)["numRendered"] == "20"
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,7 @@ def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pyt
     return Spoken(own, faces, (darkness_below_the_nose(picture, own.faces[0].landmarks), seen))
 
 
+@pytest.mark.long
 def test_still_shuts_open_lips(spoken: Spoken) -> None:
     """A still with open lips shuts them on p, b and m, and in silence."""
     opening = np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in spoken.faces])

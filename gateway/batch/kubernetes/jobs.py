@@ -217,7 +217,8 @@ def _time_limit(settings: JobSettings) -> tuple[str, ...]:
 
 
 def _worker(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
-    own: dict[str, Any] = {"HOME": "/tmp", "DUBSTAGE_DATA_DIR": "/tmp/dubstage"}
+    # The disk of a pod ends with the pod, so that no other shot finds an analysis there.
+    own: dict[str, Any] = {"HOME": "/tmp", "DUBSTAGE_DATA_DIR": "/tmp/dubstage", "DUBSTAGE_ANALYSIS_MAX_AGE_DAYS": "0"}
     rows = ("--rows", format_rows(plan.rows))
     return {
         "name": CONTAINER,

@@ -133,6 +133,23 @@ class FaceIndex:
         near = np.pad(covered, _COMES_AND_GOES)
         return free & ~np.lib.stride_tricks.sliding_window_view(near, 2 * _COMES_AND_GOES + 1).any(axis=1)
 
+    def head(self, num_frames: int) -> FaceIndex:
+        """Return the index of the first frames of the video. Their records are the first ones."""
+        rows = int(np.searchsorted(self.frame, num_frames))
+        return replace(
+            self,
+            frame=self.frame[:rows],
+            face_id=self.face_id[:rows],
+            reason=self.reason[:rows],
+            area=self.area[:rows],
+            centre=self.centre[:rows],
+            size=self.size[:rows],
+            shot_cuts=tuple(cut for cut in self.shot_cuts if cut < num_frames),
+            num_frames=num_frames,
+            with_hands=self.with_hands[self.with_hands < rows],
+            partly_covered=self.partly_covered[self.partly_covered < rows],
+        )
+
     def rows_of(self, face_id: int) -> Int64:
         """Return the record row of a face in each frame, int64 [num_frames]; -1: the frame does not show the face."""
         rows = np.full(self.num_frames, -1, dtype=np.int64)
@@ -153,6 +170,11 @@ class TrackedVideo:
     info: MediaInfo
     index: FaceIndex
     faces: RecordFile
+
+    def head(self, seconds: int) -> TrackedVideo:
+        """Return the first seconds of the video."""
+        info = replace(self.info, video=self.info.video.head(seconds))
+        return TrackedVideo(info, self.index.head(info.video.num_frames), self.faces)
 
 
 def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceIndex:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -24,7 +24,9 @@ import structlog
 from gateway.async_utilities import in_thread
 from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, joined_plan
-from gateway.dub.job.key import file_digests, job_key
+from gateway.dub.choices import PREVIEW_S
+from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, check_space, forget_analysis, shared_analysis
+from gateway.dub.job.key import analysis_key, embeds_faces, file_digests, job_key, people_key
 from gateway.dub.job.outcome import (
     DubOutcome,
     PartOutcome,
@@ -34,6 +36,7 @@ from gateway.dub.job.outcome import (
     about_mouth,
     about_no_frame,
     about_pictures,
+    about_preview,
     about_redone,
     about_scale,
     about_silence,
@@ -46,7 +49,6 @@ from gateway.dub.job.scene import SceneLines
 from gateway.dub.learn.analysis import FootageAnalysis, extract_speech, folder_of, gather_both
 from gateway.dub.learn.reference import ReferenceFace, find_reference
 from gateway.dub.learn.slow_expression import target_mouths
-from gateway.dub.learn.subjects import compares_people, finds_actors
 from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.render.mouth_samples import mouth_samples
 from gateway.dub.request.claim import video_claim, video_watermark
@@ -65,7 +67,7 @@ from gateway.dub.request.spec_text import ROWS
 from gateway.dub.sound.speech import SpeechExtent, motion_frames_for, speech_duration
 from gateway.dub.state.costs import DubWork, PaceFile
 from gateway.dub.state.disk import MAX_JOB_BYTES
-from gateway.dub.state.disk_needs import check_disks, records_need, video_need, windows_need
+from gateway.dub.state.disk_needs import records_need, video_need, windows_need
 from gateway.dub.state.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.state.native_boxes import scale_of
 from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
@@ -107,6 +109,7 @@ class DubJob:
 
     Attributes:
         on_footage: called with the number of frames of the footage, and the million pixels of a frame, before they are read.
+        keeps_analysis: whether the analysis of the footage is kept for further dubs, and taken over from earlier ones.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class DubJob:
     ) -> None:
         self._request = request
         self.on_footage: OnFootage = lambda frames, megapixels: None
+        self.keeps_analysis = False
         self._ledger = ledger if ledger is not None else OwnBlobs()
         self._clock = StageClock()
         self._untimed = stages
@@ -135,6 +139,7 @@ class DubJob:
         self._operation = operation
         self._takes_over = takes_over
         self._folder: Path | None = None
+        self._kept_folders: list[Path] = []
         self._keeps_open = False
         self._open: Workspace | None = None
         self._analysed = False
@@ -178,24 +183,26 @@ class DubJob:
         models = await models_for(self._stages, method)
         digests = await file_digests(request)
         key = job_key(request, method, models, digests, self._stages.face_model)
-        compared = any(compares_people(part) for part in request.parts) or finds_actors(request)
+        compared = embeds_faces(request)
         place = folder_of(self._jobs, key)
         fresh = not place.exists()
-        async with self._workspace(place) as workspace:
-            folder = workspace.folder
-            journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
+        shared = self._analysis_keys(digests[request.footage])[compared]
+        async with self._workspace(place) as workspace, self._shared_analysis(shared, digests, workspace, on_progress) as kept:
+            journal = Journal(workspace.folder / JOURNAL, self._store, partial(self._ledger.hold, workspace.folder))
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
             reference = await self._reference(workspace, on_progress, embed=compared)
-            duration = await asyncio.to_thread(video_duration, info, speech) if has_background else info.video.duration
+            duration = await asyncio.to_thread(shown_duration, request, info, speech, has_background=has_background)
             await asyncio.to_thread(
                 self._check_disks, workspace, journal, info, duration, encoder.codec, has_background=has_background
             )
             passes = DubPasses(
                 request=request,
                 analysis=analysis,
+                kept=kept,
                 journal=journal,
                 key=key,
+                people_key=people_key(shared, method, models, self._stages.face_model),
                 store=self._store,
                 ledger=self._ledger,
                 on_progress=on_progress,
@@ -233,7 +240,7 @@ class DubJob:
                 cpu_s=time.process_time() - used,
             )
             mouths = await asyncio.to_thread(mouth_samples, plan, video.faces, None if lines else partial(target_mouths, workspace))
-            if fresh and not lines:
+            if fresh and not lines and not request.preview and not (kept.is_adopted or kept.has_waited):
                 await asyncio.to_thread(self._store_pace, info, video, plan, times, has_background=has_background)
         return DubOutcome(
             written=writer.report,
@@ -251,11 +258,13 @@ class DubJob:
             mouths=mouths,
             undubbed=about_no_frame(plan, parts[0].person.unlearned),
             claim=claim,
+            analysis_reused=kept.is_adopted and not workspace.redone_passes,
             warnings=[
+                *(about_preview(info, video.info) if request.preview else ()),
                 *about_pictures(info),
                 *await asyncio.to_thread(about_channels, request, info),
                 *(about_left_out(info) if has_background else ()),
-                *_about_parts(parts, request.lines, info, has_background=has_background),
+                *_about_parts(parts, request.lines, info, has_background=has_background or request.preview),
                 *about_scale(sound.scale_db),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
@@ -289,6 +298,7 @@ class DubJob:
             person = await passes.person()
             video = await passes.background(person, duration) if has_background else await passes.in_place(person)
             parts = [passes.part(video, person, extent)]
+        await passes.kept.keep(analysis.workspace)
         for part in parts:
             if (chosen := part.person.chosen) is not None:
                 _log.info("face_chosen", job=analysis.workspace.folder.name, face=chosen.face_id, why=chosen.why)
@@ -346,7 +356,7 @@ class DubJob:
         if self._store.folder is not None:
             stored = sum(ref.size_bytes for ref in journal.refs())
             needs.append(windows_need(self._store.folder, video.num_frames, 0, stored))
-        check_disks(request.footage, needs)
+        check_space(request.footage, needs, self._jobs if self.keeps_analysis else None, self._ledger, self._store)
 
     def _store_pace(
         self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes, *, has_background: bool
@@ -395,6 +405,12 @@ class DubJob:
         elif self._folder is not None:
             remove_job(self._folder, self._ledger, self._store)
 
+    def forget(self) -> None:
+        """Remove what the job keeps for another run, and the kept analyses of the footage: the person may not be shown any more."""
+        for folder in self._kept_folders:
+            forget_analysis(folder, self._ledger, self._store)
+        self.discard()
+
     def remove_video(self) -> None:
         """Remove the video, and the manifest that lies beside it. Blocks. What cannot be removed is logged."""
         for file in (self._request.output, sidecar_of(self._request.output)):
@@ -424,6 +440,21 @@ class DubJob:
             if self._keeps_open:
                 self._open = workspace
                 stack.pop_all()
+
+    def _analysis_keys(self, footage_sha256: str) -> dict[bool, str]:
+        """Return the keys of the analyses of the footage, with and without embeddings of the faces."""
+        return {embeds: analysis_key(footage_sha256, self._stages.face_model, embeds=embeds) for embeds in (False, True)}
+
+    def _shared_analysis(
+        self, key: str, digests: Mapping[Path, str], workspace: Workspace, on_progress: OnProgress
+    ) -> AbstractAsyncContextManager[KeptAnalysis]:
+        """Give the analysis of the footage, as other dubs find it."""
+        place: Path | None = None
+        footage = Footage(self._request.footage.name, digests[self._request.footage])
+        if self.keeps_analysis:
+            place = folder_of(self._jobs, key)
+            self._kept_folders = [folder_of(self._jobs, each) for each in self._analysis_keys(footage.sha256).values()]
+        return shared_analysis(place, footage, workspace, self._store, self._ledger, on_progress)
 
     def _facts(self) -> dict[str, object]:
         """Return what `dubstage jobs` shows of the job."""
@@ -479,6 +510,21 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_bac
     of_person = [] if known else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
     warnings = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
     return [Text("{line}: {warning}", line=line.name, warning=warning) for warning in warnings]
+
+
+def shown_duration(request: DubRequest, info: MediaInfo, speech: Speech, *, has_background: bool) -> Fraction:
+    """Return the length of the video of a dub, seconds.
+
+    Args:
+        has_background: whether a background video is dubbed, because the video has a timeline of its own.
+    """
+    if not has_background:
+        return info.video.head(PREVIEW_S).duration if request.preview else info.video.duration
+    whole = video_duration(info, speech)
+    if not request.preview:
+        return whole
+    rate = own_timeline(info, 1).video.average_rate
+    return min(whole, math.ceil(PREVIEW_S * rate) / rate)
 
 
 def video_duration(info: MediaInfo, speech: Speech) -> Fraction:

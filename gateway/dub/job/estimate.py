@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,8 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.analyse.footage import MAX_TRACKED_SIDE
-from gateway.dub.job.dub_job import video_duration
+from gateway.dub.choices import PREVIEW_S
+from gateway.dub.job.dub_job import shown_duration
 from gateway.dub.request.dub_request import DubRequest, check_line, check_output, fitted, has_own_timeline, output_speech
 from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile, figures
@@ -82,13 +84,15 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     request = await asyncio.to_thread(fitted, request, info, speech)
     own = has_own_timeline(request, info)
     choice = await asyncio.to_thread(check_output, request, info, speech)
-    duration = await asyncio.to_thread(video_duration, info, speech) if own else info.video.duration
-    video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video if own else info.video
+    duration = await asyncio.to_thread(partial(shown_duration, request, info, speech, has_background=own))
+    shown = info.video.head(PREVIEW_S) if request.preview else info.video
+    video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video if own else shown
     share, scale = await sampled_face(stages, info)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
     options = request.enrol
-    learns = rendered > 0 and not is_still(info) and (options.personalize_renderer or options.personalize_motion)
+    trains = not request.preview and (options.personalize_renderer or options.personalize_motion)
+    learns = rendered > 0 and not is_still(info) and trains
     # Lines that name their faces in one way are of one person.
     strangers = {part.face for part in request.parts if part.actor is None}
     work = DubWork(

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from gateway.dub.learn.enrol import actor_refs
+from gateway.consent.record import Consent, digest_of
+from gateway.dub.choices import PREVIEW_S
+from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_refs
+from gateway.dub.learn.subjects import compares_people, finds_actors
 from gateway.dub.request.dub_request import DubRequest, sha256_of
 from gateway.dub.state.journal import step_key
 from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
-PIPELINE_VERSION: Final = 33
+PIPELINE_VERSION: Final = 34
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
+_NOT_OF_RESULT: Final = frozenset({"output", "overwrite", "feature_block"})
+"""Fields of a DubRequest that change no byte of the output."""
 
 
 async def file_digests(request: DubRequest) -> dict[Path, str]:
@@ -65,6 +73,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         expressiveness=float(request.expressiveness),
         **_label(request),
         **_channel(request),
+        **({"preview": PREVIEW_S} if request.preview else {}),
     )
 
 
@@ -92,6 +101,79 @@ def _boxes(request: DubRequest) -> list[list[float]]:
             return [list(box) for box in request.face.boxes]
 
 
+def analysis_key(footage_sha256: str, face_model: str, *, embeds: bool) -> str:
+    """Return the key of the analysis of footage: its tracked faces, which no method, no speech and no option of a dub changes.
+
+    Args:
+        footage_sha256: digest of the footage.
+        face_model: face model that people are fitted on.
+        embeds: whether embeddings of the faces are computed.
+    """
+    return step_key("analysis", version=PIPELINE_VERSION, face_model=face_model, footage=footage_sha256, embeds=embeds)
+
+
+def embeds_faces(request: DubRequest) -> bool:
+    """Return whether a dub compares people, so that the analysis of its footage has embeddings of the faces."""
+    return any(compares_people(part) for part in request.parts) or finds_actors(request)
+
+
+def result_key(request: DubRequest, digests: Mapping[Path, str], stages: str, signed: str, manifests: Sequence[str]) -> str:
+    """Return the key of the finished output of a dub. Requests with the same key write the same pictures and sounds, and the same
+    facts about them. Every field of the request counts, but for _NOT_OF_RESULT.
+
+    Args:
+        digests: what `file_digests` returns of the request.
+        stages: digest of the stages, the program and its libraries (gateway.stages.identity).
+        signed: digest of what marks and signs the output (`Sealer.sha256`).
+        manifests: SHA-256 of the manifest beside each file of the request, in the order of `digests`; the output's manifest has
+            them.
+    """
+    return step_key(
+        "result",
+        version=PIPELINE_VERSION,
+        stages=stages,
+        signed=signed,
+        manifests=list(manifests),
+        container=request.output.suffix.lower(),
+        request=_said(request, digests),
+    )
+
+
+def _said(value: object, digests: Mapping[Path, str]) -> object:
+    """Return JSON values that differ if two parts of requests differ. Files count by their contents. Other values stay."""
+    said: object = value
+    match value:
+        case Path():
+            said = digests[value]
+        case Consent():
+            said = digest_of(value)
+        case EnrolledActor():
+            arrays, metadata = actor_arrays(value)
+            sums = {
+                name: [str(each.dtype), each.shape, hashlib.sha256(each.tobytes()).hexdigest()] for name, each in arrays.items()
+            }
+            said = [sums, metadata]
+        case tuple():
+            said = [_said(each, digests) for each in value]
+        case Fraction():
+            said = str(value)
+        case _ if is_dataclass(value):
+            left_out = _NOT_OF_RESULT if isinstance(value, DubRequest) else frozenset()
+            said = {each.name: _said(getattr(value, each.name), digests) for each in fields(value) if each.name not in left_out}
+    return said
+
+
+def people_key(analysis: str, method: Method, models: ListedModels, face_model: str) -> str:
+    """Return the key of what a method learns of people of analysed footage.
+
+    Args:
+        analysis: key of the analysis.
+        method: method of the dub.
+        face_model: face model that people are fitted on.
+    """
+    return step_key("people", **_made_with(method, models, face_model), analysis=analysis)
+
+
 def enrolment_key(footage_sha256: str, actor_id: str, method: Method, models: ListedModels, face_model: str = "") -> str:
     """Return the key of an enrolment. Enrolments with the same key leave the same records in their folder.
 
@@ -111,4 +193,11 @@ def _made_with(method: Method, models: ListedModels, face_model: str) -> dict[st
         "models": [[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.render.models],
         "motion_models": [[m.name, m.version] for m in models.motion.models],
         "face_model": face_model,
+        **_devices(models),
     }
+
+
+def _devices(models: ListedModels) -> dict[str, object]:
+    """Return the devices of networks and personalisations. On processors, the key leaves them out."""
+    devices = [models.render.device, models.render.personalize_device]
+    return {"devices": devices} if set(devices) - {"", "cpu"} else {}

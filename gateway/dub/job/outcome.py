@@ -102,6 +102,7 @@ class DubOutcome:
         undubbed: why no frame of the video is dubbed, and what to do; empty: at least one frame is dubbed.
         parts: the face that was dubbed, or one part for each line.
         claim: what the manifest of the video says; None: the video got none.
+        analysis_reused: whether an earlier dub of the footage had tracked the faces.
     """
 
     written: WriteReport
@@ -120,6 +121,7 @@ class DubOutcome:
     warnings: list[str] = field(default_factory=list)
     parts: tuple[PartOutcome, ...] = ()
     claim: Claim | None = None
+    analysis_reused: bool = False
 
     @property
     def line(self) -> PartOutcome | None:
@@ -196,6 +198,24 @@ def about_channels(request: DubRequest, info: MediaInfo) -> list[str]:
         return [words] if words else []
     chosen = [(line.name, voice_of(open_speech(line.dub, info)).words) for line in request.lines]
     return [Text("{line}: {words}", line=name, words=words) for name, words in chosen if words]
+
+
+def about_preview(info: MediaInfo, video: MediaInfo) -> list[str]:
+    """Return the sentence that says that a video is a preview.
+
+    Args:
+        info: the footage.
+        video: what is dubbed of the footage.
+    """
+    return [
+        Text(
+            "this is a preview: the first {seconds} s, {width} x {height}; dub without {preview} for the whole video",
+            seconds=f"{float(video.video.duration):.1f}",
+            width=info.video.width,
+            height=info.video.height,
+            preview=Option("preview"),
+        )
+    ]
 
 
 def about_pictures(info: MediaInfo) -> list[str]:

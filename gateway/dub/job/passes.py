@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,9 @@ from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, make_plan, silent_frames
 from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.analyse.shot_looks import ShotLooks
+from gateway.dub.choices import PREVIEW_S, EnrolOptions
 from gateway.dub.convert import timeline_of
+from gateway.dub.job.kept_analysis import KeptAnalysis, check_space
 from gateway.dub.job.outcome import LineRecords
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
@@ -35,7 +38,7 @@ from gateway.dub.render.windows import window_config
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.sound.fit import cuts_of, shown_frames
 from gateway.dub.sound.speech import AlignedSpeech, MotionRequest, SpeechExtent, predict_motion
-from gateway.dub.state.disk_needs import check_disks, segments_need, video_need, windows_need
+from gateway.dub.state.disk_needs import segments_need, video_need, windows_need
 from gateway.dub.state.journal import BlobLedger, Journal, step_key
 from gateway.dub.state.native_boxes import scale_of
 from gateway.media.background import own_timeline
@@ -154,7 +157,10 @@ class DubPasses:
 
     Attributes:
         analysis: the footage, tracked.
+        kept: the analysis as other dubs find it.
         journal: finished steps of the job.
+        key: key of the job.
+        people_key: key of what is learned of people of the footage.
         store: artefacts of the journal.
         ledger: counts the blobs of the job.
         on_progress: called with every frame and step.
@@ -164,8 +170,10 @@ class DubPasses:
 
     request: DubRequest
     analysis: FootageAnalysis
+    kept: KeptAnalysis
     journal: Journal
     key: str
+    people_key: str
     store: ArtefactStore
     ledger: BlobLedger
     on_progress: OnProgress
@@ -203,15 +211,16 @@ class DubPasses:
         return DubbedPerson(face_id, actor, time.perf_counter() - began, warnings=several, chosen=analysis.chosen)
 
     async def in_place(self, person: DubbedPerson) -> TrackedVideo:
-        """Return the footage itself as the video to dub, predict the motion of its frames, and find the person's slow
-        expression.
+        """Return the footage itself, or its first seconds for a preview, as the video to dub, predict the motion of its frames, and
+        find the person's slow expression.
         """
+        video = self.analysis.video.head(PREVIEW_S) if self.request.preview else self.analysis.video
         if person.actor is not None:
-            info = self.analysis.info
+            info = video.info
             await self._predict(person.actor, timeline_of(info), info.video.num_frames)
             if self.request.keeps_expression:
                 await find_expression(self.analysis, person.actor, self.on_progress)
-        return self.analysis.video
+        return video
 
     async def background(self, person: DubbedPerson, duration: Fraction) -> TrackedVideo:
         """Return the background video of a dub with its own timeline, and predict the motion of its frames.
@@ -375,21 +384,48 @@ class DubPasses:
             for part, scale in zip(parts, scales, strict=True):
                 needs.append(windows_need(self.store.folder, int(part.plan.rendered().sum()), scale, stored))
                 stored = 0
-        check_disks(self.request.footage, needs)
+        jobs = self.kept.folder.parent if self.kept.folder is not None else None
+        check_space(self.request.footage, needs, jobs, self.ledger, self.store)
 
     async def _enrolled(self) -> EnrolledActor:
-        step = step_key("enrol", job=self.key)
-        found = await asyncio.to_thread(self.journal.find, step, self._journalled_actor)
-        if found is not None:
-            return found
-        folder = self.analysis.workspace.folder
-        actor = await self.analysis.enrol(
-            self.request.enrol,
+        options, analysis = self.request.enrol, self.analysis
+        known = await self._known(options)
+        if known is None and self.request.preview:
+            # Training takes longer than all else of a preview.
+            options = replace(options, personalize_renderer=False, personalize_motion=False)
+            known = await self._known(options)
+        if known is not None:
+            return known
+        step, folder = self._enrol_step(options), analysis.workspace.folder
+        actor = await analysis.enrol(
+            options,
             lambda name, done, total: self.on_progress(f"enrol {name}", done, total),
             on_artefact=lambda ref: in_thread(self.ledger.hold, folder, ref_from_proto(ref, "artefact")),
         )
         await in_thread(self.journal.record, step, *actor_arrays(actor))
+        await self.kept.keep_actor(step, actor)
         return actor
+
+    def _enrol_step(self, options: EnrolOptions) -> str:
+        analysis = self.analysis
+        return step_key(
+            "enrol",
+            people=self.people_key,
+            face=[analysis.face_id, *analysis.tracked_ids],
+            rows=hashlib.sha256(analysis.rows.tobytes()).hexdigest(),
+            enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
+        )
+
+    async def _known(self, options: EnrolOptions) -> EnrolledActor | None:
+        """Return the person as this job or another dub of the footage has learned the person; None: neither has."""
+        step = self._enrol_step(options)
+        found = await asyncio.to_thread(self.journal.find, step, self._journalled_actor)
+        if found is not None:
+            return found
+        known = await self.kept.find_actor(step, self._journalled_actor)
+        if known is not None:
+            await in_thread(self.journal.record, step, *actor_arrays(known))
+        return known
 
     def _journalled_actor(self, stored: NamedArrays) -> EnrolledActor:
         """Return the actor that a journal's arrays hold.

@@ -322,6 +322,8 @@ class FootageAnalysis:
             wanted = min(wanted, most)
         said = {"features": list(self.method.footage_features)}
         if await asyncio.to_thread(workspace.finished, name, sound) != said:
+            # Another method has other features.
+            workspace.forget(name)
             sound.clear()
             what = f"the features of {float(wanted / MOTION_RATE):,.0f} s of own sound"
             await asyncio.to_thread(workspace.allowance.check, wanted * FEATURE_RECORD.itemsize, what)

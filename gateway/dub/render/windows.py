@@ -34,7 +34,7 @@ from services.common.array_types import Array, Bool, Float32, Int16, Int64, UInt
 from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, head_to_box
-from services.common.face.mouth_detail import with_fitting_interior
+from services.common.face.mouth_detail import with_fitting_edges, with_fitting_interior
 from services.common.methods import Finish, Method, RendererSpec, TextureInput
 from services.common.wire.convert import from_image, pose_to_proto
 
@@ -457,7 +457,7 @@ def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Se
         return details
     for row, texture, box in zip(details, textures, boxes, strict=True):
         assert texture.detail is not None, "the texture stage was asked for detail"
-        row[:] = from_image(texture.detail, "detail", channels=1, size=(side, side))
+        row[:] = with_fitting_edges(from_image(texture.detail, "detail", channels=1, size=(side, side)), box)
         if config.texture is not TextureInput.WARPED and not config.gives_inside:
             row[:] = with_fitting_interior(row, box, texture.landmarks)
     return details

@@ -97,6 +97,7 @@ class DubRequest:
         expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
             1: as the person speaks.
         overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
+        preview: dub only the first PREVIEW_S seconds, and train no network.
         lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
     """
 
@@ -127,6 +128,7 @@ class DubRequest:
     finish: Finish | None = None
     expressiveness: float = 1.0
     overwrite: bool = False
+    preview: bool = False
     lines: tuple[DubLine, ...] = ()
 
     @property
@@ -517,7 +519,7 @@ def open_writer(
     Raises:
         InvalidRequestError, MediaUnsupportedError: the output cannot be written as requested.
     """
-    brings_sound = request.speech is not None or request.mix is not None or bool(request.lines)
+    brings_sound = request.preview or request.speech is not None or request.mix is not None or bool(request.lines)
     for line in request.lines:
         check_place(request.output, footage=request.footage, speech=line.dub.speech, overwrite=request.overwrite)
     new_sound = (brings_sound or video.path != request.footage or not video.audio) and not request.keep_audio
@@ -529,6 +531,7 @@ def open_writer(
             codec=request.codec,
             crf=QUALITIES["high"] if request.crf is None else request.crf,
             keep_audio=request.keep_audio,
+            carry=not request.preview,
             marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
             label=request.label if is_synthetic(request, dubbed=dubbed) else None,
             source_type=SYNTHETIC if is_synthetic(request, dubbed=dubbed) else "",

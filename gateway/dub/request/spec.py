@@ -156,6 +156,7 @@ def request_from(
         finish=_finish(spec),
         expressiveness=spec.expressiveness if spec.HasField("expressiveness") else DEFAULTS["expressiveness"],
         overwrite=spec.overwrite,
+        preview=spec.preview,
     )
     check_scene(spec, dubs_with)
     return replace(dub, lines=tuple(_line(line, place, dub, files) for place, line in enumerate(spec.lines)))
@@ -237,6 +238,7 @@ def check_options(spec: pb.DubSpec, method: str) -> None:
     wants_own_timeline(row, fit=_fit(spec), keep_audio=spec.keep_audio, expression=_expression(spec), boxes=bool(spec.boxes))
     check_reference(row, bool(spec.reference_uri))
     check_mix(bool(spec.mix_uri), keep_audio=spec.keep_audio)
+    _check_preview(spec)
     if spec.WhichOneof("reference_consent_record") and not spec.reference_uri:
         raise InvalidRequestError(
             Text(
@@ -246,6 +248,24 @@ def check_options(spec: pb.DubSpec, method: str) -> None:
             ),
             field="reference_consent",
         )
+
+
+def _check_preview(spec: pb.DubSpec) -> None:
+    wrong = {
+        "fit": _fit(spec) in ("retime", "slow"),
+        "keep_audio": spec.keep_audio,
+        "footage_uri": is_sequence_spec(spec),
+    }
+    for field, given in wrong.items():
+        if given and spec.preview:
+            raise InvalidRequestError(
+                Text(
+                    "{preview} shows the first seconds of a video with its new sound, and takes no {what}",
+                    preview=Option("preview"),
+                    what={"fit": f"fit {_fit(spec)}", "footage_uri": "image sequence"}.get(field, Option(field)),
+                ),
+                field=field,
+            )
 
 
 def check_scene(spec: pb.DubSpec, method: str) -> None:
@@ -265,6 +285,7 @@ def check_scene(spec: pb.DubSpec, method: str) -> None:
         "actor": bool(spec.actor),
         "reference_uri": bool(spec.reference_uri),
         "fit": _fit(spec) != "cut",
+        "preview": spec.preview,
         "method": method_named(method).own_timeline,
     }
     for field, given in wrong.items():

@@ -114,6 +114,12 @@ def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
             raise _too_full(footage, parts, free)
 
 
+def on_disk_of(folder: Path, needs: Sequence[DiskNeed]) -> list[DiskNeed]:
+    """Return what will be written to the disk of a folder."""
+    disk = _disk_of(_existing(folder))
+    return [need for need in needs if _disk_of(_existing(need.folder)) == disk]
+
+
 def _too_full(footage: Path, parts: Sequence[DiskNeed], free: int) -> StorageFullError:
     needed = ", ".join(f"about {shown_bytes(part.num_bytes)} for {part.what} in {part.folder}" for part in parts)
     return StorageFullError(

@@ -56,6 +56,11 @@ class BlobLedger(Protocol):
         """Count a job that begins or continues in this folder."""
         ...
 
+    def keep(self, folder: Path, footage_sha256: str) -> None:
+        """Count a folder that this job keeps for others: an erasure of the actor, or of a person who was enrolled from the footage,
+        deletes the folder."""
+        ...
+
     def hold(self, folder: Path, ref: ArtefactRef) -> bool:
         """Count the blob of an artefact that the job of this folder has made. Return whether the blob is there.
 
@@ -95,6 +100,9 @@ class OwnBlobs:
         self._held: deque[ArtefactRef] = deque(maxlen=_NEWEST)
 
     def begin(self, folder: Path) -> None:
+        """See BlobLedger."""
+
+    def keep(self, folder: Path, footage_sha256: str) -> None:
         """See BlobLedger."""
 
     def hold(self, folder: Path, ref: ArtefactRef) -> bool:

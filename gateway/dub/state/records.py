@@ -5,9 +5,11 @@ The module records the length and the digest of a job's files. A file that does 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -32,6 +34,8 @@ LAYOUT: Final = 2
 _MOST_BYTES: Final = 64 << 20
 """Longest note that is read, bytes: shot cuts of about eight million frames."""
 _PIECE: Final = 1 << 20
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
+"""Errors of file systems on which a file cannot have a further name."""
 FACE_RECORD = np.dtype(
     [
         ("frame", "<i8"),
@@ -157,6 +161,27 @@ def _digest_of(note: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a further name, in place of a file of that name. On a file system without links, the file is copied.
+
+    Raises:
+        OSError: the file is gone, or cannot be linked or copied.
+    """
+    part = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
+    try:
+        try:
+            os.link(source, part)
+        except OSError as problem:
+            if problem.errno not in _NO_LINKS:
+                raise
+            with source.open("rb") as read, part.open("xb") as written:
+                shutil.copyfileobj(read, written, _PIECE)
+        os.replace(part, target)
+    finally:
+        # Nothing is renamed if both names are of one file.
+        part.unlink(missing_ok=True)
+
+
 class RecordFile:
     """File of records of one dtype that are appended in order and read by row. Rows are numbered from 0.
 
@@ -236,8 +261,30 @@ class RecordFile:
                 start = stop
         return np.concatenate(parts) if parts else np.empty(0, dtype=self.dtype)
 
+    def take_over(self, source: Path) -> None:
+        """Take the rows of another file in place of all rows. The file is the other file, under a further name, until `clear`.
+
+        Raises:
+            InvalidRequestError: the records of the job would take more disk space than they may.
+            OSError: the file cannot be read or linked.
+        """
+        with self._in_folder(self.path.parent):
+            link_file(source, self.path)
+        linked = self.path.open("a+b")
+        self._file.close()
+        self._file = linked
+        size = os.fstat(linked.fileno()).st_size
+        if self._allowance is not None:
+            # A further name takes no space.
+            self._allowance.used += size - self._size
+        self._size, self.num_rows, self._digest = size, size // self.dtype.itemsize, None
+
     def clear(self) -> None:
-        """Remove all rows."""
+        """Remove all rows. Other names of the file keep theirs."""
+        if os.fstat(self._file.fileno()).st_nlink > 1:
+            self._file.close()
+            self.path.unlink()
+            self._file = self.path.open("a+b")
         self._file.truncate(0)
         if self._allowance is not None:
             self._allowance.give_back(self._size)
@@ -249,6 +296,10 @@ class RecordFile:
         Returns:
             Whether the first rows are there.
         """
+        if os.fstat(self._file.fileno()).st_nlink > 1:
+            # Rows of another job are complete, or none: nothing of them is removed.
+            self.clear()
+            return False
         digest, size = _file_digest(self._file.fileno(), checksum.size_bytes)
         if Checksum(size, digest.hexdigest()) != checksum or size % self.dtype.itemsize:
             self.clear()

@@ -7,6 +7,7 @@ Removal of a job: its folder, and its blobs that no actor and no other job uses.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any, Final, Self
 
 import structlog
 
+from gateway.async_utilities import in_thread
 from gateway.dub.state.disk import MAX_JOB_BYTES, Allowance, job_folder
 from gateway.dub.state.journal import BlobLedger, journalled, step_key
 from gateway.dub.state.native_boxes import KeptLuma
@@ -32,6 +34,7 @@ from gateway.dub.state.records import (
     MOTION_RECORD,
     Checksum,
     RecordFile,
+    link_file,
     read_note,
     write_note,
 )
@@ -47,7 +50,12 @@ LOCK: Final = "lock"
 """File that is locked by the process that works in a job's folder."""
 FACTS: Final = "job.json"
 """File that describes the job: kind, footage, speech, method, actor."""
+ANALYSIS: Final = "analysis"
+"""Kind of a folder that finished dubs leave for further dubs of the same footage (gateway.dub.job.kept_analysis)."""
 _NOTE: Final = ".done"
+_FACES, _SOUND, _WHOLE_SOUND = "faces", "sound", "whole_sound"
+FOOTAGE_PASSES: Final = frozenset({_FACES, _SOUND, _WHOLE_SOUND})
+"""Names of the passes over footage that no speech changes."""
 _LOCK_TRIES: Final = 5
 _ASKED_TRIES: Final = 500
 """Tries while other processes only ask for the lock: on a busy machine, such a process may be stopped between two steps."""
@@ -82,6 +90,7 @@ class Workspace:
         luma: luma around the faces of the footage, if this process has tracked the footage.
         allowance: disk space of all records.
         redone: warnings for the user about damaged files of an earlier run.
+        redone_passes: names of the passes that these files were of.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_JOB_BYTES) -> None:
@@ -93,6 +102,7 @@ class Workspace:
         """
         self.folder = folder
         self.redone: list[str] = []
+        self.redone_passes: set[str] = set()
         self.allowance = Allowance(folder, max_bytes)
         with job_folder(folder), ExitStack() as files:
             files.callback(os.close, lock_folder(folder))
@@ -164,9 +174,14 @@ class Workspace:
         self.redo(name, what)
         return None
 
+    def forget(self, name: str) -> None:
+        """Forget that a pass is finished."""
+        (self.folder / f"{name}{_NOTE}").unlink(missing_ok=True)
+
     def redo(self, name: str, what: str) -> None:
         """Forget that a pass is finished, and warn the user that its file `what` cannot be used."""
-        (self.folder / f"{name}{_NOTE}").unlink(missing_ok=True)
+        self.forget(name)
+        self.redone_passes.add(name)
         _log.warning("job_records_damaged", job=self.folder.name, done_anew=name, damaged=what)
         self.redone.append(f"what an earlier run left of this job was damaged ({what}): it was made anew")
 
@@ -184,10 +199,49 @@ class Workspace:
             checksums[_path(file).name] = [checksum.size_bytes, checksum.blake2b]
         write_note(self.folder / f"{name}{_NOTE}", {"said": dict(said), "files": checksums})
 
+    def adopt_analysis(self, folder: Path) -> bool:
+        """Take over what another dub of the same footage has left in `folder`, and return whether the faces are there now.
+
+        A pass that this job has finished stays.
+
+        Raises:
+            InvalidRequestError, StorageFullError: the records would take more disk space than they may.
+            OSError: a file cannot be read or linked.
+        """
+        for name, records in self._footage_passes():
+            note, kept = self.folder / f"{name}{_NOTE}", folder / records.path.name
+            if not note.exists() and (folder / note.name).exists() and kept.exists():
+                if records is self.faces:
+                    # The checkpoint tells how far this job had come.
+                    (self.folder / CHECKPOINT).unlink(missing_ok=True)
+                records.take_over(kept)
+                link_file(folder / note.name, note)
+        return is_whole(folder) and is_whole(self.folder)
+
+    def lend_analysis(self, folder: Path) -> None:
+        """Put the finished passes over the footage that `folder` lacks into it, for other dubs. The files are the same ones.
+
+        Raises:
+            StorageFullError: no space is left.
+            OSError: a file cannot be linked.
+        """
+        with job_folder(folder):
+            for name, records in self._footage_passes():
+                note = self.folder / f"{name}{_NOTE}"
+                if note.exists() and not (folder / note.name).exists():
+                    records.sync()
+                    link_file(records.path, folder / records.path.name)
+                    link_file(note, folder / note.name)
+
+    def _footage_passes(self) -> Iterator[tuple[str, RecordFile]]:
+        """Yield names and records of the passes that no speech changes."""
+        yield _FACES, self.faces
+        yield _SOUND, self.sound
+        yield _WHOLE_SOUND, self.further("whole_sound.bin", FEATURE_RECORD)
+
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Write the description of the job and its starting time, for `dubstage jobs`."""
-        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_note(self.folder / FACTS, {**facts, "started": started})
+        describe_job(self.folder, facts)
 
     def resumable(self) -> bool:
         """Return whether another run could continue from here: there is a finished pass, a checkpoint or a journalled step."""
@@ -204,6 +258,34 @@ class Workspace:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether the pass over the faces of a footage is finished in a folder."""
+    return (folder / f"{_FACES}{_NOTE}").exists()
+
+
+def is_analysis(folder: Path) -> bool:
+    """Return whether a folder of jobs is a kept analysis of footage.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return (read_note(folder / FACTS) or {}).get("kind") == ANALYSIS
+
+
+def describe_job(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the description of a job and its starting time, for `dubstage jobs`.
+
+    Args:
+        folder: folder of the job.
+        facts: what is shown of the job.
+
+    Raises:
+        StorageFullError: no space is left.
+    """
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_note(folder / FACTS, {**facts, "started": started})
 
 
 def open_workspace(folder: Path, operation: str = "", *, max_bytes: int = MAX_JOB_BYTES) -> Workspace:
@@ -263,6 +345,23 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
             if tries >= (_LOCK_TRIES if works else _ASKED_TRIES):
                 raise JobRunningError("the very same job is running already: wait for it", field="footage")
             time.sleep(_LOCK_WAIT_S)
+
+
+async def locked_in_thread(folder: Path) -> int:
+    """Lock a folder as `lock_folder` does, in a thread. A task that is cancelled meanwhile leaves no lock.
+
+    Raises:
+        InvalidRequestError: another process, or another job of this one, works in the folder.
+        OSError: the folder cannot be created.
+    """
+    held: list[int] = []
+    try:
+        await in_thread(lambda: held.append(lock_folder(folder)))
+    except asyncio.CancelledError:
+        for handle in held:
+            os.close(handle)
+        raise
+    return held[0]
 
 
 def _make(folder: Path) -> None:

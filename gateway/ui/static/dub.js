@@ -15,7 +15,8 @@ function title(dub) {
   const footage = shownName(dub.request.footageUri);
   at("name").textContent = footage;
   document.title = `${footage} – dubstage`;
-  const speech = dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound";
+  const made = dub.request.preview ? "Preview of the first seconds, " : "";
+  const speech = made + (dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound");
   at("about").textContent = [speech, dub.created && `begun ${day(dub.created)}`].filter(Boolean).join(", ");
 }
 
@@ -44,6 +45,7 @@ const words = (value, prefix) => (value ?? "").replace(prefix, "").toLowerCase()
 
 function optionRows(request) {
   return [
+    ["Preview", request.preview ? "the first seconds" : ""],
     ["Method", request.method || "the gateway's own choice"],
     ["Person", request.actor ? lastPart(request.actor) : "learned from the footage"],
     ["Length", words(request.fit, "FIT_").replace("unspecified", "")],
@@ -82,6 +84,33 @@ function drawMouth(canvas, video, box) {
   context.imageSmoothingQuality = "high";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(video, box.left, box.top, box.width, box.height, 0, 0, canvas.width, canvas.height);
+}
+
+/**
+ * Return three verdicts on a dub, [{question, look, text, frame}]; `frame` is the first frame that the verdict is about, or undefined.
+ * One warning of a preview says that the dub is a preview.
+ */
+function verdictsOf(result, isPreview) {
+  const numFrames = Number(result.numFrames);
+  const left = (result.reasons ?? []).map((count) => ({ ...reasonOf(count.reason), reason: count.reason, numFrames: Number(count.numFrames) }));
+  // In a scene, frames without a line are meant to stay.
+  const kept = left.filter(({ code }) => !["DUBBED", "SILENT", "NO_LINE"].includes(code));
+  const numKept = kept.reduce((sum, count) => sum + count.numFrames, 0);
+  const first = (result.spans ?? []).find((span) => kept.some(({ reason }) => reason === span.reason));
+  const faults = kept.map(({ text, numFrames: frames }) => `${text} in ${frames}`).join(", ");
+  const warnings = result.warnings?.length ?? 0;
+  const isMarked = Boolean(result.watermark);
+  const marks = [result.consentOnRecord ? "A consent is on record." : "No consent is on record.", isMarked ? "The mouths carry the watermark." : "There is no watermark."];
+  return [
+    {
+      question: "Is every frame dubbed?",
+      look: numKept ? "bad" : "good",
+      text: numKept ? `${numKept} of ${numFrames} frames keep the original mouth: ${faults}.` : "Yes.",
+      frame: first && Number(first.firstFrame),
+    },
+    { question: "Are there warnings?", look: warnings > (isPreview ? 1 : 0) ? "bad" : "good", text: warnings ? `${warnings}, below the time line.` : "No." },
+    { question: "Is the video marked?", look: result.consentOnRecord && isMarked ? "good" : "soft", text: marks.join(" ") },
+  ];
 }
 
 function showResult(dub, others) {
@@ -146,6 +175,7 @@ function showResult(dub, others) {
   });
   after.addEventListener("loadedmetadata", () => {
     if (after.videoHeight) at("stage").style.setProperty("--shape", after.videoWidth / after.videoHeight);
+    if (!troubles.before) wipe(besideFace());
     if (before.readyState) readBefore();
   });
   before.src = mediaUrl(request.footageUri);
@@ -165,7 +195,12 @@ function showResult(dub, others) {
     drag(event);
   });
   at("stage").addEventListener("pointermove", (event) => event.buttons && drag(event));
-  wipe(50);
+  // The edge of the wipe stands beside the face at first, so that the face is whole.
+  const besideFace = () => {
+    const left = Math.min(...mouths.map(({ box }) => box.left - box.width / 2));
+    return after.videoWidth && mouths.length ? Math.max(0, Math.min(50, (100 * left) / after.videoWidth)) : 0;
+  };
+  wipe(0);
 
   const playOrPause = () => (player.playing ? player.pause() : player.play());
   const loop = () => {
@@ -233,6 +268,17 @@ function showResult(dub, others) {
       const label = `${text} (${code}): ${count.numFrames} frames`;
       const jump = code === "DUBBED" ? null : element("button", { className: "quiet small", onclick: next, "aria-label": `Next frame: ${text}` }, "show next");
       return element("li", {}, square, label, jump);
+    }),
+  );
+
+  at("verdicts").replaceChildren(
+    ...verdictsOf(result, request.preview).map(({ question, look, text, frame }) => {
+      const show = () => {
+        if (player.playing) player.pause();
+        player.seek(frame);
+      };
+      const jump = frame === undefined ? null : element("button", { className: "quiet small", onclick: show }, "Show the first");
+      return element("li", {}, element("b", {}, question), element("p", { className: look }, text), jump);
     }),
   );
 

@@ -9,6 +9,8 @@ const QUIET_MS = 500;
 const PICTURE = /\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)$/i;
 /** People in the list: an installation may have a million. */
 const MOST_ACTORS = 1000;
+/** Difference of two lengths that nobody notices, seconds. */
+const ALIKE_S = 0.1;
 const at = (id) => document.querySelector(`#${id}`);
 const form = at("dub");
 const chosen = { footage: "", speech: "", consent: null, face: null, footageName: "" };
@@ -209,7 +211,9 @@ const valueOf = (control) =>
 /** Return whether the dub is with a method that moves the head, whose videos are as long as the speech. It refuses a fit. */
 function movesHead() {
   const { value, dataset } = at("method").selectedOptions[0];
-  return dataset.own === "1" || (!value && !at("actor").value && PICTURE.test(chosen.footageName));
+  if (value) return dataset.own === "1";
+  const { method } = at("actor").selectedOptions[0].dataset;
+  return method ? [...at("method").options].some((option) => option.value === method && option.dataset.own === "1") : PICTURE.test(chosen.footageName);
 }
 
 function showFit() {
@@ -231,13 +235,23 @@ function request() {
   return made;
 }
 
+/** Return what a speech of another length than the footage means, as a sentence; empty: the lengths are alike, or not known here. */
+function lengths() {
+  const [footage, speech] = [at("footage-preview").duration, at("speech-preview").duration];
+  // A recording that has just been made has no duration.
+  if (movesHead() || !Number.isFinite(speech - footage) || Math.abs(speech - footage) <= ALIKE_S) return "";
+  const both = `The speech (${speech.toFixed(1)} s) is ${speech > footage ? "longer" : "shorter"} than the footage (${footage.toFixed(1)} s)`;
+  const meaning = { FIT_CUT: speech > footage ? "the speech is cut there" : "the mouth rests after the speech", FIT_SLOW: "the footage gets another speed" }[at("fit").value];
+  return meaning ? `${both}: ${meaning}. "Length" offers other ways.` : `${both}.`;
+}
+
 let asking = null;
 let quiet = 0;
 /** Ask what the dub would take, when the form has not changed for a moment. */
 function plan() {
   clearTimeout(quiet);
   asking?.abort();
-  at("create").disabled = true;
+  for (const id of ["create", "preview"]) at(id).disabled = true;
   const missing = chosen.footage ? (chosen.speech ? "" : "the new speech is") : chosen.speech ? "the footage is" : "the footage and the speech are";
   if (missing) {
     at("plan").replaceChildren(element("p", { className: "soft" }, `The plan follows when ${missing} uploaded.`));
@@ -263,8 +277,9 @@ async function estimate() {
         tile(sized(found.memoryBytes), "of memory"),
         tile(sized(found.diskBytes), "on disk while it runs"),
       ),
+      element("p", {}, lengths()),
     );
-    at("create").disabled = false;
+    for (const id of ["create", "preview"]) at(id).disabled = false;
     refused("");
   } catch (problem) {
     if (problem.name === "AbortError") return;
@@ -283,9 +298,23 @@ for (const control of controls) {
 }
 for (const id of ["method", "actor"]) at(id).addEventListener("change", showFit);
 
-const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-/** The id of the request, a UUID: a second click, or a call that broke, begins no second dub. */
-const requestId = hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-4$3-a$4-$5");
+at("preview").addEventListener("click", () =>
+  during(at("preview"), async () => {
+    const dub = request();
+    dub.outputUri = dub.outputUri.replace(/-dub-\w+\.mp4$/, `-preview-${random(10)}.mp4`);
+    const operation = await api("POST", "/v1/dubs", { dub: { ...dub, preview: true }, requestId: newId() });
+    location.assign(`/ui/dubs/${lastPart(operation.name)}`);
+    await new Promise(() => {});
+  }),
+);
+
+/** Return an id of a request, a UUID: a call that broke and is sent again begins no second dub. */
+function newId() {
+  const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-4$3-a$4-$5");
+}
+/** A second click begins no second dub. */
+const requestId = newId();
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -296,7 +325,7 @@ form.addEventListener("submit", (event) => {
   });
 });
 
-const actorOption = (actor) => element("option", { value: actor.name }, `${actor.consent?.subject ?? lastPart(actor.name)} (${actor.method})`);
+const actorOption = (actor) => element("option", { value: actor.name, "data-method": actor.method }, `${actor.consent?.subject ?? lastPart(actor.name)} (${actor.method})`);
 
 /** Fill the form with the request of an earlier dub. */
 async function startFrom(id) {

@@ -42,7 +42,7 @@ export function rememberName(upload, name) {
 
 /** Return the name that the user knows a file by: of an upload that of the user's file, of a dub that without the mark of the page. */
 export function shownName(uri) {
-  const marked = uri.startsWith("uploads/") || /-dub-[0-9a-z]{10}(\.\w+)?$/.test(uri);
+  const marked = uri.startsWith("uploads/") || /-(dub|preview)-[0-9a-z]{10}(\.\w+)?$/.test(uri);
   return givenNames().get(uri) ?? (marked ? lastPart(uri).replace(MARK, "$1") : lastPart(uri));
 }
 

@@ -2,7 +2,7 @@
 import { api, during, element, refused, say, withUsersNames } from "./page.js";
 import { isSent, mediaUrl, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
-import { decisionOf, figuresOf, hasEnded, shotId, stateOf, toldDecision } from "./reviews.js";
+import { decisionOf, hasEnded, shotId, stateOf, toldDecision, verdictsOf } from "./reviews.js";
 
 const AGAIN_MS = 3000;
 const CLICK = 0.08;
@@ -15,6 +15,8 @@ let shot = null;
 let player = null;
 /** Number of the last decision that this page knows. */
 let known = 0;
+/** Whether the numbers of a verdict are unfolded, by its question. */
+const unfolded = new Map();
 
 document.title = `${id} – dubstage`;
 at("back-to-batch").href += `?${query}`;
@@ -35,9 +37,9 @@ function draw(found) {
   at("risk").textContent = hasEnded(shot) ? `Risk ${(shot.risk ?? 0).toFixed(2)}` : "";
   const why = [...new Set([...(shot.error ? [shot.error] : []), ...(shot.look ?? []), ...(shot.riskReasons ?? [])])];
   at("why").replaceChildren(...(why.length ? why : ["Nothing is out of the ordinary."]).map((text) => element("li", {}, withUsersNames(text))));
-  at("figures").replaceChildren(
-    ...figuresOf(shot).map(([name, value, limits, missed]) =>
-      element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", { className: missed ? "bad" : "" }, value, limits && ` (${limits})`, missed && ": missed")),
+  at("verdicts").replaceChildren(
+    ...verdictsOf(shot).map(({ question, look, text, figures }) =>
+      element("li", {}, element("b", {}, question), element("p", { className: look }, text), figures.length ? numbersOf(question, figures) : null),
     ),
   );
   const decisions = (shot.reviews ?? []).map((review) => [review, toldDecision(review, shot.outputSha256 ?? "")]).reverse();
@@ -55,6 +57,17 @@ function draw(found) {
     ),
   );
   for (const name of ["approve", "reject", "assign", "redo"]) at(name).disabled = !hasEnded(shot);
+}
+
+/** Return the figures of a verdict, folded; a figure that missed its threshold unfolds them at first. */
+function numbersOf(question, figures) {
+  const rows = figures.map(([name, value, limits, missed]) =>
+    element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", { className: missed ? "bad" : "" }, value, limits && ` (${limits})`, missed && ": missed")),
+  );
+  const open = unfolded.get(question) ?? figures.some(([, , , missed]) => missed);
+  const details = element("details", { open }, element("summary", { className: "small" }, "Numbers"), element("table", { className: "facts" }, element("tbody", {}, rows)));
+  details.addEventListener("toggle", () => unfolded.set(question, details.open));
+  return details;
 }
 
 /** Say who decided since this page knew the shot; `mine` is the number of the decision of this page, 0: none. */
@@ -334,6 +347,8 @@ try {
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     if (document.hidden) continue;
     const found = await api("GET", own);
+    // Lists that are drawn again lose the keyboard's focus.
+    if (JSON.stringify(found) === JSON.stringify(shot)) continue;
     const dubbed = found.outputSha256 !== shot.outputSha256 && found.outputSha256;
     draw(found);
     tellMeanwhile(0);

@@ -56,7 +56,7 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
         call = self._callable(rpc, self.channel.unary_stream)(request, **self._options(timeout_s))
         try:
             with self._errors():
-                async for response in call:
+                async for response in responses_of(call):
                     yield response
         finally:
             # The server must not work on for a caller that stopped early.
@@ -91,7 +91,7 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
         begun.set_result(call)
         try:
             with self._errors(source), _server_status_first(call):
-                async for response in call:
+                async for response in responses_of(call):
                     yield response
         finally:
             call.cancel()
@@ -122,6 +122,33 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
+
+
+async def responses_of(call: Any) -> AsyncGenerator[Any, None]:
+    """Yield the responses of a call of grpc.aio. If the reader is cancelled, cancel the call, and wait until the read has ended.
+
+    grpc.aio keeps the message of a read that is cancelled until the process ends (seen with 1.85), so no read is cancelled here.
+
+    Args:
+        call: call with many responses.
+
+    Raises:
+        grpc.aio.AioRpcError: the call failed.
+    """
+    responses = aiter(call)
+    while True:
+        read = asyncio.ensure_future(anext(responses, None))
+        try:
+            response = await asyncio.shield(read)
+        except asyncio.CancelledError:
+            call.cancel()
+            await asyncio.wait([read])
+            # asyncio logs the error of a task unless the error is read.
+            _ = read.cancelled() or read.exception()
+            raise
+        if response is None:
+            return
+        yield response
 
 
 class _Source:

@@ -57,9 +57,10 @@ class DubOptions(TypedDict, total=False):
     codec: "h264", "hevc", "ffv1", "prores", "mpeg2video", "dnxhr" or "av1"; empty: container and footage decide.
     encode_quality: quality of the pictures in H.264, HEVC and AV1: "visually-lossless", "high", "small", or a crf of H.264 from
         "0" (best) to "51"; empty: high.
-    skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.
+    personalize: if no actor is given: adapt the networks to the person, which is the default. False: leave them as they are.
     seed: random seed for personalisation.
     overwrite: replace any file at the output; without this, only a video that dubstage wrote is replaced.
+    preview: dub only the first four seconds, without training networks on the person.
     """
 
     speech: str
@@ -86,9 +87,10 @@ class DubOptions(TypedDict, total=False):
     label_position: str | int
     codec: str | int
     encode_quality: str
-    skip_personalization: bool
+    personalize: bool
     seed: int
     overwrite: bool
+    preview: bool
 
 
 def consent_record(consent: Consent | None) -> consent_pb2.ConsentRecord | None:
@@ -119,6 +121,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
     **{name: _record(name) for name in ("consent", "reference_consent")},
     "actor_id": lambda given: {"actor": resource_name("actors", given)},
     "face": face_fields,
+    "personalize": lambda given: {"skip_personalization": not given},
     "lines": lambda given: {"lines": [line_message(line) for line in given]},
 }
 """Options -> fields of DubSpec, where an option is not the field of its name."""

@@ -228,8 +228,8 @@ def fit_identity(
     """Return the Identity of one person: from a single picture, or from many frames of their track.
 
     Items are pairs: an upright picture, uint8 RGB [H, W, 3], and the person's face in the picture as `track` answered. The stage
-    takes the faces whose reason is DUBBED, or, if there is none, the least turned one whose reason is PROFILE_VIEW. The call fails
-    with NO_USABLE_FOOTAGE if no frame shows the face well enough.
+    takes the faces with the reason DUBBED and a measured yaw of at most 30 degrees, or, if there is none, the DUBBED face with the
+    smallest yaw. The call fails with NO_USABLE_FOOTAGE if no frame shows the face well enough.
 
     Args:
         morphable_model: name of the model to fit; empty: mediapipe_468.

@@ -103,7 +103,7 @@ def enrol(
     method: str = "",
     face: str | FaceBox = "",
     consent: Consent | None = None,
-    skip_personalization: bool = False,
+    personalize: bool = True,
     seed: int = 0,
     project: str = "",
     more_footage: Sequence[str] = (),
@@ -118,7 +118,7 @@ def enrol(
         face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: the
             speaker where the sound tells for certain, otherwise the largest.
         consent: that the person agreed to be dubbed.
-        skip_personalization: leave the networks as they are instead of adapting them to the person: quicker, less like the person.
+        personalize: adapt the networks to the person. False: leave them as they are, which is quicker and less like the person.
         seed: random seed for personalisation.
         project: project that the enrolment belongs to; a consent record that names projects must name this one.
         more_footage: further files of the person, at most 15, which are joined to the first.
@@ -130,7 +130,7 @@ def enrol(
         method=method,
         **face_fields(face),
         consent=consent_record(consent),
-        skip_personalization=skip_personalization,
+        skip_personalization=not personalize,
         seed=seed,
         project=project,
         more_footage_uris=more_footage,

@@ -20,10 +20,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _POINT: Final = re.compile(r" *(\d{1,6}(?:\.\d{0,9})?) *, *(\d{1,6}(?:\.\d{0,9})?) *", re.ASCII)
-_OTHER_NAMES: Final = {
-    "personalize": "give skip_personalization=True in place of personalize=False; without the argument, the person is learned"
-}
-"""What to give in place of arguments that the command line has under another name."""
+_OTHER_NAMES: Final = {"skip_personalization": "give personalize=False in place of skip_personalization=True"}
+"""Advice for arguments that the contract has under another name."""
 
 
 def resource_name(collection: str, id_or_name: str) -> str:

@@ -39,6 +39,16 @@ _FIT_SIGMA_PX: Final = 3.0
 """Standard deviation of the Gaussian over which box and detail are compared, box pixels."""
 _FULL_FIT: Final = 0.5
 """Correlation from which the detail between the lips has its whole strength (docs/decisions/0010-native-detail.md)."""
+_EDGE_SIGMA_PX: Final = 2.0
+"""Standard deviation of the Gaussian over which the strength of the middle band is measured, box pixels."""
+_EDGE_FROM: Final = 1.5
+_EDGE_FULL: Final = 3.0
+"""Strengths of the frame's middle band, grey levels: from _EDGE_FROM on a structure counts as an edge, from _EDGE_FULL on in full.
+Pores and stubble are weaker; borders of shadows, wrinkles and teeth are stronger."""
+_LEAST_UNFIT: Final = 0.02
+"""Weight below which an edge is left as it is: the change is about a grey level or less."""
+_ENLARGED_MARGIN_PX: Final = 3
+"""Margin around the changed rectangle, box pixels: a bicubic enlargement reads two pixels to each side, and one is spare."""
 _HIDDEN_INSIDE: Final = 0.5
 _WHOLE_INSIDE: Final = 0.8
 """Shares of the frame's opening at which the target opening hides the detail of the inside, and at which all detail stays."""
@@ -178,6 +188,44 @@ def with_fitting_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt
     own, frame = middle_of(detail_of(luma_of(box), 1)), middle_of(on_box_grid(given))
     unfit = inside * (1.0 - np.clip(at_scale(_correlation(own, frame), scale) / _FULL_FIT, 0.0, 1.0))
     return _stored(given + unfit * (at_scale(own, scale) - given))
+
+
+def with_fitting_edges(detail: UInt8, box: UInt8) -> UInt8:
+    """Return detail without the strong edges that a rendered box does not have.
+
+    A head that turns in hard light has the borders of its shadows elsewhere in every pose. The renderer draws the shadows of the
+    target frame; the border in the bank's frame would be a scratch across the skin. Where the frame's middle band is as strong as
+    an edge, the detail has to fit the box as in `with_fitting_interior`. Weaker structures, such as pores, need not fit.
+
+    Args:
+        detail: uint8 [160 S, 160 S], from `warped_detail`.
+        box: uint8 [160, 160, 3], RGB, rendered box.
+    """
+    scale = len(detail) // BOX_SIZE
+    small = detail if scale == 1 else cv2.resize(detail, (BOX_SIZE, BOX_SIZE), interpolation=cv2.INTER_AREA)
+    frame = middle_of(np.asarray(small, np.float32) - NO_DETAIL)
+    strength = np.sqrt(cv2.GaussianBlur(frame * frame, (0, 0), _EDGE_SIGMA_PX, borderType=cv2.BORDER_REPLICATE))
+    edge = np.clip((strength - _EDGE_FROM) / (_EDGE_FULL - _EDGE_FROM), 0.0, 1.0)
+    if not edge.any():
+        return detail
+    own = middle_of(detail_of(luma_of(box), 1))
+    unfit = np.asarray(edge * (1.0 - np.clip(_correlation(own, frame) / _FULL_FIT, 0.0, 1.0)), np.float32)
+    rows, columns = (np.flatnonzero((unfit > _LEAST_UNFIT).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return detail
+    # Only the rectangle with edges is changed, with a margin for the bicubic enlargement.
+    top, left = max(0, rows[0] - _ENLARGED_MARGIN_PX), max(0, columns[0] - _ENLARGED_MARGIN_PX)
+    part = slice(top, rows[-1] + _ENLARGED_MARGIN_PX + 1), slice(left, columns[-1] + _ENLARGED_MARGIN_PX + 1)
+    height, width = unfit[part].shape
+    large = slice(scale * top, scale * (top + height)), slice(scale * left, scale * (left + width))
+    weight, smooth = (
+        cv2.resize(each[part], (scale * width, scale * height), interpolation=cv2.INTER_CUBIC) for each in (unfit, own)
+    )
+    weight = np.clip(weight, 0.0, 1.0)  # the bicubic enlargement overshoots
+    given = detail[large].astype(np.float32) - NO_DETAIL
+    fitting = detail.copy()
+    fitting[large] = _stored(given + weight * (smooth - given))
+    return fitting
 
 
 def _correlation(one: Float32, other: Float32) -> Float32:

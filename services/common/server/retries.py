@@ -97,6 +97,6 @@ async def retry(
 
 
 def _report(error: DubstageError, attempt: int, wait_s: float) -> None:
-    # Servers configure logging. On a command line, the line would go to standard output.
+    # Servers and the command line configure logging. In other programs, the line would go to standard output.
     if structlog.is_configured():
         _log.warning("trying_again", reason=error.reason, message=error.message, attempt=attempt, wait_s=round(wait_s, 2))

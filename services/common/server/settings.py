@@ -1,4 +1,6 @@
-"""Settings of a server process, read from the environment (prefix `DUBSTAGE_`) once, in a stage's `__main__`."""
+"""Settings of a server process, read once, in a stage's `__main__`: from the environment (prefix `DUBSTAGE_`), then from the
+settings file.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from services.common.errors import InvalidRequestError
+from services.common.server.settings_file import SettingsFileSource, file_settings, settings_file
 
 PREFIX = "DUBSTAGE_"
 
@@ -47,9 +50,10 @@ def default_artefacts_url(data_dir: Path | None = None) -> str:
     """Return the store of artefacts if DUBSTAGE_ARTEFACTS_URL names none: a folder in the data folder.
 
     Args:
-        data_dir: the data folder; None: the one that the environment names, so that stages on this machine find the same store.
+        data_dir: the data folder; None: the one that the environment or the settings file names, so that stages on this machine
+            find the same store.
     """
-    folder = data_dir or Path(os.environ.get(f"{PREFIX}DATA_DIR") or default_data_dir())
+    folder = data_dir or Path(os.environ.get(f"{PREFIX}DATA_DIR") or str(file_settings().get("data_dir", "")) or default_data_dir())
     return str(folder.absolute() / _ARTEFACTS)
 
 
@@ -106,6 +110,18 @@ class StageSettings(BaseSettings):
     worker_threads: int = Field(default=1, ge=1, le=64, description="computations that run at once")
     max_queued_computations: int = Field(default=64, ge=0, le=100_000, description="computations that may wait for a worker thread")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from, the strongest first: arguments, the environment, the settings file."""
+        return init_settings, env_settings, SettingsFileSource(settings_cls)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):
@@ -122,10 +138,11 @@ class StageSettings(BaseSettings):
 
 
 def load_settings(kind: type[S], **overrides: object) -> S:
-    """Return settings of a kind from the environment. `overrides` (command line options) win where they are not None.
+    """Return settings of a kind from the environment and the settings file. `overrides` (command line options) win where they are
+    not None.
 
     Raises:
-        InvalidRequestError: a value is wrong. The message names each variable and the fault.
+        InvalidRequestError: a value is wrong. The message names each variable, or the file and its key, and the fault.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -133,8 +150,16 @@ def load_settings(kind: type[S], **overrides: object) -> S:
     except ValidationError as error:
         prefix = str(kind.model_config.get("env_prefix", ""))
         wrong = [
-            (f"{prefix}{'_'.join(map(str, item['loc']))}".upper() if item["loc"] else "", item["msg"].removeprefix("Value error, "))
+            (_name_of("_".join(map(str, item["loc"])), prefix), item["msg"].removeprefix("Value error, "))
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         text = "; ".join(f"{name}: {message}" if name else message for name, message in wrong)
         raise InvalidRequestError(f"wrong settings: {text}", field=wrong[0][0]) from None
+
+
+def _name_of(setting: str, prefix: str) -> str:
+    """Return what a user calls a setting: the file and its key if the file has the value, otherwise the variable."""
+    variable = f"{prefix}{setting}".upper() if setting else ""
+    if setting and not os.environ.get(variable) and setting in file_settings():
+        return f"{settings_file()}: {setting}"
+    return variable

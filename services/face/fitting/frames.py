@@ -38,7 +38,9 @@ MAX_FRAMES: Final = 200
 often."""
 FRAME_BYTES: Final = CROP_SIZE * CROP_SIZE * 3 + NUM_LANDMARKS * 3 * 4
 """Memory of one held frame, bytes."""
-_MOST_TURNED_DEGREES: Final = 45.0
+_MOST_TURNED_DEGREES: Final = 30.0
+"""Largest yaw of a face that is fitted, degrees. If the footage has no such face, the least turned face is fitted: the mesh guesses
+the far half of a turned face."""
 AnyCamera: TypeAlias = WeakPerspective | Perspective
 MIN_RIGID: Final = 8
 """Least number of landmarks that speech does not move. With at least so many, first poses are fitted only to these landmarks."""
@@ -58,8 +60,8 @@ class PlacedFace(NamedTuple):
 class HeldFrames:
     """Frames of one face, in bounded memory.
 
-    Frames with the reason DUBBED are held. If there are no such frames, as for a portrait in three-quarter view, the least turned
-    frame is held as a still picture.
+    Frames with the reason DUBBED are held, if the measured yaw is at most 30 degrees. If there are no such frames, as for
+    a portrait in three-quarter view, the DUBBED frame with the smallest yaw is held as a still picture.
     """
 
     def __init__(self) -> None:
@@ -79,10 +81,12 @@ class HeldFrames:
     def push(self, picture: UInt8, face: TrackedFace) -> None:
         """Take a frame, uint8 RGB [H, W, 3]. A frame that cannot be used (see `reason`) is skipped."""
         self.offered += 1
-        turned = abs(face.pose.yaw_degrees)
-        if face.reason is Reason.PROFILE_VIEW and turned <= _MOST_TURNED_DEGREES and turned < self._least_turned:
-            self._least_turned, self._spare = turned, _placed(picture, face)
         if face.reason is not Reason.DUBBED:
+            return
+        turned = abs(face.pose.yaw_degrees)
+        if turned > _MOST_TURNED_DEGREES:
+            if turned < self._least_turned:
+                self._least_turned, self._spare = turned, _placed(picture, face)
             return
         if self._usable % self._stride == 0:
             self._frames.append(_placed(picture, face))

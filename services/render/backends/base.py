@@ -165,6 +165,10 @@ class Backend(Protocol):
         """Number format of the arithmetic."""
 
     @property
+    def device(self) -> str:
+        """Device that computes: `cpu`, `cuda`, or `triton`, whose server chooses."""
+
+    @property
     def num_threads(self) -> int:
         """Threads of one inference."""
 

@@ -62,7 +62,7 @@ class OnnxRuntimeBackend:
                 ort.preload_dlls()
         self.precision = precision
         self.num_threads = num_threads
-        self._device, self._provider = device, provider
+        self.device, self._provider = device, provider
         self._sessions: dict[str, tuple[ort.InferenceSession, ModelFile]] = {}
         # On a GPU, two inferences of a session at once end in an illegal access to memory (seen with ONNX Runtime 1.31).
         self._one_at_a_time = threading.Lock()
@@ -83,7 +83,7 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            session = ort.InferenceSession(str(model.path), options, providers=[(self._provider, dict(_OPTIONS[self._device]))])
+            session = ort.InferenceSession(str(model.path), options, providers=[(self._provider, dict(_OPTIONS[self.device]))])
         except Exception as error:  # its exception types are not exported
             raise unreadable(self.name, model, error) from error
         # ONNX Runtime goes on with the processor if a provider does not start, and says so only in its log.
@@ -100,7 +100,7 @@ class OnnxRuntimeBackend:
             raise ModelNotFoundError(f"model {model!r} is not loaded", resource=model)
         session, file = self._sessions[model]
         try:
-            if self._device == "cpu":
+            if self.device == "cpu":
                 return _computed(session, inputs)
             with self._one_at_a_time:
                 return in_batches(file, inputs, lambda batch: _computed(session, batch))

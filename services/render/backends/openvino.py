@@ -45,6 +45,7 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
+    device = "cpu"
 
     def __init__(self, *, precision: Precision, num_threads: int) -> None:
         check_choice(self.name, precision)

@@ -63,6 +63,7 @@ class TritonBackend:
 
     def __init__(self, options: TritonOptions, *, precision: Precision, monitor: TritonMonitor | None = None) -> None:
         self.precision = precision
+        self.device = "triton"
         self.num_threads = 0
         self._runtime = ""
         self._options = options

@@ -144,7 +144,7 @@ def test_image_installs_own_extra(row: Row) -> None:
     """An image installs its own extra and those of no other service."""
     available = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert set(row.extras) <= available.keys()
-    everything = set(available) - {"train", "test", "all", "studio", "opencue", "assets", "pytorch3d"}
+    everything = set(available) - {"train", "test", "all", "studio", "opencue", "assets", "pytorch3d", "mediapipe"}
     assert set(row.extras) == everything if row.service == "suite" else row.extras[0] == row.service
     if row.service != "suite":
         assert set(row.extras[1:]) <= everything - {*STAGES, "gateway"}

@@ -215,7 +215,7 @@ def test_states_that_cannot_be_used_say_why() -> None:
         values[0, 0, 0] = np.nan
         tensor.CopyFrom(to_tensor(values))
 
-    assert "takes 1" in refused(lambda wrong: setattr(wrong, "layout", 2))
+    assert "takes 2" in refused(lambda wrong: setattr(wrong, "layout", 1))
     assert "'looks.yaw'" in refused(lambda wrong: wrong.tensors.remove(next(t for t in wrong.tensors if t.name == "looks.yaw")))
     assert "'stream'" in refused(lambda wrong: wrong.tensors.add().CopyFrom(wrong.tensors[0]))
     assert "not a finite number" in refused(with_nan)

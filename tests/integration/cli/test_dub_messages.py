@@ -6,7 +6,11 @@ import json
 import os
 from pathlib import Path
 
+from google.protobuf import json_format
+
+from dubstage.gateway.v1 import gateway_pb2
 from gateway.consent.record import NO_CONSENT
+from gateway.provenance.binding import media_sha256
 from tests.forked import run_forked
 from tests.integration.servers import RunningStages
 from tests.integration.videos import Media
@@ -48,3 +52,14 @@ def test_dub_prints_consent_of_actor(stages: RunningStages, media: Media, tmp_pa
     environment["DUBSTAGE_LOG_LEVEL"] = "info"
     assert "face_chosen" in dubstage(*dub)
     assert said[-1] == f"{tmp_path / 'dubbed.mp4'}\n"
+
+    # The document is the message of the API, and the sentences are on stderr.
+    assert "consent of Ann Example" in dubstage(*dub, "--json")
+    result = json_format.Parse(said[-1], gateway_pb2.DubResult())
+    assert result.output_uri == str(tmp_path / "dubbed.mp4")
+    assert result.media_sha256 == media_sha256(tmp_path / "dubbed.mp4")
+    assert result.num_dubbed == result.num_frames > 0
+    assert result.consent_on_record
+    dubstage("actor", "list", "--json")
+    (actor,) = json_format.Parse(said[-1], gateway_pb2.ListActorsResponse()).actors
+    assert (actor.name, actor.consent.subject, actor.num_dubs) == ("actors/ann", "Ann Example", 3)

@@ -16,7 +16,7 @@ from gateway.cli.app import run
 from gateway.dub.state.costs import PaceFile
 from tests.integration.client_calls import dubbing
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import NUM_FRAMES, Media
+from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
 
 
 def seconds(duration: Duration) -> float:
@@ -33,7 +33,7 @@ def test_estimate_is_the_dub(gateway: RunningGateway, media: Media, actor: str) 
             assert seconds(found.processor_duration) > seconds(found.wall_duration) > 0
             assert found.memory_bytes > 500e6
             assert found.disk_bytes > frames * 200_000
-        learned = client.estimate(connection, client.dub.request(**dubbing("estimated.mp4") | {"skip_personalization": False}).dub)
+        learned = client.estimate(connection, client.dub.request(**dubbing("estimated.mp4") | {"personalize": True}).dub)
         assert seconds(learned.processor_duration) > seconds(found.processor_duration) + 10
         with pytest.raises(DubstageCallError, match="seed") as caught:
             client.estimate(connection, client.dub.request(**dubbing("estimated.mp4", seed=-1)).dub)
@@ -64,6 +64,14 @@ def test_dubs_correct_estimates(start_gateway: StartGateway, media: Media, long_
     assert seconds(after.wall_duration) == pytest.approx(seconds(before.wall_duration) * pace.wall)
 
 
+def test_preview_is_estimated_as_shown(gateway: RunningGateway, media: Media, carphone: Path) -> None:
+    """A preview has the frames of four seconds."""
+    write_short_clip(carphone, media.root / "long.mp4", 110)
+    with gateway.connect() as connection:
+        request = client.dub.request(**dubbing("x.mp4", footage="long.mp4", preview=True))
+        assert client.estimate(connection, request.dub).num_frames == 100
+
+
 def test_footage_without_a_face(gateway: RunningGateway, media: Media) -> None:
     with av.open(str(media.root / "grey.mp4"), "w") as writer:
         stream = writer.add_stream("libx264", rate=25)
@@ -82,6 +90,6 @@ def test_command(media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     command = ["plan", str(media.footage), "--audio", str(media.speech), "--fit", "slow", "-o", str(tmp_path / "x.mp4")]
     assert run([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["num_frames"], found["num_rendered"], found["num_dubs"]) == (38, 38, 0)
+    assert (found["numFrames"], found["numRendered"], found["numDubs"]) == ("38", "38", "0")
     assert run(["plan", str(tmp_path / "none.mp4")]) == 10
     assert "none.mp4" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,29 @@ def test_window_after_erasure_is_removed(
     kinds = {kind: len(digests) for kind, digests in receipt.document["erased"].items()}
     assert kinds == {"enrolment": 1, "style": 1, "bank": 1, "renderer": 1, "job": 1, "job file": 1}
     assert not folder.exists()
+
+
+def test_erasure_removes_footage_analysis(
+    actors: ActorStore,
+    other: ActorStore,
+    blobs: ArtefactStore,
+    settings: GatewaySettings,
+    ann: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An erasure deletes the analysis that a dub without the actor has kept of the footage of the enrolment."""
+    jobs = tmp_path / "data" / "jobs"
+    for name, sha256 in (("1", "0" * 64), ("2", "1" * 64)):
+        (jobs / name / "journal").mkdir(parents=True)
+        JobLedger(other).keep(jobs / name, sha256)
+        Journal(jobs / name / "journal", blobs, partial(JobLedger(other).hold, jobs / name)).record("enrol", window(int(name)))
+    asked: list[Path] = []
+    monkeypatch.setattr(erasure, "is_running", asked.append)
+    actors.erase(ann)
+    assert asked == [], "the erasure does not end dubs without the actor, so it does not wait for them"
+    assert [folder.name for folder in jobs.iterdir()] == ["2"]
+    assert len(on_disk(settings)) == 1
 
 
 def test_shared_window_is_kept(

@@ -57,6 +57,7 @@ async def test_cancellation_removes_only_own_files(
         threads=1,
         names=none,
         max_job_bytes=1 << 20,
+        analyses_bytes=0,
         sealer=none,
         quota=none,
     )

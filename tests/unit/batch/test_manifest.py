@@ -350,6 +350,13 @@ def test_read_only_folder_is_reported(write: Write, tmp_path: Path) -> None:
     assert "may not be written" in mistakes(write(row("a", output="de/films/a.mp4")))[0]
 
 
+def test_shots_are_no_previews(write: Write) -> None:
+    """A video of the first seconds would pass the quality gate, and be delivered as the shot."""
+    assert mistakes(write(row("a", preview=True), row("b"))) == [
+        "1: preview: a shot of a batch is delivered whole: preview it as a dub of its own"
+    ]
+
+
 def test_only_rows_count_against_the_most_rows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_manifest, "MOST_ROWS", 2)
     defaults = {"defaults": {"fit": "loop"}}

@@ -307,3 +307,14 @@ async def test_stopped_worker_returns_shot(
     await asyncio.wait([attempt])
     assert (attempt.cancelled(), dubs.begun) == (True, 0)
     assert store.record("night", "a") == ShotRecord(id="a", output=store.manifest("night")[0].output)
+
+
+async def test_cancelled_shot_does_not_begin(bench: WorkerContext, store: BatchStore, dubs: Dubs) -> None:
+    """A shot that is cancelled after its worker has read it stays cancelled: who watches the batch never sees it run again."""
+
+    def cancelled_meanwhile() -> None:
+        store.cancel("night", ["a"])
+
+    record = await run_shot(bench, store, "night", 0, confirm=cancelled_meanwhile)
+    assert (record.state, dubs.begun) == (ShotState.CANCELLED, 0)
+    assert store.record("night", "a") == record

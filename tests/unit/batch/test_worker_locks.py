@@ -12,6 +12,7 @@ from gateway.batch import worker
 from gateway.batch.types import ShotSpec
 from gateway.batch.worker import folder_lock, open_worker_context, retried_while_running, same_job_key, same_job_lock
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state import workspace
 from gateway.dub.state.workspace import Workspace, lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
@@ -108,7 +109,7 @@ async def test_cancelled_locking_leaves_no_lock(tmp_path: Path, monkeypatch: pyt
             pass
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "lock_folder", slow)
+        patch.setattr(workspace, "lock_folder", slow)
         cancelled = asyncio.create_task(taken())
         assert await asyncio.to_thread(locking.wait, 60)
         cancelled.cancel()

@@ -8,12 +8,18 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
+import typer
 
 from gateway.cli import app
 from gateway.cli.app import run_async
+from gateway.cli.console import Verbosity, set_verbosity
 from services.common.errors import InvalidRequestError, WorkCancelledError
 
 WAIT = """
@@ -152,3 +158,151 @@ def test_list_of_commands_hides_research(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(app, "find_spec", lambda name: None)
     assert app.run(["--help"]) == 0
     assert "trainset" not in capsys.readouterr().out
+
+
+def _lines_of_commands(command: Any, words: list[str]) -> Iterator[list[str]]:
+    yield words
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _lines_of_commands(child, [*words, name])
+
+
+def test_h_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """-h prints the help of every command and group, as --help does."""
+    app.register_commands()
+    for words in _lines_of_commands(typer.main.get_command(app.app), []):
+        printed = []
+        for option in ("-h", "--help"):
+            assert app.run([*words, option]) == 0, words
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1] != "", words
+        assert printed[0].startswith(" ".join(["Usage: dubstage", *words])), words
+
+
+def test_dub_help_after_second_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    """-h behind a second argument of `dub` prints the help, not an error about the argument."""
+    assert app.run(["dub", "video.mp4", "speech.wav", "-h"]) == 0
+    assert capsys.readouterr().out.startswith("Usage: dubstage dub")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("dubstage a", ["actor", "audit"]),
+        ("dubstage actor ", ["create", "list", "show", "erase"]),
+        ("dubstage -q actor list --af", ["--after"]),
+        ("dubstage --ver", ["--version", "--verbose"]),
+    ],
+)
+def test_shell_completes(
+    words: str, offered: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell is offered commands, commands of a group, and options."""
+    monkeypatch.setenv("_DUBSTAGE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert app.run([]) == 0
+    assert capsys.readouterr().out.split() == offered
+
+
+def test_module_runs_command_line(tmp_path: Path) -> None:
+    """`python -m dubstage` is the command where the suite is installed, and says what to install where it is not."""
+    started = [sys.executable, "-m", "dubstage", "--version"]
+    suite = subprocess.run(started, capture_output=True, text=True, check=True)
+    assert suite.stdout == f"dubstage {version('dubstage-suite')}\n"
+    protos = Path(__file__).parents[3] / "protos"
+    bare = {**os.environ, "PYTHONPATH": str(protos)}
+    started.insert(1, "-S")
+    client = subprocess.run(started, capture_output=True, text=True, check=False, env=bare, cwd=tmp_path)
+    assert (client.returncode, client.stdout) == (10, "")
+    assert client.stderr.startswith("error: only the client of dubstage is installed here: install the suite")
+    assert client.stderr.count("\n") == 1
+
+
+def test_quiet_keeps_errors_and_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --quiet, a command prints its result and its errors, and no message."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path))
+    assert app.run(["receipt", "key"]) == 0
+    loud = capsys.readouterr()
+    assert loud.err.startswith("key ")
+    assert app.run(["-q", "receipt", "key"]) == 0
+    assert capsys.readouterr() == (loud.out, "")
+    assert app.run(["--quiet", "receipt", "verify", "missing"]) == 10
+    assert capsys.readouterr().err.startswith("error: missing")
+    assert app.run(["-q", "receipt", "verify"]) == 2
+    assert "Missing argument" in capsys.readouterr().err
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """A user who gives both --quiet and --verbose gets an error."""
+    assert app.run(["-q", "-v", "actor", "list"]) == 10
+    assert capsys.readouterr().err == "error: give either --quiet or --verbose\n"
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "level", "said"),
+    [
+        (Verbosity.NORMAL, "", 1),
+        (Verbosity.QUIET, "", 0),
+        (Verbosity.VERBOSE, "", 2),
+        (Verbosity.VERBOSE, "warning", 1),
+        (Verbosity.NORMAL, "info", 2),
+        (Verbosity.NORMAL, "nonsense", 1),
+    ],
+)
+def test_warnings_of_log_are_printed(
+    verbosity: Verbosity, level: str, said: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Warnings of the log are printed to stderr, all lines with --verbose, and none with --quiet, unless a setting chooses."""
+    monkeypatch.setenv("DUBSTAGE_LOG_LEVEL", level)
+    before = structlog.get_config()
+    set_verbosity(verbosity)
+    with app.log_on_stderr():
+        log = structlog.stdlib.get_logger("test")
+        log.info("frames_read")
+        log.warning("frame_skipped")
+    set_verbosity(Verbosity.NORMAL)
+    printed = capsys.readouterr()
+    assert (printed.err.count("frame"), printed.out) == (said, "")
+    assert structlog.get_config() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("nonsense", 2, "No such command 'nonsense'."),
+        ("dub", 2, "Missing argument 'VIDEO'."),
+        ("dub a.mp4 -o b.mp4 --seed x", 2, "Invalid value for '--seed'"),
+        ("actor show nobody", 11, "no actor 'nobody'"),
+    ],
+)
+def test_errors_begin_alike(
+    line: str, code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every error begins with `error: `, a mistyped option too."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path))
+    assert app.run(line.split()) == code
+    errors = [each for each in capsys.readouterr().err.splitlines() if each.lower().startswith("error")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {message}")
+
+
+def test_values_of_options_are_words() -> None:
+    """The help names the value of every option by a word, not by the type of a programming language."""
+    app.register_commands()
+    for words, parameter in _parameters(typer.main.get_command(app.app), []):
+        flag = getattr(parameter, "is_flag", False)
+        assert flag or parameter.metavar, (words, parameter.opts)
+
+
+def test_options_have_names() -> None:
+    """Every option begins with a letter behind its dashes, such as --device."""
+    app.register_commands()
+    for words, parameter in _parameters(typer.main.get_command(app.app), []):
+        for option in (*parameter.opts, *parameter.secondary_opts) if parameter.param_type_name == "option" else ():
+            assert re.match("--?[a-z]", option), (words, option)
+
+
+def _parameters(command: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:
+    yield from ((words, parameter) for parameter in command.params)
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _parameters(child, [*words, name])

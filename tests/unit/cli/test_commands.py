@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH, demo_footage
@@ -194,7 +196,7 @@ def test_unwritable_results_refused_early(
     (tmp_path / "clip.mp4").write_text("a video")
     if content:
         (tmp_path / name).write_text(content)
-    assert run(["evaluate", str(tmp_path / "clip.mp4"), "--json", str(tmp_path / name)]) == 10
+    assert run(["evaluate", str(tmp_path / "clip.mp4"), "--result", str(tmp_path / name)]) == 10
     assert said in capsys.readouterr().err
     assert not content or (tmp_path / name).read_text() == content
 
@@ -254,3 +256,35 @@ def test_missing_required_consent_stops_command(
     monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "1")
     assert run(["dub", str(tmp_path / "in.mp4"), "-o", str(tmp_path / "out.mp4")]) == 11
     assert "--consent FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dub", "in.mp4", "-o", "out.mp4", "--device", "tpu"], "--device 'tpu' is unknown; there are: auto, cpu, cuda"),
+        (["dub", "in.mp4", "-o", "out.mp4", "--device", "cuda", "--stages", "far"], "the render stage runs at far:50055"),
+        (["live", "ann", "--audio", "a.wav", "-o", "b.mp4", "--device", "cpu", "--gateway", "far:1"], "with --gateway"),
+        (["batch", "submit", "x.jsonl", "--engine", "farm", "--device", "cpu"], "--device is an option of --engine local"),
+    ],
+)
+def test_device_is_for_own_stages(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A device that no stage of the command would use is refused."""
+    assert run(arguments) == 10
+    assert said in capsys.readouterr().err
+
+
+def test_device_reaches_settings_of_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--device is the setting of the render stage, also in processes of the command, and ends with the command."""
+    monkeypatch.delenv("DUBSTAGE_DEVICE", raising=False)
+    seen: list[str | None] = []
+
+    def settings(*_: object) -> None:
+        seen.append(os.environ.get("DUBSTAGE_DEVICE"))
+        raise typer.Exit(0)
+
+    monkeypatch.setattr("gateway.cli.options.gateway_settings", settings)
+    assert run(["dub", "in.mp4", "-o", "out.mp4", "--device", "cuda"]) == 0
+    assert run(["dub", "in.mp4", "-o", "out.mp4"]) == 0
+    assert seen == ["cuda", None]

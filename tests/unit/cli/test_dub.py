@@ -11,10 +11,11 @@ import pytest
 import typer
 
 from dubstage.common.v1 import common_pb2
-from gateway.cli.dub import show_outcome
+from gateway.cli.dub import SpokenOutput, show_outcome, spoken_outputs
 from gateway.cli.values import sound_against_picture
 from gateway.dub.analyse.frame_plan import FramePlan
 from gateway.dub.request.dub_request import DubRequest
+from services.common.errors import InvalidRequestError
 
 REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("video.mp4"), method="dubstage")
 
@@ -22,6 +23,7 @@ REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=
 def outcome(reason: int = common_pb2.FRAME_REASON_DUBBED, **more: object) -> Any:
     plan = FramePlan(np.full(3, reason, np.int32), np.zeros(3, np.int64), np.ones(3, np.float32))
     figures = {"warnings": [], "plan": plan, "actor": None, "windows_reused": 0, "windows_computed": 1, "undubbed": "", "parts": ()}
+    figures["analysis_reused"] = False
     return SimpleNamespace(**figures | {"written": SimpleNamespace(dropped=())} | more)
 
 
@@ -55,3 +57,37 @@ def test_undubbed_video_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert printed.out == "video.mp4\n"
     assert printed.err.splitlines()[-1] == "error: none of the 3 frames is dubbed"
+
+
+def test_each_language_has_own_outputs() -> None:
+    output, report = Path("out/{language}/video.mp4"), Path("reports/{language}")
+    assert spoken_outputs(["de=a.wav", "pt-BR=b=c.wav"], "", output, report) == [
+        SpokenOutput("de", Path("a.wav"), Path("out/de/video.mp4"), Path("reports/de")),
+        SpokenOutput("pt-BR", Path("b=c.wav"), Path("out/pt-BR/video.mp4"), Path("reports/pt-BR")),
+    ]
+
+
+def test_one_speech_is_a_file(tmp_path: Path) -> None:
+    """Without {language}, --audio is the name of a file, whatever is in the name."""
+    output = tmp_path / "video.mp4"
+    assert spoken_outputs(["take=2.wav"], "de", output, None) == [SpokenOutput("de", Path("take=2.wav"), output, None)]
+    assert spoken_outputs([], "", output, None) == [SpokenOutput("", None, output, None)]
+
+
+@pytest.mark.parametrize(
+    ("audio", "language", "output", "report", "said"),
+    [
+        (["a.wav", "b.wav"], "", "video.mp4", None, "several --audio need {language} in --output"),
+        ([], "", "{language}.mp4", None, "give each speech with its language"),
+        (["de=a.wav"], "de", "{language}.mp4", None, "and no --language"),
+        (["a.wav"], "", "{language}.mp4", None, "NAME=PATH was expected"),
+        (["de=a.wav", "de=b.wav"], "", "{language}.mp4", None, "de is given twice"),
+        (["de=a.wav", "fr=b.wav"], "", "{language}.mp4", "report", "{language} in --report too"),
+        (["de=x.wav", "fr=de.mp4"], "", "{language}.mp4", None, "--audio fr=de.mp4 is the output of de"),
+        (["../../x=a.wav"], "", "{language}.mp4", None, "is no language tag"),
+    ],
+)
+def test_unclear_languages_are_refused(audio: list[str], language: str, output: str, report: str | None, said: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        spoken_outputs(audio, language, Path(output), Path(report) if report else None)
+    assert said in caught.value.message

@@ -54,8 +54,8 @@ def test_jobs_are_listed_with_footage_and_age(jobs: Path, capsys: pytest.Capture
 def test_one_job_is_shown_as_json(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["jobs", "show", "bb"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["key"], shown["actor"], shown["running"], shown["finished_steps"]) == ("b" * 32, "ada", False, 1)
-    assert shown["folder_bytes"] > 200_000
+    assert (shown["key"], shown["actor"], shown["running"], shown["finishedSteps"]) == ("b" * 32, "ada", False, 1)
+    assert shown["folderBytes"] > 200_000
     assert run(["jobs", "show", "cc"]) == 10
 
 
@@ -128,7 +128,10 @@ def test_a_question_that_is_not_answered_removes_nothing(
 
     monkeypatch.setattr("sys.stdin", Terminal())
     assert run(["jobs", "clean", "--all"]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "error: nothing was removed"
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == "error: nothing was removed"
+    assert "remove 2 jobs? [y/N]" in printed.err
+    assert "remove 2 jobs?" not in printed.out
     assert names(jobs) == ["aa", "bb"]
 
 

@@ -100,3 +100,20 @@ def test_every_server_has_a_separate_metrics_port() -> None:
     assert {ports[name]["health_port"] for name in MODULES} == {0}
     with pytest.raises(InvalidRequestError, match="DUBSTAGE_HEALTH_PORT"):
         further_ports(StageSettings(health_port=65533))
+
+
+def test_ready_file_of_several_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`serve all` refuses `ready_file` in the settings file, which each server would write."""
+    file = tmp_path / "settings.toml"
+    file.write_text('ready_file = "/tmp/ready"\n')
+    monkeypatch.setenv("DUBSTAGE_SETTINGS_FILE", str(file))
+    assert run(["serve", "all"]) == 10
+    assert capsys.readouterr().err.startswith(
+        f"error: {file}: ready_file: each server of `dubstage serve all` would write this file"
+    )
+
+
+def test_device_of_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    """`dubstage serve` knows --device."""
+    assert run(["serve", "render", "--device", "tpu"]) == 10
+    assert "--device 'tpu' is unknown" in capsys.readouterr().err

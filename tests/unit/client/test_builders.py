@@ -47,6 +47,7 @@ DUB_FILES = {
     "reference_uri": "reference",
     "mix_uri": "mix",
     "actor": "actor_id",
+    "skip_personalization": "personalize",
 }
 """Fields of DubSpec -> options of a dub with other names."""
 FACE_FIELDS = {"face_id", "point", "box", "face_rule"}
@@ -264,7 +265,7 @@ def test_results_stand_for_their_artefacts() -> None:
 
 def test_gateway_requests() -> None:
     consent = {"subject": "Ann", "scope": "this video"}
-    enrolment = gateway.enrol.request(footage="video.mp4", actor_id="ann", consent=consent, skip_personalization=True)
+    enrolment = gateway.enrol.request(footage="video.mp4", actor_id="ann", consent=consent, personalize=False)
     assert enrolment == gateway_pb2.CreateActorRequest(
         actor_id="ann",
         footage_uri="video.mp4",
@@ -336,7 +337,8 @@ def test_builders_cover_every_field() -> None:
     spec = {DUB_FILES.get(field.name, field.name) for field in dub_pb2.DubSpec.DESCRIPTOR.fields} - FACE_FIELDS - left_out
     assert spec | {"face"} == {"footage", "output", *DubOptions.__annotations__}
     fields = {field.name for field in gateway_pb2.CreateActorRequest.DESCRIPTOR.fields} - FACE_FIELDS
-    fields = {field.removesuffix("_uri").replace("_uris", "") for field in fields} | {"face"}
+    fields = {field.removesuffix("_uri").replace("_uris", "") for field in fields - {"skip_personalization"}}
+    fields |= {"face", "personalize"}
     assert set(gateway.enrol.request.__annotations__) - {"return"} == fields  # type: ignore[attr-defined]
 
 

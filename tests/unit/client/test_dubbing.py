@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import dubstage
-from dubstage import dubbing
+from dubstage import dubbing, suite
 from dubstage.client import DubstageCallError, batch, gateway
 from services.common.errors import InvalidRequestError
 
@@ -33,12 +33,12 @@ def test_options_of_create_dub() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(TypeError, match="'metod'"):
         dubstage.dub("video.mp4", "speech.wav", "out.mp4", metod="dubstage")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="give skip_personalization=True in place of personalize=False"):
-        dubstage.dub("video.mp4", "speech.wav", "out.mp4", personalize=False)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="give personalize=False in place of skip_personalization=True"):
+        dubstage.dub("video.mp4", "speech.wav", "out.mp4", skip_personalization=True)  # type: ignore[call-arg]
     calls: list[Any] = [gateway.dub.request, gateway.enrol.request, batch.row, batch.shot_options]
     for call in calls:
-        with pytest.raises(TypeError, match=r"has no argument 'personalize': give skip_personalization=True"):
-            call(personalize=False)
+        with pytest.raises(TypeError, match=r"has no argument 'skip_personalization': give personalize=False"):
+            call(skip_personalization=True)
     with pytest.raises(TypeError, match=r"did you mean footage\?"):
         gateway.dub.request(footag="video.mp4", output="out.mp4")  # type: ignore[call-arg]
     with pytest.raises(AttributeError, match="dubs"):
@@ -48,8 +48,8 @@ def test_unknown_names() -> None:
 @pytest.mark.parametrize("missing", ["gateway", "services", "gateway.api"])
 def test_client_alone_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(dubbing.ADDRESS_VARIABLE, raising=False)
-    monkeypatch.setattr(dubbing, "find_spec", lambda name: None if name == missing else object())
-    with pytest.raises(dubstage.Error, match=r"`make setup`.*address=.*DUBSTAGE_GATEWAY") as caught:
+    monkeypatch.setattr(suite, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(dubstage.Error, match=r"pip install 'dubstage\[suite\]==.*address=.*DUBSTAGE_GATEWAY") as caught:
         dubstage.dub("video.mp4", "speech.wav", "out.mp4")
     assert (caught.value.reason, caught.value.field) == ("INVALID_REQUEST", "address")
 

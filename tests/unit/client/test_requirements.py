@@ -8,9 +8,11 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from dubstage import suite
 from dubstage.audio.v1 import audio_pb2, audio_pb2_grpc
 
-PROJECT = tomllib.loads((Path(__file__).parents[3] / "protos/pyproject.toml").read_text(encoding="utf-8"))["project"]
+ROOT = Path(__file__).parents[3]
+PROJECT = tomllib.loads((ROOT / "protos/pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIRED = {one.name: one.specifier for one in map(Requirement, PROJECT["dependencies"])}
 
 
@@ -34,3 +36,14 @@ def test_lowest_grpcio() -> None:
     found = re.search(r"GRPC_GENERATED_VERSION = '([\d.]+)'", Path(audio_pb2_grpc.__file__).read_text(encoding="utf-8"))
     assert found
     assert lowest("grpcio") == found[1]
+
+
+def test_install_texts_name_the_version() -> None:
+    """Every command that installs the suite names the version and the folder: the wheels are on no index."""
+    documents = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/quickstart.md")]
+    texts = "\n".join([suite.INSTALL, *documents])
+    lines = [line for line in texts.splitlines() if re.search(r"install .*'dubstage\[suite\]", line)]
+    assert len(lines) == 5
+    for line in lines:
+        assert f"'dubstage[suite]=={PROJECT['version']}'" in line
+        assert "--find-links wheels/" in line

@@ -12,6 +12,8 @@ from services.common.face.landmarks import JAW, NUM_LIPS, NUM_MOUTH_AREA
 
 CENTRE, WIDTH, CHIN = 80, 56.0, 112.0
 """Column of the chin, half the width of the jaw, and row of the chin of a shut mouth, box pixels."""
+LIPS = 26
+"""Half the width of the lips, box pixels."""
 SKIN, NECK = np.array([200.0, 150.0, 130.0]), np.array([120.0, 80.0, 70.0])
 LINE_PX = 3
 COLLAR, RIM_PX = 140, 2
@@ -20,6 +22,8 @@ COLLAR, RIM_PX = 140, 2
 def _jaw(drop: float) -> Float32:
     """Mouth-area landmarks, float32 [59, 2], whose jaw hangs `drop` pixels below the shut mouth's."""
     points = np.zeros((NUM_MOUTH_AREA, 2), np.float32)
+    around = 4 * np.pi * np.arange(NUM_LIPS) / NUM_LIPS  # outer and inner lips, both from the right corner
+    points[:NUM_LIPS] = np.stack([CENTRE - LIPS * np.cos(around), 80 - 8 * np.sin(around)], axis=1)
     angles = np.linspace(0, np.pi, len(JAW) - 2)
     contour = points[NUM_LIPS : NUM_LIPS + len(angles)]
     contour[:, 0] = CENTRE - WIDTH * np.cos(angles)
@@ -106,7 +110,28 @@ def _skin(collar: int = COLLAR) -> Bool:
 def test_all_skin_moves_as_before() -> None:
     move = move_jaw(_jaw(14), _jaw(0), _mask(), np.ones((BOX_SIZE, BOX_SIZE), np.bool_))
     np.testing.assert_array_equal(move.shift, jaw_shift(_jaw(14), _jaw(0), _mask()))
-    np.testing.assert_array_equal(move.mask, _mask())
+    around_lips = slice(CENTRE - LIPS - 16, CENTRE + LIPS + 17)
+    np.testing.assert_array_equal(move.mask[:, around_lips], _mask()[:, around_lips])
+
+
+def test_cheeks_far_from_lips_are_filmed() -> None:
+    wide = np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8)
+    mask = move_jaw(_jaw(0), _jaw(0), wide, np.ones((BOX_SIZE, BOX_SIZE), np.bool_)).mask
+    assert not mask[:, : CENTRE - LIPS - 32].any()
+    assert not mask[:, CENTRE + LIPS + 33 :].any()
+    row = mask[80, CENTRE + LIPS :].astype(int)
+    assert (np.diff(row) <= 0).all(), "the box fades away from the lips"
+    assert np.abs(np.diff(row)).max() < 40
+
+
+def test_far_side_fades_sooner() -> None:
+    """Beside the far half of turned lips, less of the cheek is drawn."""
+    turned = _jaw(0)
+    far = turned[:NUM_LIPS, 0] < CENTRE
+    turned[:NUM_LIPS, 0] = np.where(far, CENTRE + 0.4 * (turned[:NUM_LIPS, 0] - CENTRE), turned[:NUM_LIPS, 0])
+    wide = np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8)
+    shown = np.flatnonzero(move_jaw(turned, turned, wide, np.ones((BOX_SIZE, BOX_SIZE), np.bool_)).mask[80])
+    assert CENTRE - shown[0] < 0.55 * (shown[-1] - CENTRE)
 
 
 @pytest.mark.parametrize(("filmed", "target"), [(12.0, 0.0), (0.0, 6.0)])

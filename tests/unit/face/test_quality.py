@@ -25,6 +25,12 @@ APPEARANCE_HEAD = head_template()
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 
 
+def turned(yaw: float, scale: float = 1.0) -> HeadPose:
+    angle = np.radians(yaw)
+    rotation = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
+    return HeadPose(scale, rotation, np.zeros(3))
+
+
 def skin(seed: int, light: float = 0.0) -> SkinColours:
     random = np.random.default_rng(seed)
     base = np.array([150.0, 145.0, 150.0])
@@ -36,24 +42,24 @@ def skin(seed: int, light: float = 0.0) -> SkinColours:
 def remembering(frames: int = 20) -> AppearanceMemory:
     memory = AppearanceMemory()
     for seed in range(frames):
-        memory.measure(skin(seed), 0.0)
+        memory.measure(skin(seed), turned(0.0))
     return memory
 
 
 def test_skin_that_stays_itself_is_not_foreign() -> None:
     memory = AppearanceMemory()
-    assert max(memory.measure(skin(seed), 0.0) for seed in range(30)) == 0.0
+    assert max(memory.measure(skin(seed), turned(0.0)) for seed in range(30)) == 0.0
 
 
 def test_light_on_the_whole_face_is_not_foreign() -> None:
-    assert remembering().measure(skin(99, light=-60.0), 0.0) == 0.0
+    assert remembering().measure(skin(99, light=-60.0), turned(0.0)) == 0.0
 
 
 def test_a_patch_of_another_colour_is() -> None:
     seen = skin(99)
     left = APPEARANCE_HEAD[LOWER, 0] < -10
     seen.lower[left] = [140.0, 133.0, 160.0]
-    assert remembering().measure(seen, 0.0) == pytest.approx(0.4, abs=0.15)
+    assert remembering().measure(seen, turned(0.0)) == pytest.approx(0.4, abs=0.15)
 
 
 def test_patch_not_learned_within_second() -> None:
@@ -63,8 +69,39 @@ def test_patch_not_learned_within_second() -> None:
     for seed in range(25):
         seen = skin(100 + seed)
         seen.lower[APPEARANCE_HEAD[LOWER, 1] > 20] = [40.0, 128.0, 128.0]
-        shares.append(memory.measure(seen, 0.0))
+        shares.append(memory.measure(seen, turned(0.0)))
     assert min(shares) > 0.2
+
+
+def test_far_cheek_is_not_judged() -> None:
+    """The far cheek shows what lies behind the face: no cover, and nothing to learn."""
+    memory = remembering()
+    far = APPEARANCE_HEAD[LOWER, 0] < -40
+    for seed in range(10):
+        seen = skin(200 + seed)
+        seen.lower[far] = [40.0, 128.0, 128.0]
+        assert memory.measure(seen, turned(-45.0)) == 0.0
+    assert memory.measure(skin(99), turned(0.0)) == 0.0
+
+
+def test_new_cheek_is_learned() -> None:
+    memory = AppearanceMemory()
+    hidden = skin(0)
+    hidden.lower[APPEARANCE_HEAD[LOWER, 0] < -40] = [40.0, 128.0, 128.0]
+    memory.measure(hidden, turned(-45.0))
+    assert max(memory.measure(skin(seed), turned(0.0)) for seed in range(1, 20)) == 0.0
+
+
+def test_cover_on_new_cheek_not_learned() -> None:
+    """A hand that is there when a cheek turns into sight is not taken for skin."""
+    memory = AppearanceMemory()
+    for seed in range(20):
+        memory.measure(skin(seed), turned(-45.0))
+    covered = skin(30)
+    covered.lower[APPEARANCE_HEAD[LOWER, 1] > 10] = [40.0, 128.0, 128.0]
+    covered.lower[APPEARANCE_HEAD[LOWER, 0] < -40] = [40.0, 128.0, 128.0]
+    assert memory.measure(covered, turned(0.0)) > 0.2
+    assert max(memory.measure(skin(seed), turned(0.0)) for seed in range(31, 40)) == 0.0
 
 
 def test_vertex_colours_match_picture() -> None:
@@ -81,20 +118,21 @@ def test_vertex_colours_match_picture() -> None:
 def view(
     yaw: float = 0.0, scale: float = 1.0, confidence: float = 1.0, seen: float = 1.0, lips: bool = True, foreign: float = 0.0
 ) -> MouthView:
-    angle = np.radians(yaw)
-    rotation = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
-    return MouthView(confidence, HeadPose(scale, rotation, np.zeros(3)), seen, lips, foreign)
+    return MouthView(confidence, turned(yaw, scale), seen, lips, foreign)
 
 
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
         (view(), Reason.DUBBED),
-        (view(yaw=40.0), Reason.PROFILE_VIEW),
-        (view(yaw=-40.0), Reason.PROFILE_VIEW),
-        (view(yaw=20.0), Reason.DUBBED),
+        (view(yaw=55.0), Reason.PROFILE_VIEW),
+        (view(yaw=-55.0), Reason.PROFILE_VIEW),
+        (view(yaw=45.0), Reason.DUBBED),
         (view(scale=0.2), Reason.FACE_TOO_SMALL),
         (view(confidence=0.9), Reason.LOW_CONFIDENCE),
+        (view(yaw=30.0, confidence=0.95), Reason.LOW_CONFIDENCE),
+        (view(yaw=48.0, confidence=0.95), Reason.DUBBED),
+        (view(yaw=48.0, confidence=0.85), Reason.LOW_CONFIDENCE),
         (view(lips=False), Reason.OUT_OF_FRAME),
         (view(seen=0.95), Reason.DUBBED),
         (view(seen=0.6), Reason.OUT_OF_FRAME),
@@ -120,8 +158,8 @@ def test_a_cover_lasts_until_its_last_trace() -> None:
 
 def test_gaps_of_two_frames_are_bridged() -> None:
     before = FrameVerdict(Reason.PROFILE_VIEW, False)
-    assert decide(before, [view(yaw=29), view(yaw=29), view(yaw=31)]).reason is Reason.PROFILE_VIEW
-    assert decide(before, [view(yaw=29), view(yaw=29), view(yaw=29), view(yaw=31)]).reason is Reason.DUBBED
+    assert decide(before, [view(yaw=49), view(yaw=49), view(yaw=51)]).reason is Reason.PROFILE_VIEW
+    assert decide(before, [view(yaw=49), view(yaw=49), view(yaw=49), view(yaw=51)]).reason is Reason.DUBBED
 
 
 def test_visibility_falls_with_turn_cover_and_border() -> None:

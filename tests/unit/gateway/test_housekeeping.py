@@ -17,10 +17,11 @@ from gateway import housekeeping
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.dub.state.journal import Journal
-from gateway.dub.state.workspace import RemovalReport, Workspace, is_running, lock_folder, remove_job
+from gateway.dub.state.workspace import RemovalReport, Workspace, describe_job, is_running, lock_folder, remove_job
 from gateway.housekeeping import (
     JobFolder,
     JobLimits,
+    bound_analyses,
     expire,
     find_job,
     list_jobs,
@@ -206,6 +207,30 @@ def test_old_and_excess_jobs_expire(settings: GatewaySettings, jobs: Path, blobs
     assert keys(list_jobs(jobs)) == [2, 3]
     expire(settings.model_copy(update={"jobs_max_bytes": 60_000}), actors, blobs, jobs)
     assert keys(list_jobs(jobs)) == [3]
+
+
+def test_unused_analysis_expires_first(settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    """A kept analysis goes after a day without a dub of the footage. An interrupted job of the same age stays."""
+    for number, days in ((1, 2.0), (2, 2.0), (3, 0.5)):
+        folder = interrupted(jobs, number, blobs)
+        if number != 1:
+            describe_job(folder, {"kind": "analysis"})
+        for part in (folder / "journal", folder / "job.json", folder):
+            os.utime(part, (time.time() - days * DAY_S,) * 2)
+    expire(settings.model_copy(update={"analysis_max_age_days": 1.0}), actors, blobs, jobs)
+    assert sorted(keys(list_jobs(jobs))) == [1, 3]
+
+
+def test_analyses_are_bounded(jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    """Kept analyses that were unused longest are removed first. Interrupted jobs do not count."""
+    for number, days in ((1, 3), (2, 2), (3, 1)):
+        folder = interrupted(jobs, number, blobs, record_bytes=50_000)
+        if number != 1:
+            describe_job(folder, {"kind": "analysis"})
+        for part in (folder / "journal", folder / "job.json", folder):
+            os.utime(part, (time.time() - days * DAY_S,) * 2)
+    bound_analyses(jobs, 80_000, actors, blobs)
+    assert keys(list_jobs(jobs)) == [1, 3]
 
 
 def _unreadable(folder: Path) -> None:

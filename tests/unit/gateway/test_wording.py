@@ -29,7 +29,7 @@ DOORS = {Path(gateway.__file__).parent / name for name in ("cli", "plugins", "ui
 """Packages that write options of the command line themselves."""
 WITH_ARGUMENTS = {
     *("gateway/batch/kubernetes/jobs.py", "gateway/studio/open_job.py", "gateway/studio/opencue_job.py"),
-    *("services/common/server/health_check.py", "services/render/backends/triton_control.py"),
+    *("services/common/server/health_check.py", "services/face/mediapipe_wheel.py", "services/render/backends/triton_control.py"),
     *(f"services/render/triton/{name}.py" for name in ("installation", "launch", "repository")),
 }
 """Modules that have a command line of their own, or start a process with arguments."""

@@ -147,7 +147,8 @@ def test_mouths_have_fine_detail(tmp_path: Path) -> None:
     frame = FootageFrames(inspect_video(clip), clip.open("rb"), span_of_one(scale=1.5), FACE).frame(0)
     target, box = head_to_box(MOUTH, frame.pose), np.full((160, 160, 3), 120, np.uint8)
     soft, sharp = (frame.moved(target, detail).with_mouth(box, frame.mask) for detail in (None, stripes))
-    deep = cv2.resize(frame.mask, (320, 320), interpolation=cv2.INTER_NEAREST) == 255
+    shown = frame.moved(target, stripes).move.mask
+    deep = cv2.resize(shown, (320, 320), interpolation=cv2.INTER_NEAREST) == 255
     filmed, drawn, fine = (fineness(picture, frame.pose)[deep].std() for picture in (frame.picture, soft, sharp))
     assert drawn < 0.2 * filmed
     assert 0.5 * filmed < fine < 1.5 * filmed

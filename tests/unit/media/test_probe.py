@@ -74,6 +74,15 @@ def test_frame_times_before_decoding(tmp_path: Path) -> None:
     assert video.constant_rate is None
 
 
+def test_head_has_first_seconds(tmp_path: Path) -> None:
+    """The first seconds are the frames that begin in them; a shorter video stays whole."""
+    clip = Clip(pts=tuple(range(0, 40040, 1001)), time_base=1 / Fraction(24000), rate=Fraction(24000, 1001), last_duration=1001)
+    video = probe(make_clip(tmp_path / "clip.mkv", clip)).video
+    assert video.head(1).num_frames == 24
+    assert video.head(1).duration == video.pts[24] * video.time_base
+    assert video.head(2) is video
+
+
 def test_constant_rate_is_exact(tmp_path: Path) -> None:
     """A constant rate is exact even where the container rounds."""
     rate = Fraction(24000, 1001)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api.progress import FACE_STEPS, enrolment_steps, step_number
+from gateway.api.progress import FACE_STEPS, dub_steps, enrolment_steps, step_number
+from gateway.dub.request.dub_request import DubRequest
 from gateway.operations.progress import StepCost, StepState, WholeProgress
 from services.common.methods import DEFAULT_METHOD, METHODS
 
@@ -27,6 +30,18 @@ class Clock:
 
 def states(progress: WholeProgress, *reports: tuple[str, int, int]) -> list[StepState]:
     return [progress.report(*report) for report in reports]
+
+
+def test_preview_costs_its_first_seconds() -> None:
+    """After tracking, a preview of a long video costs seconds, and no network is trained."""
+    whole = DubRequest(footage=Path("a.mp4"), speech=Path("b.wav"), output=Path("c.mp4"), method="dubstage")
+
+    def after_tracking(request: DubRequest) -> float:
+        steps = dub_steps(request)
+        begin = 1 + [step.name for step in steps].index("track")
+        return sum(step.seconds(15_000, 2.0) for step in steps[begin:] if step.name != "enrol bank")
+
+    assert after_tracking(replace(whole, preview=True)) < 20 < 600 < after_tracking(whole)
 
 
 def test_fraction_weighs_steps() -> None:

@@ -669,8 +669,8 @@ def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRec
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy(), reference), texture)
         return
     windows = actor_windows(bank, surface, recipe.num_windows, job.seed)
-    prepare_device(job.device)
-    search = TextureSearch(network, texture, recipe, steps, job.weights, job.device)
+    device = prepare_device(job.device)
+    search = TextureSearch(network, texture, recipe, steps, job.weights, device)
     for progress in search.run(windows, job.seed):
         state = packed(progress.style, reference)
         yield PersonalizeProgress(progress.step, steps, progress.loss, state, progress.texture)

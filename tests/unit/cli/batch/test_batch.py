@@ -49,6 +49,8 @@ def test_manifest_mistakes_printed_before_start(shots: str, tmp_path: Path, caps
     assert lines[0] == f"{shots}:1: footage: no such file {tmp_path}/0.mp4"
     assert len(lines) == 51
     assert lines[-1] == f"error: {shots}: 60 mistakes, 10 of them not shown; nothing was started"
+    assert run(["-q", "batch", "submit", shots]) == 10
+    assert capsys.readouterr().err.splitlines() == lines
     Path(shots).write_text(json.dumps(rows[0]))
     assert run(["batch", "submit", shots]) == 10
     assert capsys.readouterr().err == f"error: {shots}:1: footage: no such file {tmp_path}/0.mp4\n"

@@ -81,3 +81,13 @@ def test_mistakes_of_conform(
     assert run(["batch", "conform", "night", "cut.otio", *options]) == 10
     assert message in re.sub(r"\s+", " ", capsys.readouterr().err)
     assert not (timeline.parent / "back.otio").exists()
+
+
+def test_refusals_are_for_quiet_too(timeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --quiet, the command still says which clips and lines it refuses."""
+    monkeypatch.chdir(timeline.parent)
+    (timeline.parent / "two.csv").write_text("start,language,text,speech\n90000,de,a,a.wav\n90001,de,b,b.wav\n")
+    assert run(["-q", "batch", "from-timeline", "cut.otio", "--output", "night", "--script", "two.csv"]) == 10
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [f"two.csv: line {row}: {name}.wav does not exist; check the path" for row, name in ((2, "a"), (3, "b"))]
+    assert lines[2].startswith("error: 2 clips and lines are refused")

@@ -47,9 +47,14 @@ def test_status_as_json(store: BatchStore, printed: Printed) -> None:
     store.put("night", done(2))
     assert run(["batch", "status", "night", "--json"]) == 0
     document = json.loads(printed()[0])
-    assert document["batch"]["manifest_sha256"] == store.facts("night").manifest_sha256
-    assert (document["progress"]["done"], document["progress"]["left"], document["progress"]["frames_per_second"]) == (1, 3, 10.0)
-    assert [ShotRecord.model_validate(shot) for shot in document["shots"]] == store.records("night")
+    batch, progress = document["batch"], document["batch"]["progress"]
+    assert (batch["name"], batch["rowsSha256"]) == ("batches/night", store.facts("night").manifest_sha256)
+    assert (progress["numDone"], progress["numWaiting"], progress["framesPerSecond"]) == ("1", "3", 10.0)
+    shots = [(shot["name"], shot["state"], shot["attempts"]) for shot in document["shots"]]
+    assert shots == [
+        (f"batches/night/shots/{record.id}", f"SHOT_STATE_{record.state.upper()}", record.attempts)
+        for record in store.records("night")
+    ]
 
 
 def test_long_lists_are_cut(store: BatchStore, printed: Printed) -> None:
@@ -66,7 +71,8 @@ def test_long_lists_are_cut(store: BatchStore, printed: Printed) -> None:
         assert "2 more shots are not shown" in err
     assert run(["batch", "status", "night", "--json", "--limit", "2"]) == 0
     document = json.loads(printed()[0])
-    assert ([shot["id"] for shot in document["shots"]], document["progress"]["failed"]) == (["s0", "s1"], 3)
+    assert [shot["name"].rpartition("/")[2] for shot in document["shots"]] == ["s0", "s1"]
+    assert document["batch"]["progress"]["numFailed"] == "3"
 
 
 def test_batches_are_listed_with_their_counts(store: BatchStore, shots: str, printed: Printed) -> None:
@@ -127,6 +133,8 @@ def test_watch_exit_code(store: BatchStore, printed: Printed, monkeypatch: pytes
     out, err = printed()
     assert out == "batch night: 4 shots, 3 done, 1 undubbed\n"
     assert err.splitlines()[-1] == f"warning: s2: {reason}"
+    assert run(["-q", "batch", "watch", "night"]) == 13
+    assert printed()[1] == f"warning: s2: {reason}\n"
     assert to_retry(store, "night", []) == ["s2"]
     store.put("night", failed(0, 10))
     assert run(["batch", "watch", "night"]) == 10

@@ -22,6 +22,7 @@ from services.common.face.mouth_detail import (
     middle_of,
     on_box_grid,
     warped_detail,
+    with_fitting_edges,
     with_fitting_interior,
     without_hidden_inside,
 )
@@ -139,6 +140,38 @@ def test_flat_box_between_lips_stays_flat() -> None:
     flat = np.full((160, 160, 3), 40, np.uint8)
     found = with_fitting_interior(warped_detail(bank(2, 3.0), 0, UNMOVED, 2), flat, open_mouth())
     assert np.abs(found[130:150, 140:180].astype(int) - NO_DETAIL).max() <= 1
+
+
+def shadow(border: int, bright: int = 200) -> np.ndarray:
+    """Return a luma with the border of a shadow at a column, uint8 [320, 320]."""
+    luma = np.full((320, 320), 60, np.uint8)
+    luma[:, border:] = bright
+    return luma
+
+
+def rgb_of(luma: np.ndarray) -> np.ndarray:
+    return np.repeat(cv2.resize(luma, (160, 160), interpolation=cv2.INTER_AREA)[..., None], 3, axis=-1)
+
+
+def stored_detail(luma: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(detail_of(luma.astype(np.float32), 2) + NO_DETAIL), 0, 255).astype(np.uint8)
+
+
+def test_shadow_border_elsewhere_is_left_out() -> None:
+    """A border of the bank's frame that the box has elsewhere would be a scratch."""
+    found = with_fitting_edges(stored_detail(shadow(120)), rgb_of(shadow(220)))
+    assert np.abs(found[:, 110:130].astype(int) - NO_DETAIL).max() <= 4
+
+
+def test_shadow_border_of_the_box_stays() -> None:
+    detail = stored_detail(shadow(160))
+    np.testing.assert_allclose(with_fitting_edges(detail, rgb_of(shadow(160))).astype(int), detail, atol=1)
+
+
+def test_pores_need_not_fit_the_box() -> None:
+    pores = np.random.default_rng(0).normal(128, 4, (320, 320)).clip(0, 255).astype(np.uint8)
+    detail = stored_detail(pores)
+    np.testing.assert_array_equal(with_fitting_edges(detail, np.full((160, 160, 3), 128, np.uint8)), detail)
 
 
 def opened(share: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,15 @@ def two_faces() -> FaceIndex:
         shot_cuts=(),
         num_frames=4,
     )
+
+
+def test_head_has_records_of_first_frames(two_faces: FaceIndex) -> None:
+    """The index of the first frames has their records and shots alone."""
+    whole = replace(two_faces, shot_cuts=(1, 3), with_hands=np.array([2, 6]), partly_covered=np.array([5, 7]))
+    head = whole.head(3)
+    assert (head.num_frames, len(head.frame), head.shot_cuts) == (3, 6, (1,))
+    assert (head.with_hands.tolist(), head.partly_covered.tolist()) == ([2], [5])
+    assert head.rows_of(7).tolist() == whole.rows_of(7)[:3].tolist()
 
 
 async def chosen(index: FaceIndex, choice: FaceChoice, measure: MeasureLag | None) -> int | None:

@@ -1,26 +1,40 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
-from gateway.dub.job.key import enrolment_key, file_digests, job_key
-from gateway.dub.request.dub_request import DubLine, DubRequest
+from dubstage.texture.v1 import texture_pb2
+from gateway.consent.record import Consent, ConsentUse
+from gateway.dub.analyse.face_choice import FaceChoice
+from gateway.dub.choices import EnrolOptions
+from gateway.dub.job.key import enrolment_key, file_digests, job_key, result_key
+from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.request.dub_request import ActorRecord, DubLine, DubRequest
 from gateway.dub.sound.timecode import VideoTime
 from gateway.media.label import Label
+from gateway.media.mix import SoundMix
 from gateway.stages.opening import ListedModels
+from services.common.face.actor_geometry import ActorGeometry
 from services.common.methods import Finish, Method, method_named
 from services.common.texts import Field
+from tests.unit.consent.records import RECORD
 
 
-def listed(*, motion: str = "m1", render: str = "r1") -> ListedModels:
+def listed(*, motion: str = "m1", render: str = "r1", device: str = "cpu", personalize_device: str = "cpu") -> ListedModels:
     return ListedModels(
         motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name="dubstage", version=motion)]),
-        render_pb2.ListModelsResponse(models=[render_pb2.Model(name="ugc", sha256=render)]),
+        render_pb2.ListModelsResponse(
+            models=[render_pb2.Model(name="ugc", sha256=render)], device=device, personalize_device=personalize_device
+        ),
     )
 
 
@@ -39,7 +53,9 @@ async def test_the_same_dub_has_the_same_key(request_of: DubRequest) -> None:
     assert await key_of(request_of, method, listed()) == await key_of(request_of, method, listed())
 
 
-@pytest.mark.parametrize("other", [listed(motion="m2"), listed(render="r2")])
+@pytest.mark.parametrize(
+    "other", [listed(motion="m2"), listed(render="r2"), listed(device="cuda"), listed(personalize_device="cuda")]
+)
 async def test_other_networks_give_another_key(request_of: DubRequest, other: ListedModels) -> None:
     method = method_named("dubstage")
     assert await key_of(request_of, method, listed()) != await key_of(request_of, method, other)
@@ -103,6 +119,12 @@ async def test_the_label_is_part_of_the_key(request_of: DubRequest) -> None:
     assert len({await key_of(replace(request_of, label=label), method, listed()) for label in labels}) == 4
 
 
+async def test_preview_has_other_key(request_of: DubRequest) -> None:
+    """A preview and the dub work in folders of their own."""
+    method = method_named("dubstage")
+    assert await key_of(replace(request_of, preview=True), method, listed()) != await key_of(request_of, method, listed())
+
+
 async def test_own_sound_has_other_key(request_of: DubRequest) -> None:
     """The own sound begins with the first frame, and the sound of a file with its first sample."""
     method = method_named("dubstage")
@@ -130,3 +152,73 @@ async def test_channel_is_part_of_key(request_of: DubRequest) -> None:
     method = method_named("dubstage")
     keys = [await key_of(replace(request_of, audio_channel=channel), method, listed()) for channel in (None, 1, 2)]
     assert len(set(keys)) == 3
+
+
+@pytest.fixture
+def full(request_of: DubRequest, tmp_path: Path) -> DubRequest:
+    """A request with a line and files of every kind."""
+    for name in ("speech.wav", "mix.wav", "reference.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    line = DubLine(name=Field("lines[0]"), start=VideoTime(Fraction(1, 2)), dub=request_of)
+    mix = SoundMix(file=tmp_path / "mix.wav")
+    return replace(request_of, speech=tmp_path / "speech.wav", reference=tmp_path / "reference.png", mix=mix, lines=(line,))
+
+
+async def result_of(request: DubRequest, stages: str = "stages", signed: str = "signed", manifests: Sequence[str] = ()) -> str:
+    return result_key(request, await file_digests(request), stages, signed, manifests)
+
+
+REF = common_pb2.ArtefactRef(uri="memory://a", sha256="a" * 64, size_bytes=1)
+GEOMETRY = ActorGeometry(*(np.zeros((rows, 3), np.float32) for rows in (59, 59, 19, 15)))
+OTHER: Mapping[str, Any] = {
+    "speech": None,
+    "method": "everybody",
+    "audio_channel": 2,
+    "face": FaceChoice("id", face_id=1),
+    "actor": EnrolledActor(REF, REF, None, GEOMETRY, 200, np.zeros(6)),
+    "actor_record": ActorRecord(actor_id="ann", consent=None, footage_sha256="f" * 64, faces=None, footage=None),
+    "consent": Consent.model_validate(RECORD),
+    "consent_required": True,
+    "reference": None,
+    "reference_consent": Consent.model_validate(RECORD),
+    "use": ConsentUse(project="film"),
+    "mix": None,
+    "keep_audio": True,
+    "label": Label("AI dubbed"),
+    "codec": "ffv1",
+    "crf": 20,
+    "enrol": EnrolOptions(seed=1),
+    "warp": texture_pb2.WARP_MODE_UNSPECIFIED,
+    "threads": 3,
+    "fit": "pad",
+    "expression": "neutral",
+    "finish": Finish.RENDERER,
+    "expressiveness": 1.1,
+    "preview": True,
+    "lines": (),
+}
+"""Another value of each field of a request that the result depends on, but for the footage."""
+
+
+@pytest.mark.parametrize("field", [each.name for each in fields(DubRequest)])
+async def test_result_depends_on_field(full: DubRequest, tmp_path: Path, field: str) -> None:
+    """Every field of a request is part of the key of its result, but for the three that change no byte."""
+    same = {"output": tmp_path / "other.mp4", "overwrite": True, "feature_block": 1}
+    plain = replace(full, lines=()) if field == "footage" else full
+    other = replace(plain, **{field: {**OTHER, **same, "footage": tmp_path / "speech.wav"}[field]})
+    assert (await result_of(other) == await result_of(plain)) == (field in same)
+
+
+async def test_result_depends_on_surroundings(full: DubRequest, tmp_path: Path) -> None:
+    """Files, lines, the container, the stages, the signature and manifests of files are parts of the key of a result."""
+    moved = replace(full, lines=(replace(full.lines[0], start=VideoTime(Fraction(1))),))
+    keys = [
+        await result_of(full),
+        await result_of(moved),
+        await result_of(replace(full, output=tmp_path / "out.mkv")),
+        await result_of(full, stages="other"),
+        await result_of(full, signed="other"),
+        await result_of(full, manifests=["other"]),
+    ]
+    (tmp_path / "mix.wav").write_bytes(b"other music")
+    assert len({*keys, await result_of(full)}) == 7

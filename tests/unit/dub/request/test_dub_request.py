@@ -117,6 +117,24 @@ def test_own_timeline_cannot_keep_expression(method: str, fit: Fit) -> None:
     assert caught.value.field == "expression"
 
 
+@pytest.mark.parametrize(
+    ("field", "row"),
+    [
+        ("fit", {"fit": "slow"}),
+        ("fit", {"fit": "retime"}),
+        ("keep_audio", {"keep_audio": True}),
+        ("footage_uri", {"footage": "a.%04d.exr", "output": "b.%04d.exr"}),
+        ("preview", {"lines": [{"start": 0, "speech": "a.wav", "face": 0}]}),
+    ],
+)
+def test_preview_refuses_field(field: str, row: dict[str, object]) -> None:
+    """A preview refuses what needs the whole video, and names the field."""
+    spec = spec_from({"footage": "a.mp4", "output": "b.mp4", "preview": True, **row})
+    assert field in [found for found, _ in problems(spec, lambda _: "dubstage")]
+    spec.preview = False
+    assert field not in [found for found, _ in problems(spec, lambda _: "dubstage")]
+
+
 def test_unknown_expression_lists_values() -> None:
     """An unknown expression is refused with those there are."""
     assert tuple(names_of(dub_pb2.Expression.DESCRIPTOR).values()) == ("", *EXPRESSIONS)

@@ -94,6 +94,34 @@ def test_changed_records_are_not_kept(damage: str, tmp_path: Path) -> None:
         assert file.num_rows == 0
 
 
+def test_shared_records_change_alone(tmp_path: Path) -> None:
+    """Records that two jobs share are one file. A job that makes its own anew changes nothing for the other."""
+    with RecordFile(tmp_path / "theirs.bin", MOTION_RECORD) as theirs:
+        theirs.append(rows(3))
+    allowance = Allowance(tmp_path)
+    with RecordFile(tmp_path / "mine.bin", MOTION_RECORD, allowance) as mine:
+        mine.append(rows(5, start=7))
+        mine.take_over(tmp_path / "theirs.bin")
+        assert mine.read(0, 9)["speech_probability"].tolist() == [0, 1, 2]
+        assert (tmp_path / "mine.bin").samefile(tmp_path / "theirs.bin")
+        assert allowance.used == 3 * MOTION_RECORD.itemsize
+        assert not mine.keep(Checksum.of(tmp_path / "theirs.bin") or Checksum(0, "")), "a part would be cut off theirs"
+        mine.append(rows(1, start=9))
+        assert mine.read(0, 9)["speech_probability"].tolist() == [9]
+    with RecordFile(tmp_path / "theirs.bin", MOTION_RECORD) as theirs:
+        assert theirs.num_rows == 3
+
+
+def test_failed_link_keeps_records(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "mine.bin", MOTION_RECORD) as mine:
+        mine.append(rows(2))
+        with pytest.raises(FileNotFoundError):
+            mine.take_over(tmp_path / "gone.bin")
+        mine.append(rows(1, start=2))
+        assert mine.read(0, 9)["speech_probability"].tolist() == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.bin"]
+
+
 def test_streaming_digest_equals_file(tmp_path: Path) -> None:
     """The digest while writing is that of the file."""
     path = tmp_path / "motion.bin"

@@ -19,7 +19,17 @@ import pytest
 from gateway.dub.state import workspace
 from gateway.dub.state.journal import Journal, OwnBlobs
 from gateway.dub.state.records import RecordFile
-from gateway.dub.state.workspace import JOURNAL, LOCK, is_running, lock_folder, open_workspace, remove_job
+from gateway.dub.state.workspace import (
+    CHECKPOINT,
+    JOURNAL,
+    LOCK,
+    Workspace,
+    describe_job,
+    is_running,
+    lock_folder,
+    open_workspace,
+    remove_job,
+)
 from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
@@ -69,6 +79,57 @@ def test_lock_query_is_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     os.close(lock_folder(tmp_path / KEY))
     os.close(asking)
     assert sum(waits) > 0.4
+
+
+def tracked(folder: Path) -> Workspace:
+    """A job that has finished the passes over its footage, and a pass over its speech."""
+    found = Workspace(folder)
+    for name, records in (("faces", found.faces), ("sound", found.sound), ("speech", found.speech)):
+        records.append(np.zeros(2, records.dtype))
+        records.sync()
+        found.finish(name, {"of": folder.name}, records)
+    return found
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["linked", "copied"])
+def test_analysis_is_lent(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The passes over the footage go to other jobs, those over a speech do not."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    describe_job(kept, {"kind": "analysis"})
+    with tracked(tmp_path / "first") as first, Workspace(tmp_path / "second") as second:
+        assert not second.adopt_analysis(kept)
+        first.lend_analysis(kept)
+        first.lend_analysis(kept)
+        assert not [path for path in kept.iterdir() if path.name.startswith(".")]
+        assert second.adopt_analysis(kept)
+        assert second.finished("faces", second.faces) == second.finished("sound", second.sound) == {"of": "first"}
+        assert second.finished("speech", second.speech) is None
+        assert (second.faces.num_rows, second.speech.num_rows) == (2, 0)
+
+
+def test_checkpoint_stays_without_analysis(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    with Workspace(tmp_path / "job") as job:
+        (job.folder / CHECKPOINT).write_text("{}")
+        assert not job.adopt_analysis(tmp_path / "kept")
+        assert (job.folder / CHECKPOINT).exists()
+
+
+def test_own_passes_win_over_kept_ones(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    describe_job(kept, {"kind": "analysis"})
+    with tracked(tmp_path / "first") as first, tracked(tmp_path / "second") as second:
+        first.lend_analysis(kept)
+        assert second.adopt_analysis(kept)
+        assert second.finished("faces", second.faces) == {"of": "second"}
 
 
 def test_vanished_folder_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,12 @@ def face(frame, reason=Reason.DUBBED, pose=None):
     )
 
 
+def turned(degrees):
+    angle = np.radians(degrees)
+    rotation = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
+    return HeadPose(1.0, rotation, np.zeros(3))
+
+
 def fitted(frames, **options):
     fitter = IdentityFitter(FACE, **options)
     for frame in frames:
@@ -121,18 +127,21 @@ def test_unusable_frames_skipped():
 
 def test_three_quarter_yes_profile_no():
     """A portrait in three quarter view serves and a full profile does not."""
-
-    def turned(degrees):
-        angle = np.radians(degrees)
-        rotation = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
-        return HeadPose(1.0, rotation, np.zeros(3))
-
     fitter = IdentityFitter(FACE)
     fitter.push(pictures()[0], face(0, Reason.PROFILE_VIEW, turned(70.0)))
     with pytest.raises(NoUsableFootageError):
         fitter.finish()
-    fitter.push(pictures()[0], face(0, Reason.PROFILE_VIEW, turned(36.0)))
+    fitter.push(pictures()[0], face(0, Reason.DUBBED, turned(46.0)))
+    fitter.push(pictures()[0], face(0, Reason.DUBBED, turned(36.0)))
     assert fitter.finish().num_frames == 1
+
+
+def test_less_turned_frames_are_preferred():
+    held = fitting_frames.HeldFrames()
+    held.push(pictures()[0], face(0, Reason.DUBBED, turned(40.0)))
+    assert len(held.frames) == 1
+    held.push(pictures()[0], face(7))
+    assert [_which(placed.landmarks) for placed in held.frames] == [7]
 
 
 def test_kept_frames_bounded_and_spread(monkeypatch):

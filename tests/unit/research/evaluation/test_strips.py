@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from research.evaluation.strips import busiest_frames, check_strips_folder, strip_of, write_strips
+from research.evaluation.strips import busiest_frames, check_strips_folder, mouth_part, mouth_size, strip_of, write_strips
 from research.evaluation.types import ClipResult, FrameRange
 from services.common.errors import InvalidRequestError
+from services.common.face.crops import HeadPose
 
 
 def test_strip_shows_busiest_frames() -> None:
@@ -59,3 +60,13 @@ def test_strips_replace_no_foreign_files(tmp_path: Path) -> None:
     check_strips_folder(tmp_path, overwrite=True)
     with pytest.raises(InvalidRequestError, match="is not a folder"):
         check_strips_folder(tmp_path / "notes.txt", overwrite=True)
+
+
+def test_mouth_at_border_has_whole_size() -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
+    poses = [HeadPose(0.5, np.eye(3), np.array([x, y, 0.0])) for x, y in ((150, 100), (0, 0), (300, 200))]
+    size = mouth_size(poses)
+    assert size == (46, 60)
+    parts = [mouth_part(frame, pose, size) for pose in poses]
+    np.testing.assert_array_equal(parts[0], frame[77:123, 120:180])
+    assert [part.shape for part in parts] == [(46, 60, 3)] * 3

@@ -1,0 +1,86 @@
+"""A gateway keeps the analysis of footage for further dubs, as long as the person may be shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dubstage.client import gateway as client
+from gateway.housekeeping import list_jobs
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.videos import Media, write_short_clip
+from tests.system.dubbing import write_wav
+
+TRACK, BANK = "FaceService/Track ", "TextureService/BuildBank "
+"""Calls as the stages log them."""
+
+
+@pytest.fixture
+def footage(request: pytest.FixtureRequest, media: Media, carphone: Path) -> str:
+    """Footage that no other test dubs: equal footage has equal blobs, and each gateway has a database of its own.
+
+    Each test takes other frames of the video, which has 120.
+    """
+    name = f"{request.node.name}.mp4"
+    end = 50 + 7 * sorted(item.name for item in request.session.items if item.path == request.path).index(request.node.name)
+    write_short_clip(carphone, media.root / name, 30, end=end)
+    write_wav(media.root / "other_words.wav", 0.1 * np.random.default_rng(5).standard_normal(16000), 16000)
+    return name
+
+
+@pytest.fixture
+def keeping(start_gateway: StartGateway) -> RunningGateway:
+    return start_gateway(analysis_max_age_days=1.0)
+
+
+def called(capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The calls of TRACK and BANK that have ended since the last look."""
+    printed = capsys.readouterr().out
+    return {call for call in (TRACK, BANK) if call in f"{printed} ".replace("\n", " \n")}
+
+
+def kinds(running: RunningGateway) -> list[str]:
+    return [job.fact("kind") for job in list_jobs(running.data / "jobs")]
+
+
+def test_second_dub_is_not_tracked(
+    keeping: RunningGateway, footage: str, stages: RunningStages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second speech takes over the faces and the person. With the analysis, everything that dubs have learned goes."""
+    before = stages.blobs()
+    with keeping.connect() as connection:
+        client.dub(connection, **dubbing("first_words.mp4", footage=footage)).wait(timeout_s=300)
+        assert kinds(keeping) == ["analysis"]
+        learned = stages.blobs()
+        assert learned > before
+        assert {TRACK, BANK} <= called(capsys)
+        second = client.dub(connection, **dubbing("second_words.mp4", footage=footage, speech="other_words.wav"))
+        second.wait(timeout_s=300)
+        assert not {TRACK, BANK} & called(capsys)
+        assert (kinds(keeping), stages.blobs()) == (["analysis"], learned)
+        client.enrol(connection, **enrolment("analysed", footage=footage)).wait(timeout_s=300)
+        client.erase_actor(connection, "analysed")
+    assert kinds(keeping) == []
+    assert stages.blobs() == before
+
+
+def test_faces_and_dub_share_tracks(keeping: RunningGateway, footage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with keeping.connect() as connection:
+        found = client.detect_faces(connection, footage=footage).wait(timeout_s=300)
+        assert len(list(found.faces)) == 1
+        assert kinds(keeping) == ["analysis"]
+        assert TRACK in called(capsys)
+        client.dub(connection, **dubbing("after_faces.mp4", footage=footage)).wait(timeout_s=300)
+    assert {TRACK, BANK} & called(capsys) == {BANK}
+
+
+def test_erasure_removes_analyses_of_actor(keeping: RunningGateway, footage: str) -> None:
+    with keeping.connect() as connection:
+        client.enrol(connection, **enrolment("passing", footage=footage)).wait(timeout_s=300)
+        client.dub(connection, **dubbing("with_actor.mp4", footage="footage.mp4", actor_id="passing")).wait(timeout_s=300)
+        assert kinds(keeping) == ["analysis"]
+        client.erase_actor(connection, "passing")
+    assert kinds(keeping) == []

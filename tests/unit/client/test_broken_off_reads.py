@@ -1,0 +1,74 @@
+"""Streams whose reader goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import psutil
+
+from dubstage.client.aio import responses_of
+
+CALLS = 300
+MESSAGE_BYTES = 256 << 10
+MOST_GROWTH = 0.3
+"""Most memory that stays, as a share of one message per call."""
+
+
+class Messages(grpc.GenericRpcHandler):
+    """A server that sends large messages."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        async def send(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            for _ in range(40):
+                yield bytes(MESSAGE_BYTES)
+
+        return grpc.unary_stream_rpc_method_handler(send)
+
+
+async def test_broken_off_reads_keep_no_message() -> None:
+    """Readers that are cancelled while they wait for a message leave nothing in memory."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Messages(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        method: Any = channel.unary_stream("/test.Messages/Send")
+
+        async def broken_off() -> None:
+            responses = responses_of(method(b"", timeout=60))
+            await anext(responses)
+            reader = asyncio.ensure_future(anext(responses))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            reader.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await reader
+
+        async def run(calls: int) -> int:
+            for _ in range(calls):
+                await broken_off()
+            await asyncio.sleep(0.2)
+            gc.collect()
+            return int(psutil.Process().memory_info().rss)
+
+        # Pools fill first.
+        before = await run(CALLS)
+        after = await run(CALLS)
+        assert after - before < MOST_GROWTH * CALLS * MESSAGE_BYTES
+    await server.stop(0)
+
+
+async def test_all_responses_arrive() -> None:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Messages(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_stream("/test.Messages/Send")(b"", timeout=60)
+        assert [len(response) async for response in responses_of(call)] == [MESSAGE_BYTES] * 40
+    await server.stop(0)
