@@ -23,7 +23,6 @@ from gateway.dub.analyse.footage import cut_from
 from gateway.dub.analyse.motion_clip import TRACKED_MOTION, frame_seconds, tracked_motion
 from gateway.dub.job.outcome import DubOutcome, LineRecords
 from gateway.dub.learn.analysis import gather_both, track_footage
-from gateway.dub.learn.slow_expression import target_mouths
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.state.records import RecordFile, RecordSpan, pose_of
 from gateway.dub.state.workspace import Workspace
@@ -109,7 +108,9 @@ def _records_of(outcome: DubOutcome, workspace: Workspace) -> LineRecords:
         return outcome.line.records
     motion, speech = workspace.motion, workspace.speech
     whole = RecordSpan(motion, 0, motion.num_rows), RecordSpan(speech, 0, speech.num_rows)
-    return LineRecords(*whole, partial(target_mouths, workspace))
+    if outcome.target_mouths is None:
+        raise ValueError("a dub with lines has one outcome for each line (DubOutcome.of_lines)")
+    return LineRecords(*whole, outcome.target_mouths)
 
 
 def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None:
@@ -133,6 +134,9 @@ def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None
         parts.append(np.stack([mouth_opening(mouths), lip_width(mouths), spoken]))
     curves = np.concatenate(parts, axis=1).astype(np.float64)
     curves[:2, ~rendered] = np.nan
+    if line.mouths.share is not None:
+        # A mouth that stays as filmed tells nothing about the new speech.
+        curves[:2, line.mouths.share > 0] = np.nan
     grid = np.arange(0.0, seconds[-1], MOTION_FRAME_S)
     opening, width, speech = (np.interp(grid, seconds, curve) for curve in curves)
     posteriorgram = line.features.read(0, min(len(grid), _PHONE_FRAMES))["posteriorgram"]

@@ -1,14 +1,15 @@
-"""Whether mouths rest in pauses: `python -m research.motion.pauses --data SET --voices FILE... [--json FILE]`.
+"""Whether mouths rest in pauses: `python -m research.motion.pauses --data SET --voices FILE... [--sounds FILE...] [--json FILE]`.
 
-Pauses of silence or of room tone are planted into speeches, at quiet places between words. The target mouths of people of a
-training set are predicted from these speeches as in a dub of a file, with the person's slow expression and without. A pause is kept
-if the mouth stays at most REST_SHARE of the person's range above the person's rest, from SETTLE_FRAMES after the voice ends to
-ATTACK_FRAMES before the voice begins. Rest is the 5th percentile of the person's opening in the footage, the range is the 95th less
-the 5th percentile.
+Pauses of silence or of room tone are planted into speeches, at quiet places between words. With --sounds, the pauses hold sounds
+that are no speech, such as laughter, as loud as the speech. The target mouths of people of a training set are predicted from these
+speeches as in a dub of a file, with the person's slow expression and without. A pause is kept if the mouth stays at most REST_SHARE
+of the person's range above the person's rest, from SETTLE_FRAMES after the voice ends to ATTACK_FRAMES before the voice. Rest
+is the 5th percentile of the person's opening in the footage, the range is the 95th less the 5th percentile.
 
-The slow expression is that of the footage, shown forwards and backwards until the speech ends.
+The slow expression is that of the footage, shown forwards and backwards until the speech ends. Mouths that the person holds open
+through a pause (gateway/dub/learn/target_mouths.py) are left out, because they are filmed and not predicted.
 
-The command prints one line per length of pause, room tone and expression, and one line per expression with all pauses.
+The command prints one line per length of pause, room tone (or sound) and expression, and one per expression with all pauses.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ _QUIET_DB: Final = 22.0
 _QUIET_ROWS: Final = 8
 _SILENT_DB: Final = 32.0
 """Rows that are quieter than the loudest rows by this much are no voice."""
+_AROUND_S: Final = 0.2
+"""Silence between the speech and a planted sound, seconds."""
 _APART_ROWS: Final = 80
 """Rows between two planted pauses, and between a planted pause and either end of the speech."""
 
@@ -104,6 +107,7 @@ class PauseOpening:
         person: name of the speaker whose mouth is predicted.
         voice: name of the file of the speech.
         tone_db: level of the room tone; None: digital silence.
+        sound: name of the file in the pause; empty: no sound.
         kept: whether the slow expression is in the mouths.
         begins_s, length_s: where the voice ends before the pause, and the planted length, seconds.
         mean, largest: opening above rest, share of the person's range, in the frames in which the mouth must rest.
@@ -112,6 +116,7 @@ class PauseOpening:
     person: str
     voice: str
     tone_db: float | None
+    sound: str
     kept: bool
     begins_s: float
     length_s: float
@@ -216,6 +221,23 @@ def with_tone(speech: PausedSpeech, level_db: float | None, seed: int = 0) -> Pa
     return PausedSpeech(speech.samples + noise.astype(np.float32), speech.pauses)
 
 
+def with_sound(samples: Float32, rows: Sequence[int], sound: Float32) -> PausedSpeech:
+    """Return speech in whose planted pauses a sound begins and ends _AROUND_S beside the pause's ends.
+
+    Args:
+        samples: float32 [N], 16 kHz mono.
+        rows: rows of 10 ms at which pauses are planted, ascending.
+        sound: float32 [M], 16 kHz mono.
+    """
+    around, length_s = round(_AROUND_S * SAMPLE_RATE_HZ), len(sound) / SAMPLE_RATE_HZ + 2.0 * _AROUND_S
+    paused = with_pauses(samples, rows, (length_s,))
+    filled = paused.samples.copy()
+    for number, row in enumerate(rows):
+        begin = row * _ROW + number * round(length_s * SAMPLE_RATE_HZ) + around
+        filled[begin : begin + len(sound)] += sound
+    return PausedSpeech(filled, paused.pauses)
+
+
 def opening_in_pause(opening: Float32, pause: Pause, person: Person) -> tuple[float, float] | None:
     """Return mean and largest opening above rest in a pause, shares of the range; None: the pause has no frame that must rest.
 
@@ -310,49 +332,79 @@ def speech_features(heard: ClipFeatures) -> SpeechFeatures:
     return SpeechFeatures(heard.posteriorgram, heard.mel, heard.speech_probability, extra)
 
 
-def measured(
-    people: Sequence[Person], voices: Sequence[Path], at_s: Sequence[float], predictor: Predictor, models: MotionModels
-) -> Iterator[PauseOpening]:
-    """Yield the result of each pause of each voice, room tone and person, without the slow expression and with it.
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A speech with planted pauses, and what they hold.
+
+    Attributes:
+        voice: name of the file of the speech.
+        tone_db: level of the room tone; None: digital silence.
+        sound: name of the file of the sound; empty: no sound.
+        speech: the speech.
+    """
+
+    voice: str
+    tone_db: float | None
+    sound: str
+    speech: PausedSpeech
+
+
+def planted(voices: Sequence[Path], at_s: Sequence[float], sounds: Sequence[Path]) -> Iterator[Planted]:
+    """Yield each voice with each sound in its pauses; without sounds, with each room tone and the lengths in each order.
 
     Args:
-        people: people whose mouths are predicted.
         voices: sound files of speech.
         at_s: times at which pauses are planted, seconds; empty: quiet places.
+        sounds: sound files without speech.
 
     Raises:
         InvalidRequestError: a speech has no quiet place.
         MediaUnsupportedError: a file cannot be read.
     """
-    prediction = Prediction(predictor, models)
-    speeches = []
     for path in voices:
         samples = read_voice(path)
         rows = sorted(round(100 * second) for second in at_s) or quiet_places(samples)
         if not rows:
             raise InvalidRequestError(f"{path} has no quiet place between words: give times with --at", field="voices")
+        for sound in sounds:
+            yield Planted(path.name, None, sound.name, with_sound(samples, rows, read_voice(sound)))
         # Each place gets each length in turn, so that lengths do not differ by their places.
-        for turn in range(len(LENGTHS_S)):
+        for turn in range(len(LENGTHS_S) if not sounds else 0):
             paused = with_pauses(samples, rows, LENGTHS_S[turn:] + LENGTHS_S[:turn])
-            speeches += [(path, tone, with_tone(paused, tone)) for tone in TONES_DB]
-    heard = [speech_features(each) for each in asyncio.run(heard_speeches([speech.samples for _, _, speech in speeches]))]
+            for tone in TONES_DB:
+                yield Planted(path.name, tone, "", with_tone(paused, tone))
+
+
+def measured(
+    people: Sequence[Person], speeches: Sequence[Planted], predictor: Predictor, models: MotionModels
+) -> Iterator[PauseOpening]:
+    """Yield the result of each pause of each speech and person, without the slow expression and with it.
+
+    Args:
+        people: people whose mouths are predicted.
+        speeches: speeches with planted pauses.
+    """
+    prediction = Prediction(predictor, models)
+    heard = [speech_features(each) for each in asyncio.run(heard_speeches([each.speech.samples for each in speeches]))]
     for person in people:
         slow = prediction.expression(person)
-        for (path, tone, speech), features in zip(speeches, heard, strict=True):
+        for each, features in zip(speeches, heard, strict=True):
             for kept, opening in enumerate(prediction.openings(person, features, slow)):
-                for pause in speech.pauses:
+                for pause in each.speech.pauses:
                     shares = opening_in_pause(opening, pause, person)
                     if shares is not None:
-                        yield PauseOpening(person.name, path.name, tone, bool(kept), pause.voice_ends_s, pause.length_s, *shares)
+                        place = pause.voice_ends_s, pause.length_s
+                        yield PauseOpening(person.name, each.voice, each.tone_db, each.sound, bool(kept), *place, *shares)
 
 
 def groups_of(pauses: Sequence[PauseOpening]) -> dict[str, PauseSummary]:
-    """Return the figures by expression, and by expression, length and room tone."""
+    """Return the figures by expression, and by expression and sound, or length and room tone."""
     groups: dict[str, list[PauseOpening]] = {}
     for each in pauses:
         expression = "kept expression" if each.kept else "neutral"
         tone = "digital silence" if each.tone_db is None else f"noise at {each.tone_db:g} dB"
-        for name in (expression, f"{expression}, {each.length_s:g} s, {tone}"):
+        held = each.sound or f"{each.length_s:g} s, {tone}"
+        for name in (expression, f"{expression}, {held}"):
             groups.setdefault(name, []).append(each)
     return {name: summary(members) for name, members in sorted(groups.items())}
 
@@ -367,10 +419,13 @@ def main() -> int:
     parser.add_argument(
         "--at", nargs="+", type=float, default=[], help="Times of the pauses, seconds. Default: all quiet places between words."
     )
+    parser.add_argument(
+        "--sounds", nargs="+", type=Path, default=[], help="Sounds that are no speech, for the pauses. Default: silence."
+    )
     arguments = parser.parse_args()
     models, predictor = MotionModels(arguments.weights), predictor_named(arguments.predictor)
     people = people_of(TrainSet(arguments.data), arguments.splits, predictor, models)
-    pauses = list(measured(people, arguments.voices, arguments.at, predictor, models))
+    pauses = list(measured(people, list(planted(arguments.voices, arguments.at, arguments.sounds)), predictor, models))
     if not pauses:
         raise InvalidRequestError("no planted pause is long enough to be measured: leave out --at", field="at")
     for name, each in groups_of(pauses).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -225,17 +225,23 @@ def side_by_side(people: list[PersonClip], target: Path, seconds: float, *, voic
     """
     count = round(seconds * 25)
     pictures = [_squares(person, count, side) for person in people]
+    edges = [part * round(seconds * 16000) // len(voices) for part in range(len(voices) + 1)]
+    heard = [samples_of(people[voice], seconds)[begin:end] for voice, (begin, end) in zip(voices, pairwise(edges), strict=True)]
+    return write_video(target, [np.hstack(row) for row in zip(*pictures, strict=True)], np.concatenate(heard))
+
+
+def write_video(target: Path, pictures: Sequence[npt.NDArray[np.uint8]], samples: npt.NDArray[np.float64]) -> Path:
+    """RGB pictures of one size at 25 frames per second, and mono sound at 16 kHz, -1 to 1, without loss."""
     with av.open(str(target), "w") as output:
         video = output.add_stream("ffv1", rate=25)
-        video.width, video.height, video.pix_fmt = side * len(people), side, "yuv420p"
+        video.height, video.width, _ = pictures[0].shape
+        video.pix_fmt = "yuv420p"
         sound = output.add_stream("flac", rate=16000, layout="mono")
-        for row in zip(*pictures, strict=True):
-            output.mux(video.encode(av.VideoFrame.from_ndarray(np.hstack(row), format="rgb24")))
+        for picture in pictures:
+            output.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         output.mux(video.encode())
-        edges = [part * round(seconds * 16000) // len(voices) for part in range(len(voices) + 1)]
-        heard = [_samples(people[voice], seconds)[begin:end] for voice, (begin, end) in zip(voices, pairwise(edges), strict=True)]
-        samples = np.concatenate(heard)[None]
-        frame = av.AudioFrame.from_ndarray(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2"), format="s16", layout="mono")
+        sixteen_bits = np.round(np.clip(samples[None], -1, 1) * 32767).astype("<i2")
+        frame = av.AudioFrame.from_ndarray(sixteen_bits, format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
         output.mux([*sound.encode(frame), *sound.encode()])
     return target
@@ -259,7 +265,8 @@ def _squares(person: PersonClip, count: int, side: int) -> list[npt.NDArray[np.u
     raise AssertionError(f"{person.path} is too short")
 
 
-def _samples(person: PersonClip, seconds: float) -> npt.NDArray[np.float64]:
+def samples_of(person: PersonClip, seconds: float) -> npt.NDArray[np.float64]:
+    """The sound of a clip from `begin_s` on, 16 kHz mono, -1 to 1."""
     resampler = AudioResampler(format="flt", layout="mono", rate=16000)
     with av.open(str(person.path)) as clip:
         parts = [part.to_ndarray()[0] for frame in clip.decode(audio=0) for part in resampler.resample(frame)]

@@ -9,13 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.dub.analyse.frame_plan import SILENT
 from gateway.dub.choices import Expression
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.state.records import EXPRESSION_RECORD, MOTION_RECORD
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
 from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256, track, write_wav
+from tests.sound import read_mono_16k
+from tests.system.dubbing import (
+    SPEECH,
+    UNPERSONALIZED,
+    Dubber,
+    PersonClip,
+    cut,
+    samples_of,
+    sha256,
+    track,
+    write_video,
+    write_wav,
+)
 
 SECONDS = 2.6
 EXPRESSION_STEPS = ["own motion", "expression"]
@@ -25,6 +40,10 @@ END_S = 4.88
 MAN_WIDENS_S = 1.4
 """Begin of a span of the man without sound, at whose end his lips become 3 px wider. In his other seconds their width hardly
 changes over a second."""
+
+
+HELD_FROM, HELD = 60, 40
+"""Frames in which the woman speaks, and in which she then holds her mouth open."""
 
 
 def video(dubber: Dubber, footage: Path, speech: Path, expression: Expression, folder: Path | None = None) -> Path:
@@ -146,3 +165,36 @@ def test_a_smile_shows_in_silence_on_shut_lips(woman: Path, dubber: Dubber, tmp_
     assert np.percentile(mouth_opening(seen), 90) < 1.5
     width = lip_width(seen)
     assert width[-20:-10].mean() > width[10:20].mean() + 4.0
+
+
+@pytest.fixture(scope="module")
+def listener(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The woman speaks, then holds her mouth open without a voice."""
+    folder = tmp_path_factory.mktemp("listener")
+    spoken = cut(clips.path("video/vr_face5.mp4"), folder / "spoken.mkv", 0.0, HELD_FROM / 25)
+    with VideoReader(probe(spoken)) as reader:
+        pictures = [to_rgb(frame).copy() for frame in reader.frames(0, HELD_FROM)]
+    widest = pictures[int(np.argmax(mouth_opening(mouths(spoken))))]
+    rng = np.random.default_rng(4)
+    held = [np.clip(widest + rng.normal(0.0, 2.0, widest.shape), 0, 255).astype(np.uint8) for _ in range(HELD)]
+    voice = samples_of(PersonClip(spoken), HELD_FROM / 25)
+    return write_video(folder / "footage.mkv", pictures + held, np.concatenate([voice, np.zeros(HELD * 640)]))
+
+
+@pytest.mark.parametrize(("pause", "stays_open"), [(HELD_FROM + 8, True), (HELD_FROM - 16, False)])
+def test_mouth_held_open_through_pause(listener: Path, dubber: Dubber, tmp_path: Path, pause: int, *, stays_open: bool) -> None:
+    """In a pause in which the woman listens, her mouth stays open. A pause in which she also speaks has the predicted mouth."""
+    samples = read_mono_16k(SPEECH)[: (HELD_FROM + HELD) * 640].astype(np.float64)
+    samples[pause * 640 :] = 0.0
+    speech = write_wav(tmp_path / "speech.wav", samples, 16000)
+    request = DubRequest(footage=listener, speech=speech, output=tmp_path / "video.mkv", method="dubstage", codec="ffv1")
+    outcome = dubber(request)
+    within = slice(HELD_FROM + 16, None)
+    filmed, dubbed = (mouth_opening(mouths(path))[within] for path in (listener, request.output))
+    silent = np.isin(outcome.plan.reason[within], SILENT)
+    if stays_open:
+        np.testing.assert_allclose(dubbed, filmed, rtol=0.3)
+        assert not silent.any()
+    else:
+        assert dubbed.max() < filmed.min() / 2
+        assert silent.all()

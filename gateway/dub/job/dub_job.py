@@ -48,7 +48,6 @@ from gateway.dub.job.passes import DubPart, DubPasses
 from gateway.dub.job.scene import SceneLines
 from gateway.dub.learn.analysis import FootageAnalysis, extract_speech, folder_of, gather_both
 from gateway.dub.learn.reference import ReferenceFace, find_reference
-from gateway.dub.learn.slow_expression import target_mouths
 from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.render.mouth_samples import mouth_samples
 from gateway.dub.request.claim import video_claim, video_watermark
@@ -239,7 +238,7 @@ class DubJob:
                 personalize_s=learning_s,
                 cpu_s=time.process_time() - used,
             )
-            mouths = await asyncio.to_thread(mouth_samples, plan, video.faces, None if lines else partial(target_mouths, workspace))
+            mouths = await asyncio.to_thread(mouth_samples, plan, video.faces, None if lines else parts[0].mouths)
             if fresh and not lines and not request.preview and not (kept.is_adopted or kept.has_waited):
                 await asyncio.to_thread(self._store_pace, info, video, plan, times, has_background=has_background)
         return DubOutcome(
@@ -256,6 +255,7 @@ class DubJob:
             times=times,
             watermark=video_watermark(mark, dubbed=dubbed),
             mouths=mouths,
+            target_mouths=None if lines else parts[0].mouths,
             undubbed=about_no_frame(plan, parts[0].person.unlearned),
             claim=claim,
             analysis_reused=kept.is_adopted and not workspace.redone_passes,
@@ -297,7 +297,7 @@ class DubJob:
             _, extent = await gather_both(analysis.track(tracked, embed=embed), self._extract_sounds(analysis, speech, duration))
             person = await passes.person()
             video = await passes.background(person, duration) if has_background else await passes.in_place(person)
-            parts = [passes.part(video, person, extent)]
+            parts = [await passes.part(video, person, extent)]
         await passes.kept.keep(analysis.workspace)
         for part in parts:
             if (chosen := part.person.chosen) is not None:

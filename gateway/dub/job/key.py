@@ -19,7 +19,7 @@ from gateway.dub.state.journal import step_key
 from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
-PIPELINE_VERSION: Final = 34
+PIPELINE_VERSION: Final = 35
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 _NOT_OF_RESULT: Final = frozenset({"output", "overwrite", "feature_block"})
 """Fields of a DubRequest that change no byte of the output."""

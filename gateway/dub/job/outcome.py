@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.dub.analyse.frame_plan import SILENT, FramePlan
 from gateway.dub.learn.enrol import EnrolledActor
+from gateway.dub.learn.target_mouths import TargetMouths
 from gateway.dub.render.composite import VideoFacts
 from gateway.dub.render.mouth_samples import MouthSample
 from gateway.dub.request.dub_request import DubRequest, open_speech
@@ -21,7 +21,6 @@ from gateway.media.voice import voice_of
 from gateway.media.writer import WriteReport
 from gateway.provenance.claim import Claim, VideoWatermark
 from gateway.stages.timing import StageTimes
-from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
 from services.common.texts import Option, Text
 
@@ -49,12 +48,12 @@ class LineRecords:
     Attributes:
         motion: MOTION_RECORDs of the line's frames.
         features: FEATURE_RECORDs of the line's speech.
-        mouths: returns the target mouths of frames begin to end - 1 of the video, float32 [N, 59, 3], head space.
+        mouths: target mouths of the frames.
     """
 
     motion: RecordSpan
     features: RecordSpan
-    mouths: Callable[[int, int], Float32]
+    mouths: TargetMouths
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,7 @@ class DubOutcome:
         parts: the face that was dubbed, or one part for each line.
         claim: what the manifest of the video says; None: the video got none.
         analysis_reused: whether an earlier dub of the footage had tracked the faces.
+        target_mouths: target mouths, which can be read while the job's folder is open; None: the dub has lines.
     """
 
     written: WriteReport
@@ -122,6 +122,7 @@ class DubOutcome:
     parts: tuple[PartOutcome, ...] = ()
     claim: Claim | None = None
     analysis_reused: bool = False
+    target_mouths: TargetMouths | None = None
 
     @property
     def line(self) -> PartOutcome | None:

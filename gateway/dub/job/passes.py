@@ -27,8 +27,9 @@ from gateway.dub.job.outcome import LineRecords
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.learn.reference import ReferenceFace
-from gateway.dub.learn.slow_expression import find_expression, target_mouths
+from gateway.dub.learn.slow_expression import find_expression
 from gateway.dub.learn.subjects import DubSubjects, check_subjects
+from gateway.dub.learn.target_mouths import TargetMouths, expressive_mouths
 from gateway.dub.progress import OnProgress
 from gateway.dub.render.all_windows import DubbedMouth, VideoInputs, rendered_windows
 from gateway.dub.render.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
@@ -139,7 +140,7 @@ class DubPart:
     plan: FramePlan
     frames: range
     key: str
-    mouths: Callable[[int, int], Float32]
+    mouths: TargetMouths
     speech: Callable[[Int64], Float32] | None
     extent: SpeechExtent
     records: LineRecords | None = None
@@ -262,19 +263,27 @@ class DubPasses:
         chosen = shown_frames(request.fit, analysis.info.video, len(motion))
         return await show_chosen(analysis, chosen, on_frame, cuts_of(chosen, analysis.index.shot_cuts))
 
-    def plan(self, video: TrackedVideo, person: DubbedPerson) -> FramePlan:
+    async def _mouths(self, person: DubbedPerson) -> TargetMouths:
+        workspace = self.analysis.workspace
+        if person.actor is None or not self.request.keeps_expression:
+            return TargetMouths(workspace.motion)
+        frames = range(workspace.motion.num_rows)
+        return await expressive_mouths(self.analysis, workspace.motion, frames, workspace.expression)
+
+    def _plan(self, video: TrackedVideo, person: DubbedPerson, mouths: TargetMouths) -> FramePlan:
         """Return what happens to every frame of the video."""
         if person.actor is not None:
             motion = self.analysis.workspace.motion
-            silent = silent_frames(motion, self._mouths, range(motion.num_rows), person.actor.speaking)
+            silent = silent_frames(motion, mouths, range(motion.num_rows), person.actor.speaking)
             return make_plan(video.index, person.face_id, silent)
         plan = make_plan(video.index, person.face_id, np.zeros(video.info.video.num_frames, np.bool_))
         unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
         return replace(plan, reason=unknown.astype(np.int32))
 
-    def part(self, video: TrackedVideo, person: DubbedPerson, extent: SpeechExtent) -> DubPart:
+    async def part(self, video: TrackedVideo, person: DubbedPerson, extent: SpeechExtent) -> DubPart:
         """Return the person of a dub without lines, in all frames of the video."""
-        plan = self.plan(video, person)
+        mouths = await self._mouths(person)
+        plan = self._plan(video, person, mouths)
         spoken: AlignedSpeech | None = None
         if self.analysis.method.renderer.speech:
             spoken = AlignedSpeech(self.analysis.workspace.speech, frame_seconds(video.info))
@@ -284,7 +293,7 @@ class DubPasses:
             plan=plan,
             frames=range(plan.num_frames),
             key=self.key,
-            mouths=self._mouths,
+            mouths=mouths,
             speech=spoken.around if spoken is not None else None,
             extent=extent,
         )
@@ -456,6 +465,3 @@ class DubPasses:
             self.on_progress("motion", done, num_frames)
 
         await predict_motion(analysis.stages, motion, workspace.speech, workspace.motion, on_frames=predicted)
-
-    def _mouths(self, begin: int, end: int) -> Float32:
-        return target_mouths(self.analysis.workspace, begin, end)

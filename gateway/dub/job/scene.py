@@ -19,8 +19,9 @@ from gateway.dub.job.outcome import LineRecords
 from gateway.dub.job.passes import DubbedPerson, DubPart, DubPasses
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import actor_refs
-from gateway.dub.learn.slow_expression import expressive_mouths, find_expression
+from gateway.dub.learn.slow_expression import find_expression
 from gateway.dub.learn.subjects import face_like, face_of_actor
+from gateway.dub.learn.target_mouths import TargetMouths, expressive_mouths
 from gateway.dub.request.dub_request import DubLine, check_overlaps, check_shared_faces, naming, open_speech
 from gateway.dub.sound.speech import (
     AlignedSpeech,
@@ -31,8 +32,8 @@ from gateway.dub.sound.speech import (
     predict_motion,
 )
 from gateway.dub.state.journal import Journal, step_key
-from gateway.dub.state.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
-from services.common.array_types import Array, Float32
+from gateway.dub.state.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
+from services.common.array_types import Array
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.convert import timeline_to_proto
 from services.common.wire.timeline import Timeline
@@ -130,14 +131,10 @@ class SceneLines:
         else:
             people[known] = person = replace(await passes.person(), chosen=face)
         motion, heard, extent = await self._predict(passes, person, frames, line, key)
-        kept: RecordFile | None = None
+        mouths = TargetMouths(motion, frames.start)
         if person.actor is not None and request.keeps_expression:
             kept = await find_expression(analysis, person.actor, scene.on_progress, name=f"expression-{who[:16]}")
-        total = info.video.num_frames
-
-        def mouths(begin: int, end: int) -> Float32:
-            rows = motion.read(begin - frames.start, min(end, total) - frames.start)
-            return expressive_mouths(rows, kept.read(begin, end) if kept is not None else np.empty(0, EXPRESSION_RECORD))
+            mouths = await expressive_mouths(analysis, motion, frames, kept)
 
         if person.actor is None:
             plan = make_plan(analysis.index, person.face_id, np.zeros(len(frames), np.bool_), frames, spoken)

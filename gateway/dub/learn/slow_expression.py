@@ -29,7 +29,7 @@ from typing import Any, Final
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
-from gateway.dub.analyse.frame_plan import DUBBED, SILENT_BELOW
+from gateway.dub.analyse.frame_plan import DUBBED, SILENT_BELOW, at_rest
 from gateway.dub.analyse.motion_clip import clip_of, enrolment_rows
 from gateway.dub.convert import timeline_of
 from gateway.dub.learn.analysis import FootageAnalysis
@@ -37,10 +37,10 @@ from gateway.dub.learn.enrol import EnrolledActor
 from gateway.dub.progress import OnProgress
 from gateway.dub.sound.speech import MotionRequest, predict_motion
 from gateway.dub.state.records import EXPRESSION_RECORD, MOTION_RECORD, RecordFile
-from gateway.dub.state.workspace import Workspace
-from services.common.array_types import Array, Bool, Float32, Float64, Int64
+from services.common.array_types import Bool, Float32, Float64, Int64
 from services.common.errors import NoUsableFootageError
-from services.common.face.landmarks import mouth_opening, shut_lips
+from services.common.face.landmarks import NUM_MOUTH_AREA, mouth_opening, shut_lips
+from services.common.wire.mouth_curves import SpeakingMotion
 from services.common.wire.timeline import MOTION_RATE
 
 EXPRESSION_S: Final = 1.0
@@ -66,6 +66,7 @@ average of a few frames would be their own mouths and not their expression. At a
 _READ_ROWS = 512
 _BLOCK: Final = 512
 """Frames whose expression is computed at once."""
+_UNKNOWN: Final[Float32] = np.zeros((NUM_MOUTH_AREA, 3), np.float32)
 _READ: Final = 64
 """Face records that are read at once: 5 MB, most of it pixels that are not needed here."""
 
@@ -260,7 +261,6 @@ async def find_expression(
         DubstageError: from the stages, or from reading the sound.
     """
     workspace, total = analysis.workspace, analysis.info.video.num_frames
-    rest_opening = actor.speaking.rest_opening if actor.speaking is not None else 0.0
     said = {"style": actor.style.sha256}
     kept = workspace.expression if name == "expression" else workspace.further(f"{name}.bin", EXPRESSION_RECORD)
     if await asyncio.to_thread(workspace.finished, name, kept) == said:
@@ -271,38 +271,22 @@ async def find_expression(
     async with own_motion(analysis, actor.style, on_step) as heard:
         for begin in range(0, total, _BLOCK):
             explained = heard if heard is not None else actor.geometry.mean_mouth
-            kept.append(await asyncio.to_thread(_block, analysis, begin, explained, rest_opening))
+            kept.append(await asyncio.to_thread(_block, analysis, begin, explained, actor.speaking))
             on_step("expression", min(begin + _BLOCK, total), total)
     await asyncio.to_thread(kept.sync)
     workspace.finish(name, said, kept)
     return kept
 
 
-def target_mouths(workspace: Workspace, begin: int, end: int) -> Float32:
-    """Return the target mouths of the frames begin to end - 1 of the video, as far as they exist, float32 [N, 59, 3], head space.
-
-    They are the predicted mouths, with the slow expression of the footage if the dub keeps the expression.
-    """
-    return expressive_mouths(workspace.motion.read(begin, end), workspace.expression.read(begin, end))
-
-
-def expressive_mouths(motion: Array, kept: Array) -> Float32:
-    """Return the mouths of MOTION_RECORDs [N] with the slow expression of EXPRESSION_RECORDs [N], float32 [N, 59, 3], head space.
-
-    Without EXPRESSION_RECORDs, the dub keeps no expression.
-    """
-    mouths = np.asarray(motion["mouth"])
-    return with_slow_expression(mouths, SlowExpression(kept["offset"], kept["gain"], kept["still"])) if len(kept) else mouths
-
-
-def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: Float32) -> FootageMouths:
+def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: Float32 = _UNKNOWN) -> FootageMouths:
     """Return the mouths of the selected face in the frames begin to end - 1.
 
     Args:
         analysis: the footage, tracked, with its face selected.
         begin: first frame.
         end: frame after the last one.
-        explained: float32 [end - begin, 59, 3], what the footage's sound explains; or [59, 3], the mean mouth.
+        explained: float32 [end - begin, 59, 3], what the footage's sound explains; or [59, 3], the mean mouth. Callers that need
+            the filmed mouths alone leave it out.
     """
     rows, index, faces = analysis.rows[begin:end], analysis.index, analysis.workspace.faces
     usable = (rows >= 0) & (index.reason[rows] == DUBBED)
@@ -315,14 +299,22 @@ def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: F
     return FootageMouths(filmed, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
 
 
-def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float32, rest_opening: float) -> Any:
-    """Return the EXPRESSION_RECORDs of the frames from `begin` on, at most _BLOCK."""
+def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float32, own: SpeakingMotion | None) -> Any:
+    """Return the EXPRESSION_RECORDs of the frames from `begin` on, at most _BLOCK.
+
+    Without sound that explains the mouths, nothing tells an open mouth that is held from one that speaks.
+    """
     seconds = analysis.seconds
     end = min(begin + _BLOCK, len(seconds))
     first = int(np.searchsorted(seconds, seconds[begin] - REACH_S))
     last = int(np.searchsorted(seconds, seconds[end - 1] + REACH_S, side="right"))
-    known = explained.read(first, last)["mouth"] if isinstance(explained, RecordFile) else explained
-    slow = slow_expression(footage_mouths(analysis, first, last, known), slice(begin - first, end - first), rest_opening)
+    answered = slice(begin - first, end - first)
+    rows = explained.read(first, last) if isinstance(explained, RecordFile) else None
+    mouths = footage_mouths(analysis, first, last, rows["mouth"] if rows is not None else np.asarray(explained))
+    slow = slow_expression(mouths, answered, own.rest_opening if own is not None else 0.0)
     records = np.zeros(end - begin, EXPRESSION_RECORD)
     records["offset"], records["gain"], records["still"] = slow.offset, slow.gain, slow.still
+    if rows is not None:
+        silent = rows["speech_probability"] < SILENT_BELOW
+        records["held_open"] = (silent & mouths.usable & ~at_rest(mouth_opening(mouths.filmed), own))[answered]
     return records

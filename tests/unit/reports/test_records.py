@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gateway.dub.analyse.face_records import FaceIndex, cut_box
+from gateway.dub.learn.target_mouths import TargetMouths
 from gateway.dub.state.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, pose_of
 from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
@@ -70,6 +71,7 @@ def job(folder: Path, speaking: SpeakingMotion | None, rendered: np.ndarray) -> 
     video = SimpleNamespace(pts=np.arange(count), time_base=Fraction(1, FPS))
     outcome = SimpleNamespace(
         line=None,
+        target_mouths=TargetMouths(workspace.motion),
         actor=SimpleNamespace(speaking=speaking),
         plan=SimpleNamespace(rendered=lambda: rendered, num_frames=count),
         video=SimpleNamespace(video=video),

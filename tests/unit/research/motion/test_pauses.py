@@ -17,6 +17,7 @@ from research.motion.pauses import (
     quiet_places,
     rows_db,
     with_pauses,
+    with_sound,
     with_tone,
 )
 from services.common.array_types import Float32
@@ -63,6 +64,19 @@ def test_planted_pause_knows_voice_ends() -> None:
     assert not speech.samples[2 * RATE : round(2.5 * RATE)].any()
 
 
+def test_sound_lies_inside_pause() -> None:
+    """A planted sound has silence beside it, and the voice around it ends and begins as without it."""
+    sound = np.full(RATE // 2, 0.3, np.float32)
+    speech = with_sound(TALK, [200, 350], sound)
+    assert [pause.length_s for pause in speech.pauses] == pytest.approx([0.9, 0.9])
+    assert speech.pauses == with_pauses(TALK, [200, 350], [0.9]).pauses
+    for begin_s in (2.2, 2.2 + 1.5 + 0.9):
+        begin = round(begin_s * RATE)
+        np.testing.assert_allclose(speech.samples[begin : begin + len(sound)], 0.3, atol=1e-3)
+        assert np.abs(speech.samples[begin - 1000 : begin]).max() < 1e-3
+        assert np.abs(speech.samples[begin + len(sound) : begin + len(sound) + 1000]).max() < 1e-3
+
+
 def test_frames_between_settling_and_attack() -> None:
     """The mouth must rest from 5 frames after the voice to 5 frames before the voice."""
     assert Pause(0.5, 1.9, 2.6).frames() == slice(53, 61)
@@ -89,20 +103,22 @@ def test_opening_in_pause_by_range() -> None:
 def test_groups_by_expression_length_tone() -> None:
     """Pauses are summed up by expression, and by expression, length and room tone."""
     pauses = [
-        PauseOpening("a", "v", None, False, 0.0, 0.5, 0.01, 0.05),
-        PauseOpening("b", "v", None, False, 0.0, 0.5, 0.03, 0.2),
-        PauseOpening("a", "v", -45.0, True, 0.0, 2.0, 0.0, 0.0),
+        PauseOpening("a", "v", None, "", False, 0.0, 0.5, 0.01, 0.05),
+        PauseOpening("b", "v", None, "", False, 0.0, 0.5, 0.03, 0.2),
+        PauseOpening("a", "v", -45.0, "", True, 0.0, 2.0, 0.0, 0.0),
+        PauseOpening("a", "v", None, "laugh.wav", True, 0.0, 2.0, 0.5, 0.5),
     ]
     groups = groups_of(pauses)
     assert list(groups) == [
         "kept expression",
         "kept expression, 2 s, noise at -45 dB",
+        "kept expression, laugh.wav",
         "neutral",
         "neutral, 0.5 s, digital silence",
     ]
     assert (groups["neutral"].count, groups["neutral"].rested) == (2, 0.5)
     assert groups["neutral"].mean == pytest.approx(0.02)
-    assert groups["kept expression"].rested == 1.0
+    assert groups["kept expression"].rested == 0.5
 
 
 def test_footage_forwards_and_backwards() -> None:

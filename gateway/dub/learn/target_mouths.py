@@ -1,0 +1,120 @@
+"""Target mouths of a dub: predicted mouths with the slow expression of the footage, and with mouths that the person holds open.
+
+A predicted mouth rests in a pause of the new speech. A person who listens with an open mouth, or who laughs without a voice, may
+hold the mouth open through the whole pause without speaking: there the mouth stays as filmed. If the person of the footage speaks
+or rests in any frame of the pause, the pause has the predicted mouth, so that no opening of the old words is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from gateway.dub.analyse.frame_plan import SILENT_BELOW
+from gateway.dub.learn.analysis import FootageAnalysis
+from gateway.dub.learn.slow_expression import SlowExpression, footage_mouths, with_slow_expression
+from gateway.dub.state.records import RecordFile, RecordSpan
+from services.common.array_types import Array, Bool, Float32, Float64
+
+SHORTEST_S: Final = 0.25
+"""Shortest pause in which a mouth is held open, seconds. In shorter pauses lips do not come to rest."""
+FADE_S: Final = 0.16
+"""Time from the predicted to the filmed mouth at the beginning of a pause, and back at the end, seconds. Predicted mouths come to
+rest as fast (services/motion/constraints.py)."""
+_BLOCK: Final = 512
+"""Frames that are read at once."""
+
+
+def filmed_share(pauses: Bool, held_open: Bool, seconds: Float64) -> Float32:
+    """Return the share of the filmed mouth in the target mouth of each frame.
+
+    Args:
+        pauses: bool [T], frames in which the new speech pauses.
+        held_open: bool [T], frames in which the person of the footage holds the mouth open without speaking.
+        seconds: float64 [T], presentation times, ascending.
+
+    Returns:
+        float32 [T], 0 to 1: 1 in pauses through which the mouth is held open, less within FADE_S of the speech, 0 elsewhere.
+    """
+    share = np.zeros(len(pauses), np.float32)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], pauses, [False]]).astype(np.int8)))
+    for begin, end in edges.reshape(-1, 2).tolist():
+        if not held_open[begin:end].all() or seconds[end - 1] - seconds[begin] < SHORTEST_S:
+            continue
+        since = seconds[begin:end] - seconds[begin] if begin else np.full(end, np.inf)
+        until = seconds[end - 1] - seconds[begin:end] if end < len(pauses) else np.full(end - begin, np.inf)
+        passed = np.minimum(np.minimum(since, until) / FADE_S, 1.0)
+        share[begin:end] = passed * passed * (3.0 - 2.0 * passed)
+    return share
+
+
+@dataclass(frozen=True, slots=True)
+class TargetMouths:
+    """Target mouths of the frames of a dub, or of a line of a scene.
+
+    Attributes:
+        motion: MOTION_RECORDs of the frames.
+        first: first of the frames.
+        expression: EXPRESSION_RECORDs of all frames of the video; None: the dub keeps no expression.
+        share: float32 [T], see filmed_share.
+        filmed: returns the filmed mouths of frames of the video, float32 [N, 59, 3].
+    """
+
+    motion: RecordFile | RecordSpan
+    first: int = 0
+    expression: RecordFile | None = None
+    share: Float32 | None = None
+    filmed: Callable[[int, int], Float32] | None = None
+
+    def __call__(self, begin: int, end: int) -> Float32:
+        """Return the target mouths of frames of the video, as far as they exist, float32 [N, 59, 3], head space."""
+        rows = self.motion.read(begin - self.first, end - self.first)
+        mouths: Float32 = np.asarray(rows["mouth"])
+        if self.expression is None:
+            return mouths
+        end = begin + len(rows)
+        kept: Array = self.expression.read(begin, end)
+        mouths = with_slow_expression(mouths, SlowExpression(kept["offset"], kept["gain"], kept["still"]))
+        if self.share is None or self.filmed is None:
+            return mouths
+        share = self.share[begin - self.first : end - self.first]
+        (held,) = np.nonzero(share)
+        if len(held):
+            low, high = int(held[0]), int(held[-1]) + 1
+            part = share[low:high, None, None]
+            mouths[low:high] += part * (self.filmed(begin + low, begin + high) - mouths[low:high])
+        return mouths
+
+
+async def expressive_mouths(
+    analysis: FootageAnalysis, motion: RecordFile | RecordSpan, frames: range, expression: RecordFile
+) -> TargetMouths:
+    """Return the target mouths of frames that keep the expression of the footage.
+
+    Args:
+        analysis: the footage, tracked, with its face selected.
+        motion: MOTION_RECORDs of the frames, all of them.
+        frames: frames of the video.
+        expression: EXPRESSION_RECORDs of all frames of the footage.
+    """
+    share = await asyncio.to_thread(_share, motion, expression, frames, analysis.seconds)
+    if not share.any():
+        return TargetMouths(motion, frames.start, expression)
+
+    def filmed(begin: int, end: int) -> Float32:
+        return footage_mouths(analysis, begin, end).filmed
+
+    return TargetMouths(motion, frames.start, expression, share, filmed)
+
+
+def _share(motion: RecordFile | RecordSpan, expression: RecordFile, frames: range, seconds: Float64) -> Float32:
+    pauses, held = [np.zeros(0, np.bool_)], [np.zeros(0, np.bool_)]
+    for begin in range(0, len(frames), _BLOCK):
+        end = min(begin + _BLOCK, len(frames))
+        pauses.append(motion.read(begin, end)["speech_probability"] < SILENT_BELOW)
+        held.append(expression.read(frames.start + begin, frames.start + end)["held_open"])
+    return filmed_share(np.concatenate(pauses), np.concatenate(held), seconds[frames.start : frames.stop])

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.dub.learn.target_mouths import FADE_S, SHORTEST_S, TargetMouths, filmed_share
+from gateway.dub.state.records import EXPRESSION_RECORD, MOTION_RECORD, RecordFile, RecordSpan
+from services.common.array_types import Array, Bool, Float32, Float64
+
+FRAMES = 60
+SECONDS: Float64 = np.arange(FRAMES) / 25.0
+ALL = np.ones(FRAMES, np.bool_)
+
+
+def frames(begin: int, end: int) -> Bool:
+    inside = np.zeros(FRAMES, np.bool_)
+    inside[begin:end] = True
+    return inside
+
+
+def test_an_open_mouth_stays_through_pause() -> None:
+    share = filmed_share(frames(20, 40), ALL, SECONDS)
+    assert not share[~frames(21, 39)].any()
+    np.testing.assert_array_equal(share[24:36], 1.0)
+
+
+def test_share_rises_and_falls_evenly() -> None:
+    share = filmed_share(frames(20, 40), ALL, SECONDS)
+    assert 0 < share[21] < share[22] < share[23] < share[24] == 1.0
+    np.testing.assert_allclose(share[20:40], share[20:40][::-1], atol=1e-6)
+    assert round(FADE_S * 25) == 4
+
+
+@pytest.mark.parametrize("frame", [20, 30, 39])
+def test_one_frame_at_rest_denies_pause(frame: int) -> None:
+    """A person who rests or speaks in one frame of the pause does not hold the mouth open through it."""
+    assert not filmed_share(frames(20, 40), ALL & ~frames(frame, frame + 1), SECONDS).any()
+
+
+def test_short_pauses_have_predicted_mouth() -> None:
+    longest_short = int(SHORTEST_S * 25)
+    assert not filmed_share(frames(20, 21 + longest_short - 1), ALL, SECONDS).any()
+    assert filmed_share(frames(20, 22 + longest_short), ALL, SECONDS).any()
+
+
+def test_pauses_at_ends_have_no_fade_there() -> None:
+    share = filmed_share(~frames(20, 40), ALL, SECONDS)
+    np.testing.assert_array_equal(share[:15], 1.0)
+    np.testing.assert_array_equal(share[-15:], 1.0)
+    assert not share[20:40].any()
+    assert share[19] == share[40] == 0.0
+
+
+def test_each_pause_counts_alone() -> None:
+    share = filmed_share(frames(5, 20) | frames(30, 50), frames(0, 25), SECONDS)
+    assert share[5:20].any()
+    assert not share[25:].any()
+
+
+@contextmanager
+def stored(folder: Path, rows: Array) -> Iterator[RecordFile]:
+    records = RecordFile(folder / f"{len(list(folder.iterdir()))}.bin", rows.dtype)
+    try:
+        records.append(rows)
+        yield records
+    finally:
+        records.close()
+
+
+def test_target_mouths_same_in_pieces(tmp_path: Path) -> None:
+    """Pieces give the same mouths as the whole: predicted beside the pause, filmed inside."""
+    rng = np.random.default_rng(2)
+    motion, kept = np.zeros(FRAMES, MOTION_RECORD), np.zeros(FRAMES + 10, EXPRESSION_RECORD)
+    motion["mouth"] = rng.normal(0.0, 5.0, motion["mouth"].shape)
+    kept["gain"], kept["still"] = 1.0, 2.0
+    filmed = rng.normal(0.0, 5.0, (FRAMES + 10, *motion["mouth"].shape[1:])).astype(np.float32)
+
+    def read(begin: int, end: int) -> Float32:
+        return filmed[begin:end]
+
+    share = filmed_share(frames(20, 40), ALL, SECONDS)
+    with stored(tmp_path, motion) as spoken, stored(tmp_path, kept) as expression:
+        mouths = TargetMouths(RecordSpan(spoken, 0, FRAMES), 10, expression, share, read)
+        whole = mouths(10, 10 + FRAMES + 5)
+        assert len(whole) == FRAMES
+        np.testing.assert_allclose(whole[:20], motion["mouth"][:20], atol=1e-5)
+        np.testing.assert_allclose(whole[24:36], filmed[34:46], atol=1e-5)
+        pieces = [mouths(begin, begin + 7) for begin in range(10, 10 + FRAMES, 7)]
+        np.testing.assert_array_equal(np.concatenate(pieces), whole)
