@@ -39,6 +39,7 @@ def test_known_cases_have_names_of_their_own() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", TESTED, ids=lambda number: f"{KNOWN[number].surface}: {KNOWN[number].name}"[:100])
 def test_a_known_case_ends_as_it_should(result: Result, number: int) -> None:
     assert [finding for finding in result.findings if finding.number == number] == []

@@ -126,6 +126,7 @@ def scene_row(shot_id: str, *lines: dict[str, Any], **more: Any) -> pb.BatchRow:
     return batch.row(shot_id, footage=MINE, output=f"{shot_id}.mkv", codec="ffv1", personalize=False, lines=lines, **LABEL, **more)
 
 
+@pytest.mark.long
 def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos: Media) -> None:
     """A scene in a batch is the scene of CreateDub. With one line changed, the row of that line alone is dubbed again."""
     running = gateway_factory(max_batch_shots=2)
@@ -340,6 +341,7 @@ def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
         assert (error.code, error.field) == ("INVALID_ARGUMENT", "name")
 
 
+@pytest.mark.long
 def test_shots_are_cancelled_retried_and_removed(
     start_gateway: StartGateway, videos: Media, long_footage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +374,7 @@ def test_shots_are_cancelled_retried_and_removed(
         assert (videos.root / "day_two.mp4").exists()
 
 
+@pytest.mark.long
 def test_batch_survives_gateway_restart(start_gateway: StartGateway, stop_gateway: Any, videos: Media, tmp_path: Path) -> None:
     """A batch resumes after a restart of its gateway."""
     first = start_gateway(data_dir=tmp_path)

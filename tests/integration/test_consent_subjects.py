@@ -157,6 +157,7 @@ def test_record_of_other_person_refused(named_by: str, place: Place) -> None:
         assert refused is None or refused.reason == "CONSENT_OTHER_SUBJECT"
 
 
+@pytest.mark.long
 def test_face_accepts_unlisted_footage(place: Place) -> None:
     """A face opens the work with footage that no record lists."""
     by_face = mine(face=place.face(MAN))
@@ -169,6 +170,7 @@ def test_face_accepts_unlisted_footage(place: Place) -> None:
     assert place.footage(MAN_EARLIER)["footage_sha256"][0] in refused.message
 
 
+@pytest.mark.long
 def test_actor_requires_own_footage(place: Place) -> None:
     """An actor is dubbed in footage that shows the actor and in no other."""
     place.give(mine(**place.footage(MAN)))
@@ -201,6 +203,7 @@ def test_request_record_never_replaces_actors(own: dict[str, Any], reason: str, 
     assert caught.value.violation_reasons == (reason,)
 
 
+@pytest.mark.long
 def test_request_record_narrows_actors(place: Place) -> None:
     """A record of the request narrows the actor's own."""
     place.give(mine(**place.footage(MAN)))
@@ -230,6 +233,7 @@ def test_other_record_refused_for_actor(place: Place) -> None:
     assert (refused.reason, "the actor man shows another person" in refused.message) == ("CONSENT_OTHER_SUBJECT", True)
 
 
+@pytest.mark.long
 def test_earlier_actor_keeps_row_record(place: Place) -> None:
     """An actor keeps working with a record without a subject in the row of the actor."""
     old = mine()
@@ -255,6 +259,7 @@ def test_live_stream_needs_record(place: Place) -> None:
     assert refused.reason == "CONSENT_OTHER_SUBJECT"
 
 
+@pytest.mark.long
 def test_batch_row_with_other_record(place: Place) -> None:
     """A row of a batch with the record of another person fails alone."""
     place.give(mine(**place.footage(MAN)))
@@ -273,6 +278,7 @@ def test_batch_row_with_other_record(place: Place) -> None:
     assert not (place.media / "wrong.mp4").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("whose", ["man", "woman"])
 def test_reference_person_needs_own_record(whose: str, place: Place) -> None:
     """The person in the reference is compared with the consent record of the reference."""

@@ -119,6 +119,7 @@ def test_impossible_enrolment_refused_at_once(gateway: RunningGateway, fields: d
     assert (error.reason, error.field.removeprefix("dub.")) == ("INVALID_REQUEST", field)
 
 
+@pytest.mark.long
 def test_only_own_videos_overwritten(start_gateway: StartGateway, inputs: Path) -> None:
     """A file is replaced only if the request says so or dubstage wrote the file."""
     running = start_gateway()

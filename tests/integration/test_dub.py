@@ -80,6 +80,7 @@ def test_quality_of_the_pictures(gateway: RunningGateway, actor: str, media: Med
     assert sizes[2] < sizes[1] < sizes[0]
 
 
+@pytest.mark.long
 def test_damaged_footage_manifest_warns(gateway: RunningGateway, actor: str, media: Media, tmp_path: Path) -> None:
     """Footage whose own manifest is damaged gives a signed video and a warning."""
     footage = OutputFile(media.root / "damaged_manifest.mp4")
@@ -97,6 +98,7 @@ def test_damaged_footage_manifest_warns(gateway: RunningGateway, actor: str, med
     assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
 
 
+@pytest.mark.long
 def test_passing_actor_ends_with_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:
     """An actor made in passing ends with its job."""
     before, jobs = stages.blobs(), set((gateway.data / "jobs").iterdir())

@@ -46,6 +46,7 @@ def long_work(media: Media, carphone: Path) -> dict[str, Any]:
     return {"footage": "long.mp4", "speech": "long.wav"}
 
 
+@pytest.mark.long
 def test_erasure_ends_streams_and_operations(
     start_gateway: StartGateway, stages: RunningStages, samples: Samples, media: Media, long_work: dict[str, Any]
 ) -> None:

@@ -410,7 +410,12 @@ def test_events_of_one_tenant_are_bounded(
         assert call("GET", f"/v1/{begun['name']}")[0] == 200
         with other.open("GET", f"/v1/{begun['name']}", Accept="text/event-stream") as response:
             assert response.status == 200
-    until(lambda: next(call.events(f"/v1/{begun['name']}"))[0] == "")
+
+    def is_watched() -> bool:
+        with call.open("GET", f"/v1/{begun['name']}", Accept="text/event-stream") as response:
+            return response.status == 200
+
+    until(is_watched)
     call("POST", f"/v1/{begun['name']}:cancel", {})
 
 

@@ -215,6 +215,7 @@ def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
     return enrol
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
 def test_every_live_method_follows_sound(
     gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
@@ -433,6 +434,7 @@ def test_silent_stream_times_out(
         assert len(list(client.live(connection, pieces(speech[: rate // 2], rate), actor_id=actor, sample_rate_hz=rate))) == 13
 
 
+@pytest.mark.long
 def test_continuous_sound_is_not_idle(
     start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_tenant_idle_streams_leave_room(place: Place) -> None:
             spoken.set()
 
 
+@pytest.mark.long
 def test_all_who_wait_get_the_result(place: Place) -> None:
     callers = 2 * MOST_LONG_OF_TENANT + 1
     with place.connect("emma") as emma, ThreadPoolExecutor(callers) as threads:

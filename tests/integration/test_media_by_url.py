@@ -85,6 +85,7 @@ def test_bucket_to_bucket_dub(running: RunningGateway, s3: S3Server, url: str, t
     assert copies(running) == []
 
 
+@pytest.mark.long
 def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server, url: str) -> None:
     """Objects that cannot be used are refused at the door."""
     s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/out/theirs.mp4", Body=b"somebody's video")
@@ -178,6 +179,7 @@ def uploaded(connection: Connection, name: str, data: bytes) -> media_pb2.Upload
     return upload
 
 
+@pytest.mark.long
 def test_dub_through_signed_urls(running: RunningGateway, url: str, media: Media, tmp_path: Path) -> None:
     """The caller sends the files to the bucket and gets the video from there; the gateway only signs."""
     with running.connect() as connection:

@@ -41,6 +41,7 @@ def test_retimed_video_has_speech_length(gateway: RunningGateway, actor: str, me
     assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES
 
 
+@pytest.mark.long
 def test_picture_actor_speaks_and_erases(start_gateway: StartGateway, stages: RunningStages, media: Media) -> None:
     """A person enrolled from a picture speaks and can be erased."""
     running = start_gateway()

@@ -132,6 +132,7 @@ def test_restarted_gateway_resumes_work(
             client.get_operation(connection, enrolling.name)
 
 
+@pytest.mark.long
 def test_cancelled_waiting_dub_leaves_nothing(
     start_gateway: StartGateway,
     stop_gateway: Callable[[RunningGateway], None],

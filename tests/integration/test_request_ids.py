@@ -28,6 +28,7 @@ def refusal(call: Callable[[], Any]) -> DubstageCallError:
     return caught.value
 
 
+@pytest.mark.long
 def test_repeated_calls_are_one(running: RunningGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call with the same id is answered with what the first call has made, also while and after that runs."""
     first, second, third, fourth, fifth = (str(uuid.uuid4()) for _ in range(5))

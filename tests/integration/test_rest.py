@@ -110,6 +110,7 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     assert call("GET", "/v1/actors") == (200, {"actors": [], "nextPageToken": ""})
 
 
+@pytest.mark.long
 def test_batch_over_http(start_rest: Any, media: Media) -> None:
     """A batch is submitted, watched and removed over HTTP."""
     _, call = start_rest()

@@ -57,6 +57,7 @@ def listed(connection: Any, **how: Any) -> list[str]:
     return [resource_id(shot.name) for shot in batch.list_shots(connection, "reviewed", **how)]
 
 
+@pytest.mark.long
 def test_decisions_are_listed_kept_and_retried(running: RunningGateway, receiver: Receiver, tmp_path: Path) -> None:
     """One pass of a review: assign, approve, reject with a pinned note, list, retry the rejected shot, which is undecided then."""
     with running.connect() as connection:

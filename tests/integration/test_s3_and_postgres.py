@@ -33,6 +33,7 @@ def blobs(s3: S3Server) -> set[str]:
     return {key for key in s3.all_keys() if not key.endswith(f"/{OWNER}")}
 
 
+@pytest.mark.long
 def test_enrol_dub_and_erase_through_s3_and_postgresql(
     endpoints_on_s3: dict[str, str],
     s3: S3Server,

@@ -73,6 +73,7 @@ def test_lines_dub_their_frames(gateway: RunningGateway, actor: str, media: Medi
     assert len(after - jobs) <= 1
 
 
+@pytest.mark.long
 def test_actor_is_the_face_of_a_line(gateway: RunningGateway, actor: str) -> None:
     """A line that names its actor alone is spoken by the face that is the actor's."""
     named = {key: value for key, value in line(0.2, actor_id=actor).items() if key != "face_id"}
@@ -82,6 +83,7 @@ def test_actor_is_the_face_of_a_line(gateway: RunningGateway, actor: str) -> Non
     assert result.faces[0].why.startswith(f"the face of the actor {actor} (distance 0.")
 
 
+@pytest.mark.long
 def test_boxes_name_the_face_of_a_line(gateway: RunningGateway, media: Media) -> None:
     """The line of a face's box equals the line of its number. From a box without a face on, frames pass through."""
     with gateway.connect() as connection:
@@ -183,6 +185,7 @@ def test_line_after_the_end_fails(gateway: RunningGateway, media: Media) -> None
     assert not list(media.root.glob("*never*"))
 
 
+@pytest.mark.long
 def test_erased_actor_of_a_scene_leaves_nothing(gateway: RunningGateway, actor: str) -> None:
     """The folder of a scene ends with the erasure of any of its actors."""
     with gateway.connect() as connection:

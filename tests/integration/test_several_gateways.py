@@ -166,6 +166,7 @@ def undisturbed(pair: Pair) -> str:
     return pair.digest("undisturbed.mp4")
 
 
+@pytest.mark.long
 def test_other_gateway_resumes_same_bytes(pair: Pair, undisturbed: str, postgres: PostgresServer) -> None:
     """A killed gateway is followed by the other with the same bytes."""
     at_second = pair.second.connect()

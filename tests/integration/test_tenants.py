@@ -217,6 +217,7 @@ def test_withdrawal_by_digest_within_tenant(place: Place) -> None:
         assert client.get_actor(connection, ANNA).consent_problem == ""
 
 
+@pytest.mark.long
 def test_tenants_share_names_and_faces(place: Place, stages: RunningStages) -> None:
     """The footage is the same too, so the blobs have the same digests. An erasure removes the tenant's own."""
     with place.connect("default") as connection:
@@ -274,6 +275,7 @@ def test_token_file_read_again(place: Place) -> None:
     assert caught.value.code == "UNAUTHENTICATED"
 
 
+@pytest.mark.long
 def test_interrupted_work_goes_on_for_its_tenant(
     start_gateway: StartGateway,
     stop_gateway: Callable[[RunningGateway], None],

@@ -325,6 +325,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
     assert not list(tmp_path.glob("refused*"))
 
 
+@pytest.mark.long
 def test_all_inputs_over_grpc_give_the_same_video(
     footage: Path, speech: Path, all_inputs: DubRequest, over_grpc: RunningGateway
 ) -> None:

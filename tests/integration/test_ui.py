@@ -325,6 +325,7 @@ def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> Non
         assert tab.problems == []
 
 
+@pytest.mark.long
 def test_list_of_dubs_is_searched(browser: Any, site: Site, dub: str, media: Media) -> None:
     """The list shows a picture of each dub, finds dubs by words, and lets the user remove a dub; the dub's video stays."""
     with site.gateway.connect(token=TOKEN) as connection:
@@ -379,6 +380,7 @@ def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGa
         page.wait_for_selector("#create:enabled")
 
 
+@pytest.mark.long
 def test_recorded_speech_is_uploaded(site: Site, browser: Any) -> None:
     """The microphone's sound becomes the new speech."""
     with signed_in(browser, site) as tab:
@@ -392,6 +394,7 @@ def test_recorded_speech_is_uploaded(site: Site, browser: Any) -> None:
         assert tab.problems == []
 
 
+@pytest.mark.long
 def test_running_dub_is_cancelled(site: Site, browser: Any) -> None:
     """A dub that adapts its networks takes long enough to be cancelled on its page."""
     with signed_in(browser, site) as tab:
@@ -408,6 +411,7 @@ def test_running_dub_is_cancelled(site: Site, browser: Any) -> None:
         assert tab.problems == []
 
 
+@pytest.mark.long
 def test_broken_upload_goes_on(site: Site, browser: Any, tmp_path: Path) -> None:
     """A page that is closed during an upload goes on where it was when the same file is chosen again."""
     large = tmp_path / "large.mp4"
@@ -432,6 +436,7 @@ def test_broken_upload_goes_on(site: Site, browser: Any, tmp_path: Path) -> None
         assert next(filter(None, pieces)).startswith("bytes 8388608-")
 
 
+@pytest.mark.long
 def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
     """A person's consent is shown, withdrawn and the person erased, after questions that name the person; the receipt is saved."""
     with site.gateway.connect(token=TOKEN) as connection:
@@ -477,6 +482,7 @@ def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
         assert tab.problems == []
 
 
+@pytest.mark.long
 def test_people_come_a_page_at_a_time(site: Site, browser: Any) -> None:
     """An installation may have a million people: the page asks for some, and for more when the user does."""
     with site.gateway.connect(token=TOKEN) as connection:
@@ -519,6 +525,7 @@ def test_wrong_token_refused(site: Site, browser: Any) -> None:
         assert page.context.cookies() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_on_a_phone(site: Site, dub: str, browser: Any, scheme: Any) -> None:
     """At a width of 390 pixels nothing scrolls sideways, in light and dark colours, and axe finds nothing serious."""

@@ -195,6 +195,7 @@ def test_two_people_hear_of_each_other(browser: Any, site: Site, night: str) -> 
         assert [one.reviewer for one in reviews_of(site, "ui_bad")][-2:] == ["Ada", "Ben"]
 
 
+@pytest.mark.long
 def test_small_screens_and_strangers(browser: Any, site: Site, night: str) -> None:  # noqa: F811
     """The pages fit 390 px, and another tenant sees neither the batch nor the shot."""
     with signed_in(browser, site, viewport={"width": 390, "height": 800}, color_scheme="dark") as tab:

@@ -267,6 +267,7 @@ def test_ten_thousand_events_survive_kills(site: Site, receiver: Receiver) -> No
     print(f"{time.monotonic() - began:.0f} s, {sum(receiver.refused.values())} refused, {again} arrived twice")
 
 
+@pytest.mark.long
 def test_dead_letters_are_replayed(site: Site, receiver: Receiver) -> None:
     """An event that is refused too often is a dead letter, and arrives after a replay. 410 Gone disables the webhook."""
     site.start(0, webhook_attempts="3")

@@ -65,6 +65,7 @@ def test_test_of_the_module_comes_first(path: str, first: str) -> None:
     assert not [test for test in found if not (ROOT / test).is_file() or test.startswith("tests/system")]
 
 
+@pytest.mark.long
 def test_kinds_take_turns() -> None:
     """A sample is the same for a seed, and has as many changes of each kind."""
     one, again, other = (list(islice(sample(seed, ("gateway/reports",)), 40)) for seed in (1, 1, 2))
@@ -75,6 +76,7 @@ def test_kinds_take_turns() -> None:
     assert line == (one[0].path, one[0].line)
 
 
+@pytest.mark.long
 def test_equivalent_mutants_exist() -> None:
     """Each equivalent mutant names a change of the present source, with a reason, and is in no sample."""
     for equivalent in EQUIVALENT:

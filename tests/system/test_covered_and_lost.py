@@ -50,6 +50,7 @@ def test_returning_face_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> 
             assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True)), index
 
 
+@pytest.mark.long
 def test_occluder_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The patch has a colour of the face, so its edges are not known.
 

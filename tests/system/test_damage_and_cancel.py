@@ -161,6 +161,7 @@ def test_too_little_of_a_face_enrols_nobody(dubstage: Run, carphone: Path, tmp_p
     assert list(ArtefactStore(tmp_path / "artefacts").stored()) == []
 
 
+@pytest.mark.long
 def test_interrupted_dub_resumes(carphone: Path, output: Path, tmp_path: Path) -> None:
     """An interrupted dub leaves no output and goes on when run again."""
     data = tmp_path / "data"

@@ -83,6 +83,7 @@ def test_pictures_show_the_faces(listed: FaceList, two_people: Path) -> None:
         assert np.abs(face.picture.mean(axis=(0, 1)) - inside.mean(axis=(0, 1))).max() < 60.0
 
 
+@pytest.mark.long
 def test_command_writes_json_and_pictures(
     two_people: Path, forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.request.dub_request import DubRequest
@@ -18,6 +19,7 @@ from tests.system.test_mask import reach_of
 PERSONALIZED = EnrolOptions(personalize_motion=False, renderer_steps=2)
 
 
+@pytest.mark.long
 def test_finish_changes_mouths_only(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """Outside the mask, both videos are the footage. Inside, the bank's finish gives other samples than the renderer's."""
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.08)

@@ -126,6 +126,7 @@ def test_second_language_learns_nothing(languages: Languages) -> None:
     assert len(languages.kept()) == 1, "the folders of the dubs are gone, and the analysis is there"
 
 
+@pytest.mark.long
 def test_preview_shares_whole_analysis(languages: Languages, monkeypatch: pytest.MonkeyPatch) -> None:
     """A preview leaves the analysis of all frames to the dub. The next preview shows the person whom the dub has learned."""
     for module in (passes, dub_job):

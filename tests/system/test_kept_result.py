@@ -50,6 +50,7 @@ def command(carphone: Path, tmp_path: Path, forked_dubstage: Run, request: pytes
     )
 
 
+@pytest.mark.long
 def test_identical_request_is_answered(command: Command) -> None:
     """The second command computes nothing; a changed byte of the output is dubbed again, with the same media."""
     assert not command.answers()

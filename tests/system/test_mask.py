@@ -102,6 +102,7 @@ def test_samples_outside_mask_unchanged(
             assert (frame.planes[0] != dubbed[0])[luma].mean() > 0.2
 
 
+@pytest.mark.long
 def test_clothing_keeps_its_samples(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """A turtleneck close under the chin does not move with the jaw: no sample of clothing changes, and the chin still moves."""
     footage, output = cut(clips.path("video/lp_s32.mp4"), tmp_path / "footage.mp4", 0, 1.4), tmp_path / "dub.mp4"

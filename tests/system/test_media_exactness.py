@@ -158,6 +158,7 @@ def test_the_upright_picture_of_turned_footage_is_portrait(clips: Any) -> None:
         assert to_rgb(next(iter(reader))).shape == (960, 540, 3)
 
 
+@pytest.mark.long
 def test_every_encoding_read_completely(clips: Any) -> None:
     """The shortest of all clips with the same container, codec, pixel format, rate and tick is read."""
     shortest: dict[tuple[object, ...], MediaInfo] = {}

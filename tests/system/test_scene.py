@@ -212,6 +212,7 @@ def test_lines_of_one_face_may_not_overlap(scenes: Scenes, lines: list[Spoken], 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_command_takes_a_file_of_lines(
     scenes: Scenes, forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -338,6 +339,7 @@ def test_boxes_follow_over_a_cut(cut_video: Scenes, tracked: FaceIndex, tmp_path
         assert len(dubbed) == part.num_dubbed
 
 
+@pytest.mark.long
 def test_consent_holds_for_all_boxes(cut_video: Scenes, tracked: FaceIndex, tmp_path: Path) -> None:
     """From a box that no face overlaps on, frames keep every sample. Boxes that go on to another person after a cut are refused,
     though most frames show the person of the record.

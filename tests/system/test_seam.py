@@ -34,6 +34,7 @@ def encoded(source: Path, target: Path, level: tuple[float, float, float]) -> Pa
     return target
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_planted_seams_are_beyond_the_edge(clips: Any, host: StageHost, tmp_path: Path) -> None:
     """A seam of 10 levels, in luma or in colour, is beyond the edge of good dubs. A copy of the footage is far below it."""

@@ -183,6 +183,7 @@ def test_muted_span_shuts_mouth(clips: Any, dubber: Dubber, tmp_path: Path) -> N
     assert np.median(opening[: round(25 * 1.4)]) > 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clip", ["video/vr_face5.mp4", pytest.param("people/dev_3.mp4", marks=LONG)])
 def test_live_mouth_rests_when_the_sound_stops(
     clip: str, clips: Any, settings: GatewaySettings, host: StageHost, tmp_path: Path

@@ -106,6 +106,7 @@ def runs(woman: Path, dubber: Dubber) -> list[Run]:
     return made
 
 
+@pytest.mark.long
 def test_rerun_finds_expression_same_bytes(runs: list[Run]) -> None:
     """A dub that is run again finds the expression and gives the same bytes."""
     first, second = runs
@@ -181,6 +182,7 @@ def listener(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(folder / "footage.mkv", pictures + held, np.concatenate([voice, np.zeros(HELD * 640)]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("pause", "stays_open"), [(HELD_FROM + 8, True), (HELD_FROM - 16, False)])
 def test_mouth_held_open_through_pause(listener: Path, dubber: Dubber, tmp_path: Path, pause: int, *, stays_open: bool) -> None:
     """In a pause in which the woman listens, her mouth stays open. A pause in which she also speaks has the predicted mouth."""

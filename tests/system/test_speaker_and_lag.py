@@ -138,6 +138,7 @@ def test_default_face_is_the_speaker(clips: Any, host: StageHost, tmp_path: Path
         assert "Choose another face with " in said
 
 
+@pytest.mark.long
 def test_default_without_certain_speaker_is_the_largest(clips: Any, host: StageHost, tmp_path: Path) -> None:
     """The speaker is taken; if another person speaks, or nobody, the largest face is taken, and the reason says so."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
@@ -199,6 +200,7 @@ def punctual_and_late(
         return [enrol(host, own, actors, f"person-{number}", footage).enrolled for number, footage in enumerate(footages)]
 
 
+@pytest.mark.long
 def test_delayed_sound_reports_lag(punctual_and_late: list[EnrolledActor]) -> None:
     """Sound that was delayed by five frames is reported five frames later."""
     punctual, late = (actor.lag_frames for actor in punctual_and_late)

@@ -102,6 +102,7 @@ def test_mouth_rests_after_short_speech(footage: Path, dubbed: DubOutcome, dubbe
     assert opening[: round(25 * 1.2)].max() > 2 * SINGLE_FRAME_PX
 
 
+@pytest.mark.long
 def test_speech_rates_and_channels(footage: Path, dubbed: DubOutcome, dubber: Dubber, tmp_path: Path) -> None:
     """Telephone sound and a 7.1 studio recording are heard, and move the mouth, as the same speech does as it was recorded."""
     telephone = write_wav(tmp_path / "telephone.wav", demo_speech(8000, FOOTAGE_S), 8000)

@@ -38,6 +38,7 @@ def test_unseen_mouth_has_no_lag(outcome: DubOutcome) -> None:
     assert outcome.actor.lag_frames is None
 
 
+@pytest.mark.long
 def test_unseen_mouth_warning(outcome: DubOutcome) -> None:
     """A warning says what is not known of the person."""
     assert any("hardly shows an open mouth" in warning for warning in outcome.warnings)

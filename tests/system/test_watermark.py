@@ -180,7 +180,7 @@ def test_watermark_matches_manifest(reader: Reader, video: Path, key: bytes) -> 
     ("ending", "codec", "options", "rate", "skip"),
     [
         pytest.param("webm", "libvpx-vp9", {"crf": "33", "b": "0", "cpu-used": "6"}, None, 0, marks=pytest.mark.long),
-        ("mp4", "libx264", {"crf": "20"}, 25, 17),
+        ("mp4", "libx264", {"crf": "18"}, 25, 17),
     ],
 )
 def test_the_mark_outlives_re_encoding(
@@ -202,6 +202,7 @@ def test_the_mark_outlives_re_encoding(
     assert (found.found, found.confirmed, str(found.payload)) == (True, True, dub.watermark)
 
 
+@pytest.mark.long
 def test_no_false_watermark(reader: Reader, video: Path, plain: Path, footage: Path, key: bytes) -> None:
     """No mark is found in the footage or in a dub without it, and none of another installation's own."""
     assert not reader.found(video, OTHER_KEY).own
@@ -359,6 +360,7 @@ def test_watermark_with_and_without_manifest(
     assert (code, mark["found"], mark["payload"], mark["standing"]) == (4, True, dub.watermark, "clue")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("signer", ["this installation", pytest.param("a stranger", marks=pytest.mark.long)])
 def test_watermark_copied_under_other_manifest(
     copied_to_footage: Path,

@@ -196,6 +196,7 @@ async def test_idle_model_death_is_healed(triton: TritonProcess, tmp_path: Path)
         await until(lambda: heals(server, "healed") == 1, "healed")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hangs", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_unhealable_model_not_serving(triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], hangs: bool) -> None:
     """A model that cannot be healed is not serving until it can be healed."""
@@ -252,6 +253,7 @@ async def test_missing_triton_stops_start(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.long
 async def test_waiting_at_triton_is_load(
     start_triton: StartTriton, tmp_path: Path, in_process: Backend, footage: list[RenderFrame]
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from google.protobuf import json_format
 
 from dubstage.gateway.v1 import gateway_pb2
@@ -25,6 +26,7 @@ RECORD = {
 }
 
 
+@pytest.mark.long
 def test_dub_prints_consent_of_actor(stages: RunningStages, media: Media, tmp_path: Path) -> None:
     """A dub of an enrolled actor prints the consent record that the actor was enrolled with."""
     consent = tmp_path / "consent.json"

@@ -196,6 +196,7 @@ def formats_at_rates(*kinds: str, always: Container[tuple[str, Fraction]]) -> li
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("kind", "rate"), formats_at_rates("edl", "otio", always={("edl", DROP), ("otio", NTSC_FILM)}))
 def test_every_cut_in_3_languages(
@@ -253,6 +254,7 @@ def check_edl(text: str, events: list[Event], rate: Fraction, *, lead: int) -> N
         assert round(item.source_range.duration.value) == event.length + early - late
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "rate"), formats_at_rates("fcpxml", "aaf", always={("fcpxml", DROP), ("aaf", NTSC_FILM)}))
 def test_fcpxml_and_aaf_are_exact_both_ways(
     kind: str, rate: Fraction, store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path
