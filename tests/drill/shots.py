@@ -38,7 +38,10 @@ def cut_shots(clips: list[Path], folder: Path, count: int) -> list[Cut]:
     begins = {clip: _begins(clip) for clip in clips}
     wanted = [(clip, begin) for turn in range(count) for clip in clips for begin in begins[clip][turn : turn + 1]][:count]
     if len(wanted) < count:
-        raise SystemExit(f"the clips hold {len(wanted)} shots of {SHOT_S:g} s, and {count} are wanted: give more clips")
+        every = SHOT_S + BETWEEN_S
+        raise SystemExit(
+            f"the clips hold {len(wanted)} shots, one in {every:g} s, and {count} are wanted: give more or longer clips"
+        )
     cuts = []
     for number, ((clip, begin), method) in enumerate(zip(wanted, islice(cycle(METHODS), count), strict=True)):
         cut = Cut(f"s{number:02d}_{clip.stem}_{method}", f"s{number:02d}.mp4", method)
