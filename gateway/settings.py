@@ -283,7 +283,7 @@ class GatewaySettings(StageSettings):
     speech_command: str = Field(
         "",
         max_length=4000,
-        description="program with arguments that speaks words (docs/quickstart.md); arguments that are {text}, {text_file}, "
+        description="program with arguments that speaks words (docs/length.md); arguments that are {text}, {text_file}, "
         "{language}, {voice}, {seconds} or {output} become values; for commands of this machine, never for callers of a gateway",
     )
     speech_deadline_s: float = Field(300.0, gt=0, le=86_400, description="longest time of speech_command, seconds")

@@ -47,7 +47,7 @@ _LAST_WORDS: Final = 300
 _POLL_S: Final = 0.05
 _HEAD: Final = 12
 """Bytes by which a WAV file is known."""
-_EXPECTED: Final = "expected is exit code 0 and a WAV file at the path that stands for {output}"
+_EXPECTED: Final = "expected: exit code 0, and a WAV file at the path that stands for {output}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,7 +257,7 @@ def _check_speech(words: SpokenText, output: Path, said: IO[bytes]) -> None:
     except FileNotFoundError:
         raise _wrong(words, "wrote no file", said) from None
     if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
-        raise _wrong(words, "wrote an empty file" if not facts.st_size else "wrote no regular file", said)
+        raise _wrong(words, "wrote an empty file" if stat.S_ISREG(facts.st_mode) else "wrote no regular file", said)
     with output.open("rb") as file:
         head = file.read(_HEAD)
     if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
