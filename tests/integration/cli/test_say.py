@@ -54,6 +54,7 @@ def run(environment: dict[str, str]) -> Run:
     return run
 
 
+@pytest.mark.long
 def test_words_are_spoken_once(run: Run, media: Media, calls: Path, tmp_path: Path) -> None:
     """A second video of the same words has the same speech, also by a program that never speaks alike; --force speaks again."""
     (tmp_path / "words.txt").write_text("-h Good morning.\n")
@@ -124,6 +125,7 @@ def test_no_dub_without_speech(run: Run, media: Media, tmp_path: Path) -> None:
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed (apt-get install espeak-ng)")
 def test_real_program_dubs(environment: dict[str, str], media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`dubstage.dub` in this process speaks words too, and the same words again give the same video."""
