@@ -168,7 +168,7 @@ async def speak(words: SpokenText, seconds: Fraction, data_dir: Path, folder: Pa
         StorageFullError: no space is left.
     """
     output = folder / "speech.wav"
-    with tempfile.TemporaryFile() as said:
+    with job_folder(folder), tempfile.TemporaryFile() as said:
         await _run(words, _decimal(seconds), output, said)
         await in_thread(_check_speech, words, output, said)
     return await in_thread(_keep, output, data_dir / SPEECH, words.key(seconds))
@@ -238,13 +238,15 @@ def _start(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -> su
             return subprocess.Popen(arguments, stdin=given, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
     except OSError as problem:
         why = problem.strerror or str(problem)
-        if problem.errno == errno.E2BIG:
+        if problem.errno == errno.E2BIG and "{text}" in words.command:
             why = "the text is too long for an argument: give the command {text_file}, or neither to read from standard input"
         raise InvalidRequestError(f"{arguments[0]} of {SETTING} cannot be started: {why}", field=SETTING) from problem
 
 
 def _check_sizes(words: SpokenText, output: Path, said: IO[bytes]) -> None:
-    written = output.lstat().st_size if os.path.lexists(output) else 0
+    written = 0
+    with suppress(FileNotFoundError):  # not begun yet, or replaced just now
+        written = output.lstat().st_size
     if written > LARGEST_SPEECH:
         raise _wrong(words, f"wrote more than {LARGEST_SPEECH >> 20} MiB of sound", said)
     if os.fstat(said.fileno()).st_size > _MOST_SAID:
