@@ -88,10 +88,11 @@ SET_BY_THE_CHART: Final = frozenset(
             "watermark_key_file",
         ),
         "signing_key_file",
+        *("speech_command", "speech_deadline_s"),
         *(f"{stage}_endpoint" for stage in ("audio", "face", "motion", "texture", "render")),
     }
 )
-"""Settings that the chart sets from other values or not at all, such as ports and mounted files."""
+"""Settings that the chart sets from other values or not at all: ports, mounted files, and a command that no server calls."""
 
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 

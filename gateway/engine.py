@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
@@ -37,9 +38,12 @@ from gateway.dub.request.dub_request import DubRequest, check_request, naming, s
 from gateway.dub.request.sequences import frame_by_frame, is_signed, with_files
 from gateway.dub.request.spec import DubFiles, method_of, request_from, within
 from gateway.dub.request.spec_text import actor_of
-from gateway.dub.state.workspace import Workspace
+from gateway.dub.sound.speech_command import SpokenText, kept_speech, speak, write_silence
+from gateway.dub.state.workspace import ScratchFolders, Workspace
 from gateway.housekeeping import bound_analyses, expire, kept_bytes, open_jobs_folder
+from gateway.media.inspection import inspect_in_child
 from gateway.media.sequences import SequenceDub, SequenceSettings
+from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.provenance.binding import read_sidecar, sidecar_of
 from gateway.provenance.seal import Sealer
@@ -136,6 +140,47 @@ class Engine:
         """
         request = self.request(spec, files, frames=frames)
         check_request(request)
+        return request
+
+    async def spoken_request(
+        self,
+        spec: DubSpec,
+        files: DubFiles,
+        words: SpokenText,
+        *,
+        frames: SequenceDub | None = None,
+        again: bool = False,
+        on_step: Callable[[str], None] = lambda step: None,
+    ) -> DubRequest:
+        """Return the checked request of a spec without speech, whose speech a command of this machine makes from words.
+
+        The request is checked with silence before the command is called. Only commands of this machine call this, no server.
+
+        Args:
+            spec: the dub.
+            files: finds the files that the spec names.
+            words: the words, and the command that speaks them.
+            frames: as for `request`.
+            again: call the command even if the speech was made before.
+            on_step: called with what is done, if the command is called.
+
+        Raises:
+            DubstageError: as `checked_request` and `speak`.
+        """
+        data_dir = self.jobs.parent
+        with closing(ScratchFolders(data_dir)) as scratch, scratch.folder() as folder:
+            silent = DubSpec()
+            silent.CopyFrom(spec)
+            silent.speech_uri = str(await in_thread(write_silence, folder / "silence.wav"))
+            request = await in_thread(self.checked_request, silent, files, frames=frames)
+            footage = await inspect_in_child(request.footage)
+            seconds = Fraction(0) if is_still(footage) else footage.video.duration
+            speech = None if again else await in_thread(kept_speech, words, seconds, data_dir)
+            if speech is None:
+                on_step(f"speaking with {words.program}")
+                speech = await speak(words, seconds, data_dir, folder)
+        request = replace(request, speech=speech, voice=words.facts)
+        await in_thread(check_request, request)
         return request
 
     def _scene(self, request: DubRequest, method: str) -> DubRequest:

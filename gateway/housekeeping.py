@@ -23,6 +23,7 @@ import structlog
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.async_utilities import in_thread
+from gateway.dub.sound.speech_command import remove_old_speech
 from gateway.dub.state.disk import fillable_bytes, job_folder
 from gateway.dub.state.journal import journalled
 from gateway.dub.state.records import read_note
@@ -300,7 +301,7 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
     """Remove the jobs that are older, or together larger, than the settings allow, and return what the removal freed.
 
     Jobs that the database does not know (`remove_unknown`), and half-written files of the artefact store that are older than a day,
-    are removed too. A job that cannot be read or removed is logged, and keeps no other job.
+    are removed too, and so is old speech of commands. A job that cannot be read or removed is logged, and keeps no other job.
 
     Raises:
         DubstageError: the database or the artefact store cannot be used.
@@ -311,6 +312,7 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
     chosen = []
     if settings.job_max_age_days:
         chosen = [job for job in found if JobLimits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
+        remove_old_speech(settings.data_dir, now - settings.job_max_age_days * DAY_S)
     unused = JobLimits(older_than_s=settings.analysis_max_age_days * DAY_S)
     chosen += [job for job in found if job.is_analysis and job not in chosen and unused.meets(job, now)]
     chosen += _excess_analyses([job for job in found if job not in chosen], settings.analyses_max_bytes)

@@ -34,6 +34,9 @@ TENANTS_FOLDER: Final = ".tenants"
 """Folder of the media folder that holds the folders of all tenants but the default tenant."""
 DATABASE_CONNECTIONS: Final = 5
 """Default of `database_connections`."""
+SPEECH_PLACEHOLDERS: Final = ("{text}", "{text_file}", "{language}", "{voice}", "{seconds}", "{output}")
+"""Arguments of `speech_command` that stand for values."""
+_PLACEHOLDER: Final = re.compile(r"\{[a-z_]+\}")
 _WITH_PORT: Final = re.compile(r"[^:/\[\]]+:\d+|\[.*\]:\d+")
 """Matches HOST:PORT and [IPv6]:PORT, but no URL such as `dns:///host`."""
 
@@ -277,6 +280,13 @@ class GatewaySettings(StageSettings):
         max_length=200,
         description="face model that people are fitted on: a name in the stages' folder of morphable models; empty: mediapipe_468",
     )
+    speech_command: str = Field(
+        "",
+        max_length=4000,
+        description="program with arguments that speaks words (docs/length.md); arguments that are {text}, {text_file}, "
+        "{language}, {voice}, {seconds} or {output} become values; for commands of this machine, never for callers of a gateway",
+    )
+    speech_deadline_s: float = Field(300.0, gt=0, le=86_400, description="longest time of speech_command, seconds")
     stages_host: str = Field("", description="host of the five stages on their default ports; empty: in this process")
     audio_endpoint: str = Field("", description="HOST:PORT of the audio stage; empty: stages_host and the default port")
     face_endpoint: str = ""
@@ -320,7 +330,7 @@ class GatewaySettings(StageSettings):
             raise ValueError("provenance_certificate_file and provenance_key_file are given together or not at all")
         return self
 
-    @field_validator("provenance_signer_command")
+    @field_validator("provenance_signer_command", "speech_command")
     @classmethod
     def _words(cls, command: str) -> str:
         try:
@@ -328,6 +338,21 @@ class GatewaySettings(StageSettings):
         except ValueError as problem:
             raise ValueError(f"the command is not written as for a shell: {problem}") from problem
         return command.strip()
+
+    @field_validator("speech_command")
+    @classmethod
+    def _placeholders(cls, command: str) -> str:
+        words = shlex.split(command)
+        for word in words:
+            if word in SPEECH_PLACEHOLDERS:
+                continue
+            if _PLACEHOLDER.fullmatch(word):
+                raise ValueError(f"there is no {word}: there are {', '.join(SPEECH_PLACEHOLDERS)}")
+            if inside := [name for name in SPEECH_PLACEHOLDERS if name in word]:
+                raise ValueError(f"{inside[0]} is a part of an argument: give it as an argument of its own, or call a script")
+        if words and ("{output}" not in words or words[0] in SPEECH_PLACEHOLDERS):
+            raise ValueError("give a program and its arguments, one of them {output}: the path of the WAV file to write")
+        return command
 
     @field_validator("provenance_time_stamp_url")
     @classmethod

@@ -12,13 +12,16 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.actors.installation import open_installation
 from gateway.api.convert import result_message
+from gateway.consent.record import use_of
 from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.request.spec import LocalFiles
+from gateway.dub.sound.speech_command import SpokenText, spoken_text
 from gateway.engine import Engine, finished_dub, remove_old_jobs
 from gateway.provenance.binding import media_sha256
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 
 T = TypeVar("T")
@@ -29,6 +32,9 @@ def dub(
     report: Path | None,
     on_progress: OnProgress,
     on_footage: OnFootage = lambda frames, megapixels: None,
+    *,
+    say: str = "",
+    voice: str = "",
 ) -> tuple[pb.DubResult, Path | None]:
     """Dub as CreateDub does, with paths of this machine in place of names in the media folder. Blocks.
 
@@ -39,6 +45,8 @@ def dub(
         report: folder of an HTML report; None: no report is written.
         on_progress: called with every frame and step, maybe in another thread.
         on_footage: called with the number of frames of the footage, and the million pixels of a frame, in the same thread.
+        say: words that the command of the settings speaks, for a spec without speech; empty: none.
+        voice: voice of `say`, as that command names it; empty: none is named.
 
     Returns:
         The result, and the page of the report; None: there is none.
@@ -46,17 +54,33 @@ def dub(
     Raises:
         DubstageError: the request was refused, or the dub failed.
     """
-    return _run(lambda: _dub(spec, report, on_progress, on_footage))
+    settings = load_settings(GatewaySettings)
+    words = None
+    if say or voice:
+        if spec.speech_uri or spec.lines or spec.audio_channel:
+            raise InvalidRequestError(
+                "words are given with a speech, lines or an audio channel: leave one of them out", field="say"
+            )
+        use_of("", spec.language)
+        words = spoken_text(settings, say, language=spec.language, voice=voice)
+    return _run(lambda: _dub(settings, spec, report, on_progress, on_footage, words))
 
 
 async def _dub(
-    spec: DubSpec, report: Path | None, on_progress: OnProgress, on_footage: OnFootage
+    settings: GatewaySettings,
+    spec: DubSpec,
+    report: Path | None,
+    on_progress: OnProgress,
+    on_footage: OnFootage,
+    words: SpokenText | None,
 ) -> tuple[pb.DubResult, Path | None]:
-    settings = load_settings(GatewaySettings)
     settings = settings_of(settings, settings.tenant)
     with open_installation(settings) as installation:
         engine = Engine.of(installation)
-        request = await asyncio.to_thread(engine.checked_request, spec, LocalFiles())
+        if words is not None:
+            request = await engine.spoken_request(spec, LocalFiles(), words)
+        else:
+            request = await asyncio.to_thread(engine.checked_request, spec, LocalFiles())
         page = None
         if report is not None:
             mix = request.mix.file if request.mix is not None else None

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.dub.job.outcome import DubOutcome, PartOutcome
     from gateway.dub.request.dub_request import DubRequest
     from gateway.dub.request.spec import LocalFiles
+    from gateway.dub.sound.speech_command import SpokenText
     from gateway.engine import Engine
     from gateway.media.sequences import SequenceDub
     from gateway.settings import GatewaySettings
@@ -192,10 +193,20 @@ class DubRun:
         files: files of the names in the specs.
         lines: file of the lines of a scene, for messages; None: there is none.
         force: dub even if the output is the result of the very same request already.
+        words: words that a command speaks; None: the specs name their speech.
     """
 
-    def __init__(self, settings: GatewaySettings, files: LocalFiles, lines: Path | None, *, force: bool = False) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        files: LocalFiles,
+        lines: Path | None,
+        *,
+        force: bool = False,
+        words: SpokenText | None = None,
+    ) -> None:
         self._settings = settings
+        self._words = words
         self._files = files
         self._lines = lines
         self._force = force
@@ -281,6 +292,11 @@ class DubRun:
             folder = stack.enter_context(scratch.folder())
             with StepProgress() as reading:
                 frames = await engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
+        if self._words is not None:
+            request = await engine.spoken_request(
+                spec, files, self._words, frames=frames, again=self._force, on_step=lambda step: say(f"{step} ...")
+            )
+            return _Prepared(request, frames, output, report)
         with naming_file(self._lines):
             request = await asyncio.to_thread(partial(engine.checked_request, spec, files, frames=frames))
         return _Prepared(request, frames, output, report)
@@ -329,6 +345,38 @@ class DubRun:
         return done.outcome
 
 
+def _words_to_say(
+    words: str | None, file: Path | None, voice: str, settings: GatewaySettings, language: str, others: dict[str, bool]
+) -> SpokenText | None:
+    """Return the words that a command speaks; None: none are given.
+
+    Args:
+        others: options that words exclude, and whether they are given.
+
+    Raises:
+        InvalidRequestError: options contradict each other, or the words cannot be spoken.
+    """
+    if words is None and file is None:
+        if voice:
+            raise InvalidRequestError("--voice is the voice of --say or --say-file: give one of them", field="voice")
+        return None
+    both = [name for name, given in {"--say-file": words is not None and file is not None, **others}.items() if given]
+    if both:
+        raise InvalidRequestError(f"{'--say' if words is not None else '--say-file'} and {both[0]}: give one of them", field="say")
+    from gateway.consent.record import use_of
+    from gateway.dub.sound.speech_command import MOST_CHARACTERS, spoken_text
+    from gateway.safe_paths import bounded_bytes
+
+    use_of("", language)
+    if file is not None:
+        try:
+            words = bounded_bytes(file, 4 * MOST_CHARACTERS).decode("utf-8-sig")
+        except (OSError, ValueError) as problem:
+            why = problem.strerror if isinstance(problem, OSError) else "no text in UTF-8"
+            raise InvalidRequestError(f"--say-file {file} cannot be read: {why}", field="say_file") from problem
+    return spoken_text(settings, words or "", language=language, voice=voice)
+
+
 class _DubCommand(TyperCommand):
     """Command that names `--audio` to a user who gives the speech as a second argument, before any other mistake is reported."""
 
@@ -368,6 +416,21 @@ def dub(
             "video for each language, at the price of one analysis of VIDEO.",
         ),
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            "--say",
+            metavar="WORDS",
+            help="Words to say, in place of --audio. The command of DUBSTAGE_SPEECH_COMMAND speaks the words once; --force speaks "
+            "them again. The video states that its voice is synthetic.",
+        ),
+    ] = None,
+    say_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text file in UTF-8 with words to say, in place of --say.")
+    ] = None,
+    voice: Annotated[
+        str, typer.Option(metavar="NAME", help="Voice of --say, as the command of DUBSTAGE_SPEECH_COMMAND names it.")
+    ] = "",
     audio_channel: Annotated[
         int | None,
         typer.Option(
@@ -515,6 +578,8 @@ def dub(
     named = method
     if named is not None or motion is not None or renderer is not None:
         named = combined(named or default_method(str(video), video), motion, renderer)
+    others = {"--audio": bool(audio), "--audio-channel": audio_channel is not None, "--lines": lines is not None}
+    to_say = _words_to_say(words, say_file, voice, settings, language, others)
     asked: list[tuple[DubSpec, Path | None]] = []
     for each in spoken_outputs(audio or [], language, output, report):
         spec = spec_from(
@@ -560,9 +625,11 @@ def dub(
             refuse_input(each.output, lines, "the file of the lines")
         if reference is not None:
             refuse_input(each.output, reference, "the reference")
+        if say_file is not None:
+            refuse_input(each.output, say_file, "the file of the words")
         if each.report is not None:
             spoken = [Path(lines.parent, line.speech_uri) for line in spec.lines] if lines is not None else []
-            read = (video, each.audio, lines, mix, reference, consent, reference_consent, *spoken, each.output)
+            read = (video, each.audio, say_file, lines, mix, reference, consent, reference_consent, *spoken, each.output)
             check_report_folder(each.report, [file for file in read if file is not None])
         asked.append((spec, each.report))
-    run_async(DubRun(settings, files, lines, force=force).run(asked))
+    run_async(DubRun(settings, files, lines, force=force, words=to_say).run(asked))

@@ -18,7 +18,7 @@ from gateway.cli.progress import StepProgress
 from gateway.dub.analyse.watermark_reading import find_watermark
 from gateway.media.inspection import inspect_video
 from gateway.media.types import MediaInfo
-from gateway.provenance.claim import DubFacts
+from gateway.provenance.claim import DubFacts, SourceFacts
 from gateway.provenance.credential import certificates_in, serial_number_of
 from gateway.provenance.directory import CheckedEntry, SignedEntry, entries_of, read_directories
 from gateway.provenance.disclosure import source_type_of
@@ -299,13 +299,14 @@ def _joined(facts: dict[str, str], keys: tuple[str, ...]) -> str:
 
 
 def _made_of(item: dict[str, Any], dub: DubFacts | None) -> str:
-    digests: dict[str, str] = {}
+    sources: dict[str, SourceFacts] = {}
     for source in dub.sources if dub is not None else ():
-        number = 1 + sum(name.partition("-")[0] == source.role for name in digests)
-        digests[source.role if number == 1 else f"{source.role}-{number}"] = source.sha256
+        number = 1 + sum(name.partition("-")[0] == source.role for name in sources)
+        sources[source.role if number == 1 else f"{source.role}-{number}"] = source
     words = [str(item["title"]) or "a file without a title"]
-    if item["title"] in digests:
-        words.append(f"sha256 {digests[item['title']]}")
+    if (found := sources.get(item["title"])) is not None:
+        words += [printable(str(found.voice))] if found.voice is not None else []
+        words.append(f"sha256 {found.sha256}")
     if item["has_manifest"]:
         words.append("its own credentials were valid" if item["valid"] else "its own credentials were NOT VALID")
     else:

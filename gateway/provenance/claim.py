@@ -22,11 +22,14 @@ DUB_LABEL: Final = "dubstage.dub"
 """Label of the assertion."""
 DECISION_LABEL: Final = "dubstage.decision"
 """Label of the assertion about a decision."""
+MOST_OF_A_NAME: Final = 100
+"""Most characters of a name of a program or of a voice."""
+_Name = Annotated[str, Field(max_length=MOST_OF_A_NAME)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Frame = Annotated[int, Field(ge=0, le=1 << 53)]
 GENERATOR: Final = "dubstage"
 SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-"""Digital source type of videos with synthetic pictures: IPTC's term."""
+"""Digital source type of videos with synthetic pictures or a synthetic voice: IPTC's term."""
 _RELATIONSHIPS: Final[dict[Role, str]] = {
     "footage": "parentOf",
     "speech": "inputTo",
@@ -67,11 +70,36 @@ class ModelFacts(_Facts):
     version: str
 
 
+class VoiceFacts(_Facts):
+    """A synthetic voice.
+
+    Attributes:
+        program: name of the program that spoke, without folder and arguments.
+        voice: name of the voice, as the program knows it; empty: the program's own choice.
+        language: language (BCP 47); empty: not named.
+    """
+
+    program: _Name
+    voice: _Name = ""
+    language: _Name = ""
+
+    def __str__(self) -> str:
+        more = "".join(f", {name} {value}" for name, value in (("voice", self.voice), ("language", self.language)) if value)
+        return f"synthetic voice by {self.program}{more}"
+
+
 class SourceFacts(_Facts):
-    """A file that the video was made of, by its role and its SHA-256."""
+    """A file that the video was made of.
+
+    Attributes:
+        role: what the file was to the video.
+        sha256: digest of the file.
+        voice: the synthetic voice of a speech; None: the manifest says nothing of the voice.
+    """
 
     role: Role
     sha256: _Digest
+    voice: VoiceFacts | None = None
 
 
 class DubFacts(_Facts):
@@ -159,12 +187,14 @@ class SourceFile:
         role: what the file was to the video.
         sha256: digest of the file, hexadecimal; empty: the file is read for its digest when the video is signed.
         number: number among the files of this role, from 1: a scene has several speeches.
+        voice: the synthetic voice of a speech; None: nothing is said of the voice.
     """
 
     role: Role
     path: Path
     sha256: str = ""
     number: int = 1
+    voice: VoiceFacts | None = None
 
     @property
     def label(self) -> str:
@@ -184,7 +214,7 @@ class Claim:
     Attributes:
         version: version of dubstage.
         description: one sentence about what is synthetic, without names.
-        synthetic: whether any picture of the video is synthetic.
+        synthetic: whether any picture, or the voice, of the video is synthetic.
         method: name of the method.
         models: models of the method.
         frame_rate: frames per second of the video, on average.
@@ -275,7 +305,8 @@ def bytes_definition(binding: dict[str, Any]) -> dict[str, Any]:
 
 def ingredient(source: SourceFile, media_type: str) -> dict[str, Any]:
     """Return the description of a source, as c2pa's Builder takes it. `label` is the id that actions name the source by."""
-    return {"title": source.label, "relationship": source.relationship, "label": source.label, "format": media_type}
+    said = {"title": source.label, "relationship": source.relationship, "label": source.label, "format": media_type}
+    return said | ({"description": str(source.voice)} if source.voice is not None else {})
 
 
 def dub_facts(claim: Claim, digests: Mapping[str, str]) -> DubFacts:
@@ -293,10 +324,16 @@ def dub_facts(claim: Claim, digests: Mapping[str, str]) -> DubFacts:
         frames=claim.num_frames,
         frame_rate=f"{rate.numerator}/{rate.denominator}",
         dubbed=[[span.start, span.stop] for span in claim.dubbed],
-        sources=[SourceFacts(role=source.role, sha256=digests[source.label]) for source in claim.sources],
+        sources=[_source_facts(source, digests[source.label]) for source in claim.sources],
         consent_sha256=dict(sorted(claim.consents.items())),
         job=claim.job,
         watermark=claim.watermark,
         **({"scene": True} if claim.scene else {}),
         **({"stream": True} if claim.stream else {}),
     )
+
+
+def _source_facts(source: SourceFile, sha256: str) -> SourceFacts:
+    # A field that is not set is no part of the statement that watermarks are bound to.
+    voice = {"voice": source.voice} if source.voice is not None else {}
+    return SourceFacts(role=source.role, sha256=sha256, **voice)

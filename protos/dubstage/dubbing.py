@@ -73,6 +73,8 @@ def dub(
     report: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     request_id: str = "",
+    say: str = "",
+    voice: str = "",
     **options: Unpack[DubOptions],
 ) -> DubbedVideo:
     """Give a video new speech, and wait for the result. Ctrl-C and errors of `progress` cancel the dub.
@@ -83,7 +85,7 @@ def dub(
 
     Args:
         footage: video of the person.
-        speech: sound file with the new speech; None: the footage's own sound.
+        speech: sound file with the new speech; None: `say`, otherwise the footage's own sound.
         output: video to write. The file appears whole, or not at all.
         address: HOST:PORT of a gateway; None: the environment variable DUBSTAGE_GATEWAY. Empty: dub in this process.
         token: bearer token for the gateway.
@@ -93,6 +95,8 @@ def dub(
         report: folder that gets an HTML report. A gateway writes none.
         progress: called with every frame and step.
         request_id: UUID by which a gateway knows a request that comes again; empty: one is made.
+        say: words that the command of the setting DUBSTAGE_SPEECH_COMMAND speaks; empty: none. A gateway calls no such command.
+        voice: voice of `say`, as that command names it; empty: none is named.
         options: see DubOptions.
 
     Raises:
@@ -108,12 +112,15 @@ def dub(
         raise DubstageCallError(str(problem), code="INVALID_ARGUMENT", reason="INVALID_REQUEST") from None
     where = os.environ.get(ADDRESS_VARIABLE, "") if address is None else address
     if not where:
-        result, page = _suite().dub(spec, Path(report) if report is not None else None, progress or _no_progress)
+        folder = Path(report) if report is not None else None
+        result, page = _suite().dub(spec, folder, progress or _no_progress, say=say, voice=voice)
         return _video(result, page)
-    if report is not None:
-        raise DubstageCallError(
-            "report: a gateway writes no report", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field="report"
-        )
+    for field, given, why in (
+        ("report", report is not None, "a gateway writes no report"),
+        ("say", bool(say), "a gateway calls no command that speaks: dub in this process, or give the speech as a file"),
+    ):
+        if given:
+            raise DubstageCallError(f"{field}: {why}", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field=field)
     with connect(where, token=token, tls=tls) as connection:
         if not transfer:
             return _video(_at_gateway(spec, connection, progress or _no_progress, request_id))

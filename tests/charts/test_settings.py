@@ -68,8 +68,9 @@ def test_what_is_set_by_the_chart_really_is() -> None:
     told |= {name.removeprefix(PREFIX).lower() for name in render("default", *_models_from_a_claim()).environment("render")}
     signer = ("global.provenance.secret.name=studio", "global.provenance.signerCommand=sign")
     told |= {name.removeprefix(PREFIX).lower() for name in render("default", *signer).environment("gateway")}
-    # A pod has no use for a file that says that it is ready, the stages have a name each, and a gateway serves every tenant.
-    assert told >= SET_BY_THE_CHART - {"ready_file", "stages_host", "tenant"}
+    # A pod has no use for a file that says that it is ready, the stages have a name each, a gateway serves every tenant, and no
+    # server calls a command that speaks.
+    assert told >= SET_BY_THE_CHART - {"ready_file", "stages_host", "tenant", "speech_command", "speech_deadline_s"}
 
 
 def _models_from_a_claim() -> list[str]:

@@ -16,6 +16,7 @@ from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_refs
 from gateway.dub.learn.subjects import compares_people, finds_actors
 from gateway.dub.request.dub_request import DubRequest, sha256_of
 from gateway.dub.state.journal import step_key
+from gateway.provenance.claim import VoiceFacts
 from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
@@ -153,6 +154,8 @@ def _said(value: object, digests: Mapping[Path, str]) -> object:
                 name: [str(each.dtype), each.shape, hashlib.sha256(each.tobytes()).hexdigest()] for name, each in arrays.items()
             }
             said = [sums, metadata]
+        case VoiceFacts():
+            said = value.model_dump()
         case tuple():
             said = [_said(each, digests) for each in value]
         case Fraction():

@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.analyse.frame_plan import FramePlan
-from gateway.dub.request.dub_request import DubRequest, is_synthetic, what_is_synthetic
+from gateway.dub.request.dub_request import DubRequest, has_synthetic_voice, is_synthetic, what_is_synthetic
 from gateway.media.types import MediaInfo
 from gateway.provenance.claim import Claim, ModelFacts, Role, SourceFile, VideoWatermark
 from gateway.provenance.watermark.embedding import Mark
@@ -48,7 +48,7 @@ def video_claim(
     return Claim(
         version=version("dubstage-suite"),
         description=f"{what_is_synthetic(request, dubbed=dubbed)}.",
-        synthetic=is_synthetic(request, dubbed=dubbed),
+        synthetic=is_synthetic(request, dubbed=dubbed) or has_synthetic_voice(request),
         method=method.name,
         models=model_facts(method, models),
         num_frames=plan.num_frames,
@@ -58,7 +58,7 @@ def video_claim(
         job=job,
         scene=bool(request.lines),
         sources=tuple(
-            SourceFile(role, file, digests.get(file, ""), number)
+            SourceFile(role, file, digests.get(file, ""), number, request.voice if role == "speech" else None)
             for role, some in files.items()
             for number, file in enumerate(some, 1)
             if file is not None

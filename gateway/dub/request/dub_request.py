@@ -36,7 +36,7 @@ from gateway.media.sound import SoundReader, Speech, sound_file
 from gateway.media.stills import check_opaque, is_named_like_picture, is_still, is_still_file, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoSigner, VideoWriter
-from gateway.provenance.claim import SYNTHETIC
+from gateway.provenance.claim import SYNTHETIC, VoiceFacts
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
@@ -99,6 +99,7 @@ class DubRequest:
         overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
         preview: dub only the first PREVIEW_S seconds, and train no network.
         lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
+        voice: the synthetic voice of `speech`; None: nothing is known of the voice.
     """
 
     footage: Path
@@ -130,6 +131,7 @@ class DubRequest:
     overwrite: bool = False
     preview: bool = False
     lines: tuple[DubLine, ...] = ()
+    voice: VoiceFacts | None = None
 
     @property
     def consents(self) -> tuple[Consent | None, ...]:
@@ -200,16 +202,25 @@ def is_synthetic(request: DubRequest, *, dubbed: bool) -> bool:
     return dubbed or method_named(request.method).motion.moves_head
 
 
+def has_synthetic_voice(request: DubRequest) -> bool:
+    """Return whether a synthetic voice is heard in the video."""
+    return request.voice is not None and not request.keep_audio
+
+
 def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
     """Return the sentence that says which parts of a video are synthetic, without its full stop.
 
     Args:
         dubbed: whether the mouth of any frame is rendered.
     """
-    if method_named(request.method).motion.moves_head:
-        what = "The mouth and the motion of the head in this video are" if dubbed else "The motion of the head in this video is"
-        return f"{what} synthetic"
-    return "The mouth in this video is synthetic" if dubbed else "No mouth in this video is synthetic"
+    parts = {
+        "the mouth": dubbed,
+        "the voice": has_synthetic_voice(request),
+        "the motion of the head": method_named(request.method).motion.moves_head,
+    }
+    *first, last = [part for part, made in parts.items() if made] or ["no mouth"]
+    what = f"{', '.join(first)} and {last}" if first else last
+    return f"{what[0].upper()}{what[1:]} in this video {'are' if first else 'is'} synthetic"
 
 
 def default_method(name: str, footage: Path | None = None) -> str:
@@ -534,7 +545,7 @@ def open_writer(
             carry=not request.preview,
             marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
             label=request.label if is_synthetic(request, dubbed=dubbed) else None,
-            source_type=SYNTHETIC if is_synthetic(request, dubbed=dubbed) else "",
+            source_type=SYNTHETIC if is_synthetic(request, dubbed=dubbed) or has_synthetic_voice(request) else "",
             threads=request.threads,
             overwrite=request.overwrite,
             takes_over=takes_over,

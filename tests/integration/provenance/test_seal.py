@@ -159,8 +159,8 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
         "frame_rate": "30000/1001",
         "dubbed": [[2, 5], [8, 9]],
         "sources": [
-            {"role": "footage", "sha256": hashlib.sha256(footage.read_bytes()).hexdigest()},
-            {"role": "speech", "sha256": hashlib.sha256(b"RIFF of Jane").hexdigest()},
+            {"role": "footage", "sha256": hashlib.sha256(footage.read_bytes()).hexdigest(), "voice": None},
+            {"role": "speech", "sha256": hashlib.sha256(b"RIFF of Jane").hexdigest(), "voice": None},
         ],
         "consent_sha256": {"person": "cd" * 32},
         "job": "ef" * 32,

@@ -66,3 +66,21 @@ def test_errors_have_one_base() -> None:
     far: dubstage.Error = DubstageCallError("no", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field="face")
     names = ("message", "code", "reason", "field", "violations", "stage", "retryable", "retry_after_s")
     assert [getattr(near, name) for name in names] == [getattr(far, name) for name in names]
+
+
+def test_gateway_speaks_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dubbing.ADDRESS_VARIABLE, "127.0.0.1:1")
+    with pytest.raises(dubstage.Error, match="a gateway calls no command that speaks") as caught:
+        dubstage.dub("video.mp4", None, "out.mp4", say="Hello")
+    assert caught.value.field == "say"
+
+
+@pytest.mark.parametrize(
+    ("speech", "say", "voice", "said"),
+    [("speech.wav", "Hello", "", "leave one of them out"), (None, "", "ann", "no words"), (None, "Hello", "ann", "takes no voice")],
+)
+def test_unclear_words_are_refused(speech: str | None, say: str, voice: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(dubbing.ADDRESS_VARIABLE, raising=False)
+    monkeypatch.setenv("DUBSTAGE_SPEECH_COMMAND", "espeak-ng -w {output} {text}")
+    with pytest.raises(InvalidRequestError, match=said):
+        dubstage.dub("video.mp4", speech, "out.mp4", say=say, voice=voice)

@@ -209,6 +209,19 @@ def test_old_and_excess_jobs_expire(settings: GatewaySettings, jobs: Path, blobs
     assert keys(list_jobs(jobs)) == [3]
 
 
+def test_old_speech_expires(settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    """Speech of a command goes at the age of jobs."""
+    folder = settings.data_dir / "speech"
+    folder.mkdir()
+    for name, days in (("old.wav", 40), ("young.wav", 10)):
+        (folder / name).write_bytes(b"RIFF")
+        os.utime(folder / name, (time.time() - days * DAY_S,) * 2)
+    expire(settings.model_copy(update={"job_max_age_days": 0.0}), actors, blobs, jobs)
+    assert len(os.listdir(folder)) == 2
+    expire(settings, actors, blobs, jobs)
+    assert os.listdir(folder) == ["young.wav"]
+
+
 def test_unused_analysis_expires_first(settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
     """A kept analysis goes after a day without a dub of the footage. An interrupted job of the same age stays."""
     for number, days in ((1, 2.0), (2, 2.0), (3, 0.5)):

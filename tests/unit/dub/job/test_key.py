@@ -22,6 +22,7 @@ from gateway.dub.request.dub_request import ActorRecord, DubLine, DubRequest
 from gateway.dub.sound.timecode import VideoTime
 from gateway.media.label import Label
 from gateway.media.mix import SoundMix
+from gateway.provenance.claim import VoiceFacts
 from gateway.stages.opening import ListedModels
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.methods import Finish, Method, method_named
@@ -196,6 +197,7 @@ OTHER: Mapping[str, Any] = {
     "expressiveness": 1.1,
     "preview": True,
     "lines": (),
+    "voice": VoiceFacts(program="espeak-ng"),
 }
 """Another value of each field of a request that the result depends on, but for the footage."""
 

@@ -18,7 +18,7 @@ from gateway.dub.request.claim import spans, video_claim
 from gateway.dub.request.dub_request import ActorRecord, DubLine, DubRequest, consents
 from gateway.dub.sound.timecode import parse_time
 from gateway.media.probe import probe
-from gateway.provenance.claim import DUB_LABEL, DubFacts, definition, dub_facts
+from gateway.provenance.claim import DUB_LABEL, DubFacts, VoiceFacts, definition, dub_facts, ingredient
 from gateway.stages.opening import ListedModels
 from services.common.texts import Field
 from tests.unit.consent.records import face, record
@@ -58,6 +58,29 @@ def test_claim_names_method_and_consent(carphone: Path, tmp_path: Path) -> None:
     assert [(source.role, source.path) for source in claim.sources] == [("footage", carphone), ("speech", tmp_path / "new.wav")]
     assert claim.consents == {"person": digest_of(CONSENT)}
     assert "Jane" not in repr(replace(claim, sources=()))
+
+
+def test_claim_names_synthetic_voice(carphone: Path, tmp_path: Path) -> None:
+    """The manifest says by which program the speech was made. A speech without such facts leaves no field in the statement."""
+    request = DubRequest(footage=carphone, speech=tmp_path / "new.wav", output=tmp_path / "out.mp4", method="dubstage")
+    digests = {"footage": "0" * 64, "speech": "1" * 64}
+
+    def said(request: DubRequest) -> DubFacts:
+        return dub_facts(video_claim(request, probe(carphone), plan_of(0, 0), LISTED), digests)
+
+    assert b"voice" not in said(request).statement
+    spoken = replace(request, voice=VoiceFacts(program="espeak-ng", voice="ann", language="en"))
+    assert said(spoken).statement != said(request).statement
+    claim = video_claim(spoken, probe(carphone), plan_of(0, 0), LISTED)
+    assert (claim.synthetic, claim.description) == (True, "The voice in this video is synthetic.")
+    manifest = definition(claim, digests, {})
+    (facts,) = [found["data"] for found in manifest["assertions"] if found.get("label") == DUB_LABEL]
+    assert facts["sources"][1]["voice"] == {"program": "espeak-ng", "voice": "ann", "language": "en"}
+    assert DubFacts.model_validate(json.loads(json.dumps(facts))) == said(spoken)
+    assert [ingredient(source, "audio/wav").get("description") for source in claim.sources] == [
+        None,
+        "synthetic voice by espeak-ng, voice ann, language en",
+    ]
 
 
 def test_manifest_has_records_no_face(carphone: Path, tmp_path: Path) -> None:

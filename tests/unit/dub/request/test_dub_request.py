@@ -25,6 +25,7 @@ from gateway.dub.request.dub_request import (
     open_writer,
     sha256_of,
     wants_own_timeline,
+    what_is_synthetic,
 )
 from gateway.dub.request.spec import LocalFiles, problems, request_from
 from gateway.dub.request.spec_text import names_of, spec_from
@@ -32,6 +33,7 @@ from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import COVER, OtherStream
+from gateway.provenance.claim import VoiceFacts
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import LIVE_LOOK_AHEAD_CHOICES, Finish, method_named
 from services.common.server.bounds import declared
@@ -57,6 +59,27 @@ def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bo
     with av.open(str(request.output)) as video:
         assert video.metadata["comment"].startswith(words)
         assert is_marked(dict(video.metadata))
+
+
+@pytest.mark.parametrize(
+    ("method", "dubbed", "keep_audio", "words"),
+    [
+        ("dubstage", True, False, "The mouth and the voice in this video are synthetic"),
+        ("dubstage", False, False, "The voice in this video is synthetic"),
+        ("dubstage", True, True, "The mouth in this video is synthetic"),
+        ("portrait", True, False, "The mouth, the voice and the motion of the head in this video are synthetic"),
+    ],
+)
+def test_synthetic_voice_is_named(method: str, *, dubbed: bool, keep_audio: bool, words: str) -> None:
+    request = DubRequest(
+        footage=Path("clip.mp4"),
+        speech=Path("speech.wav"),
+        output=Path("out.mp4"),
+        method=method,
+        keep_audio=keep_audio,
+        voice=VoiceFacts(program="espeak-ng"),
+    )
+    assert what_is_synthetic(request, dubbed=dubbed) == words
 
 
 def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:

@@ -1,0 +1,296 @@
+"""Speech by a command of the user, where a person has words and no recording (settings `speech_command`, `speech_deadline_s`).
+
+The arguments of the command that are placeholders become values, and no shell reads them. The command writes a WAV file. The file
+is kept in the data folder: the same words, command, voice and language are spoken once, and so give the same dub, also by a program
+that speaks differently every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+import wave
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Final
+
+from gateway.async_utilities import in_thread
+from gateway.dub.state.disk import job_folder
+from gateway.dub.state.journal import step_key
+from gateway.media.inspection import inspect_sound
+from gateway.provenance.claim import MOST_OF_A_NAME, VoiceFacts
+from gateway.settings import SPEECH_PLACEHOLDERS, GatewaySettings
+from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
+from services.common.texts import Option, Text
+
+SETTING: Final = "DUBSTAGE_SPEECH_COMMAND"
+SPEECH: Final = "speech"
+"""Folder of the data folder that holds the speech of commands."""
+MOST_CHARACTERS: Final = 100_000
+"""Longest text: about two hours."""
+LARGEST_SPEECH: Final = 2 << 30
+"""Largest WAV file, bytes."""
+_MOST_SAID: Final = 16 << 20
+"""Most bytes of errors that the command writes before it is ended."""
+_LAST_WORDS: Final = 300
+"""Bytes of what the command says about an error that are reported."""
+_POLL_S: Final = 0.05
+_HEAD: Final = 12
+"""Bytes by which a WAV file is known."""
+_EXPECTED: Final = "expected: exit code 0, and a WAV file at the path that stands for {output}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpokenText:
+    """Text, and the command that speaks it. `spoken_text` makes and checks it.
+
+    Attributes:
+        command: program and arguments with placeholders (`gateway.settings.SPEECH_PLACEHOLDERS`).
+        text: the text, without white space around it.
+        language: language of the text (BCP 47); empty: not named.
+        voice: name of a voice that the command knows; empty: its own choice.
+        deadline_s: longest time of the command, seconds.
+    """
+
+    command: tuple[str, ...]
+    text: str
+    language: str = ""
+    voice: str = ""
+    deadline_s: float
+
+    @property
+    def facts(self) -> VoiceFacts:
+        """What the manifest of a video says of the voice. Arguments of the command may be secrets, and are left out."""
+        return VoiceFacts(program=self.program[:MOST_OF_A_NAME], voice=self.voice, language=self.language)
+
+    @property
+    def program(self) -> str:
+        """Name of the program, without its folder."""
+        return Path(self.command[0]).name
+
+    def key(self, seconds: Fraction) -> str:
+        """Return the key of the speech. Commands that do not take the seconds give the same key for all of them.
+
+        Args:
+            seconds: seconds available; 0: no limit.
+        """
+        return step_key(
+            "speech",
+            command=list(self.command),
+            text=self.text,
+            language=self.language,
+            voice=self.voice,
+            seconds=_decimal(seconds) if "{seconds}" in self.command else "",
+        )
+
+
+def spoken_text(settings: GatewaySettings, text: str, *, language: str = "", voice: str = "") -> SpokenText:
+    """Return text with the command of the settings that speaks it.
+
+    Args:
+        language: language of the text (BCP 47); empty: not named.
+        voice: name of a voice that the command knows; empty: none.
+
+    Raises:
+        InvalidRequestError: there is no command, the text cannot be spoken, or the command lacks a value or has no place for one.
+    """
+    if not settings.speech_command:
+        raise InvalidRequestError(
+            f"speech of words needs a command: set {SETTING} to one, such as 'espeak-ng -v {{language}} -w {{output}} {{text}}'",
+            field="say",
+        )
+    words = tuple(shlex.split(settings.speech_command))
+    _check_text(text)
+    if voice and (len(voice) > MOST_OF_A_NAME or not voice.isprintable() or voice.startswith("-")):
+        raise InvalidRequestError(
+            f"{voice[:40]!r} is no name of a voice: give at most {MOST_OF_A_NAME} printable characters that do not begin with -",
+            field="voice",
+        )
+    if voice and "{voice}" not in words:
+        raise InvalidRequestError(f"the command of {SETTING} takes no voice: it has no argument {{voice}}", field="voice")
+    for name, value in (("voice", voice), ("language", language)):
+        if f"{{{name}}}" in words and not value:
+            raise InvalidRequestError(
+                Text("the command of {setting} takes the {name}: give {option}", setting=SETTING, name=name, option=Option(name)),
+                field=name,
+            )
+    return SpokenText(command=words, text=text.strip(), language=language, voice=voice, deadline_s=settings.speech_deadline_s)
+
+
+def _check_text(text: str) -> None:
+    problem = ""
+    if not text.strip():
+        problem = "there are no words to say"
+    elif len(text) > MOST_CHARACTERS:
+        problem = f"{len(text)} characters to say, and at most {MOST_CHARACTERS} are taken: dub the parts one by one"
+    elif "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        problem = "the words are no text in UTF-8"
+    if problem:
+        raise InvalidRequestError(problem, field="say")
+
+
+def kept_speech(words: SpokenText, seconds: Fraction, data_dir: Path) -> Path | None:
+    """Return the speech that was made before, and count it as used now; None: there is none. Blocks."""
+    found: list[tuple[float, Path]] = []
+    for file in (data_dir / SPEECH).glob(f"{words.key(seconds)}-*.wav"):
+        with suppress(OSError):  # removed meanwhile
+            found.append((file.stat().st_mtime, file))
+    for _, file in sorted(found, reverse=True):
+        with suppress(OSError):
+            if file.stem.endswith(_digest(file)):
+                os.utime(file)
+                return file
+            file.unlink()  # a disk that was full, or lost its power, has damaged the file
+    return None
+
+
+async def speak(words: SpokenText, seconds: Fraction, data_dir: Path, folder: Path) -> Path:
+    """Call the command, and return its speech, which is kept below the data folder. A cancelled call ends the command.
+
+    Args:
+        seconds: seconds available; 0: no limit.
+        data_dir: data folder.
+        folder: folder on the disk of the data folder, for what the command writes.
+
+    Raises:
+        BackendUnavailableError: the command failed, or took longer.
+        InvalidRequestError: the command cannot be started, or wrote no WAV file with sound in it, or too large a file.
+        StorageFullError: no space is left.
+    """
+    output = folder / "speech.wav"
+    with job_folder(folder), tempfile.TemporaryFile() as said:
+        await _run(words, _decimal(seconds), output, said)
+        await in_thread(_check_speech, words, output, said)
+    return await in_thread(_keep, output, data_dir / SPEECH, words.key(seconds))
+
+
+def remove_old_speech(data_dir: Path, before: float) -> None:
+    """Remove speech that was last used before a time, Unix time in seconds. Blocks."""
+    for file in (data_dir / SPEECH).glob("*.wav"):
+        with suppress(OSError):
+            if file.stat().st_mtime < before:
+                file.unlink()
+
+
+def write_silence(file: Path) -> Path:
+    """Write a second of silence, which stands for the speech in the checks before the command is called. Return the file."""
+    with wave.open(str(file), "wb") as silence:
+        silence.setnchannels(1)
+        silence.setsampwidth(2)
+        silence.setframerate(16_000)
+        silence.writeframes(bytes(32_000))
+    return file
+
+
+def _decimal(seconds: Fraction) -> str:
+    return f"{float(seconds):.3f}"
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+async def _run(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -> None:
+    """Run the command to its end, and check how it ended."""
+    process = _start(words, seconds, output, said)
+    try:
+        ends = time.monotonic() + words.deadline_s
+        while process.poll() is None:
+            _check_sizes(words, output, said)
+            if time.monotonic() >= ends:
+                late = f"did not end in {words.deadline_s:g} s, the time of DUBSTAGE_SPEECH_DEADLINE_S"
+                raise BackendUnavailableError(f"{_named(words)} {late}{_last_line(said)}; {_EXPECTED}")
+            await asyncio.sleep(_POLL_S)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    _check_sizes(words, output, said)
+    if process.returncode != 0:
+        end = f"exit code {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
+        raise BackendUnavailableError(f"{_named(words)} ended with {end}{_last_line(said)}; {_EXPECTED}")
+
+
+def _start(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the command, in a session of its own: all of its processes can be ended, and Ctrl-C goes to this process alone."""
+    text_file = output.with_name("text.txt")
+    text_file.write_text(words.text, encoding="utf-8", newline="")
+    # A program could take a first character such as - or @ for an option or a file. A space is not spoken.
+    text = words.text if words.text[0].isalnum() else f" {words.text}"
+    values = (text, str(text_file.absolute()), words.language, words.voice, seconds, str(output.absolute()))
+    placed = dict(zip(SPEECH_PLACEHOLDERS, values, strict=True))
+    arguments = [placed.get(word, word) for word in words.command]
+    # Without a place for the text, the command reads the text from its standard input.
+    reads = {"{text}", "{text_file}"}.isdisjoint(words.command)
+    try:
+        with open(text_file if reads else os.devnull, "rb") as given:
+            return subprocess.Popen(arguments, stdin=given, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
+    except OSError as problem:
+        why = problem.strerror or str(problem)
+        if problem.errno == errno.E2BIG and "{text}" in words.command:
+            why = "the text is too long for an argument: give the command {text_file}, or neither to read from standard input"
+        raise InvalidRequestError(f"{arguments[0]} of {SETTING} cannot be started: {why}", field=SETTING) from problem
+
+
+def _check_sizes(words: SpokenText, output: Path, said: IO[bytes]) -> None:
+    written = 0
+    with suppress(FileNotFoundError):  # not begun yet, or replaced just now
+        written = output.lstat().st_size
+    if written > LARGEST_SPEECH:
+        raise _wrong(words, f"wrote more than {LARGEST_SPEECH >> 20} MiB of sound", said)
+    if os.fstat(said.fileno()).st_size > _MOST_SAID:
+        raise _wrong(words, f"wrote more than {_MOST_SAID >> 20} MiB to its standard error", said)
+
+
+def _check_speech(words: SpokenText, output: Path, said: IO[bytes]) -> None:
+    try:
+        facts = output.lstat()
+    except FileNotFoundError:
+        raise _wrong(words, "wrote no file", said) from None
+    if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
+        raise _wrong(words, "wrote an empty file" if stat.S_ISREG(facts.st_mode) else "wrote no regular file", said)
+    with output.open("rb") as file:
+        head = file.read(_HEAD)
+    if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
+        raise _wrong(words, f"wrote a file that begins with {head.decode('utf-8', 'replace')!r}, which is no WAV file", said)
+    try:
+        inspect_sound(output)
+    except MediaUnsupportedError as problem:
+        raise _wrong(words, f"wrote a WAV file that cannot be used ({problem})", said) from problem
+
+
+def _wrong(words: SpokenText, what: str, said: IO[bytes]) -> InvalidRequestError:
+    return InvalidRequestError(f"{_named(words)} {what}{_last_line(said)}; {_EXPECTED}", field=SETTING)
+
+
+def _named(words: SpokenText) -> str:
+    return f"{words.program}, the command of {SETTING},"
+
+
+def _last_line(said: IO[bytes]) -> str:
+    """Return the last line of what the command says about errors, as the rest of a sentence."""
+    said.seek(max(0, said.seek(0, os.SEEK_END) - _LAST_WORDS))
+    line = said.read(_LAST_WORDS).decode("utf-8", "replace").strip().rpartition("\n")[2].strip()
+    return f": {line}" if line else ""
+
+
+def _keep(file: Path, folder: Path, key: str) -> Path:
+    """Move the speech to its place. The name has the digest of the content, so no speech that another dub reads is replaced."""
+    with job_folder(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = folder / f"{key}-{_digest(file)}.wav"
+        file.chmod(0o600)
+        os.replace(file, kept)
+        os.utime(kept)
+    return kept
