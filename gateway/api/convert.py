@@ -35,6 +35,7 @@ from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequestError, MessageTooLargeError
 from services.common.methods import method_named
+from services.common.wire.convert import mouth_from_proto
 
 LIVE_RATES_HZ: Final = range(8_000, 192_001)
 """Sample rates of the sound of a live stream."""
@@ -294,7 +295,6 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
             field="config.max_lateness",
             named=True,
         )
-    expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
     return LiveOptions(
         actor_id,
         config.sample_rate_hz,
@@ -302,7 +302,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
         use,
         config.first_frame,
         max_late_s,
-        LiveMouth(expressiveness, config.look_ahead_frames if config.HasField("look_ahead_frames") else None),
+        mouth_from_proto(config, LiveMouth()),
         Disclosing(label, config.disclose),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -70,7 +70,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         warp=int(request.warp),
         fit=request.fit,
         **resolved_options(request),
-        expressiveness=float(request.expressiveness),
+        **asdict(request.mouth),
         **_label(request),
         **_channel(request),
         **({"preview": PREVIEW_S} if request.preview else {}),

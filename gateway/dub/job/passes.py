@@ -458,7 +458,7 @@ class DubPasses:
             timeline=timeline,
             num_frames=num_frames,
             block=self.request.feature_block,
-            expressiveness=self.request.expressiveness,
+            mouth=self.request.mouth,
         )
 
         def predicted(done: int) -> None:

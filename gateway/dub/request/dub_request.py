@@ -40,7 +40,7 @@ from gateway.provenance.claim import SYNTHETIC
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Finish, Method, method_named
+from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Finish, Method, MouthOptions, method_named
 from services.common.store.artefacts import ArtefactRef
 from services.common.texts import Field, Option, Text
 
@@ -94,8 +94,7 @@ class DubRequest:
         fit: length of the video where the speech is longer or shorter than the footage (fit.py).
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for videos with their own timeline.
         finish: whose pixels the mouths show; None: the method decides (`shown_finish`).
-        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
-            1: as the person speaks.
+        mouth: options that go to the motion stage.
         overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
         preview: dub only the first PREVIEW_S seconds, and train no network.
         lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
@@ -126,7 +125,7 @@ class DubRequest:
     fit: Fit = "cut"
     expression: Expression | None = None
     finish: Finish | None = None
-    expressiveness: float = 1.0
+    mouth: MouthOptions = MouthOptions()
     overwrite: bool = False
     preview: bool = False
     lines: tuple[DubLine, ...] = ()

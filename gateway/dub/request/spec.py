@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -31,7 +31,7 @@ from gateway.dub.request.dub_request import (
     wants_own_timeline,
 )
 from gateway.dub.request.sequences import check_sequence_options, sequence_settings
-from gateway.dub.request.spec_text import DEFAULTS, actor_of, is_sequence_spec, name_of, sides_of
+from gateway.dub.request.spec_text import actor_of, is_sequence_spec, name_of, sides_of
 from gateway.dub.sound.timecode import VideoTime, parse_time
 from gateway.media.choices import BUILT_IN, DUCK_DB, OcioSettings
 from gateway.media.encoders import check_target, crf_of
@@ -40,8 +40,9 @@ from gateway.media.locations import is_url, local_path
 from gateway.media.mix import SoundMix
 from gateway.media.sequences import SequenceSettings, check_output_pattern
 from services.common.errors import ActorError, ConsentRefusedError, InvalidRequestError, RequestError
-from services.common.methods import DEFAULT_METHOD, Finish, combined, method_named
+from services.common.methods import DEFAULT_METHOD, Finish, MouthOptions, combined, method_named
 from services.common.texts import Field, Option, Text
+from services.common.wire.convert import mouth_from_proto
 
 _NOT_OF_MOUTHS: Final = (
     *("output_uri", "overwrite", "consent", "consent_uri", "reference_consent", "reference_consent_uri", "project", "language"),
@@ -51,7 +52,7 @@ _NOT_OF_MOUTHS: Final = (
 
 _SEQUENCE_FIELDS: Final = ("footage_sound", "rate", "ocio", "input_colourspace", "display", "view")
 """Fields of image sequences, as checks name them."""
-_OF_LINES: Final = ("lines", "expressiveness")
+_OF_LINES: Final = ("lines", *asdict(MouthOptions()))
 """Fields of a scene that its lines take over."""
 
 Refusal = RequestError | ActorError | ConsentRefusedError
@@ -154,7 +155,7 @@ def request_from(
         fit=_fit(spec),
         expression=_expression(spec),
         finish=_finish(spec),
-        expressiveness=spec.expressiveness if spec.HasField("expressiveness") else DEFAULTS["expressiveness"],
+        mouth=mouth_from_proto(spec, MouthOptions()),
         overwrite=spec.overwrite,
         preview=spec.preview,
     )
@@ -485,7 +486,7 @@ def _line(line: pb.LineSpec, place: int, dub: DubRequest, files: DubFiles) -> Du
             face=face,
             consent=consent,
             use=use,
-            expressiveness=line.expressiveness if line.HasField("expressiveness") else dub.expressiveness,
+            mouth=mouth_from_proto(line, dub.mouth),
             lines=(),
         )
     return DubLine(name=Field(here), start=start, actor_id=actor_id, dub=own)

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,7 @@ from gateway.media.locations import local_path
 from gateway.media.sequence_names import SUFFIXES, is_sequence
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequestError
+from services.common.methods import MouthOptions
 from services.common.server.bounds import declared
 from services.common.texts import RPCS, Command, Option, Text, Words
 
@@ -40,7 +42,12 @@ if TYPE_CHECKING:
 
 ACTORS: Final = "actors/"
 """Begin of the name of an actor."""
-DEFAULTS: Final[Mapping[str, Any]] = {"fit": pb.FIT_CUT, "expressiveness": 1.0, "face_rule": pb.FACE_RULE_AUTO, "duck_db": DUCK_DB}
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "fit": pb.FIT_CUT,
+    "face_rule": pb.FACE_RULE_AUTO,
+    "duck_db": DUCK_DB,
+    **asdict(MouthOptions()),
+}
 """Values that mean the same as a field that is not given."""
 _MOST_BYTES: Final = 4 << 20
 """Largest file of lines that is read, bytes."""

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
@@ -30,7 +30,7 @@ from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.face.crops import pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_BEFORE, SPEECH_SHAPE
-from services.common.methods import SHARED_FEATURES, FeatureKinds, PredictorSpec
+from services.common.methods import SHARED_FEATURES, FeatureKinds, MouthOptions, PredictorSpec
 from services.common.wire.convert import from_tensor, pose_from_proto
 from services.common.wire.timeline import MOTION_RATE
 
@@ -223,7 +223,6 @@ class MotionRequest:
         style: speaking style of the person.
         timeline: frame times of the video.
         block: feature frames per message; changes no byte of the answer.
-        expressiveness: factor of the mouth's movement.
     """
 
     predictor: PredictorSpec
@@ -231,7 +230,7 @@ class MotionRequest:
     timeline: common_pb2.Timeline
     num_frames: int
     block: int = FEATURE_BLOCK
-    expressiveness: float = 1.0
+    mouth: MouthOptions = MouthOptions()
 
 
 async def predict_motion(
@@ -261,7 +260,7 @@ async def predict_motion(
             timeline=request.timeline,
             num_frames=request.num_frames,
             whole_speech=True,
-            expressiveness=request.expressiveness,
+            **asdict(request.mouth),
         )
         made.config.config.states = True
         if point.state is not None:

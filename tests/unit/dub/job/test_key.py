@@ -24,7 +24,7 @@ from gateway.media.label import Label
 from gateway.media.mix import SoundMix
 from gateway.stages.opening import ListedModels
 from services.common.face.actor_geometry import ActorGeometry
-from services.common.methods import Finish, Method, method_named
+from services.common.methods import Finish, Method, MouthOptions, method_named
 from services.common.texts import Field
 from tests.unit.consent.records import RECORD
 
@@ -108,9 +108,10 @@ async def test_finish_is_part_of_key(request_of: DubRequest, name: str) -> None:
 
 async def test_the_expressiveness_is_part_of_the_key(request_of: DubRequest) -> None:
     method = method_named("dubstage")
-    keys = [await key_of(replace(request_of, expressiveness=value), method, listed()) for value in (0.5, 1.0, 1.2)]
+    mouths = [MouthOptions(expressiveness=value) for value in (0.5, 1.0, 1.2)]
+    keys = [await key_of(replace(request_of, mouth=mouth), method, listed()) for mouth in mouths]
     assert len(set(keys)) == 3
-    assert await key_of(replace(request_of, expressiveness=1), method, listed()) == await key_of(request_of, method, listed())
+    assert keys[1] == await key_of(request_of, method, listed())
 
 
 async def test_the_label_is_part_of_the_key(request_of: DubRequest) -> None:
@@ -193,7 +194,7 @@ OTHER: Mapping[str, Any] = {
     "fit": "pad",
     "expression": "neutral",
     "finish": Finish.RENDERER,
-    "expressiveness": 1.1,
+    "mouth": MouthOptions(expressiveness=1.1),
     "preview": True,
     "lines": (),
 }
