@@ -24,12 +24,10 @@ from gateway.dub.job.estimate import DubEstimate
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.learn.face_list import FaceList, ListedFace
 from gateway.dub.request.dub_request import DubRequest, default_method
-from gateway.dub.request.spec import enrol_options, face_of, within
-from gateway.dub.request.spec_text import name_of
+from gateway.dub.request.spec import enrol_options, face_of, label_from, within
 from gateway.live.session import LiveFrame, LiveMouth, first_sample
 from gateway.live.streams import Disclosing
 from gateway.media.encoders import check_target
-from gateway.media.label import label_of
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32, Int32
@@ -287,7 +285,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     with within("config"):
         actor_id = check_actor_id(actor_id_of(config.actor, "actor") or "", "actor")
         use = use_of(config.project, config.language)
-        label = label_of(config.label, name_of(dub_pb2.LabelPosition.DESCRIPTOR, config.label_position, "label_position"))
+        label = label_from(config)
     max_late_s = seconds_of(config.max_lateness) if config.HasField("max_lateness") else None
     if max_late_s is not None and not LEAST_LATE_S <= max_late_s <= MOST_LATE_S:
         raise InvalidRequestError(

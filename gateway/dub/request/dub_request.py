@@ -160,7 +160,12 @@ class DubRequest:
     @property
     def keeps_expression(self) -> bool:
         """Whether the video keeps the slow expression of the footage. Only a video with the frames of the footage can."""
-        return self.expression != "neutral" and self.fit == "cut" and not method_named(self.method).own_timeline
+        return self.expression != "neutral" and not self.own_timeline
+
+    @property
+    def own_timeline(self) -> bool:
+        """Whether the video gets its own timeline, so that its frames are not those of the footage one by one."""
+        return self.fit != "cut" or method_named(self.method).own_timeline
 
     @property
     def shown_finish(self) -> Finish:

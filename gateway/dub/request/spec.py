@@ -147,7 +147,7 @@ def request_from(
         use=_use(spec),
         mix=_mix(spec, mix),
         keep_audio=spec.keep_audio,
-        label=_label(spec),
+        label=label_from(spec),
         codec=_codec(spec),
         crf=_crf(spec),
         enrol=_enrol(spec),
@@ -175,7 +175,7 @@ def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], s
         ("face", lambda: face_of(spec)),
         ("footage_uri", lambda: sequence_of(spec)),
         ("output_uri", lambda: _check_video(spec)),
-        ("label", lambda: _label(spec)),
+        ("label", lambda: label_from(spec)),
         ("finish", lambda: _finish(spec)),
         ("encode_quality", lambda: _crf(spec)),
         ("language", lambda: _use(spec)),
@@ -352,9 +352,18 @@ def _face(message: Any) -> FaceChoice | None:
                 raise InvalidRequestError(
                     "give FACE_RULE_LARGEST, FACE_RULE_SPEAKER or FACE_RULE_AUTO", field="face_rule", named=True
                 )
-            return FaceChoice(name_of(pb.FaceRule.DESCRIPTOR, message.face_rule, "face_rule"))
+            return FaceChoice(name_of(message, "face_rule"))
         case _:
             return None
+
+
+def label_from(message: Any) -> Label | None:
+    """Return the visible label of a DubSpec or a LiveConfig; None: there is none. Blocks: reads the font.
+
+    Raises:
+        InvalidRequestError: the label cannot be drawn.
+    """
+    return label_of(message.label, name_of(message, "label_position"))
 
 
 def enrol_options(*, skip: bool, seed: int) -> EnrolOptions:
@@ -541,24 +550,20 @@ def _use(spec: pb.DubSpec) -> ConsentUse:
 
 
 def _fit(spec: pb.DubSpec) -> Fit:
-    return name_of(pb.Fit.DESCRIPTOR, spec.fit, "fit") or "cut"  # type: ignore[return-value]
+    return name_of(spec, "fit") or "cut"  # type: ignore[return-value]
 
 
 def _expression(spec: pb.DubSpec) -> Expression | None:
-    return name_of(pb.Expression.DESCRIPTOR, spec.expression, "expression") or None  # type: ignore[return-value]
+    return name_of(spec, "expression") or None  # type: ignore[return-value]
 
 
 def _finish(spec: pb.DubSpec) -> Finish | None:
-    name = name_of(pb.Finish.DESCRIPTOR, spec.finish, "finish")
+    name = name_of(spec, "finish")
     return Finish(name) if name else None
 
 
 def _codec(spec: pb.DubSpec) -> str | None:
-    return name_of(pb.VideoCodec.DESCRIPTOR, spec.codec, "codec") or None
-
-
-def _label(spec: pb.DubSpec) -> Label | None:
-    return label_of(spec.label, name_of(pb.LabelPosition.DESCRIPTOR, spec.label_position, "label_position"))
+    return name_of(spec, "codec") or None
 
 
 def _crf(spec: pb.DubSpec) -> int | None:

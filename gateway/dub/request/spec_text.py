@@ -99,12 +99,13 @@ def sides_of(box: pb.FaceBox) -> tuple[float, float, float, float]:
     return box.left, box.top, box.width, box.height
 
 
-def name_of(kind: EnumDescriptor, number: int, field: str) -> str:
-    """Return the name of an enum's value as commands write it, such as `top-left`; empty: unspecified.
+def name_of(message: Any, field: str) -> str:
+    """Return the value of an enum's field as commands write it, such as `top-left`; empty: unspecified.
 
     Raises:
         InvalidRequestError: the enum has no such number.
     """
+    kind, number = message.DESCRIPTOR.fields_by_name[field].enum_type, getattr(message, field)
     found = names_of(kind).get(number)
     if found is None:
         raise InvalidRequestError(f"there is no {kind.name} {number}", field=field, named=True)
@@ -584,7 +585,7 @@ def speaker_of(line: pb.LineSpec) -> str:
         case "point":
             return f"{line.point.x:g},{line.point.y:g}"
         case "face_rule":
-            return name_of(pb.FaceRule.DESCRIPTOR, line.face_rule, "face_rule")
+            return name_of(line, "face_rule")
         case _:
             return "boxes" if line.boxes else "box"
 
