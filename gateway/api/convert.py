@@ -78,7 +78,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, t
         face=face_of(message),
         consent=consent_from(message.consent) if message.HasField("consent") else None,
         project=use_of(message.project, None).project,
-        options=enrol_options(skip=message.skip_personalization, seed=message.seed),
+        options=enrol_options(message),
         threads=threads,
     )
 

@@ -82,10 +82,9 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
     cost = figures()
     method = method_named(request.method)
     written = cost.written_ms.get(method.renderer.name, max(cost.written_ms.values()))
-    options = request.enrol
     known = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
     # A preview trains nothing.
-    skip = request.preview or not (options.personalize_renderer or options.personalize_motion)
+    skip = request.preview or not request.enrol.trains
     analysed = (
         StepCost("fetch", fixed_s=0.5),
         StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),

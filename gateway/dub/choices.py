@@ -48,3 +48,8 @@ class EnrolOptions:
     renderer_steps: int = 0
     personalize_motion: bool = True
     seed: int = 0
+
+    @property
+    def trains(self) -> bool:
+        """Whether any network is adapted to the person."""
+        return self.personalize_renderer or self.personalize_motion

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, astuple, fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -47,13 +47,12 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         digests: what `file_digests` returns of the request.
         face_model: face model that people are fitted on.
     """
-    options = request.enrol
     if request.lines:
         return step_key(
             "scene",
             **_made_with(method, models, face_model),
             footage=digests[request.footage],
-            enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
+            enrol=astuple(request.enrol),
             warp=int(request.warp),
             **resolved_options(request),
             **_label(request),
@@ -66,7 +65,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         own_sound=request.speech is None,
         face=[request.face.kind, request.face.face_id, list(request.face.point), *_boxes(request)],
         actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
-        enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
+        enrol=astuple(request.enrol),
         warp=int(request.warp),
         fit=request.fit,
         **resolved_options(request),

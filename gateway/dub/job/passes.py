@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -422,7 +422,7 @@ class DubPasses:
             people=self.people_key,
             face=[analysis.face_id, *analysis.tracked_ids],
             rows=hashlib.sha256(analysis.rows.tobytes()).hexdigest(),
-            enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
+            enrol=astuple(options),
         )
 
     async def _known(self, options: EnrolOptions) -> EnrolledActor | None:

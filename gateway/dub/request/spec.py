@@ -17,7 +17,7 @@ from dubstage.gateway.v1 import dub_pb2 as pb
 from dubstage.gateway.v1.consent_pb2 import ConsentRecord
 from gateway.consent.files import read_consent
 from gateway.consent.messages import consent_from, consent_message
-from gateway.consent.record import Consent, ConsentUse, use_of
+from gateway.consent.record import Consent, use_of
 from gateway.dub.analyse.face_boxes import FrameBox, checked_boxes
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.choices import MOST_LINES, EnrolOptions, Expression, Fit
@@ -144,13 +144,13 @@ def request_from(
         consent=_consent(spec, "consent", files, output),
         reference=reference,
         reference_consent=_consent(spec, "reference_consent", files, output),
-        use=_use(spec),
+        use=use_of(spec.project, spec.language),
         mix=_mix(spec, mix),
         keep_audio=spec.keep_audio,
         label=label_from(spec),
         codec=_codec(spec),
         crf=_crf(spec),
-        enrol=_enrol(spec),
+        enrol=enrol_options(spec),
         threads=threads,
         fit=_fit(spec),
         expression=_expression(spec),
@@ -178,7 +178,7 @@ def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], s
         ("label", lambda: label_from(spec)),
         ("finish", lambda: _finish(spec)),
         ("encode_quality", lambda: _crf(spec)),
-        ("language", lambda: _use(spec)),
+        ("language", lambda: use_of(spec.project, spec.language)),
     ]
     if not spec.lines:
         checks.append(("actor", lambda: _check_method(spec, method_of_actor)))
@@ -366,19 +366,16 @@ def label_from(message: Any) -> Label | None:
     return label_of(message.label, name_of(message, "label_position"))
 
 
-def enrol_options(*, skip: bool, seed: int) -> EnrolOptions:
-    """Return which parts of an enrolment are done.
-
-    Args:
-        skip: leave out both personalisations.
-        seed: random seed of the personalisations.
+def enrol_options(message: Any) -> EnrolOptions:
+    """Return which parts of an enrolment a DubSpec or a CreateActorRequest asks for.
 
     Raises:
         InvalidRequestError: the seed is negative.
     """
-    if seed < 0:
-        raise InvalidRequestError(f"{seed} is negative", field="seed", named=True)
-    return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
+    if message.seed < 0:
+        raise InvalidRequestError(f"{message.seed} is negative", field="seed", named=True)
+    trains = not message.skip_personalization
+    return EnrolOptions(personalize_renderer=trains, personalize_motion=trains, seed=message.seed)
 
 
 def sequence_of(spec: pb.DubSpec) -> SequenceSettings | None:
@@ -545,10 +542,6 @@ def _mix(spec: pb.DubSpec, file: Path | None) -> SoundMix | None:
     return SoundMix(file=file, level_db=spec.mix_level_db, duck_db=duck_db)
 
 
-def _use(spec: pb.DubSpec) -> ConsentUse:
-    return use_of(spec.project, spec.language)
-
-
 def _fit(spec: pb.DubSpec) -> Fit:
     return name_of(spec, "fit") or "cut"  # type: ignore[return-value]
 
@@ -568,10 +561,6 @@ def _codec(spec: pb.DubSpec) -> str | None:
 
 def _crf(spec: pb.DubSpec) -> int | None:
     return crf_of(spec.encode_quality, _codec(spec))
-
-
-def _enrol(spec: pb.DubSpec) -> EnrolOptions:
-    return enrol_options(skip=spec.skip_personalization, seed=spec.seed)
 
 
 def _check_video(spec: pb.DubSpec) -> None:

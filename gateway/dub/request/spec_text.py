@@ -276,8 +276,7 @@ def options_from(row: Mapping[str, Any]) -> tuple[pb.ShotOptions, list[WrongFiel
         elif (field := ROW.get(word)) in pb.ShotOptions.DESCRIPTOR.fields_by_name and field is not None:
             setattr(options, field, getattr(spec, field))
         else:
-            known = ", ".join(_words(pb.ShotOptions.DESCRIPTOR))
-            mistakes = [WrongFieldError(f"cannot be changed in a batch; these options can: {known}", word[:80])]
+            mistakes = [WrongFieldError(f"cannot be changed in a batch; these options can: {', '.join(CHANGEABLE)}", word[:80])]
     return options, mistakes
 
 

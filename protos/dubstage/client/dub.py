@@ -119,19 +119,14 @@ def _record(name: str) -> Callable[[Any], dict[str, Any]]:
     return lambda given: {f"{name}_uri": given} if isinstance(given, str) else {name: consent_record(given)}
 
 
-def _file(name: str) -> Callable[[Any], dict[str, Any]]:
-    return lambda given: {f"{name}_uri": given}
-
-
 _FIELDS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
-    **{name: _file(name) for name in ("footage", "output", "speech", "reference", "mix")},
     **{name: _record(name) for name in ("consent", "reference_consent")},
     "actor_id": lambda given: {"actor": resource_name("actors", given)},
     "face": face_fields,
     "personalize": lambda given: {"skip_personalization": not given},
     "lines": lambda given: {"lines": [line_message(line) for line in given]},
 }
-"""Options -> fields of DubSpec, where an option is not the field of its name."""
+"""Options -> fields of DubSpec, where an option is not the field of its name, or of its name and `_uri`."""
 
 
 def option_fields(**options: Any) -> dict[str, Any]:
@@ -141,15 +136,16 @@ def option_fields(**options: Any) -> dict[str, Any]:
         ValueError: an option has a name that its enum does not have, or a wrong face.
     """
     fields: dict[str, Any] = {}
+    known = pb.DubSpec.DESCRIPTOR.fields_by_name
     for name, given in options.items():
         if given is None:
             continue
-        field = pb.DubSpec.DESCRIPTOR.fields_by_name.get(name)
-        if field is not None and field.enum_type is not None:
-            prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
-            fields[name] = number_of(getattr(pb, field.enum_type.name), prefix, given or 0)
+        if name in _FIELDS:
+            fields |= _FIELDS[name](given)
+        elif name in known and (kind := known[name].enum_type) is not None:
+            fields[name] = number_of(getattr(pb, kind.name), kind.values[0].name.removesuffix("UNSPECIFIED"), given or 0)
         else:
-            fields |= _FIELDS[name](given) if name in _FIELDS else {name: given}
+            fields[f"{name}_uri" if f"{name}_uri" in known else name] = given
     return fields
 
 

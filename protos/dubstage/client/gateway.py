@@ -16,8 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from dubstage.client import rpcs
 from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image
 from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
-from dubstage.client.dub import Consent, DubOptions, Line, LiveOptions, consent_record, dub_spec, option_fields
-from dubstage.client.names import explaining_names, face_fields, resource_name
+from dubstage.client.dub import Consent, DubOptions, Line, LiveOptions, dub_spec, option_fields
+from dubstage.client.names import explaining_names, resource_name
 from dubstage.client.operations import (
     DUB,
     ENROLMENT,
@@ -126,13 +126,9 @@ def enrol(
     """
     return pb.CreateActorRequest(
         actor_id=actor_id,
-        footage_uri=footage,
-        method=method,
-        **face_fields(face),
-        consent=consent_record(consent),
-        skip_personalization=not personalize,
-        seed=seed,
-        project=project,
+        **option_fields(
+            footage=footage, method=method, face=face, consent=consent, personalize=personalize, seed=seed, project=project
+        ),
         more_footage_uris=more_footage,
         request_id=request_id,
     )
