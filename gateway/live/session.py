@@ -129,9 +129,7 @@ class StageChain:
     ) -> None:
         self._method = method_named(actor.method).streamed
         self._style, self._speaking = actor.enrolled.style, actor.enrolled.speaking
-        self._config = window_config(
-            self._method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK, detail_scale=footage.detail_scale
-        )
+        self._config = window_config(self._method, actor.enrolled, detail_scale=footage.detail_scale)
         self._footage = footage
         self._sound = sound
         self._stream = stream

@@ -137,7 +137,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         request = MotionRequest(predictor=method.motion, style=actor.style, timeline=timeline_of(info), num_frames=total, block=8)
         await predict_motion(stages, request, speech, motion)
         plan = make_plan(index, 0, silent=np.zeros(total, dtype=bool))
-        config = window_config(method, actor, texture_pb2.WARP_MODE_UNSPECIFIED)
+        config = window_config(method, actor, warp=texture_pb2.WARP_MODE_UNSPECIFIED)
         looks = ShotLooks(faces, plan.row, plan.rendered(), index.shot_cuts)
         inputs = VideoInputs(
             stages, config, plan.rendered(), plan.row, faces, looks, lambda begin, end: motion.read(begin, end)["mouth"]

@@ -14,6 +14,7 @@ from gateway.consent.record import Consent, digest_of
 from gateway.dub.choices import PREVIEW_S
 from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_refs
 from gateway.dub.learn.subjects import compares_people, finds_actors
+from gateway.dub.render.windows import WARP
 from gateway.dub.request.dub_request import DubRequest, sha256_of
 from gateway.dub.state.journal import step_key
 from gateway.stages.opening import ListedModels
@@ -53,7 +54,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
             **_made_with(method, models, face_model),
             footage=digests[request.footage],
             enrol=astuple(request.enrol),
-            warp=int(request.warp),
+            warp=int(WARP),
             **resolved_options(request),
             **_label(request),
         )
@@ -66,7 +67,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         face=[request.face.kind, request.face.face_id, list(request.face.point), *_boxes(request)],
         actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
         enrol=astuple(request.enrol),
-        warp=int(request.warp),
+        warp=int(WARP),
         fit=request.fit,
         **resolved_options(request),
         **asdict(request.mouth),

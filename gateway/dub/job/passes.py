@@ -365,9 +365,8 @@ class DubPasses:
         key = step_key("video", job=part.key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
         face, pose = self.reference, pose_of_vector(actor.pose)
         reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
-        config = window_config(
-            self.analysis.method, actor, part.request.warp, reference, detail_scale=scale, finish=self.request.shown_finish
-        )
+        finish = self.request.shown_finish
+        config = window_config(self.analysis.method, actor, reference, detail_scale=scale, finish=finish)
         usable, rows = part.plan.rendered(), part.plan.row
         looks = ShotLooks(video.faces, rows, video.index.free_frames(rows), video.index.shot_cuts)
         inputs = VideoInputs(

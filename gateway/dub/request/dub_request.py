@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.analyse.face_boxes import check_inside
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
@@ -88,7 +87,6 @@ class DubRequest:
         codec: video codec of the output; None: chosen by the container.
         crf: quality of the pictures (gateway.media.encoders.QUALITIES); None: the default of the writer.
         enrol: which parts of the enrolment from this footage are done.
-        warp: how the texture stage warps.
         threads: threads of decoder and encoder.
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
         fit: length of the video where the speech is longer or shorter than the footage (fit.py).
@@ -119,7 +117,6 @@ class DubRequest:
     codec: str | None = None
     crf: int | None = None
     enrol: EnrolOptions = EnrolOptions()
-    warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
     threads: int = 2
     feature_block: int = FEATURE_BLOCK
     fit: Fit = "cut"

@@ -400,10 +400,6 @@ def _choose(message: Any, choice: FaceChoice) -> None:
             message.face_rule = pb.FaceRule.Value(f"FACE_RULE_{choice.kind.upper()}")
 
 
-def _read_box(message: Any, value: Any) -> None:
-    _read_sides(message.box, value)
-
-
 def _read_sides(box: pb.FaceBox, value: Any) -> None:
     sides = value if isinstance(value, list) else []
     if len(sides) != 4 or not all(type(side) in (int, float) and 0 <= side <= _MOST_PIXELS for side in sides):
@@ -457,9 +453,7 @@ def _record_reader(name: str) -> Callable[[Any, Any], None]:
 
 
 def _read_personalize(message: Any, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise _wrong("takes a valid boolean", value)
-    message.skip_personalization = not value
+    message.skip_personalization = not _scalar(message.DESCRIPTOR.fields_by_name["skip_personalization"], value)
 
 
 def _read_lines(message: Any, value: Any) -> None:
@@ -478,7 +472,7 @@ def _read_lines(message: Any, value: Any) -> None:
 _READERS: Final[Mapping[str, Callable[[Any, Any], None]]] = {
     "actor": _read_actor,
     "face": _read_face,
-    "box": _read_box,
+    "box": lambda message, value: _read_sides(message.box, value),
     "boxes": _read_boxes,
     "start": _read_start,
     "consent": _record_reader("consent"),

@@ -12,7 +12,6 @@ import pytest
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
-from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
@@ -189,7 +188,6 @@ OTHER: Mapping[str, Any] = {
     "codec": "ffv1",
     "crf": 20,
     "enrol": EnrolOptions(seed=1),
-    "warp": texture_pb2.WARP_MODE_UNSPECIFIED,
     "threads": 3,
     "fit": "pad",
     "expression": "neutral",
