@@ -22,7 +22,7 @@ from services.common.methods import Method
 
 PIPELINE_VERSION: Final = 35
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
-_NOT_OF_RESULT: Final = frozenset({"output", "overwrite", "feature_block"})
+_NOT_OF_RESULT: Final = frozenset({"output", "overwrite"})
 """Fields of a DubRequest that change no byte of the output."""
 
 

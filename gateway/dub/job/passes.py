@@ -456,7 +456,6 @@ class DubPasses:
             style=actor.style,
             timeline=timeline,
             num_frames=num_frames,
-            block=self.request.feature_block,
             mouth=self.request.mouth,
         )
 

@@ -196,7 +196,6 @@ class SceneLines:
                     style=person.actor.style,
                     timeline=timeline_to_proto(Timeline(pts=pts, time_base=video.time_base)),
                     num_frames=len(frames),
-                    block=scene.request.feature_block,
                     mouth=passes.request.mouth,
                 )
                 with workspace.passing("line_motion", MOTION_RECORD) as predicted:

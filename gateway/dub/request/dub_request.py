@@ -20,7 +20,7 @@ from gateway.dub.analyse.face_boxes import check_inside
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.choices import EnrolOptions, Expression, Fit
 from gateway.dub.sound.scene_sound import SceneSound, SpokenLine
-from gateway.dub.sound.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
+from gateway.dub.sound.speech import UNHEARD_PER_S, speech_duration
 from gateway.dub.sound.timecode import VideoTime
 from gateway.media.background import own_timeline
 from gateway.media.choices import QUALITIES
@@ -88,7 +88,6 @@ class DubRequest:
         crf: quality of the pictures (gateway.media.encoders.QUALITIES); None: the default of the writer.
         enrol: which parts of the enrolment from this footage are done.
         threads: threads of decoder and encoder.
-        feature_block: feature frames per message to the motion stage; changes no byte of the result.
         fit: length of the video where the speech is longer or shorter than the footage (fit.py).
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for videos with their own timeline.
         finish: whose pixels the mouths show; None: the method decides (`shown_finish`).
@@ -118,7 +117,6 @@ class DubRequest:
     crf: int | None = None
     enrol: EnrolOptions = EnrolOptions()
     threads: int = 2
-    feature_block: int = FEATURE_BLOCK
     fit: Fit = "cut"
     expression: Expression | None = None
     finish: Finish | None = None

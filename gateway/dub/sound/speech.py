@@ -35,7 +35,7 @@ from services.common.wire.convert import from_tensor, pose_from_proto
 from services.common.wire.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64
-"""Feature frames per message to the motion stage."""
+"""Feature frames per message to the motion stage. Changes no byte of the answers."""
 _Further = Literal["identity_removed", "speech_states", "speech_states_live"]
 _FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] = {
     audio_pb2.FEATURE_KIND_IDENTITY_REMOVED: ("identity_removed", "identity_removed"),
@@ -222,14 +222,12 @@ class MotionRequest:
     Attributes:
         style: speaking style of the person.
         timeline: frame times of the video.
-        block: feature frames per message; changes no byte of the answer.
     """
 
     predictor: PredictorSpec
     style: common_pb2.ArtefactRef
     timeline: common_pb2.Timeline
     num_frames: int
-    block: int = FEATURE_BLOCK
     mouth: MouthOptions = MouthOptions()
 
 
@@ -266,8 +264,8 @@ async def predict_motion(
         if point.state is not None:
             made.config.config.resume.CopyFrom(point.state)
         yield made.config
-        for begin in range(point.begin, features.num_rows, request.block):
-            rows = features.read(begin, begin + request.block)
+        for begin in range(point.begin, features.num_rows, FEATURE_BLOCK):
+            rows = features.read(begin, begin + FEATURE_BLOCK)
             yield made.item(feature_block(rows, begin, request.predictor.features))
 
     motion.clear()

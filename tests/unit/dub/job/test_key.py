@@ -201,8 +201,8 @@ OTHER: Mapping[str, Any] = {
 
 @pytest.mark.parametrize("field", [each.name for each in fields(DubRequest)])
 async def test_result_depends_on_field(full: DubRequest, tmp_path: Path, field: str) -> None:
-    """Every field of a request is part of the key of its result, but for the three that change no byte."""
-    same = {"output": tmp_path / "other.mp4", "overwrite": True, "feature_block": 1}
+    """Every field of a request is part of the key of its result, but for the two that change no byte."""
+    same = {"output": tmp_path / "other.mp4", "overwrite": True}
     plain = replace(full, lines=()) if field == "footage" else full
     other = replace(plain, **{field: {**OTHER, **same, "footage": tmp_path / "speech.wav"}[field]})
     assert (await result_of(other) == await result_of(plain)) == (field in same)
