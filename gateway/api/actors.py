@@ -63,7 +63,7 @@ class EnrolmentHandler:
 
         async with context.media.opened() as media:
             request = await in_thread(partial(enrol_request_from, message, media, threads=context.threads))
-            steps = enrolment_steps(method_named(request.method), skip=message.skip_personalization)
+            steps = enrolment_steps(method_named(request.method), skip=not request.options.trains)
             report = OperationReporter(operation, steps, paces=StepPaces(context.jobs.parent, request.method))
             if await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm):
                 request = await in_thread(partial(enrol_request_from, message, media, threads=context.threads))

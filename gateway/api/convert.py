@@ -24,17 +24,16 @@ from gateway.dub.job.estimate import DubEstimate
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.learn.face_list import FaceList, ListedFace
 from gateway.dub.request.dub_request import DubRequest, default_method
-from gateway.dub.request.spec import enrol_options, face_of, within
-from gateway.dub.request.spec_text import name_of
+from gateway.dub.request.spec import enrol_options, face_of, label_from, within
 from gateway.live.session import LiveFrame, LiveMouth, first_sample
 from gateway.live.streams import Disclosing
 from gateway.media.encoders import check_target
-from gateway.media.label import label_of
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequestError, MessageTooLargeError
 from services.common.methods import method_named
+from services.common.wire.convert import mouth_from_proto
 
 LIVE_RATES_HZ: Final = range(8_000, 192_001)
 """Sample rates of the sound of a live stream."""
@@ -79,7 +78,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, t
         face=face_of(message),
         consent=consent_from(message.consent) if message.HasField("consent") else None,
         project=use_of(message.project, None).project,
-        options=enrol_options(skip=message.skip_personalization, seed=message.seed),
+        options=enrol_options(message),
         threads=threads,
     )
 
@@ -286,7 +285,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     with within("config"):
         actor_id = check_actor_id(actor_id_of(config.actor, "actor") or "", "actor")
         use = use_of(config.project, config.language)
-        label = label_of(config.label, name_of(dub_pb2.LabelPosition.DESCRIPTOR, config.label_position, "label_position"))
+        label = label_from(config)
     max_late_s = seconds_of(config.max_lateness) if config.HasField("max_lateness") else None
     if max_late_s is not None and not LEAST_LATE_S <= max_late_s <= MOST_LATE_S:
         raise InvalidRequestError(
@@ -294,7 +293,6 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
             field="config.max_lateness",
             named=True,
         )
-    expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
     return LiveOptions(
         actor_id,
         config.sample_rate_hz,
@@ -302,7 +300,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
         use,
         config.first_frame,
         max_late_s,
-        LiveMouth(expressiveness, config.look_ahead_frames if config.HasField("look_ahead_frames") else None),
+        mouth_from_proto(config, LiveMouth()),
         Disclosing(label, config.disclose),
     )
 

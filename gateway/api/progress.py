@@ -10,7 +10,7 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.resources import optional_duration
 from gateway.dub.choices import PREVIEW_S
 from gateway.dub.progress import OnProgress
-from gateway.dub.request.dub_request import DubRequest, wants_own_timeline
+from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.state.costs import figures
 from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
@@ -82,11 +82,9 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
     cost = figures()
     method = method_named(request.method)
     written = cost.written_ms.get(method.renderer.name, max(cost.written_ms.values()))
-    options = request.enrol
     known = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
     # A preview trains nothing.
-    skip = request.preview or not (options.personalize_renderer or options.personalize_motion)
-    own = wants_own_timeline(method, fit=request.fit, keep_audio=request.keep_audio, expression=request.expression)
+    skip = request.preview or not request.enrol.trains
     analysed = (
         StepCost("fetch", fixed_s=0.5),
         StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),
@@ -94,9 +92,9 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
         *(() if known else _learning(method, skip=skip)),
     )
     shown = (
-        *(() if own else _EXPRESSION),
+        *(() if request.own_timeline else _EXPRESSION),
         StepCost("motion", fixed_s=0.2, frame_ms=1.1),
-        *([StepCost("background", megapixel_ms=13.0)] if own else ()),
+        *([StepCost("background", megapixel_ms=13.0)] if request.own_timeline else ()),
         StepCost("lines", fixed_s=0.5 * len(request.lines)),
         # The first window of the next step is part of this one.
         StepCost("insides", fixed_s=2.3, frame_ms=3.3),

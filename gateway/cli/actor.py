@@ -54,9 +54,8 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     from gateway.operations.step_paces import StepPaces
 
     jobs = open_jobs_folder(settings.data_dir)
-    chosen = request.options
-    skip = not (chosen.personalize_renderer or chosen.personalize_motion)
-    steps, paces = enrolment_steps(method_named(request.method), skip=skip), StepPaces(settings.data_dir, request.method)
+    steps = enrolment_steps(method_named(request.method), skip=not request.options.trains)
+    paces = StepPaces(settings.data_dir, request.method)
     with open_installation(settings) as installation, StepProgress(steps, paces=paces) as progress:
         # Before the stages are opened, which takes seconds.
         installation.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)

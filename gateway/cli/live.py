@@ -78,7 +78,7 @@ def live(
         show_latency=show_latency,
         gateway=gateway,
         use=options.consent_use(project, language),
-        mouth=LiveMouth(expressiveness, look_ahead),
+        mouth=LiveMouth(expressiveness=expressiveness, look_ahead_frames=look_ahead),
         label=label_of(label, label_position),
         fast=fast,
     )

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from gateway.cli.console import keep_stdout_for_json
-from gateway.dub.choices import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, EnrolOptions
+from gateway.dub.choices import EnrolOptions
 from gateway.media.choices import LABEL_POSITIONS, MOST_CHARACTERS
 from services.common.errors import InvalidRequestError
-from services.common.methods import METHODS, Finish
+from services.common.methods import LEAST_EXPRESSIVENESS, METHODS, MOST_EXPRESSIVENESS, Finish
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

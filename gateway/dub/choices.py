@@ -22,9 +22,6 @@ FITS: Final[tuple[Fit, ...]] = get_args(Fit)
 Expression = Literal["keep", "neutral"]
 """Use of the footage's slow expression (slow_expression.py): the dub keeps the expression, or shows only the predicted mouths."""
 EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
-LEAST_EXPRESSIVENESS: Final = 0.5
-MOST_EXPRESSIVENESS: Final = 1.5
-"""Range of the factor of the mouth's movement, as the contracts declare it too."""
 PREVIEW_S: Final = 4
 """Length of a preview, seconds."""
 MOST_LINES: Final = 200
@@ -51,3 +48,8 @@ class EnrolOptions:
     renderer_steps: int = 0
     personalize_motion: bool = True
     seed: int = 0
+
+    @property
+    def trains(self) -> bool:
+        """Whether any network is adapted to the person."""
+        return self.personalize_renderer or self.personalize_motion

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import numpy as np
@@ -97,11 +97,10 @@ async def remote_live_frames(
             channels=channels,
             project=use.project,
             language=use.language or "",
-            expressiveness=mouth.expressiveness,
             label=label.text if label is not None else "",
             label_position=label.position if label is not None else "",
             disclose=disclose,
-            look_ahead_frames=mouth.look_ahead_frames,
+            **asdict(mouth),
         )
         yield made.config
         async for chunk in audio:

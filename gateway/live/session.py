@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, TypeVar
 
 import numpy as np
@@ -42,7 +42,7 @@ from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import NUM_MOUTH_AREA, mouth_opening
-from services.common.methods import TextureInput, method_named
+from services.common.methods import MouthOptions, TextureInput, method_named
 from services.common.wire.convert import from_image, from_tensor, pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
 
@@ -83,16 +83,14 @@ class LiveSound:
     shown_until: Callable[[int], float] = lambda _: math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class LiveMouth:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveMouth(MouthOptions):
     """How the mouth of a live stream is predicted.
 
     Attributes:
-        expressiveness: factor of the mouth's movement.
         look_ahead_frames: frames after a frame whose speech the mouth waits for; None: the predictor's own number.
     """
 
-    expressiveness: float = 1.0
     look_ahead_frames: int | None = None
 
 
@@ -131,9 +129,7 @@ class StageChain:
     ) -> None:
         self._method = method_named(actor.method).streamed
         self._style, self._speaking = actor.enrolled.style, actor.enrolled.speaking
-        self._config = window_config(
-            self._method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK, detail_scale=footage.detail_scale
-        )
+        self._config = window_config(self._method, actor.enrolled, detail_scale=footage.detail_scale)
         self._footage = footage
         self._sound = sound
         self._stream = stream
@@ -168,8 +164,7 @@ class StageChain:
             method=self._method.motion.name,
             style=self._style,
             timeline=MOTION_RATE,
-            expressiveness=self._mouth.expressiveness,
-            look_ahead_frames=self._mouth.look_ahead_frames,
+            **asdict(self._mouth),
         )
         yield requests.config
         async for reply in features:

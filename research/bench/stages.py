@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
-from dubstage.texture.v1 import texture_pb2
 from gateway.actors.stored import StoredActor
 from gateway.compositing.movable import LEARNED_FRAMES, learn_colours
 from gateway.dub.analyse.face_records import cut_box, face_records
@@ -107,7 +106,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder
         mouths = workspace.motion.read(0, count)["mouth"]
         heard = AlignedSpeech(workspace.speech, frame_seconds(info)).around(np.arange(count))
     scale = native_scale(float(np.median(np.concatenate(rows)["scale"])))
-    config = window_config(method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK, detail_scale=scale)
+    config = window_config(method, actor.enrolled, detail_scale=scale)
     windows: list[RenderedWindow] = []
     records = np.concatenate(rows)
     with meter.measure(_AROUND, count):

@@ -289,7 +289,7 @@ class PipelineSession:
         heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
         warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         scale = 0 if variant == "no_detail" else self._truth.native.scale
-        config = window_config(self._shot.method, actor.actor, warp, detail_scale=scale, finish=self._finish)
+        config = window_config(self._shot.method, actor.actor, warp=warp, detail_scale=scale, finish=self._finish)
         if variant == "as_drawn":
             config = replace(config, as_drawn=True)
         if variant in _UNREFINED:

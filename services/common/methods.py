@@ -25,6 +25,9 @@ LIVE_LOOK_AHEAD_CHOICES: Final = (0, 1, 2, 3)
 by 40 ms."""
 LIVE_LOOK_AHEAD: Final = 1
 """Frames of live speech after a frame that the predictor hears if the caller makes no choice."""
+LEAST_EXPRESSIVENESS: Final = 0.5
+MOST_EXPRESSIVENESS: Final = 1.5
+"""Range of the factor of the mouth's movement, as the contracts declare it too."""
 _STATES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
 _STATES_LIVE: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE)
 _REMOVED: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED)
@@ -54,6 +57,20 @@ class Finish(StrEnum):
     """The person's own frames give the mouths their colours, the inside between the lips and the finest detail."""
     RENDERER = "renderer"
     """The mouths are as the renderer drew them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MouthOptions:
+    """Options of the prediction of mouths, which gateway and motion stage pass on as a whole.
+
+    DubSpec, LineSpec, LiveConfig and PredictMotionConfig have fields of the same names (`mouth_from_proto`).
+
+    Attributes:
+        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
+            1: as the person speaks.
+    """
+
+    expressiveness: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

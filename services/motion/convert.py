@@ -15,10 +15,12 @@ from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX, POSE_SIZE, check_pose_vectors, pose_of_vector
+from services.common.methods import MouthOptions
 from services.common.server.call_context import charge
 from services.common.store.artefacts import ArtefactRef
 from services.common.wire.convert import (
     from_tensor,
+    mouth_from_proto,
     num_frames_from_proto,
     pose_to_proto,
     rate_from_proto,
@@ -69,7 +71,6 @@ class PredictConfig:
         timeline: times of the target motion frames.
         num_frames: number of motion frames to answer. 0: as many as the features cover.
         whole_speech: the speech is there as a whole, so answers may wait for later features.
-        expressiveness: factor of the mouth's movement, 0.5 to 1.5.
         states: answer states.
         resume: state to go on from; None: a new stream.
         look_ahead_frames: frames of features after a frame that the frame waits for. None: the predictor's own number.
@@ -80,7 +81,7 @@ class PredictConfig:
     timeline: Timeline
     num_frames: int
     whole_speech: bool = False
-    expressiveness: float = 1.0
+    mouth: MouthOptions = MouthOptions()
     states: bool = False
     resume: common_pb2.StreamState | None = None
     look_ahead_frames: int | None = None
@@ -112,14 +113,13 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
     timeline = timeline_from_proto(config.output_timeline, "config.output_timeline")
     num_frames = num_frames_from_proto(config.num_frames, timeline, "config.num_frames")
     style = ref_from_proto(config.style, "config.style")
-    expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
     return PredictConfig(
         config.method,
         style,
         timeline,
         num_frames,
         config.whole_speech,
-        expressiveness,
+        mouth_from_proto(config, MouthOptions()),
         config.states,
         config.resume if config.HasField("resume") else None,
         config.look_ahead_frames if config.HasField("look_ahead_frames") else None,

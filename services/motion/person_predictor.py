@@ -15,6 +15,7 @@ import numpy as np
 
 from services.common.array_types import Array, Float32
 from services.common.face.landmarks import mouth_opening
+from services.common.methods import MouthOptions
 from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import (
     CONTEXT_AHEAD,
@@ -125,8 +126,8 @@ class PersonPredictor(ABC):
     Each frame is answered as soon as the frames of features after the frame are there.
 
     Attributes:
-        expressiveness: factor of the mouth's movement, see with_expressiveness. Where the lips close on p, b, m, a factor above 1
-            goes to 1, so that lips that close in part open no wider. Set before the first features come.
+        options: set before the first features come. Where the lips close on p, b, m, an expressiveness above 1 goes to 1, so that
+            lips that close in part open no wider.
     """
 
     def __init__(self, style: Style, constraints: ConstraintConfig | None, inputs: Float32, ahead: int) -> None:
@@ -150,7 +151,7 @@ class PersonPredictor(ABC):
         self._num_features = 0
         self._sound_at_once = False
         self._last_mouth: Float32 | None = None
-        self.expressiveness = 1.0
+        self.options = MouthOptions()
 
     @property
     def num_features(self) -> int:
@@ -268,7 +269,8 @@ class PersonPredictor(ABC):
         motion = self._predict(first, inputs, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
         if (closing := self._closing(ready, inputs)) is None:
             closing = closure_weights(bilabial[around], self._constraints)
-        factor = np.float32(self.expressiveness) - np.float32(max(self.expressiveness - 1.0, 0.0)) * closing
+        wide = self.options.expressiveness
+        factor = np.float32(wide) - np.float32(max(wide - 1.0, 0.0)) * closing
         constrained = apply_constraints(
             with_expressiveness(motion.mouth_landmarks, self._style, np.asarray(factor, np.float32)),
             self._style.rest_mouth,
@@ -280,6 +282,6 @@ class PersonPredictor(ABC):
             self._constraints,
         )
         if (fastest := self._style.added.get(FASTEST_STEP)) is not None:
-            constrained = without_snaps(constrained, self._last_mouth, float(fastest[0]) * max(self.expressiveness, 1.0))
+            constrained = without_snaps(constrained, self._last_mouth, float(fastest[0]) * max(wide, 1.0))
             self._last_mouth = constrained[-1].copy()
         return replace(motion, mouth_landmarks=constrained)

@@ -130,7 +130,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         chosen = config.look_ahead_frames
         opener = predictor.open if chosen is None else predictor.open_ahead[chosen]
         of_person = opener(models, style, WHOLE if config.whole_speech else None)
-        of_person.expressiveness = config.expressiveness
+        of_person.options = config.mouth
         stream = MotionStream(of_person, config.timeline, config.num_frames)
         if config.resume is not None:
             stream.resume(state_from_proto(config.resume, stream.arrays(), moves_head=predictor.spec.moves_head))

@@ -134,10 +134,10 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
             on_step=lambda *_: None,
         )
         actor = await enrolment.run()
-        request = MotionRequest(predictor=method.motion, style=actor.style, timeline=timeline_of(info), num_frames=total, block=8)
+        request = MotionRequest(predictor=method.motion, style=actor.style, timeline=timeline_of(info), num_frames=total)
         await predict_motion(stages, request, speech, motion)
         plan = make_plan(index, 0, silent=np.zeros(total, dtype=bool))
-        config = window_config(method, actor, texture_pb2.WARP_MODE_UNSPECIFIED)
+        config = window_config(method, actor, warp=texture_pb2.WARP_MODE_UNSPECIFIED)
         looks = ShotLooks(faces, plan.row, plan.rendered(), index.shot_cuts)
         inputs = VideoInputs(
             stages, config, plan.rendered(), plan.row, faces, looks, lambda begin, end: motion.read(begin, end)["mouth"]
@@ -174,8 +174,9 @@ async def test_the_video_of_a_still_survives_lost_replicas(stages: RunningStages
 
 @pytest.mark.parametrize("after", [1])
 async def test_work_that_is_interrupted_leaves_the_same_bytes(
-    stages: RunningStages, media: Media, tmp_path: Path, after: int
+    stages: RunningStages, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
+    monkeypatch.setattr("gateway.dub.sound.speech.FEATURE_BLOCK", 8)
     settings = GatewaySettings(**stages.endpoints())
     async with RemoteStages({name: settings.client_config(name) for name in STAGE_NAMES}) as remote:
         expected, told = await all_work(remote, media, tmp_path / "undisturbed")

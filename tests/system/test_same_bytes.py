@@ -18,7 +18,6 @@ from gateway.dub.choices import EnrolOptions, Fit
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.render.windows import WINDOW_FRAMES
 from gateway.dub.request.dub_request import DubRequest
-from gateway.dub.sound.speech import FEATURE_BLOCK
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.local import compose_stages
@@ -124,7 +123,13 @@ CASES = {
     "case", [pytest.param(case, id=name, marks=[] if name in ALWAYS else pytest.mark.long) for name, case in CASES.items()]
 )
 def test_in_process_over_grpc_and_with_other_chunks(
-    case: Case, carphone: Path, host: StageHost, remote: RemoteStages, settings: GatewaySettings, tmp_path: Path
+    case: Case,
+    carphone: Path,
+    host: StageHost,
+    remote: RemoteStages,
+    settings: GatewaySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = ArtefactStore(settings.artefacts_url)
     if case.still:
@@ -134,7 +139,7 @@ def test_in_process_over_grpc_and_with_other_chunks(
         footage = cut(carphone, tmp_path / "footage.mkv", 0.0, case.footage_s)
     speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, case.speech_s), 16000)
 
-    def dub(stages: Stages, name: str, feature_block: int = FEATURE_BLOCK) -> str:
+    def dub(stages: Stages, name: str) -> str:
         output = tmp_path / f"{name}.mp4"
         request = DubRequest(
             footage=footage,
@@ -143,7 +148,6 @@ def test_in_process_over_grpc_and_with_other_chunks(
             method=case.method,
             enrol=case.enrol,
             fit=case.fit,
-            feature_block=feature_block,
         )
         job = DubJob(request, stages, store, tmp_path / "jobs")
         outcome = host.run(job.run(lambda *_: None))
@@ -154,5 +158,6 @@ def test_in_process_over_grpc_and_with_other_chunks(
     local, over_grpc = Told(host.stages), Told(remote)
     expected = dub(local, "local")
     # Remote stages and other blocks at once. If the videos differ, look for the cause with one of them at a time.
-    found = dub(over_grpc, "grpc", feature_block=7)
+    monkeypatch.setattr("gateway.dub.sound.speech.FEATURE_BLOCK", 7)
+    found = dub(over_grpc, "grpc")
     assert found == expected, [name for name, digest in over_grpc.answers.items() if digest != local.answers[name]]

@@ -18,6 +18,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
+from services.common.methods import MouthOptions
 from tests.sound import read_mono_16k
 from tests.system.dubbing import (
     SPEECH,
@@ -122,7 +123,13 @@ def test_expressiveness_moves_new_mouth(woman: Path, runs: list[Run], dubber: Du
     """The video's own sound is predicted without the factor. Otherwise the gain of the kept expression would undo the factor."""
     output = tmp_path / "more.mkv"
     request = DubRequest(
-        footage=woman, speech=SPEECH, output=output, method="dubstage", enrol=UNPERSONALIZED, codec="ffv1", expressiveness=1.5
+        footage=woman,
+        speech=SPEECH,
+        output=output,
+        method="dubstage",
+        enrol=UNPERSONALIZED,
+        codec="ffv1",
+        mouth=MouthOptions(expressiveness=1.5),
     )
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
     dubber.host.run(job.run(lambda *_: None))

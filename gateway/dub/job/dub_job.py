@@ -371,7 +371,7 @@ class DubJob:
             rendered=len(rows),
             scale=scale_of(video.faces, rows) if request.has_bank_detail else 0,
             own_timeline=has_background,
-            personalized=int(request.actor is None and (request.enrol.personalize_renderer or request.enrol.personalize_motion)),
+            personalized=int(request.actor is None and request.enrol.trains),
         )
         PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
 

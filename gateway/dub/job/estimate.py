@@ -90,9 +90,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     share, scale = await sampled_face(stages, info)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
-    options = request.enrol
-    trains = not request.preview and (options.personalize_renderer or options.personalize_motion)
-    learns = rendered > 0 and not is_still(info) and trains
+    learns = rendered > 0 and not is_still(info) and not request.preview and request.enrol.trains
     # Lines that name their faces in one way are of one person.
     strangers = {part.face for part in request.parts if part.actor is None}
     work = DubWork(

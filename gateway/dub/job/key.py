@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, astuple, fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from gateway.consent.record import Consent, digest_of
 from gateway.dub.choices import PREVIEW_S
 from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_refs
 from gateway.dub.learn.subjects import compares_people, finds_actors
+from gateway.dub.render.windows import WARP
 from gateway.dub.request.dub_request import DubRequest, sha256_of
 from gateway.dub.state.journal import step_key
 from gateway.provenance.claim import VoiceFacts
@@ -22,7 +23,7 @@ from services.common.methods import Method
 
 PIPELINE_VERSION: Final = 35
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
-_NOT_OF_RESULT: Final = frozenset({"output", "overwrite", "feature_block"})
+_NOT_OF_RESULT: Final = frozenset({"output", "overwrite"})
 """Fields of a DubRequest that change no byte of the output."""
 
 
@@ -48,14 +49,13 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         digests: what `file_digests` returns of the request.
         face_model: face model that people are fitted on.
     """
-    options = request.enrol
     if request.lines:
         return step_key(
             "scene",
             **_made_with(method, models, face_model),
             footage=digests[request.footage],
-            enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
-            warp=int(request.warp),
+            enrol=astuple(request.enrol),
+            warp=int(WARP),
             **resolved_options(request),
             **_label(request),
         )
@@ -67,11 +67,11 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         own_sound=request.speech is None,
         face=[request.face.kind, request.face.face_id, list(request.face.point), *_boxes(request)],
         actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
-        enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
-        warp=int(request.warp),
+        enrol=astuple(request.enrol),
+        warp=int(WARP),
         fit=request.fit,
         **resolved_options(request),
-        expressiveness=float(request.expressiveness),
+        **asdict(request.mouth),
         **_label(request),
         **_channel(request),
         **({"preview": PREVIEW_S} if request.preview else {}),

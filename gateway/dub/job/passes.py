@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -365,9 +365,8 @@ class DubPasses:
         key = step_key("video", job=part.key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
         face, pose = self.reference, pose_of_vector(actor.pose)
         reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
-        config = window_config(
-            self.analysis.method, actor, part.request.warp, reference, detail_scale=scale, finish=self.request.shown_finish
-        )
+        finish = self.request.shown_finish
+        config = window_config(self.analysis.method, actor, reference, detail_scale=scale, finish=finish)
         usable, rows = part.plan.rendered(), part.plan.row
         looks = ShotLooks(video.faces, rows, video.index.free_frames(rows), video.index.shot_cuts)
         inputs = VideoInputs(
@@ -422,7 +421,7 @@ class DubPasses:
             people=self.people_key,
             face=[analysis.face_id, *analysis.tracked_ids],
             rows=hashlib.sha256(analysis.rows.tobytes()).hexdigest(),
-            enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
+            enrol=astuple(options),
         )
 
     async def _known(self, options: EnrolOptions) -> EnrolledActor | None:
@@ -457,8 +456,7 @@ class DubPasses:
             style=actor.style,
             timeline=timeline,
             num_frames=num_frames,
-            block=self.request.feature_block,
-            expressiveness=self.request.expressiveness,
+            mouth=self.request.mouth,
         )
 
         def predicted(done: int) -> None:

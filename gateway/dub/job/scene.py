@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -120,7 +120,7 @@ class SceneLines:
             person=who,
             speech=scene.digests[dub.speech] if dub.speech is not None else "",
             frames=[frames.start, frames.stop],
-            expressiveness=float(dub.expressiveness),
+            **asdict(dub.mouth),
         )
         known = step_key("checked", person=who, consents=records)
         request = replace(dub, face=FaceChoice("id", face.face_id)) if face is not None else dub
@@ -196,8 +196,7 @@ class SceneLines:
                     style=person.actor.style,
                     timeline=timeline_to_proto(Timeline(pts=pts, time_base=video.time_base)),
                     num_frames=len(frames),
-                    block=scene.request.feature_block,
-                    expressiveness=passes.request.expressiveness,
+                    mouth=passes.request.mouth,
                 )
                 with workspace.passing("line_motion", MOTION_RECORD) as predicted:
                     await predict_motion(analysis.stages, motion, features, predicted)

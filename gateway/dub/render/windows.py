@@ -49,6 +49,8 @@ SHIFT_STEPS: Final = 64
 """Steps per box pixel in which windows hold how the footage is moved."""
 BOX: Final = (BOX_SIZE, BOX_SIZE)
 """Width and height of a render box, pixels."""
+WARP: Final = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
+"""How the texture stage warps for renderers that take a warped texture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,9 +259,9 @@ class WindowConfig:
 def window_config(
     method: Method,
     actor: EnrolledActor,
-    warp: texture_pb2.WarpMode.ValueType,
     reference: UInt8 | None = None,
     *,
+    warp: texture_pb2.WarpMode.ValueType = WARP,
     detail_scale: int = 0,
     finish: Finish | None = None,
 ) -> WindowConfig:
@@ -270,8 +272,8 @@ def window_config(
 
     Args:
         method: method that the actor is enrolled for.
-        warp: how the texture stage warps, for renderers that take a warped texture.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the video takes; None: the actor's own appearance.
+        warp: as WARP.
         detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail. Finish.RENDERER gives no detail.
         finish: whose pixels the mouths show; None: the method decides.
     """

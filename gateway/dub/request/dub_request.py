@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.analyse.face_boxes import check_inside
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.choices import EnrolOptions, Expression, Fit
 from gateway.dub.sound.scene_sound import SceneSound, SpokenLine
-from gateway.dub.sound.speech import FEATURE_BLOCK, UNHEARD_PER_S, speech_duration
+from gateway.dub.sound.speech import UNHEARD_PER_S, speech_duration
 from gateway.dub.sound.timecode import VideoTime
 from gateway.media.background import own_timeline
 from gateway.media.choices import QUALITIES
@@ -40,7 +39,7 @@ from gateway.provenance.claim import SYNTHETIC, VoiceFacts
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Int64
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Finish, Method, method_named
+from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Finish, Method, MouthOptions, method_named
 from services.common.store.artefacts import ArtefactRef
 from services.common.texts import Field, Option, Text
 
@@ -88,14 +87,11 @@ class DubRequest:
         codec: video codec of the output; None: chosen by the container.
         crf: quality of the pictures (gateway.media.encoders.QUALITIES); None: the default of the writer.
         enrol: which parts of the enrolment from this footage are done.
-        warp: how the texture stage warps.
         threads: threads of decoder and encoder.
-        feature_block: feature frames per message to the motion stage; changes no byte of the result.
         fit: length of the video where the speech is longer or shorter than the footage (fit.py).
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for videos with their own timeline.
         finish: whose pixels the mouths show; None: the method decides (`shown_finish`).
-        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
-            1: as the person speaks.
+        mouth: options that go to the motion stage.
         overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
         preview: dub only the first PREVIEW_S seconds, and train no network.
         lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
@@ -121,13 +117,11 @@ class DubRequest:
     codec: str | None = None
     crf: int | None = None
     enrol: EnrolOptions = EnrolOptions()
-    warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
     threads: int = 2
-    feature_block: int = FEATURE_BLOCK
     fit: Fit = "cut"
     expression: Expression | None = None
     finish: Finish | None = None
-    expressiveness: float = 1.0
+    mouth: MouthOptions = MouthOptions()
     overwrite: bool = False
     preview: bool = False
     lines: tuple[DubLine, ...] = ()
@@ -163,7 +157,12 @@ class DubRequest:
     @property
     def keeps_expression(self) -> bool:
         """Whether the video keeps the slow expression of the footage. Only a video with the frames of the footage can."""
-        return self.expression != "neutral" and self.fit == "cut" and not method_named(self.method).own_timeline
+        return self.expression != "neutral" and not self.own_timeline
+
+    @property
+    def own_timeline(self) -> bool:
+        """Whether the video gets its own timeline, so that its frames are not those of the footage one by one."""
+        return self.fit != "cut" or method_named(self.method).own_timeline
 
     @property
     def shown_finish(self) -> Finish:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.async_utilities import in_stoppable_thread
-from gateway.dub.request.dub_request import DubRequest, wants_own_timeline
+from gateway.dub.request.dub_request import DubRequest
 from gateway.media.choices import OcioSettings
 from gateway.media.sequence_names import is_sequence
 from gateway.media.sequences import OnFrame, SequenceSettings, parse_rate, without_config
@@ -73,7 +73,7 @@ def check_sequence_options(*, fit: str, method: str | None, codec: str | None, e
             Text("an image sequence keeps its frames: leave {option} {fit} out", option=Option("fit"), fit=fit), field="fit"
         )
     named = combined(method or DEFAULT_METHOD)
-    if wants_own_timeline(method_named(named), fit="cut", keep_audio=False):
+    if method_named(named).own_timeline:
         raise InvalidRequestError(
             f"an image sequence keeps its frames, and videos of method {named} are as long as the speech; choose another method",
             field="method",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,7 +17,7 @@ from dubstage.gateway.v1 import dub_pb2 as pb
 from dubstage.gateway.v1.consent_pb2 import ConsentRecord
 from gateway.consent.files import read_consent
 from gateway.consent.messages import consent_from, consent_message
-from gateway.consent.record import Consent, ConsentUse, use_of
+from gateway.consent.record import Consent, use_of
 from gateway.dub.analyse.face_boxes import FrameBox, checked_boxes
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.choices import MOST_LINES, EnrolOptions, Expression, Fit
@@ -31,7 +31,7 @@ from gateway.dub.request.dub_request import (
     wants_own_timeline,
 )
 from gateway.dub.request.sequences import check_sequence_options, sequence_settings
-from gateway.dub.request.spec_text import DEFAULTS, actor_of, is_sequence_spec, name_of, sides_of
+from gateway.dub.request.spec_text import actor_of, is_sequence_spec, name_of, sides_of
 from gateway.dub.sound.timecode import VideoTime, parse_time
 from gateway.media.choices import BUILT_IN, DUCK_DB, OcioSettings
 from gateway.media.encoders import check_target, crf_of
@@ -40,8 +40,9 @@ from gateway.media.locations import is_url, local_path
 from gateway.media.mix import SoundMix
 from gateway.media.sequences import SequenceSettings, check_output_pattern
 from services.common.errors import ActorError, ConsentRefusedError, InvalidRequestError, RequestError
-from services.common.methods import DEFAULT_METHOD, Finish, combined, method_named
+from services.common.methods import DEFAULT_METHOD, Finish, MouthOptions, combined, method_named
 from services.common.texts import Field, Option, Text
+from services.common.wire.convert import mouth_from_proto
 
 _NOT_OF_MOUTHS: Final = (
     *("output_uri", "overwrite", "consent", "consent_uri", "reference_consent", "reference_consent_uri", "project", "language"),
@@ -51,7 +52,7 @@ _NOT_OF_MOUTHS: Final = (
 
 _SEQUENCE_FIELDS: Final = ("footage_sound", "rate", "ocio", "input_colourspace", "display", "view")
 """Fields of image sequences, as checks name them."""
-_OF_LINES: Final = ("lines", "expressiveness")
+_OF_LINES: Final = ("lines", *asdict(MouthOptions()))
 """Fields of a scene that its lines take over."""
 
 Refusal = RequestError | ActorError | ConsentRefusedError
@@ -143,18 +144,18 @@ def request_from(
         consent=_consent(spec, "consent", files, output),
         reference=reference,
         reference_consent=_consent(spec, "reference_consent", files, output),
-        use=_use(spec),
+        use=use_of(spec.project, spec.language),
         mix=_mix(spec, mix),
         keep_audio=spec.keep_audio,
-        label=_label(spec),
+        label=label_from(spec),
         codec=_codec(spec),
         crf=_crf(spec),
-        enrol=_enrol(spec),
+        enrol=enrol_options(spec),
         threads=threads,
         fit=_fit(spec),
         expression=_expression(spec),
         finish=_finish(spec),
-        expressiveness=spec.expressiveness if spec.HasField("expressiveness") else DEFAULTS["expressiveness"],
+        mouth=mouth_from_proto(spec, MouthOptions()),
         overwrite=spec.overwrite,
         preview=spec.preview,
     )
@@ -174,10 +175,10 @@ def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], s
         ("face", lambda: face_of(spec)),
         ("footage_uri", lambda: sequence_of(spec)),
         ("output_uri", lambda: _check_video(spec)),
-        ("label", lambda: _label(spec)),
+        ("label", lambda: label_from(spec)),
         ("finish", lambda: _finish(spec)),
         ("encode_quality", lambda: _crf(spec)),
-        ("language", lambda: _use(spec)),
+        ("language", lambda: use_of(spec.project, spec.language)),
     ]
     if not spec.lines:
         checks.append(("actor", lambda: _check_method(spec, method_of_actor)))
@@ -351,24 +352,30 @@ def _face(message: Any) -> FaceChoice | None:
                 raise InvalidRequestError(
                     "give FACE_RULE_LARGEST, FACE_RULE_SPEAKER or FACE_RULE_AUTO", field="face_rule", named=True
                 )
-            return FaceChoice(name_of(pb.FaceRule.DESCRIPTOR, message.face_rule, "face_rule"))
+            return FaceChoice(name_of(message, "face_rule"))
         case _:
             return None
 
 
-def enrol_options(*, skip: bool, seed: int) -> EnrolOptions:
-    """Return which parts of an enrolment are done.
+def label_from(message: Any) -> Label | None:
+    """Return the visible label of a DubSpec or a LiveConfig; None: there is none. Blocks: reads the font.
 
-    Args:
-        skip: leave out both personalisations.
-        seed: random seed of the personalisations.
+    Raises:
+        InvalidRequestError: the label cannot be drawn.
+    """
+    return label_of(message.label, name_of(message, "label_position"))
+
+
+def enrol_options(message: Any) -> EnrolOptions:
+    """Return which parts of an enrolment a DubSpec or a CreateActorRequest asks for.
 
     Raises:
         InvalidRequestError: the seed is negative.
     """
-    if seed < 0:
-        raise InvalidRequestError(f"{seed} is negative", field="seed", named=True)
-    return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
+    if message.seed < 0:
+        raise InvalidRequestError(f"{message.seed} is negative", field="seed", named=True)
+    trains = not message.skip_personalization
+    return EnrolOptions(personalize_renderer=trains, personalize_motion=trains, seed=message.seed)
 
 
 def sequence_of(spec: pb.DubSpec) -> SequenceSettings | None:
@@ -485,7 +492,7 @@ def _line(line: pb.LineSpec, place: int, dub: DubRequest, files: DubFiles) -> Du
             face=face,
             consent=consent,
             use=use,
-            expressiveness=line.expressiveness if line.HasField("expressiveness") else dub.expressiveness,
+            mouth=mouth_from_proto(line, dub.mouth),
             lines=(),
         )
     return DubLine(name=Field(here), start=start, actor_id=actor_id, dub=own)
@@ -535,37 +542,25 @@ def _mix(spec: pb.DubSpec, file: Path | None) -> SoundMix | None:
     return SoundMix(file=file, level_db=spec.mix_level_db, duck_db=duck_db)
 
 
-def _use(spec: pb.DubSpec) -> ConsentUse:
-    return use_of(spec.project, spec.language)
-
-
 def _fit(spec: pb.DubSpec) -> Fit:
-    return name_of(pb.Fit.DESCRIPTOR, spec.fit, "fit") or "cut"  # type: ignore[return-value]
+    return name_of(spec, "fit") or "cut"  # type: ignore[return-value]
 
 
 def _expression(spec: pb.DubSpec) -> Expression | None:
-    return name_of(pb.Expression.DESCRIPTOR, spec.expression, "expression") or None  # type: ignore[return-value]
+    return name_of(spec, "expression") or None  # type: ignore[return-value]
 
 
 def _finish(spec: pb.DubSpec) -> Finish | None:
-    name = name_of(pb.Finish.DESCRIPTOR, spec.finish, "finish")
+    name = name_of(spec, "finish")
     return Finish(name) if name else None
 
 
 def _codec(spec: pb.DubSpec) -> str | None:
-    return name_of(pb.VideoCodec.DESCRIPTOR, spec.codec, "codec") or None
-
-
-def _label(spec: pb.DubSpec) -> Label | None:
-    return label_of(spec.label, name_of(pb.LabelPosition.DESCRIPTOR, spec.label_position, "label_position"))
+    return name_of(spec, "codec") or None
 
 
 def _crf(spec: pb.DubSpec) -> int | None:
     return crf_of(spec.encode_quality, _codec(spec))
-
-
-def _enrol(spec: pb.DubSpec) -> EnrolOptions:
-    return enrol_options(skip=spec.skip_personalization, seed=spec.seed)
 
 
 def _check_video(spec: pb.DubSpec) -> None:

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,7 @@ from gateway.media.locations import local_path
 from gateway.media.sequence_names import SUFFIXES, is_sequence
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequestError
+from services.common.methods import MouthOptions
 from services.common.server.bounds import declared
 from services.common.texts import RPCS, Command, Option, Text, Words
 
@@ -40,7 +42,12 @@ if TYPE_CHECKING:
 
 ACTORS: Final = "actors/"
 """Begin of the name of an actor."""
-DEFAULTS: Final[Mapping[str, Any]] = {"fit": pb.FIT_CUT, "expressiveness": 1.0, "face_rule": pb.FACE_RULE_AUTO, "duck_db": DUCK_DB}
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "fit": pb.FIT_CUT,
+    "face_rule": pb.FACE_RULE_AUTO,
+    "duck_db": DUCK_DB,
+    **asdict(MouthOptions()),
+}
 """Values that mean the same as a field that is not given."""
 _MOST_BYTES: Final = 4 << 20
 """Largest file of lines that is read, bytes."""
@@ -92,12 +99,13 @@ def sides_of(box: pb.FaceBox) -> tuple[float, float, float, float]:
     return box.left, box.top, box.width, box.height
 
 
-def name_of(kind: EnumDescriptor, number: int, field: str) -> str:
-    """Return the name of an enum's value as commands write it, such as `top-left`; empty: unspecified.
+def name_of(message: Any, field: str) -> str:
+    """Return the value of an enum's field as commands write it, such as `top-left`; empty: unspecified.
 
     Raises:
         InvalidRequestError: the enum has no such number.
     """
+    kind, number = message.DESCRIPTOR.fields_by_name[field].enum_type, getattr(message, field)
     found = names_of(kind).get(number)
     if found is None:
         raise InvalidRequestError(f"there is no {kind.name} {number}", field=field, named=True)
@@ -268,8 +276,7 @@ def options_from(row: Mapping[str, Any]) -> tuple[pb.ShotOptions, list[WrongFiel
         elif (field := ROW.get(word)) in pb.ShotOptions.DESCRIPTOR.fields_by_name and field is not None:
             setattr(options, field, getattr(spec, field))
         else:
-            known = ", ".join(_words(pb.ShotOptions.DESCRIPTOR))
-            mistakes = [WrongFieldError(f"cannot be changed in a batch; these options can: {known}", word[:80])]
+            mistakes = [WrongFieldError(f"cannot be changed in a batch; these options can: {', '.join(CHANGEABLE)}", word[:80])]
     return options, mistakes
 
 
@@ -393,10 +400,6 @@ def _choose(message: Any, choice: FaceChoice) -> None:
             message.face_rule = pb.FaceRule.Value(f"FACE_RULE_{choice.kind.upper()}")
 
 
-def _read_box(message: Any, value: Any) -> None:
-    _read_sides(message.box, value)
-
-
 def _read_sides(box: pb.FaceBox, value: Any) -> None:
     sides = value if isinstance(value, list) else []
     if len(sides) != 4 or not all(type(side) in (int, float) and 0 <= side <= _MOST_PIXELS for side in sides):
@@ -450,9 +453,7 @@ def _record_reader(name: str) -> Callable[[Any, Any], None]:
 
 
 def _read_personalize(message: Any, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise _wrong("takes a valid boolean", value)
-    message.skip_personalization = not value
+    message.skip_personalization = not _scalar(message.DESCRIPTOR.fields_by_name["skip_personalization"], value)
 
 
 def _read_lines(message: Any, value: Any) -> None:
@@ -471,7 +472,7 @@ def _read_lines(message: Any, value: Any) -> None:
 _READERS: Final[Mapping[str, Callable[[Any, Any], None]]] = {
     "actor": _read_actor,
     "face": _read_face,
-    "box": _read_box,
+    "box": lambda message, value: _read_sides(message.box, value),
     "boxes": _read_boxes,
     "start": _read_start,
     "consent": _record_reader("consent"),
@@ -577,7 +578,7 @@ def speaker_of(line: pb.LineSpec) -> str:
         case "point":
             return f"{line.point.x:g},{line.point.y:g}"
         case "face_rule":
-            return name_of(pb.FaceRule.DESCRIPTOR, line.face_rule, "face_rule")
+            return name_of(line, "face_rule")
         case _:
             return "boxes" if line.boxes else "box"
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
@@ -30,12 +30,12 @@ from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.face.crops import pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_BEFORE, SPEECH_SHAPE
-from services.common.methods import SHARED_FEATURES, FeatureKinds, PredictorSpec
+from services.common.methods import SHARED_FEATURES, FeatureKinds, MouthOptions, PredictorSpec
 from services.common.wire.convert import from_tensor, pose_from_proto
 from services.common.wire.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64
-"""Feature frames per message to the motion stage."""
+"""Feature frames per message to the motion stage. Changes no byte of the answers."""
 _Further = Literal["identity_removed", "speech_states", "speech_states_live"]
 _FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] = {
     audio_pb2.FEATURE_KIND_IDENTITY_REMOVED: ("identity_removed", "identity_removed"),
@@ -222,16 +222,13 @@ class MotionRequest:
     Attributes:
         style: speaking style of the person.
         timeline: frame times of the video.
-        block: feature frames per message; changes no byte of the answer.
-        expressiveness: factor of the mouth's movement.
     """
 
     predictor: PredictorSpec
     style: common_pb2.ArtefactRef
     timeline: common_pb2.Timeline
     num_frames: int
-    block: int = FEATURE_BLOCK
-    expressiveness: float = 1.0
+    mouth: MouthOptions = MouthOptions()
 
 
 async def predict_motion(
@@ -261,14 +258,14 @@ async def predict_motion(
             timeline=request.timeline,
             num_frames=request.num_frames,
             whole_speech=True,
-            expressiveness=request.expressiveness,
+            **asdict(request.mouth),
         )
         made.config.config.states = True
         if point.state is not None:
             made.config.config.resume.CopyFrom(point.state)
         yield made.config
-        for begin in range(point.begin, features.num_rows, request.block):
-            rows = features.read(begin, begin + request.block)
+        for begin in range(point.begin, features.num_rows, FEATURE_BLOCK):
+            rows = features.read(begin, begin + FEATURE_BLOCK)
             yield made.item(feature_block(rows, begin, request.predictor.features))
 
     motion.clear()

@@ -147,6 +147,9 @@ async function onward() {
 const faceText = ({ faceId, point, faceRule = "FACE_RULE_AUTO" }) =>
   point ? `${point.x},${point.y}` : faceId === undefined ? faceRule.replace("FACE_RULE_", "").toLowerCase() : String(faceId);
 
+/** Controls whose names are fields of ShotOptions. */
+const controls = [...at("again").querySelectorAll("[name]")];
+
 function faceField(text) {
   if (text.includes(",")) {
     const [x, y] = text.split(",").map(Number);
@@ -157,10 +160,11 @@ function faceField(text) {
 }
 
 function showOptions() {
-  const { method = "", expressiveness, expression, finish, fit, seed, skipPersonalization } = shot.options;
+  const { method = "", seed, skipPersonalization } = shot.options;
   if (![...at("method").options].some((option) => option.value === method)) at("method").append(element("option", {}, method));
-  const values = { method, expressiveness, expression, finish, fit, seed, face: faceText(shot.options) };
-  for (const [name, value] of Object.entries(values)) at(name).value = value;
+  for (const control of controls) control.value = shot.options[control.name] ?? "";
+  at("seed").value = seed;
+  at("face").value = faceText(shot.options);
   at("adapt").checked = !skipPersonalization;
   at("again").returnValue = "no";
   at("again").showModal();
@@ -169,11 +173,7 @@ function showOptions() {
 /** Return the options of the form that differ from those of the shot. */
 function changedOptions() {
   const given = {
-    method: at("method").value,
-    expressiveness: Number(at("expressiveness").value),
-    expression: at("expression").value,
-    finish: at("finish").value,
-    fit: at("fit").value,
+    ...Object.fromEntries(controls.map((control) => [control.name, control.type === "number" ? Number(control.value) : control.value])),
     seed: Number(at("seed").value),
     skipPersonalization: !at("adapt").checked,
   };
@@ -186,9 +186,8 @@ function changedOptions() {
 function earlierDub() {
   const { outputUri, outputSha256, options } = shot.earlier ?? {};
   if (!outputUri || outputSha256 === shot.outputSha256) return null;
-  const { expressiveness, expression, finish, fit, method } = options;
-  const word = (value, prefix) => value?.replace(prefix, "").toLowerCase();
-  const text = [method, `expressiveness ${expressiveness}`, word(expression, "EXPRESSION_"), word(finish, "FINISH_"), word(fit, "FIT_")];
+  // A number says little without its name. Names of enums begin with the name of their field, such as FIT_CUT.
+  const text = controls.map(({ type, name }) => (type === "number" ? `${name} ${options[name]}` : options[name]?.replace(/^[A-Z]+_/, "").toLowerCase()));
   const shown = text.filter((part) => part && part !== "unspecified").join(", ");
   return [videoUrl(outputUri, outputSha256), `Earlier dub: ${shown}`];
 }

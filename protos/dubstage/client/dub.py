@@ -20,8 +20,27 @@ or actor_id, language, consent and expressiveness.
 """
 
 
-class DubOptions(TypedDict, total=False):
-    """Options of a dub. Options that are not given have no effect.
+class LiveOptions(TypedDict, total=False):
+    """Options that dubs and live streams have. Options that are not given have no effect.
+
+    project: project of the video; a consent record that names projects must name this one.
+    language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
+    expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks. Lips
+        that p, b, m or silence shut stay shut.
+    label: text that every frame shows, such as "AI dubbed", 60 characters at most; empty: none.
+    label_position: corner of the label: "top-left", "top-right", "bottom-left" or "bottom-right", or its number; 0 or empty:
+        bottom-right.
+    """
+
+    project: str
+    language: str
+    expressiveness: float | None
+    label: str
+    label_position: str | int
+
+
+class DubOptions(LiveOptions, total=False):
+    """Options of a dub, besides LiveOptions. Options that are not given have no effect.
 
     speech: file with the new speech, named like the footage; empty: the footage's own sound.
     audio_channel: channel of the speech that is the voice, from 1; 0: the sound decides.
@@ -33,16 +52,12 @@ class DubOptions(TypedDict, total=False):
     lines: lines of a scene, each with its own speech and face, in place of `speech`, `actor_id` and `face`.
     consent: that the person agreed to be dubbed: a record, or the name of its JSON file; with an actor who has a record, both
         must allow the video. None: the actor's record.
-    project: project of the video; a consent record that names projects must name this one.
-    language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
     fit: length of the video where the speech is longer or shorter than the footage: name of a Fit without its prefix, in lower
         case, such as "loop", or its number; 0 or empty: cut.
     expression: "keep" or "neutral": whether the video keeps the slow expression (a smile, tension) of the person in the footage;
         empty: keep, and neutral for videos with a timeline of their own.
     finish: "bank" or "renderer": whose pixels the mouth shows: "bank" gives it the colours, the inside and the finest detail of the
         person's own frames, "renderer" shows what the network drew; empty: bank, and renderer for the methods of papers.
-    expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks. Lips
-        that p, b, m or silence shut stay shut.
     reference: picture or video, named like the footage, whose first usable face gives the video its lip colour, make-up and
         beard, for methods whose renderer takes a reference; empty: the person's own appearance.
     reference_consent: that the person in `reference` agreed, as `consent`.
@@ -51,9 +66,6 @@ class DubOptions(TypedDict, total=False):
     mix_level_db: gain of the music and effects, decibels, -60 to 12.
     duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
     keep_audio: keep the footage's sound.
-    label: text that every frame shows, such as "AI dubbed", 60 characters at most; empty: none.
-    label_position: corner of the label: "top-left", "top-right", "bottom-left" or "bottom-right", or its number; 0 or empty:
-        bottom-right.
     codec: "h264", "hevc", "ffv1", "prores", "mpeg2video", "dnxhr" or "av1"; empty: container and footage decide.
     encode_quality: quality of the pictures in H.264, HEVC and AV1: "visually-lossless", "high", "small", or a crf of H.264 from
         "0" (best) to "51"; empty: high.
@@ -71,20 +83,15 @@ class DubOptions(TypedDict, total=False):
     boxes: Sequence[pb.FrameBox]
     lines: Sequence[Line]
     consent: Consent | str | None
-    project: str
-    language: str
     fit: str | int
     expression: str | int
     finish: str | int
-    expressiveness: float | None
     reference: str
     reference_consent: Consent | str | None
     mix: str
     mix_level_db: float
     duck_db: float | None
     keep_audio: bool
-    label: str
-    label_position: str | int
     codec: str | int
     encode_quality: str
     personalize: bool
@@ -112,26 +119,14 @@ def _record(name: str) -> Callable[[Any], dict[str, Any]]:
     return lambda given: {f"{name}_uri": given} if isinstance(given, str) else {name: consent_record(given)}
 
 
-def _file(name: str) -> Callable[[Any], dict[str, Any]]:
-    return lambda given: {f"{name}_uri": given}
-
-
 _FIELDS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
-    **{name: _file(name) for name in ("footage", "output", "speech", "reference", "mix")},
     **{name: _record(name) for name in ("consent", "reference_consent")},
     "actor_id": lambda given: {"actor": resource_name("actors", given)},
     "face": face_fields,
     "personalize": lambda given: {"skip_personalization": not given},
     "lines": lambda given: {"lines": [line_message(line) for line in given]},
 }
-"""Options -> fields of DubSpec, where an option is not the field of its name."""
-_ENUMS: Final = {
-    "fit": pb.Fit,
-    "expression": pb.Expression,
-    "finish": pb.Finish,
-    "label_position": pb.LabelPosition,
-    "codec": pb.VideoCodec,
-}
+"""Options -> fields of DubSpec, where an option is not the field of its name, or of its name and `_uri`."""
 
 
 def option_fields(**options: Any) -> dict[str, Any]:
@@ -141,15 +136,16 @@ def option_fields(**options: Any) -> dict[str, Any]:
         ValueError: an option has a name that its enum does not have, or a wrong face.
     """
     fields: dict[str, Any] = {}
+    known = pb.DubSpec.DESCRIPTOR.fields_by_name
     for name, given in options.items():
         if given is None:
             continue
-        if name in _ENUMS:
-            kind = _ENUMS[name]
-            prefix = kind.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
-            fields[name] = number_of(kind, prefix, given or 0)
+        if name in _FIELDS:
+            fields |= _FIELDS[name](given)
+        elif name in known and (kind := known[name].enum_type) is not None:
+            fields[name] = number_of(getattr(pb, kind.name), kind.values[0].name.removesuffix("UNSPECIFIED"), given or 0)
         else:
-            fields |= _FIELDS[name](given) if name in _FIELDS else {name: given}
+            fields[f"{name}_uri" if f"{name}_uri" in known else name] = given
     return fields
 
 

@@ -14,10 +14,10 @@ from typing import Unpack
 from google.protobuf.duration_pb2 import Duration
 
 from dubstage.client import rpcs
-from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image, number_of
+from dubstage.client.arrays import Float32, Pixels, as_pcm, from_image
 from dubstage.client.calls import Requests, paged_call, stream_call, unary_call
-from dubstage.client.dub import Consent, DubOptions, Line, consent_record, dub_spec
-from dubstage.client.names import explaining_names, face_fields, resource_name
+from dubstage.client.dub import Consent, DubOptions, Line, LiveOptions, dub_spec, option_fields
+from dubstage.client.names import explaining_names, resource_name
 from dubstage.client.operations import (
     DUB,
     ENROLMENT,
@@ -34,7 +34,7 @@ from dubstage.client.operations import (
 )
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
-from dubstage.gateway.v1.dub_pb2 import DubSpec, FaceBox, LabelPosition
+from dubstage.gateway.v1.dub_pb2 import DubSpec, FaceBox
 
 __all__ = [
     "DUB",
@@ -126,13 +126,9 @@ def enrol(
     """
     return pb.CreateActorRequest(
         actor_id=actor_id,
-        footage_uri=footage,
-        method=method,
-        **face_fields(face),
-        consent=consent_record(consent),
-        skip_personalization=not personalize,
-        seed=seed,
-        project=project,
+        **option_fields(
+            footage=footage, method=method, face=face, consent=consent, personalize=personalize, seed=seed, project=project
+        ),
         more_footage_uris=more_footage,
         request_id=request_id,
     )
@@ -229,15 +225,11 @@ def live(
     actor_id: str,
     sample_rate_hz: int,
     channels: int = 1,
-    project: str = "",
-    language: str = "",
     max_late_ms: int = 0,
     first_frame: int = 0,
-    expressiveness: float | None = None,
-    label: str = "",
-    label_position: str | int = 0,
     disclose: bool = False,
     look_ahead_frames: int | None = None,
+    **options: Unpack[LiveOptions],
 ) -> Requests[Float32 | pb.LiveAudio, pb.LiveRequest]:
     """Yield a LiveFrame for each 40 ms of speech, while the sound comes. Closing the iterator ends the stream.
 
@@ -250,13 +242,13 @@ def live(
         actor_id: an enrolled person whose footage is stored.
         sample_rate_hz: samples per second and channel, 8000 to 192000.
         channels: 1 to 8.
-        project, language, expressiveness, label, label_position: as for `dub`.
         max_late_ms: frames that are ready later than this after their sound came are left out, 300 to 60000; 0: every frame comes.
         first_frame: first frame that is wanted, so that a stream goes on where another one broke: the index of the last frame that
             came, and 1. The sound begins with sample `live_first_sample(first_frame, sample_rate_hz)`, a second before.
         disclose: whether the first frame comes with the signed disclosure record of the stream.
         look_ahead_frames: frames of 40 ms after a frame whose speech the mouth of the frame waits for, 0 to 3. More frames give
             better mouths, and each of them delays the stream by 40 ms. None: 1. Refused for an actor whose method has no choice.
+        options: as for `dub`, see `dubstage.client.dub.LiveOptions`.
     """
     sent = live_first_sample(first_frame, sample_rate_hz)
 
@@ -274,14 +266,10 @@ def live(
         actor=resource_name("actors", actor_id),
         sample_rate_hz=sample_rate_hz,
         channels=channels,
-        project=project,
-        language=language,
         max_lateness=lateness if max_late_ms else None,
         first_frame=first_frame,
-        expressiveness=expressiveness,
-        label=label,
-        label_position=number_of(LabelPosition, "LABEL_POSITION_", label_position or 0),
         disclose=disclose,
         look_ahead_frames=look_ahead_frames,
+        **option_fields(**options),
     )
     return Requests(pb.LiveRequest(config=config), item)

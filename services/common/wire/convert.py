@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +32,11 @@ from services.common.face.crops import (
     to_head_space,
 )
 from services.common.face.landmarks import NUM_LANDMARKS
-from services.common.methods import PredictorSpec, RendererSpec
+from services.common.methods import MouthOptions, PredictorSpec, RendererSpec
 from services.common.store.artefacts import ArtefactRef, check_ref
 from services.common.wire.timeline import MAX_FRAMES, Timeline, check_rate, check_span, check_times
 
+M = TypeVar("M", bound=MouthOptions)
 _MAX_LENGTH: Final = 1 << 31
 _ROTATION_TOLERANCE: Final = 1e-3
 _OTHER_SCALE: Final = 10.0
@@ -262,6 +264,16 @@ def _fraction(message: common_pb2.Rational, field: str) -> Fraction:
     if message.den <= 0 or message.num <= 0:
         raise InvalidRequestError(f"{field}: {message.num}/{message.den} is not a positive number", field=field)
     return Fraction(message.num, message.den)
+
+
+def mouth_from_proto(message: Any, unset: M) -> M:
+    """Return the options of mouths that a message has, of the fields of `unset`.
+
+    Args:
+        message: DubSpec, LineSpec, LiveConfig or PredictMotionConfig.
+        unset: values of the fields that the message does not set.
+    """
+    return replace(unset, **{each.name: getattr(message, each.name) for each in fields(unset) if message.HasField(each.name)})
 
 
 def predictor_to_proto(row: PredictorSpec, *, version: str = "") -> motion_pb2.Model:

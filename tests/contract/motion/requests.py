@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 
 from dubstage.audio.v1 import audio_pb2
@@ -25,7 +27,7 @@ def config_to_proto(config: PredictConfig) -> pb.PredictMotionRequest:
             output_timeline=timeline_to_proto(config.timeline),
             num_frames=config.num_frames,
             whole_speech=config.whole_speech,
-            expressiveness=config.expressiveness,
+            **asdict(config.mouth),
             look_ahead_frames=config.look_ahead_frames,
         )
     )

@@ -16,7 +16,7 @@ import pytest
 from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
-from services.common.methods import PREDICTORS
+from services.common.methods import PREDICTORS, MouthOptions
 from services.common.wire.convert import ref_from_proto
 from services.common.wire.timeline import Timeline
 from services.motion.convert import FeatureBlock, PredictConfig
@@ -86,7 +86,9 @@ async def test_another_call_goes_on(stub: MotionServiceAsyncStub, name: str, tim
     request.method = name
     style = ref_from_proto((await stub.EncodeStyle(request)).style, "style")
     for whole_speech in (True, False):
-        config = config_to_proto(PredictConfig(name, style, timeline, 0, whole_speech=whole_speech, expressiveness=1.3))
+        config = config_to_proto(
+            PredictConfig(name, style, timeline, 0, whole_speech=whole_speech, mouth=MouthOptions(expressiveness=1.3))
+        )
         whole, _ = await answers(stub, config, None)
         parts, state = await answers(stub, config, None, 1)
         calls = 1

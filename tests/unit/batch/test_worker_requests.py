@@ -98,7 +98,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
     assert request.consent is not None
     assert request.consent.reference == "safe 1"
     assert (request.method, request.face, request.fit) == ("dubstage+hetero", FaceChoice("point", point=(20.0, 30.0)), "retime")
-    assert (request.expression, request.expressiveness, request.codec, request.crf) == ("neutral", 1.25, "hevc", 20)
+    assert (request.expression, request.mouth.expressiveness, request.codec, request.crf) == ("neutral", 1.25, "hevc", 20)
     assert request.label == Label("AI dubbed", "top-left")
     assert request.enrol == EnrolOptions(personalize_renderer=False, personalize_motion=False, seed=5)
 

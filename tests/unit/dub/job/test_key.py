@@ -12,7 +12,6 @@ import pytest
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
-from dubstage.texture.v1 import texture_pb2
 from gateway.consent.record import Consent, ConsentUse
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
@@ -25,7 +24,7 @@ from gateway.media.mix import SoundMix
 from gateway.provenance.claim import VoiceFacts
 from gateway.stages.opening import ListedModels
 from services.common.face.actor_geometry import ActorGeometry
-from services.common.methods import Finish, Method, method_named
+from services.common.methods import Finish, Method, MouthOptions, method_named
 from services.common.texts import Field
 from tests.unit.consent.records import RECORD
 
@@ -109,9 +108,10 @@ async def test_finish_is_part_of_key(request_of: DubRequest, name: str) -> None:
 
 async def test_the_expressiveness_is_part_of_the_key(request_of: DubRequest) -> None:
     method = method_named("dubstage")
-    keys = [await key_of(replace(request_of, expressiveness=value), method, listed()) for value in (0.5, 1.0, 1.2)]
+    mouths = [MouthOptions(expressiveness=value) for value in (0.5, 1.0, 1.2)]
+    keys = [await key_of(replace(request_of, mouth=mouth), method, listed()) for mouth in mouths]
     assert len(set(keys)) == 3
-    assert await key_of(replace(request_of, expressiveness=1), method, listed()) == await key_of(request_of, method, listed())
+    assert keys[1] == await key_of(request_of, method, listed())
 
 
 async def test_the_label_is_part_of_the_key(request_of: DubRequest) -> None:
@@ -189,12 +189,11 @@ OTHER: Mapping[str, Any] = {
     "codec": "ffv1",
     "crf": 20,
     "enrol": EnrolOptions(seed=1),
-    "warp": texture_pb2.WARP_MODE_UNSPECIFIED,
     "threads": 3,
     "fit": "pad",
     "expression": "neutral",
     "finish": Finish.RENDERER,
-    "expressiveness": 1.1,
+    "mouth": MouthOptions(expressiveness=1.1),
     "preview": True,
     "lines": (),
     "voice": VoiceFacts(program="espeak-ng"),
@@ -204,8 +203,8 @@ OTHER: Mapping[str, Any] = {
 
 @pytest.mark.parametrize("field", [each.name for each in fields(DubRequest)])
 async def test_result_depends_on_field(full: DubRequest, tmp_path: Path, field: str) -> None:
-    """Every field of a request is part of the key of its result, but for the three that change no byte."""
-    same = {"output": tmp_path / "other.mp4", "overwrite": True, "feature_block": 1}
+    """Every field of a request is part of the key of its result, but for the two that change no byte."""
+    same = {"output": tmp_path / "other.mp4", "overwrite": True}
     plain = replace(full, lines=()) if field == "footage" else full
     other = replace(plain, **{field: {**OTHER, **same, "footage": tmp_path / "speech.wav"}[field]})
     assert (await result_of(other) == await result_of(plain)) == (field in same)

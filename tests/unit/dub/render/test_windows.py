@@ -14,7 +14,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.dub.learn.enrol import EnrolledActor
-from gateway.dub.render.windows import FrameSpan, WindowConfig, render_window, textured_frames, window_config, with_context
+from gateway.dub.render.windows import WARP, FrameSpan, WindowConfig, render_window, textured_frames, window_config, with_context
 from gateway.dub.state.records import FACE_RECORD, pose_of
 from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry
@@ -22,7 +22,6 @@ from services.common.face.crops import head_to_box
 from services.common.methods import METHODS, Finish, RendererSpec, TextureInput, method_named
 from services.common.wire.convert import from_image, from_tensor
 
-WARP = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)
 IDENTITY = common_pb2.ArtefactRef(uri="file:///b", sha256="b" * 64, size_bytes=1)
 NEURAL = METHODS["everyone"].renderer
@@ -93,15 +92,13 @@ def stretch_of(frames: range, wanted: np.ndarray) -> FrameSpan:
 @pytest.mark.parametrize("method", ["dubstage", "everybody", "portrait+dubstage"])
 def test_non_drawing_renderer_gets_warp(method: str, actor: EnrolledActor) -> None:
     """Renderers that draw nothing get the warp that was asked for."""
-    config = window_config(method_named(method), actor, WARP)
+    config = window_config(method_named(method), actor)
     assert (config.mode, config.identity) == (WARP, None)
 
 
 def test_drawn_face_uses_known_albedo(actor: EnrolledActor) -> None:
     """The drawn face has the low frequency albedo once the renderer knows the person."""
-    modes = [
-        window_config(method_named("portrait"), replace(actor, renderer_trained=trained), WARP).mode for trained in (True, False)
-    ]
+    modes = [window_config(method_named("portrait"), replace(actor, renderer_trained=trained)).mode for trained in (True, False)]
     assert modes == [texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO, texture_pb2.WARP_MODE_DETAILED_ALBEDO]
 
 
@@ -124,7 +121,7 @@ def test_finish_decides_whose_pixels(
     method: str, finish: Finish | None, shown: tuple[bool, bool, bool, int], actor: EnrolledActor
 ) -> None:
     """The finish of the renderer takes no colours, inside or detail of the bank. A renderer keeps what it draws from."""
-    config = window_config(method_named(method), actor, WARP, detail_scale=2, finish=finish)
+    config = window_config(method_named(method), actor, detail_scale=2, finish=finish)
     assert (config.shows_bank, config.gives_colours, config.gives_inside, config.detail_scale) == shown
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from dubstage.gateway.v1 import dub_pb2, gateway_pb2
 from dubstage.motion.v1 import motion_pb2
-from gateway.dub.choices import EXPRESSIONS, LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, Expression, Fit
+from gateway.dub.choices import EXPRESSIONS, Expression, Fit
 from gateway.dub.job.outcome import about_channels, about_pictures
 from gateway.dub.request.dub_request import (
     DubRequest,
@@ -35,8 +35,16 @@ from gateway.media.reader import VideoReader
 from gateway.media.types import COVER, OtherStream
 from gateway.provenance.claim import VoiceFacts
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from services.common.methods import LIVE_LOOK_AHEAD_CHOICES, Finish, method_named
+from services.common.methods import (
+    LEAST_EXPRESSIVENESS,
+    LIVE_LOOK_AHEAD_CHOICES,
+    MOST_EXPRESSIVENESS,
+    Finish,
+    MouthOptions,
+    method_named,
+)
 from services.common.server.bounds import declared
+from services.common.wire.convert import mouth_from_proto
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -209,6 +217,12 @@ def test_expressiveness_range_in_contracts() -> None:
         bounds = declared(message.DESCRIPTOR.fields_by_name["expressiveness"])
         assert bounds is not None
         assert (bounds.min, bounds.max, bounds.zero_ok) == (LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, False)
+
+
+def test_mouth_options_are_in_contracts() -> None:
+    """Every option of mouths is a field of the messages that it is read from and sent in, and can be left out of them."""
+    for message in (dub_pb2.DubSpec, dub_pb2.LineSpec, gateway_pb2.LiveConfig, motion_pb2.PredictMotionConfig):
+        assert mouth_from_proto(message(), MouthOptions()) == MouthOptions()
 
 
 def test_channel_of_the_voice(tmp_path: Path) -> None:

@@ -41,9 +41,13 @@ def test_lines_take_over_the_scene(tmp_path: Path) -> None:
     rows += [{**GOOD, "face": "speaker"}, {"start": 0, "speech": "c.wav", "box": [1, 2, 30, 40]}]
     rows += [{"start": 0, "speech": "c.wav", "boxes": [{"frame": 3, "box": [1, 2, 30, 40.5]}]}]
     first, second, third, fourth, fifth = lines_in(written(tmp_path, rows))
-    assert (first.dub.speech, first.dub.face, first.dub.expressiveness) == (tmp_path / "a.wav", FaceChoice("id", face_id=0), 0.9)
+    assert (first.dub.speech, first.dub.face, first.dub.mouth.expressiveness) == (
+        tmp_path / "a.wav",
+        FaceChoice("id", face_id=0),
+        0.9,
+    )
     assert (second.dub.speech, second.dub.face, second.actor_id) == (Path("/b.wav"), FaceChoice("actor"), "ben")
-    assert (second.dub.use.language, second.dub.expressiveness) == ("de", 1.2)
+    assert (second.dub.use.language, second.dub.mouth.expressiveness) == ("de", 1.2)
     assert third.dub.face == FaceChoice("speaker")
     assert fourth.dub.face == FaceChoice("box", box=(1.0, 2.0, 30.0, 40.0))
     assert fifth.dub.face == FaceChoice("boxes", boxes=(FrameBox(3, 1.0, 2.0, 30.0, 40.5),))

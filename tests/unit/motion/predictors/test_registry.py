@@ -10,7 +10,7 @@ import pytest
 
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
-from services.common.methods import PREDICTORS
+from services.common.methods import PREDICTORS, MouthOptions
 from services.common.wire.phones import PHONES
 from services.motion.constraints import WHOLE
 from services.motion.head_network import STYLE_ARRAYS
@@ -172,7 +172,7 @@ def expressed(
     """Mouths of a stream in pieces of 7 frames, and of 40 frames of the silence after them. None: the option is not set."""
     opened = predictor.open(models, style, WHOLE)
     if value is not None:
-        opened.expressiveness = value
+        opened.options = MouthOptions(expressiveness=value)
     parts = [opened.push(features[first : first + 7]).mouth_landmarks for first in range(0, len(features), 7)]
     return np.concatenate([*parts, opened.push_silence(60).mouth_landmarks])[: len(features) + 40]
 
