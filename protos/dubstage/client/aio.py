@@ -138,13 +138,13 @@ async def responses_of(call: Any) -> AsyncGenerator[Any, None]:
     responses = aiter(call)
     while True:
         read = asyncio.ensure_future(anext(responses, None))
+        # asyncio logs the error of a task that nobody reads: a reader that is cancelled twice is gone before the read has ended.
+        read.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             response = await asyncio.shield(read)
         except asyncio.CancelledError:
             call.cancel()
             await asyncio.wait([read])
-            # asyncio logs the error of a task unless the error is read.
-            _ = read.cancelled() or read.exception()
             raise
         if response is None:
             return

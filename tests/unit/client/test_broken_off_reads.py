@@ -20,9 +20,12 @@ MOST_GROWTH = 0.3
 
 
 class Messages(grpc.GenericRpcHandler):
-    """A server that sends large messages."""
+    """A server that sends large messages, and knows no other method."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        if handler_call_details.method != "/test.Messages/Send":
+            return None
+
         async def send(request: bytes, context: Any) -> AsyncIterator[bytes]:
             for _ in range(40):
                 yield bytes(MESSAGE_BYTES)
@@ -61,6 +64,32 @@ async def test_broken_off_reads_keep_no_message() -> None:
         after = await run(CALLS)
         assert after - before < MOST_GROWTH * CALLS * MESSAGE_BYTES
     await server.stop(0)
+
+
+async def test_reader_cancelled_twice_logs_nothing() -> None:
+    """A reader that is cancelled while the ended read is awaited leaves no error that asyncio logs."""
+    logged: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Messages(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        missing: Any = channel.unary_stream("/test.Missing/Send")
+        # Where the answer comes between the two, nobody is left to read the error.
+        for steps in range(800):
+            responses = responses_of(missing(b"", timeout=60))
+            reader = asyncio.ensure_future(anext(responses))
+            await asyncio.sleep(steps * 2e-6)
+            reader.cancel()
+            await asyncio.sleep(0)
+            reader.cancel()
+            with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+                await reader
+        await asyncio.sleep(0.2)
+        gc.collect()
+    await server.stop(0)
+    assert not logged
 
 
 async def test_all_responses_arrive() -> None:
