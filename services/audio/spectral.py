@@ -8,8 +8,8 @@
 The window of row i is centred on the row: samples [160 i - 120, 160 i + 280). The paper's features: 20 MFCC + 20 temporal
 derivatives (Song et al., Sec. IV, Preprocessing), here on a 10 ms grid.
 
-Window and filters have the bytes of librosa.filters.get_window and librosa.filters.mel (docs/decisions/0008-librosa.md). librosa and
-scipy take a second to import, so they are imported by the first cepstra and deltas and not by this module.
+Window and filters have the bytes of librosa.filters.get_window and librosa.filters.mel (docs/decisions/0008-librosa.md). librosa
+takes a second to import, so the first deltas import it, and not this module. The first cepstra import scipy.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ OwnModel = TypeVar("OwnModel")
 class MotionModels:
     """Landmark basis, style encoder, model of lags, sync network and mean speaker. Calls from several threads are safe.
 
-    The first use of a network loads it.
+    The first use of a network loads the network.
 
     Attributes:
         version: digest of the networks that were exported together with `motion_constants.safetensors`.

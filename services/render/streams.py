@@ -175,7 +175,7 @@ def infer_frames(
 
 
 class RenderModels:
-    """Models of a folder on one backend. Each model is loaded once, by its first use or by `load_all`, in whichever thread comes first.
+    """Models of a folder on one backend. The first use or `load_all` loads a model, once, in whichever thread comes first.
 
     Args:
         folder: folder of the exported networks, and of the weights that personalisation trains with.
@@ -213,7 +213,6 @@ class RenderModels:
             if name in self._loaded or name not in self.files:
                 return
             file = self.files[name]
-            _log.debug("network_loaded", file=file.path.name)
             try:
                 self.backend.load(file)
             except ModelNotFoundError as error:

@@ -8,13 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from services.common.array_types import Array
 from services.common.errors import ArtefactCorruptError
 from services.common.store.exported_networks import REMEDY, checked_sha256, is_described
-
-_log = structlog.stdlib.get_logger("dubstage.networks")
 
 
 class NetworkSession:
@@ -78,7 +74,6 @@ def open_network(path: Path, threads: int) -> NetworkSession:
 def _loaded(path: Path, threads: int) -> Any:
     import onnxruntime
 
-    _log.debug("network_loaded", file=path.name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

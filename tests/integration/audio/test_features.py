@@ -13,7 +13,7 @@ from services.audio.settings import AudioSettings
 parts = compose(AudioSettings(port=0))
 before = {name.partition(".")[0] for name in sys.modules}
 parts.warm_up()
-print(sorted(before & {"librosa", "scipy", "numba"}), "librosa.filters" in sys.modules)
+print(sorted(before & {"librosa", "scipy", "numba"}), "librosa.feature" in sys.modules)
 print(sorted({"librosa.util.utils", "librosa.core.audio", "librosa.core.pitch", "librosa.core.spectrum"} & set(sys.modules)))
 """
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from librosa.filters import get_window, mel
 
+from services.audio import spectral, speech_encoder
 from services.audio.spectral import MEL_FLOOR, SpectralStream, cepstra, deltas, spectral_rows
 from services.common.array_types import Float32
 
@@ -134,3 +136,11 @@ def test_pieces_change_no_bit(speech: Float32, cut: int) -> None:
     inner = len(still) - 4
     moved = [deltas(still[start : min(start + cut, inner) + 4]) for start in range(0, inner, cut)]
     assert np.concatenate(moved).tobytes() == deltas(still).tobytes()
+
+
+def test_filters_equal_those_of_librosa() -> None:
+    """The networks learned from rows that librosa's window and filters made. The bytes are the same, without librosa."""
+    assert np.array_equal(spectral._window(), get_window("hann", 400))
+    htk = mel(sr=RATE_HZ, n_fft=512, n_mels=80, fmin=20.0, fmax=7600.0, htk=True, norm="slaney", dtype=np.float64)
+    assert np.array_equal(spectral._mel_filters(), htk * ((EDGES_HZ[2:] - EDGES_HZ[:-2]) / 2.0)[:, None])
+    assert np.array_equal(speech_encoder._filters(), mel(sr=RATE_HZ, n_fft=400, n_mels=80, dtype=np.float64))
