@@ -9,9 +9,9 @@ for _name in (
     "gateway.stages.local",
     "gateway.stages.remote",
     *(f"services.{stage}.__main__" for stage in ("audio", "face", "motion", "render", "texture")),
-    # The audio stage imports both when it warms up.
+    # The audio stage imports both when it makes cepstra and deltas.
+    "scipy.fft",
     "librosa.feature",
-    "librosa.filters",
     "sqlalchemy.dialects.sqlite",
 ):
     importlib.import_module(_name)

@@ -39,11 +39,11 @@ class Installation:
 
         return open_sealer(self.settings)
 
-    def stages(self) -> AbstractAsyncContextManager[Stages]:
-        """Return the context of the opened stages (`open_stages`)."""
+    def stages(self, *, warm_up: bool = False) -> AbstractAsyncContextManager[Stages]:
+        """Return the context of the opened stages (`open_stages`, which also explains `warm_up`)."""
         from gateway.stages.opening import open_stages
 
-        return open_stages(self.settings)
+        return open_stages(self.settings, warm_up=warm_up)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class OpenedStages:
         Raises:
             DubstageError: a stage cannot be reached, or does not warm up.
         """
-        opening = open_stages(self._settings, connect_s=self._settings.stages_start_s)
+        opening = open_stages(self._settings, connect_s=self._settings.stages_start_s, warm_up=True)
         self._stages = await self._stack.enter_async_context(opening)
 
     async def close(self) -> None:

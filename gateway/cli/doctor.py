@@ -244,7 +244,7 @@ async def check_renderers(settings: GatewaySettings) -> str:
     """
     from gateway.stages.local import LocalStages, compose_stages
 
-    async with LocalStages(compose_stages(settings.artefacts_url, names=("render",))) as local:
+    async with LocalStages(compose_stages(settings.artefacts_url, names=("render",)), warm_up=True) as local:
         renderers = await local.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
     _check_all_computed(renderers)
     return f"{len(renderers.models)} load"

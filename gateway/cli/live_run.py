@@ -253,7 +253,8 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
         # Before the stages are opened, which takes seconds.
         installation.actors.consents.check_enrolled(consent, None, request.use, request.actor_id, actor_id=request.actor_id)
         method_named(actor.method).streamed.motion.check_look_ahead(request.mouth.look_ahead_frames, "--look-ahead")
-        async with installation.stages() as stages:
+        # The first frame of live speech must not wait for networks.
+        async with installation.stages(warm_up=True) as stages:
             recording = None
             if request.video is not None:
                 recording = await request.video.of_stages(settings, speech, actor, stages)

@@ -20,7 +20,6 @@ from functools import cache
 from typing import Final
 
 import av
-import cv2
 import numpy as np
 from av.video.reformatter import Interpolation
 
@@ -226,6 +225,9 @@ class HdrCurve:
 
     def shown(self, picture: UInt8) -> UInt8:
         """Return a picture in standard range, uint8 RGB [rows, columns, 3]."""
+        # The process that inspects a file imports this module, and starts a third faster without OpenCV.
+        import cv2
+
         turned = cv2.transform(cv2.LUT(picture, self.levels), self.primaries)
         return np.asarray(cv2.add(turned, np.zeros(4), dtype=cv2.CV_8U), np.uint8)
 
@@ -235,6 +237,8 @@ class HdrCurve:
 
     def coded(self, picture: Float32) -> Float32:
         """Return a picture of standard range in levels of the footage, float32 RGB [rows, columns, 3], 0 to 255."""
+        import cv2
+
         fine = cv2.transform(picture, np.linalg.inv(self.primaries) * _FINE)
         return np.asarray(self.levels_back[np.clip(np.rint(fine), 0, 255 * _FINE).astype(np.int16)], np.float32)
 
@@ -335,6 +339,8 @@ def deinterlaced_luma(luma: UInt8) -> UInt8:
     alternating = (signs[:-2] * signs[1:-1] < 0) & (signs[1:-1] * signs[2:] < 0)
     if not alternating.any():
         return luma
+    import cv2
+
     found = np.zeros(luma.shape, np.float32)
     found[1:-2] = alternating
     combed = cv2.blur(found, (_PATCH, _PATCH)) > _SHARE

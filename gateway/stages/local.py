@@ -42,15 +42,16 @@ def _compose(name: str, given: dict[str, object]) -> StageParts:
 
 
 class LocalStages:
-    """`Stages` in this process: an async context manager that warms the stages up and shuts their workers down.
+    """`Stages` in this process: an async context manager that shuts the stages' workers down.
 
     Args:
         parts: the composed stages by name. Each servicer's handler is called by the name of the RPC's method.
         face_model: name of the face model that people are fitted on; empty: the face stage's own.
+        warm_up: load all networks at the start. False: each call loads the networks that it needs.
     """
 
-    def __init__(self, parts: Mapping[str, StageParts], *, face_model: str = "") -> None:
-        self._parts, self.face_model = parts, face_model
+    def __init__(self, parts: Mapping[str, StageParts], *, face_model: str = "", warm_up: bool = False) -> None:
+        self._parts, self.face_model, self._warm_up = parts, face_model, warm_up
         self.call_deadline_s: float | None = None
         # The handlers are those that the generated base classes declare. They get no server context here, and need none.
         self._servicers: dict[str, Any] = {name: part.servicer for name, part in parts.items()}
@@ -64,7 +65,8 @@ class LocalStages:
         # librosa and numba import parts of this package in different orders. Two threads that do so at the same time block each
         # other, and Python then raises an error in one of them.
         await asyncio.to_thread(importlib.import_module, "scipy.linalg")
-        await asyncio.gather(*(asyncio.to_thread(part.warm_up) for part in self._parts.values()))
+        if self._warm_up:
+            await asyncio.gather(*(asyncio.to_thread(part.warm_up) for part in self._parts.values()))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

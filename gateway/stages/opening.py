@@ -208,7 +208,9 @@ async def check_face_model(stages: Stages) -> None:
 
 
 @asynccontextmanager
-async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_SECONDS) -> AsyncIterator[Stages]:
+async def open_stages(
+    settings: GatewaySettings, *, connect_s: float = CONNECT_SECONDS, warm_up: bool = False
+) -> AsyncIterator[Stages]:
     """Open all five stages: behind gRPC if endpoints are set, in this process if no endpoint is set.
 
     The stages' models are compared with the gateway's table of methods, and the face stage is asked for the face model.
@@ -216,6 +218,7 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
     Args:
         settings: with the endpoints.
         connect_s: seconds within which every remote stage must serve.
+        warm_up: load all networks of stages in this process at the start. False: each call loads the networks that it needs.
 
     Raises:
         InvalidRequestError: some endpoints are set and others are not.
@@ -227,10 +230,11 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
     if missing == list(STAGE_NAMES):
         from gateway.stages.local import LocalStages, compose_stages
 
-        async with LocalStages(compose_stages(settings.artefacts_url), face_model=settings.face_model) as local:
+        parts = compose_stages(settings.artefacts_url)
+        async with LocalStages(parts, face_model=settings.face_model, warm_up=warm_up) as local:
             check_methods(*await listed_models(local))
             await check_face_model(local)
-            # After the start, which silences the standard error while MediaPipe writes its notes.
+            # After a warm-up, which silences the standard error while MediaPipe writes its notes.
             _log.info("renderers_compute", runtime=runtime_of_renderers())
             yield local
         return

@@ -32,7 +32,7 @@ async def measure_components(actor_id: str, video: Path) -> dict[str, list[dict[
     samples = np.concatenate(list(speech.chunks))
     with ActorStore(settings) as actors, tempfile.TemporaryDirectory() as folder:
         actor = actors.get(actor_id)
-        async with open_stages(settings) as stages:
+        async with open_stages(settings, warm_up=True) as stages:
             times = await measure_stages(stages, actor, video, Path(folder), settings.compute_threads)
             live = await measure_live(stages, actors, actor_id, samples, speech.sample_rate_hz, settings)
     return {

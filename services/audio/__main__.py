@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from fractions import Fraction
 
@@ -15,14 +14,14 @@ from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
 from services.audio.types import SAMPLE_RATE_HZ
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of
+from services.common.server.process import StageParts, main_of, once
 from services.common.wire.timeline import Timeline
 
 
 def compose(settings: AudioSettings) -> StageParts:
     """Return the stage's parts, not yet warm."""
 
-    @functools.cache
+    @once
     def models() -> AudioModels:
         return AudioModels(settings.audio_weights, settings.compute_threads)
 

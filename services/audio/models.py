@@ -28,7 +28,9 @@ WEIGHTS: Final = Path(__file__).with_name("weights")
 
 
 class AudioModels:
-    """Loaded models of all kinds. All streams of a process share them: ONNX Runtime sessions may be run concurrently.
+    """Models of all kinds. All streams of a process share them: sessions of networks may be run concurrently.
+
+    The first use of a network loads the network.
 
     Args:
         weights: folder with `ppg.onnx`, `id_removal.onnx`, `speech_encoder.onnx` and `silero_vad.onnx`.

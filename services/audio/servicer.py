@@ -27,7 +27,7 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
         """Compose.
 
         Args:
-            models: returns the loaded networks; called once per stream, after warm-up.
+            models: returns the networks; called once per stream, in a worker: the first call reads files.
             workers: threads in which features are computed.
         """
         self._models = models
@@ -40,7 +40,7 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
         requests = aiter(request_iterator)
         config = await config_message(requests)
         # Designing the filter of an odd sample rate takes a second.
-        extractor = await self._workers.run(extractor_from_proto, config, self._models())
+        extractor = await self._workers.run(lambda: extractor_from_proto(config, self._models()))
         states = extractor if config.config.states else None
         async for request in requests:
             chunk = chunk_from_proto(request)

@@ -18,7 +18,7 @@ import numpy as np
 from services.common.array_types import Float32
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from services.common.store.network_session import NetworkSession
 
 
 SAMPLE_RATE_HZ: Final = 16_000
@@ -112,7 +112,7 @@ class FeatureKind:
     of_frame: Callable[[Float32], Float32] = unchanged
 
 
-def run_windows(session: onnxruntime.InferenceSession, output: str, windows: Float32) -> Float32:
+def run_windows(session: NetworkSession, output: str, windows: Float32) -> Float32:
     """Run a network of the input `cepstra` over windows, float32 [N, W, 20] with N >= 1, and return its output [N, 4, C].
 
     The exports refuse a network whose bits depend on the number of windows in a run, so batches may follow a stream's chunks.

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureKind, SoundRows
 from services.common.array_types import Float32
-from services.common.store.network_session import open_network
+from services.common.store.network_session import NetworkSession, open_network
 
 CHUNK_SAMPLES: Final = 512
 """Samples of one decision of the voice activity detector: 32 ms."""
@@ -39,7 +38,7 @@ class VoiceState(NamedTuple):
 class VoiceDetector:
     """Speech probability of consecutive chunks of 512 samples; keeps the network's recurrent state for one stream."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: NetworkSession) -> None:
         self._session = session
         self.hidden = np.zeros(STATE_SHAPE, np.float32)
         self.cell = np.zeros(STATE_SHAPE, np.float32)
@@ -73,7 +72,7 @@ class VoiceRows:
         states: the last states of the detector at multiples of STATE_S, ascending. A reader takes them out.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: NetworkSession) -> None:
         self._detector = VoiceDetector(session)
         self._pending: Float32 = np.zeros(0, np.float32)
         self._rows: deque[float] = deque()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 
 import numpy as np
@@ -12,7 +11,7 @@ from services.common.face.crops import fit_head_pose, head_template
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry import rasterise
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of
+from services.common.server.process import StageParts, main_of, once
 from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.face.detection import PATCH_SIZE
 from services.face.fitting.model import FittableModels
@@ -28,7 +27,7 @@ def compose(settings: FaceSettings) -> StageParts:
         BackendUnavailableError: the settings name a rasteriser that is not installed.
     """
 
-    @functools.cache
+    @once
     def networks() -> Networks:
         return Networks()
 

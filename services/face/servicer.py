@@ -42,7 +42,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     """Track and FitIdentity over loaded networks and models.
 
     Args:
-        networks: returns the loaded networks; called once per stream, after warm-up.
+        networks: returns the loaded networks; called once per stream, in a worker: the first call loads them.
         models: the morphable models.
         store: where identities are put.
         cache: identities are read through the cache.
@@ -80,11 +80,12 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         async for request in requests:
             before = picture_from_proto(request, before)
             if tracker is None:
+                networks = await self._workers.run(self._networks)
                 if state is None:
-                    tracker = FaceTracker(self._networks(), options, first_frame=before.frame_index, fitter=fitter)
+                    tracker = FaceTracker(networks, options, first_frame=before.frame_index, fitter=fitter)
                 else:
                     check_resumed(state, before)
-                    tracker = FaceTracker.resumed(self._networks(), options, state, fitter)
+                    tracker = FaceTracker.resumed(networks, options, state, fitter)
             for reply in _replies(await self._workers.run(tracker.push, before.picture), state):
                 due = every and (reply.frames[0].frame_index + 1) % every == 0
                 if due and (found := await self._workers.run(_state_of, tracker)) is not None:

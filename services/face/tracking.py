@@ -175,7 +175,7 @@ def _describe(picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int16], np
 
 
 class EmbeddingNetwork:
-    """The network on ONNX Runtime. It has no state: any thread may use it.
+    """The network on ONNX Runtime, which the first use loads in 0.1 s. It has no state: any thread may use it.
 
     Args:
         path: the ONNX file.
@@ -321,11 +321,7 @@ class Networks:
     def __init__(self) -> None:
         self.detector = FaceDetector()
         self.mesh = MeshNetwork()
-
-    @cached_property
-    def embedding(self) -> EmbeddingNetwork:
-        """The network of face embeddings, which few streams need: loaded when it is first used, in another 0.1 s."""
-        return EmbeddingNetwork()
+        self.embedding = EmbeddingNetwork()
 
     @cached_property
     def hands(self) -> HandNetwork:

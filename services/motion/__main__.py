@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from dubstage.motion.v1 import motion_pb2, motion_pb2_grpc
 from services.common.face.crops import POSE_SIZE
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of
+from services.common.server.process import StageParts, main_of, once
 from services.common.store.artefacts import ArtefactStore
 from services.motion.models import MotionModels
 from services.motion.predictors.registry import all_predictors
@@ -23,7 +22,7 @@ from services.motion.types import NUM_POINTS, Footage
 def compose(settings: MotionSettings) -> StageParts:
     """Return the stage's parts before warm-up."""
 
-    @functools.cache
+    @once
     def models() -> MotionModels:
         return MotionModels(settings.motion_weights, threads=settings.compute_threads)
 
@@ -36,6 +35,7 @@ def compose(settings: MotionSettings) -> StageParts:
         for predictor in all_predictors():
             style = predictor.encode_style(still, models())
             predictor.open(models(), style, None).push_silence(predictor.spec.frames_ahead + 1)
+        models().load_sync()
 
     pools = tuple(
         WorkerPool(num_threads=threads, max_queued=settings.max_queued_computations, name=name)

@@ -26,6 +26,8 @@ OwnModel = TypeVar("OwnModel")
 class MotionModels:
     """Landmark basis, style encoder, model of lags, sync network and mean speaker. Calls from several threads are safe.
 
+    The first use of a network loads the network.
+
     Attributes:
         version: digest of the networks that were exported together with `motion_constants.safetensors`.
         basis: landmark basis of the style.
@@ -35,7 +37,7 @@ class MotionModels:
     """
 
     def __init__(self, folder: Path = WEIGHTS, *, threads: int = 1) -> None:
-        """Load the shared networks.
+        """Read the constants, and check the files of the shared networks.
 
         Args:
             threads: threads inside one inference.
@@ -108,6 +110,15 @@ class MotionModels:
         """Run the style encoder on coefficients in units of the typical spread, float32 [T, K]."""
         code, modulation = run(self._style, coefficients=coefficients[None])
         return StyleCode(code[0], modulation[0])
+
+    def load_sync(self) -> None:
+        """Load the sync network now, which otherwise the first lag does.
+
+        Raises:
+            ArtefactCorruptError: ONNX Runtime cannot read a file.
+        """
+        self._audio.loaded()
+        self._mouth.loaded()
 
     def embed_audio(self, heard: Float32) -> Float32:
         """Return sync embeddings of sound: float32 [T, 4, 25] -> unit rows [T, E]. Both ends see silence around them."""

@@ -14,7 +14,7 @@ from services.common.store.exported_networks import checked_sha256
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays
 
 if TYPE_CHECKING:
-    import onnxruntime as ort
+    from services.common.store.network_session import NetworkSession
 
 
 def read_constants(path: Path) -> NamedArrays:
@@ -59,7 +59,7 @@ def shaped(
     return found
 
 
-def run(loaded: ort.InferenceSession, **inputs: Float32) -> list[Float32]:
+def run(loaded: NetworkSession, **inputs: Float32) -> list[Float32]:
     """Return all outputs of one inference."""
     outputs: list[Any] = loaded.run(None, inputs)
     return [np.asarray(output, dtype=np.float32) for output in outputs]

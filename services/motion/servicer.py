@@ -41,7 +41,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         """Compose the servicer.
 
         Args:
-            models: returns the loaded networks. Called once per RPC, after warm-up.
+            models: returns the networks. Called once per RPC, in a worker: the first call reads files.
             store: store of style artefacts.
             workers: threads that serve.
             trainers: threads that personalise. Separate, so that a personalisation never blocks serving.
@@ -56,7 +56,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         config = config_from_proto(await config_message(requests))
         predictor = predictor_named(config.method, "config.method")
         predictor.spec.check_look_ahead(config.look_ahead_frames, "config.look_ahead_frames")
-        models = self._serving(predictor)
+        models = await self._serving(predictor)
         stream = await self._workers.run(self._open, predictor, config, models)
         async for request in requests:
             block = features_from_proto(request, predictor.spec.tensors)
@@ -80,7 +80,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         footage = footage_from_proto(
             request.mouth_landmarks, request.usable, request.frame_rate, head_poses=poses, pose_landmarks=request.pose_landmarks
         )
-        models = self._serving(predictor)
+        models = await self._serving(predictor)
         style = await self._workers.run(predictor.encode_style, footage, models)
         return pb.EncodeStyleResponse(style=ref_to_proto(await self._workers.run(self._keep_style, style, models)))
 
@@ -91,7 +91,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
             footage_from_proto(request.mouth_landmarks, request.usable),
         )
         same_length(block, footage)
-        models = self._models()
+        models = await self._workers.run(self._models)
         set_model_version(models.lag.version)
         return await self._workers.run(_lag_of, block.features, footage, models)
 
@@ -104,7 +104,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         poses = request.head_poses if predictor.spec.moves_head else None
         footage = footage_from_proto(request.mouth_landmarks, request.usable, head_poses=poses)
         same_length(block, footage)
-        models = self._serving(predictor)
+        models = await self._serving(predictor)
         style = await self._trainers.run(self._load_style, ref_from_proto(request.style, "style"), models)
         steps = predictor.personalize(style, block.features, footage, models)
         while step := await self._trainers.run(_next_step, steps):
@@ -115,14 +115,15 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         """List the predictors of this stage."""
-        models = self._models()
-        return pb.ListModelsResponse(
-            models=[predictor_to_proto(each.spec, version=each.version(models)) for each in all_predictors()]
-        )
+        return pb.ListModelsResponse(models=await self._workers.run(self._listed))
 
-    def _serving(self, predictor: Predictor) -> MotionModels:
+    def _listed(self) -> list[pb.Model]:
         models = self._models()
-        set_model_version(predictor.version(models))
+        return [predictor_to_proto(each.spec, version=each.version(models)) for each in all_predictors()]
+
+    async def _serving(self, predictor: Predictor) -> MotionModels:
+        models = await self._workers.run(self._models)
+        set_model_version(await self._workers.run(predictor.version, models))
         return models
 
     def _open(self, predictor: Predictor, config: PredictConfig, models: MotionModels) -> MotionStream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 
 import cv2
@@ -12,13 +11,13 @@ from dubstage.render.v1 import render_pb2, render_pb2_grpc
 from services.common.errors import BackendUnavailableError
 from services.common.face.morphable_models import MorphableModels
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of
+from services.common.server.process import StageParts, main_of, once
 from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.render.actors import ActorStates
 from services.render.backends.base import Device
 from services.render.servicer import RenderServicer
 from services.render.settings import RenderSettings
-from services.render.streams import RenderModels, load_models, make_backend
+from services.render.streams import RenderModels, make_backend
 
 _log = structlog.stdlib.get_logger("dubstage.render")
 
@@ -53,24 +52,24 @@ def compose(settings: RenderSettings) -> StageParts:
             triton=triton,
             monitor=monitor,
         )
-        return load_models(settings.render_weights, backend)
+        models = RenderModels(settings.render_weights, backend)
+        if triton is not None or device != "cpu":
+            # Only a load tells whether a server or a GPU is there.
+            models.load_all()
+        return models
 
-    @functools.cache
+    @once
     def models() -> RenderModels:
         try:
-            loaded = loaded_on(settings.network_device())
+            return loaded_on(settings.network_device())
         except BackendUnavailableError as problem:
             if settings.device != "auto" or settings.network_device() == "cpu":
                 raise
             _log.warning("gpu_not_used", reason=problem.message)
-            loaded = loaded_on("cpu")
-        backend = loaded.backend
-        for name, reason in loaded.unavailable.items():
-            _log.error("model_unavailable", model=name, backend=backend.name, precision=str(backend.precision), reason=reason)
-        return loaded
+            return loaded_on("cpu")
 
     def warm_up() -> None:
-        models()
+        models().load_all()
 
     # Threads that wait for Triton compute little, and only streams that wait at the same time share its batches.
     num_threads = settings.worker_threads if triton is None else max(settings.worker_threads, triton.max_in_flight)

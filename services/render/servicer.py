@@ -15,6 +15,7 @@ from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
 from services.render.actors import ActorStates
 from services.render.backends.devices import DeviceChoice, personalization_device
+from services.render.backends.model_files import ModelFile
 from services.render.convert import (
     actor_from_proto,
     bank_from_proto,
@@ -51,7 +52,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         """Compose the servicer.
 
         Args:
-            models: returns the loaded models; called once per RPC, after warm-up.
+            models: returns the models; called once per RPC, in a worker: the first call reads files.
             actors: actors' states, banks and identities.
             workers: threads that compute frames.
             trainers: threads that compute personalisations. They are separate, so a personalisation never keeps a frame waiting.
@@ -72,8 +73,8 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     ) -> AsyncIterator[pb.RenderResponse]:
         """Answer a stream: config, then frames. Frames that arrived while the batch before was computed form the next batch."""
         requests = aiter(request_iterator)
-        config, models = config_from_proto(await config_message(requests)), self._models()
-        model = model_from_proto(config.model, models, "config.model")
+        config, models = config_from_proto(await config_message(requests)), await self._workers.run(self._models)
+        model = await self._workers.run(_loaded, config.model, models, "config.model")
         renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
         state = await self._workers.run(self._actors.state, actor_from_proto(config), model)
@@ -92,8 +93,8 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         self, request: pb.PersonalizeRequest, context: Any
     ) -> AsyncIterator[pb.PersonalizeResponse]:
         """Answer progress, then the actor."""
-        models = self._models()
-        model = model_from_proto(request.model, models, "model")
+        models = await self._workers.run(self._models)
+        model = await self._workers.run(_loaded, request.model, models, "model")
         renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
         bank, identity = bank_from_proto(request), identity_from_proto(request, renderer)
@@ -118,11 +119,21 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     async def ListModels(  # noqa: N802  # the RPC's name
         self, request: pb.ListModelsRequest, context: Any
     ) -> pb.ListModelsResponse:
-        """Answer all models that are loaded, and those that the backend cannot read."""
-        models = self._models()
+        """Answer all models, and those that the backend could not read. No model is loaded for the answer."""
+        models = await self._workers.run(self._models)
         return models_to_proto(
             models.info(), models.unavailable, models.backend.device, personalization_device(self._personalize_device)
         )
+
+
+def _loaded(name: str, models: RenderModels, field: str) -> ModelFile:
+    """Return the model of a name, loaded.
+
+    Raises:
+        InvalidRequestError, ModelNotFoundError: see model_from_proto.
+    """
+    models.load(name)
+    return model_from_proto(name, models, field)
 
 
 def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress | None:

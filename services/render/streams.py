@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import structlog
 
 from services.common.array_types import Array, Float32, UInt8
 from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError
@@ -25,6 +26,8 @@ from services.render.types import ModelInfo, Precision, RenderedFrame, RenderFra
 
 if TYPE_CHECKING:
     from services.render.backends.triton_healing import TritonMonitor
+
+_log = structlog.stdlib.get_logger("dubstage.render")
 
 
 def make_backend(
@@ -171,24 +174,70 @@ def infer_frames(
     return [{name: values[place] for name, values in outputs.items()} for place in range(len(frames))]
 
 
-@dataclass(frozen=True, slots=True)
 class RenderModels:
-    """Loaded models.
+    """Models of a folder on one backend. The first use or `load_all` loads a model, once, in whichever thread comes first.
+
+    Args:
+        folder: folder of the exported networks, and of the weights that personalisation trains with.
+        backend: runtime that computes the models.
 
     Attributes:
-        backend: runtime that computes the models.
-        files: exported networks by name.
-        folder: folder of the weights that personalisation trains with.
-        unavailable: names of the exported networks that the backend cannot read, each with the reason and the remedy.
+        backend: see above.
+        folder: see above.
+        files: exported networks by name, without those of `unavailable`.
+        unavailable: names of the exported networks that the backend could not read, each with the reason and the remedy.
+
+    Raises:
+        ModelNotFoundError: a file is missing, or a model has the name of no renderer.
+        ArtefactCorruptError: a file is damaged.
     """
 
-    backend: Backend
-    files: dict[str, ModelFile]
-    folder: Path
-    unavailable: dict[str, str]
+    def __init__(self, folder: Path, backend: Backend) -> None:
+        self.folder, self.backend = folder, backend
+        self.files = read_models(folder, backend.precision)
+        self.unavailable: dict[str, str] = {}
+        self._renderers = {name: renderer_named(name) for name in self.files}
+        self._loaded: set[str] = set()
+        self._lock = threading.Lock()
+
+    def load(self, name: str) -> None:
+        """Load a model and draw one black frame with the model. A model that the backend cannot read becomes unavailable.
+
+        Args:
+            name: name of a model. Nothing happens if it is loaded or unavailable, or if there is no such model.
+
+        Raises:
+            BackendUnavailableError: the backend's server does not answer, or the device that was asked for is not there.
+        """
+        with self._lock:
+            if name in self._loaded or name not in self.files:
+                return
+            file = self.files[name]
+            try:
+                self.backend.load(file)
+            except ModelNotFoundError as error:
+                self._give_up(name, error.message)
+                return
+            reference = _black(file) if "reference" in self._renderers[name].spec.inputs else None
+            stream = open_stream(self.backend, file, default_state(file), reference)
+            stream.render([blank_frame(file)])
+            stream.finish()
+            self._loaded.add(name)
+
+    def load_all(self) -> None:
+        """Load all models.
+
+        Raises:
+            ModelNotFoundError: the backend can read none of the models.
+            BackendUnavailableError: see `load`.
+        """
+        for name in list(self.files):
+            self.load(name)
+        if not self.files:
+            raise ModelNotFoundError("; ".join(self.unavailable.values()), resource=str(self.folder))
 
     def info(self) -> list[ModelInfo]:
-        """Describe all models, ordered by name."""
+        """Describe all models, ordered by name. No model is loaded for this."""
         return [
             ModelInfo(
                 spec=renderer_named(name).spec,
@@ -201,6 +250,13 @@ class RenderModels:
             for name, file in sorted(self.files.items())
         ]
 
+    def _give_up(self, name: str, reason: str) -> None:
+        backend = self.backend
+        _log.error("model_unavailable", model=name, backend=backend.name, precision=str(backend.precision), reason=reason)
+        self.unavailable = {**self.unavailable, name: reason}
+        # Another thread may iterate over the files before.
+        self.files = {other: file for other, file in self.files.items() if other != name}
+
 
 def load_models(folder: Path, backend: Backend) -> RenderModels:
     """Load all models of a folder and draw one black frame with each. A model that the backend cannot read is left out.
@@ -210,22 +266,9 @@ def load_models(folder: Path, backend: Backend) -> RenderModels:
         ArtefactCorruptError: a file is damaged.
         BackendUnavailableError: the backend's server does not answer.
     """
-    files = read_models(folder, backend.precision)
-    renderers = {name: renderer_named(name) for name in files}
-    unavailable: dict[str, str] = {}
-    for name, file in files.items():
-        try:
-            backend.load(file)
-        except ModelNotFoundError as error:
-            unavailable[name] = error.message
-            continue
-        reference = _black(file) if "reference" in renderers[name].spec.inputs else None
-        stream = open_stream(backend, file, default_state(file), reference)
-        stream.render([blank_frame(file)])
-        stream.finish()
-    if len(unavailable) == len(files):
-        raise ModelNotFoundError("; ".join(unavailable.values()), resource=str(folder))
-    return RenderModels(backend, {name: files[name] for name in files if name not in unavailable}, folder, unavailable)
+    models = RenderModels(folder, backend)
+    models.load_all()
+    return models
 
 
 def blank_frame(model: ModelFile) -> RenderFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 
 import cv2
@@ -12,9 +11,8 @@ from dubstage.texture.v1 import texture_pb2, texture_pb2_grpc
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import NUM_CONTROL_POINTS, WINDOW
 from services.common.geometry import rasterise
-from services.common.geometry.kernels import warm_up as warm_up_sampling
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of
+from services.common.server.process import StageParts, main_of, once
 from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.texture.artefacts import StoredFaces
 from services.texture.servicer import TextureServicer
@@ -29,15 +27,18 @@ def compose(settings: TextureSettings) -> StageParts:
         BackendUnavailableError: the settings name a rasteriser that is not installed.
     """
 
-    @functools.cache
+    @once
     def model() -> TemporalWarpModel:
         return TemporalWarpModel(settings.texture_weights, settings.compute_threads)
 
     def warm_up() -> None:
+        # numba takes .2 s to import, and a process without warm-up may draw no face.
+        from services.common.geometry import kernels
+
         still = np.zeros((WINDOW, NUM_CONTROL_POINTS, 2), np.float32)
         model().residual(still, still[None])
         rasterise.warm_up(settings.rasteriser)
-        warm_up_sampling()
+        kernels.warm_up()
 
     rasterise.check_backend(settings.rasteriser)
     workers = WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="texture")

@@ -49,7 +49,7 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
     """Banks, retrieval and warp; drawn faces; backgrounds of retimed and of moved heads; neural textures.
 
     Args:
-        model: returns the loaded network; called once per stream, after warm-up.
+        model: returns the network; called once per stream, in a worker: the first call reads the file.
         stored: banks, actors and identities.
         workers: threads in which banks are built, textures and portraits are warped, and neural textures are sampled.
     """
@@ -81,7 +81,7 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
         """Take a config, then frames. Answer each frame as it comes."""
         requests = aiter(request_iterator)
         config = warp_config_from_proto(await anext(requests, pb.RetrieveWarpRequest()))
-        stream = await self._workers.run(open_stream, config, self._stored, self._model())
+        stream = await self._workers.run(lambda: open_stream(config, self._stored, self._model()))
         async for request in requests:
             warped = await self._workers.run(stream.push, target_from_proto(request))
             if warped is not None:

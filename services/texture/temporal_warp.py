@@ -18,10 +18,10 @@ MAX_WINDOWS: Final = 3
 
 
 class TemporalWarpModel:
-    """The loaded network. Several streams may run the session at once."""
+    """The network, which the first use loads. Several streams may run the session at once."""
 
     def __init__(self, weights: Path = WEIGHTS, threads: int = 1) -> None:
-        """Load the network.
+        """Check the file of the network.
 
         Args:
             weights: folder with temporal_warp.onnx, or the ONNX file itself.

@@ -33,7 +33,6 @@ from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame
 from services.common.face.drawing import ExpressionFit, FaceMesh, camera_in_crop
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import LIPS_INNER
-from services.common.geometry.kernels import sample_pixels
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
 from services.common.geometry.rasterise import Backend, interpolate, rasterise
 from services.common.store.tensor_bytes import NamedArrays
@@ -141,6 +140,9 @@ def sample(texture: UInt8, uv: Float32) -> Float32:
     """
     features = np.empty((*uv.shape[:2], texture.shape[2]), np.float32)
     flat = np.ascontiguousarray(uv, np.float32).reshape(-1, 2)
+    # numba takes .2 s to import, and most processes sample no texture.
+    from services.common.geometry.kernels import sample_pixels
+
     sample_pixels(np.ascontiguousarray(texture), flat, features.reshape(len(flat), -1))
     return features
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,22 @@ each step of a call while another thread parses or computes.
 
 _log = structlog.stdlib.get_logger("dubstage.server")
 Settings = TypeVar("Settings", bound=StageSettings)
+Loaded = TypeVar("Loaded")
+
+
+def once(load: Callable[[], Loaded]) -> Callable[[], Loaded]:
+    """Return a function that calls `load` once, in the thread that comes first, and returns the same object to all threads.
+
+    An error is raised to the caller, and the next call loads again.
+    """
+    lock, cached = threading.Lock(), functools.cache(load)
+
+    @functools.wraps(load)
+    def loaded() -> Loaded:
+        with lock:
+            return cached()
+
+    return loaded
 
 
 async def serve(server: StageServer, settings: StageSettings) -> None:
@@ -131,7 +149,7 @@ class StageParts:
         servicer: implements the stage's RPCs.
         register: adds the servicer to a server.
         services: full names of the stage's gRPC services.
-        warm_up: loads models and runs them once; blocks.
+        warm_up: loads all models and runs them once; blocks. Without it, calls load what they need.
         workers: pools in which the stage computes.
         is_serving: returns whether the stage can compute. It is asked twice per second and must not block. None: always.
         collectors: Prometheus metrics of the stage's own.

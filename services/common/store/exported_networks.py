@@ -134,6 +134,15 @@ def checked_sha256(path: Path) -> str:
     return digest
 
 
+def is_described(path: Path) -> bool:
+    """Return whether a description in the folder records the digest of a file.
+
+    Raises:
+        ArtefactCorruptError: a description is damaged.
+    """
+    return path.name in _recorded(path.parent)
+
+
 def networks_in(folder: Path) -> list[NetworkFile]:
     """Return the networks of a folder of weights in the order of their names. Every file that a description names is compared.
 

@@ -3,16 +3,58 @@
 from __future__ import annotations
 
 import gzip
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import onnxruntime
-
+from services.common.array_types import Array
 from services.common.errors import ArtefactCorruptError
-from services.common.store.exported_networks import REMEDY, checked_sha256
+from services.common.store.exported_networks import REMEDY, checked_sha256, is_described
 
 
-def open_network(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Load a network. Several streams may run the session at once.
+class NetworkSession:
+    """A network, which the first run loads. Several streams may run the session at once.
+
+    Args:
+        path: the ONNX file, or the ONNX file compressed by gzip (`.onnx.gz`).
+        threads: threads inside one run.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._threads = path, threads
+        self._session: Any = None
+        self._lock = threading.Lock()
+
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Array]) -> list[Any]:
+        """Return the outputs of one run.
+
+        Args:
+            outputs: names of the outputs; None: all outputs.
+            inputs: arrays by input name.
+
+        Raises:
+            ArtefactCorruptError: ONNX Runtime cannot read the file.
+        """
+        found: list[Any] = self.loaded().run(outputs, inputs)
+        return found
+
+    def loaded(self) -> Any:
+        """Return the session of ONNX Runtime. The first call loads the network, later calls return the same object.
+
+        Raises:
+            ArtefactCorruptError: ONNX Runtime cannot read the file.
+        """
+        with self._lock:
+            if self._session is None:
+                self._session = _loaded(self._path, self._threads)
+            return self._session
+
+
+def open_network(path: Path, threads: int) -> NetworkSession:
+    """Check the file of a network, and return its session, which the first run loads.
+
+    A file that no description names is loaded here, since only this shows whether the file is damaged.
 
     Args:
         path: the ONNX file, or the ONNX file compressed by gzip (`.onnx.gz`).
@@ -20,9 +62,18 @@ def open_network(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
     Raises:
         ModelNotFoundError: there is no such file.
-        ArtefactCorruptError: the file differs from its description, or ONNX Runtime cannot read the file.
+        ArtefactCorruptError: the file differs from its description, or has none and ONNX Runtime cannot read the file.
     """
     checked_sha256(path)
+    session = NetworkSession(path, threads)
+    if not is_described(path):
+        session.loaded()
+    return session
+
+
+def _loaded(path: Path, threads: int) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
+from dubstage.client import rpcs
 from dubstage.render.v1 import render_pb2 as pb
 from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from gateway.cli.doctor import check_renderers
 from gateway.settings import GatewaySettings
+from gateway.stages.local import LocalStages
 from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank
 from services.common.server.process import server_of
@@ -101,3 +104,20 @@ async def test_doctor_names_unreadable_network(tmp_path: Path, monkeypatch: pyte
         await check_renderers(settings)
     monkeypatch.delenv("DUBSTAGE_RENDER_WEIGHTS")
     assert await check_renderers(settings) == "5 load"
+
+
+async def test_unreadable_network_found_late(tmp_path: Path) -> None:
+    """Without a warm-up, the call that needs the network names the reason, and so does the list from then on."""
+    settings = settings_of(tmp_path, RUNTIMES[0], weights_with_unreadable(tmp_path / "weights", "hetero"))
+
+    async def config() -> AsyncIterator[pb.RenderRequest]:
+        yield pb.RenderRequest(config=pb.RenderConfig(model="hetero"))
+
+    async with LocalStages({"render": compose(settings)}) as stages:
+        before = await stages.unary(rpcs.render.LIST_MODELS, pb.ListModelsRequest())
+        for _ in range(2):
+            with pytest.raises(ModelNotFoundError, match=rf"model 'hetero' cannot be used here: \w+ {REASON}.*there are ugc"):
+                _ = [reply async for reply in stages.stream(rpcs.render.RENDER, config())]
+        after = await stages.unary(rpcs.render.LIST_MODELS, pb.ListModelsRequest())
+    assert [model.name for model in before.models] == ["hetero", "ugc"]
+    assert ([model.name for model in after.models], [model.name for model in after.unavailable]) == (["ugc"], ["hetero"])

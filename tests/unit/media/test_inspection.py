@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,13 @@ def test_python_exception_is_own_fault(tmp_path: Path, monkeypatch: pytest.Monke
         ContractBrokenError, match=r"clip\.mp4 cannot be inspected, because this program has a fault: AttributeError"
     ):
         inspect_video(tmp_path / "clip.mp4")
+
+
+def test_inspection_imports_no_opencv(carphone: Path) -> None:
+    """OpenCV would double the time that the process needs to start."""
+    show = (
+        "import sys; from gateway.media.inspection_child import _answer; handle = open(sys.argv[1], 'rb')\n"
+        "_answer('video', handle.fileno()); print('cv2' in sys.modules, 'av' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", show, str(carphone)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

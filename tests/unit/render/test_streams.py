@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from services.common.errors import ContractBrokenError, InvalidRequestError, Mod
 from services.render.backends.base import Arrays, Backend
 from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.backends.openvino import OpenVinoBackend
-from services.render.streams import default_state, infer_frames, load_models, open_stream
+from services.render.streams import RenderModels, default_state, infer_frames, load_models, open_stream
 from services.render.types import Precision
 from tests.unit.render.rendering import render
 from tests.unit.render.toy import NAME, Toy
@@ -178,3 +179,18 @@ def test_model_without_renderer_refused(tmp_path: Path, backend: Watched) -> Non
     Toy().write(tmp_path)
     with pytest.raises(ModelNotFoundError, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
         load_models(tmp_path, backend)
+
+
+def test_model_loads_at_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    """A model is loaded once, by the thread that needs the model first."""
+    toy = Toy()
+    toy.register(monkeypatch)
+    toy.write(tmp_path)
+    models = RenderModels(tmp_path, backend)
+    assert [info.spec.name for info in models.info()] == [NAME]
+    assert not backend.shapes
+    models.load("other")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(models.load, [NAME] * 8))
+    assert len(backend.shapes) == 1, "one black frame was drawn"
+    assert not models.unavailable

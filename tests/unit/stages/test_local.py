@@ -27,7 +27,7 @@ def warm_up():
     print("scipy.linalg" in sys.modules)
 async def open_and_close():
     print("scipy.linalg" in sys.modules)
-    async with LocalStages({"audio": StageParts(None, None, (), warm_up, ())}):
+    async with LocalStages({"audio": StageParts(None, None, (), warm_up, ())}, warm_up=True):
         pass
 asyncio.run(open_and_close())
 """

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,3 +150,15 @@ def test_a_missing_or_damaged_file_is_named(
     with pytest.raises(error) as caught:
         open_network(weights / "same.onnx", 1)
     assert str(weights / name) in caught.value.message
+
+
+def test_described_network_loads_late(weights: Path) -> None:
+    """The digest tells whether a described file is whole, so the first run loads the network, in whichever thread comes first."""
+    session = open_network(weights / "same.onnx", 1)
+    (weights / "same.onnx").rename(weights / "moved.onnx")
+    with pytest.raises(ArtefactCorruptError, match=r"same\.onnx is damaged"):
+        session.loaded()
+    (weights / "moved.onnx").rename(weights / "same.onnx")
+    with ThreadPoolExecutor(4) as pool:
+        found = {id(each) for each in pool.map(lambda _: session.loaded(), range(8))}
+    assert len(found) == 1
