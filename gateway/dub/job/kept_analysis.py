@@ -161,6 +161,24 @@ class KeptAnalysis:
 
         await in_thread(_logged, "person_not_kept", folder, record)
 
+    async def settle(self, ledger: BlobLedger) -> None:
+        """Write down that the analysis is of the footage of an actor, who was stored just now.
+
+        Args:
+            ledger: ledger of a job that enrols nobody.
+        """
+        folder = self.folder
+        if folder is None:
+            return
+
+        def belong() -> None:
+            with self._turn_now() as is_mine:
+                # A dub that works in the folder has written down the same.
+                if is_mine:
+                    ledger.keep(folder, self.footage.sha256)
+
+        await in_thread(_logged, "analysis_not_counted", folder, belong)
+
     def begin(self) -> bool:
         """Write down whose the folder is, before anything is kept in it, and return True. Blocks.
 
