@@ -25,7 +25,7 @@ from gateway.consent.record import Consent, ConsentUse
 from gateway.consent.subject import Shown, check_shown
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice, about_faces
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, forget_analysis, shared_analysis
+from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, forget_analysis, make_space, shared_analysis
 from gateway.dub.job.key import analysis_key, enrolment_key, people_key
 from gateway.dub.job.outcome import about_mouth, about_redone, about_voice
 from gateway.dub.job.people import PeopleOfFootage
@@ -35,7 +35,9 @@ from gateway.dub.learn.face_list import clearest_picture
 from gateway.dub.learn.live_span import LIVE_SPAN, longest_span
 from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.request.dub_request import check_footage, sha256_of
+from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.disk import MAX_JOB_BYTES, job_folder
+from gateway.dub.state.disk_needs import records_need
 from gateway.dub.state.journal import MOST_TRIES, Journal, artefact_lost_error
 from gateway.dub.state.records import FACE_RECORD
 from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
@@ -292,6 +294,7 @@ class _EnrolmentJob:
             async with self._shared_analysis(shared, shown, digests, workspace) as kept:
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
                 self.on_footage(*info.video.size)
+                await in_thread(self._make_space, workspace, info)
                 journal = Journal(workspace.folder / JOURNAL, self.artefacts, self._hold)
                 people = PeopleOfFootage(
                     analysis=shot,
@@ -307,6 +310,20 @@ class _EnrolmentJob:
                 await kept.settle(JobLedger(self.actors))
                 warnings = [*_warnings(shot, request, enrolled), *about_redone(workspace, journal)]
                 return replace(stored, warnings=tuple(warnings))
+
+    def _make_space(self, workspace: Workspace, info: MediaInfo) -> None:
+        """Remove kept analyses if the records of the footage would not fit on the disk. Blocks."""
+        if self.disk.keeps_analysis:
+            need = records_need(
+                workspace.folder,
+                info.video.num_frames,
+                motion_frames_for(info.video.duration),
+                own_sound=bool(info.audio),
+                keeps_expression=False,
+                background=None,
+                used=workspace.allowance.used,
+            )
+            make_space(self.request.footage, [need], self.jobs, self.ledger, self.artefacts)
 
     async def _store(self, shot: FootageAnalysis, footage: Path, enrolled: EnrolledActor, digests: Sequence[str]) -> StoredActor:
         """Store the person, and the blobs that the person needs beside what was learned.

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.housekeeping import list_jobs
 from gateway.settings import TENANTS_FOLDER
-from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.system.dubbing import write_wav
@@ -94,6 +95,16 @@ def test_enrolment_shares_tracks_within_tenant(
         client.erase_actor(acme, "shared")
     left = {tenant: list_jobs(keeping.data / "tenants" / tenant / "jobs") for tenant in tokens}
     assert {tenant: [job.fact("kind") for job in jobs] for tenant, jobs in left.items()} == {"acme": [], "beta": ["analysis"]}
+
+
+def test_cancelled_enrolment_leaves_nothing(keeping: RunningGateway, long_footage: str) -> None:
+    with keeping.connect() as connection:
+        enrolling = client.enrol(connection, **enrolment("cancelled", footage=long_footage))
+        until(lambda: enrolling.state().progress.step != 0)
+        enrolling.cancel()
+        with pytest.raises(DubstageCallError, match="cancelled"):
+            enrolling.wait(timeout_s=60)
+    assert kinds(keeping) == []
 
 
 def test_faces_and_dub_share_tracks(keeping: RunningGateway, footage: str, capsys: pytest.CaptureFixture[str]) -> None:
