@@ -210,8 +210,9 @@ async def create_actor(
     """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
 
     An enrolment that is stopped leaves its finished passes, and the same enrolment goes on from there. An enrolment that fails
-    because of the request or the consent leaves nothing. (A cancellation while the actor is stored comes too late.) What a stopped
-    enrolment has made is counted in the database until the same enrolment runs again, or the person is erased.
+    because of the request leaves nothing but a kept analysis; without consent, nothing is left. (A cancellation while the actor is
+    stored comes too late.) What a stopped enrolment has made is counted in the database until the same enrolment runs again, the
+    person is erased, or the job expires.
 
     Args:
         request: who is enrolled, and from what.
