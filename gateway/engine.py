@@ -19,10 +19,11 @@ from typing import Self
 import structlog
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec
+from gateway.actors.create import EnrolmentDisk, EnrolRequest, ForOperation, create_actor
 from gateway.actors.installation import Installation
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.actors.stored import check_actor_id, check_enrolled_for
+from gateway.actors.stored import StoredActor, check_actor_id, check_enrolled_for
 from gateway.actors.watch import ENDED, dub_while_allowed, while_allowed
 from gateway.async_utilities import in_thread
 from gateway.audit.work import WorkRecord
@@ -262,6 +263,41 @@ class Engine:
                 await kept.keep(workspace)
         await self.bound_analyses()
         return found
+
+    async def create_actor(
+        self,
+        request: EnrolRequest,
+        stages: Stages,
+        *,
+        on_progress: OnProgress,
+        on_footage: OnFootage,
+        operation: ForOperation = ForOperation(),
+    ) -> StoredActor:
+        """Enrol a person, and return the stored actor. Dubs of the footage, before or afterwards, share its analysis.
+
+        Args:
+            request: who is enrolled, and from what.
+            stages: the open stages.
+            on_progress: called with every frame and step.
+            on_footage: called with the number of frames of the footage, and the million pixels of a frame.
+            operation: the gateway's operation, if any.
+
+        Raises:
+            DubstageError: as `create_actor`.
+        """
+        actor = await create_actor(
+            request,
+            stages,
+            self.actors,
+            self.artefacts,
+            self.jobs,
+            on_progress=on_progress,
+            on_footage=on_footage,
+            operation=operation,
+            disk=EnrolmentDisk(self.max_job_bytes, keeps_analysis=self.analyses_bytes > 0),
+        )
+        await self.bound_analyses()
+        return actor
 
     async def kept_result(self, request: DubRequest, stages: str, face_model: str) -> KeptResult | None:
         """Return the result of a request, to look for it before the dub and to keep it afterwards. None: no analyses are kept.
@@ -525,6 +561,6 @@ async def finished_dub(
 
 
 async def remove_old_jobs(installation: Installation, engine: Engine) -> None:
-    """Remove old jobs after a dub. The video is done, whatever becomes of old jobs. The next dub tries again."""
+    """Remove old jobs after a dub or an enrolment, which is done, whatever becomes of old jobs. The next one tries again."""
     with suppress(DubstageError, OSError):
         await in_thread(expire, installation.settings, installation.actors, installation.artefacts, engine.jobs)

@@ -209,8 +209,8 @@ class GatewaySettings(StageSettings):
         1.0,
         ge=0,
         le=36_500,
-        description="days after its last use in which the analysis of footage is kept for further dubs of the footage; 0: it ends "
-        "with the dub",
+        description="days after its last use in which the analysis of footage is kept for further dubs and enrolments; 0: it "
+        "ends with the dub or enrolment",
     )
     analyses_max_bytes: int = Field(
         20 << 30,

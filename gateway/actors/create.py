@@ -4,52 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
+import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from gateway.actors.job_blobs import of_enrolment
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.actors.stored import PICTURE, StoredActor
-from gateway.actors.watch import while_allowed
+from gateway.actors.stored import FILES, PICTURE, StoredActor
+from gateway.actors.watch import ENDED, FORBIDDEN, while_allowed
 from gateway.async_utilities import in_stoppable_thread, in_thread
 from gateway.consent.record import Consent, ConsentUse
 from gateway.consent.subject import Shown, check_shown
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice, about_faces
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.job.key import enrolment_key
-from gateway.dub.job.outcome import about_mouth, about_voice
+from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, forget_analysis, make_space, shared_analysis
+from gateway.dub.job.key import analysis_key, enrolment_key, people_key
+from gateway.dub.job.outcome import about_mouth, about_redone, about_voice
+from gateway.dub.job.people import PeopleOfFootage
 from gateway.dub.learn.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
 from gateway.dub.learn.enrol import EnrolledActor
 from gateway.dub.learn.face_list import clearest_picture
 from gateway.dub.learn.live_span import LIVE_SPAN, longest_span
 from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.request.dub_request import check_footage, sha256_of
+from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.disk import MAX_JOB_BYTES, job_folder
-from gateway.dub.state.journal import MOST_TRIES, artefact_lost_error
+from gateway.dub.state.disk_needs import records_need
+from gateway.dub.state.journal import MOST_TRIES, Journal, artefact_lost_error
 from gateway.dub.state.records import FACE_RECORD
-from gateway.dub.state.workspace import Workspace, delete_unused, open_workspace
+from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
 from gateway.media.inspection import inspect_in_child
 from gateway.media.stills import is_still
-from gateway.media.takes import TAKES_SUFFIX, Take, check_number_of_takes, join_takes, takes_in_order
+from gateway.media.takes import TAKES_SUFFIX, Take, check_number_of_takes, join_takes, joined_info, takes_in_order
 from gateway.media.types import MediaInfo
 from gateway.safe_paths import open_media_file
 from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
-from services.common.errors import InvalidRequestError, NoUsableFootageError, WorkCancelledError
+from services.common.errors import (
+    DubstageError,
+    InvalidRequestError,
+    MediaUnsupportedError,
+    NoUsableFootageError,
+    RequestError,
+    WorkCancelledError,
+)
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.convert import ref_from_proto
 
 _BYTES_PER_PIXEL: Final = 0.1
 """About how much of the disk a pixel of the joined video takes."""
+_JOINED: Final = "takes"
+"""Name of the pass that joins the takes."""
+_HOPELESS: Final = (RequestError, NoUsableFootageError, *FORBIDDEN)
+"""Errors after which the same enrolment fails again, or nothing of it may be kept."""
 OnBlob = Callable[[ArtefactRef], Awaitable[bool]]
 """Awaited with each artefact as enrolment creates it."""
 KEPT_FRAMES: Final = 300
@@ -73,7 +88,8 @@ def joined_digest(digests: Sequence[str]) -> str:
 async def one_video(infos: Sequence[MediaInfo], workspace: Workspace, threads: int, on_progress: OnProgress) -> MediaInfo:
     """Return the only take, or the video of all takes, which is written into the workspace's folder.
 
-    The first SOUND_SECONDS of all takes together are joined: enrolment hears no more than that.
+    The first SOUND_SECONDS of all takes together are joined: enrolment hears no more than that. A video that an earlier run has
+    joined is taken.
 
     Args:
         infos: the takes, at least one.
@@ -88,7 +104,9 @@ async def one_video(infos: Sequence[MediaInfo], workspace: Workspace, threads: i
     """
     if len(infos) == 1:
         return infos[0]
-    takes = takes_in_order(infos, Fraction(SOUND_SECONDS))
+    takes, video = takes_in_order(infos, Fraction(SOUND_SECONDS)), workspace.folder / f"takes{TAKES_SUFFIX}"
+    if await asyncio.to_thread(workspace.finished, _JOINED, video) is not None:
+        return await asyncio.to_thread(joined_info, takes, video)
     await in_thread(workspace.allowance.check, _size(takes), "the joined footage")
     stopped = threading.Event()
 
@@ -99,7 +117,9 @@ async def one_video(infos: Sequence[MediaInfo], workspace: Workspace, threads: i
 
     def join() -> MediaInfo:
         with job_folder(workspace.folder):
-            return join_takes(takes, workspace.folder / f"takes{TAKES_SUFFIX}", threads=threads, on_frame=on_frame)
+            info = join_takes(takes, video, threads=threads, on_frame=on_frame)
+            workspace.finish(_JOINED, {}, video)
+            return info
 
     return await in_stoppable_thread(join, stopped.set)
 
@@ -161,6 +181,20 @@ class ForOperation:
     confirm: Callable[[], None] = lambda: None
 
 
+@dataclass(frozen=True, slots=True)
+class EnrolmentDisk:
+    """What an enrolment may leave on the disk.
+
+    Attributes:
+        max_bytes: most bytes of the enrolment's folder.
+        keeps_analysis: whether the analysis of the footage is kept for further work with the footage, and taken over from earlier
+            work.
+    """
+
+    max_bytes: int = MAX_JOB_BYTES
+    keeps_analysis: bool = False
+
+
 async def create_actor(
     request: EnrolRequest,
     stages: Stages,
@@ -171,12 +205,14 @@ async def create_actor(
     on_progress: OnProgress,
     on_footage: OnFootage = lambda frames, megapixels: None,
     operation: ForOperation = ForOperation(),
-    max_bytes: int = MAX_JOB_BYTES,
+    disk: EnrolmentDisk = EnrolmentDisk(),
 ) -> StoredActor:
     """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
 
-    An enrolment that fails or is cancelled leaves nothing. (A cancellation while the actor is stored comes too late.) The artefacts
-    of a killed enrolment are counted in the database until the same enrolment runs again or the person is erased.
+    An enrolment that is stopped leaves its finished passes, and the same enrolment goes on from there. An enrolment that fails
+    because of the request leaves nothing but a kept analysis; without consent, nothing is left. (A cancellation while the actor is
+    stored comes too late.) What a stopped enrolment has made is counted in the database until the same enrolment runs again, the
+    person is erased, or the job expires.
 
     Args:
         request: who is enrolled, and from what.
@@ -186,7 +222,7 @@ async def create_actor(
         on_progress: called with every frame and step.
         on_footage: called with the number of frames of the footage, and the million pixels of a frame.
         operation: the gateway's operation, if any.
-        max_bytes: most bytes of the enrolment's folder.
+        disk: what the enrolment may leave on the disk.
 
     Raises:
         ConsentRefusedError: the consent record does not allow the enrolment, ends meanwhile, or is missing and required.
@@ -197,10 +233,52 @@ async def create_actor(
     """
     consents = actors.consents
     await asyncio.to_thread(consents.check_enrolment, request.consent, request.use, request.actor_id)
+    job = _EnrolmentJob(
+        request=request,
+        stages=stages,
+        actors=actors,
+        artefacts=artefacts,
+        jobs=jobs,
+        on_progress=on_progress,
+        on_footage=on_footage,
+        operation=operation,
+        disk=disk,
+    )
+    try:
+        return await while_allowed(lambda: consents.check_lasting([request.consent], subject=request.actor_id), job.run())
+    except FORBIDDEN as problem:
+        await in_thread(job.forget if isinstance(problem, ENDED) else job.discard)
+        raise
 
-    async def enrol() -> StoredActor:
+
+@dataclass(eq=False, kw_only=True)
+class _EnrolmentJob:
+    """One run of an enrolment. The first fields are the arguments of `create_actor`."""
+
+    request: EnrolRequest
+    stages: Stages
+    actors: ActorStore
+    artefacts: ArtefactStore
+    jobs: Path
+    on_progress: OnProgress
+    on_footage: OnFootage
+    operation: ForOperation
+    disk: EnrolmentDisk
+    ledger: JobLedger = field(init=False)
+    _folder: Path | None = None
+    _kept_folders: list[Path] = field(default_factory=list)
+    _made: list[ArtefactRef] = field(default_factory=list)
+    _is_stored: bool = False
+
+    def __post_init__(self) -> None:
+        actor_id = self.request.actor_id
+        self.ledger = JobLedger(self.actors, belongs_to=self.operation.name or of_enrolment(actor_id), enrols=actor_id)
+
+    async def run(self) -> StoredActor:
+        """Enrol the person."""
+        request, stages = self.request, self.stages
         check_number_of_takes(len(request.files))
-        await asyncio.to_thread(actors.check_free, request.actor_id)
+        await asyncio.to_thread(self.actors.check_free, request.actor_id)
         method = method_named(request.method)
         models = await models_for(stages, method)
         takes = []
@@ -208,89 +286,192 @@ async def create_actor(
             takes.append(await inspect_in_child(file))
             check_footage(method, file, takes[-1])
         digests = await asyncio.to_thread(digests_of_files, request.files)
-        footage_sha256 = joined_digest(digests)
-        folder = folder_of(jobs, enrolment_key(footage_sha256, request.actor_id, method, models, stages.face_model))
-        ledger = JobLedger(actors, belongs_to=operation.name or f"actors/{request.actor_id}")
-        made: list[ArtefactRef] = []
-        with open_workspace(folder, operation.name, max_bytes=max_bytes) as workspace:
-            async with _counted(ledger, workspace.folder, artefacts, made) as note:
-                facts = {"kind": "enrol", "footage": request.footage.name, "method": method.name, "actor": request.actor_id}
-                await asyncio.to_thread(workspace.describe, facts)
-                info = await one_video(takes, workspace, request.threads, on_progress)
+        place = folder_of(self.jobs, enrolment_key(joined_digest(digests), request.actor_id, method, models, stages.face_model))
+        async with self._workspace(place) as workspace:
+            info = await one_video(takes, workspace, request.threads, self.on_progress)
+            # Other threads of the encoder may join the same takes to other pictures.
+            shown = digests[0] if len(digests) == 1 else await asyncio.to_thread(sha256_of, info.path)
+            shared = analysis_key(shown, stages.face_model, embeds=_names_person(request) is not None)
+            async with self._shared_analysis(shared, shown, digests, workspace) as kept:
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
-                on_footage(*info.video.size)
-                enrolled = await _learn(shot, request, digests, note, on_progress)
-                more = await _keep_for_live(shot, info.path, artefacts, note)
-                if len(takes) == 1 and more["footage"].sha256 != footage_sha256:
-                    raise InvalidRequestError(
-                        f"{request.footage} changed while the person was enrolled: enrol again when no program writes the file",
-                        field="video",
-                    )
-                more[PICTURE] = await _keep_picture(shot, artefacts, note, request.threads)
-                await in_thread(operation.confirm)
-                # A thread goes on when its caller is cancelled, so the enrolment ends only when the thread has stored the actor.
-                stored = await in_thread(
-                    lambda: actors.create(
-                        request.actor_id,
-                        method=method.name,
-                        enrolled=enrolled,
-                        footage_sha256=footage_sha256,
-                        consent=request.consent,
-                        more=more,
-                        superseded=made,
-                        operation=operation.name,
-                        folder=workspace.folder,
-                    )
+                self.on_footage(*info.video.size)
+                await in_thread(self._make_space, workspace, info)
+                journal = Journal(workspace.folder / JOURNAL, self.artefacts, self._hold)
+                people = PeopleOfFootage(
+                    analysis=shot,
+                    kept=kept,
+                    journal=journal,
+                    key=people_key(shared, method, models, stages.face_model),
+                    store=self.artefacts,
+                    hold=self._hold,
+                    on_progress=self.on_progress,
                 )
-                return replace(stored, warnings=tuple(_warnings(shot, request, enrolled)))
+                enrolled = await _learn(people, request, digests)
+                stored = await self._store(shot, info.path, enrolled, digests)
+                await kept.settle(JobLedger(self.actors))
+                warnings = [*_warnings(shot, request, enrolled), *about_redone(workspace, journal)]
+                return replace(stored, warnings=tuple(warnings))
 
-    return await while_allowed(lambda: consents.check_lasting([request.consent], subject=request.actor_id), enrol())
+    def _make_space(self, workspace: Workspace, info: MediaInfo) -> None:
+        """Remove kept analyses if the records of the footage would not fit on the disk. Blocks."""
+        if self.disk.keeps_analysis:
+            need = records_need(
+                workspace.folder,
+                info.video.num_frames,
+                motion_frames_for(info.video.duration),
+                own_sound=bool(info.audio),
+                keeps_expression=False,
+                background=None,
+                used=workspace.allowance.used,
+            )
+            make_space(self.request.footage, [need], self.jobs, self.ledger, self.artefacts)
 
+    async def _store(self, shot: FootageAnalysis, footage: Path, enrolled: EnrolledActor, digests: Sequence[str]) -> StoredActor:
+        """Store the person, and the blobs that the person needs beside what was learned.
 
-@asynccontextmanager
-async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, made: list[ArtefactRef]) -> AsyncIterator[OnBlob]:
-    """Give the function that counts the blob of each artefact of an enrolment. At the end, unused blobs and the folder are removed.
+        Args:
+            footage: the only file, or the joined video.
+            digests: SHA-256 of the files of footage, hexadecimal.
+        """
+        request, artefacts = self.request, self.artefacts
+        more = await _keep_for_live(shot, footage, artefacts, self._note)
+        if len(digests) == 1 and more["footage"].sha256 != digests[0]:
+            # The analysis may be of other pictures than the digest says.
+            await in_thread(self._forget_analyses)
+            raise InvalidRequestError(
+                f"{request.footage} changed while the person was enrolled: enrol again when no program writes the file",
+                field="video",
+            )
+        if len(digests) > 1:
+            more[FILES] = await _stored(lambda: artefacts.put_bytes(json.dumps(list(digests)).encode()), self._note)
+        more[PICTURE] = await _keep_picture(shot, artefacts, self._note, request.threads)
+        await in_thread(self.operation.confirm)
 
-    Args:
-        ledger: counts the blobs.
-        folder: folder of the enrolment.
-        artefacts: artefact store of the stages.
-        made: gets the reference of each blob as the blob is counted.
-    """
+        def create() -> StoredActor:
+            stored = self.actors.create(
+                request.actor_id,
+                method=shot.method.name,
+                enrolled=enrolled,
+                footage_sha256=joined_digest(digests),
+                consent=request.consent,
+                more=more,
+                superseded=self._made,
+                operation=self.operation.name,
+                folder=self._folder,
+            )
+            self._is_stored = True
+            return stored
 
-    async def note(ref: ArtefactRef) -> bool:
-        there = await asyncio.to_thread(ledger.hold, folder, ref)
-        made.append(ref)
+        # A thread goes on when its caller is cancelled, so the enrolment ends only when the thread has stored the actor.
+        return await in_thread(create)
+
+    def _hold(self, ref: ArtefactRef) -> bool:
+        """Count an artefact of the enrolment, and return whether it is there. Blocks."""
+        assert self._folder is not None, "the enrolment has begun"
+        there = self.ledger.hold(self._folder, ref)
+        self._made.append(ref)
         return there
 
-    def forget() -> None:
-        delete_unused(folder, ledger.release(folder, made), ledger, artefacts)
-        shutil.rmtree(folder, ignore_errors=True)
+    async def _note(self, ref: ArtefactRef) -> bool:
+        return await in_thread(self._hold, ref)
 
-    try:
-        await asyncio.to_thread(ledger.begin, folder)
-        yield note
-    finally:
-        # Blobs that the actor uses stay. After a failed or cancelled enrolment no actor uses them, so all of them go.
-        await in_thread(forget)
+    def _shared_analysis(
+        self, key: str, shown: str, digests: Sequence[str], workspace: Workspace
+    ) -> AbstractAsyncContextManager[KeptAnalysis]:
+        """Give the analysis of the footage, as other jobs find it.
+
+        Args:
+            key: key of the analysis.
+            shown: SHA-256 of the video that is analysed.
+            digests: SHA-256 of the files of footage.
+        """
+        place: Path | None = None
+        footage = Footage(self.request.footage.name, joined_digest(digests))
+        if self.disk.keeps_analysis:
+            place = folder_of(self.jobs, key)
+            keys = [analysis_key(shown, self.stages.face_model, embeds=embeds) for embeds in (False, True)]
+            self._kept_folders = [folder_of(self.jobs, each) for each in keys]
+        return shared_analysis(place, footage, workspace, self.artefacts, self.ledger, self.on_progress)
+
+    @asynccontextmanager
+    async def _workspace(self, place: Path) -> AsyncIterator[Workspace]:
+        """Open the enrolment's folder. The folder goes at the end, unless another run can continue from there."""
+        request = self.request
+        with open_workspace(place, self.operation.name, max_bytes=self.disk.max_bytes) as workspace:
+            self._folder = workspace.folder
+            facts = {
+                "kind": "enrol",
+                "footage": request.footage.name,
+                "method": method_named(request.method).name,
+                "actor": request.actor_id,
+            }
+            try:
+                await in_thread(self.ledger.begin, workspace.folder)
+                await in_thread(workspace.describe, facts)
+                yield workspace
+            except BaseException as problem:
+                await in_thread(self._leave, workspace, problem)
+                raise
+            # Blobs that the actor uses stay.
+            await in_thread(remove_locked, workspace.folder, self.ledger, self.artefacts)
+
+    def _leave(self, workspace: Workspace, problem: BaseException) -> None:
+        """Remove what no further run may use. Blocks."""
+        erased = False
+        if not self._is_stored:
+            # While the database is away, nothing is known.
+            with suppress(DubstageError):
+                erased = not self.actors.jobs.is_begun(workspace.folder)
+        if erased:
+            self._forget_analyses()
+        if erased or self._is_stored or isinstance(problem, _HOPELESS) or not workspace.resumable():
+            remove_locked(workspace.folder, self.ledger, self.artefacts)
+
+    def discard(self) -> None:
+        """Remove what the enrolment has left for another run. Blocks."""
+        if self._folder is not None:
+            remove_job(self._folder, self.ledger, self.artefacts)
+
+    def forget(self) -> None:
+        """Remove what the enrolment has left, and the kept analyses of its footage: the person may not be shown. Blocks."""
+        self._forget_analyses()
+        self.discard()
+
+    def _forget_analyses(self) -> None:
+        for folder in self._kept_folders:
+            forget_analysis(folder, self.ledger, self.artefacts)
 
 
-async def _learn(
-    shot: FootageAnalysis, request: EnrolRequest, digests: Sequence[str], note: OnBlob, on_progress: OnProgress
-) -> EnrolledActor:
-    """Learn the person, if the consent record is about the person. Nothing is learned before the record is compared."""
-    consent = request.consent if request.consent is not None and request.consent.names_person else None
-    await shot.track(lambda done: on_progress("track", done, shot.info.video.num_frames), embed=consent is not None)
+def _names_person(request: EnrolRequest) -> Consent | None:
+    """Return the consent record, if the record tells who the person is; None: no record does."""
+    return request.consent if request.consent is not None and request.consent.names_person else None
+
+
+async def _learn(people: PeopleOfFootage, request: EnrolRequest, digests: Sequence[str]) -> EnrolledActor:
+    """Learn the person, if the consent record is about the person. Nothing is learned or kept before the record is compared.
+
+    Args:
+        people: what is learned of people of the footage, which is not tracked yet.
+        digests: SHA-256 of the files of footage, hexadecimal.
+    """
+    shot, consent = people.analysis, _names_person(request)
+
+    def tracked(done: int) -> None:
+        people.on_progress("track", done, shot.info.video.num_frames)
+
+    await shot.track(tracked, embed=consent is not None)
     if await shot.select(request.face) is None:
         raise NoUsableFootageError(f"{request.footage} shows no face", subject=str(request.footage))
     if consent is not None:
         footage = f"the footage {', '.join(map(str, request.files))}"
         check_shown(consent, Shown(footage, joined_digest(digests), shot.face, files=tuple(digests)), request.actor_id)
-    return await shot.enrol(
-        request.options,
-        lambda name, done, steps: on_progress(f"enrol {name}", done, steps),
-        on_artefact=lambda ref: note(ref_from_proto(ref, "artefact")),
-    )
+    if shot.info.audio:
+        # Learning raises the error if it needs a sound that cannot be read.
+        with suppress(MediaUnsupportedError):
+            await shot.extract_sound()
+    await people.kept.keep(shot.workspace)
+    known = await people.known(request.options)
+    return known if known is not None else await people.learn(request.options)
 
 
 def _warnings(shot: FootageAnalysis, request: EnrolRequest, enrolled: EnrolledActor) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -25,9 +26,9 @@ import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from gateway.actors.job_blobs import counted, erased_meanwhile, is_open, of_footage
+from gateway.actors.job_blobs import counted, erased_meanwhile, is_open, of_enrolment, of_footage
 from gateway.actors.receipts import Digests, ErasureReceipt, now, signed
-from gateway.actors.stored import SUPERSEDED, not_enrolled
+from gateway.actors.stored import FILES, SUPERSEDED, artefacts_of, not_enrolled
 from gateway.actors.sweep import OtherStore, Sweep, digest_of_file, regular_files, sweep_artefacts, sweep_database, sweep_folder
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, AuditPersonRow
@@ -38,7 +39,13 @@ from gateway.dub.state.workspace import JOBS, JOURNAL, is_running, lock_folder
 from gateway.operations.store import OperationRow
 from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
-from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
+from services.common.errors import (
+    ArtefactCorruptError,
+    ArtefactNotFoundError,
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+)
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.texts import Command, Text
 
@@ -134,7 +141,7 @@ def remove_person(
     """
     # With the row locked, a job that another process begins either comes first and is seen here, or finds no actor.
     actor = session.get(ActorRow, actor_id, with_for_update=True)
-    folders = folders_of(session, actor_id, jobs)
+    folders = folders_of(session, actor_id, jobs, artefacts)
     check_known(session, actor_id)
     for path in folders.elsewhere:
         _log.warning("folder_outside_of_jobs_kept", folder=path, jobs=str(jobs))
@@ -179,7 +186,7 @@ def check_known(session: Session, actor_id: str) -> None:
         raise not_enrolled(actor_id)
 
 
-def folders_of(session: Session, actor_id: str, jobs: Path) -> JobFolders:
+def folders_of(session: Session, actor_id: str, jobs: Path, artefacts: ArtefactStore) -> JobFolders:
     """Return the folders of all jobs that use an actor, of the operations that enrol the person, and of kept analyses of the same
     footage.
 
@@ -187,8 +194,9 @@ def folders_of(session: Session, actor_id: str, jobs: Path) -> JobFolders:
         session: a transaction.
         actor_id: id of the person.
         jobs: folder of all jobs.
+        artefacts: the store that the stages share.
     """
-    names, analyses = _folder_names(session, actor_id), _analyses_of(session, actor_id)
+    names, analyses = _folder_names(session, actor_id), _analyses_of(session, actor_id, artefacts)
     entries = {name: entry_of(jobs, name) for name in sorted({*names, *analyses})}
     return JobFolders(
         names=list(entries),
@@ -205,12 +213,27 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _analyses_of(session: Session, actor_id: str) -> set[str]:
-    """Return the kept analyses of the footage that an actor was enrolled from."""
+def _analyses_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> set[str]:
+    """Return the kept analyses of the footage that an actor was enrolled from, and of each of its files."""
     actor = session.get(ActorRow, actor_id)
     if actor is None:
         return set()
-    return set(session.scalars(select(JobFolderRow.folder).where(JobFolderRow.belongs_to == of_footage(actor.footage_sha256))))
+    digests = {actor.footage_sha256, *_files_of(session, actor_id, artefacts)}
+    mine = JobFolderRow.belongs_to.in_([of_footage(digest) for digest in sorted(digests)])
+    return set(session.scalars(select(JobFolderRow.folder).where(mine)))
+
+
+def _files_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> list[str]:
+    """Return the SHA-256 of the files that an actor was enrolled from, if there were several, and the store still has them."""
+    ref = artefacts_of(session, actor_id).get(FILES)
+    if ref is None:
+        return []
+    try:
+        found = json.loads(artefacts.get_bytes(ref))
+    except (ArtefactNotFoundError, ArtefactCorruptError, InvalidRequestError, ValueError) as problem:
+        _log.warning("files_of_actor_unknown", actor=actor_id, problem=str(problem))
+        return []
+    return [digest for digest in found if isinstance(digest, str)] if isinstance(found, list) else []
 
 
 def _folder_names(session: Session, actor_id: str) -> set[str]:
@@ -220,7 +243,7 @@ def _folder_names(session: Session, actor_id: str) -> set[str]:
         .join(OperationRow, OperationRow.name == JobFolderRow.belongs_to)
         .where(OperationRow.actor_id == actor_id)
     )
-    others = select(JobFolderRow.folder).where(JobFolderRow.belongs_to == f"actors/{actor_id}")
+    others = select(JobFolderRow.folder).where(JobFolderRow.belongs_to == of_enrolment(actor_id))
     return {name for query in (mine, enrolments, others) for name in session.scalars(query)}
 
 
@@ -385,7 +408,7 @@ class Erasures:
         for other in others:
             elsewhere.update(other.forget(actor_id))
         with self._database.reading() as session:
-            folders = folders_of(session, actor_id, self._jobs).own
+            folders = folders_of(session, actor_id, self._jobs, self._artefacts).own
         return self._perform(actor_id, files_of_jobs(folders), elsewhere, others)
 
     def erase_or_ask(self, actor_id: str, others: Sequence[OtherStore] = ()) -> ErasureReceipt:
@@ -434,7 +457,7 @@ class Erasures:
     def _wait_for_jobs(self, actor_id: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         with self._database.reading() as session:
-            folders = folders_of(session, actor_id, self._jobs).jobs
+            folders = folders_of(session, actor_id, self._jobs, self._artefacts).jobs
         while any(is_running(folder) for folder in folders) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 

@@ -41,8 +41,8 @@ class JobBlobs:
         Args:
             folder: folder of the job.
             actor_id: actor that is dubbed. An erasure of the actor deletes the job. Empty: the job enrols the person for itself.
-            belongs_to: name of the gateway's operation, `actors/ID` for an enrolment of the command line, `of_footage` for a kept
-                analysis; empty: none of these.
+            belongs_to: name of the gateway's operation, `of_enrolment` for an enrolment of the command line and for a kept analysis
+                of a person who is no actor yet, `of_footage` for other kept analyses; empty: none of these.
 
         Raises:
             ActorError: the actor was erased, or is being erased now.
@@ -52,6 +52,11 @@ class JobBlobs:
                 _check_there(session, actor_id)
                 session.merge(JobRow(actor_id=actor_id, folder=str(folder)))
             session.merge(JobFolderRow(folder=str(folder), belongs_to=belongs_to))
+
+    def is_begun(self, folder: Path) -> bool:
+        """Return whether the job of a folder has begun, and has neither ended nor been given up."""
+        with self._database.reading() as session:
+            return session.get(JobFolderRow, str(folder)) is not None
 
     def check(self, folder: Path, actor_id: str) -> None:
         """Check that the actor of a job that has begun is still enrolled.
@@ -160,6 +165,11 @@ class JobBlobs:
         except InvalidRequestError:
             # The stages have another store, from which this process deletes nothing.
             return True
+
+
+def of_enrolment(actor_id: str) -> str:
+    """Return what the job of an enrolment, and its analysis until the actor is stored, belong to."""
+    return f"actors/{actor_id}"
 
 
 def of_footage(sha256: str) -> str:

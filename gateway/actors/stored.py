@@ -39,6 +39,8 @@ ENROLMENT: Final = "enrolment"
 """Kind of the blob that holds what was learned of a person."""
 PICTURE: Final = "picture"
 """Kind of the blob that holds a small picture of a person, JPEG."""
+FILES: Final = "files"
+"""Kind of the blob that holds the SHA-256 of each file of a person's footage, JSON. Actors of one file have none."""
 SUPERSEDED: Final = "superseded"
 """First word of the kinds of blobs that an enrolment made and replaced. Nothing uses these blobs. They are counted, so that an
 erasure deletes them.

@@ -15,7 +15,7 @@ from google.longrunning import operations_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.gateway.v1 import gateway_pb2_grpc
 from gateway.actors.consents import Withdrawal, check_digest
-from gateway.actors.create import EnrolRequest, ForOperation, create_actor, digests_of_files, joined_digest
+from gateway.actors.create import EnrolRequest, ForOperation, digests_of_files, joined_digest
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import ActorSummary, StoredActor, check_actor_id
@@ -69,13 +69,9 @@ class EnrolmentHandler:
                 request = await in_thread(partial(enrol_request_from, message, media, threads=context.threads))
             actor = await self._made_before(request) if operation.resumed else None
             if actor is None:
-                actor = await create_actor(
+                actor = await context.engine.create_actor(
                     request,
                     self.stages(),
-                    context.actors,
-                    context.artefacts,
-                    context.jobs,
-                    max_bytes=context.max_job_bytes,
                     on_progress=report,
                     on_footage=report.footage,
                     operation=ForOperation(operation.record.name, operation.confirm),

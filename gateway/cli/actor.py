@@ -47,29 +47,20 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     Raises:
         DubstageError: the request was refused, or the enrolment failed.
     """
-    from gateway.actors.create import create_actor
     from gateway.api.progress import enrolment_steps
     from gateway.cli.progress import StepProgress
-    from gateway.housekeeping import open_jobs_folder
+    from gateway.engine import Engine, remove_old_jobs
     from gateway.operations.step_paces import StepPaces
 
-    jobs = open_jobs_folder(settings.data_dir)
     steps = enrolment_steps(method_named(request.method), skip=not request.options.trains)
     paces = StepPaces(settings.data_dir, request.method)
     with open_installation(settings) as installation, StepProgress(steps, paces=paces) as progress:
         # Before the stages are opened, which takes seconds.
         installation.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)
+        engine = Engine.of(installation)
         async with installation.stages() as stages:
-            actor = await create_actor(
-                request,
-                stages,
-                installation.actors,
-                installation.artefacts,
-                jobs,
-                on_progress=progress,
-                on_footage=progress.footage,
-                max_bytes=settings.max_job_bytes,
-            )
+            actor = await engine.create_actor(request, stages, on_progress=progress, on_footage=progress.footage)
+        await remove_old_jobs(installation, engine)
         if wants_json():
             from gateway.cli.documents import actor_documents
 

@@ -116,6 +116,19 @@ def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: C
                     writer.write(frame_of_picture(_on_canvas(to_rgb(frame), video.video), done, video.video))
                     done += 1
                     on_frame(done, total)
+    return joined_info(takes, target)
+
+
+def joined_info(takes: Sequence[Take], target: Path) -> MediaInfo:
+    """Return the description of a joined video that was written.
+
+    Args:
+        takes: the takes that it joins.
+        target: the video.
+
+    Raises:
+        MediaUnsupportedError: the video cannot be read.
+    """
     found = probe(target)
     # Combs are smoothed if any take has them: the smoothing looks for combs first.
     order = next((take.info.video.field_order for take in takes if take.info.video.interlaced), found.video.field_order)

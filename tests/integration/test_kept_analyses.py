@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.housekeeping import list_jobs
-from tests.integration.client_calls import dubbing, enrolment
+from gateway.settings import TENANTS_FOLDER
+from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.system.dubbing import write_wav
@@ -62,9 +65,46 @@ def test_second_dub_is_not_tracked(
         assert not {TRACK, BANK} & called(capsys)
         assert (kinds(keeping), stages.blobs()) == (["analysis"], learned)
         client.enrol(connection, **enrolment("analysed", footage=footage)).wait(timeout_s=300)
+        assert not {TRACK, BANK} & called(capsys)
         client.erase_actor(connection, "analysed")
     assert kinds(keeping) == []
     assert stages.blobs() == before
+
+
+def test_enrolment_shares_tracks_within_tenant(
+    start_gateway: StartGateway, footage: str, media: Media, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dub takes over what an enrolment of the same tenant has analysed; another tenant tracks its own."""
+    tokens = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234"}
+    (tmp_path / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in tokens.items()))
+    for tenant in tokens:
+        home = tmp_path / "media" / TENANTS_FOLDER / tenant
+        home.mkdir(parents=True)
+        for file in (media.root / footage, media.speech):
+            shutil.copy(file, home)
+    keeping = start_gateway(auth_token_file=tmp_path / "tokens", media_dir=tmp_path / "media", analysis_max_age_days=1.0)
+    with keeping.connect(token=tokens["acme"]) as acme:
+        client.enrol(acme, **enrolment("shared", footage=footage)).wait(timeout_s=300)
+        assert {TRACK, BANK} <= called(capsys)
+        client.dub(acme, **dubbing("after_enrolment.mp4", footage=footage)).wait(timeout_s=300)
+        assert not {TRACK, BANK} & called(capsys)
+    with keeping.connect(token=tokens["beta"]) as beta:
+        client.enrol(beta, **enrolment("shared", footage=footage)).wait(timeout_s=300)
+    assert {TRACK, BANK} <= called(capsys)
+    with keeping.connect(token=tokens["acme"]) as acme:
+        client.erase_actor(acme, "shared")
+    left = {tenant: list_jobs(keeping.data / "tenants" / tenant / "jobs") for tenant in tokens}
+    assert {tenant: [job.fact("kind") for job in jobs] for tenant, jobs in left.items()} == {"acme": [], "beta": ["analysis"]}
+
+
+def test_cancelled_enrolment_leaves_nothing(keeping: RunningGateway, long_footage: str) -> None:
+    with keeping.connect() as connection:
+        enrolling = client.enrol(connection, **enrolment("cancelled", footage=long_footage))
+        until(lambda: enrolling.state().progress.step != 0)
+        enrolling.cancel()
+        with pytest.raises(DubstageCallError, match="cancelled"):
+            enrolling.wait(timeout_s=60)
+    assert kinds(keeping) == []
 
 
 def test_faces_and_dub_share_tracks(keeping: RunningGateway, footage: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,6 +121,6 @@ def test_erasure_removes_analyses_of_actor(keeping: RunningGateway, footage: str
     with keeping.connect() as connection:
         client.enrol(connection, **enrolment("passing", footage=footage)).wait(timeout_s=300)
         client.dub(connection, **dubbing("with_actor.mp4", footage="footage.mp4", actor_id="passing")).wait(timeout_s=300)
-        assert kinds(keeping) == ["analysis"]
+        assert kinds(keeping) == ["analysis", "analysis"], "of the enrolment's footage, and of the dub's"
         client.erase_actor(connection, "passing")
     assert kinds(keeping) == []

@@ -1,8 +1,8 @@
-"""The analysis of a footage, kept for further dubs: languages, takes, other options.
+"""The analysis of a footage, kept for further dubs (languages, takes, other options) and enrolments.
 
 A dub leaves the tracked faces, the features of the footage's own sound, and the people who were learned, in a folder of jobs. A dub
 of the same footage takes them over (people: with the same method and networks), and gives the same bytes as alone. Dubs that
-begin meanwhile wait.
+begin meanwhile wait. In this module, an enrolment counts as a dub.
 
 The folder is a job of the kind `analysis` (`dubstage jobs`): it expires after its last use, counts as a job of every dubbed actor,
 and an erasure of one of these actors, or of a person who was enrolled from the footage, deletes the folder.
@@ -161,6 +161,24 @@ class KeptAnalysis:
 
         await in_thread(_logged, "person_not_kept", folder, record)
 
+    async def settle(self, ledger: BlobLedger) -> None:
+        """Write down that the analysis is of the footage of an actor, who was stored just now.
+
+        Args:
+            ledger: ledger of a job that enrols nobody.
+        """
+        folder = self.folder
+        if folder is None:
+            return
+
+        def belong() -> None:
+            with self._turn_now() as is_mine:
+                # A dub that works in the folder has written down the same.
+                if is_mine:
+                    ledger.keep(folder, self.footage.sha256)
+
+        await in_thread(_logged, "analysis_not_counted", folder, belong)
+
     def begin(self) -> bool:
         """Write down whose the folder is, before anything is kept in it, and return True. Blocks.
 
@@ -268,11 +286,20 @@ def check_space(footage: Path, needs: Sequence[DiskNeed], jobs: Path | None, led
         StorageFullError: a file system has too little free space.
     """
     if jobs is not None:
-        try:
-            check_disks(footage, on_disk_of(jobs, needs))
-        except StorageFullError:
-            remove_analyses(jobs, ledger, store)
+        make_space(footage, needs, jobs, ledger, store)
     check_disks(footage, needs)
+
+
+def make_space(footage: Path, needs: Sequence[DiskNeed], jobs: Path, ledger: BlobLedger, store: ArtefactStore) -> None:
+    """Remove the kept analyses if there is too little room on their disk for what will be written. Blocks.
+
+    Args:
+        footage, needs, jobs, ledger, store: as for `check_space`.
+    """
+    try:
+        check_disks(footage, on_disk_of(jobs, needs))
+    except StorageFullError:
+        remove_analyses(jobs, ledger, store)
 
 
 def remove_analyses(jobs: Path, ledger: BlobLedger, store: ArtefactStore) -> bool:

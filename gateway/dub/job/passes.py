@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -20,12 +19,13 @@ from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, make_plan, silent_frames
 from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.analyse.shot_looks import ShotLooks
-from gateway.dub.choices import PREVIEW_S, EnrolOptions
+from gateway.dub.choices import PREVIEW_S
 from gateway.dub.convert import timeline_of
 from gateway.dub.job.kept_analysis import KeptAnalysis, check_space
 from gateway.dub.job.outcome import LineRecords
+from gateway.dub.job.people import PeopleOfFootage
 from gateway.dub.learn.analysis import FootageAnalysis
-from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
+from gateway.dub.learn.enrol import EnrolledActor, actor_refs
 from gateway.dub.learn.reference import ReferenceFace
 from gateway.dub.learn.slow_expression import find_expression
 from gateway.dub.learn.subjects import DubSubjects, check_subjects
@@ -51,9 +51,8 @@ from services.common.array_types import Bool, Float32, Int64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import pose_of_vector
 from services.common.store.artefacts import ArtefactStore
-from services.common.store.tensor_bytes import NamedArrays
 from services.common.texts import Text
-from services.common.wire.convert import rational_to_proto, ref_from_proto
+from services.common.wire.convert import rational_to_proto
 
 
 class VideoProgress:
@@ -396,56 +395,24 @@ class DubPasses:
         check_space(self.request.footage, needs, jobs, self.ledger, self.store)
 
     async def _enrolled(self) -> EnrolledActor:
-        options, analysis = self.request.enrol, self.analysis
-        known = await self._known(options)
+        options, people = self.request.enrol, self._people()
+        known = await people.known(options)
         if known is None and self.request.preview:
             # Training takes longer than all else of a preview.
             options = replace(options, personalize_renderer=False, personalize_motion=False)
-            known = await self._known(options)
-        if known is not None:
-            return known
-        step, folder = self._enrol_step(options), analysis.workspace.folder
-        actor = await analysis.enrol(
-            options,
-            lambda name, done, total: self.on_progress(f"enrol {name}", done, total),
-            on_artefact=lambda ref: in_thread(self.ledger.hold, folder, ref_from_proto(ref, "artefact")),
+            known = await people.known(options)
+        return known if known is not None else await people.learn(options)
+
+    def _people(self) -> PeopleOfFootage:
+        return PeopleOfFootage(
+            analysis=self.analysis,
+            kept=self.kept,
+            journal=self.journal,
+            key=self.people_key,
+            store=self.store,
+            hold=partial(self.ledger.hold, self.analysis.workspace.folder),
+            on_progress=self.on_progress,
         )
-        await in_thread(self.journal.record, step, *actor_arrays(actor))
-        await self.kept.keep_actor(step, actor)
-        return actor
-
-    def _enrol_step(self, options: EnrolOptions) -> str:
-        analysis = self.analysis
-        return step_key(
-            "enrol",
-            people=self.people_key,
-            face=[analysis.face_id, *analysis.tracked_ids],
-            rows=hashlib.sha256(analysis.rows.tobytes()).hexdigest(),
-            enrol=astuple(options),
-        )
-
-    async def _known(self, options: EnrolOptions) -> EnrolledActor | None:
-        """Return the person as this job or another dub of the footage has learned the person; None: neither has."""
-        step = self._enrol_step(options)
-        found = await asyncio.to_thread(self.journal.find, step, self._journalled_actor)
-        if found is not None:
-            return found
-        known = await self.kept.find_actor(step, self._journalled_actor)
-        if known is not None:
-            await in_thread(self.journal.record, step, *actor_arrays(known))
-        return known
-
-    def _journalled_actor(self, stored: NamedArrays) -> EnrolledActor:
-        """Return the actor that a journal's arrays hold.
-
-        Raises:
-            ValueError, ArtefactNotFoundError, ArtefactCorruptError, InvalidRequestError: the arrays hold no actor, or an artefact
-                of the actor cannot be used.
-        """
-        actor = actor_from_arrays(stored)
-        for ref in actor_refs(actor).values():
-            self.store.check(ref_from_proto(ref, "artefact"))
-        return actor
 
     async def _predict(self, actor: EnrolledActor, timeline: common_pb2.Timeline, num_frames: int) -> None:
         """Fill the MOTION_RECORDs of the workspace."""

@@ -86,9 +86,12 @@ def enrol(
         two = np.arange(2, dtype=np.int32)
         area, centre = np.array([400.0, 100.0], np.float32), np.array([[50.0, 60.0], [200.0, 60.0]], np.float32)
         index = FaceIndex(np.zeros(2, np.int32), two, np.full(2, common_pb2.FRAME_REASON_DUBBED, np.int32), area, centre, (), 3)
+        method = SimpleNamespace(name="dubstage")
         info, rows, workspace = probe(footage), np.array([0, 1, -1]), SimpleNamespace(faces=faces)
         chosen = ChosenFace(0, "the largest of 2 faces")
-        return SimpleNamespace(info=info, rows=rows, workspace=workspace, index=index, face_id=0, chosen=chosen, looks=lambda: FREE)
+        return SimpleNamespace(
+            info=info, rows=rows, workspace=workspace, index=index, face_id=0, chosen=chosen, looks=lambda: FREE, method=method
+        )
 
     async def run(meanwhile: Callable[[], None]) -> StoredActor:
         async def learn(*_: Any) -> EnrolledActor:

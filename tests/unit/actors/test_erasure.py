@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ from gateway.actors import erasure, sweep
 from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
+from gateway.actors.stored import FILES
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
 from gateway.dub.state.journal import Journal
@@ -219,6 +221,37 @@ def test_operations_of_person_are_removed(actors: ActorStore, ann: str) -> None:
     others = operations.add("dub", b"dub", actor_id="bob")
     actors.erasures.erase_or_ask(ann)
     assert [record.name for record in operations.list()] == [others.name]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_erasure_removes_analyses_of_files(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, tmp_path: Path, damaged: bool
+) -> None:
+    """Dubs have analysed a file of several that the person was enrolled from. A lost list of the files keeps no person."""
+    jobs, digests = tmp_path / "data" / "jobs", ["1" * 64, "2" * 64]
+    files = blobs.put_bytes(json.dumps(digests).encode())
+    person = learned(blobs, "dora", geometry)
+    actors.create("dora", method="dubstage", enrolled=person, footage_sha256="3" * 64, consent=None, more={FILES: files})
+    for sha256 in ("2" * 64, "3" * 64, "4" * 64):
+        (jobs / sha256[:32]).mkdir(parents=True)
+        JobLedger(actors).keep(jobs / sha256[:32], sha256)
+    if damaged:
+        blobs.delete(files)
+    actors.erase("dora")
+    left = {"2" * 32, "4" * 32} if damaged else {"4" * 32}
+    assert {folder.name for folder in jobs.iterdir()} == left
+
+
+def test_analysis_of_killed_enrolment_goes(actors: ActorStore, tmp_path: Path) -> None:
+    """An enrolment that was killed has made one analysis, and has taken over another one from a dub."""
+    made, taken = tmp_path / "data" / "jobs" / "1", tmp_path / "data" / "jobs" / "2"
+    for folder in (made, taken):
+        folder.mkdir(parents=True)
+    JobLedger(actors).keep(taken, "0" * 64)
+    for folder in (made, taken):
+        JobLedger(actors, enrols="cleo").keep(folder, "0" * 64)
+    actors.erasures.erase_or_ask("cleo")
+    assert (made.exists(), taken.exists()) == (False, True)
 
 
 def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:

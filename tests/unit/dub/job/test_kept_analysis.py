@@ -141,6 +141,23 @@ async def test_later_passes_are_added(workspace: Workspace, store: ArtefactStore
     assert {"faces.done", "sound.done", "sound.bin"} <= {path.name for path in kept.iterdir()}
 
 
+async def test_settled_analysis_is_counted(workspace: Workspace, store: ArtefactStore, kept: Path) -> None:
+    """An analysis that was removed meanwhile is not counted."""
+    counted: list[tuple[Path, str]] = []
+
+    class Counting(OwnBlobs):
+        def keep(self, folder: Path, footage_sha256: str) -> None:
+            counted.append((folder, footage_sha256))
+
+    async with shared_analysis(kept, FOOTAGE, workspace, store, OwnBlobs(), unseen) as found:
+        track(workspace)
+        await found.keep(workspace)
+        await found.settle(Counting())
+        shutil.rmtree(kept)
+        await found.settle(Counting())
+    assert counted == [(kept, FOOTAGE.sha256)]
+
+
 async def test_unusable_place_keeps_nothing(workspace: Workspace, store: ArtefactStore, kept: Path) -> None:
     kept.parent.mkdir(parents=True)
     kept.write_text("no folder")
