@@ -177,7 +177,9 @@ class Engine:
             footage = await inspect_in_child(request.footage)
             seconds = Fraction(0) if is_still(footage) else footage.video.duration
             speech = None if again else await in_thread(kept_speech, words, seconds, data_dir)
-            if speech is None:
+            if speech is not None:
+                on_step(f"taking what {words.program} has spoken before")
+            else:
                 on_step(f"speaking with {words.program}")
                 speech = await speak(words, seconds, data_dir, folder)
         request = replace(request, speech=speech, voice=words.facts)

@@ -33,7 +33,7 @@ def dub(
     on_progress: OnProgress,
     on_footage: OnFootage = lambda frames, megapixels: None,
     *,
-    say: str = "",
+    say: str | None = None,
     voice: str = "",
 ) -> tuple[pb.DubResult, Path | None]:
     """Dub as CreateDub does, with paths of this machine in place of names in the media folder. Blocks.
@@ -56,13 +56,13 @@ def dub(
     """
     settings = load_settings(GatewaySettings)
     words = None
-    if say or voice:
+    if say is not None or voice:
         if spec.speech_uri or spec.lines or spec.audio_channel:
             raise InvalidRequestError(
                 "words are given with a speech, lines or an audio channel: leave one of them out", field="say"
             )
         use_of("", spec.language)
-        words = spoken_text(settings, say, language=spec.language, voice=voice)
+        words = spoken_text(settings, say or "", language=spec.language, voice=voice)
     return _run(lambda: _dub(settings, spec, report, on_progress, on_footage, words))
 
 

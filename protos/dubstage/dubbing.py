@@ -73,7 +73,7 @@ def dub(
     report: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     request_id: str = "",
-    say: str = "",
+    say: str | None = None,
     voice: str = "",
     **options: Unpack[DubOptions],
 ) -> DubbedVideo:
@@ -95,7 +95,7 @@ def dub(
         report: folder that gets an HTML report. A gateway writes none.
         progress: called with every frame and step.
         request_id: UUID by which a gateway knows a request that comes again; empty: one is made.
-        say: words that the command of the setting DUBSTAGE_SPEECH_COMMAND speaks; empty: none. A gateway calls no such command.
+        say: words that the command of the setting DUBSTAGE_SPEECH_COMMAND speaks; None: none. A gateway calls no such command.
         voice: voice of `say`, as that command names it; empty: none is named.
         options: see DubOptions.
 
@@ -117,7 +117,8 @@ def dub(
         return _video(result, page)
     for field, given, why in (
         ("report", report is not None, "a gateway writes no report"),
-        ("say", bool(say), "a gateway calls no command that speaks: dub in this process, or give the speech as a file"),
+        ("say", say is not None, "a gateway calls no command that speaks: dub in this process, or give the speech as a file"),
+        ("voice", bool(voice), "a gateway calls no command that speaks: dub in this process"),
     ):
         if given:
             raise DubstageCallError(f"{field}: {why}", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field=field)

@@ -58,6 +58,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
             warp=int(WARP),
             **resolved_options(request),
             **_label(request),
+            **_channel(request),
         )
     files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
     return step_key(

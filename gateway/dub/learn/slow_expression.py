@@ -317,4 +317,5 @@ def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float3
     if rows is not None:
         silent = rows["speech_probability"] < SILENT_BELOW
         records["held_open"] = (silent & mouths.usable & ~at_rest(mouth_opening(mouths.filmed), own))[answered]
+    records["seen"] = mouths.usable[answered]
     return records

@@ -2,7 +2,8 @@
 
 A predicted mouth rests in a pause of the new speech. A person who listens with an open mouth, or who laughs without a voice, may
 hold the mouth open through the whole pause without speaking: there the mouth stays as filmed. If the person of the footage speaks
-or rests in any frame of the pause, the pause has the predicted mouth, so that no opening of the old words is seen.
+or rests in any frame of the pause, the pause has the predicted mouth, so that no opening of the old words is seen. Frames that do
+not show the mouth part a pause in two.
 """
 
 from __future__ import annotations
@@ -29,24 +30,26 @@ _BLOCK: Final = 512
 """Frames that are read at once."""
 
 
-def filmed_share(pauses: Bool, held_open: Bool, seconds: Float64) -> Float32:
+def filmed_share(pauses: Bool, held_open: Bool, seconds: Float64, *, first: bool = True, last: bool = True) -> Float32:
     """Return the share of the filmed mouth in the target mouth of each frame.
 
     Args:
-        pauses: bool [T], frames in which the new speech pauses.
+        pauses: bool [T], frames in which the new speech pauses and the mouth is seen.
         held_open: bool [T], frames in which the person of the footage holds the mouth open without speaking.
         seconds: float64 [T], presentation times, ascending.
+        first: whether the video begins with the first of these frames: a pause there has no fade at its beginning.
+        last: whether the video ends with the last of these frames.
 
     Returns:
-        float32 [T], 0 to 1: 1 in pauses through which the mouth is held open, less within FADE_S of the speech, 0 elsewhere.
+        float32 [T], 0 to 1: 1 in pauses through which the mouth is held open, less within FADE_S of their ends, 0 elsewhere.
     """
     share = np.zeros(len(pauses), np.float32)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], pauses, [False]]).astype(np.int8)))
     for begin, end in edges.reshape(-1, 2).tolist():
         if not held_open[begin:end].all() or seconds[end - 1] - seconds[begin] < SHORTEST_S:
             continue
-        since = seconds[begin:end] - seconds[begin] if begin else np.full(end, np.inf)
-        until = seconds[end - 1] - seconds[begin:end] if end < len(pauses) else np.full(end - begin, np.inf)
+        since = np.full(end - begin, np.inf) if first and begin == 0 else seconds[begin:end] - seconds[begin]
+        until = np.full(end - begin, np.inf) if last and end == len(pauses) else seconds[end - 1] - seconds[begin:end]
         passed = np.minimum(np.minimum(since, until) / FADE_S, 1.0)
         share[begin:end] = passed * passed * (3.0 - 2.0 * passed)
     return share
@@ -115,6 +118,8 @@ def _share(motion: RecordFile | RecordSpan, expression: RecordFile, frames: rang
     pauses, held = [np.zeros(0, np.bool_)], [np.zeros(0, np.bool_)]
     for begin in range(0, len(frames), _BLOCK):
         end = min(begin + _BLOCK, len(frames))
-        pauses.append(motion.read(begin, end)["speech_probability"] < SILENT_BELOW)
-        held.append(expression.read(frames.start + begin, frames.start + end)["held_open"])
-    return filmed_share(np.concatenate(pauses), np.concatenate(held), seconds[frames.start : frames.stop])
+        kept = expression.read(frames.start + begin, frames.start + end)
+        pauses.append((motion.read(begin, end)["speech_probability"] < SILENT_BELOW) & kept["seen"])
+        held.append(kept["held_open"])
+    ends = {"first": frames.start == 0, "last": frames.stop == len(seconds)}
+    return filmed_share(np.concatenate(pauses), np.concatenate(held), seconds[frames.start : frames.stop], **ends)

@@ -11,13 +11,16 @@ import asyncio
 import errno
 import hashlib
 import os
+import re
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
 import tempfile
 import time
 import wave
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,6 +47,8 @@ _MOST_SAID: Final = 16 << 20
 """Most bytes of errors that the command writes before it is ended."""
 _LAST_WORDS: Final = 300
 """Bytes of what the command says about an error that are reported."""
+_SECRET_FROM: Final = 6
+"""Fewest characters of an argument, or of a part of one, that is left out of what the command says: it may be a key."""
 _POLL_S: Final = 0.05
 _HEAD: Final = 12
 """Bytes by which a WAV file is known."""
@@ -86,7 +91,7 @@ class SpokenText:
         """
         return step_key(
             "speech",
-            command=list(self.command),
+            command=[*self.command, *_digests(self.command)],
             text=self.text,
             language=self.language,
             voice=self.voice,
@@ -125,6 +130,12 @@ def spoken_text(settings: GatewaySettings, text: str, *, language: str = "", voi
                 field=name,
             )
     return SpokenText(command=words, text=text.strip(), language=language, voice=voice, deadline_s=settings.speech_deadline_s)
+
+
+def _digests(command: Sequence[str]) -> list[str]:
+    """Return the digests of the program and of files that the command names: an edited script speaks differently."""
+    files = [shutil.which(command[0]) or "", *command[1:]]
+    return [_digest(Path(file)) if file and "{" not in file and os.path.isfile(file) else "" for file in files]
 
 
 def _check_text(text: str) -> None:
@@ -210,7 +221,7 @@ async def _run(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -
             _check_sizes(words, output, said)
             if time.monotonic() >= ends:
                 late = f"did not end in {words.deadline_s:g} s, the time of DUBSTAGE_SPEECH_DEADLINE_S"
-                raise BackendUnavailableError(f"{_named(words)} {late}{_last_line(said)}; {_EXPECTED}")
+                raise BackendUnavailableError(f"{_named(words)} {late}{_last_line(words, said)}; {_EXPECTED}")
             await asyncio.sleep(_POLL_S)
     finally:
         with suppress(ProcessLookupError):
@@ -219,7 +230,7 @@ async def _run(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -
     _check_sizes(words, output, said)
     if process.returncode != 0:
         end = f"exit code {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
-        raise BackendUnavailableError(f"{_named(words)} ended with {end}{_last_line(said)}; {_EXPECTED}")
+        raise BackendUnavailableError(f"{_named(words)} ended with {end}{_last_line(words, said)}; {_EXPECTED}")
 
 
 def _start(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -271,17 +282,21 @@ def _check_speech(words: SpokenText, output: Path, said: IO[bytes]) -> None:
 
 
 def _wrong(words: SpokenText, what: str, said: IO[bytes]) -> InvalidRequestError:
-    return InvalidRequestError(f"{_named(words)} {what}{_last_line(said)}; {_EXPECTED}", field=SETTING)
+    return InvalidRequestError(f"{_named(words)} {what}{_last_line(words, said)}; {_EXPECTED}", field=SETTING)
 
 
 def _named(words: SpokenText) -> str:
     return f"{words.program}, the command of {SETTING},"
 
 
-def _last_line(said: IO[bytes]) -> str:
-    """Return the last line of what the command says about errors, as the rest of a sentence."""
+def _last_line(words: SpokenText, said: IO[bytes]) -> str:
+    """Return the last line of the command's errors, as the rest of a sentence, without the command's own arguments."""
     said.seek(max(0, said.seek(0, os.SEEK_END) - _LAST_WORDS))
     line = said.read(_LAST_WORDS).decode("utf-8", "replace").strip().rpartition("\n")[2].strip()
+    given = [part for word in words.command[1:] if word not in SPEECH_PLACEHOLDERS for part in (word, *re.split(r"[=:@/?&]", word))]
+    for part in sorted(given, key=len, reverse=True):
+        if len(part) >= _SECRET_FROM:
+            line = line.replace(part, "...")
     return f": {line}" if line else ""
 
 

@@ -66,9 +66,11 @@ MOTION_RECORD = np.dtype(
 )
 """Motion of one video frame: the mouth in head space, the head-pose vector, and how far the eyes are shut (0 to 1). If the method
 does not move the head, the pose is NaN."""
-EXPRESSION_RECORD = np.dtype([("offset", "<f4", (NUM_MOUTH_AREA, 3)), ("gain", "<f4"), ("still", "<f4"), ("held_open", "?")])
+EXPRESSION_RECORD = np.dtype(
+    [("offset", "<f4", (NUM_MOUTH_AREA, 3)), ("gain", "<f4"), ("still", "<f4"), ("held_open", "?"), ("seen", "?")]
+)
 """Slow expression of one video frame (slow_expression.py): offset of the mouth in head space, gain of its opening, the opening up
-to which nothing is scaled, and whether the person holds the mouth open without speaking."""
+to which nothing is scaled, whether the person holds the mouth open without speaking, and whether the mouth is seen."""
 FEATURE_RECORD = np.dtype(
     [
         ("mel", "<f4", (4, 80)),

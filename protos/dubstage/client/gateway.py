@@ -220,6 +220,7 @@ def live_first_sample(first_frame: int, sample_rate_hz: int) -> int:
 
 
 @stream_call(rpcs.gateway.LIVE, _frame, once_ready=True)
+@explaining_names
 def live(
     *,
     actor_id: str,

@@ -39,6 +39,8 @@ def test_unknown_names() -> None:
     for call in calls:
         with pytest.raises(TypeError, match=r"has no argument 'skip_personalization': give personalize=False"):
             call(skip_personalization=True)
+    with pytest.raises(TypeError, match=r"live\(\) has no argument 'lable': did you mean label\?"):
+        gateway.live.requests(actor_id="ann", sample_rate_hz=16_000, lable="AI")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"did you mean footage\?"):
         gateway.dub.request(footag="video.mp4", output="out.mp4")  # type: ignore[call-arg]
     with pytest.raises(AttributeError, match="dubs"):

@@ -91,6 +91,17 @@ def test_other_rate_compared_on_grid(tmp_path: Path) -> None:
     assert figures.silence_opening == pytest.approx(0.25, abs=0.03)
 
 
+def test_mouths_as_filmed_do_not_count(tmp_path: Path) -> None:
+    """The mouth that stays open after the voice is the footage's own."""
+    outcome, workspace = job(tmp_path / "job", person(), np.ones(250, np.bool_))
+    with workspace:
+        share = (np.arange(250) / FPS >= 3.0).astype(np.float32)
+        outcome.target_mouths = TargetMouths(workspace.motion, share=share)
+        figures = motion_of(outcome, workspace)
+    assert figures is not None
+    assert figures.silence_opening == pytest.approx(0.0, abs=0.01)
+
+
 def test_frames_that_are_not_rendered_do_not_count(tmp_path: Path) -> None:
     rendered = np.ones(250, np.bool_)
     rendered[150:170] = False

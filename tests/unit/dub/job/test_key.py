@@ -149,10 +149,12 @@ def test_enrolment_key_by_method_and_networks() -> None:
     assert enrolment_key("f" * 64, "ann", dubstage, listed()) == keys[0]
 
 
-async def test_channel_is_part_of_key(request_of: DubRequest) -> None:
+async def test_channel_is_part_of_key(request_of: DubRequest, full: DubRequest) -> None:
+    """Of a dub and of a scene, whose lines all take the channel."""
     method = method_named("dubstage")
-    keys = [await key_of(replace(request_of, audio_channel=channel), method, listed()) for channel in (None, 1, 2)]
-    assert len(set(keys)) == 3
+    for request in (request_of, full):
+        keys = [await key_of(replace(request, audio_channel=channel), method, listed()) for channel in (None, 1, 2)]
+        assert len(set(keys)) == 3
 
 
 @pytest.fixture

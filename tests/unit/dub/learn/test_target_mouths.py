@@ -3,11 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gateway.dub.learn.target_mouths import FADE_S, SHORTEST_S, TargetMouths, filmed_share
+from gateway.dub.learn.target_mouths import FADE_S, SHORTEST_S, TargetMouths, expressive_mouths, filmed_share
 from gateway.dub.state.records import EXPRESSION_RECORD, MOTION_RECORD, RecordFile, RecordSpan
 from services.common.array_types import Array, Bool, Float32, Float64
 
@@ -55,10 +57,36 @@ def test_pauses_at_ends_have_no_fade_there() -> None:
     assert share[19] == share[40] == 0.0
 
 
+def test_lines_fade_inside_the_video() -> None:
+    """Frames that begin or end inside the video may stand beside a predicted mouth, of another line or behind a preview."""
+    share = filmed_share(~frames(20, 40), ALL, SECONDS, first=False, last=False)
+    assert share[0] == share[-1] == 0.0
+    np.testing.assert_array_equal(share[4:15], 1.0)
+
+
 def test_each_pause_counts_alone() -> None:
     share = filmed_share(frames(5, 20) | frames(30, 50), frames(0, 25), SECONDS)
     assert share[5:20].any()
     assert not share[25:].any()
+
+
+@pytest.mark.parametrize("hidden", [slice(0, 0), slice(8, 12)], ids=["seen", "hidden for a while"])
+async def test_share_of_a_line(tmp_path: Path, hidden: slice) -> None:
+    """A line begins inside the video, so its frames are not those of the expression's rows. Hidden frames part a pause."""
+    motion, kept = np.zeros(FRAMES, MOTION_RECORD), np.zeros(FRAMES + 30, EXPRESSION_RECORD)
+    motion["speech_probability"][25:] = 1.0
+    kept["gain"], kept["still"] = 1.0, 2.0
+    kept["seen"][:] = True
+    kept["held_open"][10:40] = True
+    kept["seen"][10:][hidden] = kept["held_open"][10:][hidden] = False
+    shot: Any = SimpleNamespace(seconds=np.arange(FRAMES + 30) / 25.0)
+    with stored(tmp_path, motion) as spoken, stored(tmp_path, kept) as expression:
+        mouths = await expressive_mouths(shot, spoken, range(10, 10 + FRAMES), expression)
+    assert mouths.share is not None
+    assert mouths.share[0] == 0.0
+    assert mouths.share[15:21].max() == 1.0
+    assert not mouths.share[24:].any()
+    assert (mouths.share[hidden] == 0.0).all()
 
 
 @contextmanager

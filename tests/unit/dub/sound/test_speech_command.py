@@ -44,6 +44,7 @@ SPEAKER = """
 """A program that speaks differently every time, and notes its arguments and its standard input."""
 FAULTS = {
     "print('model loaded', file=sys.stderr); sys.exit('no such voice')": "ended with exit code 1: no such voice; expected",
+    "sys.exit('bad argument ' + sys.argv[2])": "ended with exit code 1: bad argument ...; expected",
     "os.kill(os.getpid(), 9)": "ended with signal 9; expected",
     "pass": "wrote no file; expected: exit code 0, and a WAV file",
     "open(out, 'w')": "wrote an empty file",
@@ -162,6 +163,11 @@ def test_speech_is_kept(tmp_path: Path, folder: Path) -> None:
     for other in (words_of(command, voice="b"), words_of(command, "x", voice="a"), words_of(command, voice="a", language="de")):
         assert kept_speech(other, Fraction(9), data) is None
     assert kept_speech(words_of(f"{command} -x", voice="a"), Fraction(9), data) is None
+    script = tmp_path / "speak with.py"
+    source = script.read_text()
+    script.write_text(f"{source}# edited\n")
+    assert kept_speech(words, Fraction(9), data) is None
+    script.write_text(source)
     timed = words_of(f"{command} {{seconds}}", voice="a")
     assert timed.key(Fraction(1)) != timed.key(Fraction(2))
 
