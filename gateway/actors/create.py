@@ -308,7 +308,7 @@ class _EnrolmentJob:
                 )
                 enrolled = await _learn(people, request, digests)
                 stored = await self._store(shot, info.path, enrolled, digests)
-                await kept.settle(JobLedger(self.actors))
+                await kept.settle()
                 warnings = [*_warnings(shot, request, enrolled), *about_redone(workspace, journal)]
                 return replace(stored, warnings=tuple(warnings))
 

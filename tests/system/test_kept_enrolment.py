@@ -25,6 +25,7 @@ from gateway.dub.choices import EnrolOptions
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.learn.enrol import actor_arrays
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.workspace import JOURNAL
 from gateway.housekeeping import list_jobs
 from gateway.settings import GatewaySettings
 from services.common.errors import ConsentWithdrawnError
@@ -127,10 +128,13 @@ def test_enrolment_takes_over_dub(studio: Studio) -> None:
 
 @pytest.mark.long
 def test_dub_takes_over_enrolment(studio: Studio) -> None:
+    """The dub takes over the tracked faces, and learns the person for itself."""
     studio.enrol("ada")
     assert studio.kinds() == ["analysis"]
+    (analysis,) = list_jobs(studio.jobs)
+    assert not (analysis.folder / JOURNAL).exists(), "the analysis holds nothing of the person"
     studio.dub(studio.footage)
-    assert (studio.stages.calls[TRACK], studio.stages.calls[PERSONALIZE]) == (1, 1)
+    assert (studio.stages.calls[TRACK], studio.stages.calls[PERSONALIZE]) == (1, 2)
     studio.actors.erase("ada")
     assert studio.kinds() == []
 

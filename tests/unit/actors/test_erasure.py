@@ -254,6 +254,21 @@ def test_analysis_of_killed_enrolment_goes(actors: ActorStore, tmp_path: Path) -
     assert (made.exists(), taken.exists()) == (False, True)
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_settled_analysis_is_of_footage(actors: ActorStore, ann: str, tmp_path: Path, removed: bool) -> None:
+    """An erasure finds the analysis that the enrolment of another person of the footage has made. A removed one is not counted."""
+    folder = tmp_path / "data" / "jobs" / "1"
+    folder.mkdir(parents=True)
+    enrolment = JobLedger(actors, enrols="eve")
+    enrolment.keep(folder, "0" * 64)
+    if removed:
+        enrolment.release(folder, ())
+    enrolment.settle(folder, "0" * 64)
+    assert actors.jobs.is_begun(folder) is not removed
+    actors.erase(ann)
+    assert folder.exists() is removed
+
+
 def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:
     """A person whose enrolment failed is erased from the operations."""
     operations = OperationStore(actors.database)
