@@ -187,8 +187,8 @@ class EnrolmentDisk:
 
     Attributes:
         max_bytes: most bytes of the enrolment's folder.
-        keeps_analysis: whether the analysis of the footage is kept for further work with the footage, and taken over from earlier
-            work.
+        keeps_analysis: whether the analysis of footage of one file is kept for further work with the footage, and taken over from
+            earlier work.
     """
 
     max_bytes: int = MAX_JOB_BYTES
@@ -289,10 +289,8 @@ class _EnrolmentJob:
         place = folder_of(self.jobs, enrolment_key(joined_digest(digests), request.actor_id, method, models, stages.face_model))
         async with self._workspace(place) as workspace:
             info = await one_video(takes, workspace, request.threads, self.on_progress)
-            # Other threads of the encoder may join the same takes to other pictures.
-            shown = digests[0] if len(digests) == 1 else await asyncio.to_thread(sha256_of, info.path)
-            shared = analysis_key(shown, stages.face_model, embeds=_names_person(request) is not None)
-            async with self._shared_analysis(shared, shown, digests, workspace) as kept:
+            analysis = analysis_key(joined_digest(digests), stages.face_model, embeds=_names_person(request) is not None)
+            async with self._shared_analysis(analysis, digests, workspace) as kept:
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
                 self.on_footage(*info.video.size)
                 await in_thread(self._make_space, workspace, info)
@@ -301,7 +299,7 @@ class _EnrolmentJob:
                     analysis=shot,
                     kept=kept,
                     journal=journal,
-                    key=people_key(shared, method, models, stages.face_model),
+                    key=people_key(analysis, method, models, stages.face_model),
                     store=self.artefacts,
                     hold=self._hold,
                     on_progress=self.on_progress,
@@ -375,22 +373,19 @@ class _EnrolmentJob:
     async def _note(self, ref: ArtefactRef) -> bool:
         return await in_thread(self._hold, ref)
 
-    def _shared_analysis(
-        self, key: str, shown: str, digests: Sequence[str], workspace: Workspace
-    ) -> AbstractAsyncContextManager[KeptAnalysis]:
-        """Give the analysis of the footage, as other jobs find it.
+    def _shared_analysis(self, key: str, digests: Sequence[str], workspace: Workspace) -> AbstractAsyncContextManager[KeptAnalysis]:
+        """Give the analysis of the only file of footage, as other jobs find it. The analysis of several files is not shared.
 
         Args:
             key: key of the analysis.
-            shown: SHA-256 of the video that is analysed.
             digests: SHA-256 of the files of footage.
         """
         place: Path | None = None
-        footage = Footage(self.request.footage.name, joined_digest(digests))
-        if self.disk.keeps_analysis:
+        if self.disk.keeps_analysis and len(digests) == 1:
             place = folder_of(self.jobs, key)
-            keys = [analysis_key(shown, self.stages.face_model, embeds=embeds) for embeds in (False, True)]
+            keys = [analysis_key(digests[0], self.stages.face_model, embeds=embeds) for embeds in (False, True)]
             self._kept_folders = [folder_of(self.jobs, each) for each in keys]
+        footage = Footage(self.request.footage.name, digests[0])
         return shared_analysis(place, footage, workspace, self.artefacts, self.ledger, self.on_progress)
 
     @asynccontextmanager

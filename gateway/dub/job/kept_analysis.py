@@ -2,8 +2,7 @@
 
 A dub leaves the tracked faces, the features of the footage's own sound, and the people who were learned, in a folder of jobs. A dub
 of the same footage takes them over (people: with the same method and networks), and gives the same bytes as alone. Dubs that
-begin meanwhile wait. In this module, an enrolment counts as a dub, but for the people: it takes over those whom dubs have learned, and
-leaves none.
+begin meanwhile wait. In this module, an enrolment counts as a dub. It takes over people whom dubs have learned, but leaves none.
 
 The folder is a job of the kind `analysis` (`dubstage jobs`): it expires after its last use, counts as a job of every dubbed actor,
 and an erasure of one of these actors, or of a person who was enrolled from the footage, deletes the folder.
