@@ -210,9 +210,9 @@ async def create_actor(
     """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
 
     An enrolment that is stopped leaves its finished passes, and the same enrolment goes on from there. An enrolment that fails
-    because of the request leaves nothing but a kept analysis; without consent, nothing is left. (A cancellation while the actor is
-    stored comes too late.) What a stopped enrolment has made is counted in the database until the same enrolment runs again, the
-    person is erased, or the job expires.
+    because of the request leaves nothing but a kept analysis. If the consent ends meanwhile, nothing is left, nor any analysis of
+    the files. (A cancellation while the actor is stored comes too late.) What a stopped enrolment has made is counted in the
+    database until the same enrolment runs again, the person is erased, or the job expires: also if the consent ends in between.
 
     Args:
         request: who is enrolled, and from what.
@@ -287,6 +287,7 @@ class _EnrolmentJob:
             check_footage(method, file, takes[-1])
         digests = await asyncio.to_thread(digests_of_files, request.files)
         place = folder_of(self.jobs, enrolment_key(joined_digest(digests), request.actor_id, method, models, stages.face_model))
+        self._kept_folders = self._analyses_of(digests)
         async with self._workspace(place) as workspace:
             info = await one_video(takes, workspace, request.threads, self.on_progress)
             analysis = analysis_key(joined_digest(digests), stages.face_model, embeds=_names_person(request) is not None)
@@ -373,6 +374,11 @@ class _EnrolmentJob:
     async def _note(self, ref: ArtefactRef) -> bool:
         return await in_thread(self._hold, ref)
 
+    def _analyses_of(self, digests: Sequence[str]) -> list[Path]:
+        """Return where dubs and enrolments keep the analyses of the files of footage, with and without embeddings of faces."""
+        keys = [analysis_key(each, self.stages.face_model, embeds=embeds) for each in digests for embeds in (False, True)]
+        return [folder_of(self.jobs, key) for key in keys]
+
     def _shared_analysis(self, key: str, digests: Sequence[str], workspace: Workspace) -> AbstractAsyncContextManager[KeptAnalysis]:
         """Give the analysis of the only file of footage, as other jobs find it. The analysis of several files is not shared.
 
@@ -383,8 +389,6 @@ class _EnrolmentJob:
         place: Path | None = None
         if self.disk.keeps_analysis and len(digests) == 1:
             place = folder_of(self.jobs, key)
-            keys = [analysis_key(digests[0], self.stages.face_model, embeds=embeds) for embeds in (False, True)]
-            self._kept_folders = [folder_of(self.jobs, each) for each in keys]
         footage = Footage(self.request.footage.name, digests[0])
         return shared_analysis(place, footage, workspace, self.artefacts, self.ledger, self.on_progress)
 

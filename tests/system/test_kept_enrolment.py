@@ -192,7 +192,11 @@ def test_erased_stopped_enrolment_leaves_nothing(studio: Studio) -> None:
 
 
 @pytest.mark.long
-def test_withdrawal_leaves_no_analysis(studio: Studio) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_withdrawal_leaves_no_analysis(studio: Studio, clips: Any, number: int) -> None:
+    """The analysis of a dub of the last file goes too."""
+    files = [studio.footage, cut(clips.path("video/vr_face5.mp4"), studio.folder / "second.mkv", 3.0, 4.2)][:number]
+    studio.dub(files[-1])
     consent = record()
 
     def withdraw(step: str, *_: int) -> None:
@@ -200,7 +204,7 @@ def test_withdrawal_leaves_no_analysis(studio: Studio) -> None:
             studio.actors.consents.withdraw(digest_of(consent))
 
     with pytest.raises(ConsentWithdrawnError):
-        studio.enrol("ada", consent=consent, on_progress=withdraw)
+        studio.enrol("ada", *files, consent=consent, options=UNPERSONALIZED, on_progress=withdraw)
     assert studio.kinds() == []
 
 
