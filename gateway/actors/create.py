@@ -286,11 +286,12 @@ class _EnrolmentJob:
             takes.append(await inspect_in_child(file))
             check_footage(method, file, takes[-1])
         digests = await asyncio.to_thread(digests_of_files, request.files)
-        place = folder_of(self.jobs, enrolment_key(joined_digest(digests), request.actor_id, method, models, stages.face_model))
+        shown, model, embeds = joined_digest(digests), stages.face_model, _names_person(request) is not None
+        place = folder_of(self.jobs, enrolment_key(shown, request.actor_id, method, models, model, embeds=embeds))
         self._kept_folders = self._analyses_of(digests)
         async with self._workspace(place) as workspace:
             info = await one_video(takes, workspace, request.threads, self.on_progress)
-            analysis = analysis_key(joined_digest(digests), stages.face_model, embeds=_names_person(request) is not None)
+            analysis = analysis_key(shown, model, embeds=embeds)
             async with self._shared_analysis(analysis, digests, workspace) as kept:
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
                 self.on_footage(*info.video.size)
@@ -300,7 +301,7 @@ class _EnrolmentJob:
                     analysis=shot,
                     kept=kept,
                     journal=journal,
-                    key=people_key(analysis, method, models, stages.face_model),
+                    key=people_key(analysis, method, models, model),
                     store=self.artefacts,
                     hold=self._hold,
                     on_progress=self.on_progress,
