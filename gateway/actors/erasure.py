@@ -536,8 +536,8 @@ class Erasures:
         ]
         if not folders.has_all:
             places.append(
-                "kept analyses of the single files of the enrolment: the artefact store has lost the list of the files, so that these "
-                "analyses were not looked for"
+                "kept analyses of the single files of the enrolment: the artefact store has lost the list of the files, so that "
+                "these analyses were not looked for"
             )
         if self._artefacts.keeps_old_versions():
             places.append("old versions in the bucket of the artefact store, whose versioning is on: delete them there")
