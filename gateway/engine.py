@@ -275,7 +275,7 @@ class Engine:
         on_footage: OnFootage,
         operation: ForOperation = ForOperation(),
     ) -> StoredActor:
-        """Enrol a person, and return the stored actor. Dubs of the footage, before or afterwards, share its analysis.
+        """Enrol a person, and return the stored actor. Dubs of the only file of footage, before or afterwards, share its analysis.
 
         Args:
             request: who is enrolled, and from what.

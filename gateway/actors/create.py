@@ -187,8 +187,8 @@ class EnrolmentDisk:
 
     Attributes:
         max_bytes: most bytes of the enrolment's folder.
-        keeps_analysis: whether the analysis of the footage is kept for further work with the footage, and taken over from earlier
-            work.
+        keeps_analysis: whether the analysis of footage of one file is kept for further work with the footage, and taken over from
+            earlier work.
     """
 
     max_bytes: int = MAX_JOB_BYTES
@@ -210,9 +210,9 @@ async def create_actor(
     """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
 
     An enrolment that is stopped leaves its finished passes, and the same enrolment goes on from there. An enrolment that fails
-    because of the request leaves nothing but a kept analysis; without consent, nothing is left. (A cancellation while the actor is
-    stored comes too late.) What a stopped enrolment has made is counted in the database until the same enrolment runs again, the
-    person is erased, or the job expires.
+    because of the request leaves nothing but a kept analysis. If the consent ends meanwhile, nothing is left, nor any analysis of
+    the files. (A cancellation while the actor is stored comes too late.) What a stopped enrolment has made is counted in the
+    database until the same enrolment runs again, the person is erased, or the job expires: also if the consent ends in between.
 
     Args:
         request: who is enrolled, and from what.
@@ -286,13 +286,13 @@ class _EnrolmentJob:
             takes.append(await inspect_in_child(file))
             check_footage(method, file, takes[-1])
         digests = await asyncio.to_thread(digests_of_files, request.files)
-        place = folder_of(self.jobs, enrolment_key(joined_digest(digests), request.actor_id, method, models, stages.face_model))
+        shown, model, embeds = joined_digest(digests), stages.face_model, _names_person(request) is not None
+        place = folder_of(self.jobs, enrolment_key(shown, request.actor_id, method, models, model, embeds=embeds))
+        self._kept_folders = self._analyses_of(digests)
         async with self._workspace(place) as workspace:
             info = await one_video(takes, workspace, request.threads, self.on_progress)
-            # Other threads of the encoder may join the same takes to other pictures.
-            shown = digests[0] if len(digests) == 1 else await asyncio.to_thread(sha256_of, info.path)
-            shared = analysis_key(shown, stages.face_model, embeds=_names_person(request) is not None)
-            async with self._shared_analysis(shared, shown, digests, workspace) as kept:
+            analysis = analysis_key(shown, model, embeds=embeds)
+            async with self._shared_analysis(analysis, digests, workspace) as kept:
                 shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
                 self.on_footage(*info.video.size)
                 await in_thread(self._make_space, workspace, info)
@@ -301,14 +301,14 @@ class _EnrolmentJob:
                     analysis=shot,
                     kept=kept,
                     journal=journal,
-                    key=people_key(shared, method, models, stages.face_model),
+                    key=people_key(analysis, method, models, model),
                     store=self.artefacts,
                     hold=self._hold,
                     on_progress=self.on_progress,
                 )
                 enrolled = await _learn(people, request, digests)
                 stored = await self._store(shot, info.path, enrolled, digests)
-                await kept.settle(JobLedger(self.actors))
+                await kept.settle()
                 warnings = [*_warnings(shot, request, enrolled), *about_redone(workspace, journal)]
                 return replace(stored, warnings=tuple(warnings))
 
@@ -375,22 +375,22 @@ class _EnrolmentJob:
     async def _note(self, ref: ArtefactRef) -> bool:
         return await in_thread(self._hold, ref)
 
-    def _shared_analysis(
-        self, key: str, shown: str, digests: Sequence[str], workspace: Workspace
-    ) -> AbstractAsyncContextManager[KeptAnalysis]:
-        """Give the analysis of the footage, as other jobs find it.
+    def _analyses_of(self, digests: Sequence[str]) -> list[Path]:
+        """Return where dubs and enrolments keep the analyses of the files of footage, with and without embeddings of faces."""
+        keys = [analysis_key(each, self.stages.face_model, embeds=embeds) for each in digests for embeds in (False, True)]
+        return [folder_of(self.jobs, key) for key in keys]
+
+    def _shared_analysis(self, key: str, digests: Sequence[str], workspace: Workspace) -> AbstractAsyncContextManager[KeptAnalysis]:
+        """Give the analysis of the only file of footage, as other jobs find it. The analysis of several files is not shared.
 
         Args:
             key: key of the analysis.
-            shown: SHA-256 of the video that is analysed.
             digests: SHA-256 of the files of footage.
         """
         place: Path | None = None
-        footage = Footage(self.request.footage.name, joined_digest(digests))
-        if self.disk.keeps_analysis:
+        if self.disk.keeps_analysis and len(digests) == 1:
             place = folder_of(self.jobs, key)
-            keys = [analysis_key(shown, self.stages.face_model, embeds=embeds) for embeds in (False, True)]
-            self._kept_folders = [folder_of(self.jobs, each) for each in keys]
+        footage = Footage(self.request.footage.name, digests[0])
         return shared_analysis(place, footage, workspace, self.artefacts, self.ledger, self.on_progress)
 
     @asynccontextmanager

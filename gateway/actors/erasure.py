@@ -76,12 +76,14 @@ class JobFolders:
         elsewhere: other paths that exist on this machine. A path of the database is no reason to remove what lies there.
         analyses: folders of `own` with analyses that dubs without the actor have kept of the person's footage. The erasure does
             not end such dubs, so another of these dubs may make the folder again.
+        has_all: whether the analyses of each file were looked for: the store has the list of the files, if there were several.
     """
 
     names: Sequence[str]
     own: Sequence[Path]
     elsewhere: Sequence[str]
     analyses: frozenset[Path]
+    has_all: bool
 
     @property
     def jobs(self) -> list[Path]:
@@ -105,8 +107,13 @@ class Removed:
 
     @property
     def gone(self) -> list[ArtefactRef]:
-        """The blobs that were deleted."""
-        return [ref for ref in self.refs if ref.sha256 not in self.kept]
+        """The blobs that were deleted, but for `last`."""
+        return [ref for ref in self.refs if ref.sha256 not in self.kept and self.refs[ref] != FILES]
+
+    @property
+    def last(self) -> list[ArtefactRef]:
+        """The list of the files, which the caller deletes when all else is gone: a repeated erasure looks for analyses by it."""
+        return [ref for ref in self.refs if ref.sha256 not in self.kept and self.refs[ref] == FILES]
 
     def by_kind(self, *, kept: bool) -> dict[str, set[str]]:
         """Return the SHA-256 of the deleted or of the kept blobs, by kind."""
@@ -126,7 +133,7 @@ def files_of_jobs(folders: Sequence[Path]) -> dict[str, int]:
 def remove_person(
     database: Database, session: Session, actor_id: str, artefacts: ArtefactStore, jobs: Path, beat: Callable[[], None]
 ) -> Removed:
-    """Delete a person's rows and blobs, and the person's folders in the folder of jobs.
+    """Delete a person's rows, the person's blobs but for `Removed.last`, and the person's folders in the folder of jobs.
 
     Args:
         database: database of the actors.
@@ -196,13 +203,15 @@ def folders_of(session: Session, actor_id: str, jobs: Path, artefacts: ArtefactS
         jobs: folder of all jobs.
         artefacts: the store that the stages share.
     """
-    names, analyses = _folder_names(session, actor_id), _analyses_of(session, actor_id, artefacts)
+    names, files = _folder_names(session, actor_id), _files_of(session, actor_id, artefacts)
+    analyses = _analyses_of(session, actor_id, files or ())
     entries = {name: entry_of(jobs, name) for name in sorted({*names, *analyses})}
     return JobFolders(
         names=list(entries),
         own=[entry for entry in entries.values() if entry is not None],
         elsewhere=[name for name, entry in entries.items() if entry is None and _exists(name)],
         analyses=frozenset(entry for name in analyses - names if (entry := entries[name]) is not None),
+        has_all=files is not None,
     )
 
 
@@ -213,18 +222,18 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _analyses_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> set[str]:
-    """Return the kept analyses of the footage that an actor was enrolled from, and of each of its files."""
+def _analyses_of(session: Session, actor_id: str, files: Sequence[str]) -> set[str]:
+    """Return the kept analyses of the footage that an actor was enrolled from, and of each of its files by their SHA-256."""
     actor = session.get(ActorRow, actor_id)
     if actor is None:
         return set()
-    digests = {actor.footage_sha256, *_files_of(session, actor_id, artefacts)}
+    digests = {actor.footage_sha256, *files}
     mine = JobFolderRow.belongs_to.in_([of_footage(digest) for digest in sorted(digests)])
     return set(session.scalars(select(JobFolderRow.folder).where(mine)))
 
 
-def _files_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> list[str]:
-    """Return the SHA-256 of the files that an actor was enrolled from, if there were several, and the store still has them."""
+def _files_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> list[str] | None:
+    """Return the SHA-256 of the files that an actor was enrolled from, if there were several; None: the store has lost them."""
     ref = artefacts_of(session, actor_id).get(FILES)
     if ref is None:
         return []
@@ -232,8 +241,8 @@ def _files_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> list
         found = json.loads(artefacts.get_bytes(ref))
     except (ArtefactNotFoundError, ArtefactCorruptError, InvalidRequestError, ValueError) as problem:
         _log.warning("files_of_actor_unknown", actor=actor_id, problem=str(problem))
-        return []
-    return [digest for digest in found if isinstance(digest, str)] if isinstance(found, list) else []
+        return None
+    return [digest for digest in found if isinstance(digest, str)] if isinstance(found, list) else None
 
 
 def _folder_names(session: Session, actor_id: str) -> set[str]:
@@ -480,13 +489,18 @@ class Erasures:
                 beat()
                 sweep.note(other.place, *other.left(actor_id))
             sweep.check(actor_id)
+            if removed.last:
+                for ref in removed.last:
+                    self._artefacts.delete(ref)
+                sweep_artefacts(self._artefacts, removed.last, beat, sweep)
+                sweep.check(actor_id)
             receipt = signed(
                 key,
                 actor_id,
                 erased={**removed.by_kind(kept=False), JOB_FILE: files.keys() - sweep.in_use, **elsewhere},
                 kept={**removed.by_kind(kept=True), "file of other work": sweep.in_use},
                 looked_at=sweep.looked,
-                out_of_reach=self._out_of_reach(removed.folders.elsewhere),
+                out_of_reach=self._out_of_reach(removed.folders),
             )
             mine = update(ErasureRow).where(
                 ErasureRow.actor_id == actor_id, ErasureRow.receipt.is_(None), ErasureRow.error.is_(None)
@@ -503,11 +517,11 @@ class Erasures:
         self.audit.append(session, event)
         self.audit.forget(session, receipt.actor_id)
 
-    def _out_of_reach(self, elsewhere: Sequence[str]) -> list[str]:
+    def _out_of_reach(self, folders: JobFolders) -> list[str]:
         """Return the places that may hold something of an erased person, and that this installation cannot look through.
 
         Args:
-            elsewhere: paths that the database names as folders of the person's jobs, and that lie outside of the folder of jobs.
+            folders: the person's folders of jobs.
         """
         places = [
             "backups that were written before: delete them, or write them anew",
@@ -518,8 +532,13 @@ class Erasures:
             places.append("folders of jobs on the disks of other gateways: each gateway removes them at its next look")
         places += [
             f"{path}, which the database names as the folder of a job, and which is no folder in {self._jobs}: it was left as it is"
-            for path in elsewhere
+            for path in folders.elsewhere
         ]
+        if not folders.has_all:
+            places.append(
+                "kept analyses of the single files of the enrolment: the artefact store has lost the list of the files, so that "
+                "these analyses were not looked for"
+            )
         if self._artefacts.keeps_old_versions():
             places.append("old versions in the bucket of the artefact store, whose versioning is on: delete them there")
         return places

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from gateway.actors.stored import not_enrolled
@@ -52,6 +52,11 @@ class JobBlobs:
                 _check_there(session, actor_id)
                 session.merge(JobRow(actor_id=actor_id, folder=str(folder)))
             session.merge(JobFolderRow(folder=str(folder), belongs_to=belongs_to))
+
+    def settle(self, folder: Path, belongs_to: str) -> None:
+        """Store what the job of a folder belongs to from now on, if the job has begun and has not ended."""
+        with self._database.writing() as session:
+            session.execute(update(JobFolderRow).where(JobFolderRow.folder == str(folder)).values(belongs_to=belongs_to))
 
     def is_begun(self, folder: Path) -> bool:
         """Return whether the job of a folder has begun, and has neither ended nor been given up."""

@@ -75,7 +75,7 @@ class JobLedger:
         """Store that the job keeps a folder of what it made of footage for other jobs. An erasure of the actor, or of a person who
         was enrolled from the footage, deletes the folder.
 
-        While the job enrols a person, no actor has the footage: a new folder belongs to the person.
+        While the job enrols a person, the database does not know the person's footage: a new folder belongs to the person.
 
         Raises:
             ActorError: the actor was erased, or is being erased now.
@@ -84,8 +84,14 @@ class JobLedger:
             if not self._jobs.is_begun(folder):
                 self._jobs.begin(folder, belongs_to=of_enrolment(self._enrols))
             return
+        # The folder may be of a person whose enrolment was stopped. It holds nothing but tracked faces and the footage's own sound,
+        # which this dub would keep as well, so that the folder may become the dub's.
         for actor_id in self._actor_ids:
             self._jobs.begin(folder, actor_id=actor_id, belongs_to=of_footage(footage_sha256))
+
+    def settle(self, folder: Path, footage_sha256: str) -> None:
+        """Store that a kept folder is of the footage of an actor. A folder that was removed stays unknown."""
+        self._jobs.settle(folder, of_footage(footage_sha256))
 
     def check(self) -> None:
         """Check that the job may go on: its consent holds, and its actor is still enrolled, if the job has begun.

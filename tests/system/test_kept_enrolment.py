@@ -25,6 +25,7 @@ from gateway.dub.choices import EnrolOptions
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.learn.enrol import actor_arrays
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.workspace import JOURNAL
 from gateway.housekeeping import list_jobs
 from gateway.settings import GatewaySettings
 from services.common.errors import ConsentWithdrawnError
@@ -127,24 +128,24 @@ def test_enrolment_takes_over_dub(studio: Studio) -> None:
 
 @pytest.mark.long
 def test_dub_takes_over_enrolment(studio: Studio) -> None:
+    """The dub takes over the tracked faces, and learns the person for itself."""
     studio.enrol("ada")
     assert studio.kinds() == ["analysis"]
+    (analysis,) = list_jobs(studio.jobs)
+    assert not (analysis.folder / JOURNAL).exists(), "the analysis holds nothing of the person"
     studio.dub(studio.footage)
-    assert (studio.stages.calls[TRACK], studio.stages.calls[PERSONALIZE]) == (1, 1)
+    assert (studio.stages.calls[TRACK], studio.stages.calls[PERSONALIZE]) == (1, 2)
     studio.actors.erase("ada")
     assert studio.kinds() == []
 
 
 @pytest.mark.long
-def test_takes_share_joined_analysis(studio: Studio, clips: Any) -> None:
-    """The erasure removes the analyses of the joined video and of each take."""
+def test_enrolments_of_takes_share_nothing(studio: Studio, clips: Any) -> None:
+    """The erasure removes what dubs have kept of each take."""
     takes = [studio.footage, cut(clips.path("video/vr_face5.mp4"), studio.folder / "second.mkv", 3.0, 4.2)]
     studio.dub(takes[1])
     first = studio.enrol("ada", *takes)
-    assert studio.kinds() == ["analysis", "analysis"]
-    second = studio.enrol("eve", *takes)
-    assert studio.stages.calls[TRACK] == 2
-    check_same(first, second)
+    assert studio.kinds() == ["analysis"], "that of the dub"
     check_same(first, studio.enrol("alone", *takes, keeps=False))
     assert FILES in first.artefacts
     studio.actors.erase("ada")
@@ -191,7 +192,11 @@ def test_erased_stopped_enrolment_leaves_nothing(studio: Studio) -> None:
 
 
 @pytest.mark.long
-def test_withdrawal_leaves_no_analysis(studio: Studio) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_withdrawal_leaves_no_analysis(studio: Studio, clips: Any, number: int) -> None:
+    """The analysis of a dub of the last file goes too."""
+    files = [studio.footage, cut(clips.path("video/vr_face5.mp4"), studio.folder / "second.mkv", 3.0, 4.2)][:number]
+    studio.dub(files[-1])
     consent = record()
 
     def withdraw(step: str, *_: int) -> None:
@@ -199,7 +204,7 @@ def test_withdrawal_leaves_no_analysis(studio: Studio) -> None:
             studio.actors.consents.withdraw(digest_of(consent))
 
     with pytest.raises(ConsentWithdrawnError):
-        studio.enrol("ada", consent=consent, on_progress=withdraw)
+        studio.enrol("ada", *files, consent=consent, options=UNPERSONALIZED, on_progress=withdraw)
     assert studio.kinds() == []
 
 

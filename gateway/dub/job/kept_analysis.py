@@ -2,7 +2,7 @@
 
 A dub leaves the tracked faces, the features of the footage's own sound, and the people who were learned, in a folder of jobs. A dub
 of the same footage takes them over (people: with the same method and networks), and gives the same bytes as alone. Dubs that
-begin meanwhile wait. In this module, an enrolment counts as a dub.
+begin meanwhile wait. In this module, an enrolment counts as a dub. It takes over people whom dubs have learned, but leaves none.
 
 The folder is a job of the kind `analysis` (`dubstage jobs`): it expires after its last use, counts as a job of every dubbed actor,
 and an erasure of one of these actors, or of a person who was enrolled from the footage, deletes the folder.
@@ -161,23 +161,10 @@ class KeptAnalysis:
 
         await in_thread(_logged, "person_not_kept", folder, record)
 
-    async def settle(self, ledger: BlobLedger) -> None:
-        """Write down that the analysis is of the footage of an actor, who was stored just now.
-
-        Args:
-            ledger: ledger of a job that enrols nobody.
-        """
-        folder = self.folder
-        if folder is None:
-            return
-
-        def belong() -> None:
-            with self._turn_now() as is_mine:
-                # A dub that works in the folder has written down the same.
-                if is_mine:
-                    ledger.keep(folder, self.footage.sha256)
-
-        await in_thread(_logged, "analysis_not_counted", folder, belong)
+    async def settle(self) -> None:
+        """Write down that the analysis is of the footage of an actor, who was stored just now, if the analysis is still there."""
+        if self.folder is not None:
+            await in_thread(_logged, "analysis_not_counted", self.folder, self.ledger.settle, self.folder, self.footage.sha256)
 
     def begin(self) -> bool:
         """Write down whose the folder is, before anything is kept in it, and return True. Blocks.

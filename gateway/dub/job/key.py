@@ -178,15 +178,18 @@ def people_key(analysis: str, method: Method, models: ListedModels, face_model: 
     return step_key("people", **_made_with(method, models, face_model), analysis=analysis)
 
 
-def enrolment_key(footage_sha256: str, actor_id: str, method: Method, models: ListedModels, face_model: str = "") -> str:
+def enrolment_key(
+    footage_sha256: str, actor_id: str, method: Method, models: ListedModels, face_model: str = "", *, embeds: bool = False
+) -> str:
     """Return the key of an enrolment. Enrolments with the same key leave the same records in their folder.
 
     Args:
         footage_sha256: digest of the footage.
         method: method that the person is enrolled for.
         face_model: face model that people are fitted on.
+        embeds: whether embeddings of the faces are computed.
     """
-    return step_key("enrol", **_made_with(method, models, face_model), footage=footage_sha256, actor=actor_id)
+    return step_key("enrol", **_made_with(method, models, face_model), footage=footage_sha256, actor=actor_id, embeds=embeds)
 
 
 def _made_with(method: Method, models: ListedModels, face_model: str) -> dict[str, object]:

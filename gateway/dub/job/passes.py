@@ -401,7 +401,11 @@ class DubPasses:
             # Training takes longer than all else of a preview.
             options = replace(options, personalize_renderer=False, personalize_motion=False)
             known = await people.known(options)
-        return known if known is not None else await people.learn(options)
+        if known is not None:
+            return known
+        actor = await people.learn(options)
+        await people.share(options, actor)
+        return actor
 
     def _people(self) -> PeopleOfFootage:
         return PeopleOfFootage(

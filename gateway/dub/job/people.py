@@ -1,4 +1,4 @@
-"""People that are learned from analysed footage: each once per job, and once for all jobs of the footage that want the same."""
+"""People that are learned from analysed footage: each once per job. Jobs take over people whom a dub of the footage has learned."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class PeopleOfFootage:
     on_progress: OnProgress
 
     async def known(self, options: EnrolOptions) -> EnrolledActor | None:
-        """Return the selected person as this job or another one of the footage has learned the person; None: neither has."""
+        """Return the selected person as this job or a dub of the footage has learned the person; None: neither has."""
         step = self._step(options)
         found = await asyncio.to_thread(self.journal.find, step, self._journalled)
         if found is not None:
@@ -53,7 +53,7 @@ class PeopleOfFootage:
         return known
 
     async def learn(self, options: EnrolOptions) -> EnrolledActor:
-        """Learn the selected person, and keep the person for this job and for others.
+        """Learn the selected person, and keep the person for this job.
 
         Raises:
             NoUsableFootageError: too few frames show the face.
@@ -66,8 +66,12 @@ class PeopleOfFootage:
             on_artefact=lambda ref: in_thread(self.hold, ref_from_proto(ref, "artefact")),
         )
         await in_thread(self.journal.record, step, *actor_arrays(actor))
-        await self.kept.keep_actor(step, actor)
         return actor
+
+    async def share(self, options: EnrolOptions, actor: EnrolledActor) -> None:
+        """Keep a person whom this job has learned for others. Enrolments share nobody: they may be erased before they store whose
+        footage it is."""
+        await self.kept.keep_actor(self._step(options), actor)
 
     def _step(self, options: EnrolOptions) -> str:
         analysis = self.analysis

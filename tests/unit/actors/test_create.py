@@ -17,6 +17,7 @@ from gateway.actors import create
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
+from gateway.consent.record import Consent
 from gateway.dub.analyse.face_choice import ChosenFace
 from gateway.dub.analyse.face_records import FaceIndex
 from gateway.dub.learn.analysis import FootageAnalysis, folder_of
@@ -30,6 +31,7 @@ from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
+from tests.unit.consent.records import face, record
 from tests.unit.media.made_footage import make_clip
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
@@ -53,10 +55,8 @@ def no_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(create, "inspect_in_child", inspect)
 
 
-async def test_enrolments_for_two_methods_share_no_folder(
-    actors: ActorStore, blobs: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The journal of a killed enrolment for one method lacks steps that another method needs."""
+def noted_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Let each enrolment end at its folder, and return the list that gets the folders."""
     folders: list[Path] = []
 
     def note_folder(jobs: Path, key: str) -> Path:
@@ -64,13 +64,41 @@ async def test_enrolments_for_two_methods_share_no_folder(
         raise StorageFullError("the enrolment ends here", subject="")
 
     monkeypatch.setattr(create, "folder_of", note_folder)
-    footage, stages = make_clip(tmp_path / "clip.mp4"), SimpleNamespace(face_model="", call_deadline_s=None)
+    return folders
+
+
+async def enrol_until_folder(
+    actors: ActorStore, blobs: ArtefactStore, folder: Path, method: str, consent: Consent | None = None
+) -> None:
+    """Begin to enrol ann, after `noted_folders`."""
+    footage, stages = folder / "clip.mp4", SimpleNamespace(face_model="", call_deadline_s=None)
+    if not footage.exists():
+        make_clip(footage)
+    request = EnrolRequest(actor_id="ann", footage=footage, method=method, consent=consent)
+    with pytest.raises(StorageFullError, match="the enrolment ends here"):
+        await create_actor(request, stages, actors, blobs, folder / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
+
+
+async def test_enrolments_for_two_methods_share_no_folder(
+    actors: ActorStore, blobs: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal of a killed enrolment for one method lacks steps that another method needs."""
+    folders = noted_folders(monkeypatch)
     for method in ("dubstage", "everybody", "dubstage"):
-        request = EnrolRequest(actor_id="ann", footage=footage, method=method)
-        with pytest.raises(StorageFullError, match="the enrolment ends here"):
-            await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
+        await enrol_until_folder(actors, blobs, tmp_path, method)
     first, second, third = folders
     assert first == third != second
+
+
+async def test_embedded_faces_have_other_folder(
+    actors: ActorStore, blobs: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped enrolment has embedded no face. With a record that names the person by the face, it begins anew."""
+    folders = noted_folders(monkeypatch)
+    for consent in (None, record(), record(face=face())):
+        await enrol_until_folder(actors, blobs, tmp_path, "dubstage", consent)
+    without, unnamed, named = folders
+    assert without == unnamed != named
 
 
 @pytest.fixture

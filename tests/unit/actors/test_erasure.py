@@ -28,9 +28,16 @@ from gateway.dub.state.journal import Journal
 from gateway.dub.state.workspace import ASIDE, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorError, ActorNotReadyError, InvalidRequestError, OverloadedError, WorkCancelledError
+from services.common.errors import (
+    ActorError,
+    ActorNotReadyError,
+    InvalidRequestError,
+    OverloadedError,
+    StorageRefusedError,
+    WorkCancelledError,
+)
 from services.common.face.actor_geometry import ActorGeometry
-from services.common.store.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
 from tests.unit.consent.records import face, record
 
@@ -237,9 +244,40 @@ def test_erasure_removes_analyses_of_files(
         JobLedger(actors).keep(jobs / sha256[:32], sha256)
     if damaged:
         blobs.delete(files)
-    actors.erase("dora")
+    receipt = actors.erase("dora")
     left = {"2" * 32, "4" * 32} if damaged else {"4" * 32}
     assert {folder.name for folder in jobs.iterdir()} == left
+    unsearched = [place for place in receipt.document["out_of_reach"] if place.startswith("kept analyses of the single files")]
+    assert len(unsearched) == damaged
+    assert not blobs.exists(files)
+
+
+@pytest.mark.parametrize("stays", ["style", "files"])
+def test_repeated_erasure_knows_files(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: str
+) -> None:
+    """The store fails once to delete a blob. A dub keeps an analysis of one of the files before the erasure is repeated."""
+    files = blobs.put_bytes(json.dumps(["1" * 64, "2" * 64]).encode())
+    person = learned(blobs, "dora", geometry)
+    actors.create("dora", method="dubstage", enrolled=person, footage_sha256="3" * 64, consent=None, more={FILES: files})
+    failing, delete = [{"style": person.style.sha256, "files": files.sha256}[stays]], ArtefactStore.delete
+
+    def fails_once(self: ArtefactStore, ref: ArtefactRef) -> None:
+        if ref.sha256 in failing:
+            failing.remove(ref.sha256)
+        else:
+            delete(self, ref)
+
+    monkeypatch.setattr(ArtefactStore, "delete", fails_once)
+    with pytest.raises(StorageRefusedError, match="is not erased whole"):
+        actors.erase("dora")
+    analysis = tmp_path / "data" / "jobs" / "1"
+    analysis.mkdir(parents=True)
+    JobLedger(actors).keep(analysis, "2" * 64)
+    receipt = actors.erase("dora")
+    assert not analysis.exists()
+    assert files.sha256 in receipt.erased_sha256
+    assert not blobs.exists(files)
 
 
 def test_analysis_of_killed_enrolment_goes(actors: ActorStore, tmp_path: Path) -> None:
@@ -252,6 +290,21 @@ def test_analysis_of_killed_enrolment_goes(actors: ActorStore, tmp_path: Path) -
         JobLedger(actors, enrols="cleo").keep(folder, "0" * 64)
     actors.erasures.erase_or_ask("cleo")
     assert (made.exists(), taken.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_settled_analysis_is_of_footage(actors: ActorStore, ann: str, tmp_path: Path, removed: bool) -> None:
+    """An erasure finds the analysis that the enrolment of another person of the footage has made. A removed one is not counted."""
+    folder = tmp_path / "data" / "jobs" / "1"
+    folder.mkdir(parents=True)
+    enrolment = JobLedger(actors, enrols="eve")
+    enrolment.keep(folder, "0" * 64)
+    if removed:
+        enrolment.release(folder, ())
+    enrolment.settle(folder, "0" * 64)
+    assert actors.jobs.is_begun(folder) is not removed
+    actors.erase(ann)
+    assert folder.exists() is removed
 
 
 def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:

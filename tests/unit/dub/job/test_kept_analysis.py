@@ -141,20 +141,21 @@ async def test_later_passes_are_added(workspace: Workspace, store: ArtefactStore
     assert {"faces.done", "sound.done", "sound.bin"} <= {path.name for path in kept.iterdir()}
 
 
-async def test_settled_analysis_is_counted(workspace: Workspace, store: ArtefactStore, kept: Path) -> None:
-    """An analysis that was removed meanwhile is not counted."""
+async def test_settled_analysis_is_counted(workspace: Workspace, store: ArtefactStore, kept: Path, tmp_path: Path) -> None:
+    """Also while other work holds the folder. An enrolment that keeps nothing settles nothing."""
     counted: list[tuple[Path, str]] = []
 
     class Counting(OwnBlobs):
-        def keep(self, folder: Path, footage_sha256: str) -> None:
+        def settle(self, folder: Path, footage_sha256: str) -> None:
             counted.append((folder, footage_sha256))
 
-    async with shared_analysis(kept, FOOTAGE, workspace, store, OwnBlobs(), unseen) as found:
-        track(workspace)
-        await found.keep(workspace)
-        await found.settle(Counting())
-        shutil.rmtree(kept)
-        await found.settle(Counting())
+    for place in (kept, None):
+        async with shared_analysis(place, FOOTAGE, workspace, store, Counting(), unseen) as found:
+            track(workspace)
+            await found.keep(workspace)
+            with Workspace(tmp_path / "other") as other:
+                async with shared_analysis(kept, FOOTAGE, other, store, OwnBlobs(), unseen):
+                    await found.settle()
     assert counted == [(kept, FOOTAGE.sha256)]
 
 

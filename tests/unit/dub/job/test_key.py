@@ -134,7 +134,7 @@ async def test_own_sound_has_other_key(request_of: DubRequest) -> None:
 
 
 def test_enrolment_key_by_method_and_networks() -> None:
-    """An enrolment for another method or by other networks has another key."""
+    """An enrolment for another method, by other networks, or with embedded faces has another key."""
     dubstage, everybody = method_named("dubstage"), method_named("everybody")
     keys = [
         enrolment_key("f" * 64, "ann", dubstage, listed()),
@@ -142,6 +142,7 @@ def test_enrolment_key_by_method_and_networks() -> None:
         enrolment_key("f" * 64, "ann", dubstage, listed(motion="m2")),
         enrolment_key("f" * 64, "ann", dubstage, listed(render="r2")),
         enrolment_key("f" * 64, "ann", dubstage, listed(), "flame"),
+        enrolment_key("f" * 64, "ann", dubstage, listed(), embeds=True),
         enrolment_key("f" * 64, "bob", dubstage, listed()),
         enrolment_key("e" * 64, "ann", dubstage, listed()),
     ]
