@@ -272,7 +272,7 @@ class _EnrolmentJob:
 
     def __post_init__(self) -> None:
         actor_id = self.request.actor_id
-        self.ledger = JobLedger(self.actors, belongs_to=self.operation.name or of_enrolment(actor_id), enrols=actor_id)
+        self.ledger = JobLedger(self.actors, belongs_to=self.operation.name or of_enrolment(actor_id))
 
     async def run(self) -> StoredActor:
         """Enrol the person."""
@@ -289,7 +289,7 @@ class _EnrolmentJob:
         shown, model, embeds = joined_digest(digests), stages.face_model, _names_person(request) is not None
         place = folder_of(self.jobs, enrolment_key(shown, request.actor_id, method, models, model, embeds=embeds))
         self._kept_folders = self._analyses_of(digests)
-        async with self._workspace(place) as workspace:
+        async with self._workspace(place, digests) as workspace:
             info = await one_video(takes, workspace, request.threads, self.on_progress)
             analysis = analysis_key(shown, model, embeds=embeds)
             async with self._shared_analysis(analysis, digests, workspace) as kept:
@@ -308,7 +308,6 @@ class _EnrolmentJob:
                 )
                 enrolled = await _learn(people, request, digests)
                 stored = await self._store(shot, info.path, enrolled, digests)
-                await kept.settle()
                 warnings = [*_warnings(shot, request, enrolled), *about_redone(workspace, journal)]
                 return replace(stored, warnings=tuple(warnings))
 
@@ -394,7 +393,7 @@ class _EnrolmentJob:
         return shared_analysis(place, footage, workspace, self.artefacts, self.ledger, self.on_progress)
 
     @asynccontextmanager
-    async def _workspace(self, place: Path) -> AsyncIterator[Workspace]:
+    async def _workspace(self, place: Path, digests: Sequence[str]) -> AsyncIterator[Workspace]:
         """Open the enrolment's folder. The folder goes at the end, unless another run can continue from there."""
         request = self.request
         with open_workspace(place, self.operation.name, max_bytes=self.disk.max_bytes) as workspace:
@@ -404,6 +403,8 @@ class _EnrolmentJob:
                 "footage": request.footage.name,
                 "method": method_named(request.method).name,
                 "actor": request.actor_id,
+                # By these, an erasure finds the analysis of an enrolment that was stopped.
+                FILES: list(digests),
             }
             try:
                 await in_thread(self.ledger.begin, workspace.folder)

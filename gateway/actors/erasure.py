@@ -35,7 +35,8 @@ from gateway.audit.log import AuditLog, AuditPersonRow
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from gateway.dub.state.journal import journalled
-from gateway.dub.state.workspace import JOBS, JOURNAL, is_running, lock_folder
+from gateway.dub.state.records import read_note
+from gateway.dub.state.workspace import FACTS, JOBS, JOURNAL, is_running, lock_folder
 from gateway.operations.store import OperationRow
 from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
@@ -204,7 +205,7 @@ def folders_of(session: Session, actor_id: str, jobs: Path, artefacts: ArtefactS
         artefacts: the store that the stages share.
     """
     names, files = _folder_names(session, actor_id), _files_of(session, actor_id, artefacts)
-    analyses = _analyses_of(session, actor_id, files or ())
+    analyses = _analyses_of(session, actor_id, {*(files or ()), *_files_of_jobs(jobs, names)})
     entries = {name: entry_of(jobs, name) for name in sorted({*names, *analyses})}
     return JobFolders(
         names=list(entries),
@@ -222,12 +223,10 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _analyses_of(session: Session, actor_id: str, files: Sequence[str]) -> set[str]:
-    """Return the kept analyses of the footage that an actor was enrolled from, and of each of its files by their SHA-256."""
+def _analyses_of(session: Session, actor_id: str, files: set[str]) -> set[str]:
+    """Return the kept analyses of the footage that an actor was enrolled from, and of files by their SHA-256."""
     actor = session.get(ActorRow, actor_id)
-    if actor is None:
-        return set()
-    digests = {actor.footage_sha256, *files}
+    digests = {*files, *((actor.footage_sha256,) if actor is not None else ())}
     mine = JobFolderRow.belongs_to.in_([of_footage(digest) for digest in sorted(digests)])
     return set(session.scalars(select(JobFolderRow.folder).where(mine)))
 
@@ -243,6 +242,13 @@ def _files_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> list
         _log.warning("files_of_actor_unknown", actor=actor_id, problem=str(problem))
         return None
     return [digest for digest in found if isinstance(digest, str)] if isinstance(found, list) else None
+
+
+def _files_of_jobs(jobs: Path, names: set[str]) -> set[str]:
+    """Return the SHA-256 of the files of enrolments that were stopped, as their folders tell."""
+    folders = [entry for name in names if (entry := entry_of(jobs, name)) is not None]
+    found = [(read_note(folder / FACTS) or {}).get(FILES) for folder in folders]
+    return {digest for digests in found if isinstance(digests, list) for digest in digests if isinstance(digest, str)}
 
 
 def _folder_names(session: Session, actor_id: str) -> set[str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from gateway.actors.stored import not_enrolled
@@ -41,8 +41,8 @@ class JobBlobs:
         Args:
             folder: folder of the job.
             actor_id: actor that is dubbed. An erasure of the actor deletes the job. Empty: the job enrols the person for itself.
-            belongs_to: name of the gateway's operation, `of_enrolment` for an enrolment of the command line and for a kept analysis
-                of a person who is no actor yet, `of_footage` for other kept analyses; empty: none of these.
+            belongs_to: name of the gateway's operation, `of_enrolment` for an enrolment of the command line, `of_footage` for a
+                kept analysis; empty: none of these.
 
         Raises:
             ActorError: the actor was erased, or is being erased now.
@@ -52,11 +52,6 @@ class JobBlobs:
                 _check_there(session, actor_id)
                 session.merge(JobRow(actor_id=actor_id, folder=str(folder)))
             session.merge(JobFolderRow(folder=str(folder), belongs_to=belongs_to))
-
-    def settle(self, folder: Path, belongs_to: str) -> None:
-        """Store what the job of a folder belongs to from now on, if the job has begun and has not ended."""
-        with self._database.writing() as session:
-            session.execute(update(JobFolderRow).where(JobFolderRow.folder == str(folder)).values(belongs_to=belongs_to))
 
     def is_begun(self, folder: Path) -> bool:
         """Return whether the job of a folder has begun, and has neither ended nor been given up."""
@@ -173,7 +168,7 @@ class JobBlobs:
 
 
 def of_enrolment(actor_id: str) -> str:
-    """Return what the job of an enrolment, and its analysis until the actor is stored, belong to."""
+    """Return what the job of an enrolment of the command line belongs to."""
     return f"actors/{actor_id}"
 
 

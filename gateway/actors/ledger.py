@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from gateway.actors.job_blobs import of_enrolment, of_footage
+from gateway.actors.job_blobs import of_footage
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind, batch_work
 from gateway.audit.work import WorkRecord, recorded
@@ -27,7 +27,6 @@ class JobLedger:
     Args:
         actors: store of actors.
         actor_id: actor that is dubbed; empty: the job enrols the person for itself.
-        enrols: person whom the job enrols, and whose erasure deletes what the job keeps; empty: the job enrols nobody.
         more_actors: further actors of a scene. An erasure of any of them ends the job.
         belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
         consents: consent records that allow the job.
@@ -40,7 +39,6 @@ class JobLedger:
         actor_id: str = "",
         belongs_to: str = "",
         *,
-        enrols: str = "",
         more_actors: Sequence[str] = (),
         consents: Sequence[Consent | None] = (),
         confirm: Callable[[], None] = lambda: None,
@@ -52,7 +50,6 @@ class JobLedger:
         self._actor_id = actor_id
         self._actor_ids = (actor_id, *more_actors)
         self._belongs_to = belongs_to
-        self._enrols = enrols
         self._confirm = confirm
         self._folder: Path | None = None
 
@@ -75,23 +72,11 @@ class JobLedger:
         """Store that the job keeps a folder of what it made of footage for other jobs. An erasure of the actor, or of a person who
         was enrolled from the footage, deletes the folder.
 
-        While the job enrols a person, the database does not know the person's footage: a new folder belongs to the person.
-
         Raises:
             ActorError: the actor was erased, or is being erased now.
         """
-        if self._enrols:
-            if not self._jobs.is_begun(folder):
-                self._jobs.begin(folder, belongs_to=of_enrolment(self._enrols))
-            return
-        # The folder may be of a person whose enrolment was stopped. It holds nothing but tracked faces and the footage's own sound,
-        # which this dub would keep as well, so that the folder may become the dub's.
         for actor_id in self._actor_ids:
             self._jobs.begin(folder, actor_id=actor_id, belongs_to=of_footage(footage_sha256))
-
-    def settle(self, folder: Path, footage_sha256: str) -> None:
-        """Store that a kept folder is of the footage of an actor. A folder that was removed stays unknown."""
-        self._jobs.settle(folder, of_footage(footage_sha256))
 
     def check(self) -> None:
         """Check that the job may go on: its consent holds, and its actor is still enrolled, if the job has begun.

@@ -113,8 +113,8 @@ class JobFolderRow(Base):
 
     folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
     belongs_to: Mapped[str] = mapped_column(String(80), index=True)
-    """Name of the gateway's operation, `actors/ID` for an enrolment of the command line and for its kept analysis until the actor
-    is stored or a dub takes the analysis over, `footage/SHA256` for a kept analysis; empty for a dub of the command line."""
+    """Name of the gateway's operation, `actors/ID` for an enrolment of the command line, `footage/SHA256` for a kept
+    analysis; empty for a dub of the command line."""
 
 
 class JobBlobRow(Base):

@@ -161,11 +161,6 @@ class KeptAnalysis:
 
         await in_thread(_logged, "person_not_kept", folder, record)
 
-    async def settle(self) -> None:
-        """Write down that the analysis is of the footage of an actor, who was stored just now, if the analysis is still there."""
-        if self.folder is not None:
-            await in_thread(_logged, "analysis_not_counted", self.folder, self.ledger.settle, self.folder, self.footage.sha256)
-
     def begin(self) -> bool:
         """Write down whose the folder is, before anything is kept in it, and return True. Blocks.
 

@@ -61,10 +61,6 @@ class BlobLedger(Protocol):
         deletes the folder."""
         ...
 
-    def settle(self, folder: Path, footage_sha256: str) -> None:
-        """Write down that a folder that is kept for others is of the footage of an actor, whom this job has stored."""
-        ...
-
     def hold(self, folder: Path, ref: ArtefactRef) -> bool:
         """Count the blob of an artefact that the job of this folder has made. Return whether the blob is there.
 
@@ -107,9 +103,6 @@ class OwnBlobs:
         """See BlobLedger."""
 
     def keep(self, folder: Path, footage_sha256: str) -> None:
-        """See BlobLedger."""
-
-    def settle(self, folder: Path, footage_sha256: str) -> None:
         """See BlobLedger."""
 
     def hold(self, folder: Path, ref: ArtefactRef) -> bool:

@@ -25,7 +25,7 @@ from gateway.actors.stored import FILES
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
 from gateway.dub.state.journal import Journal
-from gateway.dub.state.workspace import ASIDE, lock_folder
+from gateway.dub.state.workspace import ASIDE, describe_job, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from services.common.errors import (
@@ -280,31 +280,21 @@ def test_repeated_erasure_knows_files(
     assert not blobs.exists(files)
 
 
-def test_analysis_of_killed_enrolment_goes(actors: ActorStore, tmp_path: Path) -> None:
-    """An enrolment that was killed has made one analysis, and has taken over another one from a dub."""
-    made, taken = tmp_path / "data" / "jobs" / "1", tmp_path / "data" / "jobs" / "2"
-    for folder in (made, taken):
+@pytest.mark.parametrize("erased", ["cleo", "ann"])
+def test_analysis_of_killed_enrolment_goes(actors: ActorStore, ann: str, tmp_path: Path, erased: str) -> None:
+    """Cleo's enrolment was killed, and has kept an analysis of the footage that Ann was enrolled from too."""
+    enrolment, analysis, other = (tmp_path / "data" / "jobs" / name for name in "123")
+    for folder in (enrolment, analysis, other):
         folder.mkdir(parents=True)
-    JobLedger(actors).keep(taken, "0" * 64)
-    for folder in (made, taken):
-        JobLedger(actors, enrols="cleo").keep(folder, "0" * 64)
-    actors.erasures.erase_or_ask("cleo")
-    assert (made.exists(), taken.exists()) == (False, True)
-
-
-@pytest.mark.parametrize("removed", [False, True])
-def test_settled_analysis_is_of_footage(actors: ActorStore, ann: str, tmp_path: Path, removed: bool) -> None:
-    """An erasure finds the analysis that the enrolment of another person of the footage has made. A removed one is not counted."""
-    folder = tmp_path / "data" / "jobs" / "1"
-    folder.mkdir(parents=True)
-    enrolment = JobLedger(actors, enrols="eve")
-    enrolment.keep(folder, "0" * 64)
-    if removed:
-        enrolment.release(folder, ())
-    enrolment.settle(folder, "0" * 64)
-    assert actors.jobs.is_begun(folder) is not removed
-    actors.erase(ann)
-    assert folder.exists() is removed
+    ledger = JobLedger(actors, belongs_to="actors/cleo")
+    ledger.begin(enrolment)
+    describe_job(enrolment, {"kind": "enrol", "files": ["0" * 64]})
+    ledger.keep(analysis, "0" * 64)
+    ledger.keep(other, "1" * 64)
+    actors.erasures.erase_or_ask(erased)
+    assert not analysis.exists()
+    assert other.exists()
+    assert enrolment.exists() is (erased == ann)
 
 
 def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:

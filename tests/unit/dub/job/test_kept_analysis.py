@@ -141,24 +141,6 @@ async def test_later_passes_are_added(workspace: Workspace, store: ArtefactStore
     assert {"faces.done", "sound.done", "sound.bin"} <= {path.name for path in kept.iterdir()}
 
 
-async def test_settled_analysis_is_counted(workspace: Workspace, store: ArtefactStore, kept: Path, tmp_path: Path) -> None:
-    """Also while other work holds the folder. An enrolment that keeps nothing settles nothing."""
-    counted: list[tuple[Path, str]] = []
-
-    class Counting(OwnBlobs):
-        def settle(self, folder: Path, footage_sha256: str) -> None:
-            counted.append((folder, footage_sha256))
-
-    for place in (kept, None):
-        async with shared_analysis(place, FOOTAGE, workspace, store, Counting(), unseen) as found:
-            track(workspace)
-            await found.keep(workspace)
-            with Workspace(tmp_path / "other") as other:
-                async with shared_analysis(kept, FOOTAGE, other, store, OwnBlobs(), unseen):
-                    await found.settle()
-    assert counted == [(kept, FOOTAGE.sha256)]
-
-
 async def test_unusable_place_keeps_nothing(workspace: Workspace, store: ArtefactStore, kept: Path) -> None:
     kept.parent.mkdir(parents=True)
     kept.write_text("no folder")
