@@ -128,7 +128,7 @@ async def serve(commands: BinaryIO, answers: int) -> None:
         async with (
             _beside(_listen(reader, rows, task)),
             _beside(_beat(answer, setup.beat_s)),
-            open_worker_context(setup.gateway_settings()) as context,
+            open_worker_context(setup.gateway_settings(), warm_up=True) as context,
         ):
             await context.stages()
             store = BatchStore(context.installation.actors.database)

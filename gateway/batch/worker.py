@@ -82,15 +82,22 @@ class WorkerContext:
         installation: see the attribute.
         stack: closes what the context opens.
         serving: returns stages that are open already, as soon as they serve; None: the context opens stages of its own.
+        warm_up: load all networks of own stages in this process when they are opened.
     """
 
     def __init__(
-        self, installation: Installation, stack: AsyncExitStack, serving: Callable[[], Awaitable[Stages]] | None = None
+        self,
+        installation: Installation,
+        stack: AsyncExitStack,
+        serving: Callable[[], Awaitable[Stages]] | None = None,
+        *,
+        warm_up: bool = False,
     ) -> None:
         self.installation = installation
         self.engine = Engine.of(installation)
         self._stack = stack
         self._serving = serving
+        self._warm_up = warm_up
         self._opened: Stages | None = None
         self._opening = asyncio.Lock()
         self._scratch = ScratchFolders(installation.settings.data_dir)
@@ -112,7 +119,8 @@ class WorkerContext:
         limit_s = self.settings.stages_start_s
         async with self._opening:
             if self._opened is None:
-                self._opened = await self._stack.enter_async_context(open_stages(self.settings, connect_s=limit_s))
+                opening = open_stages(self.settings, connect_s=limit_s, warm_up=self._warm_up)
+                self._opened = await self._stack.enter_async_context(opening)
             elif isinstance(self._opened, RemoteStages):
                 await self._opened.wait_until_serving(limit_s)
             return self._opened
@@ -125,8 +133,11 @@ class WorkerContext:
 
 
 @asynccontextmanager
-async def open_worker_context(settings: GatewaySettings) -> AsyncIterator[WorkerContext]:
+async def open_worker_context(settings: GatewaySettings, *, warm_up: bool = False) -> AsyncIterator[WorkerContext]:
     """Open the stores of a worker. At the end, the stages are closed, and old jobs are removed as after a dub.
+
+    Args:
+        warm_up: see `WorkerContext`.
 
     Raises:
         DubstageError: the data folder, the database or the artefact store cannot be used.
@@ -134,7 +145,7 @@ async def open_worker_context(settings: GatewaySettings) -> AsyncIterator[Worker
     await asyncio.to_thread(open_jobs_folder, settings.data_dir)
     with open_installation(settings) as installation:
         async with AsyncExitStack() as stack:
-            context = WorkerContext(installation, stack)
+            context = WorkerContext(installation, stack, warm_up=warm_up)
             yield context
         await in_thread(expire, settings, installation.actors, installation.artefacts, context.engine.jobs)
 

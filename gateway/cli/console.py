@@ -20,6 +20,7 @@ from rich.text import Text
 
 from services.common.errors import InvalidRequestError
 from services.common.files import create_whole
+from services.common.stderr import shown_stderr
 from services.common.texts import Fact
 
 _JOINERS: Final = "\u200c\u200d"
@@ -119,12 +120,18 @@ def say(message: str | Fact) -> None:
 
 def say_to_quiet(message: str | Fact) -> None:
     """Print one line to stderr that belongs to an error, with --quiet too."""
-    _for_errors().print(printable(message))
+    _print_seen(_for_errors(), printable(message))
 
 
 def _for_errors() -> Console:
     # `err` knows a progress bar that is on the terminal, and prints above the bar.
     return _errors if err.quiet else err
+
+
+def _print_seen(console: Console, line: str | Text) -> None:
+    # A stage that still computes when its command fails may load MediaPipe, which silences the standard error.
+    with shown_stderr():
+        console.print(line)
 
 
 def say_result(result: str) -> None:
@@ -170,12 +177,12 @@ def say_table(table: Table) -> None:
 
 def say_error(message: str | Fact) -> None:
     """Print one line to stderr that begins with `error:` in red, with --quiet too."""
-    _for_errors().print(Text.assemble(("error:", "bold red"), " ", printable(message)))
+    _print_seen(_for_errors(), Text.assemble(("error:", "bold red"), " ", printable(message)))
 
 
 def say_warning(message: str | Fact, *, to_quiet: bool = False) -> None:
     """Print one line to stderr that begins with `warning:` in yellow; `to_quiet`: with --quiet too, because the command fails."""
-    (_for_errors() if to_quiet else err).print(Text.assemble(("warning:", "yellow"), " ", printable(message)))
+    _print_seen(_for_errors() if to_quiet else err, Text.assemble(("warning:", "yellow"), " ", printable(message)))
 
 
 def check_new_file(file: Path) -> None:

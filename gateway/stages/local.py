@@ -47,7 +47,7 @@ class LocalStages:
     Args:
         parts: the composed stages by name. Each servicer's handler is called by the name of the RPC's method.
         face_model: name of the face model that people are fitted on; empty: the face stage's own.
-        warm_up: load all networks at the start. False: each call loads the networks that it needs.
+        warm_up: load all networks at the start. False: files are checked, and each call loads the networks that it needs.
     """
 
     def __init__(self, parts: Mapping[str, StageParts], *, face_model: str = "", warm_up: bool = False) -> None:
@@ -65,8 +65,9 @@ class LocalStages:
         # librosa and numba import parts of this package in different orders. Two threads that do so at the same time block each
         # other, and Python then raises an error in one of them.
         await asyncio.to_thread(importlib.import_module, "scipy.linalg")
-        if self._warm_up:
-            await asyncio.gather(*(asyncio.to_thread(part.warm_up) for part in self._parts.values()))
+        # Damaged weights end a command now, not after the long passes before the call that needs them.
+        parts = self._parts.values()
+        await asyncio.gather(*(asyncio.to_thread(part.warm_up if self._warm_up else part.check) for part in parts))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

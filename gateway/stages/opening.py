@@ -218,12 +218,14 @@ async def open_stages(
     Args:
         settings: with the endpoints.
         connect_s: seconds within which every remote stage must serve.
-        warm_up: load all networks of stages in this process at the start. False: each call loads the networks that it needs.
+        warm_up: load all networks of stages in this process at the start. False: the stages check their files, and each call loads
+            the networks that it needs.
 
     Raises:
         InvalidRequestError: some endpoints are set and others are not.
         StageDeadlineExceededError: a remote stage did not serve within `connect_s`.
         ContractBrokenError: a model of a stage differs from the table of methods.
+        ModelNotFoundError, ArtefactCorruptError: a file of weights is missing or damaged.
         ModelNotFoundError, InvalidRequestError: the face stage does not have the face model of the settings, or cannot fit it.
     """
     missing = [name for name in STAGE_NAMES if not settings.endpoint(name)]

@@ -14,14 +14,14 @@ from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
 from services.audio.types import SAMPLE_RATE_HZ
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of, once
+from services.common.server.process import Once, StageParts, main_of
 from services.common.wire.timeline import Timeline
 
 
 def compose(settings: AudioSettings) -> StageParts:
     """Return the stage's parts, not yet warm."""
 
-    @once
+    @Once
     def models() -> AudioModels:
         return AudioModels(settings.audio_weights, settings.compute_threads)
 
@@ -38,6 +38,7 @@ def compose(settings: AudioSettings) -> StageParts:
         services=(audio_pb2.DESCRIPTOR.services_by_name["AudioService"].full_name,),
         warm_up=warm_up,
         workers=(workers,),
+        check=models,
     )
 
 

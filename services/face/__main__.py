@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -11,13 +12,14 @@ from services.common.face.crops import fit_head_pose, head_template
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry import rasterise
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of, once
+from services.common.server.process import Once, StageParts, main_of
 from services.common.store.artefacts import ArrayCache, ArtefactStore
+from services.common.store.exported_networks import checked_sha256
 from services.face.detection import PATCH_SIZE
 from services.face.fitting.model import FittableModels
 from services.face.servicer import FaceServicer
 from services.face.settings import FaceSettings
-from services.face.tracking import Networks
+from services.face.tracking import WEIGHTS, Networks
 
 
 def compose(settings: FaceSettings) -> StageParts:
@@ -27,7 +29,7 @@ def compose(settings: FaceSettings) -> StageParts:
         BackendUnavailableError: the settings name a rasteriser that is not installed.
     """
 
-    @once
+    @Once
     def networks() -> Networks:
         return Networks()
 
@@ -53,6 +55,8 @@ def compose(settings: FaceSettings) -> StageParts:
         services=(face_pb2.DESCRIPTOR.services_by_name["FaceService"].full_name,),
         warm_up=warm_up,
         workers=(workers, fitters),
+        # The networks themselves import MediaPipe, which takes a second and brings its own files.
+        check=partial(checked_sha256, WEIGHTS),
     )
 
 

@@ -7,15 +7,10 @@ thread.
 
 from __future__ import annotations
 
-import io
-import os
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +18,7 @@ import numpy.typing as npt
 
 from services.common.face.crops import HeadPose, fit_head_pose, head_template, invert
 from services.common.face.sampling import sample_patch
+from services.common.stderr import quiet_stderr
 
 PATCH_SIZE: Final = 192
 """Side of the mesh network's input, pixels."""
@@ -100,7 +96,6 @@ _LANDMARK_BYTES: Final = 17
 """Wire size of one landmark: tag and length of the submessage, then three fields of one tag byte and a float32."""
 
 
-_STDERR_LOCK: Final = threading.Lock()
 _WORKING_SIDE: Final = 384
 """Long side to which pictures are shrunk first. The networks take 128 and 192 pixels."""
 _SHORT_RANGE_SCORE: Final = 0.5
@@ -115,37 +110,6 @@ ROI_MARGIN: Final = 1.5
 _SETTLED: Final = 0.08
 """Share of a region's side by which the region may move before the face is measured again."""
 _HEAD = head_template().astype(np.float64)
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Silence file descriptor 2 inside the block: MediaPipe's C++ code writes start-up notes there at any log level.
-
-    A `sys.stderr` that writes elsewhere (notebooks, tests) is replaced. Another thread may replace `sys.stderr` at the same time:
-    what the other thread sets stays. One block at a time: overlapping blocks would restore each other's descriptor.
-    """
-    with _STDERR_LOCK:
-        # Never closed: another thread may keep it for a while.
-        shown, unread = sys.stderr, io.StringIO()
-        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            if not _is_descriptor_2(shown):
-                sys.stderr = unread
-            yield
-        finally:
-            if sys.stderr is unread:
-                sys.stderr = shown
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(nowhere)
-
-
-def _is_descriptor_2(stream: TextIO) -> bool:
-    try:
-        return stream.fileno() == 2
-    except ValueError:  # not a file, or closed
-        return False
 
 
 class Graph:

@@ -9,7 +9,7 @@ import numpy as np
 from dubstage.motion.v1 import motion_pb2, motion_pb2_grpc
 from services.common.face.crops import POSE_SIZE
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of, once
+from services.common.server.process import Once, StageParts, main_of
 from services.common.store.artefacts import ArtefactStore
 from services.motion.models import MotionModels
 from services.motion.predictors.registry import all_predictors
@@ -22,7 +22,7 @@ from services.motion.types import NUM_POINTS, Footage
 def compose(settings: MotionSettings) -> StageParts:
     """Return the stage's parts before warm-up."""
 
-    @once
+    @Once
     def models() -> MotionModels:
         return MotionModels(settings.motion_weights, threads=settings.compute_threads)
 
@@ -37,6 +37,10 @@ def compose(settings: MotionSettings) -> StageParts:
             predictor.open(models(), style, None).push_silence(predictor.spec.frames_ahead + 1)
         models().load_sync()
 
+    def check() -> None:
+        for predictor in all_predictors():
+            predictor.version(models())
+
     pools = tuple(
         WorkerPool(num_threads=threads, max_queued=settings.max_queued_computations, name=name)
         for name, threads in (("motion", settings.worker_threads), ("personalize", settings.personalize_threads))
@@ -48,6 +52,7 @@ def compose(settings: MotionSettings) -> StageParts:
         services=(motion_pb2.DESCRIPTOR.services_by_name["MotionService"].full_name,),
         warm_up=warm_up,
         workers=pools,
+        check=check,
     )
 
 

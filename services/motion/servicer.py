@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from dubstage.motion.v1 import motion_pb2 as pb
@@ -10,6 +10,7 @@ from dubstage.motion.v1 import motion_pb2_grpc
 from services.common.server.call_context import check_not_cancelled, set_model_version
 from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
+from services.common.server.process import Once
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
 from services.common.wire.convert import predictor_to_proto, ref_from_proto, ref_to_proto
 from services.motion.constraints import WHOLE
@@ -37,16 +38,17 @@ from services.motion.types import Footage, SpeechFeatures
 class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     """Motion, style, lag and personalisation over loaded models."""
 
-    def __init__(self, models: Callable[[], MotionModels], store: ArtefactStore, workers: WorkerPool, trainers: WorkerPool) -> None:
+    def __init__(self, models: Once[MotionModels], store: ArtefactStore, workers: WorkerPool, trainers: WorkerPool) -> None:
         """Compose the servicer.
 
         Args:
-            models: returns the networks. Called once per RPC, in a worker: the first call reads files.
+            models: returns the networks.
             store: store of style artefacts.
             workers: threads that serve.
             trainers: threads that personalise. Separate, so that a personalisation never blocks serving.
         """
         self._models, self._store, self._workers, self._trainers = models, store, workers, trainers
+        self._versions: dict[str, Once[str]] = {}
 
     async def PredictMotion(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.PredictMotionRequest], context: Any
@@ -91,7 +93,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
             footage_from_proto(request.mouth_landmarks, request.usable),
         )
         same_length(block, footage)
-        models = await self._workers.run(self._models)
+        models = await self._models.ready()
         set_model_version(models.lag.version)
         return await self._workers.run(_lag_of, block.features, footage, models)
 
@@ -115,16 +117,16 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         """List the predictors of this stage."""
-        return pb.ListModelsResponse(models=await self._workers.run(self._listed))
-
-    def _listed(self) -> list[pb.Model]:
-        models = self._models()
-        return [predictor_to_proto(each.spec, version=each.version(models)) for each in all_predictors()]
+        found = [(each.spec, await self._version(each)) for each in all_predictors()]
+        return pb.ListModelsResponse(models=[predictor_to_proto(spec, version=version) for spec, version in found])
 
     async def _serving(self, predictor: Predictor) -> MotionModels:
-        models = await self._workers.run(self._models)
-        set_model_version(await self._workers.run(predictor.version, models))
-        return models
+        set_model_version(await self._version(predictor))
+        return await self._models.ready()
+
+    async def _version(self, predictor: Predictor) -> str:
+        read = Once(lambda: predictor.version(self._models()))
+        return await self._versions.setdefault(predictor.spec.name, read).ready()
 
     def _open(self, predictor: Predictor, config: PredictConfig, models: MotionModels) -> MotionStream:
         style = self._load_style(config.style, models)

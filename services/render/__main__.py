@@ -11,7 +11,7 @@ from dubstage.render.v1 import render_pb2, render_pb2_grpc
 from services.common.errors import BackendUnavailableError
 from services.common.face.morphable_models import MorphableModels
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of, once
+from services.common.server.process import Once, StageParts, main_of
 from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.render.actors import ActorStates
 from services.render.backends.base import Device
@@ -58,7 +58,7 @@ def compose(settings: RenderSettings) -> StageParts:
             models.load_all()
         return models
 
-    @once
+    @Once
     def models() -> RenderModels:
         try:
             return loaded_on(settings.network_device())
@@ -95,6 +95,7 @@ def compose(settings: RenderSettings) -> StageParts:
         services=(render_pb2.DESCRIPTOR.services_by_name["RenderService"].full_name,),
         warm_up=warm_up,
         workers=(workers, trainers),
+        check=models,
         is_serving=monitor.is_serving if monitor is not None else None,
         collectors=monitor.collectors if monitor is not None else (),
         close=monitor.close if monitor is not None else None,

@@ -13,6 +13,7 @@ from dubstage.render.v1 import render_pb2_grpc
 from services.common.server.call_context import check_not_cancelled, set_model_version
 from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
+from services.common.server.process import Once
 from services.render.actors import ActorStates
 from services.render.backends.devices import DeviceChoice, personalization_device
 from services.render.backends.model_files import ModelFile
@@ -40,7 +41,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
 
     def __init__(
         self,
-        models: Callable[[], RenderModels],
+        models: Once[RenderModels],
         actors: ActorStates,
         *,
         workers: WorkerPool,
@@ -52,7 +53,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         """Compose the servicer.
 
         Args:
-            models: returns the models; called once per RPC, in a worker: the first call reads files.
+            models: returns the models.
             actors: actors' states, banks and identities.
             workers: threads that compute frames.
             trainers: threads that compute personalisations. They are separate, so a personalisation never keeps a frame waiting.
@@ -73,8 +74,8 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     ) -> AsyncIterator[pb.RenderResponse]:
         """Answer a stream: config, then frames. Frames that arrived while the batch before was computed form the next batch."""
         requests = aiter(request_iterator)
-        config, models = config_from_proto(await config_message(requests)), await self._workers.run(self._models)
-        model = await self._workers.run(_loaded, config.model, models, "config.model")
+        config = config_from_proto(await config_message(requests))
+        models, model = await self._loaded(config.model, "config.model")
         renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
         state = await self._workers.run(self._actors.state, actor_from_proto(config), model)
@@ -93,8 +94,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         self, request: pb.PersonalizeRequest, context: Any
     ) -> AsyncIterator[pb.PersonalizeResponse]:
         """Answer progress, then the actor."""
-        models = await self._workers.run(self._models)
-        model = await self._workers.run(_loaded, request.model, models, "model")
+        models, model = await self._loaded(request.model, "model")
         renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
         bank, identity = bank_from_proto(request), identity_from_proto(request, renderer)
@@ -120,20 +120,21 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         self, request: pb.ListModelsRequest, context: Any
     ) -> pb.ListModelsResponse:
         """Answer all models, and those that the backend could not read. No model is loaded for the answer."""
-        models = await self._workers.run(self._models)
+        models = await self._models.ready()
         return models_to_proto(
             models.info(), models.unavailable, models.backend.device, personalization_device(self._personalize_device)
         )
 
+    async def _loaded(self, name: str, field: str) -> tuple[RenderModels, ModelFile]:
+        """Return all models, and the model of a name, loaded. No pool is waited for: a full one refuses no other pool's call.
 
-def _loaded(name: str, models: RenderModels, field: str) -> ModelFile:
-    """Return the model of a name, loaded.
-
-    Raises:
-        InvalidRequestError, ModelNotFoundError: see model_from_proto.
-    """
-    models.load(name)
-    return model_from_proto(name, models, field)
+        Raises:
+            InvalidRequestError, ModelNotFoundError: see model_from_proto.
+        """
+        models = await self._models.ready()
+        if models.is_late(name):
+            await asyncio.to_thread(models.load, name)
+        return models, model_from_proto(name, models, field)
 
 
 def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress | None:

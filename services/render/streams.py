@@ -208,6 +208,7 @@ class RenderModels:
 
         Raises:
             BackendUnavailableError: the backend's server does not answer, or the device that was asked for is not there.
+            ArtefactCorruptError: a file was replaced after the models were read.
         """
         with self._lock:
             if name in self._loaded or name not in self.files:
@@ -223,6 +224,10 @@ class RenderModels:
             stream.render([blank_frame(file)])
             stream.finish()
             self._loaded.add(name)
+
+    def is_late(self, name: str) -> bool:
+        """Return whether there is a model of this name that `load` has yet to load."""
+        return name in self.files and name not in self._loaded
 
     def load_all(self) -> None:
         """Load all models.

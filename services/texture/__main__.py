@@ -12,7 +12,7 @@ from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import NUM_CONTROL_POINTS, WINDOW
 from services.common.geometry import rasterise
 from services.common.server.limits import WorkerPool
-from services.common.server.process import StageParts, main_of, once
+from services.common.server.process import Once, StageParts, main_of
 from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.texture.artefacts import StoredFaces
 from services.texture.servicer import TextureServicer
@@ -27,7 +27,7 @@ def compose(settings: TextureSettings) -> StageParts:
         BackendUnavailableError: the settings name a rasteriser that is not installed.
     """
 
-    @once
+    @Once
     def model() -> TemporalWarpModel:
         return TemporalWarpModel(settings.texture_weights, settings.compute_threads)
 
@@ -52,6 +52,7 @@ def compose(settings: TextureSettings) -> StageParts:
         services=(texture_pb2.DESCRIPTOR.services_by_name["TextureService"].full_name,),
         warm_up=warm_up,
         workers=(workers,),
+        check=model,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import structlog
 from prometheus_client.registry import Collector
@@ -36,19 +35,27 @@ Settings = TypeVar("Settings", bound=StageSettings)
 Loaded = TypeVar("Loaded")
 
 
-def once(load: Callable[[], Loaded]) -> Callable[[], Loaded]:
-    """Return a function that calls `load` once, in the thread that comes first, and returns the same object to all threads.
+class Once(Generic[Loaded]):
+    """Function that calls `load` once, in the thread that comes first, and returns the same object to all threads.
 
     An error is raised to the caller, and the next call loads again.
     """
-    lock, cached = threading.Lock(), functools.cache(load)
 
-    @functools.wraps(load)
-    def loaded() -> Loaded:
-        with lock:
-            return cached()
+    def __init__(self, load: Callable[[], Loaded]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._loaded: tuple[Loaded] | None = None
 
-    return loaded
+    def __call__(self) -> Loaded:
+        """Return the object. Blocks while `load` runs."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = (self._load(),)
+            return self._loaded[0]
+
+    async def ready(self) -> Loaded:
+        """Return the object: at once if it is there, otherwise from a thread outside the stage's pools, which may be full."""
+        return self._loaded[0] if self._loaded is not None else await asyncio.to_thread(self)
 
 
 async def serve(server: StageServer, settings: StageSettings) -> None:
@@ -151,6 +158,7 @@ class StageParts:
         services: full names of the stage's gRPC services.
         warm_up: loads all models and runs them once; blocks. Without it, calls load what they need.
         workers: pools in which the stage computes.
+        check: checks the files of all models without loading a network; blocks. Called where no warm-up comes.
         is_serving: returns whether the stage can compute. It is asked twice per second and must not block. None: always.
         collectors: Prometheus metrics of the stage's own.
         close: releases what the stage holds outside this process; called once, after the last call.
@@ -161,6 +169,7 @@ class StageParts:
     services: tuple[str, ...]
     warm_up: Callable[[], None]
     workers: tuple[WorkerPool, ...]
+    check: Callable[[], object] = lambda: None
     is_serving: Callable[[], bool] | None = None
     collectors: tuple[Collector, ...] = ()
     close: Callable[[], None] | None = None

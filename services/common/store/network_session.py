@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,11 @@ class NetworkSession:
     Args:
         path: the ONNX file, or the ONNX file compressed by gzip (`.onnx.gz`).
         threads: threads inside one run.
+        sha256: digest of the file that was checked, hexadecimal.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self._path, self._threads = path, threads
+    def __init__(self, path: Path, threads: int, sha256: str) -> None:
+        self._path, self._threads, self._sha256 = path, threads, sha256
         self._session: Any = None
         self._lock = threading.Lock()
 
@@ -34,7 +36,7 @@ class NetworkSession:
             inputs: arrays by input name.
 
         Raises:
-            ArtefactCorruptError: ONNX Runtime cannot read the file.
+            ArtefactCorruptError: see `loaded`.
         """
         found: list[Any] = self.loaded().run(outputs, inputs)
         return found
@@ -43,11 +45,11 @@ class NetworkSession:
         """Return the session of ONNX Runtime. The first call loads the network, later calls return the same object.
 
         Raises:
-            ArtefactCorruptError: ONNX Runtime cannot read the file.
+            ArtefactCorruptError: the file is not the one that was checked, or ONNX Runtime cannot read the file.
         """
         with self._lock:
             if self._session is None:
-                self._session = _loaded(self._path, self._threads)
+                self._session = _loaded(self._path, self._threads, self._sha256)
             return self._session
 
 
@@ -64,14 +66,13 @@ def open_network(path: Path, threads: int) -> NetworkSession:
         ModelNotFoundError: there is no such file.
         ArtefactCorruptError: the file differs from its description, or has none and ONNX Runtime cannot read the file.
     """
-    checked_sha256(path)
-    session = NetworkSession(path, threads)
+    session = NetworkSession(path, threads, checked_sha256(path))
     if not is_described(path):
         session.loaded()
     return session
 
 
-def _loaded(path: Path, threads: int) -> Any:
+def _loaded(path: Path, threads: int, sha256: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -80,7 +81,11 @@ def _loaded(path: Path, threads: int) -> Any:
     # Idle worker threads must not spin: the other stages share the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        network = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else str(path)
+        # The very bytes that are compared are loaded: another process may replace the file at any time.
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError("it was replaced after it had been checked")
+        network = gzip.decompress(content) if path.suffix == ".gz" else content
         return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are not exported
         raise ArtefactCorruptError(f"{path} is damaged: {error}; {REMEDY}", resource=str(path)) from error

@@ -76,6 +76,27 @@ class ModelFile:
     max_batch_size: int
     box_size: int
 
+    def content(self) -> bytes | str:
+        """Compare the digests again, and return what a runtime in this process loads.
+
+        Returns:
+            The bytes of the file; its path where the tensors lie in a weights file, which runtimes find by the path.
+
+        Raises:
+            ModelNotFoundError: a file is missing.
+            ArtefactCorruptError: a file was replaced after the models were read.
+        """
+        if self.weights is not None:
+            _check_file(self.name, self.path, self.sha256)
+            _check_file(self.name, self.weights, self.prior_sha256)
+            return str(self.path)
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError as problem:
+            raise _missing(self.name, self.path) from problem
+        _check_digest(self.path, hashlib.sha256(content).hexdigest(), self.sha256)
+        return content
+
     @property
     def box_multiple(self) -> int:
         """Side of the render box in units of BOX_SIZE."""
@@ -141,8 +162,15 @@ def _check_file(name: str, path: Path, sha256: str) -> None:
         ModelNotFoundError, ArtefactCorruptError: the file is missing or differs.
     """
     if not path.is_file():
-        raise ModelNotFoundError(f"model {name!r}: no file {path}", resource=name)
-    digest = file_sha256(path)
+        raise _missing(name, path)
+    _check_digest(path, file_sha256(path), sha256)
+
+
+def _missing(name: str, path: Path) -> ModelNotFoundError:
+    return ModelNotFoundError(f"model {name!r}: no file {path}", resource=name)
+
+
+def _check_digest(path: Path, digest: str, sha256: str) -> None:
     if digest != sha256:
         raise ArtefactCorruptError(f"{path} is damaged: sha256 {sha256} expected, {digest} found", resource=str(path))
 

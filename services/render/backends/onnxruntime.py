@@ -82,8 +82,9 @@ class OnnxRuntimeBackend:
         # Spinning threads would take cores from the stages that share the machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        content = model.content()
         try:
-            session = ort.InferenceSession(str(model.path), options, providers=[(self._provider, dict(_OPTIONS[self.device]))])
+            session = ort.InferenceSession(content, options, providers=[(self._provider, dict(_OPTIONS[self.device]))])
         except Exception as error:  # its exception types are not exported
             raise unreadable(self.name, model, error) from error
         # ONNX Runtime goes on with the processor if a provider does not start, and says so only in its log.

@@ -73,8 +73,9 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
         }
+        content = model.content()
         try:
-            read = self._core.read_model(str(model.path))
+            read = self._core.read_model(content)
             read.reshape({form.name: [1, *form.shape] if form.batched else list(form.shape) for form in model.inputs})
             self._compiled[model.name] = self._core.compile_model(read, "CPU", settings)
         except RuntimeError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import signal
 from asyncio.subprocess import Process
@@ -17,7 +19,7 @@ from gateway.batch.local import MODULE, WorkerDiedError, WorkerProcess, run_loca
 from gateway.batch.serve_shots import WorkerSetup
 from gateway.batch.types import ShotRecord, manifest_of
 from gateway.settings import GatewaySettings
-from services.common.errors import StageDeadlineExceededError
+from services.common.errors import ArtefactCorruptError, StageDeadlineExceededError
 from services.common.server.settings import load_settings
 from tests.batches import open_store
 from tests.unit.batch.rows import shot_of_row
@@ -79,6 +81,16 @@ async def test_dead_or_hanging_worker_reported(
         await WorkerProcess.start(setup_in(tmp_path), tmp_path / "log", silent_s=silent_s)
     (worker,) = started.workers
     assert not psutil.pid_exists(worker.pid)
+
+
+async def test_unreadable_network_stops_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker loads all networks before it is ready, so one that fits its description and cannot be read ends the start."""
+    (tmp_path / "temporal_warp.onnx").write_bytes(b"no network")
+    (tmp_path / "temporal_warp.json").write_text(json.dumps({"sha256": hashlib.sha256(b"no network").hexdigest()}))
+    monkeypatch.setenv("DUBSTAGE_TEXTURE_WEIGHTS", str(tmp_path))
+    settings = load_settings(GatewaySettings, data_dir=tmp_path / "data").model_dump(mode="json")
+    with pytest.raises(ArtefactCorruptError, match=r"temporal_warp\.onnx is damaged"):
+        await WorkerProcess.start(WorkerSetup(settings=settings, name="night", beat_s=0.2), tmp_path / "log")
 
 
 async def test_worker_ignores_modules_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

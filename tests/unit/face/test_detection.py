@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import io
-import os
 import subprocess
 import sys
-from contextlib import ExitStack, redirect_stderr
 
 import numpy as np
 import pytest
@@ -17,7 +14,6 @@ from services.face.detection import (
     FaceRegion,
     MeshNetwork,
     overlap,
-    quiet_stderr,
     read_mesh,
     region_of_detection,
     region_of_pose,
@@ -90,29 +86,9 @@ def test_overlap_is_intersection_over_union() -> None:
     assert overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0.0
 
 
-def test_start_up_notes_are_silenced(capfd: pytest.CaptureFixture[str]) -> None:
-    """Nothing that C++ code or Python writes to the standard error inside the block is shown; later writes are."""
-    with quiet_stderr():
-        os.write(2, b"note of C++\n")
-        print("note of Python", file=sys.stderr)
-    os.write(2, b"later\n")
-    print("last", file=sys.stderr)
-    assert capfd.readouterr().err == "later\nlast\n"
-
-
 def test_graph_is_open_when_made() -> None:
     """MediaPipe's threads write their notes before a graph is made, where the notes are silenced, and not later."""
     done = subprocess.run([sys.executable, "-c", NOTES], capture_output=True, text=True, check=True)
     notes, made, later = done.stderr.partition("made\n")
     assert "W0000" in notes
     assert (made, later) == ("made\n", "")
-
-
-def test_stderr_of_another_thread_is_not_brought_back() -> None:
-    """Where another thread's redirection of sys.stderr ends inside the block, sys.stderr is usable afterwards."""
-    before = sys.stderr
-    with ExitStack() as block, io.StringIO() as other, redirect_stderr(other):
-        block.enter_context(quiet_stderr())
-        other_ended = block.pop_all()
-    other_ended.close()
-    assert sys.stderr is before

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +17,13 @@ import pytest
 from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
+from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
-from gateway.stages.local import LocalStages
-from services.common.errors import InvalidRequestError
+from gateway.stages.local import LocalStages, compose_stages
+from services.common.errors import ArtefactCorruptError, InvalidRequestError
+from services.common.server.limits import WorkerPool
 from services.common.server.process import StageParts
+from services.face import __main__ as face_stage
 
 TRACK = face_pb2.TrackRequest(config=face_pb2.TrackConfig(max_faces=1))
 TOO_MANY_STEPS = render_pb2.PersonalizeRequest(num_steps=(1 << 32) - 1)
@@ -32,6 +40,11 @@ async def open_and_close():
 asyncio.run(open_and_close())
 """
 """A program that prints whether a library is loaded before the stages are opened, and when they warm up."""
+SERVICES = Path(__file__).parents[3] / "services"
+LISTS = {
+    "motion": (rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest()),
+    "render": (rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest()),
+}
 
 
 class Seen:
@@ -119,3 +132,65 @@ def test_parallel_warm_up_shares_import() -> None:
     """Stages that warm up side by side find the library that two others import."""
     answer = subprocess.run([sys.executable, "-c", LIBRARIES], check=True, capture_output=True, text=True).stdout
     assert answer.split() == ["False", "True"]
+
+
+@contextmanager
+def full(pool: WorkerPool) -> Iterator[None]:
+    """Fill a pool with computations, which end with the block."""
+    end = threading.Event()
+    tasks = {asyncio.ensure_future(pool.run(end.wait)) for _ in range(pool._capacity)}
+    try:
+        yield
+    finally:
+        end.set()
+    assert len(tasks) == pool._capacity
+
+
+@pytest.mark.parametrize("stage", ["motion", "render"])
+@pytest.mark.parametrize("opened", [False, True])
+async def test_busy_stage_lists_models(tmp_path: Path, stage: str, opened: bool) -> None:
+    """A stage whose pools are full lists its models, whether it has read its files before or not."""
+    parts = compose_stages(str(tmp_path / "artefacts"), names=(stage,))
+    local = LocalStages(parts)
+    rpc, request = LISTS[stage]
+    with full(parts[stage].workers[0]), full(parts[stage].workers[1]):
+        await asyncio.sleep(0)
+        assert all(pool.pending == pool._capacity for pool in parts[stage].workers)
+        if opened:
+            await local.__aenter__()
+        assert (await local.unary(rpc, request)).models
+    await local.__aexit__(None, None, None)
+
+
+async def test_full_workers_spare_personalizations(tmp_path: Path) -> None:
+    """A personalisation does not need the threads that draw frames, not even to load its network."""
+    parts = compose_stages(str(tmp_path / "artefacts"), names=("render",))
+    async with LocalStages(parts) as local:
+        with full(parts["render"].workers[0]):
+            await asyncio.sleep(0)
+            with pytest.raises(InvalidRequestError, match="bank"):
+                _ = [reply async for reply in local.download(rpcs.render.PERSONALIZE, render_pb2.PersonalizeRequest(model="ugc"))]
+
+
+@pytest.mark.parametrize(
+    ("stage", "network"),
+    [
+        ("audio", "speech_encoder.onnx"),
+        ("face", "face_embedding.onnx.gz"),
+        ("motion", "hetero_person.onnx"),
+        ("render", "ugc.int8.onnx"),
+        ("texture", "temporal_warp.onnx"),
+    ],
+)
+async def test_damaged_weights_end_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, network: str) -> None:
+    """A damaged network is found when the stages are opened, not by the call that needs the network."""
+    weights = tmp_path / "weights"
+    shutil.copytree(SERVICES / stage / "weights", weights)
+    (weights / network).write_bytes((weights / network).read_bytes()[:-1])
+    monkeypatch.setenv(f"DUBSTAGE_{stage.upper()}_WEIGHTS", str(weights))
+    monkeypatch.setenv("DUBSTAGE_BACKEND", "onnxruntime")
+    monkeypatch.setenv("DUBSTAGE_PRECISION", "int8")
+    monkeypatch.setattr(face_stage, "WEIGHTS", weights / network)
+    with pytest.raises(ArtefactCorruptError, match=rf"{network} is damaged"):
+        async with LocalStages(compose_stages(str(tmp_path / "artefacts"), names=(stage,))):
+            pass

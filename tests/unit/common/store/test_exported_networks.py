@@ -33,11 +33,11 @@ class Facts:
     tolerance: float = 1e-4
 
 
-def identity_network() -> bytes:
-    """Return an ONNX file that returns its input."""
+def identity_network(name: str = "same") -> bytes:
+    """Return an ONNX file that returns its input. Files with other names have other bytes."""
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
     answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", [value], [answer])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], name, [value], [answer])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
     onnx.checker.check_model(model)
@@ -150,6 +150,21 @@ def test_a_missing_or_damaged_file_is_named(
     with pytest.raises(error) as caught:
         open_network(weights / "same.onnx", 1)
     assert str(weights / name) in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["same.onnx", "same.onnx.gz"])
+def test_network_replaced_before_load(tmp_path: Path, name: str) -> None:
+    """A sound network that takes the place of the one that was checked is not loaded."""
+    pack = gzip.compress if name.endswith(".gz") else bytes
+    content = pack(identity_network())
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "same.json").write_text(json.dumps({"files": {name: {"sha256": hashlib.sha256(content).hexdigest()}}}))
+    session = open_network(tmp_path / name, 1)
+    (tmp_path / name).write_bytes(pack(identity_network("other")))
+    with pytest.raises(ArtefactCorruptError, match=rf"{name} is damaged: it was replaced"):
+        session.loaded()
+    (tmp_path / name).write_bytes(content)
+    assert session.loaded() is session.loaded()
 
 
 def test_described_network_loads_late(weights: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from onnx import TensorProto
 
 from services.common.errors import ArtefactCorruptError, ModelNotFoundError
+from services.render.backends.base import BackendName
 from services.render.backends.model_files import WEIGHTS_DIGEST, WEIGHTS_FOLDER, TensorForm, read_models, tensor_forms
+from services.render.streams import RenderModels, make_backend
 from services.render.types import Precision
 
 
@@ -29,6 +31,36 @@ def test_damaged_weights_refused_in_float32(tmp_path: Path) -> None:
     with pytest.raises(ArtefactCorruptError, match=r"ugc\.safetensors is damaged"):
         read_models(folder, Precision.FLOAT32)
     assert read_models(folder, Precision.INT8)["ugc"].weights is None
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("file", ["ugc.onnx", "ugc.safetensors"])
+def test_replaced_file_refused_at_load(tmp_path: Path, backend: BackendName, file: str) -> None:
+    """A file that is replaced after the check is refused as a damaged one when the network is loaded."""
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS_FOLDER, folder)
+    runtime = make_backend(device="cpu", backend=backend, precision=Precision.FLOAT32, num_threads=1)
+    models = RenderModels(folder, runtime)
+    shutil.copyfile(folder / file.replace("ugc", "hetero"), folder / file)
+    with pytest.raises(ArtefactCorruptError, match=rf"{file} is damaged"):
+        models.load("ugc")
+    shutil.copyfile(WEIGHTS_FOLDER / file, folder / file)
+    models.load("ugc")
+    assert not models.is_late("ugc")
+
+
+def test_replaced_int8_network_refused(tmp_path: Path) -> None:
+    """The bytes that are loaded are those that are compared."""
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS_FOLDER, folder)
+    model = read_models(folder, Precision.INT8)["ugc"]
+    assert model.content() == model.path.read_bytes()
+    shutil.copyfile(folder / "hetero.int8.onnx", model.path)
+    with pytest.raises(ArtefactCorruptError, match=r"ugc\.int8\.onnx is damaged"):
+        model.content()
+    model.path.unlink()
+    with pytest.raises(ModelNotFoundError, match=r"no file .*ugc\.int8\.onnx"):
+        model.content()
 
 
 @pytest.mark.parametrize("name", ["everybody", "everyone", "headpose", "hetero", "ugc"])
