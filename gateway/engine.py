@@ -163,7 +163,7 @@ class Engine:
             words: the words, and the command that speaks them.
             frames: as for `request`.
             again: call the command even if the speech was made before.
-            on_step: called with what is done, if the command is called.
+            on_step: called once, with a text that says whether the command is called or kept speech is used.
 
         Raises:
             DubstageError: as `checked_request` and `speak`.
@@ -563,6 +563,6 @@ async def finished_dub(
 
 
 async def remove_old_jobs(installation: Installation, engine: Engine) -> None:
-    """Remove old jobs after a dub or an enrolment, which is done, whatever becomes of old jobs. The next one tries again."""
+    """Remove old jobs after a dub or an enrolment. An error is ignored: the work is done, and the next command tries again."""
     with suppress(DubstageError, OSError):
         await in_thread(expire, installation.settings, installation.actors, installation.artefacts, engine.jobs)

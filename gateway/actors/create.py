@@ -63,8 +63,8 @@ _BYTES_PER_PIXEL: Final = 0.1
 """About how much of the disk a pixel of the joined video takes."""
 _JOINED: Final = "takes"
 """Name of the pass that joins the takes."""
-_HOPELESS: Final = (RequestError, NoUsableFootageError, *FORBIDDEN)
-"""Errors after which the same enrolment fails again, or nothing of it may be kept."""
+_NOT_RESUMABLE: Final = (RequestError, NoUsableFootageError, *FORBIDDEN)
+"""Errors after which the enrolment's folder is removed: another run would fail again, or the work is not allowed."""
 OnBlob = Callable[[ArtefactRef], Awaitable[bool]]
 """Awaited with each artefact as enrolment creates it."""
 KEPT_FRAMES: Final = 300
@@ -183,7 +183,7 @@ class ForOperation:
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentDisk:
-    """What an enrolment may leave on the disk.
+    """Limit of the disk space of an enrolment, and whether the enrolment shares its analysis.
 
     Attributes:
         max_bytes: most bytes of the enrolment's folder.
@@ -209,10 +209,10 @@ async def create_actor(
 ) -> StoredActor:
     """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
 
-    An enrolment that is stopped leaves its finished passes, and the same enrolment goes on from there. An enrolment that fails
-    because of the request leaves nothing but a kept analysis. If the consent ends meanwhile, nothing is left, nor any analysis of
-    the files. (A cancellation while the actor is stored comes too late.) What a stopped enrolment has made is counted in the
-    database until the same enrolment runs again, the person is erased, or the job expires: also if the consent ends in between.
+    A stopped enrolment leaves its finished passes, and the same request continues from these passes. If the request or the footage
+    is refused, only a kept analysis stays. If the consent ends during the run, the enrolment's folder and the kept analyses of its
+    files are removed. If the consent ends between two runs, the folder stays, and the database counts its artefacts until the same
+    request runs again, the person is erased, or the job expires. A cancellation while the actor is stored comes too late.
 
     Args:
         request: who is enrolled, and from what.
@@ -286,7 +286,7 @@ class _EnrolmentJob:
             takes.append(await inspect_in_child(file))
             check_footage(method, file, takes[-1])
         digests = await asyncio.to_thread(digests_of_files, request.files)
-        shown, model, embeds = joined_digest(digests), stages.face_model, _names_person(request) is not None
+        shown, model, embeds = joined_digest(digests), stages.face_model, _record_with_subject(request) is not None
         place = folder_of(self.jobs, enrolment_key(shown, request.actor_id, method, models, model, embeds=embeds))
         self._kept_folders = self._analyses_of(digests)
         async with self._workspace(place, digests) as workspace:
@@ -417,15 +417,15 @@ class _EnrolmentJob:
             await in_thread(remove_locked, workspace.folder, self.ledger, self.artefacts)
 
     def _leave(self, workspace: Workspace, problem: BaseException) -> None:
-        """Remove what no further run may use. Blocks."""
+        """Remove the enrolment's folder unless another run can continue, and the analyses if the person was erased. Blocks."""
         erased = False
         if not self._is_stored:
-            # While the database is away, nothing is known.
+            # If the database cannot be read, the person counts as not erased.
             with suppress(DubstageError):
                 erased = not self.actors.jobs.is_begun(workspace.folder)
         if erased:
             self._forget_analyses()
-        if erased or self._is_stored or isinstance(problem, _HOPELESS) or not workspace.resumable():
+        if erased or self._is_stored or isinstance(problem, _NOT_RESUMABLE) or not workspace.resumable():
             remove_locked(workspace.folder, self.ledger, self.artefacts)
 
     def discard(self) -> None:
@@ -443,8 +443,8 @@ class _EnrolmentJob:
             forget_analysis(folder, self.ledger, self.artefacts)
 
 
-def _names_person(request: EnrolRequest) -> Consent | None:
-    """Return the consent record, if the record tells who the person is; None: no record does."""
+def _record_with_subject(request: EnrolRequest) -> Consent | None:
+    """Return the consent record if it names its subject (actor, files or face); None: there is no such record."""
     return request.consent if request.consent is not None and request.consent.names_person else None
 
 
@@ -455,7 +455,7 @@ async def _learn(people: PeopleOfFootage, request: EnrolRequest, digests: Sequen
         people: what is learned of people of the footage, which is not tracked yet.
         digests: SHA-256 of the files of footage, hexadecimal.
     """
-    shot, consent = people.analysis, _names_person(request)
+    shot, consent = people.analysis, _record_with_subject(request)
 
     def tracked(done: int) -> None:
         people.on_progress("track", done, shot.info.video.num_frames)

@@ -75,16 +75,16 @@ class JobFolders:
         names: the paths as the database has them.
         own: the folders in the folder of jobs. Only these are read and removed.
         elsewhere: other paths that exist on this machine. A path of the database is no reason to remove what lies there.
-        analyses: folders of `own` with analyses that dubs without the actor have kept of the person's footage. The erasure does
-            not end such dubs, so another of these dubs may make the folder again.
-        has_all: whether the analyses of each file were looked for: the store has the list of the files, if there were several.
+        analyses: folders of `own` with analyses of the person's footage that other dubs or enrolments have kept. The erasure does
+            not end this other work, which may make the folder again.
+        knows_files: whether the digest of each enrolled file is known. False: the store has lost the list, and analyses may remain.
     """
 
     names: Sequence[str]
     own: Sequence[Path]
     elsewhere: Sequence[str]
     analyses: frozenset[Path]
-    has_all: bool
+    knows_files: bool
 
     @property
     def jobs(self) -> list[Path]:
@@ -212,7 +212,7 @@ def folders_of(session: Session, actor_id: str, jobs: Path, artefacts: ArtefactS
         own=[entry for entry in entries.values() if entry is not None],
         elsewhere=[name for name, entry in entries.items() if entry is None and _exists(name)],
         analyses=frozenset(entry for name in analyses - names if (entry := entries[name]) is not None),
-        has_all=files is not None,
+        knows_files=files is not None,
     )
 
 
@@ -540,7 +540,7 @@ class Erasures:
             f"{path}, which the database names as the folder of a job, and which is no folder in {self._jobs}: it was left as it is"
             for path in folders.elsewhere
         ]
-        if not folders.has_all:
+        if not folders.knows_files:
             places.append(
                 "kept analyses of the single files of the enrolment: the artefact store has lost the list of the files, so that "
                 "these analyses were not looked for"

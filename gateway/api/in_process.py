@@ -45,7 +45,7 @@ def dub(
         report: folder of an HTML report; None: no report is written.
         on_progress: called with every frame and step, maybe in another thread.
         on_footage: called with the number of frames of the footage, and the million pixels of a frame, in the same thread.
-        say: words that the command of the settings speaks, for a spec without speech; empty: none.
+        say: words that the command of the settings speaks, for a spec without speech; None: none. An empty text is refused.
         voice: voice of `say`, as that command names it; empty: none is named.
 
     Returns:

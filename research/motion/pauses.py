@@ -2,12 +2,12 @@
 
 Pauses of silence or of room tone are planted into speeches, at quiet places between words. With --sounds, the pauses hold sounds
 that are no speech, such as laughter, as loud as the speech. The target mouths of people of a training set are predicted from these
-speeches as in a dub of a file, with the person's slow expression and without. A pause is kept if the mouth stays at most REST_SHARE
-of the person's range above the person's rest, from SETTLE_FRAMES after the voice ends to ATTACK_FRAMES before the voice. Rest
-is the 5th percentile of the person's opening in the footage, the range is the 95th less the 5th percentile.
+speeches as in a dub of a file, with the person's slow expression and without. The mouth rests in a pause if it opens by at most
+REST_SHARE of the person's range above the person's rest, from SETTLE_FRAMES after the voice ends to ATTACK_FRAMES before the voice
+begins. Rest is the 5th percentile of the person's opening in the footage, the range is the 95th less the 5th percentile.
 
-The slow expression is that of the footage, shown forwards and backwards until the speech ends. Mouths that the person holds open
-through a pause (gateway/dub/learn/target_mouths.py) are left out, because they are filmed and not predicted.
+The slow expression is that of the footage, shown forwards and backwards until the speech ends. A dub shows the filmed mouth in a
+pause through which the person holds the mouth open (gateway/dub/learn/target_mouths.py); here the predicted mouth is measured.
 
 The command prints one line per length of pause, room tone (or sound) and expression, and one per expression with all pauses.
 """
@@ -420,7 +420,11 @@ def main() -> int:
         "--at", nargs="+", type=float, default=[], help="Times of the pauses, seconds. Default: all quiet places between words."
     )
     parser.add_argument(
-        "--sounds", nargs="+", type=Path, default=[], help="Sounds that are no speech, for the pauses. Default: silence."
+        "--sounds",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="Sound files without speech, planted into the pauses. Default: silence, and two levels of noise.",
     )
     arguments = parser.parse_args()
     models, predictor = MotionModels(arguments.weights), predictor_named(arguments.predictor)

@@ -126,7 +126,9 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         )
 
     async def _loaded(self, name: str, field: str) -> tuple[RenderModels, ModelFile]:
-        """Return all models, and the model of a name, loaded. No pool is waited for: a full one refuses no other pool's call.
+        """Load a model if it is not loaded yet. Return all models, and this model.
+
+        The load runs outside the stage's pools, so that a full pool does not refuse the call.
 
         Raises:
             InvalidRequestError, ModelNotFoundError: see model_from_proto.

@@ -175,7 +175,7 @@ def infer_frames(
 
 
 class RenderModels:
-    """Models of a folder on one backend. The first use or `load_all` loads a model, once, in whichever thread comes first.
+    """Models of a folder on one backend. `load` and `load_all` load each model once. Calls from several threads are safe.
 
     Args:
         folder: folder of the exported networks, and of the weights that personalisation trains with.

@@ -127,7 +127,7 @@ def test_enrolment_takes_over_dub(studio: Studio) -> None:
 
 
 @pytest.mark.long
-def test_dub_takes_over_enrolment(studio: Studio) -> None:
+def test_dub_takes_over_enrolment_analysis(studio: Studio) -> None:
     """The dub takes over the tracked faces, and learns the person for itself."""
     studio.enrol("ada")
     assert studio.kinds() == ["analysis"]

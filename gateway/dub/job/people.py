@@ -21,7 +21,7 @@ from services.common.wire.convert import ref_from_proto
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeopleOfFootage:
-    """What is learned of people of one footage.
+    """People of one footage: finds those who were learned before, and learns the others.
 
     Attributes:
         analysis: the footage, tracked, with the selected face.
@@ -69,8 +69,10 @@ class PeopleOfFootage:
         return actor
 
     async def share(self, options: EnrolOptions, actor: EnrolledActor) -> None:
-        """Keep a person whom this job has learned for others. Enrolments share nobody: they may be erased before they store whose
-        footage it is."""
+        """Keep the learned person in the analysis that other jobs share.
+
+        Enrolments do not call this method: an erasure could not find a person whose actor is not stored yet.
+        """
         await self.kept.keep_actor(self._step(options), actor)
 
     def _step(self, options: EnrolOptions) -> str:

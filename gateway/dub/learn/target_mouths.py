@@ -63,8 +63,9 @@ class TargetMouths:
         motion: MOTION_RECORDs of the frames.
         first: first of the frames.
         expression: EXPRESSION_RECORDs of all frames of the video; None: the dub keeps no expression.
-        share: float32 [T], see filmed_share.
-        filmed: returns the filmed mouths of frames of the video, float32 [N, 59, 3].
+        share: float32 [T], share of the filmed mouth in each frame (`filmed_share`); None: no mouth stays as filmed.
+        filmed: returns the filmed mouths of the frames begin to end - 1 of the video, float32 [N, 59, 3], head space; None: as
+            `share`.
     """
 
     motion: RecordFile | RecordSpan

@@ -43,12 +43,12 @@ MOST_CHARACTERS: Final = 100_000
 """Longest text: about two hours."""
 LARGEST_SPEECH: Final = 2 << 30
 """Largest WAV file, bytes."""
-_MOST_SAID: Final = 16 << 20
-"""Most bytes of errors that the command writes before it is ended."""
-_LAST_WORDS: Final = 300
-"""Bytes of what the command says about an error that are reported."""
+_MAX_STDERR_BYTES: Final = 16 << 20
+"""Most bytes on the command's standard error. A command that writes more is ended."""
+_STDERR_TAIL_BYTES: Final = 300
+"""Last bytes of the command's standard error, whose last line is reported."""
 _SECRET_FROM: Final = 6
-"""Fewest characters of an argument, or of a part of one, that is left out of what the command says: it may be a key."""
+"""Fewest characters of an argument, or of a part of one, that errors leave out: the argument may be a key."""
 _POLL_S: Final = 0.05
 _HEAD: Final = 12
 """Bytes by which a WAV file is known."""
@@ -75,7 +75,7 @@ class SpokenText:
 
     @property
     def facts(self) -> VoiceFacts:
-        """What the manifest of a video says of the voice. Arguments of the command may be secrets, and are left out."""
+        """Facts about the voice for the manifest of a video, without arguments of the command: they may be secrets."""
         return VoiceFacts(program=self.program[:MOST_OF_A_NAME], voice=self.voice, language=self.language)
 
     @property
@@ -179,9 +179,9 @@ async def speak(words: SpokenText, seconds: Fraction, data_dir: Path, folder: Pa
         StorageFullError: no space is left.
     """
     output = folder / "speech.wav"
-    with job_folder(folder), tempfile.TemporaryFile() as said:
-        await _run(words, _decimal(seconds), output, said)
-        await in_thread(_check_speech, words, output, said)
+    with job_folder(folder), tempfile.TemporaryFile() as stderr:
+        await _run(words, _decimal(seconds), output, stderr)
+        await in_thread(_check_speech, words, output, stderr)
     return await in_thread(_keep, output, data_dir / SPEECH, words.key(seconds))
 
 
@@ -212,28 +212,28 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-async def _run(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -> None:
+async def _run(words: SpokenText, seconds: str, output: Path, stderr: IO[bytes]) -> None:
     """Run the command to its end, and check how it ended."""
-    process = _start(words, seconds, output, said)
+    process = _start(words, seconds, output, stderr)
     try:
         ends = time.monotonic() + words.deadline_s
         while process.poll() is None:
-            _check_sizes(words, output, said)
+            _check_sizes(words, output, stderr)
             if time.monotonic() >= ends:
                 late = f"did not end in {words.deadline_s:g} s, the time of DUBSTAGE_SPEECH_DEADLINE_S"
-                raise BackendUnavailableError(f"{_named(words)} {late}{_last_line(words, said)}; {_EXPECTED}")
+                raise BackendUnavailableError(f"{_named(words)} {late}{_last_line(words, stderr)}; {_EXPECTED}")
             await asyncio.sleep(_POLL_S)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    _check_sizes(words, output, said)
+    _check_sizes(words, output, stderr)
     if process.returncode != 0:
         end = f"exit code {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
-        raise BackendUnavailableError(f"{_named(words)} ended with {end}{_last_line(words, said)}; {_EXPECTED}")
+        raise BackendUnavailableError(f"{_named(words)} ended with {end}{_last_line(words, stderr)}; {_EXPECTED}")
 
 
-def _start(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(words: SpokenText, seconds: str, output: Path, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the command, in a session of its own: all of its processes can be ended, and Ctrl-C goes to this process alone."""
     text_file = output.with_name("text.txt")
     text_file.write_text(words.text, encoding="utf-8", newline="")
@@ -246,7 +246,7 @@ def _start(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -> su
     reads = {"{text}", "{text_file}"}.isdisjoint(words.command)
     try:
         with open(text_file if reads else os.devnull, "rb") as given:
-            return subprocess.Popen(arguments, stdin=given, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
+            return subprocess.Popen(arguments, stdin=given, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
     except OSError as problem:
         why = problem.strerror or str(problem)
         if problem.errno == errno.E2BIG and "{text}" in words.command:
@@ -254,45 +254,45 @@ def _start(words: SpokenText, seconds: str, output: Path, said: IO[bytes]) -> su
         raise InvalidRequestError(f"{arguments[0]} of {SETTING} cannot be started: {why}", field=SETTING) from problem
 
 
-def _check_sizes(words: SpokenText, output: Path, said: IO[bytes]) -> None:
+def _check_sizes(words: SpokenText, output: Path, stderr: IO[bytes]) -> None:
     written = 0
     with suppress(FileNotFoundError):  # not begun yet, or replaced just now
         written = output.lstat().st_size
     if written > LARGEST_SPEECH:
-        raise _wrong(words, f"wrote more than {LARGEST_SPEECH >> 20} MiB of sound", said)
-    if os.fstat(said.fileno()).st_size > _MOST_SAID:
-        raise _wrong(words, f"wrote more than {_MOST_SAID >> 20} MiB to its standard error", said)
+        raise _wrong(words, f"wrote more than {LARGEST_SPEECH >> 20} MiB of sound", stderr)
+    if os.fstat(stderr.fileno()).st_size > _MAX_STDERR_BYTES:
+        raise _wrong(words, f"wrote more than {_MAX_STDERR_BYTES >> 20} MiB to its standard error", stderr)
 
 
-def _check_speech(words: SpokenText, output: Path, said: IO[bytes]) -> None:
+def _check_speech(words: SpokenText, output: Path, stderr: IO[bytes]) -> None:
     try:
         facts = output.lstat()
     except FileNotFoundError:
-        raise _wrong(words, "wrote no file", said) from None
+        raise _wrong(words, "wrote no file", stderr) from None
     if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
-        raise _wrong(words, "wrote an empty file" if stat.S_ISREG(facts.st_mode) else "wrote no regular file", said)
+        raise _wrong(words, "wrote an empty file" if stat.S_ISREG(facts.st_mode) else "wrote no regular file", stderr)
     with output.open("rb") as file:
         head = file.read(_HEAD)
     if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
-        raise _wrong(words, f"wrote a file that begins with {head.decode('utf-8', 'replace')!r}, which is no WAV file", said)
+        raise _wrong(words, f"wrote a file that begins with {head.decode('utf-8', 'replace')!r}, which is no WAV file", stderr)
     try:
         inspect_sound(output)
     except MediaUnsupportedError as problem:
-        raise _wrong(words, f"wrote a WAV file that cannot be used ({problem})", said) from problem
+        raise _wrong(words, f"wrote a WAV file that cannot be used ({problem})", stderr) from problem
 
 
-def _wrong(words: SpokenText, what: str, said: IO[bytes]) -> InvalidRequestError:
-    return InvalidRequestError(f"{_named(words)} {what}{_last_line(words, said)}; {_EXPECTED}", field=SETTING)
+def _wrong(words: SpokenText, what: str, stderr: IO[bytes]) -> InvalidRequestError:
+    return InvalidRequestError(f"{_named(words)} {what}{_last_line(words, stderr)}; {_EXPECTED}", field=SETTING)
 
 
 def _named(words: SpokenText) -> str:
     return f"{words.program}, the command of {SETTING},"
 
 
-def _last_line(words: SpokenText, said: IO[bytes]) -> str:
+def _last_line(words: SpokenText, stderr: IO[bytes]) -> str:
     """Return the last line of the command's errors, as the rest of a sentence, without the command's own arguments."""
-    said.seek(max(0, said.seek(0, os.SEEK_END) - _LAST_WORDS))
-    line = said.read(_LAST_WORDS).decode("utf-8", "replace").strip().rpartition("\n")[2].strip()
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
+    line = stderr.read(_STDERR_TAIL_BYTES).decode("utf-8", "replace").strip().rpartition("\n")[2].strip()
     given = [part for word in words.command[1:] if word not in SPEECH_PLACEHOLDERS for part in (word, *re.split(r"[=:@/?&]", word))]
     for part in sorted(given, key=len, reverse=True):
         if len(part) >= _SECRET_FROM:

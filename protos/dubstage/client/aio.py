@@ -138,7 +138,8 @@ async def responses_of(call: Any) -> AsyncGenerator[Any, None]:
     responses = aiter(call)
     while True:
         read = asyncio.ensure_future(anext(responses, None))
-        # asyncio logs the error of a task that nobody reads: a reader that is cancelled twice is gone before the read has ended.
+        # asyncio logs a task's error unless the error is retrieved. A reader that is cancelled twice ends before the read does, so
+        # this callback retrieves the error.
         read.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             response = await asyncio.shield(read)

@@ -67,7 +67,7 @@ async def test_broken_off_reads_keep_no_message() -> None:
 
 
 async def test_reader_cancelled_twice_logs_nothing() -> None:
-    """A reader that is cancelled while the ended read is awaited leaves no error that asyncio logs."""
+    """A reader that is cancelled again while it waits for the end of its read leaves no error that asyncio logs."""
     logged: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
     server = grpc.aio.server()
@@ -76,7 +76,7 @@ async def test_reader_cancelled_twice_logs_nothing() -> None:
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         missing: Any = channel.unary_stream("/test.Missing/Send")
-        # Where the answer comes between the two, nobody is left to read the error.
+        # Growing delays, so that in some calls the error arrives after the second cancellation has ended the reader.
         for steps in range(800):
             responses = responses_of(missing(b"", timeout=60))
             reader = asyncio.ensure_future(anext(responses))
