@@ -174,8 +174,9 @@ class Engine:
             silent.CopyFrom(spec)
             silent.speech_uri = str(await in_thread(write_silence, folder / "silence.wav"))
             request = await in_thread(self.checked_request, silent, files, frames=frames)
-            footage = await inspect_in_child(request.footage)
-            seconds = Fraction(0) if is_still(footage) else footage.video.duration
+            seconds = Fraction(0)
+            if words.takes_seconds and not is_still(footage := await inspect_in_child(request.footage)):
+                seconds = footage.video.duration
             speech = None if again else await in_thread(kept_speech, words, seconds, data_dir)
             if speech is not None:
                 on_step(f"taking what {words.program} has spoken before")

@@ -26,7 +26,7 @@ from gateway.consent.subject import Shown, check_shown
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice, about_faces
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, forget_analysis, make_space, shared_analysis
-from gateway.dub.job.key import analysis_key, enrolment_key, people_key
+from gateway.dub.job.key import analysis_key, analysis_keys, enrolment_key, people_key
 from gateway.dub.job.outcome import about_mouth, about_redone, about_voice
 from gateway.dub.job.people import PeopleOfFootage
 from gateway.dub.learn.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
@@ -376,8 +376,7 @@ class _EnrolmentJob:
 
     def _analyses_of(self, digests: Sequence[str]) -> list[Path]:
         """Return where dubs and enrolments keep the analyses of the files of footage, with and without embeddings of faces."""
-        keys = [analysis_key(each, self.stages.face_model, embeds=embeds) for each in digests for embeds in (False, True)]
-        return [folder_of(self.jobs, key) for key in keys]
+        return [folder_of(self.jobs, key) for each in digests for key in analysis_keys(each, self.stages.face_model)]
 
     def _shared_analysis(self, key: str, digests: Sequence[str], workspace: Workspace) -> AbstractAsyncContextManager[KeptAnalysis]:
         """Give the analysis of the only file of footage, as other jobs find it. The analysis of several files is not shared.

@@ -23,8 +23,8 @@ LIMIT_S: Final = 30.0
 _LARGEST_ANSWER: Final = 16 << 10
 _LAST_S: Final = 1.0
 """Seconds that a command without an answer has to end."""
-_LAST_WORDS: Final = 300
-"""Bytes of what the command says about an error that are reported."""
+_STDERR_TAIL_BYTES: Final = 300
+"""Last bytes of the command's standard error, whose last line is reported."""
 _NUMBER_BYTES: Final = {"es256": 32, "es384": 48, "es512": 66}
 """Size of each of the two numbers of an ECDSA signature in a manifest."""
 
@@ -89,9 +89,14 @@ def _end(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
         status = process.wait(_LAST_S)
     except subprocess.TimeoutExpired:
         return ""
-    said.seek(max(0, said.seek(0, os.SEEK_END) - _LAST_WORDS))
-    words = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+    words = last_line(said)
     return f"; it ended with status {status}" + (f": {words}" if words else "")
+
+
+def last_line(stderr: IO[bytes]) -> str:
+    """Return the last line that a command has written to a file for its standard error, at most 300 bytes; empty: none."""
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
+    return stderr.read(_STDERR_TAIL_BYTES).decode("utf-8", "replace").strip().rpartition("\n")[2].strip()
 
 
 def signature(connection: socket.socket, content: bytes, *, chain: bytes, algorithm: str) -> bytes:

@@ -26,7 +26,7 @@ from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, joined_plan
 from gateway.dub.choices import PREVIEW_S
 from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, check_space, forget_analysis, shared_analysis
-from gateway.dub.job.key import analysis_key, embeds_faces, file_digests, job_key, people_key
+from gateway.dub.job.key import analysis_key, analysis_keys, embeds_faces, file_digests, job_key, people_key
 from gateway.dub.job.outcome import (
     DubOutcome,
     PartOutcome,
@@ -185,7 +185,7 @@ class DubJob:
         compared = embeds_faces(request)
         place = folder_of(self._jobs, key)
         fresh = not place.exists()
-        shared = self._analysis_keys(digests[request.footage])[compared]
+        shared = analysis_key(digests[request.footage], self._stages.face_model, embeds=compared)
         async with self._workspace(place) as workspace, self._shared_analysis(shared, digests, workspace, on_progress) as kept:
             journal = Journal(workspace.folder / JOURNAL, self._store, partial(self._ledger.hold, workspace.folder))
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
@@ -441,10 +441,6 @@ class DubJob:
                 self._open = workspace
                 stack.pop_all()
 
-    def _analysis_keys(self, footage_sha256: str) -> dict[bool, str]:
-        """Return the keys of the analyses of the footage, with and without embeddings of the faces."""
-        return {embeds: analysis_key(footage_sha256, self._stages.face_model, embeds=embeds) for embeds in (False, True)}
-
     def _shared_analysis(
         self, key: str, digests: Mapping[Path, str], workspace: Workspace, on_progress: OnProgress
     ) -> AbstractAsyncContextManager[KeptAnalysis]:
@@ -453,7 +449,8 @@ class DubJob:
         footage = Footage(self._request.footage.name, digests[self._request.footage])
         if self.keeps_analysis:
             place = folder_of(self._jobs, key)
-            self._kept_folders = [folder_of(self._jobs, each) for each in self._analysis_keys(footage.sha256).values()]
+            keys = analysis_keys(footage.sha256, self._stages.face_model)
+            self._kept_folders = [folder_of(self._jobs, each) for each in keys]
         return shared_analysis(place, footage, workspace, self._store, self._ledger, on_progress)
 
     def _facts(self) -> dict[str, object]:

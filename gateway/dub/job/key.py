@@ -114,6 +114,11 @@ def analysis_key(footage_sha256: str, face_model: str, *, embeds: bool) -> str:
     return step_key("analysis", version=PIPELINE_VERSION, face_model=face_model, footage=footage_sha256, embeds=embeds)
 
 
+def analysis_keys(footage_sha256: str, face_model: str) -> list[str]:
+    """Return the keys of all analyses of footage: with embeddings of the faces and without. Arguments: see `analysis_key`."""
+    return [analysis_key(footage_sha256, face_model, embeds=embeds) for embeds in (False, True)]
+
+
 def embeds_faces(request: DubRequest) -> bool:
     """Return whether a dub compares people, so that the analysis of its footage has embeddings of the faces."""
     return any(compares_people(part) for part in request.parts) or finds_actors(request)

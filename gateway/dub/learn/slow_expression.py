@@ -66,7 +66,6 @@ average of a few frames would be their own mouths and not their expression. At a
 _READ_ROWS = 512
 _BLOCK: Final = 512
 """Frames whose expression is computed at once."""
-_UNKNOWN: Final[Float32] = np.zeros((NUM_MOUTH_AREA, 3), np.float32)
 _READ: Final = 64
 """Face records that are read at once: 5 MB, most of it pixels that are not needed here."""
 
@@ -278,25 +277,34 @@ async def find_expression(
     return kept
 
 
-def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: Float32 = _UNKNOWN) -> FootageMouths:
+def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: Float32) -> FootageMouths:
     """Return the mouths of the selected face in the frames begin to end - 1.
 
     Args:
         analysis: the footage, tracked, with its face selected.
         begin: first frame.
         end: frame after the last one.
-        explained: float32 [end - begin, 59, 3], what the footage's sound explains; or [59, 3], the mean mouth. Callers that need
-            the filmed mouths alone leave it out.
+        explained: float32 [end - begin, 59, 3], what the footage's sound explains; or [59, 3], the mean mouth.
     """
-    rows, index, faces = analysis.rows[begin:end], analysis.index, analysis.workspace.faces
-    usable = (rows >= 0) & (index.reason[rows] == DUBBED)
-    filmed = np.zeros((len(rows), *explained.shape[-2:]), np.float32)
+    filmed, usable = filmed_mouths(analysis, begin, end)
+    shots = np.searchsorted(np.array(analysis.index.shot_cuts, np.int64), np.arange(begin, end), side="right")
+    return FootageMouths(filmed, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
+
+
+def filmed_mouths(analysis: FootageAnalysis, begin: int, end: int) -> tuple[Float32, Bool]:
+    """Return the filmed mouths of the selected face in the frames begin to end - 1, and whether each can be used.
+
+    Returns:
+        float32 [N, 59, 3], head space, zeros where not usable; bool [N].
+    """
+    rows, faces = analysis.rows[begin:end], analysis.workspace.faces
+    usable = np.asarray((rows >= 0) & (analysis.index.reason[rows] == DUBBED), np.bool_)
+    filmed = np.zeros((len(rows), NUM_MOUTH_AREA, 3), np.float32)
     (places,) = np.nonzero(usable)
     for first in range(0, len(places), _READ):
         some = places[first : first + _READ]
         filmed[some] = faces.read_rows(rows[some].tolist())["mouth"]
-    shots = np.searchsorted(np.array(index.shot_cuts, np.int64), np.arange(begin, end), side="right")
-    return FootageMouths(filmed, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
+    return filmed, usable
 
 
 def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float32, own: SpeakingMotion | None) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 
 from gateway.dub.analyse.frame_plan import SILENT_BELOW
 from gateway.dub.learn.analysis import FootageAnalysis
-from gateway.dub.learn.slow_expression import SlowExpression, footage_mouths, with_slow_expression
+from gateway.dub.learn.slow_expression import SlowExpression, filmed_mouths, with_slow_expression
 from gateway.dub.state.records import RecordFile, RecordSpan
 from services.common.array_types import Array, Bool, Float32, Float64
 
@@ -110,7 +110,7 @@ async def expressive_mouths(
         return TargetMouths(motion, frames.start, expression)
 
     def filmed(begin: int, end: int) -> Float32:
-        return footage_mouths(analysis, begin, end).filmed
+        return filmed_mouths(analysis, begin, end)[0]
 
     return TargetMouths(motion, frames.start, expression, share, filmed)
 

@@ -32,6 +32,7 @@ from gateway.dub.state.disk import job_folder
 from gateway.dub.state.journal import step_key
 from gateway.media.inspection import inspect_sound
 from gateway.provenance.claim import MOST_OF_A_NAME, VoiceFacts
+from gateway.provenance.signer import last_line
 from gateway.settings import SPEECH_PLACEHOLDERS, GatewaySettings
 from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
 from services.common.texts import Option, Text
@@ -45,8 +46,6 @@ LARGEST_SPEECH: Final = 2 << 30
 """Largest WAV file, bytes."""
 _MAX_STDERR_BYTES: Final = 16 << 20
 """Most bytes on the command's standard error. A command that writes more is ended."""
-_STDERR_TAIL_BYTES: Final = 300
-"""Last bytes of the command's standard error, whose last line is reported."""
 _SECRET_FROM: Final = 6
 """Fewest characters of an argument, or of a part of one, that errors leave out: the argument may be a key."""
 _POLL_S: Final = 0.05
@@ -83,6 +82,11 @@ class SpokenText:
         """Name of the program, without its folder."""
         return Path(self.command[0]).name
 
+    @property
+    def takes_seconds(self) -> bool:
+        """Whether the command takes the seconds available."""
+        return "{seconds}" in self.command
+
     def key(self, seconds: Fraction) -> str:
         """Return the key of the speech. Commands that do not take the seconds give the same key for all of them.
 
@@ -95,7 +99,7 @@ class SpokenText:
             text=self.text,
             language=self.language,
             voice=self.voice,
-            seconds=_decimal(seconds) if "{seconds}" in self.command else "",
+            seconds=_decimal(seconds) if self.takes_seconds else "",
         )
 
 
@@ -291,8 +295,7 @@ def _named(words: SpokenText) -> str:
 
 def _last_line(words: SpokenText, stderr: IO[bytes]) -> str:
     """Return the last line of the command's errors, as the rest of a sentence, without the command's own arguments."""
-    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
-    line = stderr.read(_STDERR_TAIL_BYTES).decode("utf-8", "replace").strip().rpartition("\n")[2].strip()
+    line = last_line(stderr)
     given = [part for word in words.command[1:] if word not in SPEECH_PLACEHOLDERS for part in (word, *re.split(r"[=:@/?&]", word))]
     for part in sorted(given, key=len, reverse=True):
         if len(part) >= _SECRET_FROM:

@@ -107,7 +107,7 @@ def test_request_is_checked_before(run: Run, media: Media, calls: Path, tmp_path
 
 
 def test_no_dub_without_speech(run: Run, media: Media, tmp_path: Path) -> None:
-    """What the command says, its exit code and the remedy are reported, and nothing is written."""
+    """The last line of the command, its exit code and the remedy are reported, and nothing is written."""
     dub = ("dub", media.footage, "-o", tmp_path / "out.mp4")
     done = run(*dub, "--say", "Hello", DUBSTAGE_SPEECH_COMMAND="sh -c 'echo no server >&2; exit 7' {output}")
     assert (done.returncode, done.stdout) == (20, "")

@@ -151,7 +151,7 @@ def test_enrolment_key_by_method_and_networks() -> None:
 
 
 async def test_channel_is_part_of_key(request_of: DubRequest, full: DubRequest) -> None:
-    """Of a dub and of a scene, whose lines all take the channel."""
+    """Keys of dubs and of scenes, whose lines all take the channel, differ by the channel."""
     method = method_named("dubstage")
     for request in (request_of, full):
         keys = [await key_of(replace(request, audio_channel=channel), method, listed()) for channel in (None, 1, 2)]
