@@ -351,15 +351,17 @@ def _environment_kept() -> Iterator[None]:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return the exit code."""
+    """Run one command line and return the exit code. The next command of this process inherits no option of this one."""
     with _environment_kept():
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            set_verbosity(Verbosity.NORMAL)
 
 
 def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error
     tune_allocator()
     _quiet_libraries()
-    set_verbosity(Verbosity.NORMAL)
     try:
         with collections_paused():
             register_commands(_called(arguments))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gateway.cli import console
 from gateway.cli.app import run
-from gateway.cli.console import printable, say_error, say_result, say_warning
+from gateway.cli.console import printable, say, say_error, say_result, say_warning
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,16 @@ def test_strange_argument_usage_error(capsys: pytest.CaptureFixture[str]) -> Non
     printed = capsys.readouterr().err
     assert r"\x1b[31m\xff[/]" in printed
     assert "Usage: " in printed
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--help", "--json"], ["--quiet", "--json"]])
+def test_options_end_with_command(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command's choice of what goes to stdout and stderr does not outlive the command, also when the command fails."""
+    run(["inspect", "missing.mp4", *options])
+    capsys.readouterr()
+    say("message")
+    say_result("result")
+    assert capsys.readouterr() == ("result\n", "message\n")
 
 
 def test_narrow_table_folds(monkeypatch: pytest.MonkeyPatch) -> None:
