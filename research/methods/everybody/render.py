@@ -4,15 +4,6 @@ Eq. 4 of the paper: L1, LSGAN with gradient penalty against the discriminator of
 variation loss, in the units of services/render/losses.py. The discriminator of windows sees six filmed frames and the seventh,
 filmed or made. A patch discriminator of single frames sees fine detail, which an average over the picture overlooks.
 
-**Networks** of the paper itself: U-Net of table 7, discriminator of table 8 (paper `everybody`, App. D).
-
-Table 7 at its full size is the configuration `EverybodyFullConfig()`, for a machine that can train such a network. The network of
-services/render/renderers/everybody/network.py is served. Table 8 at a smaller size is the discriminator that trains this network.
-
-One departure: the table's DecBlock, a convolution of stride 2 before a pixel shuffle by 2, does not reach the resolutions that
-stand beside the DecBlock (3 -> 1 -> 2, not 6). Here a DecBlock is a 3 x 3 convolution of stride 1 to four times the channels,
-then the pixel shuffle.
-
 **Appearance deflicker** (paper `everybody`, App. G, Eq. 7; after Bonneel et al. 2015):
 
     F(O_t) = (4 pi^2 f^2 F(P_t) + lambda_t F(Warp(O_t-1))) / (4 pi^2 f^2 + lambda_t),        lambda_t = exp(-d_t)
@@ -156,18 +147,6 @@ class EverybodyWindowSource(BatchSource[EverybodyWindowBatch]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EverybodyFullConfig:
-    """Shape of table 7.
-
-    Attributes:
-        widths: channels of E1 to E7. Each level halves height and width, so both are multiples of 2 ** len(widths).
-    """
-
-    frames: int = 7
-    widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class WindowDiscriminatorConfig:
     """Shape of table 8.
 
@@ -180,40 +159,6 @@ class WindowDiscriminatorConfig:
     frames: int = 7
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512, 512)
     scores: int = 7
-
-
-class EverybodyFullNetwork(nn.Module):
-    """U-Net of table 7."""
-
-    def __init__(self, config: EverybodyFullConfig) -> None:
-        super().__init__()
-        widths = config.widths
-        self.encoders = nn.ModuleList(nn.Conv2d(before, after, 4, 2, 1) for before, after in pairwise((4 * config.frames, *widths)))
-        outputs = (*widths[-2::-1], 3 * config.frames)
-        # D7 has no skip. Every other block sees the encoder's level of the same size beside the block below.
-        inputs = (widths[-1], *(2 * width for width in widths[-2::-1]))
-        self.decoders = nn.ModuleList(nn.Conv2d(inp, 4 * out, 3, 1, 1) for inp, out in zip(inputs, outputs, strict=True))
-
-    def levels(self, window: Tensor) -> list[Tensor]:
-        """Return the outputs of E1, E2, ... E7, D7, ... D1, in this order."""
-        made: list[Tensor] = []
-        x = window
-        for level, encoder in enumerate(self.encoders):
-            x = _activated(encoder(x), level, len(self.encoders))
-            made.append(x)
-        skips = made[-2::-1]
-        for level, decoder in enumerate(self.decoders):
-            if level:
-                x = torch.cat([skips[level - 1], x], dim=1)
-            x = F.pixel_shuffle(decoder(x), 2)
-            if level < len(self.decoders) - 1:
-                x = F.relu(x)
-            made.append(x)
-        return made
-
-    def forward(self, window: Tensor) -> Tensor:
-        """Return faces, float [B, 3 T, H, W], for masked frames and heatmaps, float [B, 4 T, H, W]."""
-        return self.levels(window)[-1]
 
 
 class WindowDiscriminator(nn.Module):

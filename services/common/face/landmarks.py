@@ -108,7 +108,6 @@ JAW_LINE: Final[tuple[int, ...]] = (_RIGHT_END, *JAW[:17], _LEFT_END)
 NUM_DENSE_LIPS: Final = 2 * NUM_LIPS
 NUM_DENSE_JAW: Final = 2 * len(JAW) - 1
 NUM_LOWER: Final = NUM_DENSE_LIPS + NUM_DENSE_JAW
-NUM_LAYOUT: Final = NUM_UPPER + NUM_LOWER
 
 
 def mouth_area_positions(indices: tuple[int, ...]) -> npt.NDArray[np.intp]:
@@ -224,11 +223,6 @@ LOWER_OF_MOUTH: Final = _lower_matrix()
 def lower_face(mouth_landmarks: Float32) -> Float32:
     """Return the lower part of the layout, float32 [..., 59, D] -> [..., 117, D]: 40 outer lips, 40 inner lips, 37 jaw."""
     return np.asarray(LOWER_OF_MOUTH @ mouth_landmarks, np.float32)
-
-
-def mouth_of_lower(lower: Float32) -> Float32:
-    """Return the 59 mouth-area landmarks in the lower part of the layout, float32 [..., 117, D] -> [..., 59, D]."""
-    return lower[..., LOWER_OF_MOUTH.argmax(axis=0), :]
 
 
 def layout_points(landmarks: Float32) -> Float32:
