@@ -37,8 +37,8 @@ def backup(
     """Write all actors, consent records, operations, receipts and keys of the installation to one file.
 
     The file holds the blobs that the actors need, also those of an object store, and the keys that sign receipts and videos: keep
-    the file secret. It does not hold videos, jobs or batches. Erasing a person does not reach files that were written before:
-    take a new backup without --base, and delete them.
+    the file secret. It holds batches, but no videos and no running jobs. Erasing a person does not reach files that were written
+    before: take a new backup without --base, and delete them.
     """
     with open_installation(options.gateway_settings()) as installation, StepProgress() as progress:
         left_out = frozenset(without or ())

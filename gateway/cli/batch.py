@@ -992,7 +992,7 @@ def conform_command(
 
 @commands.command("watch")
 def watch(name: Name, _: options.AsJson = False) -> None:
-    """Show the progress of a batch until every shot has ended. The exit code is 0 if no shot failed."""
+    """Show the progress of a batch until every shot has ended. The exit code is 0 if every shot is done or cancelled."""
     with open_batches(options.gateway_settings()) as store:
         code = watch_batch(store, name)
         _say_batch(store, name)
@@ -1027,7 +1027,7 @@ def retry(
     ] = None,
     _: options.AsJson = False,
 ) -> None:
-    """Dub shots of a batch again: those named or rejected, or all that failed or were cancelled."""
+    """Dub shots of a batch again: those named or rejected, or all undubbed, failed and cancelled ones."""
     changed, wrong = options_from(changed_options(other or []))
     if wrong:
         raise InvalidRequestError(f"{wrong[0].field}: {wrong[0]}", field=f"options.{wrong[0].field}")
@@ -1201,7 +1201,8 @@ def run(
 ) -> None:
     """Dub one shot of a batch, as a worker of a farm does. The exit code says whether to try again.
 
-    0: done. 10: wrong input. 11: a person must change something first. 12: an error of dubstage. 20: try again. 130: interrupted.
+    0: done. 10: wrong input. 11: a person must change something first. 12: an error of dubstage.
+    13: no frame is dubbed. 20: try again. 130: interrupted.
     """
     settings = options.gateway_settings(stages, device)
     row = index_of(index, index_from)

@@ -15,7 +15,7 @@ same sound in other pieces gives the same bytes:
 
     kind                   answered frames   before   after   a frame hears at most
     speech_states                       50       75      15   2.6 s after its end (files: a window answers two seconds)
-    speech_states_live                   2       26       2   120 ms after its end
+    speech_states_live                   2       26     1.5   100 ms after its end
 
 and 10 ms more: half an analysis window (7.5 ms) and the resampler (less than 2.5 ms). The network makes two states of 20 ms for a
 frame. A frame's features are their mean. Before and after the sound there is digital silence.
