@@ -194,6 +194,14 @@ def test_published_document_is_openapi(rest_gateway: Caller) -> None:
         "type": "number", "format": "double", "minimum": 0.5, "maximum": 1.5, "description": ""
     }  # fmt: skip
     assert "a file below the gateway's media folder" in dub["footageUri"]["description"].lower()
+    examples = {
+        found["operationId"]: body["application/json"]["example"]
+        for path in document["paths"].values()
+        for found in path.values()
+        if "example" in (body := found.get("requestBody", {}).get("content", {})).get("application/json", {})
+    }
+    assert examples["CreateDub"] == {"dub": {"footageUri": "", "outputUri": ""}}
+    assert examples["ReviewShot"] == {"state": "REVIEW_STATE_UNDECIDED"}
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}])
