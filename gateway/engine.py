@@ -155,7 +155,8 @@ class Engine:
     ) -> DubRequest:
         """Return the checked request of a spec without speech, whose speech a command of this machine makes from words.
 
-        The request is checked with silence before the command is called. Only commands of this machine call this, no server.
+        The request is checked with silence before the command is called. Only commands of this machine and their batches call this:
+        a caller of a gateway has no words.
 
         Args:
             spec: the dub.

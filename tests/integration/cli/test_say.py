@@ -126,6 +126,24 @@ def test_no_dub_without_speech(run: Run, media: Media, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_batch_rows_speak_words(run: Run, media: Media, calls: Path, tmp_path: Path) -> None:
+    """Local workers speak the words of rows once, the video names the voice, and a machine without a command refuses the rows."""
+    row = {"id": "a", "footage": str(media.footage), "output": "a.mp4", "say": "Good morning.", "language": "en"}
+    (tmp_path / "night.jsonl").write_text(json.dumps({**row, "personalize": False}))
+    refused = run("batch", "submit", tmp_path / "night.jsonl", DUBSTAGE_SPEECH_COMMAND="")
+    assert refused.returncode == 10
+    assert "night.jsonl:1: say: speech of words needs a command: set DUBSTAGE_SPEECH_COMMAND" in refused.stderr
+    done = run("batch", "submit", tmp_path / "night.jsonl", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert calls.read_text().splitlines() == ["1.600 Good morning."]
+    facts = json.loads(run("inspect", tmp_path / "a.mp4", "--no-watermark", "--json").stdout)
+    assert facts["dub"]["sources"][1]["voice"]["language"] == "en"
+    assert run("batch", "report", "night", tmp_path / "report").returncode == 0
+    (shot,) = json.loads((tmp_path / "report" / "shots.json").read_text())["shots"]
+    assert (shot["say"], shot["speech"]) == ("Good morning.", None)
+
+
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed (apt-get install espeak-ng)")
 def test_real_program_dubs(environment: dict[str, str], media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`dubstage.dub` in this process speaks words too, and the same words again give the same video."""
