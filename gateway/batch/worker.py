@@ -225,7 +225,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
             output, files[shot.dub.footage_uri] = frames.dubbed, frames.video
         words, places = words_of(context.settings, shot), ShotFiles(files, output)
         if words is not None:
-            yield await context.engine.spoken_request(shot.dub, places, words, frames=frames)
+            yield await context.engine.spoken_request(shot.dub, places, {0: words}, frames=frames)
         else:
             yield await in_thread(partial(context.engine.checked_request, shot.dub, places, frames=frames))
 
