@@ -7,7 +7,7 @@ because actors, consent records, the audit log and old jobs are above the passes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -35,7 +35,7 @@ from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.learn.analysis import folder_of
 from gateway.dub.learn.face_list import FaceList, list_faces
 from gateway.dub.progress import OnFootage, OnProgress
-from gateway.dub.request.dub_request import DubRequest, check_request, naming, sha256_of
+from gateway.dub.request.dub_request import DubRequest, check_request, naming, seconds_of_parts, sha256_of
 from gateway.dub.request.sequences import frame_by_frame, is_signed, with_files
 from gateway.dub.request.spec import DubFiles, method_of, request_from, within
 from gateway.dub.request.spec_text import actor_of
@@ -44,7 +44,6 @@ from gateway.dub.state.workspace import ScratchFolders, Workspace
 from gateway.housekeeping import bound_analyses, expire, kept_bytes, open_jobs_folder
 from gateway.media.inspection import inspect_in_child
 from gateway.media.sequences import SequenceDub, SequenceSettings
-from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.provenance.binding import read_sidecar, sidecar_of
 from gateway.provenance.seal import Sealer
@@ -147,43 +146,49 @@ class Engine:
         self,
         spec: DubSpec,
         files: DubFiles,
-        words: SpokenText,
+        words: Mapping[int, SpokenText],
         *,
         frames: SequenceDub | None = None,
         again: bool = False,
         on_step: Callable[[str], None] = lambda step: None,
     ) -> DubRequest:
-        """Return the checked request of a spec without speech, whose speech a command of this machine makes from words.
+        """Return the checked request of a spec, some speech of which a command of this machine makes from words.
 
-        The request is checked with silence before the command is called. Only commands of this machine call this, no server.
+        The request is checked with silence before the command is called. Only commands of this machine and their batches call this:
+        a caller of a gateway has no words.
 
         Args:
-            spec: the dub.
+            spec: the dub, without the speech that is made.
             files: finds the files that the spec names.
-            words: the words, and the command that speaks them.
+            words: the words, and the command that speaks them, by number of the line, from 0; without lines: 0.
             frames: as for `request`.
             again: call the command even if the speech was made before.
-            on_step: called once, with a text that says whether the command is called or kept speech is used.
+            on_step: called once for each speech, with a text that says whether the command is called or kept speech is used.
 
         Raises:
             DubstageError: as `checked_request` and `speak`.
         """
         data_dir = self.jobs.parent
         with closing(ScratchFolders(data_dir)) as scratch, scratch.folder() as folder:
-            silent = DubSpec()
-            silent.CopyFrom(spec)
-            silent.speech_uri = str(await in_thread(write_silence, folder / "silence.wav"))
-            request = await in_thread(self.checked_request, silent, files, frames=frames)
-            seconds = Fraction(0)
-            if words.takes_seconds and not is_still(footage := await inspect_in_child(request.footage)):
-                seconds = footage.video.duration
-            speech = None if again else await in_thread(kept_speech, words, seconds, data_dir)
-            if speech is not None:
-                on_step(f"taking what {words.program} has spoken before")
-            else:
-                on_step(f"speaking with {words.program}")
-                speech = await speak(words, seconds, data_dir, folder)
-        request = replace(request, speech=speech, voice=words.facts)
+            silence = await in_thread(write_silence, folder.absolute() / "silence.wav")
+            request = await in_thread(self.checked_request, _with_speech(spec, dict.fromkeys(words, silence)), files, frames=frames)
+            parts = list(request.parts)
+            seconds = [Fraction(0)] * len(parts)
+            if any(text.takes_seconds for text in words.values()):
+                seconds = seconds_of_parts(request, await inspect_in_child(request.footage))
+            for number, text in words.items():
+                speech = None if again else await in_thread(kept_speech, text, seconds[number], data_dir)
+                done = f"taking what {text.program} has spoken before" if speech is not None else f"speaking with {text.program}"
+                on_step(f"line {number + 1}: {done}" if spec.lines else done)
+                if speech is None:
+                    speech = await speak(text, seconds[number], data_dir, folder)
+                parts[number] = replace(parts[number], speech=speech, voice=text.facts)
+        if request.lines:
+            request = replace(
+                request, lines=tuple(replace(line, dub=part) for line, part in zip(request.lines, parts, strict=True))
+            )
+        else:
+            (request,) = parts
         await in_thread(check_request, request)
         return request
 
@@ -524,6 +529,15 @@ class FinishedDub:
     outcome: DubOutcome
     workspace: Workspace
     stages: Stages
+
+
+def _with_speech(spec: DubSpec, speech: Mapping[int, Path]) -> DubSpec:
+    """Return a spec with files as the speech of some lines, by number of the line; without lines, of the dub."""
+    found = DubSpec()
+    found.CopyFrom(spec)
+    for number, file in speech.items():
+        (found.lines[number] if found.lines else found).speech_uri = str(file)
+    return found
 
 
 @asynccontextmanager

@@ -372,6 +372,8 @@ class RowReader:
         """Return a shot whose files are absolute paths and URLs that callers may name, or the mistakes."""
         found: dict[str, str] = {}
         mistakes = []
+        if shot.words is not None:
+            mistakes.append(Mistake(line, "say", "a gateway starts no command that speaks: give the speech as a file"))
         for field, place in shot.places.items():
             try:
                 if field == "output":  # the worker makes the folder

@@ -26,7 +26,7 @@ from gateway.api.convert import (
     live_response,
     result_message,
 )
-from gateway.api.operations import DUB, FACES, operation_message, request_identity
+from gateway.api.operations import DUB, FACES, ListFilter, operation_message, operations_page, request_identity
 from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
 from gateway.async_utilities import in_thread
 from gateway.dub.job.estimate import estimate_dub
@@ -180,6 +180,13 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             admit=quota.check_dubs,
             identity=identity,
         )
+
+    async def ListDubs(self, request: pb.ListDubsRequest, context: Any) -> pb.ListDubsResponse:  # noqa: N802
+        """List dubs in the order of their submission, or the newest first."""
+        done = request.done if request.HasField("done") else None
+        wanted = ListFilter(done=done, kind=DUB, newest=request.order_by == pb.DUB_ORDER_NEWEST)
+        page, token = await operations_page(self._runner, request, wanted)
+        return pb.ListDubsResponse(dubs=page, next_page_token=token)
 
     async def EstimateDub(self, request: pb.EstimateDubRequest, context: Any) -> pb.EstimateDubResponse:  # noqa: N802
         """Say what a dub would take."""

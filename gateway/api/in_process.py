@@ -78,7 +78,7 @@ async def _dub(
     with open_installation(settings) as installation:
         engine = Engine.of(installation)
         if words is not None:
-            request = await engine.spoken_request(spec, LocalFiles(), words)
+            request = await engine.spoken_request(spec, LocalFiles(), {0: words})
         else:
             request = await asyncio.to_thread(engine.checked_request, spec, LocalFiles())
         page = None

@@ -7,12 +7,13 @@ bytes as base64, enums by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from google.api import field_behavior_pb2  # type: ignore[import-untyped]
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
 
@@ -209,7 +210,8 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
     elif ranged:
         parameters += [_header("Range", "One range of bytes, such as `bytes=0-99`."), _header("If-Range", "The ETag of the file.")]
     elif route.has_body:
-        found["requestBody"] = {"content": {"application/json": {"schema": _reference(request, schemas)}}}
+        example = _example(request, {*in_path, *fixed})
+        found["requestBody"] = {"content": {"application/json": {"schema": _reference(request, schemas), "example": example}}}
     else:
         parameters += [
             {"name": field.json_name, "in": "query", "schema": _field(field, schemas)}
@@ -247,6 +249,30 @@ def _response(method: MethodDescriptor, schemas: dict[str, Any]) -> dict[str, An
         found["description"] = "The operation. As text/event-stream: one event per change, then the event `end`."
         found["content"]["text/event-stream"] = {"schema": schema}
     return found
+
+
+def _example(message: Descriptor, given: Collection[str] = ()) -> dict[str, Any]:
+    """Return a message with its required fields alone, to fill in: an example with all fields would be refused.
+
+    Args:
+        message: the message.
+        given: fields that the path gives.
+    """
+    found: dict[str, Any] = {}
+    for field in message.fields:
+        required = field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+        if required and field.name not in given:
+            value = _example_value(field)
+            found[field.json_name] = [value] if field.is_repeated else value
+    return found
+
+
+def _example_value(field: FieldDescriptor) -> Any:
+    if field.message_type is not None:
+        return _example(field.message_type)
+    if field.enum_type is not None:
+        return field.enum_type.values[1].name
+    return "" if field.type in _TEXTS else 0
 
 
 def _reference(message: Descriptor, schemas: dict[str, Any]) -> dict[str, Any]:

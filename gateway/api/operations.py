@@ -194,6 +194,25 @@ def list_filter_from(text: str) -> ListFilter:
     return ListFilter(**found)
 
 
+async def operations_page(
+    runner: OperationRunner, request: operations_pb2.ListOperationsRequest | pb.ListDubsRequest, wanted: ListFilter
+) -> tuple[list[operations_pb2.Operation], str]:
+    """Return one page of a list of operations, and the token of the next page; empty: there is none.
+
+    Args:
+        runner: runs the operations.
+        request: a request with `page_size` and `page_token`.
+        wanted: operations that the list has.
+
+    Raises:
+        InvalidRequestError: the size is negative, or this gateway gave no such token.
+    """
+    size, after = page_size_from(request.page_size), page_number_from(request.page_token)
+    records = await runner.list(after=after, limit=size + 1, done=wanted.done, kind=wanted.kind, newest=wanted.newest)
+    page = records[:size]
+    return [listed_message(record) for record in page], str(page[-1].number) if len(records) > size else ""
+
+
 class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc]  # the base class has no types
     """Shows, cancels and forgets operations, and waits for their end.
 
@@ -212,12 +231,8 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         self, request: operations_pb2.ListOperationsRequest, context: Any
     ) -> operations_pb2.ListOperationsResponse:
         """List operations in the order of their submission, or the newest first."""
-        size = page_size_from(request.page_size)
-        after, wanted = page_number_from(request.page_token), list_filter_from(request.filter)
-        records = await self._runner.list(after=after, limit=size + 1, done=wanted.done, kind=wanted.kind, newest=wanted.newest)
-        page = records[:size]
-        token = str(page[-1].number) if len(records) > size else ""
-        return operations_pb2.ListOperationsResponse(operations=map(listed_message, page), next_page_token=token)
+        page, token = await operations_page(self._runner, request, list_filter_from(request.filter))
+        return operations_pb2.ListOperationsResponse(operations=page, next_page_token=token)
 
     async def GetOperation(  # noqa: N802
         self, request: operations_pb2.GetOperationRequest, context: Any

@@ -3,10 +3,10 @@
     {"defaults": {"fit": "loop", "quality": {"min_dubbed_share": 0.9}}}
     {"id": "sc010_sh020", "footage": "plates/sc010_sh020.mov", "speech": "de/sc010_sh020.wav", "output": "out/sc010_sh020.mov"}
 
-The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows: `id`, `quality`, and
-the words of a dub (gateway/dub/request/spec_text.py). `lines` is a list of lines, or the path of a JSON file with the list. Paths
-are relative to the folder of the manifest, those in a file of lines to the folder of that file. Files may be entity references
-(gateway/batch/assets.py). Empty lines are skipped.
+The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows: `id`, `quality`, `say`
+and `voice` (Words), and the words of a dub (gateway/dub/request/spec_text.py). `lines` is a list of lines, or the path of a JSON
+file with the list. Paths are relative to the folder of the manifest, those in a file of lines to the folder of that file. Files may
+be entity references (gateway/batch/assets.py). Empty lines are skipped.
 
 Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Kubernetes writes the indexes of an Indexed Job.
 """
@@ -30,12 +30,13 @@ from pydantic import Strict, TypeAdapter, ValidationError
 from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
 from gateway.batch.assets import resolve_references
 from gateway.batch.media import consent_at, fetched, footage_problem, input_problem, output_problem
-from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, manifest_of
+from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, Words, manifest_of
 from gateway.consent.messages import consent_from
 from gateway.consent.record import Consent, canonical_form, use_of
 from gateway.dub.request.dub_request import check_footage, check_overlaps, frames_of_line
 from gateway.dub.request.spec import LocalFiles, Refusal, colour_of, method_of, problems, request_from, without_records
 from gateway.dub.request.spec_text import ROW, ROWS, actor_of, fill, plain, read_lines, word_of
+from gateway.dub.sound.speech_command import check_words
 from gateway.media.choices import OcioSettings
 from gateway.media.inspection import inspect_video
 from gateway.media.locations import is_url, local_path
@@ -75,6 +76,12 @@ _STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
 """Values of the fields that every row has, to check the defaults alone."""
 _SHOT_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _ID: Final = "takes at most 63 letters, digits, dots, hyphens and underscores, and begins and ends with a letter or a digit"
+_OWN: Final = ("id", *Words.model_fields, "quality")
+"""Fields of a row that are none of DubSpec."""
+_NOT_SPOKEN: Final = ("speech", "lines", "audio_channel")
+"""Fields of a row that words exclude."""
+CheckWords = Callable[[ShotSpec], object]
+"""Checks that a command can speak the words of a shot, if it has words. Raises InvalidRequestError."""
 ReadLines = Callable[[str], Sequence[LineSpec]]
 """Returns the lines of a file that a manifest names. Raises InvalidRequestError."""
 _QUALITY: Final = TypeAdapter(Annotated[Quality, Strict()])
@@ -456,7 +463,9 @@ def _defaults(number: int, row: dict[str, Any]) -> tuple[dict[str, Any], list[Mi
         return {}, [Mistake(number, "defaults", 'this line is {"defaults": {FIELD: VALUE, ...}} and has nothing else')]
     mistakes = [Mistake(number, f"defaults.{field}", "every row names its own") for field in _OF_ONE_ROW if field in given]
     defaults = {field: value for field, value in given.items() if field not in _OF_ONE_ROW}
-    _, wrong = shot_of(number, {**_STAND_IN, **defaults})
+    # The voice of the rows that have words.
+    stand_in = {"say": "x", **_STAND_IN} if "voice" in defaults and not defaults.keys() & {*_NOT_SPOKEN} else _STAND_IN
+    _, wrong = shot_of(number, {**stand_in, **defaults})
     mistakes += [Mistake(number, f"defaults.{mistake.field}", mistake.text) for mistake in wrong]
     # A wrong default is reported once, not again in every row.
     reported = {mistake.field.partition(".")[0] for mistake in wrong}
@@ -468,7 +477,7 @@ def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mis
 
     Args:
         number: line of the row, for the mistakes.
-        row: `id`, `quality`, and the words of a dub.
+        row: `id`, `quality`, `say`, `voice`, and the words of a dub.
     """
     mistakes = [
         Mistake(number, field, "is missing: every row has one") for field in ("id", "footage", "output") if row.get(field) is None
@@ -482,9 +491,34 @@ def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mis
     except ValidationError as problem:
         mistakes += [Mistake(number, *_field_and_text(error)) for error in problem.errors(include_url=False)]
     dub = DubSpec()
-    given = {word: value for word, value in row.items() if word not in ("id", "quality")}
-    mistakes += [Mistake(number, each.field, in_words(each.text, ROWS)) for each in fill(dub, given, known=("id", *ROW, "quality"))]
-    return (None, mistakes) if mistakes else (ShotSpec(shot_id or "", plain(dub), quality), [])
+    given = {word: value for word, value in row.items() if word not in _OWN}
+    mistakes += [Mistake(number, each.field, in_words(each.text, ROWS)) for each in fill(dub, given, known=("id", *ROW, *_OWN[1:]))]
+    words: Words | None = None
+    try:
+        words = _words_of(row)
+    except InvalidRequestError as wrong:
+        mistakes.append(Mistake(number, wrong.field, wrong.said(ROWS)))
+    return (None, mistakes) if mistakes else (ShotSpec(shot_id or "", plain(dub), quality, words), [])
+
+
+def _words_of(row: Mapping[str, Any]) -> Words | None:
+    """Return the words of a row; None: the row has none.
+
+    Raises:
+        InvalidRequestError: the words, or the voice, cannot be used, or contradict another field.
+    """
+    say, voice = row.get("say"), row.get("voice")
+    for field, value in (("say", say), ("voice", voice)):
+        if value is not None and not isinstance(value, str):
+            raise InvalidRequestError(f"takes a valid string, not {json.dumps(value)[:80]}", field=field, named=True)
+    if say is None:
+        if voice and row.get("speech") is None and row.get("lines") is None:
+            raise InvalidRequestError("is the voice of say, and the row has no words", field="voice", named=True)
+        return None
+    if both := [field for field in _NOT_SPOKEN if row.get(field)]:
+        raise InvalidRequestError(f"a row has say or {both[0]}: leave one of them out", field="say")
+    check_words(say, voice or "")
+    return Words(say=say, voice=voice or "")
 
 
 def _field_and_text(error: Any) -> tuple[str, str]:
@@ -577,7 +611,12 @@ def read_manifest(path: Path, *, name: str | None = None, method_of: MethodOf | 
 
 
 def manifest_or_mistakes(
-    path: Path, *, name: str | None = None, method_of: MethodOf | None = None, check_files: bool = True
+    path: Path,
+    *,
+    name: str | None = None,
+    method_of: MethodOf | None = None,
+    check_files: bool = True,
+    speaks: CheckWords = lambda shot: None,
 ) -> Manifest | tuple[str, ...]:
     """Return a checked manifest, or all mistakes of its rows.
 
@@ -587,6 +626,7 @@ def manifest_or_mistakes(
         method_of: returns the method that dubs a shot, and raises ActorError, ConsentRefusedError or InvalidRequestError if
             the actor of the shot is missing or cannot be dubbed so; None: actors are not looked up.
         check_files: whether the files of the rows are looked at. False suits the workers of a batch that was checked before.
+        speaks: see `CheckWords`.
 
     Returns:
         The manifest; or one line for each mistake, such as `SHOTS.jsonl:17: footage: no such file /plates/a.mov`, in the order of
@@ -604,7 +644,7 @@ def manifest_or_mistakes(
     shots, unnamed = _with_absolute_paths(shots, folder)
     unresolved += unnamed
     reported = {(mistake.line, mistake.field) for mistake in unresolved}
-    further = row_mistakes(shots, method_of, check_files=check_files)
+    further = row_mistakes(shots, method_of, check_files=check_files) + _unspoken(shots, speaks)
     mistakes += [*unresolved, *(mistake for mistake in further if (mistake.line, mistake.field) not in reported)]
     if mistakes:
         return tuple(f"{path}:{mistake.line}: {mistake.field}: {mistake.text}" for mistake in in_order(mistakes))
@@ -613,6 +653,17 @@ def manifest_or_mistakes(
             f"{path}: the manifest has no rows: write one JSON object a line, one for each shot", field="manifest"
         )
     return manifest_of(named, shots.values())
+
+
+def _unspoken(shots: Mapping[int, ShotSpec], check: CheckWords) -> list[Mistake]:
+    """Return the words that no command can speak."""
+    mistakes = []
+    for line, shot in shots.items():
+        try:
+            check(shot)
+        except InvalidRequestError as problem:
+            mistakes.append(Mistake(line, problem.field, problem.said(ROWS)))
+    return mistakes
 
 
 def _with_locations(shots: Mapping[int, ShotSpec]) -> tuple[dict[int, ShotSpec], list[Mistake]]:

@@ -84,6 +84,7 @@ class ReportRow:
         error: message of the error of the last attempt; empty: none.
         footage: footage of the manifest.
         speech: speech of the manifest; None: not named.
+        say: words of the manifest, which a command has spoken; None: none.
         actor: actor of the manifest; None: not named.
         lines: lines of a scene: start, who speaks, and speech.
         output: path or URL of the video.
@@ -132,6 +133,7 @@ class ReportRow:
     error: str
     footage: str
     speech: str | None
+    say: str | None
     actor: str | None
     lines: tuple[str, ...]
     output: str
@@ -220,6 +222,7 @@ def row_of(listed: ListedShot, thumbnail: str | None) -> ReportRow:
         error=record.error,
         footage=shot.dub.footage_uri,
         speech=shot.dub.speech_uri or None,
+        say=shot.words.say if shot.words is not None else None,
         actor=actor_of(shot.dub) or None,
         lines=tuple(f"{start_text(line)} {speaker_of(line)} {line.speech_uri}" for line in shot.dub.lines),
         output=record.output or shot.output,

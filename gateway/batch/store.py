@@ -39,6 +39,7 @@ from gateway.batch.types import (
     ShotRecord,
     ShotSpec,
     ShotState,
+    Words,
     options_in,
 )
 from gateway.database.session import Database
@@ -74,6 +75,7 @@ _AS_NEW: Final[Mapping[str, Any]] = {
 _IS_LEFT: Final = BatchShotRow.state.in_(sorted(LEFT))
 
 _Document = TypeVar("_Document", bound=BaseModel)
+_SPEC: Final = (BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality, BatchShotRow.words)
 _RECORD: Final = (BatchShotRow.shot_id, BatchShotRow.state, BatchShotRow.record)
 _DEFAULT: Final = Quality()
 _PATTERNS: Final = {kind: re.compile(TypeAdapter(kind).json_schema()["pattern"]) for kind in (BatchName, ShotId)}
@@ -208,7 +210,7 @@ class BatchStore:
             batch = session.scalar(select(BatchRow).where(BatchRow.name == name).with_for_update())
             if batch is None or batch.manifest_sha256 == manifest.sha256:
                 return []
-            columns = (BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality, BatchShotRow.state)
+            columns = (*_SPEC, BatchShotRow.state)
             # No worker begins a shot until the transaction ends.
             rows = session.execute(_of_batch(name, *columns).with_for_update()).all()
             if [row.shot_id for row in rows] != [shot.id for shot in manifest.shots]:
@@ -278,7 +280,7 @@ class BatchStore:
 
     def manifest(self, name: str) -> list[ShotSpec]:
         """Return the shots of a batch in the order of the rows, with the options that were changed."""
-        columns = (BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality, BatchShotRow.options)
+        columns = (*_SPEC, BatchShotRow.options)
         return [self._with_options(row) for row in self._all(name, *columns)]
 
     def ids(self, name: str, states: Collection[str] = tuple(ShotState)) -> list[str]:
@@ -299,7 +301,7 @@ class BatchStore:
         Raises:
             BatchNotFoundError: there is no such row.
         """
-        columns = (BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality, BatchShotRow.options)
+        columns = (*_SPEC, BatchShotRow.options)
         with self.database.reading() as session:
             found = session.execute(_of_batch(name, *columns).where(BatchShotRow.number == row)).one_or_none()
         if found is None:
@@ -343,7 +345,7 @@ class BatchStore:
 
     def places_left(self) -> set[str]:
         """Return the paths and URLs that the shots of all batches name which have not ended."""
-        query = select(BatchShotRow.shot_id, BatchShotRow.dub, BatchShotRow.quality).where(_IS_LEFT)
+        query = select(*_SPEC).where(_IS_LEFT)
         with self.database.reading() as session:
             return {place for row in session.execute(query) for place in _spec_of(row).places.values()}
 
@@ -399,7 +401,7 @@ class BatchStore:
         """
         every = aliased(BatchDecisionRow)
         last = select(func.max(every.decision)).where(every.batch == BatchShotRow.batch, every.number == BatchShotRow.number)
-        columns = (BatchShotRow.number, *_RECORD, BatchShotRow.dub, BatchShotRow.quality, BatchDecisionRow.document)
+        columns = (BatchShotRow.number, *_RECORD, *_SPEC[1:], BatchDecisionRow.document)
         decided = and_(
             BatchShotRow.review != ReviewState.UNDECIDED,
             BatchDecisionRow.batch == BatchShotRow.batch,
@@ -723,13 +725,15 @@ def _new_row(name: str, number: int, shot: ShotSpec) -> dict[str, Any]:
         "output": shot.output,
         "dub": shot.dub.SerializeToString(deterministic=True),
         "quality": shot.quality.model_dump_json(exclude_defaults=True),
+        "words": None if shot.words is None else shot.words.model_dump_json(exclude_defaults=True),
         **_AS_NEW,
     }
 
 
 def _spec_of(row: Any) -> ShotSpec:
     quality = _DEFAULT if row.quality == "{}" else Quality.model_validate_json(row.quality)
-    return ShotSpec(row.shot_id, DubSpec.FromString(row.dub), quality)
+    words = None if row.words is None else Words.model_validate_json(row.words)
+    return ShotSpec(row.shot_id, DubSpec.FromString(row.dub), quality, words)
 
 
 def _add_actors(session: Session, name: str, shots: Iterable[tuple[int, ShotSpec]]) -> None:

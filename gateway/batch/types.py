@@ -78,6 +78,18 @@ class Quality(_Strict):
     max_face_distance: float | None = Field(None, ge=0, le=10)
 
 
+class Words(_Strict):
+    """Words that a command of the worker's machine speaks, in place of a sound file.
+
+    Attributes:
+        say: the words.
+        voice: voice, as the command names it; empty: none is named.
+    """
+
+    say: str
+    voice: str = ""
+
+
 class ShotMotion(_Strict):
     """Motion of a dub compared with the person's own motion, and its times with those of real people. None: not measured.
 
@@ -165,11 +177,14 @@ class ShotSpec:
         id: id of the shot.
         dub: the dub. Paths are absolute after the manifest was read.
         quality: thresholds of the quality gate.
+        words: words to speak; None: the dub names its speech, or takes the sound of the footage. DubSpec has no words, so that no
+            caller of a gateway starts a command.
     """
 
     id: str
     dub: DubSpec
     quality: Quality = Quality()
+    words: Words | None = None
 
     @property
     def is_sequence(self) -> bool:
@@ -260,10 +275,12 @@ class ShotSpec:
         return replace(self, dub=dub)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the shot as values of JSON, with the fields of BatchRow. Equal shots have equal values."""
+        """Return the shot as values of JSON, with the fields of BatchRow and Words. Equal shots have equal values."""
         found: dict[str, Any] = {"shot_id": self.id, "dub": to_json(self.dub)}
         if limits := self.quality.model_dump(mode="json", exclude_none=True):
             found["quality"] = limits
+        if self.words is not None:
+            found |= self.words.model_dump(exclude_defaults=True)
         return found
 
     @staticmethod
@@ -276,7 +293,9 @@ class ShotSpec:
         if not isinstance(found, dict) or not isinstance(found.get("dub"), dict):
             raise ValueError("no shot of a batch")
         dub = from_json(DubSpec(), found["dub"])
-        return ShotSpec(str(found["shot_id"]), dub, Quality.model_validate(found.get("quality", {})))
+        given = {name: found[name] for name in Words.model_fields if name in found}
+        words = Words.model_validate(given) if given else None
+        return ShotSpec(str(found["shot_id"]), dub, Quality.model_validate(found.get("quality", {})), words)
 
 
 def _copy(spec: DubSpec) -> DubSpec:

@@ -45,6 +45,7 @@ from gateway.dub.job.key import resolved_options
 from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.request.spec import mouths_of, sequence_of
+from gateway.dub.sound.speech_command import SpokenText, spoken_text
 from gateway.dub.state.workspace import JobRunningError, ScratchFolders, locked_in_thread
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
@@ -163,8 +164,8 @@ class ShotFiles:
         self._output = output
 
     def source(self, uri: str, field: str) -> Path:
-        """Return the file that is read."""
-        return self._files[uri]
+        """Return the file that is read. A path that the shot does not name is that of the silence before words are spoken."""
+        return self._files.get(uri, Path(uri))
 
     def output(self, uri: str, field: str) -> Path:
         """Return the file that is written."""
@@ -222,7 +223,22 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
             output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
         else:
             output, files[shot.dub.footage_uri] = frames.dubbed, frames.video
-        yield await in_thread(partial(context.engine.checked_request, shot.dub, ShotFiles(files, output), frames=frames))
+        words, places = words_of(context.settings, shot), ShotFiles(files, output)
+        if words is not None:
+            yield await context.engine.spoken_request(shot.dub, places, {0: words}, frames=frames)
+        else:
+            yield await in_thread(partial(context.engine.checked_request, shot.dub, places, frames=frames))
+
+
+def words_of(settings: GatewaySettings, shot: ShotSpec) -> SpokenText | None:
+    """Return the words of a shot with the command of this machine that speaks them; None: the shot has no words.
+
+    Raises:
+        InvalidRequestError: as `spoken_text`.
+    """
+    if shot.words is None:
+        return None
+    return spoken_text(settings, shot.words.say, language=shot.dub.language, voice=shot.words.voice)
 
 
 async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:

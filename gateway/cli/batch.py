@@ -114,9 +114,11 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
 
     if check:
         from gateway.actors.store import ActorStore
+        from gateway.batch.worker import words_of
 
         with ActorStore(settings) as actors:
-            found = manifest_or_mistakes(path, name=name, method_of=ActorLookup(actors).method_of)
+            look = ActorLookup(actors).method_of
+            found = manifest_or_mistakes(path, name=name, method_of=look, speaks=partial(words_of, settings))
     else:
         found = manifest_or_mistakes(path, name=name, check_files=False)
     if isinstance(found, Manifest):

@@ -128,7 +128,7 @@ def _check_defaults(defaults: Mapping[str, Any]) -> None:
     """Raise InvalidRequestError if options of all rows are wrong."""
     if not defaults:
         return
-    owned = {"language", "lines", "speech", "face", "actor"} & set(defaults)
+    owned = {"language", "lines", "speech", "say", "voice", "face", "actor"} & set(defaults)
     if owned:
         raise InvalidRequestError(f"--set {min(owned)}: the script and other options say it for each row", field="set")
     content = f"{json.dumps({'defaults': dict(defaults)})}\n".encode()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -37,7 +38,7 @@ from services.common.methods import DEFAULT_METHOD, STILL_METHOD, combined
 from services.common.texts import Text
 
 if TYPE_CHECKING:
-    from dubstage.gateway.v1.dub_pb2 import DubSpec
+    from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
     from gateway.dub.job.kept_result import KeptResult
     from gateway.dub.job.outcome import DubOutcome, PartOutcome
     from gateway.dub.request.dub_request import DubRequest
@@ -193,7 +194,7 @@ class DubRun:
         files: files of the names in the specs.
         lines: file of the lines of a scene, for messages; None: there is none.
         force: dub even if the output is the result of the very same request already.
-        words: words that a command speaks; None: the specs name their speech.
+        words: words that a command speaks, by number of the line, from 0; without lines: 0. The specs name all other speech.
     """
 
     def __init__(
@@ -203,7 +204,7 @@ class DubRun:
         lines: Path | None,
         *,
         force: bool = False,
-        words: SpokenText | None = None,
+        words: Mapping[int, SpokenText] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._words = words
@@ -283,7 +284,7 @@ class DubRun:
 
         files = self._files
         footage, output = files.source(spec.footage_uri, "footage_uri"), files.output(spec.output_uri, "output_uri")
-        spoken = [files.source(line.speech_uri, f"lines[{place}]") for place, line in enumerate(spec.lines)]
+        spoken = [files.source(line.speech_uri, f"lines[{place}]") for place, line in enumerate(spec.lines) if line.speech_uri]
         spoken += [files.source(spec.speech_uri, "speech_uri")] if spec.speech_uri else []
         sequence = sequence_of(spec)
         frames: SequenceDub | None = None
@@ -292,12 +293,12 @@ class DubRun:
             folder = stack.enter_context(scratch.folder())
             with StepProgress() as reading:
                 frames = await engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
-        if self._words is not None:
-            request = await engine.spoken_request(
-                spec, files, self._words, frames=frames, again=self._force, on_step=lambda step: say(f"{step} ...")
-            )
-            return _Prepared(request, frames, output, report)
         with naming_file(self._lines):
+            if self._words:
+                request = await engine.spoken_request(
+                    spec, files, self._words, frames=frames, again=self._force, on_step=lambda step: say(f"{step} ...")
+                )
+                return _Prepared(request, frames, output, report)
             request = await asyncio.to_thread(partial(engine.checked_request, spec, files, frames=frames))
         return _Prepared(request, frames, output, report)
 
@@ -377,6 +378,27 @@ def _words_to_say(
     return spoken_text(settings, words or "", language=language, voice=voice)
 
 
+def _scene(settings: GatewaySettings, file: Path, language: str) -> tuple[list[LineSpec], dict[int, SpokenText]]:
+    """Return the lines of a file, and the words of lines without speech by number of the line, from 0.
+
+    Args:
+        language: language of lines that name none; empty: none.
+
+    Raises:
+        InvalidRequestError: the file is no list of lines, or a command cannot speak the words of a line.
+    """
+    from gateway.dub.request.spec import within
+    from gateway.dub.request.spec_text import naming_file, read_spoken_lines
+    from gateway.dub.sound.speech_command import spoken_text
+
+    lines, words = read_spoken_lines(file)
+    found: dict[int, SpokenText] = {}
+    for number, (text, voice) in words.items():
+        with naming_file(file), within(f"lines[{number}]"):
+            found[number] = spoken_text(settings, text, language=lines[number].language or language, voice=voice)
+    return lines, found
+
+
 class _DubCommand(TyperCommand):
     """Command that names `--audio` to a user who gives the speech as a second argument, before any other mistake is reported."""
 
@@ -445,9 +467,9 @@ def dub(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="JSON file with the lines of a scene. Each line has start, speech, and face, box or actor. Outside of the lines, "
-            "the video keeps the pictures and the sound of the footage. A second call with one line changed renders that line "
-            "alone.",
+            help="JSON file with the lines of a scene. Each line has start, speech (or say), and face, box or actor. Outside of "
+            "the lines, the video keeps the pictures and the sound of the footage. A second call with one line changed renders "
+            "that line alone.",
         ),
     ] = None,
     method: Annotated[
@@ -570,7 +592,7 @@ def dub(
     """Give VIDEO new speech and write the video."""
     from gateway.dub.request.dub_request import default_method, refuse_input
     from gateway.dub.request.spec import LocalFiles
-    from gateway.dub.request.spec_text import read_lines, spec_from
+    from gateway.dub.request.spec_text import spec_from
     from gateway.reports.folder import check_report_folder
 
     settings = options.gateway_settings(stages, device)
@@ -579,7 +601,8 @@ def dub(
     if named is not None or motion is not None or renderer is not None:
         named = combined(named or default_method(str(video), video), motion, renderer)
     others = {"--audio": bool(audio), "--audio-channel": audio_channel is not None, "--lines": lines is not None}
-    to_say = _words_to_say(words, say_file, voice, settings, language, others)
+    said = _words_to_say(words, say_file, voice, settings, language, others)
+    scene, to_say = _scene(settings, lines, language) if lines is not None else (None, {0: said} if said is not None else {})
     asked: list[tuple[DubSpec, Path | None]] = []
     for each in spoken_outputs(audio or [], language, output, report):
         spec = spec_from(
@@ -594,7 +617,7 @@ def dub(
                 "language": each.language,
                 "method": named,
                 "face": face,
-                "lines": read_lines(lines) if lines is not None else None,
+                "lines": scene,
                 "fit": fit or None,
                 "expression": expression or None,
                 "finish": finish,
@@ -628,7 +651,7 @@ def dub(
         if say_file is not None:
             refuse_input(each.output, say_file, "the file of the words")
         if each.report is not None:
-            spoken = [Path(lines.parent, line.speech_uri) for line in spec.lines] if lines is not None else []
+            spoken = [Path(lines.parent, line.speech_uri) for line in spec.lines if line.speech_uri] if lines is not None else []
             read = (video, each.audio, say_file, lines, mix, reference, consent, reference_consent, *spoken, each.output)
             check_report_folder(each.report, [file for file in read if file is not None])
         asked.append((spec, each.report))

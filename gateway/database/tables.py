@@ -223,6 +223,8 @@ class BatchShotRow(Base):
     """A serialised DubSpec, as it was submitted."""
     quality: Mapped[str] = mapped_column(Text)
     """Thresholds of the quality gate, JSON."""
+    words: Mapped[str | None] = mapped_column(Text)
+    """The Words that a command speaks, JSON; NULL: none."""
     options: Mapped[str | None] = mapped_column(Text)
     """Options that were changed since the batch was submitted, ShotOptions as JSON; NULL: none."""
     record: Mapped[str | None] = mapped_column(Text)

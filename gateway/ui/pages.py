@@ -1,4 +1,4 @@
-"""Application of the pages: their routes, the sign-in, headers, and the media of players."""
+"""Application of the pages: their routes, the sign-in, headers, the media of players, and the page of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from google.longrunning import operations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -70,6 +70,9 @@ _STATUS: Final = {grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 5
 _LONGEST_FORM: Final = 16 << 10
 FORM_S: Final = 20.0
 """Seconds in which a form arrives."""
+SWAGGER_PACKAGE: Final = "swagger-ui-bundle-v2==5.31.0"
+"""Package that has Swagger UI: the extra `gateway` of pyproject.toml has the same version."""
+_SWAGGER_FILES: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
 _OWN_PATH: Final = re.compile(r"/ui(/[\w.~/-]*)?")
 _LIST_OPERATIONS: Final = operations_pb2.DESCRIPTOR.services_by_name["Operations"].methods_by_name["ListOperations"]
 
@@ -170,6 +173,8 @@ class Pages:
             Route("/ui/sign-in", self._sign_in, methods=["POST"]),
             Route("/ui/sign-out", self._sign_out, methods=["POST"]),
             Route("/ui/media/{path:path}", self._media, methods=["GET"]),
+            Route("/v1/docs", self._api, methods=["GET"]),
+            *(Route(f"/ui/swagger/{name}", _swagger_file, methods=["GET"]) for name in _SWAGGER_FILES),
             Mount("/ui/static", _StaticFiles(directory=_FOLDER / "static")),
             Route("/ui/{path:path}", self._missing, methods=["GET", "POST"]),
         ]
@@ -204,6 +209,13 @@ class Pages:
     async def _missing(self, request: Request) -> Response:
         text = f"There is no page {request.scope['path'][:200]}."
         return self._refused(request) or self._html("message.html.j2", "No such page", {"message": text}, 404)
+
+    async def _api(self, _: Request) -> Response:
+        """Show the OpenAPI document. The page needs no token, as the document needs none: the calls that a reader tries do."""
+        if _swagger_folder() is None:
+            text = f"/openapi.json has the document. This page needs a package that is missing here: pip install {SWAGGER_PACKAGE}"
+            return self._html("message.html.j2", "API", {"message": text}, 501)
+        return self._html("api.html.j2", "API", {})
 
     async def _media(self, request: Request) -> Response:
         """Send a file of the caller under a type that players take. The file is never shown as a page."""
@@ -273,6 +285,23 @@ class Pages:
             **values,
         )
         return _headed(HTMLResponse(text, number, {"Cache-Control": "no-store"}))
+
+
+def _swagger_folder() -> Path | None:
+    """Return the folder of Swagger UI's files; None: the package is not installed."""
+    try:
+        from swagger_ui_bundle import swagger_ui_path
+    except ModuleNotFoundError:
+        return None
+    return Path(swagger_ui_path)
+
+
+async def _swagger_file(request: Request) -> Response:
+    """Send one of Swagger UI's files. The other files of the package are not served: its own page loads foreign documents."""
+    folder, name = _swagger_folder(), Path(request.scope["path"]).name
+    if folder is None:
+        return _headed(Response(status_code=404))
+    return _headed(FileResponse(folder / name, headers={"Cache-Control": "no-cache"}))
 
 
 class _StaticFiles(StaticFiles):

@@ -186,6 +186,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.EraseActor": [[gateway_pb2.EraseActorRequest(name="actors/nobody")]],
         "gateway.RevokeConsent": [[gateway_pb2.RevokeConsentRequest(record_sha256="0" * 64)]],
         "gateway.CreateDub": [[dubbing()], [_scene()]],
+        "gateway.ListDubs": [[gateway_pb2.ListDubsRequest(page_size=3, done=True, order_by=gateway_pb2.DUB_ORDER_NEWEST)]],
         "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing().dub)]],
         "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
         "gateway.Live": [

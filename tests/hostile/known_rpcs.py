@@ -229,6 +229,8 @@ def _dubs() -> list[Case]:
         _refused("gateway.CreateDub", "dub.seed", -1),
         _refused("gateway.ListActors", "page_size", -1),
         _refused("gateway.ListActors", "page_token", "[x", says=""),
+        _refused("gateway.ListDubs", "page_size", -1),
+        _refused("gateway.ListDubs", "page_token", "[x", says=""),
         _refused("Operations.ListOperations", "page_size", -1),
     ]
 

@@ -272,15 +272,17 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
         {**good, "id": "seven", "output": "seven.mp4", "colour": "red"},
         {**good, "id": "eight", "output": "eight.xyz"},
         {**good, "id": "nine", "output": "nine.mp4", "footage": str(videos.root.parent / "x.mp4")},
+        # A caller starts no command of the gateway's machine.
+        {**good, "id": "ten", "output": "ten.mp4", "say": "Good morning."},
     ]
     manifest = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b"no json\n"
-    expected = [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    expected = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
     with gateway.connect() as connection:
         error = refused(batch.submit, connection, "wrong", manifest=manifest)
         assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
         assert [int(field.partition("[")[2].partition("]")[0]) for field, _ in error.violations] == expected
         assert error.field == "manifest[2].output"
-        assert "9 mistakes" in error.message
+        assert "10 mistakes" in error.message
         told = batch.submit(connection, "wrong", manifest=manifest, validate_only=True)
         assert not told.HasField("batch")
         assert [(one.line, one.field) for one in told.mistakes] == [
@@ -292,7 +294,8 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
             (7, "colour"),
             (8, "output"),
             (9, "footage"),
-            (10, "row"),
+            (10, "say"),
+            (11, "row"),
         ]
         assert str(videos.root) not in " ".join(one.description for one in told.mistakes) + error.message
         rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", method="none")]

@@ -52,6 +52,7 @@ ELSEWHERE = {
     "BatchService.RetryBatch",
     "BatchService.DeleteBatch",
     "BatchService.GetReport",
+    "DubService.ListDubs",
     "MediaService.UploadFile",
     "MediaService.GetUpload",
     "MediaService.ListUploads",

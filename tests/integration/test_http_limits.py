@@ -467,7 +467,9 @@ def test_wrong_letters_in_a_token_are_unauthenticated(door: Door) -> None:
             assert connection.recv(12) == b"HTTP/1.1 401"
 
 
-@pytest.mark.parametrize("path", ["/v1/actors", f"/v1/files/uploads/{FILE}", "/ui/dubs", "/openapi.json", "/v1/nothing", "/"])
+@pytest.mark.parametrize(
+    "path", ["/v1/actors", f"/v1/files/uploads/{FILE}", "/ui/dubs", "/openapi.json", "/v1/docs", "/v1/nothing", "/"]
+)
 def test_every_answer_is_for_own_pages(door: Door, path: str) -> None:
     """No page of another origin loads an answer, and no browser guesses the kind of an answer."""
     with door.call.open("GET", path) as response:

@@ -65,6 +65,9 @@ def test_operations_are_listed_and_deleted(start_gateway: StartGateway, media: M
         second = connection.unary(rpcs.operations.LIST_OPERATIONS, newest)
         assert [operation.name for page in (first, second) for operation in page.operations] == names[::-1]
         assert second.next_page_token == ""
+        assert [state.name for state in client.list_dubs(connection, done=True)] == names
+        assert [state.name for state in client.list_dubs(connection, newest=True)] == names[::-1]
+        assert list(client.list_dubs(connection, done=False)) == []
         progress = pb.OperationProgress()
         assert second.operations[0].metadata.Unpack(progress)
         assert (progress.dub.footage_uri, progress.dub.output_uri) == ("text.mp4", "list_0.mp4")

@@ -104,6 +104,8 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     status, listed = call("GET", "/v1/operations?pageSize=1&filter=done%3Dtrue")
     assert status == 200
     assert len(listed["operations"]) == 1
+    status, listed = call("GET", "/v1/dubs?done=true&orderBy=DUB_ORDER_NEWEST")
+    assert (status, [dub["name"] for dub in listed["dubs"]], listed["nextPageToken"]) == (200, [begun["name"]], "")
     assert call("DELETE", f"/v1/{begun['name']}") == (200, {})
     status, receipt = call("DELETE", "/v1/actors/over-http")
     assert (status, receipt["actor"]) == (200, "actors/over-http")
@@ -152,6 +154,7 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
         ("POST", "/v1/dubs?seed=1", {}, 400, "INVALID_ARGUMENT", "seed"),
         ("GET", "/v1/actors?page_size=some", None, 400, "INVALID_ARGUMENT", "page_size"),
         ("GET", "/v1/actors?nothing=1", None, 400, "INVALID_ARGUMENT", "nothing"),
+        ("GET", "/v1/dubs?orderBy=NEWEST", None, 400, "INVALID_ARGUMENT", "order_by"),
         ("GET", "/v1/operations/" + 32 * "0", None, 404, "NOT_FOUND", None),
         ("GET", "/v1/nothing", None, 404, "NOT_FOUND", None),
         ("DELETE", "/v1/dubs", None, 405, "UNIMPLEMENTED", None),
@@ -191,6 +194,14 @@ def test_published_document_is_openapi(rest_gateway: Caller) -> None:
         "type": "number", "format": "double", "minimum": 0.5, "maximum": 1.5, "description": ""
     }  # fmt: skip
     assert "a file below the gateway's media folder" in dub["footageUri"]["description"].lower()
+    examples = {
+        found["operationId"]: body["application/json"]["example"]
+        for path in document["paths"].values()
+        for found in path.values()
+        if "example" in (body := found.get("requestBody", {}).get("content", {})).get("application/json", {})
+    }
+    assert examples["CreateDub"] == {"dub": {"footageUri": "", "outputUri": ""}}
+    assert examples["ReviewShot"] == {"state": "REVIEW_STATE_UNDECIDED"}
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}])

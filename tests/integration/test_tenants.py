@@ -30,6 +30,7 @@ VIDEO = "video.mp4"
 UPLOAD = "upload.bin"
 LISTS: dict[str, Callable[[Connection], list[Any]]] = {
     "ActorService.ListActors": lambda to: list(client.list_actors(to)),
+    "DubService.ListDubs": lambda to: list(client.list_dubs(to)),
     "MediaService.ListUploads": lambda to: list(files.list_uploads(to)),
     "BatchService.ListBatches": lambda to: list(batch.list_batches(to)),
     "WebhookService.ListWebhooks": webhook.list_webhooks,

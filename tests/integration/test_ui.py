@@ -525,6 +525,32 @@ def test_wrong_token_refused(site: Site, browser: Any) -> None:
         assert page.context.cookies() == []
 
 
+def test_api_page_tries_calls(site: Site, browser: Any) -> None:
+    """Anybody reads the page of the OpenAPI document; its calls need a token. It keeps to the policy of all pages."""
+    pytest.importorskip("swagger_ui_bundle")
+    with tab_of(browser) as tab:
+        policies = [
+            tab.page.goto(f"{site.address}{path}").headers["content-security-policy"] for path in ("/ui/sign-in", "/v1/docs")
+        ]
+        assert policies[0] == policies[1]
+        page, call = tab.page, "#operations-DubService-ListDubs"
+        page.click(call)
+        page.click(f"{call} .try-out__btn")
+        page.click(f"{call} .execute")
+        page.wait_for_selector(f"{call} .live-responses-table :text('UNAUTHENTICATED')")
+        page.click(".auth-wrapper .authorize")
+        page.fill(".auth-container input", TOKEN)
+        page.click(".auth-container button[type=submit]")
+        page.click(".auth-container .btn-done")
+        assert ["401" in text for text in tab.problems] == [True]
+        page.click(f"{call} .execute")
+        page.wait_for_selector(f"{call} .live-responses-table :text('nextPageToken')")
+        page.click("#operations-DubService-CreateDub")
+        assert "footageUri" in page.inner_text("#operations-DubService-CreateDub .body-param__example")
+        shown(page, "api")
+        assert len(tab.problems) == 1
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_on_a_phone(site: Site, dub: str, browser: Any, scheme: Any) -> None:

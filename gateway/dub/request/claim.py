@@ -45,6 +45,7 @@ def video_claim(
         "reference": [request.reference],
         "mix": [request.mix.file if request.mix is not None else None],
     }
+    voices = {part.speech: part.voice for part in request.parts}
     return Claim(
         version=version("dubstage-suite"),
         description=f"{what_is_synthetic(request, dubbed=dubbed)}.",
@@ -58,7 +59,7 @@ def video_claim(
         job=job,
         scene=bool(request.lines),
         sources=tuple(
-            SourceFile(role, file, digests.get(file, ""), number, request.voice if role == "speech" else None)
+            SourceFile(role, file, digests.get(file, ""), number, voices.get(file) if role == "speech" else None)
             for role, some in files.items()
             for number, file in enumerate(some, 1)
             if file is not None

@@ -203,7 +203,7 @@ def is_synthetic(request: DubRequest, *, dubbed: bool) -> bool:
 
 def has_synthetic_voice(request: DubRequest) -> bool:
     """Return whether a synthetic voice is heard in the video."""
-    return request.voice is not None and not request.keep_audio
+    return any(part.voice is not None for part in request.parts) and not request.keep_audio
 
 
 def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
@@ -419,6 +419,23 @@ def frames_of_line(line: DubLine, info: MediaInfo) -> range:
     length = speech_duration(open_speech(line.dub, info))
     ends = math.ceil((int(video.pts[first]) * video.time_base + length) / video.time_base)
     return range(first, max(first + 1, int(np.searchsorted(video.pts, ends))))
+
+
+def seconds_of_parts(request: DubRequest, info: MediaInfo) -> list[Fraction]:
+    """Return the time that the speech of each part of a dub has, seconds: until the next line begins, or the footage ends.
+
+    Args:
+        info: the footage. A single picture has no end: 0.
+
+    Raises:
+        InvalidRequestError: the footage ends before a line begins.
+    """
+    video = info.video
+    if is_still(info):
+        return [Fraction(0)] * len(request.parts)
+    frames = [line.start.frame_in(video) for line in request.lines] or [0]
+    begins = [int(video.pts[frame] - video.pts[0]) * video.time_base for frame in frames]
+    return [min([later for later in begins if later > begin], default=video.duration) - begin for begin in begins]
 
 
 def check_overlaps(lines: Sequence[DubLine], frames: Sequence[range], faces: Sequence[int | None]) -> None:

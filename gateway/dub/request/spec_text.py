@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -39,6 +39,8 @@ from services.common.texts import RPCS, Command, Option, Text, Words
 
 if TYPE_CHECKING:
     from gateway.dub.analyse.face_choice import FaceChoice
+
+T = TypeVar("T")
 
 ACTORS: Final = "actors/"
 """Begin of the name of an actor."""
@@ -522,7 +524,39 @@ def read_lines(file: Path, shown_name: str = "") -> list[pb.LineSpec]:
         InvalidRequestError: the file cannot be read, is not a JSON list of lines, or has no line. The message names the file, the
             line and the field.
     """
-    shown_name = shown_name or str(file)
+    return _lines_in(file, shown_name or str(file), line_from)
+
+
+def read_spoken_lines(file: Path) -> tuple[list[pb.LineSpec], dict[int, tuple[str, str]]]:
+    """Read the lines of a JSON file, which may have words (`say`, `voice`) in place of speech.
+
+    Returns:
+        The lines, those with words without speech. Words and voice (empty: none is named) by number of the line, from 0.
+
+    Raises:
+        InvalidRequestError: as `read_lines`.
+    """
+    found = _lines_in(file, str(file), _spoken_line)
+    return [line for line, _ in found], {number: words for number, (_, words) in enumerate(found) if words is not None}
+
+
+def _spoken_line(row: Any) -> tuple[pb.LineSpec, tuple[str, str] | None]:
+    if not isinstance(row, dict) or row.get("say") is None:
+        return line_from(row), None
+    if row.get("speech") is not None:
+        raise WrongFieldError("give speech or say, not both")
+    say, voice = row["say"], row.get("voice") or ""
+    for word, value in (("say", say), ("voice", voice)):
+        if not isinstance(value, str):
+            raise WrongFieldError(_wrong("takes a valid string", value).text, word)
+    # The stand-in is no name of a file: the line has no speech until the words are spoken.
+    line = line_from({word: value for word, value in row.items() if word not in ("say", "voice")} | {"speech": "-"})
+    line.ClearField("speech_uri")
+    return line, (say, voice)
+
+
+def _lines_in(file: Path, shown_name: str, read: Callable[[Any], T]) -> list[T]:
+    """Return what `read` makes of each line of a JSON file."""
     try:
         found = json.loads(bounded_bytes(file, _MOST_BYTES).decode("utf-8-sig"))
     except OSError as problem:
@@ -542,10 +576,10 @@ def read_lines(file: Path, shown_name: str = "") -> list[pb.LineSpec]:
             '[{"start": 1.5, "speech": "a.wav", "face": 0}]',
             field="lines",
         )
-    lines = []
+    lines: list[T] = []
     for number, row in enumerate(found):
         try:
-            lines.append(line_from(row))
+            lines.append(read(row))
         except WrongFieldError as wrong:
             place = f"{shown_name}: line {number + 1}"
             place += f": {wrong.field}" if wrong.field else ""

@@ -119,12 +119,7 @@ def spoken_text(settings: GatewaySettings, text: str, *, language: str = "", voi
             field="say",
         )
     words = tuple(shlex.split(settings.speech_command))
-    _check_text(text)
-    if voice and (len(voice) > MOST_OF_A_NAME or not voice.isprintable() or voice.startswith("-")):
-        raise InvalidRequestError(
-            f"{voice[:40]!r} is no name of a voice: give at most {MOST_OF_A_NAME} printable characters that do not begin with -",
-            field="voice",
-        )
+    check_words(text, voice)
     if voice and "{voice}" not in words:
         raise InvalidRequestError(f"the command of {SETTING} takes no voice: it has no argument {{voice}}", field="voice")
     for name, value in (("voice", voice), ("language", language)):
@@ -142,7 +137,16 @@ def _digests(command: Sequence[str]) -> list[str]:
     return [_digest(Path(file)) if file and "{" not in file and os.path.isfile(file) else "" for file in files]
 
 
-def _check_text(text: str) -> None:
+def check_words(text: str, voice: str) -> None:
+    """Check words by themselves, whatever command speaks them.
+
+    Args:
+        text: the words.
+        voice: name of a voice; empty: none.
+
+    Raises:
+        InvalidRequestError: the text cannot be spoken, or the voice is no name.
+    """
     problem = ""
     if not text.strip():
         problem = "there are no words to say"
@@ -152,6 +156,11 @@ def _check_text(text: str) -> None:
         problem = "the words are no text in UTF-8"
     if problem:
         raise InvalidRequestError(problem, field="say")
+    if voice and (len(voice) > MOST_OF_A_NAME or not voice.isprintable() or voice.startswith("-")):
+        raise InvalidRequestError(
+            f"{voice[:40]!r} is no name of a voice: give at most {MOST_OF_A_NAME} printable characters that do not begin with -",
+            field="voice",
+        )
 
 
 def kept_speech(words: SpokenText, seconds: Fraction, data_dir: Path) -> Path | None:

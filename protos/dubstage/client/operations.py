@@ -170,6 +170,10 @@ def _states(page: operations_pb2.ListOperationsResponse) -> Iterator[OperationSt
     return map(_state, page.operations)
 
 
+def _dubs(page: pb.ListDubsResponse) -> Iterator[OperationState]:
+    return map(_state, page.dubs)
+
+
 def _progress(operation: operations_pb2.Operation) -> pb.OperationProgress:
     progress = pb.OperationProgress()
     operation.metadata.Unpack(progress)
@@ -184,6 +188,17 @@ def list_operations(*, done: bool | None = None) -> operations_pb2.ListOperation
         done: only operations that have ended (True) or have not ended (False); None: all.
     """
     return operations_pb2.ListOperationsRequest(filter="" if done is None else f"done={str(done).lower()}")
+
+
+@paged_call(rpcs.gateway.LIST_DUBS, _dubs)
+def list_dubs(*, done: bool | None = None, newest: bool = False) -> pb.ListDubsRequest:
+    """Yield the OperationStates of dubs; `progress.dub` is the dub that was asked for.
+
+    Args:
+        done: only dubs that have ended (True) or have not ended (False); None: all.
+        newest: begin with the dub that was submitted last. False: begin with the first.
+    """
+    return pb.ListDubsRequest(done=done, order_by=pb.DUB_ORDER_NEWEST if newest else pb.DUB_ORDER_OLDEST)
 
 
 @unary_call(rpcs.operations.GET_OPERATION, _state)

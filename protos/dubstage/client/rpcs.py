@@ -153,6 +153,7 @@ class gateway:
     ERASE_ACTOR: Final = Unary(_ACTORS, "EraseActor", gateway_pb2.EraseActorRequest, gateway_pb2.EraseActorResponse)
     REVOKE_CONSENT: Final = Unary(_ACTORS, "RevokeConsent", gateway_pb2.RevokeConsentRequest, gateway_pb2.RevokeConsentResponse)
     CREATE_DUB: Final = Unary(_DUBS, "CreateDub", gateway_pb2.CreateDubRequest, operations_pb2.Operation)
+    LIST_DUBS: Final = Unary(_DUBS, "ListDubs", gateway_pb2.ListDubsRequest, gateway_pb2.ListDubsResponse)
     ESTIMATE_DUB: Final = Unary(_DUBS, "EstimateDub", gateway_pb2.EstimateDubRequest, gateway_pb2.EstimateDubResponse)
     DETECT_FACES: Final = Unary(_DUBS, "DetectFaces", gateway_pb2.DetectFacesRequest, operations_pb2.Operation)
     LIVE: Final = Stream(_DUBS, "Live", gateway_pb2.LiveRequest, gateway_pb2.LiveResponse)

@@ -126,6 +126,43 @@ def test_no_dub_without_speech(run: Run, media: Media, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_batch_rows_speak_words(run: Run, media: Media, calls: Path, tmp_path: Path) -> None:
+    """Local workers speak the words of rows once, the video names the voice, and a machine without a command refuses the rows."""
+    row = {"id": "a", "footage": str(media.footage), "output": "a.mp4", "say": "Good morning.", "language": "en"}
+    (tmp_path / "night.jsonl").write_text(json.dumps({**row, "personalize": False}))
+    refused = run("batch", "submit", tmp_path / "night.jsonl", DUBSTAGE_SPEECH_COMMAND="")
+    assert refused.returncode == 10
+    assert "night.jsonl:1: say: speech of words needs a command: set DUBSTAGE_SPEECH_COMMAND" in refused.stderr
+    done = run("batch", "submit", tmp_path / "night.jsonl", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert calls.read_text().splitlines() == ["1.600 Good morning."]
+    facts = json.loads(run("inspect", tmp_path / "a.mp4", "--no-watermark", "--json").stdout)
+    assert facts["dub"]["sources"][1]["voice"]["language"] == "en"
+    assert run("batch", "report", "night", tmp_path / "report").returncode == 0
+    (shot,) = json.loads((tmp_path / "report" / "shots.json").read_text())["shots"]
+    assert (shot["say"], shot["speech"]) == ("Good morning.", None)
+
+
+@pytest.mark.long
+def test_scene_lines_speak_words(run: Run, media: Media, calls: Path, tmp_path: Path) -> None:
+    """A line of a scene has words or a sound file. A command that knows the time speaks until the next line begins."""
+    line = {"face": "largest", "start": 1.2, "speech": str(media.speech)}
+    (tmp_path / "lines.json").write_text(json.dumps([line, {"face": "largest", "start": 0.2, "say": "Good morning."}]))
+    dub = ("dub", media.footage, "--lines", tmp_path / "lines.json", "--no-personalize", "-o", tmp_path / "a.mp4")
+    refused = run(*dub, DUBSTAGE_SPEECH_COMMAND="espeak-ng -v {language} -w {output} {text}")
+    assert refused.returncode == 10
+    assert f"{tmp_path / 'lines.json'}: " in refused.stderr
+    assert "takes the language" in refused.stderr
+    done = run(*dub)
+    assert done.returncode == 0, done.stderr
+    assert "line 2: speaking with" in done.stderr
+    assert calls.read_text().splitlines() == ["1.000 Good morning."]
+    facts = json.loads(run("inspect", tmp_path / "a.mp4", "--no-watermark", "--json").stdout)
+    assert [source.get("voice") is not None for source in facts["dub"]["sources"]] == [False, False, True]
+    assert facts["actions"][1]["description"] == "The mouth and the voice in this video are synthetic."
+
+
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed (apt-get install espeak-ng)")
 def test_real_program_dubs(environment: dict[str, str], media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`dubstage.dub` in this process speaks words too, and the same words again give the same video."""

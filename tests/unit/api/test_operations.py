@@ -25,6 +25,7 @@ __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 OTHER = CONSENT.model_copy(update={"subject": "Bob"})
 READS = {
     "DubService.EstimateDub",
+    "DubService.ListDubs",
     "ActorService.GetActor",
     "ActorService.GetActorPicture",
     "ActorService.ListActors",

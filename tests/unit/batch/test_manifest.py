@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dubstage.gateway.v1.dub_pb2 import FIT_LOOP, DubSpec, LineSpec
 from gateway.batch import manifest as batch_manifest
 from gateway.batch.manifest import batch_name, format_rows, manifest_or_mistakes, parse_rows, read_manifest
-from gateway.batch.types import Quality, ShotSpec, manifest_of, shots_of
+from gateway.batch.types import Quality, ShotSpec, Words, manifest_of, shots_of
 from services.common.errors import ActorNotReadyError, InvalidRequestError
 
 Write = Callable[..., Path]
@@ -503,3 +503,37 @@ def test_mistake_of_a_line_is_told(write: Write, tmp_path: Path, fields: dict[st
 
     first = mistakes(write(row(**fields)), method_of=method_of)[0]
     assert first.startswith(f"1: {said.format(tmp_path)}")
+
+
+def test_rows_have_words_for_speech(write: Write) -> None:
+    """Words belong to a row, make another digest, and are checked by the command of this machine."""
+    defaults = {"defaults": {"voice": "ann", "language": "de"}}
+    path = write(defaults, row("a", say="Guten Morgen!"), row("b", say="-h", voice=None), row("c", speech="de/a.wav"))
+    found = read_manifest(path)
+    assert [shot.words for shot in found.shots] == [Words(say="Guten Morgen!", voice="ann"), Words(say="-h"), None]
+    assert shots_of(found.content) == found.shots
+    evening = write(defaults, row("a", say="Guten Abend!"), row("b", say="-h", voice=None), row("c", speech="de/a.wav"))
+    assert read_manifest(evening).sha256 != found.sha256
+
+    def refuse(shot: ShotSpec) -> None:
+        if shot.words is not None and shot.words.voice:
+            raise InvalidRequestError("takes no voice", field="voice")
+
+    assert mistakes(evening, speaks=refuse) == ["2: voice: takes no voice"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"say": "Hello", "speech": "de/a.wav"}, "2: say: a row has say or speech: leave one of them out"),
+        ({"say": "Hello", "lines": [LINE]}, "2: say: a row has say or lines"),
+        ({"say": "Hello", "audio_channel": 1}, "2: say: a row has say or audio_channel"),
+        ({"say": " "}, "2: say: there are no words to say"),
+        ({"say": 7}, "2: say: takes a valid string, not 7"),
+        ({"say": "Hello", "voice": "-v"}, "2: voice: '-v' is no name of a voice"),
+        ({"voice": "ann"}, "2: voice: is the voice of say, and the row has no words"),
+    ],
+)
+def test_wrong_words_are_named(write: Write, fields: dict[str, Any], said: str) -> None:
+    (told,) = mistakes(write({"defaults": {}}, row(**fields)))
+    assert told.startswith(said)

@@ -219,6 +219,16 @@ def test_changed_lines_begin_anew(tmp_path: Path) -> None:
     assert store.revise(changed) == []
 
 
+def test_words_are_stored(tmp_path: Path) -> None:
+    """Every reader of a shot has its words, and other words begin the shot anew."""
+    first, second = (shot_of_row(id="a", footage="/plate.mp4", output="/a.mp4", say=say, voice="ann") for say in ("Hi", "Hello"))
+    store = open_store(tmp_path)
+    store.create(manifest_of("night", [first]), "local")
+    assert store.shot("night", 0) == store.manifest("night")[0] == store.shots("night")[0].shot == first
+    assert store.revise(manifest_of("night", [second])) == ["a"]
+    assert store.shot("night", 0) == second
+
+
 @pytest.mark.parametrize("state", [ShotState.WAITING, ShotState.FAILED, ShotState.CANCELLED, ShotState.UNDUBBED])
 def test_rows_that_are_not_done_may_change(tmp_path: Path, state: ShotState) -> None:
     """A changed row begins anew if its shot is not done, and nothing runs. Done shots stay."""

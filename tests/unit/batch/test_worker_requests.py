@@ -17,9 +17,11 @@ from gateway.consent.record import digest_of
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.sound.speech_command import write_silence
 from gateway.dub.state import workspace as aside_module
 from gateway.dub.state.workspace import is_running
 from gateway.media.label import Label
+from gateway.provenance.claim import VoiceFacts
 from gateway.settings import GatewaySettings
 from services.common.errors import (
     ActorError,
@@ -121,6 +123,31 @@ async def test_shot_refused_as_dub(
     """A shot is refused for the same reasons as a dub."""
     with pytest.raises(error, match=said):
         await request_of(bench, shot(carphone, tmp_path, **more))
+
+
+async def test_words_become_speech(carphone: Path, tmp_path: Path) -> None:
+    """The command of the worker's settings speaks the words of a shot once, for the length of the footage."""
+    (tmp_path / "speak.sh").write_text(f"cp {tmp_path}/kept.wav $1; echo $2 $3 $4 >> {tmp_path}/calls")
+    write_silence(tmp_path / "kept.wav")
+    row = shot(carphone, tmp_path, speech=None, say="Good morning.", voice="ann", language="en")
+    command = f"sh {tmp_path}/speak.sh {{output}} {{voice}} {{seconds}} {{text}}"
+    async with open_worker_context(settings_in(tmp_path, speech_command=command)) as speaking:
+        request, again = [await request_of(speaking, row) for _ in range(2)]
+        assert request == again
+        assert request.voice == VoiceFacts(program="sh", voice="ann", language="en")
+        assert request.speech is not None
+        assert request.speech.parent == tmp_path / "data" / "speech"
+        with pytest.raises(InvalidRequestError, match="takes the voice"):
+            await request_of(speaking, shot(carphone, tmp_path, speech=None, say="Good morning.", language="en"))
+    (call,) = (tmp_path / "calls").read_text().splitlines()
+    assert call.startswith("ann ")
+    assert call.endswith(" Good morning.")
+
+
+async def test_worker_without_command_refuses(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+    """Words never become a dub with the sound of the footage."""
+    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_SPEECH_COMMAND to one"):
+        await request_of(bench, shot(carphone, tmp_path, speech=None, say="Good morning."))
 
 
 @pytest.mark.parametrize("field", ["footage", "speech", "consent"])

@@ -286,6 +286,15 @@ def test_operations_are_listed_with_their_progress_and_errors(server: FakeServer
     assert server.received == [operations_pb2.ListOperationsRequest(filter="done=true")]
 
 
+def test_dubs_are_listed_with_requests(server: FakeServer, connection: Connection) -> None:
+    """A list of dubs says what each dub is of."""
+    dub = operation(pb.OperationProgress(dub={"footage_uri": "video.mp4"}))
+    server.answers[rpcs.gateway.LIST_DUBS] = [pb.ListDubsResponse(dubs=[dub])]
+    (state,) = gateway.list_dubs(connection, done=False, newest=True)
+    assert (state.name, state.progress.dub.footage_uri) == (NAME, "video.mp4")
+    assert server.received == [pb.ListDubsRequest(done=False, order_by=pb.DUB_ORDER_NEWEST)]
+
+
 def test_wait_gives_up_missing_gateway() -> None:
     """A gateway that is not there is given up."""
     with connect("127.0.0.1:1") as connection, pytest.raises(DubstageCallError) as caught:

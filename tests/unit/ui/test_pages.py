@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,24 +12,38 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from gateway.settings import GatewaySettings
-from gateway.ui.pages import Pages
+from gateway.ui.pages import SWAGGER_PACKAGE, Pages
 from gateway.ui.session import Sessions
 from services.common.methods import METHODS
+
+
+async def answer(path: str, values: dict[str, str] | None = None) -> tuple[int, str]:
+    """Return the status and the text of a page that calls nothing."""
+    settings, never = GatewaySettings(), lambda *_: None
+    pages: Any = Pages(Sessions(settings), settings, never, never)  # type: ignore[arg-type]  # these pages call nothing
+    (route,) = (route for route in pages.routes() if isinstance(route, Route) and route.path == path)
+    headers = [(b"host", b"127.0.0.1:8600")]
+    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b"", "path_params": values or {}}
+    response = await route.endpoint(Request(scope))
+    return response.status_code, bytes(response.body).decode()
 
 
 @pytest.mark.parametrize("path", ["/ui/new", "/ui/batches/{batch}/shots/{shot}"])
 async def test_papers_stand_in_a_group(path: str) -> None:
     """The own methods come first, and those of papers in the group "Research"."""
-    settings, never = GatewaySettings(), lambda *_: None
-    pages: Any = Pages(Sessions(settings), settings, never, never)  # type: ignore[arg-type]  # these pages call nothing
-    (route,) = (route for route in pages.routes() if isinstance(route, Route) and route.path == path)
-    headers = [(b"host", b"127.0.0.1:8600")]
-    values = {"batch": "night", "shot": "a"} if "{" in path else {}
-    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b"", "path_params": values}
-    page = bytes((await route.endpoint(Request(scope))).body).decode()
+    _, page = await answer(path, {"batch": "night", "shot": "a"} if "{" in path else {})
     menu = re.search(r'<select id="method".*?</select>', page, re.DOTALL)
     assert menu is not None
     own, _, papers = menu[0].partition('<optgroup label="Research">')
     listed = [re.findall(r"<option[^>]*>(\w+)(?: \(moves the head\))?</option>", part) for part in (own, papers)]
     assert listed == [["dubstage", "portrait"], ["ugc", "everybody", "headpose", "hetero", "everyone"]]
     assert {name for part in listed for name in part} == set(METHODS)
+
+
+async def test_missing_swagger_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its package, the page of the API says what to install: the version of the extra `gateway`."""
+    monkeypatch.setitem(sys.modules, "swagger_ui_bundle", None)
+    status, page = await answer("/v1/docs")
+    assert (status, f"pip install {SWAGGER_PACKAGE}" in page) == (501, True)
+    assert f'"{SWAGGER_PACKAGE}"' in (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert (await answer("/ui/swagger/swagger-ui.css"))[0] == 404

@@ -14,7 +14,7 @@ from gateway.dub.analyse.face_boxes import FrameBox
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.request.dub_request import DubLine, check_overlaps
 from gateway.dub.request.spec import LocalFiles, request_from
-from gateway.dub.request.spec_text import naming_file, read_lines, spec_from
+from gateway.dub.request.spec_text import naming_file, read_lines, read_spoken_lines, spec_from
 from services.common.errors import InvalidRequestError
 
 SCENE: dict[str, Any] = {"footage": "video.mp4", "output": "out.mp4", "method": "dubstage", "expressiveness": 0.9}
@@ -116,3 +116,30 @@ def test_overlaps_of_one_face_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         check_overlaps(lines, [range(8, 20), range(30, 40), range(10)], [0, 0, 0])
     assert caught.value.message.startswith("lines[2] and lines[0] overlap, and both are of face 0")
+
+
+def test_lines_have_words_for_speech(tmp_path: Path) -> None:
+    """Words and voices of lines come beside the lines, which have no speech then."""
+    spoken: dict[str, Any] = {"start": 2, "face": 1, "say": "Good morning."}
+    file = written(tmp_path, [GOOD, {**spoken, "voice": "ann"}, {**spoken, "speech": None}])
+    lines, words = read_spoken_lines(file)
+    assert words == {1: ("Good morning.", "ann"), 2: ("Good morning.", "")}
+    assert [line.speech_uri for line in lines] == ["a.wav", "", ""]
+    assert [line.face_id for line in lines] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({**GOOD, "say": "Hello"}, "line 1: give speech or say, not both"),
+        ({"start": 1, "say": 7, "face": 0}, "line 1: say: takes a valid string, not 7"),
+        ({**GOOD, "voice": "ann"}, "line 1: voice: is no field of a line"),
+        ({"start": 1, "face": 0}, "line 1: speech: is missing"),
+        ({"say": "Hello", "face": 0}, "line 1: start: is missing"),
+    ],
+)
+def test_wrong_words_of_lines(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    file = written(tmp_path, [row])
+    with pytest.raises(InvalidRequestError) as caught:
+        read_spoken_lines(file)
+    assert said in caught.value.said(COMMAND_LINE)
