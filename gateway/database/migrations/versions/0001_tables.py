@@ -202,6 +202,7 @@ Table(
     Column("dub", LargeBinary, nullable=False),
     Column("quality", Text, nullable=False),
     Column("options", Text),
+    Column("words", Text),
     Column("record", Text),
     Column("earlier", Text),
     Index("ix_batch_shots_progress", "batch", "state", "look", "review", "frames", "begun_s", "ended_s"),
