@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -27,7 +28,7 @@ from gateway.batch import changes
 from gateway.batch.lists import ListedShot, Order, ShotQuery
 from gateway.batch.manifest import ActorLookup, Mistake, batch_name, in_order, lines_at, row_mistakes, shot_of, shots_by_line
 from gateway.batch.records import Progress, present_time
-from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
+from gateway.batch.report import row_of, write_json, write_report, writing_csv
 from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, region_from
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.store import BatchStore, risk_number
@@ -458,16 +459,15 @@ def write_files(store: BatchStore, facts: BatchFacts, wanted: int, for_caller: F
         StorageFullError: no space is left.
         DubstageError: the store of batches cannot be used.
     """
-    shots = [_for_caller(listed, for_caller) for listed in store.shots(facts.name)]
-    if wanted not in (pb.REPORT_FORMAT_CSV, pb.REPORT_FORMAT_JSON):
-        write_report(facts, shots, partial(store.thumbnails, facts.name), folder)
-        return
-    rows = [row_of(shot, None) for shot in shots]
-    if wanted == pb.REPORT_FORMAT_CSV:
-        (folder / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
-    else:
-        summary = summary_of(rows, [shot.record for shot in shots])
-        (folder / "shots.json").write_text(json_of(facts, summary, rows), encoding="ascii")
+    shots = (_for_caller(listed, for_caller) for listed in store.each_shot(facts.name))
+    rows = (row_of(shot, None) for shot in shots)
+    match wanted:
+        case pb.REPORT_FORMAT_CSV:
+            deque(writing_csv(rows, folder / "shots.csv"), maxlen=0)
+        case pb.REPORT_FORMAT_JSON:
+            write_json(facts, rows, folder / "shots.json")
+        case _:
+            write_report(facts, shots, partial(store.thumbnails, facts.name), folder)
 
 
 async def pieces(folder: Path) -> AsyncGenerator[pb.GetReportResponse, None]:

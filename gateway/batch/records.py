@@ -280,7 +280,7 @@ def progress_from(shots: Sequence[ShotWork], *, now_s: float | None = None) -> P
     states = Counter(shot.state for shot in shots)
     written = [shot for shot in shots if shot.state in WRITTEN]
     frames = sum(shot.frames for shot in written)
-    spent = _covered((shot.begun_s, shot.ended_s) for shot in written if shot.begun_s and shot.ended_s)
+    spent = covered_s((shot.begun_s, shot.ended_s) for shot in written)
     left = float(states[ShotState.WAITING] + states[ShotState.RUNNING])
     times = [shot.ended_s - shot.begun_s for shot in written if 0 < shot.begun_s < shot.ended_s]
     if now_s is not None and times:
@@ -310,10 +310,14 @@ def unix_time(text: str) -> float:
         return 0.0
 
 
-def _covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Return the length of the union of spans (begin, end), seconds."""
+def covered_s(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length of the union of spans, seconds.
+
+    Args:
+        spans: begin and end of each span, Unix time. Spans whose begin or end is 0 do not count.
+    """
     total, reached = 0.0, float("-inf")
-    for begin, end in sorted(spans):
+    for begin, end in sorted(span for span in spans if all(span)):
         total += max(0.0, end - max(begin, reached))
         reached = max(reached, end)
     return total

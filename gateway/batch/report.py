@@ -8,24 +8,27 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import io
 import json
 import math
 import os
 import re
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from gateway.batch.lists import ListedShot
-from gateway.batch.records import progress_of
+from gateway.batch.records import covered_s, unix_time
 from gateway.batch.reviews import ReviewState
-from gateway.batch.risk import reasons_of, risk_of
-from gateway.batch.types import ENDED, BatchFacts, ShotAppearance, ShotMotion, ShotRecord, ShotState
+from gateway.batch.risk import figures_of, reasons_of, risk_of
+from gateway.batch.types import ENDED, WRITTEN, BatchFacts, ShotAppearance, ShotMotion, ShotState
 from gateway.dub.request.spec_text import actor_of, speaker_of, start_text
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
 from gateway.reports.pages import ReasonCount, render_page, shares_of
@@ -36,19 +39,24 @@ FORMAT: Final = 1
 """Version of the two files. A release that renames or removes a column counts up."""
 _FORMULA: Final = frozenset("=+-@\uff1d\uff0b\uff0d\uff20|%")
 """Characters that make a spreadsheet program take a text for a formula or a command."""
+_BLANKS: Final = "\t\r\n\0 "
+_PLAIN: Final = frozenset({int, float, NoneType})
+"""Types whose values `csv` writes as `safe_cell` does."""
 SHOWN_CONCERNS: Final = 50
 """Most texts of the section for a person."""
 SHOWN_SHOTS: Final = 12
 """Most shots that the section names for one text."""
 MOST_ROWS: Final = 5_000
 """Most shots of the page. A browser cannot show many more. The tables have all shots."""
-_PICTURES_AT_ONCE: Final = 500
+_PICTURES_AT_ONCE: Final = 100
 """Most pictures that are in memory at once."""
+_NO_MOTION: Final = ShotMotion()
+_NO_APPEARANCE: Final = ShotAppearance()
+_ENCODER: Final = json.JSONEncoder(allow_nan=False, check_circular=False)
 _SCRIPT: Final = Path(__file__).with_name("sort.js")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportRow:
+class ReportRow(NamedTuple):
     """One shot of a batch. The names of the fields are the columns of `shots.csv` and the keys of `shots.json`, in this order.
 
     Attributes:
@@ -92,7 +100,7 @@ class ReportRow:
         thumbnail: path of the picture in the report's folder; None: there is none.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # in place of the method of tuples
     id: str
     state: ShotState
     needs_look: bool
@@ -165,6 +173,20 @@ class Summary:
     frames_per_second: float | None
 
 
+class Mention(NamedTuple):
+    """A shot that a concern names.
+
+    Attributes:
+        order: place among the shots of the concern; shots of one place stand in the order of the manifest.
+        row: row of the manifest, from 0.
+        id: id of the shot.
+    """
+
+    order: float
+    row: int
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Concern:
     """One text that wants a person's look, and the shots that have it.
@@ -173,12 +195,12 @@ class Concern:
         failed: the text is an error of failed shots; otherwise it is a reason of the quality gate.
         text: the error with FOOTAGE, SPEECH and VIDEO for the shot's own files, or the reason with `…` for each number that was
             measured: shots with the same fault stand together.
-        rows: the shots: failed ones in the order of the manifest, others with the least `r_opening` first.
+        shots: the shots: failed ones in the order of the manifest, others with the least `r_opening` first.
     """
 
     failed: bool
     text: str
-    rows: tuple[ReportRow, ...]
+    shots: tuple[Mention, ...]
 
 
 def row_of(listed: ListedShot, thumbnail: str | None) -> ReportRow:
@@ -189,15 +211,15 @@ def row_of(listed: ListedShot, thumbnail: str | None) -> ReportRow:
         thumbnail: path of the shot's picture in the report's folder; None: there is none.
     """
     index, shot, record, decision = listed
-    has_ended = record.state in ENDED
+    has_ended, figures = record.state in ENDED, figures_of(record)
     return ReportRow(
         index=index,
         id=shot.id,
         state=record.state,
         needs_look=record.state in (ShotState.FAILED, ShotState.UNDUBBED) or bool(record.look),
         look=record.look,
-        risk=risk_of(record) if has_ended else None,
-        risk_reasons=tuple(reasons_of(record)) if has_ended else (),
+        risk=risk_of(record, figures) if has_ended else None,
+        risk_reasons=tuple(reasons_of(record, figures)) if has_ended else (),
         review=(decision.state if decision is not None else ReviewState.UNDECIDED) if has_ended else None,
         reviewer=decision.reviewer if decision is not None else "",
         reviewed_at=decision.decided_at if decision is not None else "",
@@ -205,8 +227,8 @@ def row_of(listed: ListedShot, thumbnail: str | None) -> ReportRow:
         assignee=decision.assignee if decision is not None else "",
         method=record.method or shot.dub.method,
         r_opening=_rounded(record.r_opening),
-        **(record.motion or ShotMotion()).model_dump(),
-        **(record.appearance or ShotAppearance()).model_dump(),
+        **vars(record.motion or _NO_MOTION),
+        **vars(record.appearance or _NO_APPEARANCE),
         frames=record.frames,
         frames_dubbed=record.frames_dubbed,
         dubbed_share=_ratio(record.frames_dubbed, record.frames),
@@ -231,40 +253,60 @@ def row_of(listed: ListedShot, thumbnail: str | None) -> ReportRow:
     )
 
 
-def summary_of(rows: Sequence[ReportRow], records: Sequence[ShotRecord]) -> Summary:
-    """Return the sums over all shots of a batch.
+class Overview:
+    """Facts of all shots together. Rows are added one after the other, and at most twice MOST_ROWS of them stay in memory."""
 
-    Args:
-        rows: the rows of all shots.
-        records: their records, in the same order.
-    """
-    states = Counter(row.state for row in rows)
-    progress = progress_of(records)
-    return Summary(
-        shots=len(rows),
-        states={state.value: states[state] for state in ShotState},
-        need_look=sum(row.needs_look for row in rows),
-        frames=progress.frames,
-        frames_dubbed=sum(row.frames_dubbed for row in rows if row.state is ShotState.DONE),
-        shot_seconds=round(sum(row.seconds for row in rows), 3),
-        seconds=round(progress.frames / progress.frames_per_second, 3) if progress.frames_per_second else None,
-        frames_per_second=progress.frames_per_second,
-    )
+    def __init__(self) -> None:
+        self._states: Counter[ShotState] = Counter()
+        self._spans: list[tuple[float, float]] = []
+        self._need_look = self._frames = self._frames_dubbed = 0
+        self._seconds = 0.0
+        self._concerns: dict[tuple[bool, str], list[Mention]] = {}
+        self._for_person: list[ReportRow] = []
+        self._others: list[ReportRow] = []
 
-
-def concerns_of(rows: Sequence[ReportRow]) -> tuple[Concern, ...]:
-    """Return what wants a person's look: errors first, then the quality gate; the text of the most shots first."""
-    shots: dict[tuple[bool, str], list[ReportRow]] = {}
-    for row in rows:
-        if row.state == ShotState.FAILED:
-            shots.setdefault((True, _without_files(row)), []).append(row)
+    def add(self, row: ReportRow) -> None:
+        """Add the row of the next shot in the order of the manifest."""
+        self._states[row.state] += 1
+        self._need_look += row.needs_look
+        self._seconds += row.seconds
+        if row.state in WRITTEN:
+            self._frames += row.frames
+            self._spans.append((unix_time(row.begun_at), unix_time(row.ended_at)))
+        if row.state is ShotState.DONE:
+            self._frames_dubbed += row.frames_dubbed
+        if row.state is ShotState.FAILED:
+            self._concerns.setdefault((True, _without_files(row)), []).append(Mention(0.0, row.index, row.id))
         for reason in dict.fromkeys(map(_without_measures, row.look)):
-            shots.setdefault((False, reason), []).append(row)
-    order = sorted(shots, key=lambda key: (not key[0], -len(shots[key]), shots[key][0].index, key[1]))
-    return tuple(
-        Concern(failed, text, tuple(sorted(shots[failed, text], key=_place_of_failed if failed else _place_of_marked)))
-        for failed, text in order
-    )
+            order = math.inf if row.r_opening is None else row.r_opening
+            self._concerns.setdefault((False, reason), []).append(Mention(order, row.index, row.id))
+        kept = self._for_person if row.needs_look else self._others
+        if len(kept) < MOST_ROWS:
+            kept.append(row)
+
+    def summary(self) -> Summary:
+        """Return the sums over all shots."""
+        spent_s = covered_s(self._spans)
+        pace = self._frames / spent_s if spent_s else None
+        return Summary(
+            shots=self._states.total(),
+            states={state.value: self._states[state] for state in ShotState},
+            need_look=self._need_look,
+            frames=self._frames,
+            frames_dubbed=self._frames_dubbed,
+            shot_seconds=round(self._seconds, 3),
+            seconds=round(spent_s, 3) if pace else None,
+            frames_per_second=pace,
+        )
+
+    def concerns(self) -> tuple[Concern, ...]:
+        """Return what wants a person's look: errors first, then the quality gate; the text of the most shots first."""
+        order = sorted(self._concerns.items(), key=lambda one: (not one[0][0], -len(one[1]), one[1][0].row, one[0][1]))
+        return tuple(Concern(failed, text, tuple(sorted(shots))) for (failed, text), shots in order)
+
+    def page_rows(self) -> Sequence[ReportRow]:
+        """Return the rows of the page in their order: at most MOST_ROWS, those for a person before others."""
+        return sorted((self._for_person + self._others)[:MOST_ROWS], key=lambda row: row.index)
 
 
 def _without_files(row: ReportRow) -> str:
@@ -281,14 +323,6 @@ def _without_measures(reason: str) -> str:
     return f"{_NUMBER.sub('…', measured)}:{wanted}" if colon else _NUMBER.sub("…", reason)
 
 
-def _place_of_failed(row: ReportRow) -> int:
-    return row.index
-
-
-def _place_of_marked(row: ReportRow) -> tuple[float, int]:
-    return (math.inf if row.r_opening is None else row.r_opening, row.index)
-
-
 def _rounded(value: float | None) -> float | None:
     return round(value, 4) if value is not None and math.isfinite(value) else None
 
@@ -297,61 +331,74 @@ def _ratio(part: float, whole: float) -> float | None:
     return _rounded(part / whole) if whole > 0 else None
 
 
-COLUMNS: Final = tuple(field.name for field in fields(ReportRow))
+COLUMNS: Final = ReportRow._fields
 """Columns of `shots.csv`, and keys of a shot in `shots.json`."""
 
 
-def csv_of(rows: Sequence[ReportRow]) -> str:
-    """Return the rows as CSV with a line of column names.
+def writing_csv(rows: Iterable[ReportRow], path: Path) -> Iterator[ReportRow]:
+    """Write rows to a CSV file with a line of column names, and yield each row when it is written.
 
     Numbers are written with a point, unknown values are empty, truth values are `true` and `false`. The texts of a list are joined
     by ` | `. Counts are written as `NAME=COUNT` and joined by `; `. A text that a spreadsheet program would take for a formula gets
     a `'` in front.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([safe_cell(getattr(row, column)) for column in COLUMNS])
-    return text.getvalue()
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in rows:
+            writer.writerow([value if type(value) in _PLAIN else safe_cell(value) for value in row])
+            yield row
 
 
-def json_of(facts: BatchFacts, summary: Summary, rows: Sequence[ReportRow]) -> str:
-    """Return the batch, its sums and its rows as one JSON document: ASCII, one shot a line."""
+def write_json(facts: BatchFacts, rows: Iterable[ReportRow], path: Path) -> Overview:
+    """Write the batch, its sums and its rows to one JSON document, ASCII, one shot a line, and return the overview of the rows."""
+    overview = Overview()
     batch = {"name": facts.name, "manifest_sha256": facts.manifest_sha256, "created_at": facts.created_at, "engine": facts.engine}
-    head = {"format": FORMAT, "batch": batch, "summary": asdict(summary)}
-    lines = ",\n".join(_compact({column: getattr(row, column) for column in COLUMNS}) for row in rows)
-    return f'{_compact(head)[:-1]}, "shots": [\n{lines}\n]}}\n'
+    # The sums stand in front of the rows, and are known after the last row.
+    with tempfile.TemporaryFile(dir=path.parent) as lines, path.open("wb") as file:
+        separator = b""
+        for row in rows:
+            overview.add(row)
+            lines.write(separator + _compact(row._asdict()))
+            separator = b",\n"
+        head = {"format": FORMAT, "batch": batch, "summary": asdict(overview.summary())}
+        file.write(_compact(head)[:-1] + b', "shots": [\n')
+        lines.seek(0)
+        shutil.copyfileobj(lines, file)
+        file.write(b"\n]}\n")
+    return overview
 
 
-def _compact(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, allow_nan=False)
+def _compact(document: Mapping[str, Any]) -> bytes:
+    return _ENCODER.encode(document).encode("ascii")
 
 
 def safe_cell(value: object) -> str:
-    """Return the text of a value in a CSV, as `csv_of` describes."""
+    """Return the text of a value in a CSV, as `writing_csv` describes."""
     match value:
-        case None:
-            return ""
+        case str() | None:
+            return _safe(value or "")
         case bool():
             return "true" if value else "false"
         case int() | float():
             return repr(value)
-        case Mapping():
-            return _safe("; ".join(f"{name}={count}" for name, count in sorted(value.items())))
         case tuple():
             return _safe(" | ".join(value))
+        case Mapping():
+            return _safe("; ".join(f"{name}={count}" for name, count in sorted(value.items())))
         case _:
             return _safe(str(value))
 
 
 def _safe(text: str) -> str:
-    begin = text.lstrip("\t\r\n\0 ")[:1]
-    return f"'{text}" if begin in _FORMULA or text[:1] in ("\t", "\r", "\n", "\0") else text
+    begin = text[:1]
+    if begin and begin in _BLANKS:
+        return f"'{text}" if begin != " " or text.lstrip(_BLANKS)[:1] in _FORMULA else text
+    return f"'{text}" if begin in _FORMULA else text
 
 
 def write_report(
-    facts: BatchFacts, shots: Sequence[ListedShot], thumbnails: Callable[[Sequence[str]], Mapping[str, bytes]], folder: Path
+    facts: BatchFacts, shots: Iterable[ListedShot], thumbnails: Callable[[Sequence[str]], Mapping[str, bytes]], folder: Path
 ) -> Path:
     """Write the report of a batch, all files of it or none, and return the path of the page.
 
@@ -360,7 +407,7 @@ def write_report(
 
     Args:
         facts: what the batch is.
-        shots: all shots in the order of the rows.
+        shots: all shots in the order of the rows. They are read once, and need not be in memory together.
         thumbnails: gives the JPEG files of shots by id. It is called with the shots that have `has_thumbnail`, some at a time.
         folder: gets the page, the tables and the pictures. An older report in it is replaced.
 
@@ -372,12 +419,9 @@ def write_report(
     check_report_folder(folder)
     with report_folder(folder) as inside:
         (inside / "thumbnails").mkdir()
-        pictures = _write_thumbnails([one.shot.id for one in shots if one.record.has_thumbnail], thumbnails, inside)
-        rows = [row_of(one, pictures.get(one.shot.id)) for one in shots]
-        summary = summary_of(rows, [one.record for one in shots])
-        (inside / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
-        (inside / "shots.json").write_text(json_of(facts, summary, rows), encoding="ascii")
-        concerns, script = concerns_of(rows), _SCRIPT.read_text(encoding="utf-8")
+        rows = writing_csv(_rows_with_pictures(shots, thumbnails, inside), inside / "shots.csv")
+        overview = write_json(facts, rows, inside / "shots.json")
+        summary, concerns, script = overview.summary(), overview.concerns(), _SCRIPT.read_text(encoding="utf-8")
         values = {
             "report": {"title": f"Batch {facts.name}"},
             "facts": facts,
@@ -385,8 +429,8 @@ def write_report(
             "concerns": concerns[:SHOWN_CONCERNS],
             "more_concerns": len(concerns[SHOWN_CONCERNS:]),
             "shown_shots": SHOWN_SHOTS,
-            "rows": _page_rows(rows),
-            "more_rows": max(0, len(rows) - MOST_ROWS),
+            "rows": overview.page_rows(),
+            "more_rows": max(0, summary.shots - MOST_ROWS),
             "reasons_of": _reasons_of,
             "link_of": partial(_link_of, folder),
             "duration": duration,
@@ -395,13 +439,6 @@ def write_report(
         }
         render_page("batch.html.j2", values, inside)
     return folder / PAGE
-
-
-def _page_rows(rows: Sequence[ReportRow]) -> Sequence[ReportRow]:
-    """Return the rows of the page in their order: at most MOST_ROWS, those for a person before others."""
-    if len(rows) <= MOST_ROWS:
-        return rows
-    return sorted(sorted(rows, key=lambda row: not row.needs_look)[:MOST_ROWS], key=lambda row: row.index)
 
 
 def duration(seconds: float | None) -> str:
@@ -415,16 +452,19 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _write_thumbnails(
-    ids: Sequence[str], thumbnails: Callable[[Sequence[str]], Mapping[str, bytes]], folder: Path
-) -> dict[str, str]:
-    """Write the pictures of shots, and return their paths in the folder by id."""
-    names: dict[str, str] = {}
-    for begin in range(0, len(ids), _PICTURES_AT_ONCE):
-        for shot_id, jpeg in thumbnails(ids[begin : begin + _PICTURES_AT_ONCE]).items():
-            names[shot_id] = f"thumbnails/{shot_id}.jpg"
-            path_below(folder, names[shot_id], field="output").write_bytes(jpeg)
-    return names
+def _rows_with_pictures(
+    shots: Iterable[ListedShot], thumbnails: Callable[[Sequence[str]], Mapping[str, bytes]], folder: Path
+) -> Iterator[ReportRow]:
+    """Yield the rows of shots. The picture of a shot is written before its row."""
+    left = iter(shots)
+    while some := tuple(islice(left, _PICTURES_AT_ONCE)):
+        ids = [one.shot.id for one in some if one.record.has_thumbnail]
+        pictures = thumbnails(ids) if ids else {}
+        for one in some:
+            name = f"thumbnails/{one.shot.id}.jpg" if one.shot.id in pictures else None
+            if name is not None:
+                path_below(folder, name, field="output").write_bytes(pictures[one.shot.id])
+            yield row_of(one, name)
 
 
 def _reasons_of(row: ReportRow) -> tuple[ReasonCount, ...]:

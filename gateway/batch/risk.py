@@ -13,7 +13,7 @@ where real videos lie beyond the edge too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,8 @@ WARNING: Final = 0.05
 """Part of one warning."""
 MOST_WARNINGS: Final = 5
 """Most warnings that count."""
+Figures = Sequence[tuple[str, float, float]]
+"""Figures of a finished video: name in SCALES, value, and part of the risk, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +88,35 @@ SCALES: Final[dict[str, Scale]] = {
 """Scale of each figure of a record, by name."""
 
 
-def figures_of(record: ShotRecord) -> dict[str, float]:
-    """Return the figures of a finished video that are known, by their names in SCALES."""
-    found: dict[str, float | None] = {"r_opening": record.r_opening}
+def figures_of(record: ShotRecord) -> Figures:
+    """Return the figures of a finished video that add to its risk."""
+    known: dict[str, float | None] = {"r_opening": record.r_opening}
     for group in (record.motion, record.appearance, record.finish):
-        found |= vars(group) if group is not None else {}
+        if group is not None:
+            known.update(vars(group))
     if record.frames:
-        found["undubbed_share"] = 1.0 - record.frames_dubbed / record.frames
-    return {name: value for name, value in found.items() if value is not None and name in SCALES}
+        known["undubbed_share"] = 1.0 - record.frames_dubbed / record.frames
+    # Reports of 100,000 shots ask for many figures, most of which have their best value.
+    return [
+        (name, value, part)
+        for name, value in known.items()
+        if value is not None
+        and (scale := SCALES.get(name)) is not None
+        and value != scale.best
+        and (part := scale.weight * scale.part(value))
+    ]
 
 
-def parts_of(record: ShotRecord, least: float = 0.0) -> dict[str, float]:
+def parts_of(record: ShotRecord, least: float = 0.0, figures: Figures | None = None) -> dict[str, float]:
     """Return what each figure, each missed threshold and each warning adds to the risk of a written video, 0 to 1, by text.
 
-    Figures that add less than `least` are left out.
+    Args:
+        record: the record.
+        least: figures that add less are left out.
+        figures: `figures_of(record)`, if they are known.
     """
-    parts: dict[str, float] = {}
-    for name, value in figures_of(record).items():
-        part = SCALES[name].weight * SCALES[name].part(value)
-        if part >= least:
-            parts[f"{SCALES[name].text}: {_shown(value)}"] = part
+    figures = figures_of(record) if figures is None else figures
+    parts = {f"{SCALES[name].text}: {_shown(value)}": part for name, value, part in figures if part >= least}
     parts |= dict.fromkeys(record.look, MISSED)
     return parts | dict.fromkeys(record.warnings[:MOST_WARNINGS], WARNING)
 
@@ -114,8 +125,13 @@ def _shown(value: float) -> str:
     return f"{value:.{4 if abs(value) < 0.01 else 3 if abs(value) < 0.1 else 2}f}"
 
 
-def risk_of(record: ShotRecord) -> float:
-    """Return the risk of a shot, 0 to 1, rounded to four digits. A shot that has not ended, or was cancelled, has none."""
+def risk_of(record: ShotRecord, figures: Figures | None = None) -> float:
+    """Return the risk of a shot, 0 to 1, rounded to four digits. A shot that has not ended, or was cancelled, has none.
+
+    Args:
+        record: the record.
+        figures: `figures_of(record)`, if they are known.
+    """
     if record.state is ShotState.FAILED:
         return FAILED
     if record.state is ShotState.UNDUBBED:
@@ -123,18 +139,20 @@ def risk_of(record: ShotRecord) -> float:
     if record.state is not ShotState.DONE:
         return 0.0
     good = (1.0 - MISSED) ** len(set(record.look)) * (1.0 - WARNING) ** len(set(record.warnings[:MOST_WARNINGS]) - set(record.look))
-    for name, value in figures_of(record).items():
-        scale = SCALES[name]
-        # Lists of 10,000 shots ask for many figures, most of which have their best value.
-        if value != scale.best:
-            good *= 1.0 - scale.weight * scale.part(value)
+    for _, _, part in figures_of(record) if figures is None else figures:
+        good *= 1.0 - part
     return round(1.0 - good, 4)
 
 
-def reasons_of(record: ShotRecord) -> Iterator[str]:
-    """Yield why a written video has a risk, the largest part first: what is beyond an edge, thresholds and warnings."""
+def reasons_of(record: ShotRecord, figures: Figures | None = None) -> Iterator[str]:
+    """Yield why a written video has a risk, the largest part first: what is beyond an edge, thresholds and warnings.
+
+    Args:
+        record: the record.
+        figures: `figures_of(record)`, if they are known.
+    """
     if record.state is ShotState.FAILED:
         yield record.error
         return
-    for text, _ in sorted(parts_of(record, WARNING).items(), key=lambda one: -one[1]):
+    for text, _ in sorted(parts_of(record, WARNING, figures).items(), key=lambda one: -one[1]):
         yield text

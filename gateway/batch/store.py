@@ -59,6 +59,8 @@ _NAMED: Final = 10
 """Most shots that a message names."""
 _IDS_AT_ONCE: Final = 10_000
 """Most ids in one statement. SQLite and PostgreSQL allow 32,766 and 65,535 parameters."""
+_SHOTS_AT_ONCE: Final = 1_000
+"""Most shots that one statement of a longer work reads or writes."""
 _AS_NEW: Final[Mapping[str, Any]] = {
     "state": ShotState.WAITING,
     "cancelled": False,
@@ -184,8 +186,11 @@ class BatchStore:
                 )
                 session.add(found)
                 session.flush()
-                session.execute(insert(BatchShotRow), [_new_row(name, row, shot) for row, shot in enumerate(manifest.shots)])
-                _add_actors(session, name, enumerate(manifest.shots))
+                numbered = enumerate(manifest.shots)
+                while some := list(islice(numbered, _SHOTS_AT_ONCE)):
+                    # A bulk insert of the session does more for each row.
+                    session.connection().execute(insert(BatchShotRow), [_new_row(name, row, shot) for row, shot in some])
+                    _add_actors(session, name, some)
             return _facts_of(found)
 
     def revise(self, manifest: Manifest, *, is_idle: bool = False) -> list[str]:
@@ -399,6 +404,9 @@ class BatchStore:
             query: shots and their order.
             limit: most shots; None: all.
         """
+        return list(self._listed(name, query, limit))
+
+    def _listed(self, name: str, query: ShotQuery, limit: int | None) -> Iterator[ListedShot]:
         every = aliased(BatchDecisionRow)
         last = select(func.max(every.decision)).where(every.batch == BatchShotRow.batch, every.number == BatchShotRow.number)
         columns = (BatchShotRow.number, *_RECORD, *_SPEC[1:], BatchDecisionRow.document)
@@ -414,15 +422,21 @@ class BatchStore:
             rows = session.execute(selected).all()
         if not rows:
             self.facts(name)
-        return [
-            ListedShot(
-                row.number,
-                _spec_of(row),
-                self._record_of(row),
-                None if row.document is None else self._document(Decision, row.document, row.shot_id),
-            )
-            for row in rows
-        ]
+        for row in rows:
+            decision = None if row.document is None else self._document(Decision, row.document, row.shot_id)
+            yield ListedShot(row.number, _spec_of(row), self._record_of(row), decision)
+
+    def each_shot(self, name: str) -> Iterator[ListedShot]:
+        """Yield all shots in the order of the rows, each as `shots` does.
+
+        Some shots are read at a time, so that the memory stays small and no writer waits. A shot is as it was when it was read.
+        """
+        row, last = -1, None
+        while row != last:
+            last = row
+            for shot in self._listed(name, ShotQuery(behind=(row, 0)), _SHOTS_AT_ONCE):
+                row = shot.row
+                yield shot
 
     def shot_in_list(self, name: str, shot_id: str) -> ListedShot:
         """Return a shot as `shots` does."""
@@ -739,7 +753,7 @@ def _spec_of(row: Any) -> ShotSpec:
 def _add_actors(session: Session, name: str, shots: Iterable[tuple[int, ShotSpec]]) -> None:
     rows = [{"batch": name, "number": number, "actor": actor} for number, shot in shots for actor in shot.actor_ids]
     if rows:
-        session.execute(insert(BatchActorRow), rows)
+        session.connection().execute(insert(BatchActorRow), rows)
 
 
 def _check_revision(

@@ -1082,7 +1082,7 @@ def report(
     from gateway.batch.report import write_report
 
     with open_batches(options.gateway_settings()) as store:
-        say_output(write_report(store.facts(name), store.shots(name), partial(store.thumbnails, name), folder))
+        say_output(write_report(store.facts(name), store.each_shot(name), partial(store.thumbnails, name), folder))
 
 
 @commands.command("deliver")

@@ -79,6 +79,7 @@ class Step:
         size: number of actors or shots.
         ms: time in the median, milliseconds; of a step with many equal pieces, of one piece.
         ratio: time divided by that with the smallest number; 1: this is the smallest one.
+        processor_ms: processor time of one piece, milliseconds, which other work of the machine changes less; None: not measured.
     """
 
     part: str
@@ -86,6 +87,7 @@ class Step:
     size: int
     ms: float
     ratio: float
+    processor_ms: float | None
 
 
 class Steps:
@@ -100,10 +102,10 @@ class Steps:
         self._first: dict[str, float] = {}
         self.found: list[Step] = []
 
-    def add(self, step: str, size: int, seconds: float) -> None:
+    def add(self, step: str, size: int, seconds: float, processor_ms: float | None = None) -> None:
         """Add a step, and print the step on the error stream."""
         ms = 1000.0 * seconds
-        self.found.append(Step(self._part, step, size, ms, ms / self._first.setdefault(step, ms)))
+        self.found.append(Step(self._part, step, size, ms, ms / self._first.setdefault(step, ms), processor_ms))
         tell(f"{self.found[-1]}")
 
     def time(self, step: str, size: int, work: Callable[[], object], *, tries: int = _TRIES) -> None:
@@ -112,7 +114,8 @@ class Steps:
         for watch in watches:
             with watch:
                 work()
-        self.add(step, size, statistics.median(watch.wall_s for watch in watches))
+        processor_ms = 1000.0 * statistics.median(watch.cpu_s for watch in watches)
+        self.add(step, size, statistics.median(watch.wall_s for watch in watches), processor_ms)
 
 
 def _pieces(begin: int, end: int, most: int = _AT_ONCE) -> Iterator[range]:
@@ -348,7 +351,7 @@ def _measure_batch(steps: Steps, store: BatchStore, size: int, folder: Path, wor
     place = folder / f"report{size}"
 
     def report() -> None:
-        write_report(store.facts(name), store.shots(name), partial(store.thumbnails, name), place)
+        write_report(store.facts(name), store.each_shot(name), partial(store.thumbnails, name), place)
 
     steps.time("report, without pictures", size, report, tries=1)
     steps.time("remove", size, lambda: store.remove(name), tries=1)

@@ -20,7 +20,7 @@ import pytest
 
 from gateway.batch import report
 from gateway.batch.lists import ListedShot
-from gateway.batch.report import COLUMNS, concerns_of, duration, row_of, summary_of, write_report
+from gateway.batch.report import COLUMNS, Overview, duration, row_of, write_report
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import reasons_of, risk_of
 from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
@@ -220,14 +220,16 @@ def test_review_first_grouped_by_fault() -> None:
         ShotRecord(id="sh004", state=ShotState.FAILED, error="/in/4.mov: no such file"),
         done(5),
     ]
-    rows = [row_of(one, None) for one in listed(shots, records)]
-    assert [(concern.failed, concern.text, [row.id for row in concern.rows]) for concern in concerns_of(rows)] == [
+    overview = Overview()
+    for one in listed(shots, records):
+        overview.add(row_of(one, None))
+    assert [(concern.failed, concern.text, [shot.id for shot in concern.shots]) for concern in overview.concerns()] == [
         (True, "FOOTAGE: no such file", ["sh003", "sh004"]),
         (True, "the disk is full", ["sh002"]),
         (False, "r is …: at least 0.5 is wanted", ["sh001", "sh000"]),
         (False, "… of … frames are dubbed", ["sh001"]),
     ]
-    assert summary_of(rows, records).need_look == 5
+    assert overview.summary().need_look == 5
 
 
 def test_report_has_risks_and_decisions(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from dubstage.gateway.v1.dub_pb2 import EXPRESSION_NEUTRAL, ShotOptions
+from gateway.batch import store as batch_store
 from gateway.batch.lists import ShotQuery
 from gateway.batch.records import progress_from, progress_of
 from gateway.batch.reviews import Decision, ReviewState
@@ -365,6 +366,18 @@ def test_lists_agree_with_the_records(reviewed: BatchStore) -> None:
     assert progress_from(reviewed.work("night")) == progress_of(records)
     assert [one.review for one in reviewed.work("night")].count(ReviewState.REJECTED) == 1
     assert reviewed.states() == {"night": {ShotState.DONE: 4, ShotState.WAITING: 1, ShotState.CANCELLED: 1}}
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 6, 7])
+def test_all_shots_come_in_pieces(reviewed: BatchStore, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """A reader of all shots gets each shot once, in the order of the rows, and learns that there is no such batch."""
+    monkeypatch.setattr(batch_store, "_SHOTS_AT_ONCE", at_once)
+    assert list(reviewed.each_shot("night")) == reviewed.shots("night")
+    reading = reviewed.each_shot("night")
+    next(reading)
+    reviewed.remove("night")
+    with pytest.raises(BatchNotFoundError):
+        list(reading)
 
 
 @pytest.mark.parametrize(
