@@ -86,7 +86,7 @@ class DubHandler:
                     raise
                 await in_thread(report.learn)
                 if not dub.is_kept:
-                    await dub.discard()
+                    await dub.discard_or_log()
         if operation.resumed and not dub.is_kept:
             await context.forget_others(operation.record)
         result = result_message(spec.output_uri, request, outcome)
