@@ -125,7 +125,7 @@ class ProcessContext:
         jobs: slots of dubs and enrolments.
         shots: slots of shots of batches.
         live: decides which live streams run.
-        long_calls: calls that wait, watch or send reports.
+        long_calls: calls that wait, watch, estimate or send reports.
         limits: limits of all tenants.
     """
 

@@ -40,6 +40,7 @@ from gateway.operations.step_paces import StepPaces
 from gateway.operations.store import OperationRecord, RequestIdentity
 from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import Stages
+from gateway.tenants.long_calls import LongCalls
 
 
 class DubHandler:
@@ -143,13 +144,20 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         context: what the operations work with.
         runner: runs the operations.
         live: opens live streams.
+        long_calls: long calls of all tenants.
         stages: returns the stages as soon as they serve.
     """
 
     def __init__(
-        self, context: TenantContext, runner: OperationRunner, live: LiveStreams, stages: Callable[[], Awaitable[Stages]]
+        self,
+        context: TenantContext,
+        runner: OperationRunner,
+        live: LiveStreams,
+        long_calls: LongCalls,
+        stages: Callable[[], Awaitable[Stages]],
     ) -> None:
         self._stages = stages
+        self._long_calls = long_calls
         self._context = context
         self._runner = runner
         self._live = live
@@ -184,12 +192,15 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
     async def EstimateDub(self, request: pb.EstimateDubRequest, context: Any) -> pb.EstimateDubResponse:  # noqa: N802
         """Say what a dub would take."""
         own = self._context
-        async with own.media.opened() as media:
-            dub = await in_thread(own.engine.request, request.dub, media)
-            await in_thread(partial(media.check, overwrite=request.dub.overwrite))
-            if await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes, confirm=lambda: None):
+        # Footage is copied from a URL, which may take as long as a dub.
+        with self._long_calls.place():
+            async with own.media.opened() as media:
                 dub = await in_thread(own.engine.request, request.dub, media)
-            return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
+                await in_thread(partial(media.check, overwrite=request.dub.overwrite))
+                await own.quota.check_storage()
+                if await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes):
+                    dub = await in_thread(own.engine.request, request.dub, media)
+                return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
 
     async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin to list the faces of a video."""

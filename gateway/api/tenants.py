@@ -155,7 +155,7 @@ class Servicers:
         names = context.names
         return cls(
             with_names(ActorServicer(context, runner, eraser), names),
-            with_names(DubServicer(context, runner, live, stages), names),
+            with_names(DubServicer(context, runner, live, long_calls, stages), names),
             with_names(batches, names),
             with_names(media, names),
             with_names(webhooks, names),
