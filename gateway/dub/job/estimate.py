@@ -19,13 +19,11 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.analyse.footage import MAX_TRACKED_SIDE
-from gateway.dub.choices import PREVIEW_S
-from gateway.dub.job.dub_job import shown_duration
+from gateway.dub.job.dub_job import shown_duration, shown_video
 from gateway.dub.request.dub_request import DubRequest, check_line, check_output, fitted, has_own_timeline, output_speech
 from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile, figures
-from gateway.dub.state.disk_needs import records_need, segments_need, video_need, windows_need
-from gateway.media.background import own_timeline
+from gateway.dub.state.disk_needs import output_needs, records_need
 from gateway.media.inspection import inspect_in_child
 from gateway.media.opening import open_input, video_stream
 from gateway.media.reader import VideoReader, to_rgb
@@ -85,8 +83,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     own = has_own_timeline(request, info)
     choice = await asyncio.to_thread(check_output, request, info, speech)
     duration = await asyncio.to_thread(partial(shown_duration, request, info, speech, has_background=own))
-    shown = info.video.head(PREVIEW_S) if request.preview else info.video
-    video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video if own else shown
+    video = shown_video(request, info, duration, has_background=own)
     share, scale = await sampled_face(stages, info)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
@@ -112,9 +109,8 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         background=video if own else None,
         used=0,
     )
-    needs = [records, windows_need(jobs, mouths, scale, 0), video_need(request.output, choice.codec, video)]
-    if lines and choice.has_segments:
-        needs.append(segments_need(jobs, choice.codec, video))
+    segmented = bool(lines) and choice.has_segments
+    output = output_needs(request.output, choice.codec, video, jobs, [(mouths, work.scale)], stored=0, segmented=segmented)
     bank = len(strangers) * min(round(share * info.video.num_frames), _BANK_FRAMES)
     pace = await asyncio.to_thread(PaceFile(jobs.parent).read)
     return DubEstimate(
@@ -123,7 +119,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         processor_s=work.processor_s * pace.processor,
         wall_s=work.wall_s * pace.wall,
         memory_bytes=work.memory_bytes,
-        disk_bytes=sum(need.num_bytes for need in needs) + int(bank * figures().bank_frame_kb * 1000),
+        disk_bytes=sum(need.num_bytes for need in (records, *output)) + int(bank * figures().bank_frame_kb * 1000),
         num_dubs=pace.num_dubs,
     )
 
