@@ -27,7 +27,7 @@ from gateway.dub.state.disk_needs import output_needs, records_need
 from gateway.media.inspection import inspect_in_child
 from gateway.media.opening import open_input, video_stream
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.stills import is_still
+from gateway.media.stills import is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
@@ -82,9 +82,12 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     request = await asyncio.to_thread(fitted, request, info, speech)
     own = has_own_timeline(request, info)
     choice = await asyncio.to_thread(check_output, request, info, speech)
+    share, scale = await sampled_face(stages, info)
+    if is_still(info):
+        # A dub opens the picture as a video of one frame, which is smaller than a photograph.
+        info = still_video_info(info)
     duration = await asyncio.to_thread(partial(shown_duration, request, info, speech, has_background=own))
     video = shown_video(request, info, duration, has_background=own)
-    share, scale = await sampled_face(stages, info)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
     learns = rendered > 0 and not is_still(info) and not request.preview and request.enrol.trains
@@ -181,11 +184,13 @@ def _reduced(rgb: UInt8) -> tuple[float, UInt8]:
 
 
 def _sampled(info: MediaInfo) -> Iterator[UInt8]:
-    """Yield pictures of the footage, upright RGB, in their own size."""
+    """Yield pictures of the footage, upright RGB, in the size that is dubbed."""
     video = info.video
     if is_still(info):
+        shown = still_video_info(info).video
         with VideoReader(info) as reader:
-            yield from (to_rgb(frame) for frame in reader)
+            rgb = to_rgb(next(iter(reader)))
+        yield np.asarray(cv2.resize(rgb, (shown.width, shown.height), interpolation=cv2.INTER_AREA), np.uint8)
         return
     with open_input(info.path, only="picture") as container:
         stream = video_stream(container, info.path)
