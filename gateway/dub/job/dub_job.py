@@ -386,7 +386,7 @@ class DubJob:
             rendered=len(rows),
             scale=scale_of(video.faces, rows) if request.has_bank_detail else 0,
             own_timeline=has_background,
-            personalized=int(request.actor is None and request.enrol.trains),
+            personalized=int(trains_networks(request, info)),
         )
         PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
 
@@ -550,6 +550,11 @@ def shown_video(request: DubRequest, info: MediaInfo, duration: Fraction, *, has
     if has_background:
         return own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
     return info.video.head(PREVIEW_S) if request.preview else info.video
+
+
+def trains_networks(request: DubRequest, info: MediaInfo) -> bool:
+    """Return whether a dub adapts networks to the people that it learns. A single picture and a preview train none."""
+    return request.actor is None and request.enrol.trains and not request.preview and not is_still(info)
 
 
 def video_duration(info: MediaInfo, speech: Speech) -> Fraction:

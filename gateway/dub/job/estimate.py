@@ -19,7 +19,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.analyse.footage import MAX_TRACKED_SIDE
-from gateway.dub.job.dub_job import shown_duration, shown_video
+from gateway.dub.job.dub_job import shown_duration, shown_video, trains_networks
 from gateway.dub.request.dub_request import DubRequest, check_line, check_output, fitted, has_own_timeline, output_speech
 from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile, figures
@@ -90,7 +90,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     video = shown_video(request, info, duration, has_background=own)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
-    learns = rendered > 0 and not is_still(info) and not request.preview and request.enrol.trains
+    learns = rendered > 0 and trains_networks(request, info)
     # Lines that name their faces in one way are of one person.
     strangers = {part.face for part in request.parts if part.actor is None}
     work = DubWork(
