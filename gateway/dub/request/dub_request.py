@@ -583,9 +583,12 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
     """Check the output of a dub, and return how the video will be encoded.
 
     Raises:
-        InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`.
+        InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`, or the output is a file that the dub
+            reads.
     """
     video = info
+    if request.reference is not None:
+        refuse_input(request.output, request.reference, "the reference")
     if request.mix is not None:
         check_mix(True, keep_audio=request.keep_audio)
         refuse_input(request.output, request.mix.file, "the music and effects")
