@@ -5,6 +5,7 @@ Tests of a video's comment: that its mouth is synthetic, but only where it is.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -120,6 +121,16 @@ def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
     info = probe(footage)
     with pytest.raises(MediaUnsupportedError, match="mpeg2video cannot run at 16 frames a second"):
         check_output(request, info, open_speech(request, info))
+
+
+def test_names_outside_utf8_stay_apart() -> None:
+    """Files whose names differ in bytes that are no text have names of their own in a spec, with their endings."""
+    paths = [Path(os.fsdecode(name)) for name in (b"day/caf\xe9.mp4", b"day/caf\xe8.mp4", "day/caf\ufffd.mp4".encode())]
+    files = LocalFiles()
+    names = [str(files.name(path)) for path in paths]
+    assert [files.source(name, "footage_uri") for name in names] == paths
+    assert [files.name(path) for path in paths] == names
+    assert {Path(name).suffix for name in names} == {".mp4"}
 
 
 @pytest.mark.parametrize(("field", "what"), [("reference", "the reference"), ("mix", "the music and effects")])
