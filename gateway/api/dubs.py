@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -28,7 +28,7 @@ from gateway.api.convert import (
 )
 from gateway.api.operations import DUB, FACES, operation_message, request_identity
 from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.job.estimate import estimate_dub
 from gateway.dub.request.spec import mouths_of, with_records
 from gateway.engine import Dub
@@ -130,8 +130,7 @@ class FaceHandler:
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
             info = await inspect_in_child(footage)
             report.footage(*info.video.size)
-            with ExitStack() as stack:
-                folder = await asyncio.to_thread(stack.enter_context, context.media.scratch())
+            async with entered_in_threads(context.media.scratch()) as folder:
                 found = await context.engine.faces(info, self._stages(), folder / "faces", report)
         answer = await asyncio.to_thread(faces_message, found, pictures=not message.skip_pictures)
         return answer.SerializeToString()

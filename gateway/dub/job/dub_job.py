@@ -438,7 +438,8 @@ class DubJob:
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
         """Open the job's folder. If the work in the folder fails and no other run can continue from there, remove the folder."""
         with ExitStack() as stack:
-            workspace = stack.enter_context(open_workspace(folder, self._operation, max_bytes=self._max_bytes))
+            opening = partial(open_workspace, folder, self._operation, max_bytes=self._max_bytes)
+            workspace = await in_thread(lambda: stack.enter_context(opening()))
             self._folder = folder = workspace.folder
             try:
                 await in_thread(self._ledger.begin, folder)

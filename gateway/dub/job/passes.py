@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.analyse.face_choice import ChosenFace, about_faces
 from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, make_plan, silent_frames
@@ -333,7 +333,7 @@ class DubPasses:
         ]
         done = progress.written
         compositor = VideoCompositor(video)
-        with writer:
+        async with entered_in_threads(writer):
             threads = self.request.threads
             if writer.segmented:
                 segments = SegmentStore(
