@@ -336,7 +336,7 @@ class Tenants:
 
     async def close(self) -> None:
         """Close all databases and data folders. The stages are closed."""
-        # The the default tenant comes last: the others use its connections.
+        # The default tenant comes last: the others use its connections.
         for tenant in reversed(self._tenants.values()):
             await tenant.close()
 

@@ -19,7 +19,7 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.actors import create
 from gateway.dub.job import dub_job
-from gateway.dub.state.workspace import ASIDE
+from gateway.dub.state.workspace import SCRATCH
 from gateway.media.writer import VideoWriter
 from services.common.methods import METHODS
 from tests.integration.client_calls import dubbing, enrolment
@@ -58,7 +58,7 @@ def test_work_leaves_loop_free(gateway: RunningGateway, media: Media, monkeypatc
         real = getattr(owner, name)
 
         def watched(*args: Any, **more: Any) -> Any:
-            if name != "rmtree" or ASIDE in str(args[0]):
+            if name != "rmtree" or SCRATCH in str(args[0]):
                 with suppress(RuntimeError):
                     asyncio.get_running_loop()
                     on_loop.append(name)

@@ -85,7 +85,7 @@ class DubRequest:
         keep_audio: the output keeps the sound of the footage.
         label: visible label of every frame of a video with synthetic pictures; None: there is none.
         codec: video codec of the output; None: chosen by the container.
-        crf: quality of the pictures (gateway.media.encoders.QUALITIES); None: the default of the writer.
+        crf: quality of the pictures (gateway.media.choices.QUALITIES); None: the default of the writer.
         enrol: which parts of the enrolment from this footage are done.
         threads: threads of decoder and encoder.
         fit: length of the video where the speech is longer or shorter than the footage (fit.py).
