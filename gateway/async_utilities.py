@@ -144,12 +144,15 @@ async def in_stoppable_thread(function: Callable[[], T], stop: Callable[[], None
 
 @asynccontextmanager
 async def entered_in_threads(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave a blocking context manager in threads, and give its value."""
-    value = await in_thread(manager.__enter__)
+    """Enter and leave a blocking context manager in threads, and give its value. A task that is cancelled while the manager is
+    entered leaves the manager.
+    """
+    entered: list[T] = []
     try:
-        yield value
+        await in_thread(lambda: entered.append(manager.__enter__()))
+        yield entered[0]
     except BaseException:
-        if not await in_thread(manager.__exit__, *sys.exc_info()):
+        if not entered or not await in_thread(manager.__exit__, *sys.exc_info()):
             raise
     else:
         await in_thread(manager.__exit__, None, None, None)

@@ -476,13 +476,9 @@ class Dub:
         """Check that the consent still holds. Blocks. Raises as `JobLedger.check_consent`."""
         self._ledger.check_consent()
 
-    async def discard(self) -> None:
-        """Remove what the dub keeps for another run. The video and the analysis of the footage stay."""
-        await in_thread(self._job.discard)
-
     async def discard_or_log(self) -> None:
-        """Remove what the dub keeps for another run. Errors go to the log."""
-        await self._logged(self.discard())
+        """Remove what the dub keeps for another run. The video and the analysis of the footage stay. Errors go to the log."""
+        await self._logged(in_thread(self._job.discard))
 
     async def _logged(self, removal: Awaitable[None]) -> None:
         try:
@@ -574,7 +570,7 @@ async def finished_dub(
         finally:
             # The video is finished, so the job folder is not needed again, even if a report fails.
             if not dub.is_kept:
-                await dub.discard()
+                await dub.discard_or_log()
 
 
 async def remove_old_jobs(installation: Installation, engine: Engine) -> None:

@@ -7,9 +7,10 @@ import hashlib
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -395,7 +396,9 @@ class _EnrolmentJob:
     async def _workspace(self, place: Path, digests: Sequence[str]) -> AsyncIterator[Workspace]:
         """Open the enrolment's folder. The folder goes at the end, unless another run can continue from there."""
         request = self.request
-        with open_workspace(place, self.operation.name, max_bytes=self.disk.max_bytes) as workspace:
+        with ExitStack() as stack:
+            opening = partial(open_workspace, place, self.operation.name, max_bytes=self.disk.max_bytes)
+            workspace = await in_thread(lambda: stack.enter_context(opening()))
             self._folder = workspace.folder
             facts = {
                 "kind": "enrol",

@@ -18,7 +18,7 @@ from gateway.actors.receipts import SweptPlace
 from gateway.audit.log import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
 from gateway.dub.state.journal import journalled
-from gateway.dub.state.workspace import ASIDE, JOBS, JOURNAL, remove_left_copies
+from gateway.dub.state.workspace import JOBS, JOURNAL, SCRATCH, remove_left_copies
 from services.common.errors import StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.texts import Command, Text
@@ -178,7 +178,7 @@ def sweep_folder(
         found = file.name if is_blob else digest_of_file(file)
         if found not in digests:
             continue
-        if parts[0] in (JOBS, ASIDE):
+        if parts[0] in (JOBS, SCRATCH):
             sweep.in_use.add(found)
         else:
             left.append(f"file {file}")

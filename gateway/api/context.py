@@ -44,7 +44,7 @@ from gateway.tenants.limits import Limits
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.quota import FairSlots, TenantQuota
 from gateway.tenants.register import stored_bytes
-from services.common.errors import InvalidRequestError, ModelNotReadyError
+from services.common.errors import DubstageError, InvalidRequestError, ModelNotReadyError
 from services.common.locks import open_locked
 from services.common.store.artefacts import ArtefactStore
 
@@ -125,7 +125,7 @@ class ProcessContext:
         jobs: slots of dubs and enrolments.
         shots: slots of shots of batches.
         live: decides which live streams run.
-        long_calls: calls that wait, watch or send reports.
+        long_calls: calls that wait, watch, estimate or send reports.
         limits: limits of all tenants.
     """
 
@@ -213,9 +213,12 @@ class TenantContext:
         """Remove what other processes have left of an operation that succeeded here: job folders, and blobs that nothing counts.
 
         The folder of a process that still works there stays. That process removes the folder when it finds that it has lost the
-        operation.
+        operation. Errors go to the log: the work is done.
         """
-        await asyncio.to_thread(self._give_up_folders, record)
+        try:
+            await asyncio.to_thread(self._give_up_folders, record)
+        except (DubstageError, OSError) as problem:
+            _log.warning("folders_not_removed", operation=record.name, problem=str(problem))
 
     def _give_up_folders(self, record: OperationRecord) -> None:
         ledger = JobLedger(self.actors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -28,7 +28,7 @@ from gateway.api.convert import (
 )
 from gateway.api.operations import DUB, FACES, ListFilter, operation_message, operations_page, request_identity
 from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.job.estimate import estimate_dub
 from gateway.dub.request.spec import mouths_of, with_records
 from gateway.engine import Dub
@@ -40,6 +40,7 @@ from gateway.operations.step_paces import StepPaces
 from gateway.operations.store import OperationRecord, RequestIdentity
 from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import Stages
+from gateway.tenants.long_calls import LongCalls
 
 
 class DubHandler:
@@ -86,7 +87,7 @@ class DubHandler:
                     raise
                 await in_thread(report.learn)
                 if not dub.is_kept:
-                    await dub.discard()
+                    await dub.discard_or_log()
         if operation.resumed and not dub.is_kept:
             await context.forget_others(operation.record)
         result = result_message(spec.output_uri, request, outcome)
@@ -129,8 +130,7 @@ class FaceHandler:
             await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
             info = await inspect_in_child(footage)
             report.footage(*info.video.size)
-            with ExitStack() as stack:
-                folder = await asyncio.to_thread(stack.enter_context, context.media.scratch())
+            async with entered_in_threads(context.media.scratch()) as folder:
                 found = await context.engine.faces(info, self._stages(), folder / "faces", report)
         answer = await asyncio.to_thread(faces_message, found, pictures=not message.skip_pictures)
         return answer.SerializeToString()
@@ -143,13 +143,20 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         context: what the operations work with.
         runner: runs the operations.
         live: opens live streams.
+        long_calls: long calls of all tenants.
         stages: returns the stages as soon as they serve.
     """
 
     def __init__(
-        self, context: TenantContext, runner: OperationRunner, live: LiveStreams, stages: Callable[[], Awaitable[Stages]]
+        self,
+        context: TenantContext,
+        runner: OperationRunner,
+        live: LiveStreams,
+        long_calls: LongCalls,
+        stages: Callable[[], Awaitable[Stages]],
     ) -> None:
         self._stages = stages
+        self._long_calls = long_calls
         self._context = context
         self._runner = runner
         self._live = live
@@ -191,12 +198,15 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
     async def EstimateDub(self, request: pb.EstimateDubRequest, context: Any) -> pb.EstimateDubResponse:  # noqa: N802
         """Say what a dub would take."""
         own = self._context
-        async with own.media.opened() as media:
-            dub = await in_thread(own.engine.request, request.dub, media)
-            await in_thread(partial(media.check, overwrite=request.dub.overwrite))
-            if await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes, confirm=lambda: None):
+        # Footage is copied from a URL, which may take as long as a dub.
+        with self._long_calls.place():
+            async with own.media.opened() as media:
                 dub = await in_thread(own.engine.request, request.dub, media)
-            return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
+                await in_thread(partial(media.check, overwrite=request.dub.overwrite))
+                await own.quota.check_storage()
+                if await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes):
+                    dub = await in_thread(own.engine.request, request.dub, media)
+                return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
 
     async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin to list the faces of a video."""

@@ -15,7 +15,7 @@ from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from gateway.async_utilities import in_thread
-from gateway.batch.media import check_replaceable, fetched, input_problem, upload
+from gateway.batch.media import check_replaceable, fetched, fetched_in_thread, input_problem, upload
 from gateway.dub.progress import OnProgress
 from gateway.dub.state.workspace import ScratchFolders
 from gateway.media.locations import copy_name, is_url, url_problem
@@ -341,8 +341,10 @@ class RequestMedia:
             if not overwrite:
                 check_replaceable(place)
 
-    async def fetch(self, report: OnProgress, *, max_bytes: int, confirm: Callable[[], None]) -> bool:
+    async def fetch(self, report: OnProgress, *, max_bytes: int, confirm: Callable[[], None] = lambda: None) -> bool:
         """Copy all objects to this machine, and return whether there are any: their content may decide the method of the request.
+
+        If this task is cancelled, the copy ends after the piece that is being read.
 
         Args:
             report: called before and after each copy.
@@ -354,7 +356,7 @@ class RequestMedia:
         """
         for done, (copy, (place, field)) in enumerate(self._sources.items()):
             report("fetch", done, len(self._sources))
-            await in_thread(fetched, place, copy.parent, field=field, max_bytes=max_bytes, confirm=confirm)
+            await fetched_in_thread(place, copy.parent, field=field, max_bytes=max_bytes, confirm=confirm)
             report("fetch", done + 1, len(self._sources))
         return bool(self._sources)
 

@@ -155,7 +155,7 @@ class Servicers:
         names = context.names
         return cls(
             with_names(ActorServicer(context, runner, eraser), names),
-            with_names(DubServicer(context, runner, live, stages), names),
+            with_names(DubServicer(context, runner, live, long_calls, stages), names),
             with_names(batches, names),
             with_names(media, names),
             with_names(webhooks, names),
@@ -336,7 +336,7 @@ class Tenants:
 
     async def close(self) -> None:
         """Close all databases and data folders. The stages are closed."""
-        # The the default tenant comes last: the others use its connections.
+        # The default tenant comes last: the others use its connections.
         for tenant in reversed(self._tenants.values()):
             await tenant.close()
 

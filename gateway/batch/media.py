@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from gateway.async_utilities import in_stoppable_thread
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent
 from gateway.dub.request.dub_request import sha256_of
@@ -29,6 +31,7 @@ from services.common.errors import (
     MediaUnsupportedError,
     StorageFullError,
     StorageRefusedError,
+    WorkCancelledError,
 )
 from services.common.files import FULL_DISK, PARTIAL
 from services.common.store.backends import StoreBackend, open_backend
@@ -158,6 +161,27 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Co
     finally:
         partial.unlink(missing_ok=True)
     return copy
+
+
+async def fetched_in_thread(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Confirm = lambda: None) -> Path:
+    """Return what `fetched` returns. If this task is cancelled, the copy ends after the piece that is being read.
+
+    Args:
+        place, folder, field, max_bytes, confirm: as for `fetched`.
+
+    Raises:
+        DubstageError: as `fetched`.
+    """
+    cancelled = threading.Event()
+
+    def confirmed() -> None:
+        if cancelled.is_set():
+            raise WorkCancelledError("the copy was cancelled")
+        confirm()
+
+    return await in_stoppable_thread(
+        lambda: fetched(place, folder, field=field, max_bytes=max_bytes, confirm=confirmed), cancelled.set
+    )
 
 
 def consent_at(place: str) -> Consent:

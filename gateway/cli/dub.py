@@ -646,8 +646,6 @@ def dub(
         )
         if lines is not None:
             refuse_input(each.output, lines, "the file of the lines")
-        if reference is not None:
-            refuse_input(each.output, reference, "the reference")
         if say_file is not None:
             refuse_input(each.output, say_file, "the file of the words")
         if each.report is not None:

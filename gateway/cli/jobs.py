@@ -13,7 +13,7 @@ from gateway.cli.app import command_group
 from gateway.cli.console import say, say_json, say_result, wants_json
 from gateway.cli.options import AsJson, gateway_settings
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
-from gateway.dub.state.workspace import AT_ONCE, JOBS, RemovalReport
+from gateway.dub.state.workspace import BLOBS_PER_LOCK, JOBS, RemovalReport
 from gateway.housekeeping import (
     DAY_S,
     LEAST_BLOB_AGE_S,
@@ -162,8 +162,8 @@ def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: boo
             return
         # The jobs are counted again: somebody may have thought about the answer for an hour.
         deleted, refs = 0, [blob.ref for blob in found]
-        for begin in range(0, len(refs), AT_ONCE):
-            with actors.jobs.unused(refs[begin : begin + AT_ONCE]) as unused:
+        for begin in range(0, len(refs), BLOBS_PER_LOCK):
+            with actors.jobs.unused(refs[begin : begin + BLOBS_PER_LOCK]) as unused:
                 deleted += sum(ref.size_bytes for ref in unused if store.delete(ref))
     partials = store.remove_partials(time.time() - DAY_S)
     say_result(f"freed {shown_size(deleted + partials)} in the artefact store")

@@ -29,7 +29,7 @@ def most_calls_of_tenant(max_calls: int) -> int:
 
 
 class LongCalls:
-    """The long calls of all tenants of one gateway: calls that wait, watch or send for as long as the caller likes.
+    """The long calls of all tenants of one gateway: calls that wait, watch, copy or send for long.
 
     Used from one event loop.
 
@@ -56,8 +56,8 @@ class LongCalls:
         """
         if not self.has_room():
             raise OverloadedError(
-                f"a gateway takes {self._most_of_tenant} calls of one tenant that wait, watch or send reports, and {self._most} of "
-                "all tenants together: try again later",
+                f"a gateway takes {self._most_of_tenant} calls of one tenant that wait, watch, estimate or send reports, and "
+                f"{self._most} of all tenants together: try again later",
                 retry_after_s=_RETRY_S,
             )
         tenant = current_caller().tenant

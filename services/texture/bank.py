@@ -30,7 +30,7 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
     """Return the bank of one person.
 
     Geometry is measured on all frames. Of more than `max_frames` frames, windows of six neighbours with the most different mouths
-    are kept (bank_choice.choose_frames).
+    are kept (services.common.face.mouth_bank.choose_frames).
 
     Args:
         frames: frames of one person, frame_index strictly increasing.

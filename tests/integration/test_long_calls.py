@@ -130,16 +130,21 @@ def test_all_who_wait_get_the_result(place: Place) -> None:
         assert [result.result().num_frames for result in results] == [NUM_FRAMES] * callers
 
 
-def test_excess_watch_gets_retry_time(place: Place, long_footage: str) -> None:
-    """A watch over the bound is refused with a time to come again."""
+def test_excess_call_gets_retry_time(place: Place, long_footage: str) -> None:
+    """A watch, a report or an estimate over the bound is refused with a time to come again."""
     row = batch.row("a", footage=long_footage, output="watched.mp4", speech="speech.wav", personalize=False)
     with place.connect("emma") as emma, contextlib.ExitStack() as watches:
         batch.submit(emma, "watched", rows=[row])
         for _ in range(MOST_LONG_OF_TENANT):
             assert next(watches.enter_context(contextlib.closing(batch.watch(emma, "watched")))).num_shots == 1
-        for call in (batch.watch, batch.report):
-            with pytest.raises(DubstageCallError, match="calls of one tenant that wait, watch or send reports") as caught:
-                next(call(emma, "watched"))
+        spec = client.dub.request(**dubbing("estimated.mp4")).dub
+        for call in (
+            lambda: next(batch.watch(emma, "watched")),
+            lambda: next(batch.report(emma, "watched")),
+            lambda: client.estimate(emma, spec),
+        ):
+            with pytest.raises(DubstageCallError, match="calls of one tenant that wait, watch, estimate or send reports") as caught:
+                call()
             assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
             assert caught.value.retry_after_s > 0
         assert batch.cancel(emma, "watched").num_shots == 1

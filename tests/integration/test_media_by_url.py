@@ -14,7 +14,7 @@ from dubstage.client import Connection, DubstageCallError, files
 from dubstage.client import gateway as client
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.gateway.v1 import media_pb2
-from gateway.dub.state.workspace import ASIDE
+from gateway.dub.state.workspace import SCRATCH
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
@@ -60,7 +60,7 @@ def downloaded(s3: S3Server, url: str, name: str, folder: Path) -> Path:
 
 def copies(running: RunningGateway) -> list[Path]:
     """Files that the gateway has copied and not removed."""
-    return [path for path in (running.data / ASIDE).rglob("*") if path.is_file() and path.suffix]
+    return [path for path in (running.data / SCRATCH).rglob("*") if path.is_file() and path.suffix]
 
 
 def refused(connection: Connection, **fields: object) -> DubstageCallError:
@@ -111,7 +111,7 @@ def test_failed_dub_uploads_nothing(running: RunningGateway, s3: S3Server, url: 
     with running.connect() as connection:
         error = refused(connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/notes.mp4"})
     assert f"{url}/in/notes.mp4" in error.message
-    assert ASIDE not in error.message
+    assert SCRATCH not in error.message
     assert keys(s3, url) == set()
     assert copies(running) == []
 

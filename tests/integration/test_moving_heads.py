@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import shutil
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -13,6 +17,10 @@ from skimage.data import astronaut
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
+from gateway.actors import create
+from gateway.dub.job import dub_job
+from gateway.dub.state.workspace import SCRATCH
+from gateway.media.writer import VideoWriter
 from services.common.methods import METHODS
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
@@ -39,6 +47,39 @@ def test_retimed_video_has_speech_length(gateway: RunningGateway, actor: str, me
     with gateway.connect() as connection:
         result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, fit="retime")).wait(timeout_s=300)
     assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES
+
+
+@pytest.mark.long
+def test_work_leaves_loop_free(gateway: RunningGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and folders of dubs, enrolments and lists of faces are opened and removed in threads: other calls and streams go on."""
+    on_loop: list[str] = []
+
+    def watch(owner: object, name: str) -> None:
+        real = getattr(owner, name)
+
+        def watched(*args: Any, **more: Any) -> Any:
+            if name != "rmtree" or SCRATCH in str(args[0]):
+                with suppress(RuntimeError):
+                    asyncio.get_running_loop()
+                    on_loop.append(name)
+            return real(*args, **more)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for owner, name in (
+        (VideoWriter, "__enter__"),
+        (VideoWriter, "__exit__"),
+        (dub_job, "open_workspace"),
+        (create, "open_workspace"),
+        (shutil, "rmtree"),
+    ):
+        watch(owner, name)
+    with gateway.connect() as connection:
+        client.dub(connection, **dubbing("beside.mp4", footage=PICTURE)).wait(timeout_s=300)
+        client.detect_faces(connection, footage=PICTURE).wait(timeout_s=300)
+        client.enrol(connection, **enrolment("beside")).wait(timeout_s=300)
+        client.erase_actor(connection, "beside")
+    assert on_loop == []
 
 
 @pytest.mark.long

@@ -9,6 +9,9 @@ import av
 import pytest
 
 import dubstage
+from gateway.dub.job.dub_job import DubJob
+from services.common.errors import BackendUnavailableError
+from tests.failing import fail_once
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import NUM_FRAMES, OTHER, Media
 
@@ -113,6 +116,20 @@ def test_same_errors_near_and_far(served: RunningGateway, alone: None, media: Me
                 )
             found.append((caught.value.reason, caught.value.code, caught.value.retryable))
         assert found[0] == found[1], options
+
+
+@pytest.mark.long
+def test_failed_cleanup_fails_no_dub(
+    served: RunningGateway, alone: None, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dub whose folder cannot be removed succeeds: the video is written."""
+    for address, folder, output in ((served.server.address, Path(), Path()), ("", media.root, tmp_path)):
+        fail_once(monkeypatch, DubJob, "discard", BackendUnavailableError("the database restarts"))
+        made = dubstage.dub(
+            folder / OTHER, folder / media.speech.name, output / "kept_folder.mp4", address=address, personalize=False
+        )
+        assert made.dubbed > 0
+    assert [(root / "kept_folder.mp4").is_file() for root in (media.root, tmp_path)] == [True, True]
 
 
 def test_progress_error_cancels(served: RunningGateway, long_footage: str, media: Media) -> None:

@@ -143,6 +143,7 @@ def test_storage_is_bounded(place: Place) -> None:
         for call in (
             lambda: client.enrol(carl, **enrolment("another")),
             lambda: begun(carl, "stored.mp4"),
+            lambda: client.estimate(carl, client.dub.request(**dubbing("stored.mp4")).dub),
             lambda: batch.submit(carl, "stored", rows=[shot("batch.mp4")]),
         ):
             assert refusal(call).reason == "TENANT_STORAGE_BYTES"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,12 +15,15 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation
-from gateway.dub.choices import EnrolOptions
+from gateway.dub.choices import PREVIEW_S, EnrolOptions
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.disk import shown_bytes
+from gateway.media.probe import probe
 from gateway.settings import GatewaySettings
 from services.common.errors import NoUsableFootageError, StorageFullError
 from services.common.server.settings import load_settings
+from tests.integration.videos import write_short_clip
 from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -120,15 +124,24 @@ def test_footage_without_faces_passes_through(dubstage: Run, output: Path, tmp_p
         assert video.metadata["comment"].startswith("No mouth in this video is synthetic (made with dubstage)")
 
 
-def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is too full is foreseen before the work."""
+@pytest.mark.parametrize("preview", [False, True])
+def test_full_disk_checked_before_work(
+    dubber: Dubber, carphone: Path, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch, preview: bool
+) -> None:
+    """A disk that is too full is foreseen before the work. A preview renders the mouths of its seconds only."""
     steps: list[str] = []
+    film = tmp_path / "film.mp4"
+    write_short_clip(carphone, film, 100, times=2)
     usage = shutil.disk_usage(output.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))
-    request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="dubstage")
+    request = DubRequest(footage=film, speech=SPEECH, output=output, method="dubstage", preview=preview)
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
+    shown = probe(film).video.head(PREVIEW_S) if preview else probe(film).video
+    mouths = re.escape(shown_bytes(shown.num_frames * 230_400))
     with pytest.raises(
-        StorageFullError, match=r"the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"
+        StorageFullError,
+        match=rf"the disk has too little space to dub .*about .* MB for the job's records in .*about {mouths} for the "
+        r"rendered mouths.*1 MB of",
     ):
         dubber.host.run(job.run(lambda step, *_: steps.append(step)))
     assert steps == []

@@ -66,15 +66,16 @@ from gateway.dub.request.spec_text import ROWS
 from gateway.dub.sound.speech import SpeechExtent, motion_frames_for, speech_duration
 from gateway.dub.state.costs import DubWork, PaceFile
 from gateway.dub.state.disk import MAX_JOB_BYTES
-from gateway.dub.state.disk_needs import records_need, video_need, windows_need
+from gateway.dub.state.disk_needs import output_needs, records_need
 from gateway.dub.state.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.state.native_boxes import scale_of
 from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
 from gateway.media.background import own_timeline
+from gateway.media.encoders import EncoderChoice
 from gateway.media.inspection import inspect_in_child
 from gateway.media.sound import Speech
 from gateway.media.stills import is_still
-from gateway.media.types import MediaInfo
+from gateway.media.types import MediaInfo, VideoInfo
 from gateway.provenance.binding import sidecar_of
 from gateway.provenance.claim import Claim
 from gateway.provenance.seal import Sealer, VideoSeal
@@ -193,7 +194,7 @@ class DubJob:
             reference = await self._reference(workspace, on_progress, embed=compared)
             duration = await asyncio.to_thread(shown_duration, request, info, speech, has_background=has_background)
             await asyncio.to_thread(
-                self._check_disks, workspace, journal, info, duration, encoder.codec, has_background=has_background
+                self._check_disks, workspace, journal, info, duration, encoder, lines, has_background=has_background
             )
             passes = DubPasses(
                 request=request,
@@ -328,21 +329,29 @@ class DubJob:
                     await analysis.extract_sound(whole=True)
 
     def _check_disks(
-        self, workspace: Workspace, journal: Journal, info: MediaInfo, duration: Fraction, codec: str, *, has_background: bool
+        self,
+        workspace: Workspace,
+        journal: Journal,
+        info: MediaInfo,
+        duration: Fraction,
+        encoder: EncoderChoice,
+        lines: Sequence[range],
+        *,
+        has_background: bool,
     ) -> None:
         """Check that there is room for all that the dub will write.
 
         Args:
             journal: finished steps of the job.
             duration: length of the video, seconds.
+            encoder: how the video will be encoded.
+            lines: frames of the lines of a scene; empty: the dub is of one person.
             has_background: whether a background video is dubbed, because the video has a timeline of its own.
 
         Raises:
             StorageFullError: a file system has too little free space.
         """
-        request, video = self._request, info.video
-        if has_background:
-            video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
+        request, video = self._request, shown_video(self._request, info, duration, has_background=has_background)
         records = records_need(
             workspace.folder,
             info.video.num_frames,
@@ -352,11 +361,17 @@ class DubJob:
             background=video if has_background else None,
             used=workspace.allowance.used,
         )
-        needs = [records, video_need(request.output, codec, video)]
-        if self._store.folder is not None:
-            stored = sum(ref.size_bytes for ref in journal.refs())
-            needs.append(windows_need(self._store.folder, video.num_frames, 0, stored))
-        check_space(request.footage, needs, self._jobs if self.keeps_analysis else None, self._ledger, self._store)
+        output = output_needs(
+            request.output,
+            encoder.codec,
+            video,
+            self._store.folder,
+            [(sum(map(len, lines)) or video.num_frames, 0)],
+            stored=sum(ref.size_bytes for ref in journal.refs()),
+            segmented=bool(lines) and encoder.has_segments,
+        )
+        jobs = self._jobs if self.keeps_analysis else None
+        check_space(request.footage, [records, *output], jobs, self._ledger, self._store)
 
     def _store_pace(
         self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes, *, has_background: bool
@@ -371,7 +386,7 @@ class DubJob:
             rendered=len(rows),
             scale=scale_of(video.faces, rows) if request.has_bank_detail else 0,
             own_timeline=has_background,
-            personalized=int(request.actor is None and request.enrol.trains),
+            personalized=int(trains_networks(request, info)),
         )
         PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
 
@@ -423,7 +438,8 @@ class DubJob:
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
         """Open the job's folder. If the work in the folder fails and no other run can continue from there, remove the folder."""
         with ExitStack() as stack:
-            workspace = stack.enter_context(open_workspace(folder, self._operation, max_bytes=self._max_bytes))
+            opening = partial(open_workspace, folder, self._operation, max_bytes=self._max_bytes)
+            workspace = await in_thread(lambda: stack.enter_context(opening()))
             self._folder = folder = workspace.folder
             try:
                 await in_thread(self._ledger.begin, folder)
@@ -522,6 +538,24 @@ def shown_duration(request: DubRequest, info: MediaInfo, speech: Speech, *, has_
         return whole
     rate = own_timeline(info, 1).video.average_rate
     return min(whole, math.ceil(PREVIEW_S * rate) / rate)
+
+
+def shown_video(request: DubRequest, info: MediaInfo, duration: Fraction, *, has_background: bool) -> VideoInfo:
+    """Return the picture of the video of a dub.
+
+    Args:
+        info: the opened footage.
+        duration: length of the video, seconds.
+        has_background: whether a background video is dubbed, because the video has a timeline of its own.
+    """
+    if has_background:
+        return own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
+    return info.video.head(PREVIEW_S) if request.preview else info.video
+
+
+def trains_networks(request: DubRequest, info: MediaInfo) -> bool:
+    """Return whether a dub adapts networks to the people that it learns. A single picture and a preview train none."""
+    return request.actor is None and request.enrol.trains and not request.preview and not is_still(info)
 
 
 def video_duration(info: MediaInfo, speech: Speech) -> Fraction:

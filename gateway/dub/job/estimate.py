@@ -19,17 +19,15 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.analyse.footage import MAX_TRACKED_SIDE
-from gateway.dub.choices import PREVIEW_S
-from gateway.dub.job.dub_job import shown_duration
+from gateway.dub.job.dub_job import shown_duration, shown_video, trains_networks
 from gateway.dub.request.dub_request import DubRequest, check_line, check_output, fitted, has_own_timeline, output_speech
 from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile, figures
-from gateway.dub.state.disk_needs import records_need, segments_need, video_need, windows_need
-from gateway.media.background import own_timeline
+from gateway.dub.state.disk_needs import output_needs, records_need
 from gateway.media.inspection import inspect_in_child
 from gateway.media.opening import open_input, video_stream
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.stills import is_still
+from gateway.media.stills import is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
@@ -84,13 +82,15 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     request = await asyncio.to_thread(fitted, request, info, speech)
     own = has_own_timeline(request, info)
     choice = await asyncio.to_thread(check_output, request, info, speech)
-    duration = await asyncio.to_thread(partial(shown_duration, request, info, speech, has_background=own))
-    shown = info.video.head(PREVIEW_S) if request.preview else info.video
-    video = own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video if own else shown
     share, scale = await sampled_face(stages, info)
+    if is_still(info):
+        # A dub opens the picture as a video of one frame, which is smaller than a photograph.
+        info = still_video_info(info)
+    duration = await asyncio.to_thread(partial(shown_duration, request, info, speech, has_background=own))
+    video = shown_video(request, info, duration, has_background=own)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
-    learns = rendered > 0 and not is_still(info) and not request.preview and request.enrol.trains
+    learns = rendered > 0 and trains_networks(request, info)
     # Lines that name their faces in one way are of one person.
     strangers = {part.face for part in request.parts if part.actor is None}
     work = DubWork(
@@ -112,9 +112,8 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         background=video if own else None,
         used=0,
     )
-    needs = [records, windows_need(jobs, mouths, scale, 0), video_need(request.output, choice.codec, video)]
-    if lines and choice.has_segments:
-        needs.append(segments_need(jobs, choice.codec, video))
+    segmented = bool(lines) and choice.has_segments
+    output = output_needs(request.output, choice.codec, video, jobs, [(mouths, work.scale)], stored=0, segmented=segmented)
     bank = len(strangers) * min(round(share * info.video.num_frames), _BANK_FRAMES)
     pace = await asyncio.to_thread(PaceFile(jobs.parent).read)
     return DubEstimate(
@@ -123,7 +122,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         processor_s=work.processor_s * pace.processor,
         wall_s=work.wall_s * pace.wall,
         memory_bytes=work.memory_bytes,
-        disk_bytes=sum(need.num_bytes for need in needs) + int(bank * figures().bank_frame_kb * 1000),
+        disk_bytes=sum(need.num_bytes for need in (records, *output)) + int(bank * figures().bank_frame_kb * 1000),
         num_dubs=pace.num_dubs,
     )
 
@@ -185,11 +184,13 @@ def _reduced(rgb: UInt8) -> tuple[float, UInt8]:
 
 
 def _sampled(info: MediaInfo) -> Iterator[UInt8]:
-    """Yield pictures of the footage, upright RGB, in their own size."""
+    """Yield pictures of the footage, upright RGB, in the size that is dubbed."""
     video = info.video
     if is_still(info):
+        shown = still_video_info(info).video
         with VideoReader(info) as reader:
-            yield from (to_rgb(frame) for frame in reader)
+            rgb = to_rgb(next(iter(reader)))
+        yield np.asarray(cv2.resize(rgb, (shown.width, shown.height), interpolation=cv2.INTER_AREA), np.uint8)
         return
     with open_input(info.path, only="picture") as container:
         stream = video_stream(container, info.path)

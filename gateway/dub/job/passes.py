@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dubstage.common.v1 import common_pb2
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.analyse.face_choice import ChosenFace, about_faces
 from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, make_plan, silent_frames
@@ -39,7 +39,7 @@ from gateway.dub.render.windows import window_config
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.sound.fit import cuts_of, shown_frames
 from gateway.dub.sound.speech import AlignedSpeech, MotionRequest, SpeechExtent, predict_motion
-from gateway.dub.state.disk_needs import segments_need, video_need, windows_need
+from gateway.dub.state.disk_needs import output_needs
 from gateway.dub.state.journal import BlobLedger, Journal, step_key
 from gateway.dub.state.native_boxes import scale_of
 from gateway.media.background import own_timeline
@@ -333,7 +333,7 @@ class DubPasses:
         ]
         done = progress.written
         compositor = VideoCompositor(video)
-        with writer:
+        async with entered_in_threads(writer):
             threads = self.request.threads
             if writer.segmented:
                 segments = SegmentStore(
@@ -383,14 +383,15 @@ class DubPasses:
         Raises:
             StorageFullError: a file system has too little free space.
         """
-        needs = [video_need(self.request.output, writer.choice.codec, video.info.video)]
-        if self.store.folder is not None:
-            stored = sum(ref.size_bytes for ref in self.journal.refs())
-            if writer.segmented and not stored:
-                needs.append(segments_need(self.store.folder, writer.choice.codec, video.info.video))
-            for part, scale in zip(parts, scales, strict=True):
-                needs.append(windows_need(self.store.folder, int(part.plan.rendered().sum()), scale, stored))
-                stored = 0
+        needs = output_needs(
+            self.request.output,
+            writer.choice.codec,
+            video.info.video,
+            self.store.folder,
+            [(int(part.plan.rendered().sum()), scale) for part, scale in zip(parts, scales, strict=True)],
+            stored=sum(ref.size_bytes for ref in self.journal.refs()),
+            segmented=writer.segmented,
+        )
         jobs = self.kept.folder.parent if self.kept.folder is not None else None
         check_space(self.request.footage, needs, jobs, self.ledger, self.store)
 

@@ -34,7 +34,7 @@ from services.common.face.crops import BOX_SIZE
 from services.common.store.tensor_bytes import NamedArrays
 
 WINDOWS_AHEAD = 3
-"""Most windows in work at once: while one is warped, another is rendered and a third is encoded."""
+"""Most spans in work behind the next one, so that warping, rendering and encoding go on at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ async def rendered_windows(
 ) -> AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]]:
     """Yield the spans of a video in order, each with the windows of the mouths that are dubbed there, in the order of `mouths`.
 
-    At most WINDOWS_AHEAD spans are in work or wait to be taken.
+    At most WINDOWS_AHEAD spans are in work or wait to be taken, besides the next one.
 
     Args:
         mouths: the mouths that are dubbed.

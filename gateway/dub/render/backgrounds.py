@@ -25,7 +25,7 @@ from dubstage.client import texture as texture_client
 from dubstage.client.calls import Requests
 from dubstage.common.v1 import common_pb2
 from dubstage.texture.v1 import texture_pb2
-from gateway.async_utilities import close, in_thread
+from gateway.async_utilities import close, entered_in_threads, in_thread
 from gateway.dub.analyse.face_records import TrackedVideo, cut_box, read_index
 from gateway.dub.analyse.frame_plan import SILENT_BELOW
 from gateway.dub.learn.analysis import FootageAnalysis
@@ -310,7 +310,7 @@ async def _rotate(
                 await close(replies)
 
     backgrounds.clear()
-    with background_writer(path, video, analysis.threads) as writer:
+    async with entered_in_threads(background_writer(path, video, analysis.threads)) as writer:
         await until_done(rotate, progress=lambda: number)
         if number != len(poses):
             raise ContractBrokenError(f"the texture stage answered {number} of {len(poses)} frames")

@@ -85,7 +85,7 @@ class DubRequest:
         keep_audio: the output keeps the sound of the footage.
         label: visible label of every frame of a video with synthetic pictures; None: there is none.
         codec: video codec of the output; None: chosen by the container.
-        crf: quality of the pictures (gateway.media.encoders.QUALITIES); None: the default of the writer.
+        crf: quality of the pictures (gateway.media.choices.QUALITIES); None: the default of the writer.
         enrol: which parts of the enrolment from this footage are done.
         threads: threads of decoder and encoder.
         fit: length of the video where the speech is longer or shorter than the footage (fit.py).
@@ -600,9 +600,12 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
     """Check the output of a dub, and return how the video will be encoded.
 
     Raises:
-        InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`.
+        InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`, or the output is a file that the dub
+            reads.
     """
     video = info
+    if request.reference is not None:
+        refuse_input(request.output, request.reference, "the reference")
     if request.mix is not None:
         check_mix(True, keep_audio=request.keep_audio)
         refuse_input(request.output, request.mix.file, "the music and effects")

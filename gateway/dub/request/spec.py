@@ -92,6 +92,10 @@ class LocalFiles:
         if path is None:
             return None
         name = str(path).encode(errors="surrogateescape").decode(errors="replace")
+        while self._named.get(name, path) != path:
+            # Another file has this text. A mark before the last part keeps the ending, which names the format.
+            folder, slash, last = name.rpartition("/")
+            name = f"{folder}{slash}\ufffd{last}"
         self._named[name] = path
         return name
 

@@ -72,16 +72,16 @@ def records_need(
     return DiskNeed(folder, needed - used, "the job's records", "DUBSTAGE_DATA_DIR")
 
 
-def windows_need(folder: Path, num_frames: int, scale: int, journalled: int) -> DiskNeed:
+def windows_need(folder: Path, mouths: Sequence[tuple[int, int]], journalled: int) -> DiskNeed:
     """Return the space that the journalled windows of a dub will take in a local artefact store.
 
     Args:
         folder: the artefact store.
-        num_frames: frames whose mouth is rendered.
-        scale: native pixels per box pixel (native_boxes.py); 0: not known yet, counted as 1.
+        mouths: of each dubbed face, the number of frames whose mouth is rendered, and the native pixels per box pixel
+            (native_boxes.py); 0: not known yet, counted as 1.
         journalled: bytes of the windows that an earlier run has stored.
     """
-    needed = num_frames * BOX_SIZE * BOX_SIZE * (8 + max(1, scale) ** 2)
+    needed = sum(num_frames * BOX_SIZE * BOX_SIZE * (8 + max(1, scale) ** 2) for num_frames, scale in mouths)
     return DiskNeed(folder, needed - journalled, "the rendered mouths", "DUBSTAGE_ARTEFACTS_URL")
 
 
@@ -96,6 +96,35 @@ def video_need(output: Path, codec: str, video: VideoInfo) -> DiskNeed:
 def segments_need(folder: Path, codec: str, video: VideoInfo) -> DiskNeed:
     """Return the space that the kept segments of a scene take in a local artefact store."""
     return DiskNeed(folder, _video_bytes(codec, video, video.num_frames), "the encoded pictures", "DUBSTAGE_ARTEFACTS_URL")
+
+
+def output_needs(
+    output: Path,
+    codec: str,
+    video: VideoInfo,
+    store: Path | None,
+    mouths: Sequence[tuple[int, int]],
+    *,
+    stored: int,
+    segmented: bool,
+) -> list[DiskNeed]:
+    """Return the space that a video will take, and all that a local artefact store keeps of the dub until its end.
+
+    Args:
+        output: the video.
+        codec: codec of the video.
+        video: picture of the video.
+        store: folder of the artefact store; None: the store is not on this machine.
+        mouths: as for `windows_need`.
+        stored: bytes that an earlier run has stored.
+        segmented: whether the segments of the video are kept.
+    """
+    needs = [video_need(output, codec, video)]
+    if store is not None:
+        needs.append(windows_need(store, mouths, stored))
+        if segmented and not stored:
+            needs.append(segments_need(store, codec, video))
+    return needs
 
 
 def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:

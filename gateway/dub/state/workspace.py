@@ -66,10 +66,10 @@ JOURNAL: Final = "journal"
 """Folder of finished steps (gateway.dub.state.journal)."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
-ASIDE: Final = "fetched"
-"""Name of the folder below the data folder."""
-AT_ONCE: Final = 10
-"""Blobs that are deleted while no other job counts blobs. Other jobs wait that long."""
+SCRATCH: Final = "fetched"
+"""Folder of the data folder for copies of media."""
+BLOBS_PER_LOCK: Final = 10
+"""Blobs that are deleted in one turn. No other job can count blobs during a turn."""
 
 
 class JobRunningError(InvalidRequestError):
@@ -424,7 +424,7 @@ class ScratchFolders:
     """Folders for copies, below a folder that this process holds until `close`."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._root = data_dir / ASIDE
+        self._root = data_dir / SCRATCH
         self._stack = ExitStack()
         self._lock = threading.Lock()
         self._own: Path | None = None
@@ -461,7 +461,7 @@ def _own_folder(root: Path, stack: ExitStack) -> Path:
 
 def remove_left_copies(data_dir: Path) -> None:
     """Remove the copies of media that killed processes left below a data folder. Blocks."""
-    root = data_dir / ASIDE
+    root = data_dir / SCRATCH
     if root.is_dir():
         _remove_left(root)
 
@@ -538,8 +538,8 @@ def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger,
     """
     found: dict[ArtefactRef, bool] = {}
     distinct = list(dict.fromkeys(refs))
-    for begin in range(0, len(distinct), AT_ONCE):
-        with ledger.unused(folder, distinct[begin : begin + AT_ONCE]) as unused:
+    for begin in range(0, len(distinct), BLOBS_PER_LOCK):
+        with ledger.unused(folder, distinct[begin : begin + BLOBS_PER_LOCK]) as unused:
             for ref in unused:
                 found[ref] = _delete(ref, folder, store)
     return found

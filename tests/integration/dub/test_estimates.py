@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import av
+import cv2
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -42,12 +42,18 @@ def test_estimate_is_the_dub(gateway: RunningGateway, media: Media, actor: str) 
 
 
 def test_single_picture_is_estimated(gateway: RunningGateway, media: Media, astronaut: Path) -> None:
-    """A picture that a method makes a video of has an estimate too."""
-    shutil.copyfile(astronaut, media.root / "estimated.png")
-    with gateway.connect() as connection:
-        request = client.dub.request(**dubbing("estimated.mp4", footage="estimated.png"))
-        found = client.estimate(connection, request.dub)
-    assert found.num_rendered == found.num_frames > 0
+    """A picture that a method makes a video of has an estimate too. A photograph costs as much as the picture of its video."""
+    found = []
+    for side in (1920, 2400):
+        larger = cv2.resize(cv2.imread(str(astronaut)), (side, side))
+        assert cv2.imwrite(str(media.root / "estimated.png"), larger)
+        with gateway.connect() as connection:
+            request = client.dub.request(**dubbing("estimated.mp4", footage="estimated.png"))
+            found.append(client.estimate(connection, request.dub))
+    assert found[0].num_rendered == found[0].num_frames > 0
+    assert found[1].num_rendered == found[0].num_rendered
+    for costs in ("processor_duration", "memory_bytes", "disk_bytes"):
+        assert getattr(found[0], costs) == getattr(found[1], costs)
 
 
 @pytest.mark.long

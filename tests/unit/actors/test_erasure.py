@@ -25,7 +25,7 @@ from gateway.actors.stored import FILES
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
 from gateway.dub.state.journal import Journal
-from gateway.dub.state.workspace import ASIDE, describe_job, lock_folder
+from gateway.dub.state.workspace import SCRATCH, describe_job, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from services.common.errors import (
@@ -385,7 +385,7 @@ def test_erased_enrolment_stores_nothing(
 
 def test_leftover_media_copies_removed(actors: ActorStore, settings: GatewaySettings, ann: str) -> None:
     """Copies of media that a killed process left go with any erasure."""
-    left, held = (settings.data_dir / ASIDE / name for name in ("7-dead", "8-alive"))
+    left, held = (settings.data_dir / SCRATCH / name for name in ("7-dead", "8-alive"))
     for folder in (left, held):
         folder.mkdir(parents=True)
         (folder / "footage.mp4").write_bytes(b"ann speaks")

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import select
 
+from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.api.context import TenantContext
 from gateway.database.tables import JobFolderRow
@@ -15,7 +16,9 @@ from gateway.media.output import OutputFile
 from gateway.operations.store import OperationStore
 from gateway.safe_paths import confine
 from gateway.settings import GatewaySettings
+from services.common.errors import BackendUnavailableError
 from services.common.store.artefacts import ArtefactStore
+from tests.failing import fail_once
 from tests.unit.actors.installation import actors, blobs, database_url, settings
 
 __all__ = ["actors", "blobs", "database_url", "settings"]
@@ -34,6 +37,22 @@ def half_a_video(folder: Path) -> Path:
     return video
 
 
+def context_of(actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings) -> TenantContext:
+    none = cast("Any", None)
+    return TenantContext(
+        actors=actors,
+        artefacts=blobs,
+        jobs=settings.data_dir / "jobs",
+        media=none,
+        threads=1,
+        names=none,
+        max_job_bytes=1 << 20,
+        analyses_bytes=0,
+        sealer=none,
+        quota=none,
+    )
+
+
 @pytest.mark.parametrize("output", ["media", "elsewhere", "media/../elsewhere"])
 @pytest.mark.parametrize("job", ["data/jobs/1", "elsewhere", "data/jobs/../../elsewhere"])
 async def test_cancellation_removes_only_own_files(
@@ -48,23 +67,26 @@ async def test_cancellation_removes_only_own_files(
         (folder / "faces.bin").write_bytes(b"face")
     record = OperationStore(actors.database).add("dub", b"request", output=f"{tmp_path}/{output}/video.mp4")
     actors.jobs.begin(Path(f"{tmp_path}/{job}"), belongs_to=record.name)
-    none = cast("Any", None)
-    context = TenantContext(
-        actors=actors,
-        artefacts=blobs,
-        jobs=settings.data_dir / "jobs",
-        media=none,
-        threads=1,
-        names=none,
-        max_job_bytes=1 << 20,
-        analyses_bytes=0,
-        sealer=none,
-        quota=none,
-    )
-    await context.abandon(record)
+    await context_of(actors, blobs, settings).abandon(record)
     assert (tmp_path / "elsewhere" / "faces.bin").exists()
     assert folders[0].exists() is (job != "data/jobs/1")
     left = {name: bool(list(video.parent.glob(".dubstage-*"))) for name, video in videos.items()}
     assert left == {"media": output != "media", "elsewhere": True}
     with actors.database.reading() as session:
         assert session.scalars(select(JobFolderRow)).all() == []
+
+
+async def test_failed_removal_is_logged(
+    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished operation does not fail because a folder of another process cannot be removed. Its row stays for later."""
+    record = OperationStore(actors.database).add("dub", b"request")
+    folder = settings.data_dir / "jobs" / "1"
+    folder.mkdir(parents=True)
+    actors.jobs.begin(folder, belongs_to=record.name)
+    context = context_of(actors, blobs, settings)
+    fail_once(monkeypatch, JobLedger, "release", BackendUnavailableError("the database restarts"))
+    await context.forget_others(record)
+    assert actors.jobs.folders_of(record.name) == [str(folder)]
+    await context.forget_others(record)
+    assert not folder.exists()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.batch.media import delivered, digest_of, fetched, input_problem, output_problem
+from gateway.batch.media import delivered, digest_of, fetched, fetched_in_thread, input_problem, output_problem
 from gateway.media.locations import copy_name, is_url, local_path
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError, StorageFullError
 from tests.file_limit import files_of_at_most
@@ -25,15 +28,37 @@ class Quiet(SimpleHTTPRequestHandler):
         return
 
 
+class Held(Quiet):
+    """Sends 10 MB of a file, and the rest when `released` is set. The file can only be read from its beginning."""
+
+    released = threading.Event()
+
+    def end_headers(self) -> None:
+        self.send_header("Accept-Ranges", "none")
+        super().end_headers()
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        outputfile.write(source.read(10_000_000))
+        self.released.wait(60)
+        super().copyfile(source, outputfile)
+
+
+@contextmanager
+def serving(handler: type[Quiet], folder: Path) -> Iterator[str]:
+    """Serve the files of a folder, and give the URL of the folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
     """A web server with one video of 3 MB."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "plate.mov").write_bytes(bytes(3_000_000))
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "site"))) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(Quiet, tmp_path / "site") as url:
+        yield url
 
 
 @pytest.mark.parametrize(
@@ -121,6 +146,24 @@ def test_full_disk_leaves_no_copy(site: str, tmp_path: Path) -> None:
     folder.mkdir()
     with files_of_at_most(100_000), pytest.raises(StorageFullError, match=r"no space left in .*aside: free some"):
         fetched(f"{site}/plate.mov", folder, field="footage", max_bytes=1 << 30)
+    assert list(folder.iterdir()) == []
+
+
+async def test_cancelled_copy_ends(tmp_path: Path) -> None:
+    """A copy that is cancelled ends before the end of the file, and leaves nothing."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "plate.mov").write_bytes(bytes(40_000_000))
+    folder = tmp_path / "aside"
+    folder.mkdir()
+    with serving(Held, tmp_path / "site") as url:
+        copy = asyncio.create_task(fetched_in_thread(f"{url}/plate.mov", folder, field="footage", max_bytes=1 << 30))
+        while not any(path.stat().st_size for path in folder.iterdir()):
+            assert not copy.done()
+            await asyncio.sleep(0.01)
+        copy.cancel()
+        asyncio.get_running_loop().call_soon(Held.released.set)
+        with pytest.raises(asyncio.CancelledError):
+            await copy
     assert list(folder.iterdir()) == []
 
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from gateway.async_utilities import ReadAhead, gather_all, in_thread, settle_all
+from gateway.async_utilities import ReadAhead, entered_in_threads, gather_all, in_thread, settle_all
 
 
 class Source:
@@ -156,6 +157,35 @@ async def test_cancelled_wait_awaits_thread() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == [True]
+
+
+async def test_cancelled_entry_is_undone() -> None:
+    """A context manager that is entered while its task is cancelled is left again."""
+    steps: list[str] = []
+    began, may_end = threading.Event(), threading.Event()
+
+    @contextmanager
+    def lasting() -> Iterator[None]:
+        began.set()
+        may_end.wait(60)
+        steps.append("entered")
+        try:
+            yield
+        finally:
+            steps.append("left")
+
+    async def work() -> None:
+        async with entered_in_threads(lasting()):
+            steps.append("worked")
+
+    task = asyncio.create_task(work())
+    while not began.is_set():  # noqa: ASYNC110 - a thread begins
+        await asyncio.sleep(0.001)
+    task.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["entered", "left"]
 
 
 async def test_first_error_ends_others() -> None:

@@ -5,6 +5,7 @@ Tests of a video's comment: that its mouth is synthetic, but only where it is.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,7 @@ from gateway.dub.request.dub_request import (
 )
 from gateway.dub.request.spec import LocalFiles, problems, request_from
 from gateway.dub.request.spec_text import names_of, spec_from
+from gateway.media.mix import SoundMix
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
@@ -118,6 +120,30 @@ def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
     request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="dubstage", fit="retime")
     info = probe(footage)
     with pytest.raises(MediaUnsupportedError, match="mpeg2video cannot run at 16 frames a second"):
+        check_output(request, info, open_speech(request, info))
+
+
+def test_names_outside_utf8_stay_apart() -> None:
+    """Files whose names differ in bytes that are no text have names of their own in a spec, with their endings."""
+    paths = [Path(os.fsdecode(name)) for name in (b"day/caf\xe9.mp4", b"day/caf\xe8.mp4", "day/caf\ufffd.mp4".encode())]
+    files = LocalFiles()
+    names = [str(files.name(path)) for path in paths]
+    assert [files.source(name, "footage_uri") for name in names] == paths
+    assert [files.name(path) for path in paths] == names
+    assert {Path(name).suffix for name in names} == {".mp4"}
+
+
+@pytest.mark.parametrize(("field", "what"), [("reference", "the reference"), ("mix", "the music and effects")])
+def test_output_is_no_input(tmp_path: Path, field: str, what: str) -> None:
+    """No option lets the output replace a file that the dub reads."""
+    footage, output = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000)), make_clip(tmp_path / "out.mp4")
+    given = output if field == "reference" else SoundMix(file=output)
+    request = replace(
+        DubRequest(footage=footage, speech=None, output=output, method="hetero", overwrite=True),
+        **{field: given},  # type: ignore[arg-type]
+    )
+    info = probe(footage)
+    with pytest.raises(InvalidRequestError, match=f"out.mp4 is {what}; choose another output file"):
         check_output(request, info, open_speech(request, info))
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.dub.state.disk_needs import DiskNeed, check_disks, records_need, video_need, windows_need
+from gateway.dub.state.disk_needs import DiskNeed, check_disks, output_needs, records_need, video_need, windows_need
 from gateway.media.probe import probe
 from services.common.errors import StorageFullError
 from tests.unit.media.made_footage import make_clip
@@ -52,14 +52,14 @@ def test_disks_hold_their_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_earlier_output_needs_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that an earlier run has written need no room."""
     free_bytes(monkeypatch, {tmp_path.name: 0})
-    check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=10 * MB), DiskNeed(tmp_path, 0, "", "")])
+    check_disks(Path("plate.mov"), [windows_need(tmp_path, [(10, 0)], journalled=10 * MB), DiskNeed(tmp_path, 0, "", "")])
     with pytest.raises(StorageFullError, match="the rendered mouths"):
-        check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=MB)])
+        check_disks(Path("plate.mov"), [windows_need(tmp_path, [(10, 0)], journalled=MB)])
 
 
 @pytest.mark.parametrize(("scale", "per_frame"), [(0, 230_400), (1, 230_400), (2, 307_200), (4, 614_400)])
 def test_larger_faces_have_larger_windows(tmp_path: Path, scale: int, per_frame: int) -> None:
-    assert windows_need(tmp_path, 100, scale, 0).num_bytes == 100 * per_frame
+    assert windows_need(tmp_path, [(100, scale)], 0).num_bytes == 100 * per_frame
 
 
 def test_records_size_by_footage(tmp_path: Path) -> None:
@@ -81,3 +81,18 @@ def test_a_lossless_video_needs_most(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.mp4")).video
     need = {codec: video_need(tmp_path / "video.mkv", codec, video).num_bytes for codec in ("h264", "hevc", "mpeg2video", "ffv1")}
     assert need["h264"] == need["hevc"] < need["mpeg2video"] < need["ffv1"]
+
+
+def test_kept_parts_count_once(tmp_path: Path) -> None:
+    """Windows and segments count where they are kept, without what an earlier run has stored."""
+    video = probe(make_clip(tmp_path / "clip.mp4")).video
+
+    def needs(store: Path | None, stored: int = 0) -> dict[str, int]:
+        found = output_needs(tmp_path / "video.mp4", "h264", video, store, [(10, 1), (5, 2)], stored=stored, segmented=True)
+        return {need.what: need.num_bytes for need in found}
+
+    written = needs(None)
+    (size,) = written.values()
+    mouths = 10 * 230_400 + 5 * 307_200
+    assert needs(tmp_path) == {**written, "the encoded pictures": size // 2, "the rendered mouths": mouths}
+    assert needs(tmp_path, stored=MB) == {**written, "the rendered mouths": mouths - MB}
