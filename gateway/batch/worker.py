@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 
 from gateway.actors.installation import Installation, open_installation
 from gateway.actors.watch import FORBIDDEN, while_allowed
-from gateway.async_utilities import entered_in_threads, in_thread
+from gateway.async_utilities import entered_in_threads, in_thread, settle_all
 from gateway.batch.leases import WAIT_S, shot_lease
 from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
@@ -547,7 +547,8 @@ class _Attempt:
         try:
             return await asyncio.shield(finished)
         except asyncio.CancelledError:
-            await finished
+            # A worker that is told to end is cancelled twice: by the signal, and by the end of the pipe.
+            await settle_all([finished])
             raise
 
     async def _finished(self, record: ShotRecord, made: VideoMetrics, seconds: float) -> ShotRecord:

@@ -318,3 +318,28 @@ async def test_cancelled_shot_does_not_begin(bench: WorkerContext, store: BatchS
     record = await run_shot(bench, store, "night", 0, confirm=cancelled_meanwhile)
     assert (record.state, dubs.begun) == (ShotState.CANCELLED, 0)
     assert store.record("night", "a") == record
+
+
+async def test_second_stop_loses_no_record(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is told to end twice while it stores the result of a shot stores all of the result."""
+    storing, go_on, put_thumbnail = threading.Event(), threading.Event(), store.put_thumbnail
+
+    async def run(_: ShotDub) -> VideoMetrics:
+        return replace(MADE, thumbnail=b"picture")
+
+    def put_slowly(*what: Any) -> None:
+        storing.set()
+        assert go_on.wait(60)
+        put_thumbnail(*what)
+
+    monkeypatch.setattr(ShotDub, "run", run)
+    monkeypatch.setattr(store, "put_thumbnail", put_slowly)
+    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    assert await asyncio.to_thread(storing.wait, 60)
+    for _ in range(2):
+        attempt.cancel()
+        await asyncio.sleep(0.01)
+    go_on.set()
+    await asyncio.wait([attempt])
+    assert attempt.cancelled()
+    assert (store.record("night", "a").state, store.thumbnail("night", "a")) == (ShotState.DONE, b"picture")
