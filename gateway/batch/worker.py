@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -23,7 +24,7 @@ from typing import Final, TypeVar
 
 from gateway.actors.installation import Installation, open_installation
 from gateway.actors.watch import FORBIDDEN, while_allowed
-from gateway.async_utilities import entered_in_threads, in_thread, settle_all
+from gateway.async_utilities import entered_in_threads, in_stoppable_thread, in_thread, settle_all
 from gateway.batch.leases import WAIT_S, shot_lease
 from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
@@ -217,12 +218,24 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
         files: dict[str, Path] = {}
         for field, place in shot.inputs.items():
             if place not in files and not (frames is not None and field == "footage"):
-                files[place] = await in_thread(fetched, place, folder, max_bytes=limit, field=field)
+                files[place] = await _fetched(place, folder, max_bytes=limit, field=field)
         if frames is None:
             output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
         else:
             output, files[shot.dub.footage_uri] = frames.dubbed, frames.video
         yield await in_thread(partial(context.engine.checked_request, shot.dub, ShotFiles(files, output), frames=frames))
+
+
+async def _fetched(place: str, folder: Path, *, max_bytes: int, field: str) -> Path:
+    """Return a file as `fetched` does. A task that is cancelled ends the copy after the present piece."""
+    stopped = threading.Event()
+
+    def confirm() -> None:
+        if stopped.is_set():
+            raise WorkCancelledError("the copy is not needed any more")
+
+    copy = partial(fetched, place, folder, max_bytes=max_bytes, field=field, confirm=confirm)
+    return await in_stoppable_thread(copy, stopped.set)
 
 
 async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
