@@ -341,9 +341,6 @@ class ShotDub:
         Raises:
             DubstageError: the request was refused, or the dub failed. No output is left.
         """
-        return await retried_while_running(self._once)
-
-    async def _once(self) -> VideoMetrics:
         context = self._context
         async with (
             shot_frames(context, self._shot, self._on_progress) as frames,
@@ -360,7 +357,7 @@ class ShotDub:
     async def _dubbed(self, request: DubRequest, dub: Dub, stages: Stages) -> VideoMetrics:
         """Dub the shot, and return the figures of the video, which are measured while the job's folder is open."""
         async with dub.recorded(batch=self._batch, row=self._row) as record:
-            outcome = await dub.run(self._on_progress)
+            outcome = await retried_while_running(lambda: dub.run(self._on_progress))
             await record.video(request.output, outcome.watermark)
             self._on_progress("measure", 0, 1)
             try:

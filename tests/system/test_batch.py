@@ -23,7 +23,9 @@ from gateway.batch.local import WorkerProcess, run_local
 from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request
+from gateway.dub.job import dub_job
 from gateway.dub.job.dub_job import DubJob
+from gateway.dub.state.workspace import Workspace
 from gateway.media.sequences import sequence_fault
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
@@ -418,3 +420,26 @@ async def test_cancel_during_measurement_leaves_nothing(
     assert (record.state, exit_code_of(record), record.has_thumbnail) == (ShotState.CANCELLED, 0, False)
     assert list((tmp_path / "videos").iterdir()) == []
     assert list(worker_context.engine.jobs.iterdir()) == []
+
+
+async def test_running_job_is_audited_once(
+    worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that waits for another process with the same job has begun one dub, as the audit log says."""
+    monkeypatch.setattr(worker, "WAIT_S", 0.02)
+    store = batch_of(tmp_path, shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path))
+    tries, open_folder = list[Path](), dub_job.open_workspace
+
+    def taken(folder: Path, operation: str = "", **more: Any) -> Workspace:
+        tries.append(folder)
+        with Workspace(folder):
+            return open_folder(folder, operation, **more)
+
+    monkeypatch.setattr(dub_job, "open_workspace", taken)
+    attempt = asyncio.create_task(run_shot(worker_context, store, "night", 0))
+    await until(lambda: len(tries) == 3)
+    attempt.cancel()
+    await asyncio.wait([attempt])
+    assert attempt.cancelled()
+    events = [entry["event"] for entry in worker_context.installation.actors.audit.newest(10)]
+    assert sorted(events) == ["dub.begun", "dub.cancelled"]
