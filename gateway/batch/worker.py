@@ -26,7 +26,7 @@ from gateway.actors.installation import Installation, open_installation
 from gateway.actors.watch import FORBIDDEN, while_allowed
 from gateway.async_utilities import entered_in_threads, in_stoppable_thread, in_thread, settle_all
 from gateway.batch.leases import WAIT_S, shot_lease
-from gateway.batch.media import delivered, digest_of, fetched
+from gateway.batch.media import digest_of, fetched, output_file, remove_uploaded, upload
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
     CANCELLED,
@@ -49,7 +49,7 @@ from gateway.dub.request.spec import mouths_of, sequence_of
 from gateway.dub.state.workspace import JobRunningError, ScratchFolders, locked_in_thread
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
-from gateway.media.locations import local_path
+from gateway.media.locations import is_url, local_path
 from gateway.media.sequences import SequenceDub, sequence_fault
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
@@ -189,7 +189,7 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
         return
     async with AsyncExitStack() as stack:
         folder = await stack.enter_async_context(entered_in_threads(context.scratch_folder()))
-        output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
+        output = await in_thread(output_file, shot.output, folder)
         read = [
             Path(path) for field, place in shot.inputs.items() if field != "footage" and (path := local_path(place)) is not None
         ]
@@ -201,8 +201,7 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
 async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceDub | None = None) -> AsyncIterator[DubRequest]:
     """Yield the checked dub request of a shot, whose files are on this machine.
 
-    Files of a URL are copied to this machine before. A video that goes to a URL is uploaded whole at the end of the block, unless
-    the block raises an error.
+    Files of a URL are copied to this machine before. The file of a video that goes to a URL is removed at the end of the block.
 
     Args:
         context: what the worker dubs with.
@@ -220,7 +219,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
             if place not in files and not (frames is not None and field == "footage"):
                 files[place] = await _fetched(place, folder, max_bytes=limit, field=field)
         if frames is None:
-            output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
+            output = await in_thread(output_file, shot.output, folder)
         else:
             output, files[shot.dub.footage_uri] = frames.dubbed, frames.video
         yield await in_thread(partial(context.engine.checked_request, shot.dub, ShotFiles(files, output), frames=frames))
@@ -332,6 +331,7 @@ class ShotDub:
         self._on_progress = on_progress
         self._confirm = confirm
         self._dub: Dub | None = None
+        self._uploaded: dict[str, str] = {}
 
     async def run(self) -> VideoMetrics:
         """Dub the shot, and return the figures of the video. The job's folder stays until `discard`.
@@ -365,11 +365,19 @@ class ShotDub:
                 made = await measured_while_allowed(request, outcome, dub.workspace, stages, dub.check)
                 if digest := await dub.write_frames(outcome, self._on_progress):
                     made = replace(made, output_sha256=digest)
+                if is_url(self._shot.output):
+                    self._on_progress("upload", 0, 1)
+                    await in_thread(self._upload, request.output)
                 return made
             except FORBIDDEN:
                 # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
                 await dub.forget()
                 raise
+
+    def _upload(self, video: Path) -> None:
+        self._confirm()
+        self.check()
+        upload(video, self._shot.output, self._uploaded.__setitem__)
 
     def check(self) -> None:
         """Check that the person may be shown. Blocks.
@@ -385,6 +393,7 @@ class ShotDub:
         """Remove the video, if this run has written it, and what the dub keeps for another run."""
         if self._dub is not None:
             await self._dub.withdraw()
+            await in_thread(remove_uploaded, self._uploaded)
 
     async def discard(self) -> None:
         """Remove what the dub keeps for another run. The video stays. Errors go to the log."""
