@@ -430,7 +430,6 @@ async def run_shot(
     name: str,
     index: int,
     *,
-    worker: str = "",
     on_progress: OnProgress = lambda *_: None,
     confirm: Callable[[], None] = lambda: None,
 ) -> ShotRecord:
@@ -445,7 +444,6 @@ async def run_shot(
         store: store of batches.
         name: name of the batch.
         index: row of the shot, from 0.
-        worker: name of this worker; empty: HOST:PID.
         on_progress: called with every frame and step.
         confirm: checks that no other process has taken the shot over; blocks. Called before a video or a record gets its place.
             Raises WorkCancelledError if another process has taken the shot.
@@ -456,18 +454,7 @@ async def run_shot(
     """
     async with shot_lease(store, name, index) as holder:
         shot = await in_thread(store.shot, name, index)
-        attempt = _Attempt(
-            context,
-            store,
-            name,
-            shot,
-            index,
-            worker=worker or worker_name(),
-            holder=holder,
-            on_progress=on_progress,
-            confirm=confirm,
-        )
-        return await attempt.run()
+        return await _Attempt(context, store, name, shot, index, holder=holder, on_progress=on_progress, confirm=confirm).run()
 
 
 async def video_fault(shot: ShotSpec, record: ShotRecord) -> str:
@@ -504,13 +491,12 @@ class _Attempt:
         shot: ShotSpec,
         row: int,
         *,
-        worker: str,
         holder: str,
         on_progress: OnProgress,
         confirm: Callable[[], None],
     ) -> None:
         self._store, self._name, self._shot, self._confirm = store, name, shot, confirm
-        self._worker, self._holder = worker, holder
+        self._holder = holder
         self._dub_of = partial(ShotDub, context, on_progress=on_progress, confirm=confirm, batch=name, row=row)
         self._dub = self._dub_of(shot)
 
@@ -532,7 +518,7 @@ class _Attempt:
         options = await in_thread(self._store.options, self._name, self._shot.id)
         self._shot = self._shot.with_options(options_in(options))
         self._dub = self._dub_of(self._shot)
-        record = begun(record, self._worker, self._shot.result, present_time()).model_copy(update={"options": options})
+        record = begun(record, worker_name(), self._shot.result, present_time()).model_copy(update={"options": options})
         try:
             # In place of the record that this attempt has read: a shot that was cancelled meanwhile never runs again.
             stored = await self._put(record, before=found, holder=self._holder)
