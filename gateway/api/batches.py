@@ -357,8 +357,7 @@ class Batches:
             raise InvalidRequestError(
                 f"batch {facts.name} belongs to the engine {facts.engine}: choose that engine or another batch_id", field="engine"
             )
-        submitted = batch_event(EventKind.BATCH_SUBMITTED, facts.name, rows=facts.rows, manifest_sha256=facts.manifest_sha256)
-        await in_thread(self._audit.record, submitted)
+        await in_thread(self._audit.record, changes.submission(facts))
         if engine == "kubernetes":
             await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
         await self._work_on(facts, check_videos=True, identity=identity)
@@ -480,10 +479,12 @@ class Batches:
         return entered_in_threads(self._handler.worker_context.scratch_folder())
 
     async def _revise(self, manifest: Manifest, engine: Engine) -> None:
-        """Let a batch take over changed lines of a manifest. No operation that has read the earlier lines works on the batch then.
+        """Let a batch take over changed rows of a manifest (`BatchStore.revise`).
+
+        If all shots have ended, wait first until no gateway looks at their videos.
 
         Raises:
-            InvalidRequestError: shots of the batch have not ended.
+            InvalidRequestError: the changed rows cannot be taken over.
             OverloadedError: a gateway still looks at the videos of the batch.
         """
         before = await in_thread(self._store.find, manifest.name)

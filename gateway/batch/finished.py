@@ -30,12 +30,11 @@ from gateway.dub.analyse.face_records import cut_box
 from gateway.dub.analyse.motion_clip import MotionClip, SoundLag, frame_seconds, measured_lag, on_motion_grid
 from gateway.dub.sound.speech import extract_features, motion_frames_for
 from gateway.dub.state.workspace import Workspace
-from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo
 from gateway.reports.appearance import filled, skin_light
-from gateway.reports.records import TrackedOutput, track_main_face
+from gateway.reports.records import TrackedOutput
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Bool, Float32, UInt8
 from services.common.errors import MediaUnsupportedError
@@ -65,23 +64,6 @@ _DIRECTIONS: Final = 8
 _PARTS: Final = 12
 _LEAST_PARTS: Final = 4
 """Fewest parts with skin: of fewer, nothing can be said about what stays."""
-
-
-async def measure_finished(stages: Stages, video: Path, footage: Path | None) -> ShotFinish | None:
-    """Measure a video on the disk; None: the video is too long, or shows no face.
-
-    Args:
-        stages: the stages.
-        video: the finished video.
-        footage: the video that was dubbed, with the same frames; None: the skin is not measured.
-
-    Raises:
-        DubstageError: a file cannot be read, or a stage failed.
-    """
-    info = await asyncio.to_thread(probe, video)
-    before = await asyncio.to_thread(probe, footage) if footage is not None else None
-    tracked = await track_main_face(stages, info)
-    return await finish_of(stages, info, before, tracked) if tracked is not None else None
 
 
 async def finish_of(

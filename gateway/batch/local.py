@@ -121,9 +121,8 @@ class WorkerDiedError(Exception):
 class WorkerProcess:
     """A running worker process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, silent_s: float) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._silent_s = silent_s
 
     @property
     def pid(self) -> int:
@@ -131,13 +130,12 @@ class WorkerProcess:
         return self._process.pid
 
     @classmethod
-    async def start(cls, setup: WorkerSetup, log: Path, *, silent_s: float = SILENT_S) -> WorkerProcess:
+    async def start(cls, setup: WorkerSetup, log: Path) -> WorkerProcess:
         """Start a worker process, and wait until its stages are warm.
 
         Args:
             setup: what the worker works with.
             log: file that gets what the worker prints.
-            silent_s: seconds without a sign of life after which the worker is ended.
 
         Raises:
             WorkerDiedError: the process ended.
@@ -157,7 +155,7 @@ class WorkerProcess:
                 env=child_environment(),
                 limit=_LONGEST_LINE,
             )
-        worker = cls(process, silent_s)
+        worker = cls(process)
         try:
             await worker._say(setup.line())
             await worker._answer(AnswerKind.READY)
@@ -203,11 +201,11 @@ class WorkerProcess:
         assert stdout is not None
         while True:
             try:
-                async with asyncio.timeout(self._silent_s):
+                async with asyncio.timeout(SILENT_S):
                     line = await stdout.readline()
             except TimeoutError:
                 await self._kill()
-                raise WorkerDiedError(f"no sign of life for {self._silent_s:g} s") from None
+                raise WorkerDiedError(f"no sign of life for {SILENT_S:g} s") from None
             if not line.endswith(b"\n"):
                 code = await self._process.wait()
                 raise WorkerDiedError(f"signal {-code}" if code < 0 else f"exit code {code}")
@@ -230,15 +228,7 @@ class WorkerProcess:
         await self._process.wait()
 
 
-async def run_local(
-    settings: GatewaySettings,
-    store: BatchStore,
-    name: str,
-    *,
-    workers: int,
-    on_record: Callable[[ShotRecord], None] = lambda _: None,
-    silent_s: float = SILENT_S,
-) -> list[ShotRecord]:
+async def run_local(settings: GatewaySettings, store: BatchStore, name: str, *, workers: int) -> list[ShotRecord]:
     """Dub all shots of a batch that have not ended, and return the records of all shots in the order of the rows.
 
     A shot that is done is dubbed again only if its video is gone or was changed. If the task is cancelled, the workers put their
@@ -249,8 +239,6 @@ async def run_local(
         store: store of batches.
         name: name of the batch.
         workers: most worker processes at once, 1 or more.
-        on_record: called with the new record of a shot after each attempt.
-        silent_s: seconds without a sign of life after which a worker is ended, and its shot is tried again.
 
     Raises:
         BatchNotFoundError: there is no such batch.
@@ -259,24 +247,16 @@ async def run_local(
     """
     async with entered_in_threads(batch_lease(store, name)):
         rows = await rows_left(store, name, check_videos=True)
-        engine = _Engine(settings, store, name, RowQueue(rows), on_record, silent_s)
+        engine = _Engine(settings, store, name, RowQueue(rows))
         await engine.run(min(workers, len(rows)))
     return await in_thread(store.records, name)
 
 
 class _Engine:
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        store: BatchStore,
-        name: str,
-        rows: RowQueue,
-        on_record: Callable[[ShotRecord], None],
-        silent_s: float,
-    ) -> None:
-        self._setup = WorkerSetup(settings=settings.model_dump(mode="json"), name=name, beat_s=min(BEAT_S, silent_s / 4))
+    def __init__(self, settings: GatewaySettings, store: BatchStore, name: str, rows: RowQueue) -> None:
+        self._setup = WorkerSetup(settings=settings.model_dump(mode="json"), name=name, beat_s=BEAT_S)
         self._logs = settings.data_dir / WORKERS_FOLDER
-        self._store, self._name, self._rows, self._on_record, self._silent_s = store, name, rows, on_record, silent_s
+        self._store, self._name, self._rows = store, name, rows
 
     async def run(self, workers: int) -> None:
         """Work until all rows have ended. The first error that is not one of a shot ends all workers."""
@@ -307,7 +287,7 @@ class _Engine:
         """Start a worker process. No shot is to blame for a process that dies before its first shot."""
         for tries in range(1, MAX_ATTEMPTS + 1):
             try:
-                return await WorkerProcess.start(self._setup, log, silent_s=self._silent_s)
+                return await WorkerProcess.start(self._setup, log)
             except WorkerDiedError as problem:
                 if tries == MAX_ATTEMPTS:
                     raise UnexpectedError(
@@ -317,9 +297,7 @@ class _Engine:
 
     async def _dubbed(self, worker: WorkerProcess, row: int) -> float | None:
         """Let a worker dub a shot. Return the seconds after which the shot is to be tried again; None: the shot has ended."""
-        record = await worker.shot(row)
-        self._on_record(record)
-        return again_in_s(record)
+        return again_in_s(await worker.shot(row))
 
     async def _mourned(self, row: int, how: str) -> float | None:
         """Write down that the worker of a shot died, and return as `_dubbed` does."""
@@ -328,7 +306,6 @@ class _Engine:
         if record.state is ShotState.RUNNING:
             record = died(record, how, present_time())
             await in_thread(self._store.put, self._name, record)
-        self._on_record(record)
         return again_in_s(record)
 
 

@@ -593,23 +593,6 @@ def format_rows(rows: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
-def read_manifest(path: Path, *, name: str | None = None, method_of: MethodOf | None = None, check_files: bool = True) -> Manifest:
-    """Read and check a manifest.
-
-    Args:
-        path, name, method_of, check_files: as `manifest_or_mistakes` takes them.
-
-    Raises:
-        InvalidRequestError: rows have mistakes, and the message tells the first; or as `manifest_or_mistakes` raises.
-        StorageRefusedError, BackendUnavailableError: as `manifest_or_mistakes` raises.
-    """
-    found = manifest_or_mistakes(path, name=name, method_of=method_of, check_files=check_files)
-    if isinstance(found, Manifest):
-        return found
-    more = "" if len(found) == 1 else f" ({path} has {len(found)} mistakes, this is the first)"
-    raise InvalidRequestError(f"{found[0]}{more}", field="manifest")
-
-
 def manifest_or_mistakes(
     path: Path,
     *,

@@ -7,10 +7,11 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+import structlog
 
 from gateway.async_utilities import in_stoppable_thread
 from gateway.consent.files import read_consent
@@ -35,6 +36,8 @@ from services.common.errors import (
 )
 from services.common.files import FULL_DISK, PARTIAL
 from services.common.store.backends import StoreBackend, open_backend
+
+_log = structlog.stdlib.get_logger("dubstage.batch")
 
 _READABLE: Final = ("s3", "https", "http")
 _WRITABLE: Final = ("s3",)
@@ -202,32 +205,27 @@ def consent_at(place: str) -> Consent:
         return read_consent(fetched(place, Path(folder), field="consent", max_bytes=_LARGEST_RECORD), shown_name=place)
 
 
-@contextmanager
-def delivered(place: str, folder: Path) -> Iterator[Path]:
-    """Give the path to write a video to. When the block ends without an error, the video lies at its place. Blocks.
+def output_file(place: str, folder: Path) -> Path:
+    """Return the file of this machine to write a video to. Blocks.
 
     Args:
-        place: absolute path, which is given as it is, and whose folder is made; or a URL, to which the video is uploaded whole
-            after the manifest that lies beside the video.
-        folder: folder for the video until it is uploaded.
+        place: absolute path, which is returned as it is, and whose folder is made; or a URL, to which `upload` uploads the file.
+        folder: folder of a file that is uploaded.
 
     Raises:
         InvalidRequestError: the place cannot be written, or an object lies at the URL that dubstage did not write.
-        StorageFullError, StorageRefusedError, BackendUnavailableError: as the store says. The place is as it was before.
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
     path = local_path(place)
-    if path is not None:
-        output = Path(path)
-        try:
-            make_folder(output.parent)
-        except (OSError, ValueError) as problem:
-            raise InvalidRequestError(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
-        yield output
-        return
-    video = folder / copy_name("output", place)
-    check_replaceable(place)
-    yield video
-    upload(video, place)
+    if path is None:
+        check_replaceable(place)
+        return folder / copy_name("output", place)
+    output = Path(path)
+    try:
+        make_folder(output.parent)
+    except (OSError, ValueError) as problem:
+        raise InvalidRequestError(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
+    return output
 
 
 def check_replaceable(place: str) -> None:
@@ -244,18 +242,40 @@ def check_replaceable(place: str) -> None:
             )
 
 
-def upload(video: Path, place: str) -> None:
+def upload(video: Path, place: str, on_object: Callable[[str, str], None] = lambda place, digest: None) -> None:
     """Upload a video whole to a URL, after the manifest that lies beside the video. Blocks.
+
+    Args:
+        video: the video.
+        place: the URL.
+        on_object: called with the URL and the SHA-256 of each object before the object is written.
 
     Raises:
         InvalidRequestError: the URL cannot be written.
-        StorageFullError, StorageRefusedError, BackendUnavailableError: as the store says. The place is as it was before.
+        StorageFullError, StorageRefusedError, BackendUnavailableError: as the store says. A video at the place is as it was before.
     """
     for file, target in _targets(video, place).items():
         if file == video or file.exists():
             backend, digest = _opened(target, _WRITABLE, "output"), sha256_of(file)
+            on_object(target, digest)
             with backend.domain_errors():
                 backend.files.put_file(str(file), backend.root, Metadata={_DIGEST: digest})
+
+
+def remove_uploaded(objects: Mapping[str, str]) -> None:
+    """Remove what `upload` has written, unless another upload has replaced it. Blocks. Errors go to the log.
+
+    Args:
+        objects: SHA-256 of the objects, hexadecimal, by URL.
+    """
+    for place, digest in objects.items():
+        try:
+            backend = _opened(place, _WRITABLE, "output")
+            if _digest_at(backend) == digest:
+                with backend.domain_errors():
+                    backend.files.rm_file(backend.root)
+        except (DubstageError, OSError) as problem:
+            _log.warning("video_not_removed", video=place, problem=str(problem))
 
 
 def _targets(video: Path, place: str) -> dict[Path, str]:
@@ -267,7 +287,7 @@ def _targets(video: Path, place: str) -> dict[Path, str]:
 def digest_of(place: str) -> str | None:
     """Return the SHA-256 of the video at a place, hexadecimal; None: there is nothing. Blocks.
 
-    Of a video at a URL only the metadata are read, which hold the digest of what `delivered` uploaded. Empty: an object that
+    Of a video at a URL only the metadata are read, which hold the digest of what `upload` wrote. Empty: an object that
     dubstage did not write.
 
     Raises:

@@ -1,8 +1,6 @@
 """Worker process of the local engine: `python -m gateway.batch.serve_shots`.
 
-stdin and stdout speak `gateway.batch.serve_shots`.
-
-Protocol between the local engine and its worker processes: one JSON document a line, over pipes.
+stdin and stdout carry the protocol below: one JSON document a line.
 
 The engine sends a `WorkerSetup`, and then the row of one shot after the other, as a number. The end of the pipe ends the worker.
 The worker sends `WorkerAnswer`s: ALIVE every few seconds, READY once its stages are warm, and ENDED after each shot. A worker that

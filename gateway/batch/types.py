@@ -283,20 +283,6 @@ class ShotSpec:
             found |= self.words.model_dump(exclude_defaults=True)
         return found
 
-    @staticmethod
-    def from_json(found: Mapping[str, Any]) -> ShotSpec:
-        """Return the shot that `to_json` returned.
-
-        Raises:
-            ValueError: the values are no shot.
-        """
-        if not isinstance(found, dict) or not isinstance(found.get("dub"), dict):
-            raise ValueError("no shot of a batch")
-        dub = from_json(DubSpec(), found["dub"])
-        given = {name: found[name] for name in Words.model_fields if name in found}
-        words = Words.model_validate(given) if given else None
-        return ShotSpec(str(found["shot_id"]), dub, Quality.model_validate(found.get("quality", {})), words)
-
 
 def _copy(spec: DubSpec) -> DubSpec:
     found = DubSpec()
@@ -320,13 +306,11 @@ class Manifest:
     Attributes:
         name: name of the batch.
         shots: the rows. Paths are absolute.
-        content: canonical text of the rows, JSON lines in ASCII.
-        sha256: digest of `content`, 64 hexadecimal digits. Manifests with equal digests ask for the same videos.
+        sha256: digest of the rows, 64 hexadecimal digits. Manifests with equal digests ask for the same videos.
     """
 
     name: str
     shots: tuple[ShotSpec, ...]
-    content: bytes
     sha256: str
 
 
@@ -335,16 +319,7 @@ def manifest_of(name: str, shots: Iterable[ShotSpec]) -> Manifest:
     shots = tuple(shots)
     # Without the defaults, so that a new option of a later version does not make every batch another one.
     content = "".join(f"{json.dumps(shot.to_json(), sort_keys=True, separators=(',', ':'))}\n" for shot in shots).encode("ascii")
-    return Manifest(name, shots, content, hashlib.sha256(content).hexdigest())
-
-
-def shots_of(content: bytes) -> tuple[ShotSpec, ...]:
-    """Return the shots of a canonical text (`Manifest.content`).
-
-    Raises:
-        ValueError: the text is damaged.
-    """
-    return tuple(ShotSpec.from_json(json.loads(line)) for line in content.splitlines())
+    return Manifest(name, shots, hashlib.sha256(content).hexdigest())
 
 
 def options_in(found: Mapping[str, Any]) -> ShotOptions:

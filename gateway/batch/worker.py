@@ -23,9 +23,9 @@ from typing import Final, TypeVar
 
 from gateway.actors.installation import Installation, open_installation
 from gateway.actors.watch import FORBIDDEN, while_allowed
-from gateway.async_utilities import entered_in_threads, in_thread
+from gateway.async_utilities import entered_in_threads, in_thread, settle_all
 from gateway.batch.leases import WAIT_S, shot_lease
-from gateway.batch.media import delivered, digest_of, fetched
+from gateway.batch.media import digest_of, fetched_in_thread, output_file, remove_uploaded, upload
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
     CANCELLED,
@@ -49,7 +49,7 @@ from gateway.dub.sound.speech_command import SpokenText, spoken_text
 from gateway.dub.state.workspace import JobRunningError, ScratchFolders, locked_in_thread
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
-from gateway.media.locations import local_path
+from gateway.media.locations import is_url, local_path
 from gateway.media.sequences import SequenceDub, sequence_fault
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
@@ -189,7 +189,7 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
         return
     async with AsyncExitStack() as stack:
         folder = await stack.enter_async_context(entered_in_threads(context.scratch_folder()))
-        output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
+        output = await in_thread(output_file, shot.output, folder)
         read = [
             Path(path) for field, place in shot.inputs.items() if field != "footage" and (path := local_path(place)) is not None
         ]
@@ -201,8 +201,7 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
 async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceDub | None = None) -> AsyncIterator[DubRequest]:
     """Yield the checked dub request of a shot, whose files are on this machine.
 
-    Files of a URL are copied to this machine before. A video that goes to a URL is uploaded whole at the end of the block, unless
-    the block raises an error.
+    Files of a URL are copied to this machine before. The file of a video that goes to a URL is removed at the end of the block.
 
     Args:
         context: what the worker dubs with.
@@ -218,9 +217,9 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
         files: dict[str, Path] = {}
         for field, place in shot.inputs.items():
             if place not in files and not (frames is not None and field == "footage"):
-                files[place] = await in_thread(fetched, place, folder, max_bytes=limit, field=field)
+                files[place] = await fetched_in_thread(place, folder, max_bytes=limit, field=field)
         if frames is None:
-            output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
+            output = await in_thread(output_file, shot.output, folder)
         else:
             output, files[shot.dub.footage_uri] = frames.dubbed, frames.video
         words, places = words_of(context.settings, shot), ShotFiles(files, output)
@@ -335,6 +334,7 @@ class ShotDub:
         self._on_progress = on_progress
         self._confirm = confirm
         self._dub: Dub | None = None
+        self._uploaded: dict[str, str] = {}
 
     async def run(self) -> VideoMetrics:
         """Dub the shot, and return the figures of the video. The job's folder stays until `discard`.
@@ -344,9 +344,6 @@ class ShotDub:
         Raises:
             DubstageError: the request was refused, or the dub failed. No output is left.
         """
-        return await retried_while_running(self._once)
-
-    async def _once(self) -> VideoMetrics:
         context = self._context
         async with (
             shot_frames(context, self._shot, self._on_progress) as frames,
@@ -363,7 +360,7 @@ class ShotDub:
     async def _dubbed(self, request: DubRequest, dub: Dub, stages: Stages) -> VideoMetrics:
         """Dub the shot, and return the figures of the video, which are measured while the job's folder is open."""
         async with dub.recorded(batch=self._batch, row=self._row) as record:
-            outcome = await dub.run(self._on_progress)
+            outcome = await retried_while_running(lambda: dub.run(self._on_progress))
             await record.video(request.output, outcome.watermark)
             self._on_progress("measure", 0, 1)
             try:
@@ -371,11 +368,19 @@ class ShotDub:
                 made = await measured_while_allowed(request, outcome, dub.workspace, stages, dub.check)
                 if digest := await dub.write_frames(outcome, self._on_progress):
                     made = replace(made, output_sha256=digest)
+                if is_url(self._shot.output):
+                    self._on_progress("upload", 0, 1)
+                    await in_thread(self._upload, request.output)
                 return made
             except FORBIDDEN:
                 # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
                 await dub.forget()
                 raise
+
+    def _upload(self, video: Path) -> None:
+        self._confirm()
+        self.check()
+        upload(video, self._shot.output, self._uploaded.__setitem__)
 
     def check(self) -> None:
         """Check that the person may be shown. Blocks.
@@ -391,6 +396,7 @@ class ShotDub:
         """Remove the video, if this run has written it, and what the dub keeps for another run."""
         if self._dub is not None:
             await self._dub.withdraw()
+            await in_thread(remove_uploaded, self._uploaded)
 
     async def discard(self) -> None:
         """Remove what the dub keeps for another run. The video stays. Errors go to the log."""
@@ -427,7 +433,6 @@ async def run_shot(
     name: str,
     index: int,
     *,
-    worker: str = "",
     on_progress: OnProgress = lambda *_: None,
     confirm: Callable[[], None] = lambda: None,
 ) -> ShotRecord:
@@ -442,7 +447,6 @@ async def run_shot(
         store: store of batches.
         name: name of the batch.
         index: row of the shot, from 0.
-        worker: name of this worker; empty: HOST:PID.
         on_progress: called with every frame and step.
         confirm: checks that no other process has taken the shot over; blocks. Called before a video or a record gets its place.
             Raises WorkCancelledError if another process has taken the shot.
@@ -453,18 +457,7 @@ async def run_shot(
     """
     async with shot_lease(store, name, index) as holder:
         shot = await in_thread(store.shot, name, index)
-        attempt = _Attempt(
-            context,
-            store,
-            name,
-            shot,
-            index,
-            worker=worker or worker_name(),
-            holder=holder,
-            on_progress=on_progress,
-            confirm=confirm,
-        )
-        return await attempt.run()
+        return await _Attempt(context, store, name, shot, index, holder=holder, on_progress=on_progress, confirm=confirm).run()
 
 
 async def video_fault(shot: ShotSpec, record: ShotRecord) -> str:
@@ -501,13 +494,12 @@ class _Attempt:
         shot: ShotSpec,
         row: int,
         *,
-        worker: str,
         holder: str,
         on_progress: OnProgress,
         confirm: Callable[[], None],
     ) -> None:
         self._store, self._name, self._shot, self._confirm = store, name, shot, confirm
-        self._worker, self._holder = worker, holder
+        self._holder = holder
         self._dub_of = partial(ShotDub, context, on_progress=on_progress, confirm=confirm, batch=name, row=row)
         self._dub = self._dub_of(shot)
 
@@ -529,7 +521,7 @@ class _Attempt:
         options = await in_thread(self._store.options, self._name, self._shot.id)
         self._shot = self._shot.with_options(options_in(options))
         self._dub = self._dub_of(self._shot)
-        record = begun(record, self._worker, self._shot.result, present_time()).model_copy(update={"options": options})
+        record = begun(record, worker_name(), self._shot.result, present_time()).model_copy(update={"options": options})
         try:
             # In place of the record that this attempt has read: a shot that was cancelled meanwhile never runs again.
             stored = await self._put(record, before=found, holder=self._holder)
@@ -563,7 +555,8 @@ class _Attempt:
         try:
             return await asyncio.shield(finished)
         except asyncio.CancelledError:
-            await finished
+            # A worker that is told to end is cancelled twice: by the signal, and by the end of the pipe.
+            await settle_all([finished])
             raise
 
     async def _finished(self, record: ShotRecord, made: VideoMetrics, seconds: float) -> ShotRecord:

@@ -24,7 +24,7 @@ from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import EnrolledActor, encode_style
 from gateway.dub.learn.slow_expression import footage_mouths, slow_expression, with_slow_expression
 from gateway.dub.progress import OnProgress
-from gateway.dub.render.all_windows import VideoInputs, runs_of
+from gateway.dub.render.all_windows import VideoInputs
 from gateway.dub.render.composite import composite_frame
 from gateway.dub.render.windows import RenderedWindow, WindowConfig, window_config
 from gateway.dub.sound.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
@@ -51,6 +51,7 @@ from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import Finish, method_named
+from services.common.runs import runs
 from services.common.wire.convert import timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline
@@ -306,7 +307,7 @@ class PipelineSession:
             (lambda chosen: heard[chosen]) if heard is not None else None,
         )
         inputs = self._host.run(inputs.with_insides())
-        return [self._host.run(inputs.render_run(run)) for run in runs_of(usable, range(frames.start, frames.stop))]
+        return [self._host.run(inputs.render_run(run)) for run in runs(usable[frames.start : frames.stop], first=frames.start)]
 
     def phone_times(self) -> dict[Trigger, Float64]:
         """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound, seconds."""

@@ -38,7 +38,8 @@ from research.training.trainset import ClipRow, TrainSet
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
-from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, rest_and_range, runs, silence_opening
+from services.common.runs import runs
+from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, rest_and_range, silence_opening
 from services.motion.constraints import WHOLE
 from services.motion.features import bilabial_probability
 from services.motion.models import MotionModels
@@ -156,7 +157,8 @@ def spoken(row: ClipRow, sound: SpeechFeatures, person: TrainingClip, style: Sty
     own = mouth_opening(person.mouth_landmarks[person.usable])
     opening = mouth_opening(predict(sound, style))
     threshold = closed_threshold(own)
-    closed = [opening[max(0, begin - 1) : end + 1].min() < threshold for begin, end in runs(bilabial_probability(sound) > 0.5)]
+    closures = runs(bilabial_probability(sound) > 0.5)
+    closed = [opening[max(0, run.start - 1) : run.stop + 1].min() < threshold for run in closures]
     voiced = sound.speech_probability >= SPOKEN_FROM
     rest, extent = rest_and_range(own)
     return SpeechMetrics(

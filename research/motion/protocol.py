@@ -21,6 +21,7 @@ from research.training.trainset import TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import NUM_LIPS, lip_width, mouth_opening
+from services.common.runs import runs
 from services.common.wire.mouth_curves import (
     MOTION_FRAME_S,
     TRIGGERS,
@@ -30,7 +31,6 @@ from services.common.wire.mouth_curves import (
     delay_ms,
     phone_times,
     quick_part,
-    runs,
     shift_ms,
 )
 from services.common.wire.timeline import Timeline, sampled
@@ -129,8 +129,8 @@ def score_motion(
     widths = [quick_part(np.where(keep, lip_width(mouths), np.nan), MOTION_FRAME_S)[keep] for mouths in (predicted, truth)]
     fastest_steps = [np.abs(np.diff(curve))[steps].max(initial=0.0) for curve in (opening, true_opening)]
     hits = events = 0
-    for begin, end in runs(bilabial > 0.5):
-        around = slice(max(0, begin - 1), end + 1)
+    for closure in runs(bilabial > 0.5):
+        around = slice(max(0, closure.start - 1), closure.stop + 1)
         if keep[around].any() and true_opening[around][keep[around]].min() < threshold:
             events += 1
             hits += int(opening[around].min() < threshold)

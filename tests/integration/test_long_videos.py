@@ -294,17 +294,15 @@ async def test_speech_goes_on(stages: RunningStages, media: Media, tmp_path: Pat
             RecordFile(tmp_path / f"m-{name}", MOTION_RECORD) as motion,
         ):
             told: list[int] = []
-            await extract_features(
-                connected, speech, features, motion_frames_for(duration), duration, method.motion.features, on_frames=told.append
-            )
-            assert told == sorted(set(told))
+            await extract_features(connected, speech, features, motion_frames_for(duration), duration, method.motion.features)
             request = MotionRequest(
                 predictor=method.motion,
                 style=style,
                 timeline=timeline_to_proto(Timeline(rate=Fraction(30000, 1001))),
                 num_frames=SPEECH_S * 30 - 2,
             )
-            await predict_motion(connected, request, features, motion)
+            await predict_motion(connected, request, features, motion, on_frames=told.append)
+            assert told == sorted(set(told))
         return (tmp_path / f"f-{name}").read_bytes(), (tmp_path / f"m-{name}").read_bytes()
 
     async with remote(stages) as connected:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dubstage.client import batch
-from gateway.batch.finished import measure_finished, skin_beside_lips
+from gateway.batch.finished import finish_of, skin_beside_lips
 from gateway.dub.request.dub_request import sha256_of
 from gateway.media.probe import probe
 from gateway.reports.appearance import filled
@@ -194,7 +194,10 @@ def test_five_faults_are_among_the_first_eight_of_fifty_shots(
             assert tracked is not None
             assert len(tracked.poses) == FRAMES
             write_video(dub, faulty, fault(Mouths(tracked)), sound)
-            finish = await measure_finished(stages, faulty, media.root / f"{name}.mp4")
+            video = probe(faulty)
+            again = await track_main_face(stages, video)
+            assert again is not None
+            finish = await finish_of(stages, video, probe(media.root / f"{name}.mp4"), again)
         faulty.replace(dub)
         store.put(NIGHT, store.record(NIGHT, name).model_copy(update={"finish": finish, "output_sha256": sha256_of(dub)}))
 

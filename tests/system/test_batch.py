@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from s3fs import S3FileSystem
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.batch import worker
@@ -22,19 +23,24 @@ from gateway.batch.changes import begin_anew
 from gateway.batch.local import WorkerProcess, run_local
 from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState, manifest_of
-from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request
+from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request, worker_name
+from gateway.dub.job import dub_job
 from gateway.dub.job.dub_job import DubJob
+from gateway.dub.state.workspace import Workspace, open_workspace
 from gateway.media.sequences import sequence_fault
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequestError
+from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.settings import load_settings
 from tests.batches import open_store
+from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.file_limit import files_of_at_most
 from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 from tests.unit.batch.rows import changed_shot, shot_of_row
+
+__all__ = ["aws", "s3"]
 
 
 def settings_in(folder: Path, **more: Any) -> GatewaySettings:
@@ -119,12 +125,12 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     assert is_gone(pid)
     assert store.record("night", "killed") == ShotRecord(id="killed", output=rows[0].output)
 
-    told: list[ShotRecord] = []
-    batch = asyncio.create_task(run_local(settings, store, "night", workers=2, on_record=told.append))
+    batch = asyncio.create_task(run_local(settings, store, "night", workers=2))
     pid = await until(lambda: running(store, "killed"))
     await until(lambda: list(tmp_path.glob("data/jobs/*/faces.bin")) or batch.done())
     assert not batch.done(), await batch
     os.kill(pid, signal.SIGKILL)
+    await until(lambda: "signal 9" in store.record("night", "killed").error)
     await until(lambda: running(store, "cancelled") or store.record("night", "cancelled").state is ShotState.DONE)
     store.cancel("night", ["cancelled"])
     await until(lambda: store.record("night", "cancelled").state is ShotState.CANCELLED)
@@ -138,7 +144,6 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
         "nobody": ("undubbed", 13, 1),
         "plain": ("done", 0, 1),
     }
-    assert any(record.id == "killed" and "signal 9" in record.error for record in told)
     assert "damaged.mkv" in records["damaged"].error
     assert (records["nobody"].frames_dubbed, records["nobody"].r_opening, records["nobody"].motion) == (0, None, None)
     motion = records["killed"].motion
@@ -194,14 +199,14 @@ async def test_worker_recomputes_changed_video(worker_context: WorkerContext, ca
     assert not video.exists()
 
     # Two shots with the same mouths have one job folder, so that one of them waits for the other.
-    both = (run_shot(worker_context, store, "night", 0, worker="here"), run_shot(worker_context, store, "night", 1))
+    both = (run_shot(worker_context, store, "night", 0), run_shot(worker_context, store, "night", 1))
     first, second = await asyncio.gather(*both)
     assert (second.state, second.attempts, second.warnings) == (ShotState.DONE, 1, first.warnings)
     assert second.r_opening is not None
-    assert (first.state, first.worker, first.attempts, first.output_sha256) == (ShotState.DONE, "here", 1, sha256(video))
+    assert (first.state, first.worker, first.attempts, first.output_sha256) == (ShotState.DONE, worker_name(), 1, sha256(video))
     assert first.r_opening is not None
     assert 0.5 < first.r_opening <= 1
-    assert await run_shot(worker_context, store, "night", 0, worker="there") == first
+    assert await run_shot(worker_context, store, "night", 0) == first
 
     # A video that is gone is made anew too: see test_image_sequences.
     media = media_sha256(video)
@@ -418,3 +423,71 @@ async def test_cancel_during_measurement_leaves_nothing(
     assert (record.state, exit_code_of(record), record.has_thumbnail) == (ShotState.CANCELLED, 0, False)
     assert list((tmp_path / "videos").iterdir()) == []
     assert list(worker_context.engine.jobs.iterdir()) == []
+
+
+async def test_running_job_is_audited_once(
+    worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that waits for another process with the same job has begun one dub, as the audit log says."""
+    monkeypatch.setattr(worker, "WAIT_S", 0.02)
+    store = batch_of(tmp_path, shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path))
+    tries = list[Path]()
+
+    def taken(folder: Path, operation: str = "", **more: Any) -> Workspace:
+        tries.append(folder)
+        with Workspace(folder):
+            return open_workspace(folder, operation, **more)
+
+    monkeypatch.setattr(dub_job, "open_workspace", taken)
+    attempt = asyncio.create_task(run_shot(worker_context, store, "night", 0))
+    await until(lambda: len(tries) == 3)
+    attempt.cancel()
+    await asyncio.wait([attempt])
+    assert attempt.cancelled()
+    events = [entry["event"] for entry in worker_context.installation.actors.audit.newest(10)]
+    assert sorted(events) == ["dub.begun", "dub.cancelled"]
+
+
+@pytest.fixture
+def bucket(s3: S3Server, aws: Callable[..., None], tmp_path: Path) -> str:
+    """A folder of a bucket, without objects."""
+    aws(s3.endpoint)
+    return f"s3://{BUCKET}/{tmp_path.name}"
+
+
+async def test_cancel_during_upload_leaves_nothing(
+    worker_context: WorkerContext, carphone: Path, tmp_path: Path, bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stays in a bucket of a shot that is cancelled while its video is uploaded."""
+    monkeypatch.setattr(worker, "POLL_S", 0.01)
+    put_file, put = S3FileSystem.put_file, list[str]()
+    row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
+    store = batch_of(tmp_path, changed_shot(row, output=f"{bucket}/one.mkv"))
+
+    def put_and_cancel(files: S3FileSystem, source: str, target: str, **more: Any) -> None:
+        put_file(files, source, target, **more)
+        put.append(target)
+        store.cancel("night", ["one"])
+        time.sleep(0.5)
+
+    monkeypatch.setattr(S3FileSystem, "put_file", put_and_cancel)
+    record = await run_shot(worker_context, store, "night", 0)
+    assert (record.state, len(put)) == (ShotState.CANCELLED, 2)
+    assert [key for key in s3.all_keys() if tmp_path.name in key] == []
+    assert list(worker_context.engine.jobs.iterdir()) == []
+
+
+async def test_lost_shot_uploads_nothing(
+    worker_context: WorkerContext, carphone: Path, tmp_path: Path, bucket: str, s3: S3Server
+) -> None:
+    """A worker whose shot another process has taken over while it measures the video uploads nothing."""
+    row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
+    store, steps = batch_of(tmp_path, changed_shot(row, output=f"{bucket}/one.mp4")), list[str]()
+
+    def confirm() -> None:
+        if "measure" in steps:
+            raise WorkCancelledError("another gateway has the batch")
+
+    with pytest.raises(WorkCancelledError, match="another gateway"):
+        await run_shot(worker_context, store, "night", 0, on_progress=lambda step, *_: steps.append(step), confirm=confirm)
+    assert [key for key in s3.all_keys() if tmp_path.name in key] == []

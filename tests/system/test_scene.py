@@ -16,7 +16,6 @@ import pytest
 
 from gateway.batch.changes import revise
 from gateway.batch.local import run_in_process
-from gateway.batch.manifest import read_manifest
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.batch.worker import WorkerContext
 from gateway.consent.record import Consent, embedding_text
@@ -38,6 +37,7 @@ from services.common.methods import method_named
 from services.common.texts import Field
 from tests.batches import open_store
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
+from tests.unit.batch.rows import read_manifest
 from tests.unit.consent.records import record
 
 SIDE = 288

@@ -9,8 +9,12 @@ import av
 import numpy as np
 import pytest
 
-from gateway.batch.finished import measure_finished
+from gateway.batch.finished import finish_of
 from gateway.batch.risk import SCALES
+from gateway.batch.types import ShotFinish
+from gateway.media.probe import probe
+from gateway.media.types import MediaInfo
+from gateway.reports.records import track_main_face
 from gateway.stages.opening import StageHost
 
 FRAMES = 75
@@ -40,12 +44,16 @@ def test_planted_seams_are_beyond_the_edge(clips: Any, host: StageHost, tmp_path
     """A seam of 10 levels, in luma or in colour, is beyond the edge of good dubs. A copy of the footage is far below it."""
     footage = encoded(clips.path("people/dev_6.mp4"), tmp_path / "footage.mp4", (0, 0, 0))
 
+    async def finish(video: MediaInfo) -> ShotFinish:
+        tracked = await track_main_face(host.stages, video)
+        assert tracked is not None
+        return await finish_of(host.stages, video, probe(footage), tracked)
+
     def seam(name: str, level: tuple[float, float, float]) -> float:
         video = encoded(clips.path("people/dev_6.mp4"), tmp_path / f"{name}.mp4", level)
-        found = host.run(measure_finished(host.stages, video, footage))
+        found = host.run(finish(probe(video))).seam
         assert found is not None
-        assert found.seam is not None
-        return found.seam
+        return found
 
     edge = SCALES["seam"].high
     assert edge is not None

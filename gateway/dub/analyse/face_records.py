@@ -27,6 +27,7 @@ from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_fro
 from services.common.face.hands import MAX_HANDS, NUM_HAND_LANDMARKS
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
+from services.common.runs import runs
 from services.common.wire.convert import from_tensor
 
 _COMES_AND_GOES: Final = 12
@@ -257,10 +258,9 @@ def _partly_covered(faces: RecordFile, index: FaceIndex, rows: Int64, looks: Sho
     for frame in frames.tolist():
         (cover,) = looks.covers(faces.read_rows([int(rows[frame])]))
         replaced[frame] = cover is not None and cover.mouth_share <= _MOST_COVERED
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], replaced, [0]])))
-    for begin, end in edges.reshape(-1, 2):
-        if end - begin < _SHORTEST:
-            replaced[begin:end] = False
+    for run in runs(replaced):
+        if len(run) < _SHORTEST:
+            replaced[run.start : run.stop] = False
     found: Int64 = rows[frames[replaced[frames]]]
     return found
 

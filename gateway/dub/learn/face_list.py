@@ -22,7 +22,6 @@ from gateway.dub.analyse.face_choice import AUTOMATIC, ChosenFace, by_presence, 
 from gateway.dub.analyse.motion_clip import MotionClip, SoundLag, credible_lag, measured_lag, on_motion_grid, tracked_motion
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.progress import OnProgress
-from gateway.dub.request.claim import spans
 from gateway.dub.state.records import RecordFile
 from gateway.dub.state.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
@@ -30,6 +29,7 @@ from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
 from services.common.methods import DEFAULT_METHOD, method_named
+from services.common.runs import runs
 from services.common.wire.timeline import MOTION_RATE
 
 MOST_FACES: Final = 100
@@ -352,7 +352,7 @@ def _spans_of(votes: _Votes, spoken: Bool, place: int, duration_s: float) -> lis
     others = np.delete(votes.confidence, place, axis=0)
     speaks = spoken & (mine > 0.0) & (mine >= others.max(axis=0, initial=0.0))
     found: list[range] = []
-    for run in spans(speaks):
+    for run in runs(speaks):
         if found and run.start - found[-1].stop < _JOINED_FRAMES and _is_free(votes, place, spoken, found[-1].stop, run.start):
             found[-1] = range(found[-1].start, run.stop)
         else:

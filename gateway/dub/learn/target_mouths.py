@@ -20,6 +20,7 @@ from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.slow_expression import SlowExpression, filmed_mouths, with_slow_expression
 from gateway.dub.state.records import RecordFile, RecordSpan
 from services.common.array_types import Array, Bool, Float32, Float64
+from services.common.runs import runs
 
 SHORTEST_S: Final = 0.25
 """Shortest pause in which a mouth is held open, seconds. In shorter pauses lips do not come to rest."""
@@ -44,8 +45,8 @@ def filmed_share(pauses: Bool, held_open: Bool, seconds: Float64, *, first: bool
         float32 [T], 0 to 1: 1 in pauses through which the mouth is held open, less within FADE_S of their ends, 0 elsewhere.
     """
     share = np.zeros(len(pauses), np.float32)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], pauses, [False]]).astype(np.int8)))
-    for begin, end in edges.reshape(-1, 2).tolist():
+    for pause in runs(pauses):
+        begin, end = pause.start, pause.stop
         if not held_open[begin:end].all() or seconds[end - 1] - seconds[begin] < SHORTEST_S:
             continue
         since = np.full(end - begin, np.inf) if first and begin == 0 else seconds[begin:end] - seconds[begin]

@@ -31,6 +31,7 @@ from gateway.stages.interface import Stages
 from services.common.array_types import Bool, Float32, Int64
 from services.common.errors import BackendUnavailableError, ContractBrokenError
 from services.common.face.crops import BOX_SIZE
+from services.common.runs import runs
 from services.common.store.tensor_bytes import NamedArrays
 
 WINDOWS_AHEAD = 3
@@ -120,7 +121,8 @@ class VideoInputs:
         Raises:
             DubstageError: from the stages.
         """
-        return joined_windows([await self.render_run(run) for run in runs_of(self.usable, span)], self.config.detail_scale)
+        usable = runs(self.usable[span.start : span.stop], first=span.start)
+        return joined_windows([await self.render_run(run) for run in usable], self.config.detail_scale)
 
 
 class _InsideChoice:
@@ -171,7 +173,8 @@ class _InsideChoice:
         made = texture_client.select_insides.requests(bank=inputs.config.bank)
         yield made.config
         first = int(self._frames[len(self.found)])
-        for run in runs_of(inputs.usable, range(max(0, first - TEXTURE_CONTEXT_FRAMES), len(inputs.usable))):
+        before = max(0, first - TEXTURE_CONTEXT_FRAMES)
+        for run in runs(inputs.usable[before:], first=before):
             for begin in range(run.start, run.stop if run.stop > first else run.start, WINDOW_FRAMES):
                 span = await inputs.targets(range(begin, min(begin + WINDOW_FRAMES, run.stop)))
                 for place in range(len(span)):
@@ -299,20 +302,6 @@ def journalled_window(stored: NamedArrays, usable: Bool, span: range, detail_sca
     if not np.array_equal(stored["frame"], frames):
         raise ValueError("the arrays are those of other frames")
     return RenderedWindow(**{field.name: stored[field.name] for field in fields(RenderedWindow)})
-
-
-def runs_of(usable: Bool, span: range) -> list[range]:
-    """Return the unbroken runs of usable frames within a span."""
-    runs: list[range] = []
-    begin: int | None = None
-    for frame in (*span, span.stop):
-        inside = frame < span.stop and bool(usable[frame])
-        if inside and begin is None:
-            begin = frame
-        if not inside and begin is not None:
-            runs.append(range(begin, frame))
-            begin = None
-    return runs
 
 
 def joined_windows(parts: list[RenderedWindow], detail_scale: int = 0) -> RenderedWindow:

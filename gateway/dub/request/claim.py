@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.analyse.frame_plan import FramePlan
 from gateway.dub.request.dub_request import DubRequest, has_synthetic_voice, is_synthetic, what_is_synthetic
@@ -16,8 +14,8 @@ from gateway.media.types import MediaInfo
 from gateway.provenance.claim import Claim, ModelFacts, Role, SourceFile, VideoWatermark
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.opening import ListedModels
-from services.common.array_types import Bool
 from services.common.methods import Method, method_named
+from services.common.runs import runs
 
 
 def video_claim(
@@ -54,7 +52,7 @@ def video_claim(
         models=model_facts(method, models),
         num_frames=plan.num_frames,
         frame_rate=video.video.average_rate,
-        dubbed=spans(rendered),
+        dubbed=tuple(runs(rendered)),
         consents=_consents(request),
         job=job,
         scene=bool(request.lines),
@@ -109,14 +107,3 @@ def model_facts(method: Method, models: ListedModels) -> tuple[ModelFacts, ...]:
         if model.name == method.renderer.name
     ]
     return (*motion, *render)
-
-
-def spans(chosen: Bool) -> tuple[range, ...]:
-    """Return the unbroken runs of chosen frames, in order.
-
-    Args:
-        chosen: bool [T].
-    """
-    steps = np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8))
-    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-    return tuple(range(int(begin), int(end)) for begin, end in zip(begins, ends, strict=True))

@@ -93,8 +93,6 @@ async def extract_features(
     num_frames: int,
     duration: Fraction,
     kinds: FeatureKinds = SHARED_FEATURES,
-    *,
-    on_frames: Callable[[int], None] | None = None,
 ) -> SpeechExtent:
     """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid.
 
@@ -103,7 +101,6 @@ async def extract_features(
         features: gets the records; records that are there already are removed.
         num_frames: frames of the motion grid.
         duration: length of the video, seconds. Speech after this time is not used.
-        on_frames: called with the number of finished frames.
 
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
@@ -145,7 +142,7 @@ async def extract_features(
     async def extract() -> None:
         async with aclosing(continued(stages, rpcs.audio.EXTRACT_FEATURES, requests, point)) as replies:
             async for reply in replies:
-                _append(features, feature_records(reply.block), reply.block.first_frame, on_frames)
+                _append(features, feature_records(reply.block), reply.block.first_frame)
         features.sync()
 
     await until_done(extract, progress=lambda: features.num_rows)
@@ -157,7 +154,7 @@ async def extract_features(
     return speech_extent(total_samples, limit, speech.sample_rate_hz)
 
 
-def _append(records: RecordFile, rows: npt.NDArray[np.void], first: int, on_frames: Callable[[int], None] | None) -> None:
+def _append(records: RecordFile, rows: npt.NDArray[np.void], first: int, on_frames: Callable[[int], None] | None = None) -> None:
     """Append the rows, the first of which is of frame `first`, that the records lack: a call may repeat rows of the call before."""
     if first > records.num_rows:
         raise ContractBrokenError(f"a stage answered frame {first} after {records.num_rows} frames")

@@ -15,6 +15,7 @@ import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequestError
+from services.common.runs import runs
 from services.common.wire.phones import PHONE_INDEX, PHONES
 from services.common.wire.timeline import MOTION_RATE
 
@@ -225,12 +226,6 @@ def fastest(changes: Floating) -> float:
     return float(known.max()) if len(known) else math.nan
 
 
-def runs(flags: Bool) -> list[tuple[int, int]]:
-    """Return the first place of each run of set flags, and the place after its last one."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
-
-
 def silent_spans(spoken: Bool, frame_s: float) -> list[slice]:
     """Return the frames in which a mouth is to be at rest, as slices of the frames.
 
@@ -243,7 +238,8 @@ def silent_spans(spoken: Bool, frame_s: float) -> list[slice]:
     """
     settle, attack, pause = (math.ceil(seconds / frame_s - 1e-6) for seconds in (SETTLE_S, ATTACK_S, PAUSE_S))
     found = []
-    for begin, end in runs(~spoken):
+    for silence in runs(~spoken):
+        begin, end = silence.start, silence.stop
         inside = begin > 0 and end < len(spoken)
         stretch = slice(begin + (settle if begin > 0 else 0), end - (attack if end < len(spoken) else 0))
         if stretch.stop > stretch.start and (not inside or end - begin >= pause):
@@ -294,7 +290,7 @@ def phone_times(posteriorgram: Float32, phones: Sequence[str]) -> Float64:
         axis=1, dtype=np.float64
     )
     centres = (np.arange(len(rows)) + 0.5) * ROW_S
-    phone_rows = [slice(begin, end) for begin, end in runs(rows > _SURE) if end - begin >= _MIN_ROWS]
+    phone_rows = [slice(run.start, run.stop) for run in runs(rows > _SURE) if len(run) >= _MIN_ROWS]
     return np.array([np.average(centres[own], weights=rows[own]) for own in phone_rows], np.float64)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotState
 from gateway.cli.app import run
 from services.common.server.settings import DATABASE_FILE
 from tests.contract.kubernetes.conftest import config_map
 from tests.contract.kubernetes.job_api import JobApi
+from tests.unit.batch.rows import read_manifest
 
 JOB = "dubstage-shots-0-0"
 Command = Callable[..., tuple[int, str, str]]

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.batch import local
 from gateway.batch.local import MODULE, WorkerDiedError, WorkerProcess, run_local
 from gateway.batch.serve_shots import WorkerSetup
 from gateway.batch.types import ShotRecord, manifest_of
@@ -73,12 +74,13 @@ async def test_no_worker_can_start(tmp_path: Path) -> None:
     ("sent", "silent_s", "said"), [(signal.SIGKILL, 60.0, "signal 9"), (signal.SIGSTOP, 0.5, "no sign of life for 0.5 s")]
 )
 async def test_dead_or_hanging_worker_reported(
-    sent: signal.Signals, silent_s: float, said: str, tmp_path: Path, started: Started
+    sent: signal.Signals, silent_s: float, said: str, tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that dies or hangs is reported and is gone."""
+    monkeypatch.setattr(local, "SILENT_S", silent_s)
     started.sends = sent
     with pytest.raises(WorkerDiedError, match=said):
-        await WorkerProcess.start(setup_in(tmp_path), tmp_path / "log", silent_s=silent_s)
+        await WorkerProcess.start(setup_in(tmp_path), tmp_path / "log")
     (worker,) = started.workers
     assert not psutil.pid_exists(worker.pid)
 

@@ -1,13 +1,21 @@
-"""Shots of rows, as manifests write them."""
+"""Shots of rows and manifests without mistakes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from gateway.batch.manifest import shot_of
-from gateway.batch.types import ShotSpec
+from gateway.batch.manifest import manifest_or_mistakes, shot_of
+from gateway.batch.types import Manifest, ShotSpec
 from gateway.dub.request.spec_text import fill, plain
+
+
+def read_manifest(path: Path, **more: Any) -> Manifest:
+    """Return the manifest of a file."""
+    found = manifest_or_mistakes(path, **more)
+    assert isinstance(found, Manifest), found
+    return found
 
 
 def shot_of_row(**row: Any) -> ShotSpec:

@@ -12,10 +12,11 @@ import pytest
 
 from gateway.batch import assets
 from gateway.batch.assets import resolve_references
-from gateway.batch.manifest import manifest_or_mistakes, read_manifest
+from gateway.batch.manifest import manifest_or_mistakes
 from gateway.cli.app import run
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 from tests.unit.batch.asset_library import MANAGER, write_library
+from tests.unit.batch.rows import read_manifest
 
 pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
 

@@ -1,4 +1,4 @@
-"""Media of shots on this machine and by HTTP. Buckets are in tests/contract/stores/test_batch_s3.py."""
+"""Media of shots on this machine, by HTTP and in a bucket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,10 +17,23 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.media import delivered, digest_of, fetched, fetched_in_thread, input_problem, output_problem
+from gateway.batch.media import (
+    digest_of,
+    fetched,
+    fetched_in_thread,
+    input_problem,
+    output_file,
+    output_problem,
+    remove_uploaded,
+    upload,
+)
 from gateway.media.locations import copy_name, is_url, local_path
+from gateway.provenance.binding import sidecar_of
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError, StorageFullError
+from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.file_limit import files_of_at_most
+
+__all__ = ["aws", "s3"]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -103,12 +116,26 @@ def test_nameless_url_is_row_problem() -> None:
 def test_local_video_and_folder_written(tmp_path: Path) -> None:
     """A video of this machine is written at its place and its folder is made."""
     place = tmp_path / "films" / "day 1" / "a.mp4"
-    with delivered(str(place), tmp_path / "aside") as video:
-        assert video == place
-        video.write_bytes(b"video")
+    assert output_file(str(place), tmp_path / "aside") == place
+    place.write_bytes(b"video")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidRequestError, match="file cannot be made"), delivered(f"{tmp_path}/file/a.mp4", tmp_path):
-        pytest.fail("the block is not entered")
+    with pytest.raises(InvalidRequestError, match="file cannot be made"):
+        output_file(f"{tmp_path}/file/a.mp4", tmp_path)
+
+
+def test_replaced_upload_stays(s3: S3Server, aws: Callable[..., None], tmp_path: Path) -> None:
+    """What an upload wrote is removed, unless another upload has replaced it meanwhile."""
+    aws(s3.endpoint)
+    video, place, uploaded = tmp_path / "output.mkv", f"s3://{BUCKET}/{tmp_path.name}/a.mkv", dict[str, str]()
+    video.write_bytes(b"video")
+    sidecar_of(video).write_bytes(b"manifest")
+    upload(video, place, uploaded.__setitem__)
+    assert uploaded == {f"{place}.c2pa": hashlib.sha256(b"manifest").hexdigest(), place: digest_of(place)}
+    video.write_bytes(b"another video")
+    upload(video, place)
+    remove_uploaded(uploaded)
+    assert (digest_of(f"{place}.c2pa"), digest_of(place)) == (None, hashlib.sha256(b"another video").hexdigest())
+    remove_uploaded(uploaded)
 
 
 def test_problems_of_files_are_told_before_anything_starts(tmp_path: Path) -> None:
@@ -176,8 +203,8 @@ def test_silent_server_is_retryable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["https://host/a.mp4", "s3://bucket", "s3:///key", "ftp://host/a.mp4", "simplecache::s3://b/k"])
 def test_a_video_cannot_go_everywhere(place: str, tmp_path: Path) -> None:
     assert output_problem(place).endswith("give a path or s3://BUCKET/KEY")
-    with pytest.raises(InvalidRequestError, match="give a path or s3://BUCKET/KEY") as caught, delivered(place, tmp_path):
-        pytest.fail("the block is not entered")
+    with pytest.raises(InvalidRequestError, match="give a path or s3://BUCKET/KEY") as caught:
+        output_file(place, tmp_path)
     assert caught.value.field == "output"
 
 

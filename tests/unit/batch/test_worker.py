@@ -251,11 +251,10 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def test_second_worker_waits(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]) -> None:
     """A second worker waits and does not dub again."""
-    first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
+    first = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: dubs.begun == 1)
-    second = asyncio.create_task(run_shot(bench, store, "night", 0, worker="second"))
+    second = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: bool(refused) or dubs.begun == 2)
-    assert store.record("night", "a").worker == "first"
     dubs.go_on.set()
     assert await second == await first == store.record("night", "a")
     assert ((await first).state, (await first).attempts, dubs.begun) == (ShotState.DONE, 1, 1)
@@ -265,10 +264,10 @@ async def test_stopped_waiting_worker_changes_nothing(
     bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]
 ) -> None:
     """A second worker that is told to end while it waits changes nothing."""
-    first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
+    first = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: dubs.begun == 1)
     before = store.record("night", "a")
-    second = asyncio.create_task(run_shot(bench, store, "night", 0, worker="second"))
+    second = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: bool(refused) or dubs.begun == 2)
     second.cancel()
     await asyncio.wait([second])
@@ -280,9 +279,9 @@ async def test_stopped_waiting_worker_changes_nothing(
 async def test_last_attempt_is_not_dead(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]) -> None:
     """A live worker in its last attempt is not taken for dead."""
     store.put("night", ShotRecord(id="a", attempts=MAX_ATTEMPTS - 1))
-    first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
+    first = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: dubs.begun == 1)
-    second = asyncio.create_task(run_shot(bench, store, "night", 0, worker="second"))
+    second = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: bool(refused) or second.done())
     dubs.go_on.set()
     assert (await second).state is (await first).state is ShotState.DONE
@@ -318,3 +317,28 @@ async def test_cancelled_shot_does_not_begin(bench: WorkerContext, store: BatchS
     record = await run_shot(bench, store, "night", 0, confirm=cancelled_meanwhile)
     assert (record.state, dubs.begun) == (ShotState.CANCELLED, 0)
     assert store.record("night", "a") == record
+
+
+async def test_second_stop_loses_no_record(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is told to end twice while it stores the result of a shot stores all of the result."""
+    storing, go_on, put_thumbnail = threading.Event(), threading.Event(), store.put_thumbnail
+
+    async def run(_: ShotDub) -> VideoMetrics:
+        return replace(MADE, thumbnail=b"picture")
+
+    def put_slowly(*what: Any) -> None:
+        storing.set()
+        assert go_on.wait(60)
+        put_thumbnail(*what)
+
+    monkeypatch.setattr(ShotDub, "run", run)
+    monkeypatch.setattr(store, "put_thumbnail", put_slowly)
+    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    assert await asyncio.to_thread(storing.wait, 60)
+    for _ in range(2):
+        attempt.cancel()
+        await asyncio.sleep(0.01)
+    go_on.set()
+    await asyncio.wait([attempt])
+    assert attempt.cancelled()
+    assert (store.record("night", "a").state, store.thumbnail("night", "a")) == (ShotState.DONE, b"picture")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gateway.batch import media
 from gateway.batch.types import ShotSpec
 from gateway.batch.worker import WorkerContext, open_worker_context, shot_request
 from gateway.consent.record import digest_of
@@ -173,6 +178,37 @@ async def test_required_consent_for_shots(carphone: Path, tmp_path: Path, consen
             await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))
         consent.write_text(json.dumps(CONSENT | of_footage(carphone)))
         assert (await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))).consent is not None
+
+
+async def test_cancelled_copy_ends(bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy from a URL ends soon after its task is cancelled, however long the file is."""
+    monkeypatch.setattr(media, "_PIECE_BYTES", 1 << 16)
+    sends, ended = threading.Event(), threading.Event()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            with suppress(ConnectionError):
+                while not ended.is_set():
+                    self.wfile.write(bytes(1 << 16))
+                    sends.set()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        row = changed_shot(shot(SPEECH, tmp_path), footage=f"http://127.0.0.1:{server.server_port}/plate.mov")
+        copying = asyncio.create_task(request_of(bench, row))
+        assert await asyncio.to_thread(sends.wait, 60)
+        copying.cancel()
+        done, _ = await asyncio.wait([copying], timeout=30)
+        ended.set()
+        await asyncio.wait([copying])
+        server.shutdown()
+    assert done
+    assert copying.cancelled()
 
 
 async def test_dead_workers_copies_removed(bench: WorkerContext, tmp_path: Path) -> None:

@@ -10,14 +10,13 @@ import pytest
 from dubstage.gateway.v1.dub_pb2 import Expression
 from gateway.actors.store import ActorStore
 from gateway.batch.leases import batch_lease
-from gateway.batch.manifest import read_manifest
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.batches import names_of, open_store
-from tests.unit.batch.rows import shot_of_row
+from tests.unit.batch.rows import read_manifest, shot_of_row
 from tests.unit.cli.batch.records import Printed, done, failed
 
 

@@ -8,13 +8,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from dubstage.motion.v1 import motion_pb2
 from dubstage.render.v1 import render_pb2
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.analyse.frame_plan import DUBBED, SILENT, FramePlan
-from gateway.dub.request.claim import spans, video_claim
+from gateway.dub.request.claim import video_claim
 from gateway.dub.request.dub_request import ActorRecord, DubLine, DubRequest, consents
 from gateway.dub.sound.timecode import parse_time
 from gateway.media.probe import probe
@@ -32,14 +31,6 @@ CONSENT = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a video", da
 
 def plan_of(*reasons: int) -> FramePlan:
     return FramePlan(np.array(reasons, np.int32), np.zeros(len(reasons), np.int64), np.ones(len(reasons), np.float32))
-
-
-@pytest.mark.parametrize(
-    ("chosen", "expected"),
-    [([], []), ([0, 0], []), ([1, 1], [(0, 2)]), ([0, 1, 0, 1, 1], [(1, 2), (3, 5)]), ([1, 0, 0, 1], [(0, 1), (3, 4)])],
-)
-def test_spans_are_the_unbroken_runs(chosen: list[int], expected: list[tuple[int, int]]) -> None:
-    assert [(span.start, span.stop) for span in spans(np.array(chosen, bool))] == expected
 
 
 def test_claim_names_method_and_consent(carphone: Path, tmp_path: Path) -> None:
