@@ -23,6 +23,7 @@ from tests.integration.client_calls import until
 from tests.integration.servers import LoopThread, RunningGateway, StartGateway
 from tests.integration.test_live import Samples, with_the_actors_of
 from tests.integration.test_rest import free_port
+from tests.unit.consent.records import trusted
 
 TOKEN = "token-of-the-studio"
 
@@ -265,7 +266,8 @@ def test_slow_client_fills_no_memory(door: Door, samples: Samples, monkeypatch: 
 def test_unsigned_consent_refused(start_gateway: StartGateway, gateway: RunningGateway, actor: str, tmp_path: Path) -> None:
     """A gateway that requires signed consent records does not show a person without one, and asks for no sound."""
     port = free_port()
-    start_gateway(http_port=port, require_consent="signed", data_dir=with_the_actors_of(gateway, tmp_path))
+    keys = trusted(tmp_path / "keys")
+    start_gateway(http_port=port, require_consent="signed", consent_keys=keys, data_dir=with_the_actors_of(gateway, tmp_path))
     with closing(Client(port)) as client:
         client.begin(actor, 16000)
         code, error, _ = refusal(client)

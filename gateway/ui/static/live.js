@@ -23,6 +23,8 @@ const MOST_WAITING = 25;
 /** Seconds of sound that wait for the network. */
 const MOST_UNSENT_S = 3;
 const LARGEST_FILE = 200e6;
+/** Time from one line of figures to the next. */
+const TOLD_S = 0.5;
 const MOST_ACTORS = 1000;
 const at = (id) => document.querySelector(`#${id}`);
 const chosen = () => document.querySelector("[name=sound]:checked").value;
@@ -42,6 +44,7 @@ class Stream {
     this.last = -1;
     this.shown = 0;
     this.target = null;
+    this.nextTold = 0;
     this.ended = false;
   }
 
@@ -201,10 +204,11 @@ class Stream {
     this.shown += 1;
     this.delays.push(this.context.currentTime - this.began - due.number * FRAME_S);
     if (this.delays.length > LOOKED_BACK) this.delays.shift();
-    if (this.shown % 25 === 0) this.#tell();
+    if (this.context.currentTime >= this.nextTold) this.#tell();
   }
 
   #tell() {
+    this.nextTold = this.context.currentTime + TOLD_S;
     const all = this.last - this.first + 1;
     const middle = [...this.delays].sort((one, other) => one - other)[this.delays.length >> 1];
     at("figures").textContent = `${Math.round(1000 * middle)} ms from sound to picture · ${all - this.shown} of ${all} frames dropped`;
