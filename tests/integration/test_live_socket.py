@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ class Door:
 
     @contextmanager
     def signed_in(self) -> Iterator[Client]:
+        # The stream of the test before makes room.
+        until(lambda: self.running == 0)
         with self.open(authorization=f"Bearer {TOKEN}") as client:
             assert isinstance(client.opened, events.AcceptConnection)
             yield client
@@ -247,6 +250,18 @@ def test_gone_client_ends_the_rpc(door: Door, samples: Samples, politely: bool) 
         if politely:
             client.send(events.CloseConnection(1001))
     until(lambda: door.running == 0)
+
+
+def test_silent_stream_stays_open(door: Door, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket is no connection that waits for a request: a stream may be silent for longer than the head of a request may take."""
+    monkeypatch.setattr("gateway.api.http_connections.HEAD_S", 0.2)
+    speech, rate = samples
+    with door.signed_in() as client:
+        client.begin(door.actor, rate)
+        assert client.said() == {"ready": True}
+        time.sleep(1)
+        client.speak(speech[:rate])
+        assert isinstance(client.next(), events.BytesMessage)
 
 
 def test_slow_client_fills_no_memory(door: Door, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
