@@ -141,8 +141,9 @@ def test_frames_equal_those_of_rpc(door: Door, samples: Samples) -> None:
         for frame in expected:
             message = client.next().data
             assert FRAME_HEAD.unpack(message[: FRAME_HEAD.size])[0] == frame.frame_index
-            picture = cv2.imdecode(np.frombuffer(message[FRAME_HEAD.size :], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-            assert np.abs(picture.astype(int) - frame.picture).mean() < 3
+            picture = cv2.imdecode(np.frombuffer(message[FRAME_HEAD.size :], np.uint8), cv2.IMREAD_COLOR)
+            assert picture is not None
+            assert np.abs(picture[..., ::-1].astype(int) - frame.picture).mean() < 3
         assert client.next().code == 1000
     with ActorStore(door.gateway.settings) as actors:
         assert actors.audit.newest(1, event="live.begun")[0]["actor_id"] == door.actor
@@ -196,7 +197,8 @@ def test_refused_config_is_said(door: Door, config: dict[str, Any], field: str) 
 
 
 def test_first_message_must_be_config(door: Door) -> None:
-    for message in (b"\0\0", "no JSON", "[" * 30_000):
+    messages: list[Any] = [b"\0\0", "no JSON", "[" * 30_000]
+    for message in messages:
         with door.signed_in() as client:
             client.send(events.Message(message))
             code, error, _ = refusal(client)
@@ -205,7 +207,8 @@ def test_first_message_must_be_config(door: Door) -> None:
 
 def test_wrong_sound_ends_the_stream(door: Door) -> None:
     """Half a sample and a text in place of sound are refused by name, and the stream makes room."""
-    for message in (b"\0", "sound"):
+    messages: list[Any] = [b"\0", "sound"]
+    for message in messages:
         with door.signed_in() as client:
             client.begin(door.actor, 16000)
             assert client.said() == {"ready": True}
