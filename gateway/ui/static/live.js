@@ -18,8 +18,9 @@ const MARGIN_S = 0.02;
 const SLACK_S = 0.08;
 /** Frames that are later than this are left out by the gateway. */
 const LATEST = "1s";
-/** Pictures that wait for their time: a page behind others draws none. */
+/** Pictures that wait for their time, as a page behind others draws none; and pictures that are decoded at the same time. */
 const MOST_WAITING = 25;
+const MOST_DECODING = 5;
 /** Seconds of sound that wait for the network. */
 const MOST_UNSENT_S = 3;
 const LARGEST_FILE = 200e6;
@@ -45,6 +46,7 @@ class Stream {
     this.shown = 0;
     this.target = null;
     this.nextTold = 0;
+    this.decoding = 0;
     this.ended = false;
   }
 
@@ -152,12 +154,16 @@ class Stream {
   /** Take a frame: its number, its reason, and a JPEG. */
   async #take(data) {
     const number = new DataView(data).getUint32(0, true);
+    this.first ??= number;
+    // A browser that decodes too slowly leaves frames out.
+    if (this.decoding >= MOST_DECODING) return;
+    this.decoding += 1;
     const picture = await createImageBitmap(new Blob([new Uint8Array(data, 8)], { type: "image/jpeg" }));
+    this.decoding -= 1;
     if (this.ended || number <= this.last) {
       picture.close();
       return;
     }
-    this.first ??= number;
     this.waiting.push({ number, picture });
     this.waiting.sort((one, other) => one.number - other.number);
     while (this.waiting.length > MOST_WAITING) this.waiting.shift().picture.close();
