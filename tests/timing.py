@@ -46,6 +46,7 @@ TESTS = (
     "integration/test_serve.py::test_killed_server_ends_others",
     "integration/test_ui.py::test_broken_upload_goes_on",
     "integration/test_ui.py::test_running_dub_is_cancelled",
+    "integration/test_ui_live.py::test_sound_and_picture_come_together",
     "unit/actors/test_erasure.py::test_asking_process_erases_instead",
     "unit/actors/test_erasure.py::test_running_gateway_erases",
     "unit/batch/kubernetes/test_jobs.py::test_terminated_worker_exit_code",

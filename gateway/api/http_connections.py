@@ -1,10 +1,11 @@
 """Connections of the HTTP server: how many there are, of which client address, and how long each waits for a request.
 
 A connection counts from its acceptance, before the handshake of TLS, until its socket is closed. A connection is busy from the
-head of a request to the end of the answer. Otherwise the connection waits: in the handshake, between requests, in half a head, or
-in a body that is not needed any more. A connection waits HEAD_S at most, and ANSWER_S for a client that takes the end of an
-answer. Where there are too many connections, the one that has waited longest makes room for a new one: silent connections keep no
-other caller out. uvicorn itself limits neither connections by address nor the time of a request's head.
+head of a request to the end of the answer, and as a WebSocket until its end. Otherwise the connection waits: in the handshake,
+between requests, in half a head, or in a body that is not needed any more. A connection waits HEAD_S at most, and ANSWER_S for a
+client that takes the end of an answer. Where there are too many connections, the one that has waited longest makes room for a new
+one: silent connections keep no other caller out. uvicorn itself limits neither connections by address nor the time of a request's
+head.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ HEAD_S: Final = 20.0
 """Seconds in which a connection sends the head of its first request, and after each answer the head of the next request."""
 ANSWER_S: Final = 60
 """Seconds after which a connection is closed whose client takes nothing of an answer, or takes the last part too slowly."""
+SOCKET_BYTES: Final = 256 << 10
+"""Bytes that the kernel keeps for the client of a WebSocket: a few live frames. Without a limit, it keeps seconds of frames for a
+slow client."""
 _POLL_S: Final = 0.25
 
 
@@ -176,6 +180,7 @@ class HttpConnection(H11Protocol):
 
     counted_by: Connections
     _accepted: _Accepted | None = None
+    _is_socket = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -186,14 +191,21 @@ class HttpConnection(H11Protocol):
 
     @property
     def is_answering(self) -> bool:
-        """Whether a request is answered."""
+        """Whether a request is answered, or the connection is a WebSocket, whose application ends it."""
         cycle: Any = self.cycle
-        return cycle is not None and not cycle.response_complete
+        return self._is_socket or (cycle is not None and not cycle.response_complete)
 
     @property
     def is_sending(self) -> bool:
         """Whether a part of an answer waits for the client."""
         return self.transport.get_write_buffer_size() > 0
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """Become a WebSocket. The kernel keeps little for a client that takes frames slowly: further frames are left out."""
+        self._is_socket = True
+        with suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""

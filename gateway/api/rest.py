@@ -11,6 +11,7 @@ deadlines, audit and errors are those of the RPC. JSON is protobuf's own mapping
 * A call of a request to the gRPC server ends with the request, however the request ends.
 * A browser that is signed in to the pages (gateway/ui) sends a cookie in place of `authorization`. The cookie counts only in
   requests that a page of this server sends.
+* Live streams have a WebSocket (live_socket.py).
 * An error is `{"error": {"code", "status", "message", "details"}}`, a google.rpc.Status with the status of HTTP as its code.
 """
 
@@ -27,7 +28,7 @@ import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -43,7 +44,7 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -55,6 +56,7 @@ from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from gateway.api.http_bodies import Bodies, check_items, limits_of
 from gateway.api.http_callers import HttpCallers, Shares
 from gateway.api.http_connections import Connections, connection_class
+from gateway.api.live_socket import MAX_MESSAGE_BYTES, LiveSocket
 from gateway.api.openapi import openapi_document
 from gateway.api.resources import json_of
 from gateway.api.uploads import READY_KEY
@@ -356,6 +358,10 @@ def _refusal(error: DubstageError) -> status_pb2.Status:
     return error_status.to_status(error, stage="gateway")
 
 
+def _answer_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    return error_response(_failure(error) if isinstance(error, grpc.aio.AioRpcError) else _refusal(cast(DubstageError, error)))
+
+
 def _failure(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     known = status_of(error)
     return (
@@ -364,7 +370,7 @@ def _failure(error: grpc.aio.AioRpcError) -> status_pb2.Status:
 
 
 class _Calls:
-    """The RPCs over the channel to the gRPC server of this process. No other code of HTTP uses the channel.
+    """The RPCs over the channel to the gRPC server of this process, which only WebSockets use besides.
 
     Args:
         channel: channel to the gRPC server, which answers a limited number of calls at a time. While further calls wait, all HTTP
@@ -526,8 +532,10 @@ class RestApplication:
         self._openapi = json.dumps(openapi_document(ROUTES), indent=1).encode()
         verbs = sorted({route.verb for route in ROUTES})
         pages = Pages(self._sessions, settings, self._called_by_page, self._download_to_page)
+        live = LiveSocket(channel, settings.max_deadline_s, self._sessions, self._checked, _answer_of)
         routes = Starlette(
             routes=[
+                *live.routes(),
                 Route("/", self._first_page, methods=["GET"]),
                 Route("/healthz", self._health, methods=["GET"]),
                 Route("/openapi.json", self._document, methods=["GET"]),
@@ -677,7 +685,7 @@ class RestApplication:
         except grpc.aio.AioRpcError as error:
             return _error(_failure(error))
 
-    def _checked(self, request: Request, authorization: str) -> tuple[grpc.aio.Metadata, str]:
+    def _checked(self, request: HTTPConnection, authorization: str) -> tuple[grpc.aio.Metadata, str]:
         """Return the metadata of calls for a request, and what stands for the caller.
 
         Raises:
@@ -778,7 +786,9 @@ class RestServer:
             uvicorn.Config(
                 self._application,
                 http=connection_class(self._connections),
-                ws="none",
+                ws="wsproto",
+                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

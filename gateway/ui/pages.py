@@ -128,6 +128,10 @@ async def _methods(_: Caller, __: Request) -> Mapping[str, object]:
     return {"methods": [METHODS[name] for name in own], "research": [row for name, row in METHODS.items() if name not in own]}
 
 
+async def _live_methods(_: Caller, __: Request) -> Mapping[str, object]:
+    return {"methods": [name for name, row in METHODS.items() if row.live]}
+
+
 PAGES: Final[tuple[Page, ...]] = (
     Page(path="/dubs", template="dubs.html.j2", title="Dubs", nav="Dubs"),
     Page(path="/new", template="new.html.j2", title="New dub", nav="New dub", values=_methods),
@@ -135,6 +139,7 @@ PAGES: Final[tuple[Page, ...]] = (
     Page(path="/batches", template="batches.html.j2", title="Batches", nav="Batches"),
     Page(path="/batches/{batch}", template="batch.html.j2", title="Batch", section="/batches"),
     Page(path="/batches/{batch}/shots/{shot}", template="shot.html.j2", title="Shot", section="/batches", values=_methods),
+    Page(path="/live", template="live.html.j2", title="Live", nav="Live", values=_live_methods),
     Page(path="/people", template="people.html.j2", title="People", nav="People"),
 )
 """All pages. The first page is the one that the gateway opens with."""

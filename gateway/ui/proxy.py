@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
@@ -105,7 +105,7 @@ class ProxyUsers:
         if self._secret_file is not None:
             _secret(self._secret_file)
 
-    def user(self, request: Request) -> ProxyUser:
+    def user(self, request: HTTPConnection) -> ProxyUser:
         """Return the user of a request."""
         names = request.headers.getlist(self._header)
         if not names or not self._is_of_proxy(request):
@@ -122,10 +122,10 @@ class ProxyUsers:
             return ProxyUser(name, refusal=f"{name} is no user of this gateway: ask its operator for a line in {_SETTING}")
         return ProxyUser(name, self._process_tokens.of(tenant, name))
 
-    def _groups_of(self, request: Request) -> list[str]:
+    def _groups_of(self, request: HTTPConnection) -> list[str]:
         return request.headers.getlist(self._groups_header) if self._groups_header else []
 
-    def _is_of_proxy(self, request: Request) -> bool:
+    def _is_of_proxy(self, request: HTTPConnection) -> bool:
         if self._networks:
             try:
                 peer = ip_address(getattr(request.state, PEER, ""))

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from gateway.settings import GatewaySettings
@@ -44,16 +44,16 @@ class Sessions:
         # Without tokens, a page in the user's browser must not reach the gateway under a name of its own (DNS rebinding).
         self._is_own_machine = not self.needs_token and is_loopback(settings.host)
 
-    def user(self, request: Request) -> ProxyUser:
+    def user(self, request: HTTPConnection) -> ProxyUser:
         """Return the user of the request whom a proxy has signed in; without a name: there is none."""
         return self._proxy.user(request) if self._proxy is not None else ProxyUser()
 
-    def of_page(self, request: Request) -> str:
+    def of_page(self, request: HTTPConnection) -> str:
         """Return the value of `authorization` for what a page itself asks: that of user or cookie; empty: there is none."""
         token = self.token(request)
         return self.user(request).authorization or (f"Bearer {token}" if token else "")
 
-    def token(self, request: Request) -> str:
+    def token(self, request: HTTPConnection) -> str:
         """Return the token of the request's cookie; empty: there is none."""
         value = request.cookies.get(self._name, "")
         with suppress(ValueError):
@@ -62,7 +62,7 @@ class Sessions:
             return token if token.isprintable() else ""
         return ""
 
-    def authorization(self, request: Request) -> str:
+    def authorization(self, request: HTTPConnection) -> str:
         """Return the value of `authorization` for the RPC: the request's own, or in requests of own pages that of user or cookie.
 
         Empty: there is none. A page of another origin uses neither the cookie nor the session of a proxy (CSRF). Of a user whom a
@@ -87,26 +87,32 @@ class Sessions:
         secure = request.scope["scheme"] == "https"
         response.delete_cookie(self._name, path="/", secure=secure, httponly=True, samesite="strict")
 
-    def refusal(self, request: Request) -> str:
+    def refusal(self, request: HTTPConnection) -> str:
         """Return why a request is refused that a page of another origin sends; empty: it is no such request."""
         host = request.headers.get("host", "")
         if self._is_own_machine and not (is_loopback(host) or is_loopback(host.rpartition(":")[0])):
             return f"this gateway serves its own machine: call it as localhost, not as {host[:80]!r}"
         origin = request.headers.get("origin")
-        if request.method not in _READS and origin is not None and origin.partition("://")[2] != host:
+        if not _is_read(request) and origin is not None and origin.partition("://")[2] != host:
             return f"a page of {origin[:80]!r} may not call this gateway"
         return self.user(request).refusal
 
 
-def is_same_origin(request: Request) -> bool:
+def is_same_origin(request: HTTPConnection) -> bool:
     """Return whether a page of this gateway, or for a read the user in the address bar, has sent a request.
 
-    Browsers send `Sec-Fetch-Site` over TLS and to this machine. Elsewhere `Origin` and `Referer` say where a request comes from.
+    Browsers send `Sec-Fetch-Site` over TLS and to this machine. Elsewhere, and for WebSockets, `Origin` or `Referer` say where a
+    request comes from.
     """
-    site = request.headers.get("sec-fetch-site")
+    site = request.headers.get("sec-fetch-site") if request.scope["type"] == "http" else None
     if site is not None:
-        return site == "same-origin" or (site == "none" and request.method in _READS)
+        return site == "same-origin" or (site == "none" and _is_read(request))
     came_from = request.headers.get("origin") or request.headers.get("referer", "")
     with suppress(ValueError):
         return bool(came_from) and urlsplit(came_from).netloc == request.headers.get("host")
     return False
+
+
+def _is_read(request: HTTPConnection) -> bool:
+    """Return whether a request changes nothing. The handshake of a WebSocket, which names no method here, may begin work."""
+    return request.scope.get("method") in _READS
