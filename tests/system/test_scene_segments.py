@@ -18,6 +18,7 @@ from gateway.dub.render import composite, segments
 from gateway.dub.render.windows import WINDOW_FRAMES
 from gateway.dub.request.dub_request import DubLine, DubRequest
 from gateway.dub.sound.timecode import parse_time
+from gateway.media.label import Label
 from gateway.media.sound import SoundReader
 from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings
@@ -92,9 +93,9 @@ def test_changed_line_encodes_its_segments(
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     sealer = open_sealer(settings)
 
-    def run(name: str, jobs: str, *spoken: tuple[float, Path, int]) -> tuple[DubOutcome, list[Coded]]:
+    def run(name: str, jobs: str, *spoken: tuple[float, Path, int], label: Label | None = None) -> tuple[DubOutcome, list[Coded]]:
         output = tmp_path / f"{name}.{ending}"
-        asked = request(footage, output, spoken, codec)
+        asked = replace(request(footage, output, spoken, codec), label=label)
         job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / jobs, sealer=sealer)
         return dubber.host.run(job.run(lambda *_: None)), packets(output)
 
@@ -118,3 +119,7 @@ def test_changed_line_encodes_its_segments(
     assert after.facts.mask_area_px[5:25].all()
     assert len(list(decoded(tmp_path / f"again.{ending}"))) == NUM_FRAMES
     assert after.times.frames == NUM_FRAMES
+
+    label = Label("AI dubbed")
+    _, labelled = run("labelled", "jobs", *lines, label=label)
+    assert labelled == run("anew", "labelled", *lines, label=label)[1] != first

@@ -57,7 +57,6 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
             enrol=astuple(request.enrol),
             warp=int(WARP),
             **resolved_options(request),
-            **_label(request),
             **_channel(request),
         )
     files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
@@ -73,7 +72,6 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         fit=request.fit,
         **resolved_options(request),
         **asdict(request.mouth),
-        **_label(request),
         **_channel(request),
         **({"preview": PREVIEW_S} if request.preview else {}),
     )
@@ -82,11 +80,6 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
 def resolved_options(request: DubRequest) -> dict[str, object]:
     """Return the options of a dub that the method decides unless the request does, as they take effect, by the field of DubSpec."""
     return {"expression": request.keeps_expression, "finish": request.shown_finish}
-
-
-def _label(request: DubRequest) -> dict[str, object]:
-    """Return the visible label of a dub. None: the key leaves the label out."""
-    return {"label": [request.label.text, request.label.position]} if request.label is not None else {}
 
 
 def _channel(request: DubRequest) -> dict[str, object]:

@@ -345,6 +345,7 @@ class DubPasses:
                     threads=threads,
                     mouths=mouths,
                     mark=mark,
+                    label=self.request.label,
                 )
                 windows = partial(rendered_windows, mouths, total)
                 facts = await compositor.write_segments(

@@ -20,6 +20,7 @@ from gateway.dub.render.all_windows import DubbedMouth
 from gateway.dub.render.windows import WINDOW_FRAMES
 from gateway.dub.state.journal import Journal, step_key
 from gateway.media.encoders import EncoderChoice
+from gateway.media.label import Label
 from gateway.media.muxer import EncodedSegment
 from gateway.provenance.watermark.embedding import Mark
 from services.common.array_types import Array, Int32, Int64
@@ -63,6 +64,7 @@ class SegmentStore:
         threads: threads of the encoder.
         mouths: the mouths that are dubbed.
         mark: watermark of the mouths; None: they get none.
+        label: label that is drawn into every frame; None: none.
     """
 
     journal: Journal
@@ -72,6 +74,7 @@ class SegmentStore:
     threads: int
     mouths: Sequence[DubbedMouth]
     mark: Mark | None
+    label: Label | None
 
     def key(self, frames: range) -> str:
         """Return the key of a segment."""
@@ -92,6 +95,7 @@ class SegmentStore:
             mouths=[mouth.key for mouth in drawn],
             plans=[hashlib.sha256(plan.astype(np.float64).tobytes()).hexdigest() for plan in plans],
             mark=str(self.mark.payload) if self.mark is not None and drawn else "",
+            label=[self.label.text, self.label.position] if self.label is not None else [],
         )
 
     def find(self, frames: range) -> KeptSegment | None:
