@@ -74,10 +74,7 @@ IN_A_SCHEMA = {
     ),
     "a setting that the chart makes": (["audio.settings.port=1"], "audio:\n- settings: Additional property port is not allowed"),
     "a database's host for its url": (["gateway.database.url=db.example.com"], "gateway:\n- database.url: Does not match pattern"),
-    "a word for required consent": (
-        ["gateway.requireConsent=always"],
-        "gateway:\n- requireConsent: requireConsent must be one of",
-    ),
+    "a word for required consent": (["gateway.requireConsent=always"], "gateway:\n- requireConsent: requireConsent must be one of"),
     "yes for true": (["global.tls.enabled=yes"], "global.tls.enabled: Invalid type. Expected: boolean, given: string"),
     "an effect that taints do not have": (
         ["global.defaults.tolerations[0].effect=NoRun"],
@@ -99,10 +96,7 @@ IN_A_TEMPLATE = {
         "global.provenance.signerCommand: a command signs with the key of a certificate; set global.provenance.secret.name",
     ),
     "a stage that is nowhere": (["render.enabled=false"], "gateway.endpoints.render: the gateway needs all five stages"),
-    "secrets for TLS that are not named": (
-        ["global.tls.enabled=true", "global.tls.source=secrets"],
-        "global.tls.secrets.",
-    ),
+    "secrets for TLS that are not named": (["global.tls.enabled=true", "global.tls.source=secrets"], "global.tls.secrets."),
     "more replicas at least than at most": (
         ["audio.autoscaling.type=hpa", "audio.autoscaling.minReplicas=9"],
         "audio.autoscaling: minReplicas (9) is over maxReplicas (4)",
@@ -117,12 +111,7 @@ IN_A_TEMPLATE = {
     ),
     "workers of batches that call a stage which nothing starts": (
         [
-            *(
-                "batch.enabled=true",
-                POSTGRES,
-                "render.autoscaling.type=keda",
-                "render.autoscaling.minReplicas=0",
-            ),
+            *("batch.enabled=true", POSTGRES, "render.autoscaling.type=keda", "render.autoscaling.minReplicas=0"),
             "render.autoscaling.keda.prometheusAddress=http://prometheus",
         ],
         "render.autoscaling.minReplicas: nothing starts a stage at 0 replicas for the workers of batches",

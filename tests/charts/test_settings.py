@@ -37,9 +37,7 @@ def load(rendered: Rendered, component: str, folder: Path, patch: pytest.MonkeyP
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_a_service_reads_what_the_chart_tells_it(
-    case: str, component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_reads_what_the_chart_tells_it(case, component, tmp_path, monkeypatch) -> None:
     rendered = render(case)
     fields = SETTINGS[component].model_fields
     told = {name for name in rendered.environment(component) if name.startswith(PREFIX)}
@@ -122,9 +120,7 @@ def _another(schema: dict[str, Any], value: Any) -> Any:
         (("audio.settings.max_memory_bytes=0",), 0),
     ],
 )
-def test_memory_limit_follows_container(
-    sets: tuple[str, ...], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_limit_follows_container(sets, expected, tmp_path, monkeypatch) -> None:
     """A process may take most of the memory of its container."""
     assert load(render("default", *sets), "audio", tmp_path, monkeypatch).max_memory_bytes == expected
 

@@ -188,10 +188,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.CreateDub": [[dubbing()], [_scene()]],
         "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing().dub)]],
         "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
-        "gateway.Live": [
-            _live(),
-            _live(label="AI dubbed", label_position=dub_pb2.LABEL_POSITION_TOP_LEFT, disclose=True),
-        ],
+        "gateway.Live": [_live(), _live(label="AI dubbed", label_position=dub_pb2.LABEL_POSITION_TOP_LEFT, disclose=True)],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
         "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(name=f"batches/{BATCH}")]],
         "BatchService.GetShot": [[batch_pb2.GetShotRequest(name=f"batches/{BATCH}/shots/one")]],

@@ -18,18 +18,7 @@ from typing import Final
 from gateway.api.http_callers import MOST_WRONG, WRONG_EVERY_S
 from gateway.api.rest import ROUTES
 from tests.hostile.case import Case, Fault, Outcome
-from tests.hostile.door import (
-    ANSWER_S,
-    ANSWERED_HTTP,
-    CLOSED_S,
-    Answer,
-    Door,
-    Visitor,
-    answer_of,
-    break_off,
-    head,
-    judged_answer,
-)
+from tests.hostile.door import ANSWER_S, ANSWERED_HTTP, CLOSED_S, Answer, Door, Visitor, answer_of, break_off, head, judged_answer
 from tests.hostile.machine import MACHINE
 from tests.hostile.rpcs import own_places
 from tests.hostile.world import World

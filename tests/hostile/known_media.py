@@ -41,10 +41,7 @@ def _playlists() -> list[Case]:
             return path
 
         return Case(
-            "media",
-            f"{kind} in the media folder",
-            lambda world: over_the_api(world, Random(kind), recipe, speech=False),
-            REFUSED,
+            "media", f"{kind} in the media folder", lambda world: over_the_api(world, Random(kind), recipe, speech=False), REFUSED
         )
 
     def named(kind: str, suffix: str) -> Case:
@@ -74,10 +71,7 @@ def _sounds() -> list[Case]:
             return path
 
         return Case(
-            "media",
-            f"speech over the API: {kind}",
-            lambda world: over_the_api(world, Random(kind), recipe, speech=True),
-            REFUSED,
+            "media", f"speech over the API: {kind}", lambda world: over_the_api(world, Random(kind), recipe, speech=True), REFUSED
         )
 
     kinds = ("nan", "inf", "24 channels", "1 Hz", "no sample", "0 channels")

@@ -72,9 +72,7 @@ def samples() -> tuple[npt.NDArray[np.float32], int]:
 
 
 @pytest.fixture(scope="session")
-def gateway_factory(
-    loop_thread: LoopThread, stages: RunningStages, media: Media, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., RunningGateway]:
+def gateway_factory(loop_thread, stages, media, tmp_path_factory) -> Callable[..., RunningGateway]:
     def start(**settings: Any) -> RunningGateway:
         data = settings.pop("data_dir", None) or tmp_path_factory.mktemp("gateway")
         stages.let_another_database_own_the_store()

@@ -15,8 +15,7 @@ from cryptography.x509.oid import NameOID
 from dubstage.client import DubstageCallError, TlsFiles
 from dubstage.client import gateway as client
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import Media
+from tests.integration.servers import StartGateway
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,7 @@ def test_token_and_tls_required(start_gateway: StartGateway, certificate: Certif
     assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
-def test_required_consent_on_every_rpc(
-    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], media: Media
-) -> None:
+def test_required_consent_on_every_rpc(start_gateway, stop_gateway, media) -> None:
     """No one is enrolled, dubbed or shown without a required consent."""
     free = start_gateway()
     with free.connect() as connection:

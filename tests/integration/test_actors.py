@@ -116,9 +116,7 @@ def test_erasing_stops_the_work_that_goes_on(start_gateway: StartGateway) -> Non
             dub.wait(timeout_s=60)
 
 
-def test_erasing_ends_the_live_streams_of_the_person(
-    start_gateway: StartGateway, samples: tuple[npt.NDArray[np.float32], int]
-) -> None:
+def test_erasing_ends_the_live_streams_of_the_person(start_gateway, samples) -> None:
     speech, rate = samples
     goes_on = threading.Event()
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 
 from dubstage.client import batch, webhook
 from dubstage.client import gateway as client
@@ -18,20 +16,13 @@ from gateway.provenance.binding import media_sha256
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from services.common.server.call_context import fingerprint_of
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import StartGateway
-from tests.integration.videos import OTHER, Media
+from tests.integration.videos import OTHER
 from tests.unit.api.test_operations import LEAVES
 
 TOKEN = "a-token-of-the-audit-test"
 
 
-def test_every_rpc_that_changes_something_leaves_an_entry(
-    start_gateway: StartGateway,
-    media: Media,
-    samples: tuple[npt.NDArray[np.float32], int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_every_rpc_that_changes_something_leaves_an_entry(start_gateway, media, samples, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(worker, "POLL_S", 0.2)
     tokens = tmp_path / "tokens"
     tokens.write_text(f"{TOKEN}\n")

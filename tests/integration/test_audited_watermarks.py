@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -15,15 +14,12 @@ from gateway.provenance.binding import media_sha256
 from gateway.provenance.installation import trusted_authorities
 from gateway.provenance.verdict import verdict_of
 from tests.integration.client_calls import dubbing
-from tests.integration.servers import StartGateway
-from tests.integration.videos import Media, write_short_clip
+from tests.integration.videos import write_short_clip
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("on", [True, pytest.param(False, marks=pytest.mark.long)], ids=["on", "off"])
-def test_audit_entry_matches_manifest(
-    on: bool, start_gateway: StartGateway, media: Media, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audit_entry_matches_manifest(on, start_gateway, media, carphone, tmp_path, monkeypatch) -> None:
     """The entry of a video of every door says what the manifest says."""
     # Footage of this test's own: only one database counts the blobs of equal footage.
     footage = f"marked_{on}.mp4"

@@ -342,9 +342,7 @@ def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
 
 
 @pytest.mark.long
-def test_shots_are_cancelled_retried_and_removed(
-    start_gateway: StartGateway, videos: Media, long_footage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shots_are_cancelled_retried_and_removed(start_gateway, videos, long_footage, monkeypatch) -> None:
     monkeypatch.setattr(worker, "POLL_S", 0.2)
     running = start_gateway()
     with running.connect() as connection:

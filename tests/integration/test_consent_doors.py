@@ -26,7 +26,7 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import Media, write_short_clip
+from tests.integration.videos import write_short_clip
 from tests.unit.consent.records import STUDIO, allowed, faults, of_footage, record, trusted
 
 FOOTAGE = "consented.mp4"
@@ -98,9 +98,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(
-    gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def place(gateway_factory, loop_thread, media, carphone, tmp_path_factory) -> Iterator[Place]:
     write_short_clip(carphone, media.root / FOOTAGE, 36)
     keys = trusted(tmp_path_factory.mktemp("trusted") / "keys")
     running = gateway_factory(require_consent="signed", consent_keys=keys)
@@ -181,9 +179,7 @@ def test_every_rpc_checks_consent() -> None:
         if not (fault.of_requests and door in (create_dub_of_actor, live))
     ],
 )
-def test_every_rpc_refuses_faulty_records(
-    door: Callable[[Place, Connection, Consent | None], None], fault: str, place: Place
-) -> None:
+def test_every_rpc_refuses_faulty_records(door, fault, place) -> None:
     """Each door refuses each faulty record with its own reason."""
     found = faults()[fault]
     with place.running.connect() as connection:

@@ -28,7 +28,7 @@ from gateway.dub.learn.subjects import face_of_videos
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import LoopThread, RunningGateway, StartGateway
+from tests.integration.servers import RunningGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.unit.consent.records import STUDIO, in_days, of_footage, record, trusted
 
@@ -102,13 +102,7 @@ def faces(media: Media, carphone: Path, astronaut: Path, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="module")
-def place(
-    gateway_factory: StartGateway,
-    loop_thread: LoopThread,
-    media: Media,
-    faces: dict[str, Face],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Place]:
+def place(gateway_factory, loop_thread, media, faces, tmp_path_factory) -> Iterator[Place]:
     keys = trusted(tmp_path_factory.mktemp("trusted") / "keys")
     running = gateway_factory(require_consent="signed", consent_keys=keys)
     made = Place(running, media.root, faces)

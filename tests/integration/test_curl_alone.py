@@ -15,9 +15,8 @@ import av
 import pytest
 
 from tests.integration.client_calls import until
-from tests.integration.servers import StartGateway
 from tests.integration.test_rest import free_port
-from tests.integration.videos import Media, write_short_clip
+from tests.integration.videos import write_short_clip
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrating.md"
 PROGRAMS = ("sh", "curl", "openssl", "base64")
@@ -89,9 +88,7 @@ def container(tmp_path: Path) -> Iterator[Container]:
 
 
 @pytest.mark.long
-def test_dub_by_curl_from_container(
-    start_gateway: StartGateway, container: Container, media: Media, carphone: Path, tmp_path: Path
-) -> None:
+def test_dub_by_curl_from_container(start_gateway, container, media, carphone, tmp_path) -> None:
     """The commands of the page, as they stand there: files are sent, dubbed and fetched."""
     home, port = container.root / "home", free_port()
     write_short_clip(carphone, home / "shot.mp4", FRAMES)

@@ -82,9 +82,7 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
         ({"consent": consent_pb2.ConsentRecord(subject="driver")}, "consent.granted_by", "required"),
     ],
 )
-def test_impossible_dub_refused_at_once(
-    gateway: RunningGateway, inputs: Path, fields: dict[str, Any], field: str, words: str
-) -> None:
+def test_impossible_dub_refused_at_once(gateway, inputs, fields, field, words) -> None:
     """A dub that cannot be is refused at the door."""
     before = sorted(path.name for path in inputs.iterdir())
     with gateway.connect() as connection:

@@ -357,9 +357,9 @@ def test_drip_of_a_head_ends(door: Door, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_silent_handshakes_end(
-    start_gateway: StartGateway,
-    certificate: Certificate,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    start_gateway,
+    certificate,  # noqa: F811
+    monkeypatch,
 ) -> None:
     """Over TLS, connections count before their handshake."""
     monkeypatch.setattr(http_connections, "HEAD_S", 2.0)
@@ -390,9 +390,7 @@ def test_client_that_takes_nothing_ends(door: Door, monkeypatch: pytest.MonkeyPa
         (door.gateway.settings.media_dir / "uploads" / "huge.bin").unlink()  # type: ignore[operator]
 
 
-def test_events_of_one_tenant_are_bounded(
-    start_gateway: StartGateway, long_footage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_of_one_tenant_are_bounded(start_gateway, long_footage, tmp_path, monkeypatch) -> None:
     """One tenant's streams of events leave room for calls, and for the streams of others. Ended streams free places."""
     monkeypatch.setattr(rest, "MOST_EVENTS_OF_CALLER", 3)
     tokens, port = tmp_path / "tokens", free_port()

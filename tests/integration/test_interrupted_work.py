@@ -173,9 +173,7 @@ async def test_the_video_of_a_still_survives_lost_replicas(stages: RunningStages
 
 
 @pytest.mark.parametrize("after", [1])
-async def test_work_that_is_interrupted_leaves_the_same_bytes(
-    stages: RunningStages, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
+async def test_work_that_is_interrupted_leaves_the_same_bytes(stages, media, tmp_path, monkeypatch, after) -> None:
     monkeypatch.setattr("gateway.dub.sound.speech.FEATURE_BLOCK", 8)
     settings = GatewaySettings(**stages.endpoints())
     async with RemoteStages({name: settings.client_config(name) for name in STAGE_NAMES}) as remote:

@@ -26,8 +26,7 @@ from gateway.settings import GatewaySettings
 from services.common.methods import DEFAULT_METHOD, LIVE_LOOK_AHEAD, METHODS
 from services.common.server.settings import load_settings
 from tests.integration.client_calls import enrolment, until
-from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import Media
+from tests.integration.servers import RunningGateway
 
 FEATURES_AHEAD_MS = 60
 STATES_AHEAD_MS = 130
@@ -136,14 +135,7 @@ def test_label_in_every_frame(gateway: RunningGateway, actor: str, samples: Samp
         assert np.median(inside) < 110, "their ground is dark"
 
 
-def test_disclosure_record_of_a_stream(
-    gateway: RunningGateway,
-    actor: str,
-    samples: Samples,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_disclosure_record_of_a_stream(gateway, actor, samples, tmp_path, monkeypatch, capsys) -> None:
     """The first frame brings a record that the gateway has signed, about the watermark that the audit log names."""
     speech, rate = samples
     with gateway.connect() as connection:
@@ -175,9 +167,7 @@ def test_disclosure_record_of_a_stream(
     assert run(["inspect", str(record)]) == 3
 
 
-def test_command_records_what_the_gateway_discloses(
-    gateway: RunningGateway, actor: str, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_records_what_the_gateway_discloses(gateway, actor, media, tmp_path, monkeypatch) -> None:
     """A video that another installation records names the models and the watermark of the gateway's stream, and has the label."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "another"))
     plain, video = tmp_path / "plain.mp4", tmp_path / "live.mp4"
@@ -217,9 +207,7 @@ def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
-def test_every_live_method_follows_sound(
-    gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
-) -> None:
+def test_every_live_method_follows_sound(gateway, live_actor, samples, method) -> None:
     """Every live method moves the mouth with the sound."""
     speech, rate = samples
     with gateway.connect() as connection:
@@ -270,9 +258,7 @@ def waits_of(
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
-def test_frames_arrive_after_look_ahead(
-    gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
-) -> None:
+def test_frames_arrive_after_look_ahead(gateway, live_actor, samples, method) -> None:
     """Frames come as soon as the declared look ahead is heard."""
     motion = METHODS[method].streamed.motion
     states = audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE in motion.features
@@ -283,9 +269,7 @@ def test_frames_arrive_after_look_ahead(
 
 
 @pytest.mark.parametrize("ahead", METHODS["dubstage"].streamed.motion.look_ahead_choices)
-def test_chosen_look_ahead_delays_frames(
-    gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, ahead: int
-) -> None:
+def test_chosen_look_ahead_delays_frames(gateway, live_actor, samples, ahead) -> None:
     """Frames come once the chosen look-ahead is heard, and not before."""
     waits = waits_of(gateway, live_actor("dubstage"), samples, 40 * ahead + STATES_AHEAD_MS, look_ahead_frames=ahead)
     assert min(waits[: 25 - (40 * ahead + STATES_AHEAD_MS) // 40 - 1]) > 40 * ahead
@@ -332,9 +316,7 @@ def is_free(connection: Connection, actor: str, samples: Samples) -> bool:
         return error.reason != "OVERLOADED"
 
 
-def test_second_stream_waits_for_place(
-    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
-) -> None:
+def test_second_stream_waits_for_place(start_gateway, actor, samples, gateway, tmp_path) -> None:
     """A second stream learns when to retry, and finds the place of a stream that is given up."""
     speech, rate = samples
     running = start_gateway(max_live_streams=1, data_dir=with_the_actors_of(gateway, tmp_path))
@@ -413,9 +395,7 @@ def test_refused_stream_keeps_its_sound(gateway: RunningGateway, actor: str, sam
     assert len(frames) == len(parts)
 
 
-def test_silent_stream_times_out(
-    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
-) -> None:
+def test_silent_stream_times_out(start_gateway, actor, samples, gateway, tmp_path) -> None:
     """A stream that sends nothing ends and its place is free again."""
     speech, rate = samples
     running = start_gateway(max_live_streams=1, max_idle_s=2.0, data_dir=with_the_actors_of(gateway, tmp_path))
@@ -435,9 +415,7 @@ def test_silent_stream_times_out(
 
 
 @pytest.mark.long
-def test_continuous_sound_is_not_idle(
-    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
-) -> None:
+def test_continuous_sound_is_not_idle(start_gateway, actor, samples, gateway, tmp_path) -> None:
     """A stream that sends sound without pause is not idle."""
     speech, rate = samples
     # Slower than it is spoken, and for longer than a stream may be idle. A busy machine may add seconds to a pause.
@@ -452,9 +430,7 @@ def test_continuous_sound_is_not_idle(
         assert len(list(client.live(connection, slowly(), actor_id=actor, sample_rate_hz=rate))) == 25
 
 
-def test_unread_stream_times_out(
-    start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
-) -> None:
+def test_unread_stream_times_out(start_gateway, actor, samples, gateway, tmp_path) -> None:
     """A stream whose frames no client takes ends, and its place is free again."""
     speech, rate = samples
     running = start_gateway(max_live_streams=1, max_idle_s=2.0, data_dir=with_the_actors_of(gateway, tmp_path))

@@ -17,8 +17,8 @@ from dubstage.client import gateway as client
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.settings import TENANTS_FOLDER
 from tests.integration.client_calls import dubbing, until
-from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import NUM_FRAMES, Media
+from tests.integration.servers import RunningGateway
+from tests.integration.videos import NUM_FRAMES
 
 # No other test has these tenants: one database counts the blobs of a tenant's store.
 TOKENS = {"emma": "token-of-emma-1234", "finn": "token-of-finn-1234"}
@@ -38,9 +38,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    gateway_factory: StartGateway, loop_thread: Any, media: Media, long_footage: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def gateway(gateway_factory, loop_thread, media, long_footage, tmp_path_factory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("long_calls")
     (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     home = folder / "media" / TENANTS_FOLDER / "emma"
@@ -48,10 +46,7 @@ def gateway(
     for file in (media.footage, media.speech, media.root / long_footage):
         shutil.copy(file, home)
     running = gateway_factory(
-        auth_token_file=folder / "tokens",
-        media_dir=folder / "media",
-        max_concurrent_rpcs=MAX_CALLS,
-        max_queued_rpcs=MAX_QUEUED,
+        auth_token_file=folder / "tokens", media_dir=folder / "media", max_concurrent_rpcs=MAX_CALLS, max_queued_rpcs=MAX_QUEUED
     )
     yield Place(running)
     loop_thread.run(running.server.drain(grace_s=0))

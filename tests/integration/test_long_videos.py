@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -45,7 +45,7 @@ from services.common.wire.convert import timeline_to_proto
 from services.common.wire.timeline import Timeline
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.server_process import ServerProcess
-from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.servers import RunningGateway, RunningStages
 from tests.integration.test_serve import free_ports
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
 from tests.unit.motion.synthesised import head_poses, mouths
@@ -163,9 +163,7 @@ def frequent_states(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("frequent_states")
-async def test_another_process_goes_on_with_tracking(
-    stages: RunningStages, restarted: Path, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_another_process_goes_on_with_tracking(stages, restarted, tmp_path, broken, monkeypatch) -> None:
     """A gateway that is restarted twice while it tracks does only the frames since the last checkpoint again: the same bytes."""
     monkeypatch.setattr(tracking_point, "CHECKPOINT_S", 0.0)
     path = restarted
@@ -183,9 +181,7 @@ async def test_another_process_goes_on_with_tracking(
     assert not (tmp_path / "restarted" / "faces.part").exists()
 
 
-async def test_checkpoint_without_embeddings_is_not_used(
-    stages: RunningStages, restarted: Path, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_checkpoint_without_embeddings_is_not_used(stages, restarted, tmp_path, broken, monkeypatch) -> None:
     """A dub that compares people tracks the whole video, if an earlier one that compared nobody was interrupted."""
     monkeypatch.setattr(tracking_point, "CHECKPOINT_S", 0.0)
     path, folder = restarted, tmp_path / "job"
@@ -202,9 +198,7 @@ async def test_checkpoint_without_embeddings_is_not_used(
 
 
 @pytest.mark.usefixtures("frequent_states")
-async def test_lost_call_repeats_few_frames(
-    stages: RunningStages, restarted: Path, undisturbed: tuple[bytes, list[int]], tmp_path: Path, broken: Broken
-) -> None:
+async def test_lost_call_repeats_few_frames(stages, restarted, undisturbed, tmp_path, broken) -> None:
     """Tracking goes on from the last state when a call breaks off, again and again."""
     broken.after, broken.times = EVERY + 10, 2
     async with remote(stages) as connected:
@@ -215,14 +209,7 @@ async def test_lost_call_repeats_few_frames(
 
 
 @pytest.mark.usefixtures("frequent_states")
-async def test_calls_end_before_deadline(
-    stages: RunningStages,
-    restarted: Path,
-    undisturbed: tuple[bytes, list[int]],
-    tmp_path: Path,
-    broken: Broken,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_calls_end_before_deadline(stages, restarted, undisturbed, tmp_path, broken, monkeypatch) -> None:
     """A call that comes near the deadline is ended at a state, and no frame is answered twice."""
     monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
     async with remote(stages) as connected:
@@ -230,9 +217,7 @@ async def test_calls_end_before_deadline(
     assert broken.begun == 1 + FRAMES // EVERY
 
 
-async def test_other_stage_version_begins_anew(
-    stages: RunningStages, media: Media, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_stage_version_begins_anew(stages, media, tmp_path, broken, monkeypatch) -> None:
     """A stage that does not take the state tracks from the beginning."""
     monkeypatch.setattr(footage, "STATE_EVERY", 10)
     async with remote(stages) as connected:
@@ -338,14 +323,7 @@ def dubbed(running: RunningGateway, media: Media, name: str, video: Path, **fiel
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_video_outlasts_deadline(
-    start_gateway: StartGateway,
-    stop_gateway: Callable[[RunningGateway], None],
-    media: Media,
-    video: Path,
-    broken: Broken,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_video_outlasts_deadline(start_gateway, stop_gateway, media, video, broken, monkeypatch) -> None:
     """600 frames are dubbed although each call ends after six seconds."""
     first = start_gateway()
     with first.connect() as connection:
@@ -408,14 +386,7 @@ def killable(tmp_path: Path, stages: RunningStages) -> Iterator[dict[str, Killab
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_killed_stage_in_every_pass(
-    start_gateway: StartGateway,
-    media: Media,
-    carphone: Path,
-    killable: dict[str, Killable],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_killed_stage_in_every_pass(start_gateway, media, carphone, killable, tmp_path, monkeypatch) -> None:
     """Each stage is killed once in each of its calls that stream, and started again, and the video has the same bytes."""
     path = media.root / "killed_video.mp4"
     write_short_clip(carphone, path, NUM_FRAMES, times=3)

@@ -16,8 +16,7 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.stages import calls
 from tests.integration.client_calls import dubbing, progress, until
-from tests.integration.servers import RunningStages, StartGateway
-from tests.integration.videos import Media
+from tests.integration.servers import RunningStages
 
 
 @pytest.fixture
@@ -41,13 +40,7 @@ def face_process(stages: RunningStages, tmp_path: Path) -> Iterator[tuple[subpro
             process.wait()
 
 
-def test_killed_stage_fails_dub(
-    start_gateway: StartGateway,
-    face_process: tuple[subprocess.Popen[bytes], str],
-    media: Media,
-    long_footage: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_killed_stage_fails_dub(start_gateway, face_process, media, long_footage, monkeypatch) -> None:
     """A stage that is killed fails the dub clearly and leaves no output."""
     # The gateway tries again for about 3 s instead of 18 s, because this test does not start the stage again.
     monkeypatch.setattr(calls, "JOB_POLICY", replace(calls.JOB_POLICY, max_attempts=4))

@@ -116,9 +116,7 @@ def test_failed_dub_uploads_nothing(running: RunningGateway, s3: S3Server, url: 
     assert copies(running) == []
 
 
-def test_a_dub_that_is_cancelled_uploads_nothing(
-    running: RunningGateway, s3: S3Server, url: str, long_footage: str, media: Media
-) -> None:
+def test_a_dub_that_is_cancelled_uploads_nothing(running, s3, url, long_footage, media) -> None:
     s3.client.upload_file(str(media.root / long_footage), BUCKET, f"{url.removeprefix(f's3://{BUCKET}/')}/in/long.mp4")
     with running.connect() as connection:
         dub = client.dub(connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/long.mp4"})
@@ -131,15 +129,7 @@ def test_a_dub_that_is_cancelled_uploads_nothing(
 
 
 @pytest.mark.long
-def test_other_gateway_uploads_once(
-    running: RunningGateway,
-    start_gateway: StartGateway,
-    stop_gateway: Callable[[RunningGateway], None],
-    s3: S3Server,
-    url: str,
-    tmp_path: Path,
-    media: Media,
-) -> None:
+def test_other_gateway_uploads_once(running, start_gateway, stop_gateway, s3, url, tmp_path, media) -> None:
     """Another gateway goes on with a dub and uploads the video once."""
     with running.connect() as connection:
         dub = client.dub(connection, **by_url(url, "out/video.mp4"))

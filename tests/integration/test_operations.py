@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from google.longrunning import operations_pb2
@@ -14,7 +12,7 @@ from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api import operations
 from gateway.media.output import OutputFile
 from tests.integration.client_calls import dubbing, enrolment, progress, until
-from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import NUM_FRAMES, OTHER, Media, write_short_clip
 
 
@@ -23,9 +21,7 @@ def _stage_of(state: client.OperationState) -> str:
     return step_name(state.progress.step)
 
 
-def test_a_cancelled_dub_stops_and_leaves_nothing(
-    gateway: RunningGateway, actor: str, media: Media, stages: RunningStages, long_footage: str
-) -> None:
+def test_a_cancelled_dub_stops_and_leaves_nothing(gateway, actor, media, stages, long_footage) -> None:
     before, jobs = stages.blobs(), set((gateway.data / "jobs").iterdir())
     with gateway.connect() as connection:
         dub = client.dub(connection, **dubbing("cancelled.mp4", footage=long_footage))
@@ -106,9 +102,7 @@ def test_two_operations_never_write_the_same_file(start_gateway: StartGateway, l
         dub.cancel()
 
 
-def test_restarted_gateway_resumes_work(
-    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], media: Media
-) -> None:
+def test_restarted_gateway_resumes_work(start_gateway, stop_gateway, media) -> None:
     """A restarted gateway goes on with what was interrupted."""
     first = start_gateway()
     with first.connect() as connection:
@@ -133,13 +127,7 @@ def test_restarted_gateway_resumes_work(
 
 
 @pytest.mark.long
-def test_cancelled_waiting_dub_leaves_nothing(
-    start_gateway: StartGateway,
-    stop_gateway: Callable[[RunningGateway], None],
-    media: Media,
-    stages: RunningStages,
-    carphone: Path,
-) -> None:
+def test_cancelled_waiting_dub_leaves_nothing(start_gateway, stop_gateway, media, stages, carphone) -> None:
     """A cancelled dub that waits to be taken up again leaves nothing."""
     # Three windows: the dubs are stopped when they have begun to learn the person.
     write_short_clip(carphone, media.root / "waits.mp4", 32, times=3)

@@ -83,9 +83,7 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     assert call("GET", "/healthz") == (200, {"status": "SERVING"})
     record = {"subject": "driver", "grantedBy": "driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
     status, begun = call(
-        "POST",
-        "/v1/actors",
-        {"actorId": "over-http", "footageUri": OTHER, "skipPersonalization": True, "consent": record},
+        "POST", "/v1/actors", {"actorId": "over-http", "footageUri": OTHER, "skipPersonalization": True, "consent": record}
     )
     assert status == 200
     *_, last, end = call.events(f"/v1/{begun['name']}")
@@ -128,10 +126,7 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
     place = {"width": 0.5, "height": 0.25}
     said = {"state": "REVIEW_STATE_REJECTED", "note": "<i>chin</i>", "frame": "3", "region": place}
     status, reviewed = call("POST", "/v1/batches/night/shots/one:review", said)
-    assert (status, {name: reviewed["review"][name] for name in said}) == (
-        200,
-        {**said, "region": {"x": 0, "y": 0, **place}},
-    )
+    assert (status, {name: reviewed["review"][name] for name in said}) == (200, {**said, "region": {"x": 0, "y": 0, **place}})
     path = "/v1/batches/night/shots?reviewStates=REVIEW_STATE_REJECTED&orderBy=SHOT_ORDER_RISK&thumbnails=true"
     (listed,) = call("GET", path)[1]["shots"]
     assert (listed["review"], listed["thumbnail"][:4]) == (reviewed["review"], "/9j/")
@@ -157,9 +152,7 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
         ("DELETE", "/v1/dubs", None, 405, "UNIMPLEMENTED", None),
     ],
 )  # fmt: skip
-def test_refusals_name_the_field(
-    rest_gateway: Caller, verb: str, path: str, body: Any, status: int, code: str, field: str | None
-) -> None:
+def test_refusals_name_the_field(rest_gateway, verb, path, body, status, code, field) -> None:
     found, answer = rest_gateway(verb, path, body)
     assert (found, answer["error"]["code"], answer["error"]["status"]) == (status, status, code)
     violations = [one for detail in answer["error"]["details"] for one in detail.get("fieldViolations", ())]

@@ -15,9 +15,9 @@ from services.common.server.process import server_of
 from services.common.server.server import StageServer
 from services.common.server.settings import StageSettings
 from tests.integration.client_calls import dubbing
-from tests.integration.servers import LoopThread, RunningStages, StartGateway
+from tests.integration.servers import LoopThread
 from tests.integration.test_serve import free_ports
-from tests.integration.videos import OTHER, Media
+from tests.integration.videos import OTHER
 
 
 @contextmanager
@@ -38,9 +38,7 @@ def texture_stage(loop_thread: LoopThread, artefacts: Path, port: int) -> Iterat
         loop_thread.run(server.drain(grace_s=0))
 
 
-def test_operation_waits_for_stage(
-    start_gateway: StartGateway, stages: RunningStages, media: Media, loop_thread: LoopThread
-) -> None:
+def test_operation_waits_for_stage(start_gateway, stages, media, loop_thread) -> None:
     """An operation waits for a stage that is started for it."""
     (port,) = free_ports(1)
     with texture_stage(loop_thread, stages.artefacts, port) as endpoint:
@@ -54,9 +52,7 @@ def test_operation_waits_for_stage(
     assert result.num_dubbed > 0
 
 
-def test_unstarted_stage_ends_operation(
-    start_gateway: StartGateway, stages: RunningStages, media: Media, loop_thread: LoopThread
-) -> None:
+def test_unstarted_stage_ends_operation(start_gateway, stages, media, loop_thread) -> None:
     """An operation ends and names the stage if no one starts the stage."""
     with texture_stage(loop_thread, stages.artefacts, *free_ports(1)) as endpoint:
         running = start_gateway(texture_endpoint=endpoint, stages_start_s=4)

@@ -17,9 +17,9 @@ from gateway.actors.store import ActorStore
 from gateway.dub.request.dub_request import sha256_of
 from tests.batches import open_store
 from tests.integration.client_calls import until
-from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.servers import RunningGateway
 from tests.integration.test_webhooks import Receiver, receiving
-from tests.integration.videos import Media, write_short_clip
+from tests.integration.videos import write_short_clip
 
 VIDEO = "reviewed.mp4"
 
@@ -31,9 +31,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def running(
-    gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, receiver: Receiver
-) -> Iterator[RunningGateway]:
+def running(gateway_factory, loop_thread, media, carphone, receiver) -> Iterator[RunningGateway]:
     """A gateway with a batch of two shots that are done and one that failed."""
     write_short_clip(carphone, media.root / VIDEO, 26, end=100)
     (media.root / "no_video.mp4").write_bytes(b"no video")

@@ -10,11 +10,11 @@ import pytest
 
 from dubstage.client import gateway as gateway_client
 from services.common.store.artefacts import OWNER
-from tests.contract.stores.postgres_servers import PostgresServer, postgres, postgres_url
+from tests.contract.stores.postgres_servers import postgres, postgres_url
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import LoopThread, StartGateway, serving_at
-from tests.integration.videos import NUM_FRAMES, Media
+from tests.integration.servers import LoopThread, serving_at
+from tests.integration.videos import NUM_FRAMES
 
 __all__ = ["aws", "postgres", "postgres_url", "s3"]
 
@@ -35,13 +35,7 @@ def blobs(s3: S3Server) -> set[str]:
 
 @pytest.mark.long
 def test_enrol_dub_and_erase_through_s3_and_postgresql(
-    endpoints_on_s3: dict[str, str],
-    s3: S3Server,
-    postgres: PostgresServer,
-    postgres_url: str,
-    start_gateway: StartGateway,
-    stop_gateway: Callable[[object], None],
-    media: Media,
+    endpoints_on_s3, s3, postgres, postgres_url, start_gateway, stop_gateway, media
 ) -> None:
     running = start_gateway(database_url=postgres_url, **endpoints_on_s3)
     database = postgres_url.rpartition("/")[2]

@@ -56,9 +56,7 @@ def serve_all(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]
         return subprocess.Popen([sys.executable, "-m", "gateway.cli", "serve", "all"], env=environment, stdout=out, stderr=out)
 
 
-def test_server_ignores_modules_in_folder(
-    environment: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[bytes]]
-) -> None:
+def test_server_ignores_modules_in_folder(environment, tmp_path, started) -> None:
     """Files of the folder are no modules of a server."""
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n")
     log = tmp_path / "log"

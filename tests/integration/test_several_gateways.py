@@ -22,8 +22,7 @@ from gateway.provenance.binding import media_sha256
 from tests.contract.stores.postgres_servers import PostgresServer, postgres
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.server_process import ServerProcess
-from tests.integration.servers import RunningStages
-from tests.integration.videos import Media, write_short_clip
+from tests.integration.videos import write_short_clip
 
 __all__ = ["postgres"]
 
@@ -110,9 +109,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(
-    postgres: PostgresServer, stages: RunningStages, media: Media, carphone: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pair]:
+def pair(postgres, stages, media, carphone, tmp_path_factory) -> Iterator[Pair]:
     folders = {name: tmp_path_factory.mktemp(name) for name in ("data", "media", "run")}
     write_short_clip(carphone, folders["media"] / "footage.mp4", 24, times=FRAMES // 24)
     write_short_clip(carphone, folders["media"] / LONG, 24, times=30)

@@ -18,8 +18,7 @@ from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
 from gateway.settings import TENANTS_FOLDER
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import Media
+from tests.integration.servers import RunningGateway
 
 # No other test has these tenants: one database counts the blobs of a tenant's store.
 TOKENS = {"carl": "token-of-carl-1234", "dora": "token-of-dora-1234"}
@@ -41,9 +40,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    gateway_factory: StartGateway, loop_thread: Any, media: Media, long_footage: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def gateway(gateway_factory, loop_thread, media, long_footage, tmp_path_factory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("limits")
     (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     (folder / "limits.json").write_text("{}")

@@ -21,8 +21,8 @@ from gateway.consent.record import Consent, digest_of
 from gateway.settings import TENANTS_FOLDER
 from services.common.store.artefacts import ArtefactStore
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.servers import RunningGateway, RunningStages, StartGateway
-from tests.integration.videos import Media, write_short_clip
+from tests.integration.servers import RunningGateway, RunningStages
+from tests.integration.videos import write_short_clip
 
 TOKENS = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234", "default": "token-without-a-tenant"}
 ANNA, NIGHT = "anna", "night"
@@ -90,9 +90,7 @@ def token_file(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(
-    gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def place(gateway_factory, loop_thread, media, carphone, tmp_path_factory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("tenants")
     # Footage of this module's own: the blobs of the session's footage belong to the actor of another gateway.
     write_short_clip(carphone, folder / "footage.mp4", 35)
@@ -276,14 +274,7 @@ def test_token_file_read_again(place: Place) -> None:
 
 
 @pytest.mark.long
-def test_interrupted_work_goes_on_for_its_tenant(
-    start_gateway: StartGateway,
-    stop_gateway: Callable[[RunningGateway], None],
-    place: Place,
-    stages: RunningStages,
-    carphone: Path,
-    tmp_path: Path,
-) -> None:
+def test_interrupted_work_goes_on_for_its_tenant(start_gateway, stop_gateway, place, stages, carphone, tmp_path) -> None:
     """A dub of acme begins in one gateway process and ends in the next one."""
     home = place.folder("acme")
     # Footage of this test's own: the gateways here know nothing of the actor that the other footage shows.

@@ -47,7 +47,7 @@ from services.motion import predictors
 from services.motion.types import MAX_LAG
 from services.render import renderers
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages
+from tests.integration.servers import RunningGateway, RunningStages, serving_stages
 from tests.integration.videos import SPEECH, Media, write_short_clip
 
 NUM_FRAMES = 2 * MIN_ENROLMENT_FRAMES + MAX_LAG + 3
@@ -206,9 +206,7 @@ def all_inputs(videos: Videos) -> DubRequest:
 
 
 @pytest.fixture(scope="module")
-def over_grpc(
-    gateway_factory: StartGateway, loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
+def over_grpc(gateway_factory, loop_thread, tmp_path_factory) -> Iterator[RunningGateway]:
     """A gateway with five servers that know the toy."""
     with serving_stages(loop_thread, tmp_path_factory.mktemp("toy_grpc")) as stages:
         # The watermark differs between installations.
@@ -300,12 +298,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
     request = EnrolRequest(actor_id="ann", footage=video, method="toy_all", options=EnrolOptions(personalize_motion=False))
     with open_installation(here.settings) as place:
         enrolling = create_actor(
-            request,
-            here.host.stages,
-            place.actors,
-            place.artefacts,
-            here.folder / "jobs",
-            on_progress=lambda *_: None,
+            request, here.host.stages, place.actors, place.artefacts, here.folder / "jobs", on_progress=lambda *_: None
         )
         actor = here.host.run(enrolling)
         assert {"style", "bank", "renderer", "identity"} <= actor.artefacts.keys()
@@ -326,9 +319,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
 
 
 @pytest.mark.long
-def test_all_inputs_over_grpc_give_the_same_video(
-    footage: Path, speech: Path, all_inputs: DubRequest, over_grpc: RunningGateway
-) -> None:
+def test_all_inputs_over_grpc_give_the_same_video(footage, speech, all_inputs, over_grpc) -> None:
     output = footage.with_name("toy_all_grpc.mkv")
     with over_grpc.connect() as connection:
         wanted = {"footage": footage.name, "speech": speech.name, "output": output.name, "codec": "ffv1"}

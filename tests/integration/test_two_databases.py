@@ -60,11 +60,7 @@ def test_artefacts_lie_in_data_folder(media: Media, tmp_path: Path) -> None:
     """The artefacts of a data folder lie in the data folder."""
     data = tmp_path / "data"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DUBSTAGE_")}
-    environment |= {
-        "XDG_DATA_HOME": str(tmp_path / "home"),
-        "DUBSTAGE_DATA_DIR": str(data),
-        "DUBSTAGE_SETTINGS_FILE": os.devnull,
-    }
+    environment |= {"XDG_DATA_HOME": str(tmp_path / "home"), "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_SETTINGS_FILE": os.devnull}
     created = run_forked(["actor", "create", "ann", str(media.footage), "--no-personalize"], environment, cwd=ROOT, timeout=300)
     assert created.returncode == 0, created.stderr
     assert len(list((data / "artefacts").glob("??/*"))) >= 3

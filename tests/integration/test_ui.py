@@ -26,7 +26,7 @@ import pytest
 from dubstage.client import batch
 from dubstage.client import gateway as gateway_client
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -71,13 +71,7 @@ class Tab:
 
 
 @pytest.fixture(scope="module")
-def site(
-    gateway_factory: StartGateway,
-    loop_thread: LoopThread,
-    media: Media,
-    carphone: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
+def site(gateway_factory, loop_thread, media, carphone, tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("ui")
     tokens = folder / "tokens"
     tokens.write_text(f"{TOKEN}\nother {OTHER_TOKEN}\n")

@@ -149,11 +149,7 @@ def test_a_redo_beside_the_earlier_video(browser: Any, site: Site, night: str) -
         page.evaluate("window.sameLoad = true")
         page.click("#redo")
         page.wait_for_selector("#again[open]")
-        assert (page.input_value("#expressiveness"), page.input_value("#face"), page.is_checked("#adapt")) == (
-            "1",
-            "auto",
-            False,
-        )
+        assert (page.input_value("#expressiveness"), page.input_value("#face"), page.is_checked("#adapt")) == ("1", "auto", False)
         assert serious(page) == []
         shown(page, "redo")
         page.fill("#expressiveness", "9")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import cv2
@@ -26,9 +26,7 @@ from services.common.array_types import Array, UInt8
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame
 from services.common.face.landmarks import LIPS_OUTER
 from tests.batches import open_store
-from tests.integration.servers import LoopThread
 from tests.integration.test_ui import TOKEN, Site, browser, pytestmark, signed_in, site  # noqa: F401  # browser and site are fixtures
-from tests.integration.videos import Media
 
 FRAMES: Final = 75
 RATE: Final = 25
@@ -155,12 +153,12 @@ def same(number: int, picture: UInt8) -> UInt8:
 @pytest.mark.long
 @pytest.mark.timeout(5400)
 def test_five_faults_are_among_the_first_eight_of_fifty_shots(
-    browser: Any,  # noqa: F811
-    site: Site,  # noqa: F811
-    clips: Any,
-    media: Media,
-    loop_thread: LoopThread,
-    tmp_path: Path,
+    browser,  # noqa: F811
+    site,  # noqa: F811
+    clips,
+    media,
+    loop_thread,
+    tmp_path,
 ) -> None:
     """Wrong sound, late sound, a frozen mouth, a seam and flicker are planted in five of fifty dubs, which are measured again."""
     sounds: dict[str, Array] = {}

@@ -59,9 +59,7 @@ def models() -> AudioModels:
 
 
 @pytest.fixture
-async def worker_context(
-    host: StageHost, settings: GatewaySettings, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[WorkerContext]:
+async def worker_context(host, settings, tmp_path, request) -> AsyncIterator[WorkerContext]:
     """A worker of batches dubs with this context: stores of its own, and the stages and the artefact store of all system tests.
 
     A parameter is further settings.

@@ -17,14 +17,7 @@ from gateway.dub.state.records import pose_of
 from gateway.media.probe import probe
 from gateway.provenance.watermark.detection import STEPS_PER_CHIP, ResponseSpan
 from gateway.provenance.watermark.embedding import MarkedFace
-from gateway.provenance.watermark.pattern import (
-    AMPLITUDE,
-    CHIP_S,
-    COLUMNS,
-    ROWS,
-    bump,
-    bumps,
-)
+from gateway.provenance.watermark.pattern import AMPLITUDE, CHIP_S, COLUMNS, ROWS, bump, bumps
 from gateway.provenance.watermark.payload import Payload
 from gateway.stages.interface import Stages
 from services.common.array_types import Float64, UInt8

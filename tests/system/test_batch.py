@@ -295,9 +295,7 @@ async def test_killed_worker_of_image_sequence(carphone: Path, tmp_path: Path) -
 
 
 @pytest.mark.long
-async def test_late_folder_removal_spares_twin(
-    worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_late_folder_removal_spares_twin(worker_context, carphone, tmp_path, monkeypatch) -> None:
     """A folder that is removed late costs a worker of the same shot nothing."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
     store = batch_of(tmp_path, shot("late", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1"))
@@ -373,12 +371,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     place = worker_context.installation
     enrol = EnrolRequest(actor_id="ada", footage=carphone, method="dubstage", options=UNPERSONALIZED)
     await create_actor(
-        enrol,
-        await worker_context.stages(),
-        place.actors,
-        place.artefacts,
-        worker_context.engine.jobs,
-        on_progress=lambda *_: None,
+        enrol, await worker_context.stages(), place.actors, place.artefacts, worker_context.engine.jobs, on_progress=lambda *_: None
     )
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
     store = batch_of(tmp_path, row)
@@ -401,9 +394,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     assert list(worker_context.engine.jobs.iterdir()) == []
 
 
-async def test_cancel_during_measurement_leaves_nothing(
-    worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cancel_during_measurement_leaves_nothing(worker_context, carphone, tmp_path, monkeypatch) -> None:
     """Nothing stays of a shot that is cancelled while the video is measured."""
     monkeypatch.setattr(worker, "POLL_S", 0.01)
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)

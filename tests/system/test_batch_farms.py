@@ -74,10 +74,7 @@ def remote(*, num_cpus, max_retries, retry_exceptions):
 def get(codes):
     return codes
 """
-MODULES = {
-    "farm.py": _TOLD,
-    "ray.py": _RAY,
-}
+MODULES = {"farm.py": _TOLD, "ray.py": _RAY}
 """Python modules of farm managers, and `farm`, which the stand-ins share."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
-from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.landmarks import LIPS_OUTER
 from services.common.store.artefacts import ArtefactStore
@@ -122,12 +120,7 @@ def resting(pictures: list[UInt8], lips: list[Float32]) -> list[Microphone]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("place", [coming_and_going, pytest.param(resting, marks=pytest.mark.long)])
-def test_mouth_is_dubbed_beside_a_microphone(
-    place: Callable[[list[UInt8], list[Float32]], list[Microphone]],
-    tracked: tuple[list[UInt8], list[Float32]],
-    dubber: Dubber,
-    tmp_path: Path,
-) -> None:
+def test_mouth_is_dubbed_beside_a_microphone(place, tracked, dubber, tmp_path) -> None:
     """Frames in which at most half of the mouth is covered are dubbed, and the microphone keeps its pixels."""
     made = place(*tracked)
     footage, output = tmp_path / "footage.mp4", tmp_path / "dub.mp4"
@@ -145,9 +138,7 @@ def test_mouth_is_dubbed_beside_a_microphone(
 
 
 @pytest.mark.long
-def test_live_stream_beside_a_microphone(
-    tracked: tuple[list[UInt8], list[Float32]], host: StageHost, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_live_stream_beside_a_microphone(tracked, host, settings, tmp_path) -> None:
     """A microphone that rests before a part of the mouth keeps its pixels in a live stream, and the mouth moves beside it."""
     made, footage = resting(*tracked), tmp_path / "footage.mp4"
     write_pictures(footage, [frame.picture for frame in made])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +82,7 @@ def test_pictures_show_the_faces(listed: FaceList, two_people: Path) -> None:
 
 
 @pytest.mark.long
-def test_command_writes_json_and_pictures(
-    two_people: Path, forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_command_writes_json_and_pictures(two_people, forked_dubstage, tmp_path) -> None:
     done = forked_dubstage("faces", two_people, "--json", "--result", tmp_path / "faces.json", "--pictures", tmp_path / "faces")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "faces.json").read_text())

@@ -74,9 +74,7 @@ def lower_face(record: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     ],
     ids=["8-bit-420", "10-bit-420", "10-bit-422"],
 )
-def test_samples_outside_mask_unchanged(
-    clip: str, seconds: float, pixel_format: str, clips: Any, dubber: Dubber, tmp_path: Path
-) -> None:
+def test_samples_outside_mask_unchanged(clip, seconds, pixel_format, clips, dubber, tmp_path) -> None:
     """Every sample outside the lower face and the neck is as it was."""
     footage, output = cut(clips.path(clip), tmp_path / "footage.mp4", 0, seconds), tmp_path / "dub.mp4"
     dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1"))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,9 +212,7 @@ def test_lines_of_one_face_may_not_overlap(scenes: Scenes, lines: list[Spoken], 
 
 
 @pytest.mark.long
-def test_command_takes_a_file_of_lines(
-    scenes: Scenes, forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_command_takes_a_file_of_lines(scenes, forked_dubstage, tmp_path) -> None:
     """The speaker of a line is who speaks in its frames. Mistakes name the file, the line and the field."""
     file = tmp_path / "lines.json"
     rows: list[dict[str, Any]] = [{"start": 0.1, "speech": str(scenes.speeches[0]), "face": "speaker"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +105,7 @@ def test_dub(name: str, bits: int, colour: OcioSettings, clip: Path, man: Enroll
 
 
 @pytest.mark.long
-def test_commands(
-    clip: Path,
-    dubstage: Callable[..., subprocess.CompletedProcess[str]],
-    forked_dubstage: Callable[..., subprocess.CompletedProcess[str]],
-    tmp_path: Path,
-) -> None:
+def test_commands(clip, dubstage, forked_dubstage, tmp_path) -> None:
     """One command dubs a sequence, and three commands by way of a video give the same frames."""
     plates = write_sequence(clip, tmp_path / "a.%04d.dpx", FRAMES, bits=10, width=WIDTH)
     pattern = str(plates).replace("%04d", "####")

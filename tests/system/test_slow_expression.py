@@ -20,18 +20,7 @@ from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.common.methods import MouthOptions
 from tests.sound import read_mono_16k
-from tests.system.dubbing import (
-    SPEECH,
-    UNPERSONALIZED,
-    Dubber,
-    PersonClip,
-    cut,
-    samples_of,
-    sha256,
-    track,
-    write_video,
-    write_wav,
-)
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, cut, samples_of, sha256, track, write_video, write_wav
 
 SECONDS = 2.6
 EXPRESSION_STEPS = ["own motion", "expression"]

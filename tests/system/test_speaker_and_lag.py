@@ -190,9 +190,7 @@ def footages(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
 
 
 @pytest.fixture(scope="module")
-def punctual_and_late(
-    footages: list[Path], host: StageHost, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory
-) -> list[EnrolledActor]:
+def punctual_and_late(footages, host, settings, tmp_path_factory) -> list[EnrolledActor]:
     """The person, enrolled from each of the two videos."""
     folder = tmp_path_factory.mktemp("lags")
     own = settings.model_copy(update={"data_dir": folder / "data"})
@@ -221,9 +219,7 @@ def test_bank_holds_mouths_of_own_speech(punctual_and_late: list[EnrolledActor],
 
 
 @pytest.mark.long
-def test_own_motion_agrees_with_the_picture(
-    footages: list[Path], punctual_and_late: list[EnrolledActor], host: StageHost, tmp_path: Path
-) -> None:
+def test_own_motion_agrees_with_the_picture(footages, punctual_and_late, host, tmp_path) -> None:
     """Mouths that a whole video's own sound predicts open when the video's mouth does, whatever the lag of the sound."""
 
     async def openings(footage: Path, actor: EnrolledActor, workspace: Workspace) -> tuple[Float32, Float32]:

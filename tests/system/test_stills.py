@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,9 +154,7 @@ def test_two_faces_require_a_point(dubber: Dubber, speech: Path, tmp_path: Path)
     assert caught.value.field == "face"
 
 
-def test_the_command_line_says_so_in_one_line(
-    forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], speech: Path, tmp_path: Path
-) -> None:
+def test_the_command_line_says_so_in_one_line(forked_dubstage, speech, tmp_path) -> None:
     portrait = written(tmp_path / "astronaut.png", astronaut())
     output = tmp_path / "out" / "dub.mp4"
     output.parent.mkdir()

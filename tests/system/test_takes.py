@@ -51,9 +51,7 @@ def test_all_takes_count(files: list[Path], host: StageHost, settings: GatewaySe
     assert not list((tmp_path / "jobs").iterdir())
 
 
-def test_a_cancelled_enrolment_of_takes_leaves_nothing(
-    files: list[Path], host: StageHost, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_a_cancelled_enrolment_of_takes_leaves_nothing(files, host, settings, tmp_path) -> None:
     store = ArtefactStore(settings.artefacts_url)
 
     async def cancelled(actors: ActorStore) -> None:

@@ -185,17 +185,7 @@ def test_watermark_matches_manifest(reader: Reader, video: Path, key: bytes) -> 
         ("mp4", "libx264", {"crf": "20"}, 25, 17),
     ],
 )
-def test_the_mark_outlives_re_encoding(
-    reader: Reader,
-    video: Path,
-    key: bytes,
-    tmp_path: Path,
-    ending: str,
-    codec: str,
-    options: dict[str, str],
-    rate: int | None,
-    skip: int,
-) -> None:
+def test_the_mark_outlives_re_encoding(reader, video, key, tmp_path, ending, codec, options, rate, skip) -> None:
     """H.264 of a low quality at the same rate: see test_watermark_with_and_without_manifest."""
     other = _encoded(video, tmp_path / f"again.{ending}", codec, options, rate=rate, skip=skip)
     found = reader.found(other, key)
@@ -273,14 +263,7 @@ def _inspected(
 
 
 @pytest.mark.long
-def test_anybody_reads_the_watermark(
-    video: Path,
-    again: Path,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_anybody_reads_the_watermark(video, again, installation, tmp_path, monkeypatch, capsys) -> None:
     """A machine without the key reads the mark after re-encoding, and a directory names the installation."""
     dub = verdict_of(video).dub
     assert dub is not None
@@ -305,14 +288,7 @@ def test_anybody_reads_the_watermark(
 
 @pytest.mark.long
 def test_forged_watermark_is_refused_by_the_installation(
-    host: StageHost,
-    video: Path,
-    signs: Float64,
-    other_person: Path,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    host, video, signs, other_person, installation, tmp_path, monkeypatch, capsys
 ) -> None:
     """Anybody can write the digits of a dub into other footage. The installation reads them there, and refuses them."""
     dub = verdict_of(video).dub
@@ -324,15 +300,7 @@ def test_forged_watermark_is_refused_by_the_installation(
 
 
 @pytest.mark.long  # as test_copied_mark_other_face in tests/unit/provenance/watermark/test_detection.py, with a real dub
-def test_watermark_copied_to_other_person(
-    host: StageHost,
-    signs: Float64,
-    other_person: Path,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_watermark_copied_to_other_person(host, signs, other_person, installation, tmp_path, monkeypatch, capsys) -> None:
     """A mark that was copied to another person is not of this installation."""
     forged = host.run(copy_mark(host.stages, signs, other_person, tmp_path / "forged.mkv"))
     code, told = _inspected(forged, installation, monkeypatch, capsys)
@@ -340,14 +308,7 @@ def test_watermark_copied_to_other_person(
     assert "watermark: none of this installation" in told
 
 
-def test_watermark_with_and_without_manifest(
-    video: Path,
-    again: Path,
-    copied_to_footage: Path,
-    installation: GatewaySettings,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_watermark_with_and_without_manifest(video, again, copied_to_footage, installation, monkeypatch, capsys) -> None:
     """A mark proves something with its manifest and is a clue without."""
     dub = verdict_of(video).dub
     assert dub is not None
@@ -366,14 +327,7 @@ def test_watermark_with_and_without_manifest(
 
 @pytest.mark.long
 @pytest.mark.parametrize("signer", ["this installation", pytest.param("a stranger", marks=pytest.mark.long)])
-def test_watermark_copied_under_other_manifest(
-    copied_to_footage: Path,
-    signer: str,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_watermark_copied_under_other_manifest(copied_to_footage, signer, installation, tmp_path, monkeypatch, capsys) -> None:
     """A mark that was copied under the manifest of another video is reported."""
     own = signer == "this installation"
     sealer = open_sealer(installation) if own else Sealer(installation_credential(tmp_path / "elsewhere"))
@@ -399,14 +353,7 @@ def test_watermark_changes_face_luma_only(video: Path, plain: Path, footage: Pat
 
 
 @pytest.mark.long
-def test_live_stream_is_marked(
-    reader: Reader,
-    footage: Path,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_live_stream_is_marked(reader, footage, installation, tmp_path, monkeypatch, capsys) -> None:
     """The recording's manifest names the stream's mark, which ten seconds at half the size and crf 28 still tell."""
     _be(installation, monkeypatch)
     recording = tmp_path / "stream.mp4"

@@ -245,9 +245,7 @@ def test_stubborn_pod_shows_podman_error(pods_of_podman: Path) -> None:
         Podman(str(program)).down(["play-audio"])
 
 
-def test_missing_podman_empties_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_podman_empties_nothing(tmp_path, monkeypatch, capsys) -> None:
     """A Podman that is not installed is named and no folder is emptied."""
     kept = tmp_path / "log.txt"
     kept.write_text("an earlier run")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 import numpy as np
-import numpy.typing as npt
 import pytest
 import pytest_asyncio
 import soundfile
@@ -103,9 +102,7 @@ def test_feature_kinds_match_contract() -> None:
     ],
     ids=["60 ms", "live states", "states"],
 )
-async def test_first_reply_before_half_close(
-    stub: AudioServiceAsyncStub, speech: Float32, kinds: tuple[pb.FeatureKind.ValueType, ...], sent: int, answered: int, rest: int
-) -> None:
+async def test_first_reply_before_half_close(stub, speech, kinds, sent, answered, rest) -> None:
     """The first reply comes before the stream is half closed."""
     call = stub.ExtractFeatures()
     await call.write(config(*kinds))
@@ -149,10 +146,7 @@ async def only(*requests: pb.ExtractFeaturesRequest) -> Requests:
         (
             pb.ExtractFeaturesRequest(
                 config=pb.ExtractFeaturesConfig(
-                    sample_rate_hz=16000,
-                    channels=1,
-                    timeline=timeline_to_proto(PAL),
-                    kinds=[pb.FEATURE_KIND_UNSPECIFIED],
+                    sample_rate_hz=16000, channels=1, timeline=timeline_to_proto(PAL), kinds=[pb.FEATURE_KIND_UNSPECIFIED]
                 )
             ),
             "FEATURE_KIND_UNSPECIFIED",
@@ -166,9 +160,7 @@ async def only(*requests: pb.ExtractFeaturesRequest) -> Requests:
     ],
     ids=["no config", "no timeline", "unknown kind", "rate"],
 )
-async def test_wrong_configs_are_refused(
-    stub: AudioServiceAsyncStub, request_message: pb.ExtractFeaturesRequest, says: str
-) -> None:
+async def test_wrong_configs_are_refused(stub, request_message, says) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match=says) as caught:
         await answers(stub, only(request_message))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -245,9 +237,7 @@ async def test_another_call_goes_on(stub: AudioServiceAsyncStub, rate_hz: int, r
         ("voice.cell", np.zeros(128, np.float32), "expected shape"),
     ],
 )
-async def test_states_that_cannot_be_used_say_why(
-    stub: AudioServiceAsyncStub, speech: Float32, name: str, value: npt.NDArray[Any], message: str
-) -> None:
+async def test_states_that_cannot_be_used_say_why(stub, speech, name, value, message) -> None:
     """Each array of a state is checked."""
     arrays = {
         "stream": np.array([8, 200]),

@@ -17,10 +17,7 @@ def options_to_proto(
     options: TrackOptions, timeline: common_pb2.Timeline | None = None, fitting: FitOrder | None = None
 ) -> pb.TrackRequest:
     config = pb.TrackConfig(
-        timeline=timeline,
-        max_faces=options.max_faces,
-        smoothing_half_width=options.half_width,
-        embed_every=options.embed_every,
+        timeline=timeline, max_faces=options.max_faces, smoothing_half_width=options.half_width, embed_every=options.embed_every
     )
     if fitting is not None:
         config.morphable_model = fitting.model

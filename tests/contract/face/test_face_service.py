@@ -236,10 +236,7 @@ def test_states_that_cannot_be_used_say_why() -> None:
 async def test_wrong_first_frame_is_refused(stub) -> None:
     """The first frame after a state is the frame that follows, as large as before."""
     config = pb.TrackRequest(config=pb.TrackConfig(resume=a_state()))
-    for index, picture, text in (
-        (0, PHOTOGRAPH, "frame 3 must follow"),
-        (3, PHOTOGRAPH[:-2], "340 x 318"),
-    ):
+    for index, picture, text in ((0, PHOTOGRAPH, "frame 3 must follow"), (3, PHOTOGRAPH[:-2], "340 x 318")):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in stub.Track(stream([config, picture_to_proto(index, picture)])):
                 pass

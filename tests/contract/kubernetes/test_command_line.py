@@ -55,10 +55,7 @@ def manifest(api: JobApi, store: BatchStore, tmp_path: Path, monkeypatch: pytest
     (plates / "de.wav").write_bytes(b"no sound")
     mount = {"name": "plates", "mountPath": str(plates)}
     database = f"sqlite:///{tmp_path}/data/{DATABASE_FILE}"
-    env = [
-        {"name": "DUBSTAGE_DATA_DIR", "value": str(tmp_path / "data")},
-        {"name": "DUBSTAGE_DATABASE_URL", "value": database},
-    ]
+    env = [{"name": "DUBSTAGE_DATA_DIR", "value": str(tmp_path / "data")}, {"name": "DUBSTAGE_DATABASE_URL", "value": database}]
     api.put("configmaps", config_map(volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}], env=env))
     monkeypatch.setenv("DUBSTAGE_DATABASE_URL", database)
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))

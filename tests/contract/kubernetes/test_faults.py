@@ -30,9 +30,7 @@ from tests.contract.kubernetes.job_api import JobApi
         ("delete", "jobs", "batch", "cancel"),
     ],
 )
-def test_missing_permission_is_named(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, verb: str, resource: str, group: str, act: str
-) -> None:
+def test_missing_permission_is_named(api, engine, store, batch, verb, resource, group, act) -> None:
     """A missing permission is named as the role needs it."""
     if act == "cancel":
         engine.submit(store, batch)
@@ -64,16 +62,7 @@ def test_missing_permission_is_named(
         (503, "etcdserver: leader changed", BackendUnavailableError, "HTTP 503.*leader changed"),
     ],
 )
-def test_each_refusal_says_what_to_do(
-    api: JobApi,
-    engine: KubernetesEngine,
-    store: BatchStore,
-    batch: str,
-    status: int,
-    said: str,
-    kind: type[Exception],
-    message: str,
-) -> None:
+def test_each_refusal_says_what_to_do(api, engine, store, batch, status, said, kind, message) -> None:
     api.refused["create", "jobs"] = (status, said)
     with pytest.raises(kind, match=message):
         engine.submit(store, batch)

@@ -12,7 +12,7 @@ from gateway.batch.kubernetes.cluster import Cluster
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
-from services.common.errors import BatchNotFoundError, ClusterRefusedError, DubstageError, InvalidRequestError
+from services.common.errors import BatchNotFoundError, ClusterRefusedError, InvalidRequestError
 from tests.contract.kubernetes.conftest import NAME, config_map, shots
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi
 
@@ -70,9 +70,7 @@ def test_interrupted_submission_resumes(api: JobApi, engine: KubernetesEngine, s
     assert args_of(api, "dubstage-night-1-1-0")[-1] == "0,2-4"
 
 
-def test_large_batch_becomes_several_jobs(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_batch_becomes_several_jobs(api, engine, store, monkeypatch) -> None:
     """A batch of more rows than a job may have is several jobs."""
     monkeypatch.setattr("gateway.batch.kubernetes.jobs.MOST_COMPLETIONS", 100)
     store.create(manifest_of("large", shots(250)), "kubernetes")
@@ -140,9 +138,7 @@ def test_cancelled_waiting_row_rejoins_job(api: JobApi, engine: KubernetesEngine
         ("sh99999", BatchNotFoundError, "no shot"),
     ],
 )
-def test_running_shot_not_restarted(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, shot: str, kind: type[DubstageError], message: str
-) -> None:
+def test_running_shot_not_restarted(api, engine, store, batch, shot, kind, message) -> None:
     """A shot that has not ended is not begun anew."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00000", state=ShotState.RUNNING))
@@ -173,18 +169,14 @@ def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, sto
     assert store.record(batch, "sh00001").state is ShotState.CANCELLED
 
 
-def test_later_commands_find_the_namespace_of_the_batch(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_later_commands_find_the_namespace_of_the_batch(api, engine, store, batch) -> None:
     with pytest.raises(InvalidRequestError, match="has not been sent to a cluster"):
         open_engine_of(store.facts(batch))
     engine.submit(store, batch)
     assert open_engine_of(store.facts(batch)).cluster.namespace == NAMESPACE
 
 
-def test_local_database_refused(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_database_refused(api, engine, store, batch, monkeypatch) -> None:
     """Pods could not read the file of this machine, and need the URL of the database."""
     api.put("configmaps", config_map(env=[]))
     with pytest.raises(InvalidRequestError, match=r"have no database: set gateway\.database of the chart"):
@@ -258,9 +250,7 @@ def test_two_retries_at_once_each_get_a_job(api: JobApi, engine: KubernetesEngin
     assert (left[1].state, left[3].state) == (ShotState.WAITING, ShotState.WAITING)
 
 
-def test_status_keeps_concurrent_retry(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_keeps_concurrent_retry(api, engine, store, batch, monkeypatch) -> None:
     """A look at a batch does not undo a retry that comes in between."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00001", state=ShotState.FAILED))
@@ -276,9 +266,7 @@ def test_status_keeps_concurrent_retry(
     assert engine.snapshot(store, batch).left[1].state is ShotState.WAITING
 
 
-def test_record_written_during_query_stays(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_record_written_during_query_stays(api, engine, store, batch, monkeypatch) -> None:
     """A record that is written while the cluster is asked stays."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00001", state=ShotState.RUNNING, attempts=1))

@@ -23,8 +23,5 @@ if TYPE_CHECKING:
 @pytest_asyncio.fixture
 async def stub(tmp_path: Path) -> AsyncIterator[MotionServiceAsyncStub]:
     settings = load_settings(MotionSettings, port=0, artefacts_url=str(tmp_path / "artefacts"))
-    async with (
-        server_of("motion", settings, compose(settings)) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
+    async with server_of("motion", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
         yield MotionServiceStub(channel)

@@ -20,17 +20,7 @@ from services.motion.predictors.headpose.predictor import HeadposePredictor
 from services.motion.predictors.portrait.predictor import PortraitPredictor
 from services.motion.stream import MotionStream
 from services.motion.types import Footage
-from tests.contract.motion.calls import (
-    PAL,
-    drained,
-    encoded,
-    encoded_head,
-    head_request,
-    predicted,
-    refusal,
-    stream,
-    talking,
-)
+from tests.contract.motion.calls import PAL, drained, encoded, encoded_head, head_request, predicted, refusal, stream, talking
 from tests.contract.motion.requests import block_to_proto, config_to_proto, motion_from_proto
 from tests.unit.motion.synthesised import head_poses, random_features, with_states
 
@@ -40,9 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("num_frames", [100, 1])
 @pytest.mark.parametrize(("name", "predictor"), [("headpose", HeadposePredictor), ("portrait", PortraitPredictor)])
-async def test_head_wire_equals_algorithm(
-    stub: MotionServiceAsyncStub, name: str, predictor: type[HeadposePredictor | PortraitPredictor], num_frames: int
-) -> None:
+async def test_head_wire_equals_algorithm(stub, name, predictor, num_frames) -> None:
     """Mouth and head over the wire are the motion of the algorithm."""
     features = with_states(random_features(30), "speech_states")
     config = config_to_proto(PredictConfig(name, await encoded_head(stub, num_frames), PAL, 0))

@@ -25,14 +25,7 @@ from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.speech_map import HEARINGS, LIVE, Hearing, SpeechMapModel
 from services.motion.stream import MotionStream
 from services.motion.types import Footage, SpeechFeatures
-from tests.contract.motion.calls import (
-    PAL,
-    encoded,
-    predicted,
-    stream,
-    style_request,
-    talking,
-)
+from tests.contract.motion.calls import PAL, encoded, predicted, stream, style_request, talking
 from tests.contract.motion.requests import block_to_proto, config_to_proto, lag_from_proto, motion_from_proto
 from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 

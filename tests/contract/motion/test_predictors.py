@@ -103,11 +103,7 @@ def block(frames: int = FRAMES) -> audio_pb2.AudioFeatureBlock:
 
 def personalize_request(method: str, style: common_pb2.ArtefactRef) -> pb.PersonalizeRequest:
     return pb.PersonalizeRequest(
-        method=method,
-        style=style,
-        features=block(),
-        mouth_landmarks=to_tensor(MOUTHS),
-        usable=to_tensor(np.ones(FRAMES, np.bool_)),
+        method=method, style=style, features=block(), mouth_landmarks=to_tensor(MOUTHS), usable=to_tensor(np.ones(FRAMES, np.bool_))
     )
 
 
@@ -184,9 +180,7 @@ async def test_a_predictor_that_is_registered_is_served(stub: MotionServiceAsync
     assert len(await motion(stub, "ugc", last.style)) == 9
 
 
-async def test_a_predictor_that_is_registered_needs_its_features(
-    stub: MotionServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_predictor_that_is_registered_needs_its_features(stub, monkeypatch) -> None:
     register_toy(monkeypatch)
     request = personalize_request("toy", (await stub.EncodeStyle(style_request("toy"))).style)
     request.features.ClearField("mfcc")

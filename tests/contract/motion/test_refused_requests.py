@@ -15,16 +15,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.methods import PREDICTORS
 from services.motion.convert import FeatureBlock, PredictConfig
-from tests.contract.motion.calls import (
-    PAL,
-    Requests,
-    drained,
-    encoded,
-    refusal,
-    stream,
-    style_request,
-    talking,
-)
+from tests.contract.motion.calls import PAL, Requests, drained, encoded, refusal, stream, style_request, talking
 from tests.contract.motion.requests import block_to_proto, config_to_proto
 from tests.unit.motion.synthesised import random_features, with_states
 

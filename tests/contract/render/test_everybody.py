@@ -13,7 +13,6 @@ import pytest
 
 from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.mouth_bank import MouthBank
-from services.common.store.artefacts import ArtefactStore
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.streams import default_state, load_models, make_backend, open_stream
@@ -48,9 +47,7 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsync
         assert np.array_equal(got.box, want.box)
 
 
-async def test_personalised_actor_and_cut_stream(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
+async def test_personalised_actor_and_cut_stream(stub, store, bank, clip) -> None:
     """An actor is personalised and a stream is cut without a trace."""
     reports = await personalised(stub, store, bank, "everybody", num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
@@ -65,9 +62,7 @@ async def test_personalised_actor_and_cut_stream(
     assert not np.array_equal(nobody[0].box, whole[0].box)
 
 
-async def test_other_models_actor_refused(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
+async def test_other_models_actor_refused(stub, store, bank, clip) -> None:
     """An actor of one model is refused by the other."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=1)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))

@@ -63,9 +63,7 @@ async def personalized(stub: RenderServiceAsyncStub, request: pb.PersonalizeRequ
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_extreme_mouth_landmarks(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, frames: list[RenderFrame], model: str
-) -> None:
+async def test_extreme_mouth_landmarks(stub, store, bank, frames, model) -> None:
     """A mouth of any landmarks is drawn or refused."""
     config = pb.RenderConfig(model=model)
     if model == "everybody":  # its actor has key pictures, which are moved to the landmarks
@@ -98,9 +96,7 @@ async def test_extreme_frame_indices(stub: RenderServiceAsyncStub, frames: list[
 
 
 @pytest.mark.parametrize("num_steps", [100_001, 4294967295])
-async def test_more_steps_than_a_day_holds_are_refused(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, num_steps: int
-) -> None:
+async def test_more_steps_than_a_day_holds_are_refused(stub, store, bank, num_steps) -> None:
     ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     with pytest.raises(grpc.aio.AioRpcError, match="num_steps") as caught:
         await personalized(stub, pb.PersonalizeRequest(model="ugc", bank=ref, num_steps=num_steps))
@@ -132,13 +128,7 @@ async def test_an_actor_of_any_bank_is_finite(stub: RenderServiceAsyncStub, stor
         lambda state: state.astype(np.float64),
     ],
 )
-async def test_a_damaged_actor_is_refused(
-    stub: RenderServiceAsyncStub,
-    store: ArtefactStore,
-    bank: MouthBank,
-    frames: list[RenderFrame],
-    change: Callable[[np.ndarray], np.ndarray],
-) -> None:
+async def test_a_damaged_actor_is_refused(stub, store, bank, frames, change) -> None:
     ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     *_, last = await personalized(stub, pb.PersonalizeRequest(model="ugc", bank=ref, skip_training=True))
     kept = store.get_arrays(ref_from_proto(last.actor, "actor"))

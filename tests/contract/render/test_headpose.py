@@ -14,7 +14,6 @@ import pytest
 from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
-from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
@@ -47,9 +46,7 @@ async def refused(stub: RenderServiceAsyncStub, request: pb.PersonalizeRequest) 
     return caught.value
 
 
-async def test_personalised_still_wire_bytes(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
+async def test_personalised_still_wire_bytes(stub, store, bank, clip) -> None:
     """A still picture is personalised and the wire gives the bytes of the function."""
     one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
     identity = store.put_arrays(person().arrays(), person().metadata())
@@ -71,9 +68,7 @@ async def test_personalised_still_wire_bytes(
         assert np.array_equal(got.box, want.box)
 
 
-async def test_an_actor_is_personalised_in_steps(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
+async def test_an_actor_is_personalised_in_steps(stub, store, bank, clip) -> None:
     identity = store.put_arrays(person().arrays(), person().metadata())
     reports = await personalised(stub, store, bank, "headpose", identity=ref_to_proto(identity), num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
@@ -83,9 +78,7 @@ async def test_an_actor_is_personalised_in_steps(
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_what_is_wrong_is_said(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
+async def test_what_is_wrong_is_said(stub, store, bank, clip) -> None:
     stored = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     missing = await refused(stub, pb.PersonalizeRequest(model="headpose", bank=stored))
     assert missing.code() == grpc.StatusCode.INVALID_ARGUMENT

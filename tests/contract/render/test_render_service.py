@@ -59,9 +59,7 @@ async def test_first_picture_before_half_close(stub: RenderServiceAsyncStub, fra
     assert await call.read() == grpc.aio.EOF
 
 
-async def test_personalised_actor_can_be_rendered(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, frames: list[RenderFrame]
-) -> None:
+async def test_personalised_actor_can_be_rendered(stub, store, bank, frames) -> None:
     """Personalisation reports progress and its actor can be rendered."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=2)
     assert [report.step for report in reports] == [2, 2]
@@ -90,9 +88,7 @@ async def test_models_are_listed_with_digest_and_arithmetic(stub: RenderServiceA
         assert model.num_threads == 1
 
 
-async def test_what_is_wrong_with_a_stream_is_said(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, frames: list[RenderFrame]
-) -> None:
+async def test_what_is_wrong_with_a_stream_is_said(stub, store, frames) -> None:
     first, second = (frame_to_proto(frame) for frame in frames[:2])
     small = pb.RenderRequest()
     small.CopyFrom(first)

@@ -50,10 +50,7 @@ async def serving(toy: Toy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> As
         backend="onnxruntime",
         precision=Precision.FLOAT32,
     )
-    async with (
-        server_of("render", settings, compose(settings)) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
+    async with server_of("render", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
         yield RenderServiceStub(channel)
 
 

@@ -21,7 +21,7 @@ import tritonclient.grpc as tritongrpc
 
 from services.common.array_types import Float32
 from services.common.errors import BackendUnavailableError, ContractBrokenError, ModelNotFoundError, OverloadedError
-from services.render.backends.base import Backend, TritonOptions
+from services.render.backends.base import TritonOptions
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, file_sha256
 from services.render.backends.triton_control import SharedRegion, TritonControl
 from services.render.backends.triton_healing import TritonMonitor
@@ -75,9 +75,7 @@ def psnr(first: RenderedFrame, second: RenderedFrame) -> float:
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
-def test_real_frames_same_bytes(
-    triton: TritonProcess, connect: Connect, in_process: Backend, footage: list[RenderFrame], shared_memory: bool
-) -> None:
+def test_real_frames_same_bytes(triton, connect, in_process, footage, shared_memory) -> None:
     """Real frames get the bytes of the backend in the process."""
     models = connect(triton, shared_memory=shared_memory)
     file = models.files["ugc"]
@@ -87,9 +85,7 @@ def test_real_frames_same_bytes(
             assert boxes(render(models.backend, file, batch, state)) == boxes(render(in_process, file, batch, state))
 
 
-def test_large_batch_is_split(
-    start_ugc: StartUgc, connect: Connect, in_process: Backend, footage: list[RenderFrame], ugc_alone: Path
-) -> None:
+def test_large_batch_is_split(start_ugc, connect, in_process, footage, ugc_alone) -> None:
     """A batch that is larger than the server takes is cut."""
     models = connect(start_ugc(RepositorySpec(max_batch_size=2)), weights=ugc_alone)
     (state,) = actor_states(1)
@@ -116,9 +112,7 @@ def test_list_models_shows_backend(triton: TritonProcess, connect: Connect) -> N
     assert info.sha256 == file_sha256(WEIGHTS_FOLDER / "ugc.int8.onnx")
 
 
-def test_actors_share_one_model(
-    start_ugc: StartUgc, connect: Connect, in_process: Backend, footage: list[RenderFrame], ugc_alone: Path
-) -> None:
+def test_actors_share_one_model(start_ugc, connect, in_process, footage, ugc_alone) -> None:
     """Each actor has one frame underway at a time, so any inference of more than one frame is of several actors."""
     server = start_ugc(RepositorySpec(queue_delay_us=300_000, max_batch_size=4))
     models = connect(server, weights=ugc_alone)
@@ -210,9 +204,7 @@ def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connec
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone)
 
 
-def test_a_network_in_float32_gets_its_weights_file(
-    start_ugc: StartUgc, connect: Connect, footage: list[RenderFrame], ugc_alone: Path
-) -> None:
+def test_a_network_in_float32_gets_its_weights_file(start_ugc, connect, footage, ugc_alone) -> None:
     models = connect(start_ugc(RepositorySpec(precision=Precision.FLOAT32)), weights=ugc_alone, precision=Precision.FLOAT32)
     (state,) = actor_states(1)
     alone = make_backend(device="cpu", backend="onnxruntime", precision=Precision.FLOAT32, num_threads=1)
@@ -231,9 +223,7 @@ def test_damaged_weights_not_served(start_triton: StartTriton, connect: Connect,
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=Precision.FLOAT32)
 
 
-def test_unloadable_model_spares_others(
-    start_triton: StartTriton, connect: Connect, in_process: Backend, footage: list[RenderFrame], tmp_path: Path
-) -> None:
+def test_unloadable_model_spares_others(start_triton, connect, in_process, footage, tmp_path) -> None:
     """A model that the server cannot load keeps no other from serving."""
     weights = weights_with_unreadable(tmp_path / "weights", "hetero")
     write_repository(tmp_path / "repository", weights, RepositorySpec())
@@ -254,9 +244,7 @@ def test_impossible_batch_is_internal_error(triton: TritonProcess, connect: Conn
         models.backend.infer("ugc", inputs)
 
 
-def test_renderer_gets_own_weights_version(
-    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], ugc_alone: Path, tmp_path: Path
-) -> None:
+def test_renderer_gets_own_weights_version(start_triton, connect, footage, ugc_alone, tmp_path) -> None:
     """A renderer gets the version of its own weights and an upgrade unloads the older."""
     write_repository(tmp_path / "versions", ugc_alone, RepositorySpec())
     newer = newer_weights(ugc_alone, tmp_path / "weights")
@@ -391,14 +379,7 @@ def registered(client: tritongrpc.InferenceServerClient) -> set[str]:
         pytest.param(True, psutil.Process.suspend, marks=pytest.mark.long),
     ],
 )
-def test_dead_model_healed_same_bytes(
-    triton: TritonProcess,
-    connect: Connect,
-    in_process: Backend,
-    footage: list[RenderFrame],
-    shared_memory: bool,
-    end: Callable[[psutil.Process], None],
-) -> None:
+def test_dead_model_healed_same_bytes(triton, connect, in_process, footage, shared_memory, end) -> None:
     """A model that is killed or hangs is healed, and the inference gives the same bytes."""
     # Only a model that hangs is waited for so long.
     options = {"timeout_s": 6.0, "heal_attempts": 5, "heal_wait_s": 5.0} if end is psutil.Process.suspend else {}
@@ -411,9 +392,7 @@ def test_dead_model_healed_same_bytes(
         assert np.array_equal(models.backend.infer("ugc", inputs)[OUTPUT_RESIDUAL], expected)
 
 
-def test_concurrent_callers_heal_once(
-    triton: TritonProcess, connect: Connect, in_process: Backend, footage: list[RenderFrame]
-) -> None:
+def test_concurrent_callers_heal_once(triton, connect, in_process, footage) -> None:
     """Many callers that find the model dead heal it once."""
     monitor = TritonMonitor()
     models = connect(triton, monitor=monitor)

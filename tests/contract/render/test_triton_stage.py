@@ -32,7 +32,7 @@ from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderFrame
 from tests.contract.ports import free_port
-from tests.contract.render.conftest import RESTARTS, StartTriton, gave_up, rendered_from_proto, stub_of
+from tests.contract.render.conftest import RESTARTS, gave_up, rendered_from_proto, stub_of
 from tests.unit.render.rendering import render
 
 if TYPE_CHECKING:
@@ -147,9 +147,7 @@ def expected(in_process: Backend, footage: list[RenderFrame]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("shared_memory", [pytest.param(False, marks=pytest.mark.long), True])
-async def test_model_killed_mid_stream(
-    triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes], shared_memory: bool
-) -> None:
+async def test_model_killed_mid_stream(triton, tmp_path, footage, expected, shared_memory) -> None:
     """A stream whose model is killed in its middle completes with the same bytes."""
     async with (
         stage_on(triton, tmp_path, triton_shared_memory=shared_memory, triton_heal_wait_s=60.0) as server,
@@ -169,9 +167,7 @@ async def test_model_killed_mid_stream(
         assert heals(server, "healed") >= 2
 
 
-async def test_restarted_server_loads_model(
-    triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes]
-) -> None:
+async def test_restarted_server_loads_model(triton, tmp_path, footage, expected) -> None:
     """A server that is killed and started again is given its model back."""
     async with (
         stage_on(triton, tmp_path, triton_shared_memory=True, triton_heal_wait_s=60.0) as server,
@@ -202,10 +198,7 @@ async def test_unhealable_model_not_serving(triton: TritonProcess, tmp_path: Pat
     """A model that cannot be healed is not serving until it can be healed."""
     # Only a model that hangs is waited for so long, twice. A pause of the machine is shorter.
     options = {"triton_probe_interval_s": 0.2, "triton_heal_attempts": 1, "triton_heal_wait_s": 3.0 if hangs else 1.0}
-    async with (
-        stage_on(triton, tmp_path, **options) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
+    async with stage_on(triton, tmp_path, **options) as server, grpc.aio.insecure_channel(server.address) as channel:
         stub: RenderServiceAsyncStub = RenderServiceStub(channel)
         assert await health_of(channel) == SERVING
         if hangs:
@@ -254,9 +247,7 @@ async def test_missing_triton_stops_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-async def test_waiting_at_triton_is_load(
-    start_triton: StartTriton, tmp_path: Path, in_process: Backend, footage: list[RenderFrame]
-) -> None:
+async def test_waiting_at_triton_is_load(start_triton, tmp_path, in_process, footage) -> None:
     """Eight streams on a slow device for two wait three seconds for each second of computing, and the stage says so."""
     weights = tmp_path / "weights"
     weights.mkdir()

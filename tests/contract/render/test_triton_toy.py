@@ -13,15 +13,12 @@ from tritonclient.grpc import model_config_pb2
 from services.render.streams import load_models, make_backend
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision
-from tests.contract.render.conftest import Connect, StartTriton
 from tests.unit.render.rendering import render
 from tests.unit.render.toy import NAME, Toy
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
-def test_actor_input_once_per_request(
-    start_triton: StartTriton, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared_memory: bool
-) -> None:
+def test_actor_input_once_per_request(start_triton, connect, monkeypatch, tmp_path, shared_memory) -> None:
     """An actor's input goes once a request and streams of several actors keep their bytes."""
     # The state is shorter than a batch: it must not be taken for the batch axis.
     toy = Toy(before=1, after=1, inputs=("speech_features", "reference"), state_size=3, max_batch_size=16)

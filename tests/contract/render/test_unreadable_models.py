@@ -19,13 +19,11 @@ from gateway.cli.doctor import check_renderers
 from gateway.settings import GatewaySettings
 from gateway.stages.local import LocalStages
 from services.common.errors import ModelNotFoundError
-from services.common.face.mouth_bank import MouthBank
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
 from services.render.__main__ import compose
 from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
-from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.unreadable import weights_with_unreadable
 
@@ -48,17 +46,12 @@ def settings_of(folder: Path, runtime: tuple[str, str], weights: Path) -> Render
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
-async def test_unreadable_network_spares_others(
-    tmp_path: Path, runtime: tuple[str, str], footage: list[RenderFrame], bank: MouthBank
-) -> None:
+async def test_unreadable_network_spares_others(tmp_path, runtime, footage, bank) -> None:
     """One network that cannot be read keeps no other from serving."""
     settings = settings_of(tmp_path, runtime, weights_with_unreadable(tmp_path / "weights", "hetero"))
     config = pb.RenderRequest(config=pb.RenderConfig(model="hetero"))
     with capture_logs() as logs:
-        async with (
-            server_of("render", settings, compose(settings)) as server,
-            grpc.aio.insecure_channel(server.address) as channel,
-        ):
+        async with server_of("render", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
             stub = RenderServiceStub(channel)
             health_stub: Any = health_pb2_grpc.HealthStub(channel)
             health = await health_stub.Check(health_pb2.HealthCheckRequest())

@@ -93,9 +93,7 @@ WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", WITHOUT_TOKENS.values(), ids=WITHOUT_TOKENS)
-async def test_empty_token_file_refuses_calls(
-    echo: Any, token_file: Path, tmp_path: Path, change: Callable[[Path], object]
-) -> None:
+async def test_empty_token_file_refuses_calls(echo, token_file, tmp_path, change) -> None:
     """While the token file holds no token, every call is refused."""
     server = await echo.serve(answer, auth_token_file=token_file)
     client = echo.connect(server, auth_token_file=presenting(tmp_path, "old-token"))

@@ -96,9 +96,7 @@ def erase(actors: ActorStore, batches: BatchStore) -> str:
     return actors.erasures.erase_or_ask("ann", [BatchPictures(batches)]).to_json()
 
 
-def test_erasure_leaves_nothing(
-    actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
-) -> None:
+def test_erasure_leaves_nothing(actors, blobs, batches, settings, job) -> None:
     """Nothing of the person is left and the receipt says so."""
     own = {ref.sha256 for ref in actors.get("bob").artefacts.values()}
     receipt = verified(erase(actors, batches).encode(), lambda _: installation_key(settings.data_dir).public)
@@ -127,9 +125,7 @@ def test_erasure_leaves_nothing(
         JobLedger(actors, "ann").begin(job)
 
 
-def test_undeletable_blob_fails_erasure(
-    actors: ActorStore, batches: BatchStore, job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_undeletable_blob_fails_erasure(actors, batches, job, monkeypatch) -> None:
     """A blob that does not go makes the erasure fail and the next one succeed."""
     kept = actors.get("ann").artefacts["footage"]
     really = ArtefactStore.delete
@@ -147,9 +143,7 @@ def test_undeletable_blob_fails_erasure(
         actors.get("ann")
 
 
-def test_leftover_copies_are_reported(
-    actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
-) -> None:
+def test_leftover_copies_are_reported(actors, blobs, batches, settings, job) -> None:
     """A copy in the data folder and a journal of another job are reported."""
     copy = settings.data_dir / "forgotten" / "copy.mp4"
     copy.parent.mkdir()

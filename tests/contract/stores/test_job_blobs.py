@@ -16,7 +16,6 @@ from gateway.actors.store import ActorStore
 from gateway.dub.state import workspace
 from gateway.dub.state.workspace import remove_locked
 from gateway.settings import GatewaySettings
-from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
 
@@ -114,9 +113,7 @@ def test_job_end_waits_for_counting(actors: ActorStore, blobs: ArtefactStore, tm
         assert list(unused) == []
 
 
-def test_job_that_begins_and_ends_beside_another_leaves_no_blob(
-    actors: ActorStore, blobs: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_job_that_begins_and_ends_beside_another_leaves_no_blob(actors, blobs, tmp_path, monkeypatch) -> None:
     """While a job ends, another job stores the same blob, and ends too: nothing counts the blob, and it is deleted."""
 
     def job(name: str) -> tuple[Path, JobLedger]:
@@ -140,14 +137,7 @@ def test_job_that_begins_and_ends_beside_another_leaves_no_blob(
     assert not list(blobs.stored())
 
 
-def test_other_process_waits_for_erasure(
-    actors: ActorStore,
-    blobs: ArtefactStore,
-    geometry: ActorGeometry,
-    settings: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_other_process_waits_for_erasure(actors, blobs, geometry, settings, tmp_path, monkeypatch) -> None:
     """A job of another process that counts a blob waits for the erasure that deletes it."""
     enrolled = learned(blobs, "ann", geometry)
     actors.create("ann", method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
@@ -181,9 +171,7 @@ def test_other_process_waits_for_erasure(
 
 
 @pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
-def test_concurrent_processes_lose_no_blobs(
-    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_concurrent_processes_lose_no_blobs(actors, blobs, settings, tmp_path) -> None:
     """Processes that count and delete the same blobs lose none."""
     command = [sys.executable, "-c", JOBS, str(tmp_path), settings.database_url]
     working = [

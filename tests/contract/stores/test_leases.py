@@ -304,9 +304,7 @@ async def test_cancellation_reaches_running_gateway(databases: Callable[[], Data
     assert stopped == [record.name]
 
 
-async def test_any_gateway_begins_or_cancels(
-    databases: Callable[[], Database],
-) -> None:
+async def test_any_gateway_begins_or_cancels(databases) -> None:
     """Any gateway with a free slot begins a waiting operation, and any gateway can cancel one."""
     goes_on, begun = asyncio.Event(), list[str]()
     async with gateway(databases(), until_told(goes_on)) as first:

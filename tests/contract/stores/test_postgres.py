@@ -119,9 +119,7 @@ def test_unknown_actor_refused_by_database(actors: ActorStore, tmp_path: Path) -
         session.add(JobRow(actor_id="nobody", folder="x"))
 
 
-def test_erasing_removes_every_blob_job_and_row(
-    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_erasing_removes_every_blob_job_and_row(actors, blobs, geometry, settings, tmp_path) -> None:
     keep(actors, blobs, geometry, "ann")
     job = tmp_path / "data" / "jobs" / "1"
     Journal(job / "journal", blobs).record("window", {"box": np.zeros(4, np.uint8)})

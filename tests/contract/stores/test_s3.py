@@ -30,16 +30,7 @@ from services.common.errors import (
 from services.common.store import backends
 from services.common.store.artefacts import OWNER, ArrayCache, ArtefactRef, ArtefactStore
 from tests.contract.ports import free_port
-from tests.contract.stores.s3_servers import (
-    BUCKET,
-    SECRET,
-    Proxy,
-    S3Server,
-    answering,
-    client_of,
-    running_s3,
-    without_conditions,
-)
+from tests.contract.stores.s3_servers import BUCKET, SECRET, Proxy, S3Server, answering, client_of, running_s3, without_conditions
 
 Aws = Callable[..., None]
 GIVEN_UP_S = 60.0

@@ -260,9 +260,7 @@ def test_later_database_version_refused(settings: GatewaySettings, tenant: str, 
     assert len(differences(own)) == 1, "the index is still missing"
 
 
-def test_backup_refused_after_later_upgrade(
-    settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
-) -> None:
+def test_backup_refused_after_later_upgrade(settings, actors, blobs, tmp_path) -> None:
     """A backup is refused if a later version has upgraded the tables."""
     with actors.database.writing() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0999'"))
@@ -318,9 +316,7 @@ def test_threads_that_open_several_databases_upgrade_each(settings: GatewaySetti
 
 
 @every_database
-def test_a_later_migration_keeps_every_row(
-    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_migration_keeps_every_row(settings, tenant, geometry, tmp_path, monkeypatch) -> None:
     own = settings_of(settings, tenant)
     filled(own, geometry).close()
     opened(settings).close()
@@ -339,9 +335,7 @@ def test_a_later_migration_keeps_every_row(
 
 
 @every_database
-def test_a_migration_that_fails_changes_nothing(
-    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_that_fails_changes_nothing(settings, tenant, geometry, tmp_path, monkeypatch) -> None:
     own = settings_of(settings, tenant)
     filled(own, geometry).close()
     before = rows_of(own)
@@ -393,9 +387,7 @@ def set_revision(file: Path, revision: str) -> None:
 
 
 @every_database
-def test_a_backup_of_an_earlier_revision_is_upgraded(
-    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backup_of_an_earlier_revision_is_upgraded(settings, tenant, geometry, tmp_path, monkeypatch) -> None:
     own = settings_of(settings, tenant)
     before = back_up(own, geometry, tmp_path / "backup.tar")
     add_migration(tmp_path, monkeypatch)
@@ -413,9 +405,7 @@ def test_a_backup_of_an_earlier_revision_is_upgraded(
 
 
 @pytest.mark.parametrize("revision", ["0002", "", "../0001"])
-def test_a_backup_of_a_later_revision_is_refused(
-    settings: GatewaySettings, geometry: ActorGeometry, tmp_path: Path, revision: str
-) -> None:
+def test_a_backup_of_a_later_revision_is_refused(settings, geometry, tmp_path, revision) -> None:
     back_up(settings, geometry, tmp_path / "backup.tar")
     set_revision(tmp_path / "backup.tar", revision)
     with open_installation(settings, claim_artefacts=False) as place:
@@ -427,9 +417,7 @@ def test_a_backup_of_a_later_revision_is_refused(
 # The command
 
 
-def test_the_command_upgrades_the_tables_of_all_tenants(
-    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_command_upgrades_the_tables_of_all_tenants(settings, monkeypatch, capsys, tmp_path) -> None:
     for name, value in (("DATA_DIR", settings.data_dir), ("DATABASE_URL", settings.database_url), ("TENANT", "acme-2")):
         monkeypatch.setenv(f"DUBSTAGE_{name}", str(value))
     if not settings.database_url:

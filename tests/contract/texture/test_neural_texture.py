@@ -61,20 +61,14 @@ class Service:
         return ref_to_proto(self.store.put_arrays(arrays, {"format": form}))
 
     async def sampled(
-        self,
-        frames: list[Frame],
-        texture: common_pb2.ArtefactRef | None = None,
-        identity: common_pb2.ArtefactRef | None = None,
+        self, frames: list[Frame], texture: common_pb2.ArtefactRef | None = None, identity: common_pb2.ArtefactRef | None = None
     ) -> list[pb.SampleNeuralTextureResponse]:
         made = texture_client.sample_neural_texture.requests(texture=texture or ref_to_proto(self.kept), identity=identity)
         requests = [made.config, *(made.item(frame) for frame in frames)]
         return [reply async for reply in self.stub.SampleNeuralTexture(sent(requests), timeout=60)]
 
     async def refusal(
-        self,
-        frames: list[Frame],
-        texture: common_pb2.ArtefactRef | None = None,
-        identity: common_pb2.ArtefactRef | None = None,
+        self, frames: list[Frame], texture: common_pb2.ArtefactRef | None = None, identity: common_pb2.ArtefactRef | None = None
     ) -> grpc.aio.AioRpcError:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await self.sampled(frames, texture, identity)

@@ -148,9 +148,7 @@ async def test_a_bank_keeps_speech_and_expression(stub: TextureServiceAsyncStub,
         *("shape", "too far away", "missing once"),
     ],
 )
-async def test_wrong_speech_and_expression_are_named(
-    stub: TextureServiceAsyncStub, field: str, changed: dict[str, np.ndarray | None]
-) -> None:
+async def test_wrong_speech_and_expression_are_named(stub, field, changed) -> None:
     first, *others = [spoken(frame) for frame in footage(6)]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await built(stub, [first, replace(others[0], **changed), *others[1:]])
@@ -200,9 +198,7 @@ def small_box() -> pb.BuildBankRequest:
     ],
     ids=["no rotation", "mirror", "small box", "empty"],
 )
-async def test_wrong_frames_are_refused_by_name(
-    stub: TextureServiceAsyncStub, request_message: pb.BuildBankRequest, field: str
-) -> None:
+async def test_wrong_frames_are_refused_by_name(stub, request_message, field) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         bank_frame_from_proto(request_message)
     assert caught.value.field == field

@@ -72,9 +72,7 @@ async def test_no_worker_can_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sent", "silent_s", "said"), [(signal.SIGKILL, 60.0, "signal 9"), (signal.SIGSTOP, 0.5, "no sign of life for 0.5 s")]
 )
-async def test_dead_or_hanging_worker_reported(
-    sent: signal.Signals, silent_s: float, said: str, tmp_path: Path, started: Started
-) -> None:
+async def test_dead_or_hanging_worker_reported(sent, silent_s, said, tmp_path, started) -> None:
     """A worker that dies or hangs is reported and is gone."""
     started.sends = sent
     with pytest.raises(WorkerDiedError, match=said):

@@ -26,7 +26,7 @@ from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.batches import open_store
-from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
+from tests.contract.stores.s3_servers import BUCKET, aws, s3
 from tests.frame_files import FIRST, write_sequence
 from tests.integration.provenance.conftest import carphone
 from tests.unit.batch.asset_library import write_publisher
@@ -202,9 +202,7 @@ def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsy
 
 
 @pytest.mark.timeout(300)
-def test_videos_of_a_bucket(
-    store: BatchStore, s3: S3Server, aws: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_videos_of_a_bucket(store, s3, aws, tmp_path, capsys) -> None:
     """Videos in S3 are delivered to a folder, those with a manifest beside them too; a video that is gone is named."""
     aws(s3.endpoint)
     for shot in ("a", "b", "c"):
@@ -245,9 +243,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
 
 
 @pytest.mark.timeout(300)
-def test_delivered_videos_are_registered_once(
-    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_delivered_videos_are_registered_once(store, library, tmp_path, capsys) -> None:
     """Each copy becomes a version of its entity, whose reference finds the file. A later delivery registers only new copies."""
     approve("a")
     folder = tmp_path / "my delivered%"
@@ -286,9 +282,7 @@ def test_a_delivery_that_was_never_registered_is_registered_later(store: BatchSt
 
 
 @pytest.mark.timeout(300)
-def test_image_sequences_are_registered_with_their_frames(
-    store: BatchStore, library: Library, carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_image_sequences_are_registered_with_their_frames(store, library, carphone, tmp_path, capsys) -> None:
     """The location has the variable `frame`, as a manifest reads it, and the frames have the numbers of the files."""
     sequence_shot(store, carphone, tmp_path)
     approve("a")
@@ -313,9 +307,7 @@ def test_image_sequences_are_registered_with_their_frames(
         ("shots/{id}", "'shots/a' is no entity reference of Basic Asset Library"),
     ],
 )
-def test_a_reference_that_cannot_be_registered_delivers_nothing(
-    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str], reference: str, told: str
-) -> None:
+def test_a_reference_that_cannot_be_registered_delivers_nothing(store, library, tmp_path, capsys, reference, told) -> None:
     approve("a")
     approve("b")
     capsys.readouterr()
@@ -329,9 +321,7 @@ def test_a_reference_that_cannot_be_registered_delivers_nothing(
 
 
 @pytest.mark.timeout(300)
-def test_managers_that_take_no_videos(
-    store: BatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_managers_that_take_no_videos(store, tmp_path, monkeypatch, capsys) -> None:
     """Without a manager, and where the manager takes no videos or asks for traits that videos lack, nothing is copied."""
     pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
     approve("a")
@@ -356,9 +346,7 @@ def test_managers_that_take_no_videos(
 
 
 @pytest.mark.timeout(300)
-def test_a_file_that_the_manager_refuses_is_named_and_registered_later(
-    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_the_manager_refuses_is_named_and_registered_later(store, library, tmp_path, capsys) -> None:
     """The copies stay. The command fails, and registers what is missing when it runs again."""
     plug_in = tmp_path / "keeping" / "keeping" / "__init__.py"
     able = plug_in.read_text()

@@ -64,9 +64,7 @@ def test_foreign_video_needs_its_authority(carphone: Path, data: Path, tmp_path:
     assert not data.exists()
 
 
-def test_studio_video_shows_time_stamp(
-    carphone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_studio_video_shows_time_stamp(carphone, data, tmp_path, monkeypatch, capsys) -> None:
     """A video of a studio shows the time of its authority and whether that is trusted."""
     stamper, key = new_stamper(), Ed25519PrivateKey.generate()
     chain, anchor = chain_for(key)
@@ -88,9 +86,7 @@ def test_studio_video_shows_time_stamp(
     assert not data.exists()
 
 
-def test_other_customer_of_same_authority(
-    carphone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_customer_of_same_authority(carphone, data, tmp_path, monkeypatch, capsys) -> None:
     """Another customer of the same authority is trusted and is not this installation."""
     authority_key, ours, theirs = (Ed25519PrivateKey.generate() for _ in range(3))
     root = certificate_of("Test Authority", "Test Authority", authority_key, authority_key, days=3650, usages=[])
@@ -157,9 +153,7 @@ def test_everything_is_there_as_json(carphone: Path, data: Path, tmp_path: Path,
         (["."], "is a folder"),
     ],
 )
-def test_what_cannot_be_inspected_is_told(
-    words: list[str], reason: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_inspected_is_told(words, reason, data, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words.txt").write_text("words")
     assert run(["inspect", *words]) == 10

@@ -57,9 +57,7 @@ def test_wrong_entry_is_refused(words: list[str], reason: str, tmp_path: Path, c
 
 
 @pytest.mark.parametrize("setting", ["DUBSTAGE_WATERMARK", "DUBSTAGE_WATERMARK_PUBLIC"])
-def test_nothing_to_publish(
-    setting: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_to_publish(setting, data, tmp_path, monkeypatch, capsys) -> None:
     """An installation without public watermarks has no entry."""
     monkeypatch.setenv(setting, "false")
     assert run(["watermark", "publish", "-o", str(tmp_path / "studio.json"), *NAMED]) == 10

@@ -79,9 +79,7 @@ def check_length(gateway: RunningGateway, media: Media, actor: str, fit: Fit, ra
 @pytest.mark.long
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("ratio", RATIOS, ids=[str(float(ratio)) for ratio in RATIOS])
-def test_documented_lengths(
-    gateway: RunningGateway, media: Media, actor: str, footage: list[bytes], fit: Fit, ratio: Fraction
-) -> None:
+def test_documented_lengths(gateway, media, actor, footage, fit, ratio) -> None:
     """Every row of the table."""
     check_length(gateway, media, actor, fit, ratio)
 

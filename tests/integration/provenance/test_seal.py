@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,9 +187,7 @@ def test_unchanged_video_not_called_synthetic(carphone: Path, sealer: Sealer, tm
 
 
 @pytest.mark.parametrize(("footage", "video"), [(".mp4", ".mp4"), (".mp4", ".mkv"), (".mkv", ".mkv"), (".mkv", ".mov")])
-def test_the_manifest_of_the_footage_is_kept(
-    footage: str, video: str, carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
-) -> None:
+def test_the_manifest_of_the_footage_is_kept(footage, video, carphone, sealer, signed, tmp_path) -> None:
     second = write_video(tmp_path / f"second{video}", carphone, sealer, source=signed / f"video{footage}")
     verdict, first = verdict_of(second), verdict_of(signed / f"video{footage}").dub
     assert verdict.state == ManifestState.VALID
@@ -229,9 +226,7 @@ def _unreadable(manifest: Path) -> None:
 
 @pytest.mark.parametrize("damage", [claim_gigabytes, _unreadable])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_damaged_footage_manifest_warns(
-    suffix: str, damage: Callable[[Path], object], carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
-) -> None:
+def test_damaged_footage_manifest_warns(suffix, damage, carphone, sealer, signed, tmp_path) -> None:
     """A damaged manifest of the footage is left out with a warning."""
     footage = _copy(signed, suffix, tmp_path)
     damage(footage if suffix == ".mp4" else sidecar_of(footage))

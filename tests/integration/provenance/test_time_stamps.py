@@ -88,9 +88,7 @@ def _forger(stamper: Stamper) -> Stamper:
 
 
 @pytest.mark.parametrize("suffix", VIDEOS)
-def test_a_video_has_the_time_of_the_authority(
-    suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
-) -> None:
+def test_a_video_has_the_time_of_the_authority(suffix, carphone, stamper, studio, tmp_path) -> None:
     plain = write_video(tmp_path / f"plain{suffix}", carphone, studio.sealer)
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         video = write_video(tmp_path / f"video{suffix}", carphone, replace(studio.sealer, time_stamp_url=url))
@@ -143,9 +141,7 @@ def test_damaged_manifest_not_authority_error(carphone: Path, stamper: Stamper, 
 
 
 @pytest.mark.parametrize(("case", "suffix"), list(zip(WRONG, cycle(VIDEOS), strict=False)))
-def test_missing_time_stamp_is_retryable(
-    case: str, suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
-) -> None:
+def test_missing_time_stamp_is_retryable(case, suffix, carphone, stamper, studio, tmp_path) -> None:
     """An authority that gives no time stamp is an error that may pass."""
     answer, reason = WRONG[case]
     video = tmp_path / f"video{suffix}"

@@ -199,9 +199,7 @@ def formats_at_rates(*kinds: str, always: Container[tuple[str, Fraction]]) -> li
 @pytest.mark.long
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("kind", "rate"), formats_at_rates("edl", "otio", always={("edl", DROP), ("otio", NTSC_FILM)}))
-def test_every_cut_in_3_languages(
-    count: int, kind: str, rate: Fraction, store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path
-) -> None:
+def test_every_cut_in_3_languages(count, kind, rate, store, media_of, tmp_path) -> None:
     """Parts with handles, videos on new tracks: each frame of the cut is the frame of the media that the timeline names."""
     events = drawn_events(count, 7)
     source = WRITERS[kind](tmp_path / f"cut.{kind}", events, rate)
@@ -256,9 +254,7 @@ def check_edl(text: str, events: list[Event], rate: Fraction, *, lead: int) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "rate"), formats_at_rates("fcpxml", "aaf", always={("fcpxml", DROP), ("aaf", NTSC_FILM)}))
-def test_fcpxml_and_aaf_are_exact_both_ways(
-    kind: str, rate: Fraction, store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path
-) -> None:
+def test_fcpxml_and_aaf_are_exact_both_ways(kind, rate, store, media_of, tmp_path) -> None:
     """A timeline that was written in a format makes the same batch again, and comes back with every cut on its frame."""
     # otio-aaf-adapter writes no transitions of its own.
     events = [replace(event, dissolve=event.dissolve if kind == "fcpxml" else 0) for event in drawn_events(20, 3)]
@@ -287,9 +283,7 @@ def test_fcpxml_and_aaf_are_exact_both_ways(
             assert shown(item, numbers) == list(range(begin, begin + event.length))
 
 
-def test_markers_gaps_and_missing_videos(
-    store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_markers_gaps_and_missing_videos(store, media_of, tmp_path, capsys) -> None:
     """Decisions and flags are markers on their frames. A shot that failed stops the conform, or is left out as a gap."""
     events = [Event(0, 50, 10, 0), Event(1, 60, 10, 10), Event(2, 70, 10, 20), Event(3, 80, 10, 30)]
     source = write_otio(tmp_path / "cut.otio", events, NTSC_FILM)
@@ -334,9 +328,7 @@ def test_markers_gaps_and_missing_videos(
     assert "shot 0002_sh0002_de is on no clip of later.otio" in said
 
 
-def test_refused_clips_are_named_and_nothing_is_written(
-    media_of: Callable[[Fraction], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refused_clips_are_named_and_nothing_is_written(media_of, tmp_path, capsys) -> None:
     events = [Event(0, 50, 10, 0), Event(1, 60, 10, 10), Event(2, 390, 20, 20), Event(3, 80, 10, 40)]
     media = shutil.copytree(media_of(DROP), tmp_path / "media")
     (media / "day1" / "A003.mov").unlink()
@@ -401,9 +393,7 @@ def test_speech_by_clip_without_a_script(store: BatchStore, media_of: Callable[[
     assert [part.read_bytes() for part in sorted((folder / "parts").iterdir())] == before
 
 
-def test_a_common_reel_of_two_files_is_no_match(
-    store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_common_reel_of_two_files_is_no_match(store, media_of, tmp_path, capsys) -> None:
     """EDLs cut reels to eight letters. A clip of another file with the same reel and frames keeps its own picture."""
     source = write_edl(tmp_path / "cut.edl", [Event(0, 50, 10, 0), Event(0, 50, 10, 10)], DROP)
     text = source.read_text().replace("A000 ", "SHOW_A00")
@@ -434,13 +424,7 @@ def test_a_common_reel_of_two_files_is_no_match(
     ]
 
 
-def test_media_by_entity_reference(
-    store: BatchStore,
-    media_of: Callable[[Fraction], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_media_by_entity_reference(store, media_of, tmp_path, monkeypatch, capsys) -> None:
     """Clips name their media by entity references whose last parts are equal. A later cut gets the dubs of its own media."""
     pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
     media = media_of(NTSC_FILM)

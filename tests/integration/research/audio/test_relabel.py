@@ -69,9 +69,7 @@ def origins(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_labels_name_their_origin(
-    labelled: tuple[Path, dict[str, str], list[tuple[int, int]]],
-) -> None:
+def test_labels_name_their_origin(labelled) -> None:
     """Every clip with sound gets labels that say where they come from."""
     folder, reasons, seen = labelled
     assert origins(folder) == {"told": "aligned", "timed": "aligned", "heard": "recognised"}

@@ -34,9 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_clips_languages_and_recordings_have_their_rows(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_clips_languages_and_recordings_have_their_rows(folder, tmp_path, monkeypatch, capsys) -> None:
     report = tmp_path / "report.json"
     monkeypatch.setattr(sys, "argv", ["judge", "--predictor", "dubstage", "--data", str(folder), "--json", str(report)])
     assert command.main() == 0

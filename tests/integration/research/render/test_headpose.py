@@ -61,9 +61,7 @@ def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path
     assert embedding_of(whole / "headpose.safetensors").path == whole / "identity_embedding.safetensors"
 
 
-def test_memory_and_discriminators_take_turns_with_the_generator(
-    source: DrawnSource, data: TrainSet, runs: dict[str, Path]
-) -> None:
+def test_memory_and_discriminators_take_turns_with_the_generator(source, data, runs) -> None:
     training = opened(NETWORK, RECIPE, data, runs)
     reports = [training.learn(step, [source.batch(step, 0, 1)]) for step in range(3)]
     assert "adversarial" not in reports[0]

@@ -235,10 +235,7 @@ def test_long_recordings_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     order = BuildOrder(folder=tmp_path / "clips", output=tmp_path / "set", corpus=corpus, processes=0)
     rows, _, said = make(order)
-    assert [(row.name, row.first_frame, row.frames) for row in rows.values()] == [
-        ("talk.wav", 0, 50),
-        ("talk.wav+1", 50, 50),
-    ]
+    assert [(row.name, row.first_frame, row.frames) for row in rows.values()] == [("talk.wav", 0, 50), ("talk.wav+1", 50, 50)]
     assert [row.transcript for row in rows.values()] == ["early", "late"]
     words = [json.loads(read(order, row, "sound").metadata["words"]) for row in rows.values()]
     assert words == [[["early", 1.0, 1.5]], [["late", 1.0, 1.5]]]

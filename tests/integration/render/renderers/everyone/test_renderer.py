@@ -56,9 +56,7 @@ def state(bank: MouthBank) -> Float32:
     return packed(style, bank.boxes[20])
 
 
-def test_a_stream_in_pieces_has_the_same_bytes(
-    model: tuple[OnnxRuntimeBackend, ModelFile], frames: list[RenderFrame], state: Float32
-) -> None:
+def test_a_stream_in_pieces_has_the_same_bytes(model, frames, state) -> None:
     backend, file = model
     whole = render(backend, file, frames, state)
     assert [one.frame_index for one in whole] == list(range(8))
@@ -69,9 +67,7 @@ def test_a_stream_in_pieces_has_the_same_bytes(
         assert [one.box.tobytes() for one in made] == [one.box.tobytes() for one in whole]
 
 
-def test_training_and_serving_inputs_equal(
-    model: tuple[OnnxRuntimeBackend, ModelFile], bank: MouthBank, frames: list[RenderFrame], texture: UInt8, state: Float32
-) -> None:
+def test_training_and_serving_inputs_equal(model, bank, frames, texture, state) -> None:
     """Training and serving show the network the same picture."""
     backend, file = model
     served = render(backend, file, frames[2:5], state)[1]
@@ -89,9 +85,7 @@ def test_training_and_serving_inputs_equal(
 
 
 @pytest.mark.parametrize("name", ["neural_features", "speech_features"])
-def test_missing_or_misshapen_features_are_named(
-    model: tuple[OnnxRuntimeBackend, ModelFile], frames: list[RenderFrame], state: Float32, name: str
-) -> None:
+def test_missing_or_misshapen_features_are_named(model, frames, state, name) -> None:
     with pytest.raises(InvalidRequestError, match=rf"frame\.{name} is missing") as caught:
         render(*model, [replace(frames[0], **{name: None})], state)
     assert caught.value.field == f"frame.{name}"
@@ -99,18 +93,14 @@ def test_missing_or_misshapen_features_are_named(
         render(*model, [replace(frames[0], **{name: np.zeros((2, 3), np.float32)})], state)
 
 
-def test_frames_after_and_speech_change_the_picture(
-    model: tuple[OnnxRuntimeBackend, ModelFile], frames: list[RenderFrame], state: Float32
-) -> None:
+def test_frames_after_and_speech_change_the_picture(model, frames, state) -> None:
     first = render(*model, frames[:2], state)[0].box
     silent = replace(frames[0], speech_features=np.zeros((20, 40), np.float32))
     assert not np.array_equal(render(*model, [silent, frames[1]], state)[0].box, first)
     assert not np.array_equal(render(*model, [frames[0], replace(frames[5], frame_index=1)], state)[0].box, first)
 
 
-def test_outside_the_mask_the_footage_stays(
-    model: tuple[OnnxRuntimeBackend, ModelFile], frames: list[RenderFrame], state: Float32
-) -> None:
+def test_outside_the_mask_the_footage_stays(model, frames, state) -> None:
     for one, frame in zip(render(*model, frames[:2], state), frames[:2], strict=True):
         assert np.array_equal(one.box[frame.mask == 0], frame.background[frame.mask == 0])
         assert not np.array_equal(one.box, frame.background)
