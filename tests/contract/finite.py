@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
-import grpc
 import grpc.aio
 import numpy as np
 from google.protobuf.message import Message

@@ -49,6 +49,7 @@ from services.render import renderers
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from tests.integration.servers import RunningGateway, RunningStages, serving_stages
 from tests.integration.videos import SPEECH, Media, write_short_clip
+from tests.refusals import raised
 
 NUM_FRAMES = 2 * MIN_ENROLMENT_FRAMES + MAX_LAG + 3
 """Frames of the footage: enough for the motion personalisation at any lag."""
@@ -285,9 +286,8 @@ def test_reference_without_face_refused(all_inputs: DubRequest, here: Installati
 
 def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, here: Installation, footage: Path) -> None:
     request = replace(all_inputs, method="toy", output=here.folder / "refused.mkv", reference=footage)
-    with pytest.raises(InvalidRequestError, match=r"method toy takes no reference picture.*its renderer toy .*toy_all") as caught:
+    with raised(InvalidRequestError, match=r"method toy takes no reference picture.*its renderer toy .*toy_all", field="reference"):
         here.dub(request)
-    assert caught.value.field == "reference"
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ from gateway.dub.request.dub_request import DubRequest
 from gateway.settings import GatewaySettings
 from services.common.errors import NoUsableFootageError, StorageFullError
 from services.common.server.settings import load_settings
+from tests.refusals import raised
 from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -142,13 +143,12 @@ def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     with open_installation(settings) as place:
         request = EnrolRequest(actor_id="nobody", footage=noise, method="dubstage")
-        with pytest.raises(NoUsableFootageError, match="shows no face") as caught:
+        with raised(NoUsableFootageError, match="shows no face", exit_code=11):
             dubber.host.run(
                 create_actor(
                     request, dubber.host.stages, place.actors, place.artefacts, tmp_path / "jobs", on_progress=lambda *_: None
                 )
             )
-        assert caught.value.exit_code == 11
         assert list(place.actors.list()) == []
 
 
@@ -193,7 +193,6 @@ def test_speech_without_a_sample_is_no_silence(dubstage: Run, output: Path, carp
 def test_headpose_refuses_short_footage(method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path) -> None:
     """Footage too short to learn how a head moves is refused."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.5)
-    with pytest.raises(NoUsableFootageError, match=r"frames show the face well enough.*at least 25") as caught:
+    with raised(NoUsableFootageError, match=r"frames show the face well enough.*at least 25", exit_code=11):
         dubber(DubRequest(footage=short, speech=SPEECH, output=output, method=method), EnrolOptions())
-    assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []

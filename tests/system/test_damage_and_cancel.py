@@ -28,6 +28,7 @@ from services.common.errors import ConsentWithdrawnError, InvalidRequestError, S
 from services.common.store.artefacts import ArtefactStore
 from tests.file_limit import files_of_at_most
 from tests.forked import Forked, run_forked
+from tests.refusals import raised
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, first_seconds
 from tests.system.test_bad_input import assert_fails_well
 
@@ -124,9 +125,8 @@ def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: 
 def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output: Path) -> None:
     """A full disk under the job says what to do."""
     request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="dubstage", codec="ffv1")
-    with pytest.raises(StorageFullError, match=r"no space left.*DUBSTAGE_DATA_DIR") as caught, files_of_at_most(limit):
+    with raised(StorageFullError, match=r"no space left.*DUBSTAGE_DATA_DIR", exit_code=11), files_of_at_most(limit):
         dubber(request)
-    assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []
 
 
@@ -144,9 +144,8 @@ def test_full_disk_under_output(dubber: Dubber, carphone: Path, output: Path, tm
         target.mux(stream.encode())
     request = DubRequest(footage=tmp_path / "footage.mkv", speech=SPEECH, output=output, method="dubstage", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"
-    with pytest.raises(StorageFullError, match=said) as caught, files_of_at_most(13_000_000):
+    with raised(StorageFullError, match=said, exit_code=11), files_of_at_most(13_000_000):
         dubber(request)
-    assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []
 
 

@@ -36,6 +36,7 @@ from services.common.errors import ConsentOtherSubjectError, InvalidRequestError
 from services.common.methods import method_named
 from services.common.texts import Field
 from tests.batches import open_store
+from tests.refusals import raised
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
 from tests.unit.consent.records import record
 
@@ -205,9 +206,8 @@ def test_sound_of_lines_replaces_footage(scenes: Scenes, kept: tuple[DubOutcome,
 
 def test_lines_of_one_face_may_not_overlap(scenes: Scenes, lines: list[Spoken], tmp_path: Path) -> None:
     start, speech, _ = lines[1]
-    with pytest.raises(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of face 0: ") as caught:
+    with raised(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of face 0: ", field="lines"):
         scenes.dub(tmp_path / "never.mkv", lines[0], (start, speech, face(0)))
-    assert caught.value.field == "lines"
     assert not list(tmp_path.iterdir())
 
 

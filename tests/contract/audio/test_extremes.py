@@ -6,9 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import numpy as np
 import psutil
@@ -23,9 +21,6 @@ from services.audio.settings import AudioSettings
 from services.common.server.process import server_of
 from services.common.server.server import StageServer
 from tests.contract.finite import finite_or_refused
-
-if TYPE_CHECKING:
-    from dubstage.audio.v1.audio_pb2_grpc import AudioServiceAsyncStub
 
 KINDS = [pb.FEATURE_KIND_MEL, pb.FEATURE_KIND_MFCC, pb.FEATURE_KIND_POSTERIORGRAM, pb.FEATURE_KIND_IDENTITY_REMOVED]
 PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))
@@ -52,7 +47,7 @@ async def server() -> AsyncIterator[StageServer]:
 
 
 @pytest_asyncio.fixture
-async def stub(server: StageServer) -> AsyncIterator[AudioServiceAsyncStub]:
+async def stub(server: StageServer):
     async with grpc.aio.insecure_channel(server.address) as channel:
         yield AudioServiceStub(channel)
 
@@ -66,7 +61,7 @@ def chunk(samples: np.ndarray, first: int = 0) -> pb.ExtractFeaturesRequest:
     return pb.ExtractFeaturesRequest(chunk=pb.AudioChunk(first_sample=first, pcm_f32=samples.astype("<f4").tobytes()))
 
 
-async def answers(stub: AudioServiceAsyncStub, requests: list[pb.ExtractFeaturesRequest]) -> list[pb.ExtractFeaturesResponse]:
+async def answers(stub, requests: list[pb.ExtractFeaturesRequest]) -> list[pb.ExtractFeaturesResponse]:
     return [reply async for reply in stub.ExtractFeatures(iter(requests), timeout=60)]
 
 
@@ -95,7 +90,7 @@ WITHOUT_END: list[dict[str, object]] = [
 ]
 
 
-async def test_work_without_end_is_refused_at_the_door(stub: AudioServiceAsyncStub) -> None:
+async def test_work_without_end_is_refused_at_the_door(stub) -> None:
     for fields in WITHOUT_END:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await answers(stub, [config(**fields), chunk(np.zeros(16000))])
@@ -106,13 +101,13 @@ async def test_work_without_end_is_refused_at_the_door(stub: AudioServiceAsyncSt
 @pytest.mark.parametrize(
     "fields", [{}, {"sample_rate_hz": 44_101, "num_frames": 3}, {"timeline": rated(1000, 1)}], ids=["plain", "odd rate", "fast"]
 )
-async def test_features_of_any_sound_are_finite(stub: AudioServiceAsyncStub, fields: dict[str, object]) -> None:
+async def test_features_of_any_sound_are_finite(stub, fields: dict[str, object]) -> None:
     for name, samples in SOUNDS.items() if not fields else [(name, SOUNDS[name]) for name in ("alternating", "click")]:
         answered = await finite_or_refused(answers(stub, [config(**fields), chunk(samples)]))
         assert answered == (name not in {"beyond", "NaN", "infinity"}), name
 
 
-async def test_invalid_sample_index_and_value(stub: AudioServiceAsyncStub) -> None:
+async def test_invalid_sample_index_and_value(stub) -> None:
     """A sample that is no number is named by its index and value."""
     samples = np.zeros(2000)
     samples[1501] = np.nan
@@ -120,7 +115,7 @@ async def test_invalid_sample_index_and_value(stub: AudioServiceAsyncStub) -> No
         await answers(stub, [config(channels=2), chunk(np.zeros(10_000)), chunk(samples, 5000)])
 
 
-async def test_hours_gap_in_little_memory(stub: AudioServiceAsyncStub) -> None:
+async def test_hours_gap_in_little_memory(stub) -> None:
     """A gap of hours is worked off in little memory and ends with its call."""
     call = stub.ExtractFeatures(
         iter([config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]), timeout=600
@@ -147,7 +142,7 @@ async def idle_within(seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("num_frames", [0, 10_000_000])
-async def test_fast_sound_does_not_pile_up(stub: AudioServiceAsyncStub, num_frames: int) -> None:
+async def test_fast_sound_does_not_pile_up(stub, num_frames: int) -> None:
     """Minutes of sound pushed as fast as possible do not pile up."""
     seconds = 60
 
@@ -170,7 +165,7 @@ async def test_fast_sound_does_not_pile_up(stub: AudioServiceAsyncStub, num_fram
     assert await idle_within(60.0)
 
 
-async def test_long_message_answered_in_pieces(stub: AudioServiceAsyncStub) -> None:
+async def test_long_message_answered_in_pieces(stub) -> None:
     """A thousand frames a second of ten seconds' sound are 30 MB of features: they never lie in memory as a whole."""
     process, held, frames = psutil.Process(os.getpid()), 0, 0
     call = stub.ExtractFeatures(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -22,9 +20,6 @@ from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures
 from tests.contract.motion.requests import block_to_proto, motion_from_proto
 from tests.unit.motion.synthesised import head_poses, mouths
-
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 PAL = Timeline(rate=Fraction(25))
 Requests = AsyncIterator[pb.PredictMotionRequest]
@@ -43,7 +38,7 @@ def style_request(num_frames: int = 100, rate: int = 25) -> pb.EncodeStyleReques
     )
 
 
-async def encoded(stub: MotionServiceAsyncStub) -> ArtefactRef:
+async def encoded(stub) -> ArtefactRef:
     return ref_from_proto((await stub.EncodeStyle(style_request())).style, "style")
 
 
@@ -53,7 +48,7 @@ async def stream(config: pb.PredictMotionRequest, features: SpeechFeatures, cut:
         yield pb.PredictMotionRequest(features=block_to_proto(FeatureBlock(first, features[first : first + cut])))
 
 
-async def predicted(stub: MotionServiceAsyncStub, config: pb.PredictMotionRequest, features: SpeechFeatures) -> Float32:
+async def predicted(stub, config: pb.PredictMotionRequest, features: SpeechFeatures) -> Float32:
     parts = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, features))]
     return np.concatenate([part.mouth_landmarks for part in parts])
 
@@ -76,5 +71,5 @@ def head_request(num_frames: int = 100) -> pb.EncodeStyleRequest:
     return request
 
 
-async def encoded_head(stub: MotionServiceAsyncStub, num_frames: int = 100) -> ArtefactRef:
+async def encoded_head(stub, num_frames: int = 100) -> ArtefactRef:
     return ref_from_proto((await stub.EncodeStyle(head_request(num_frames))).style, "style")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -23,9 +21,6 @@ from services.motion.types import Footage
 from tests.contract.motion.calls import PAL, drained, encoded, encoded_head, head_request, predicted, refusal, stream, talking
 from tests.contract.motion.requests import block_to_proto, config_to_proto, motion_from_proto
 from tests.unit.motion.synthesised import head_poses, random_features, with_states
-
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 
 @pytest.mark.parametrize("num_frames", [100, 1])
@@ -51,14 +46,14 @@ async def test_head_wire_equals_algorithm(stub, name, predictor, num_frames) -> 
 
 
 @pytest.mark.parametrize(("num", "den"), [(50, 1), (30000, 1001), (12, 1), (1, 1)])
-async def test_picture_style_ignores_rate(stub: MotionServiceAsyncStub, num: int, den: int) -> None:
+async def test_picture_style_ignores_rate(stub, num: int, den: int) -> None:
     """A picture has one style whatever rate it is said to have."""
     request = head_request(1)
     request.frame_rate.num, request.frame_rate.den = num, den
     assert (await stub.EncodeStyle(request)).style == (await stub.EncodeStyle(head_request(1))).style
 
 
-async def test_headpose_poses_and_blinks_readable(stub: MotionServiceAsyncStub) -> None:
+async def test_headpose_poses_and_blinks_readable(stub) -> None:
     """Headpose answers poses and blinks that can be read back."""
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130))
     parts = [
@@ -74,7 +69,7 @@ async def test_headpose_poses_and_blinks_readable(stub: MotionServiceAsyncStub) 
     assert blink.min() == 0.0
 
 
-async def test_headpose_personalises_style_for_ugc(stub: MotionServiceAsyncStub) -> None:
+async def test_headpose_personalises_style_for_ugc(stub) -> None:
     """Headpose personalises the style that ugc goes on using."""
     request = pb.PersonalizeRequest(
         method="headpose",
@@ -96,7 +91,7 @@ async def test_headpose_personalises_style_for_ugc(stub: MotionServiceAsyncStub)
 
 
 @pytest.mark.parametrize("broken", ["missing", "length", "width", "nan", "scale", "type"])
-async def test_broken_head_poses_are_refused_by_name(stub: MotionServiceAsyncStub, broken: str) -> None:
+async def test_broken_head_poses_are_refused_by_name(stub, broken: str) -> None:
     poses = head_poses(100)
     request = head_request()
     if broken == "missing":
@@ -115,7 +110,7 @@ async def test_broken_head_poses_are_refused_by_name(stub: MotionServiceAsyncStu
     assert "head_poses" in says
 
 
-async def test_zero_pose_without_face_allowed(stub: MotionServiceAsyncStub) -> None:
+async def test_zero_pose_without_face_allowed(stub) -> None:
     """Head poses of frames without a face may be zeros."""
     request, usable = head_request(), np.arange(100) < 90
     request.usable.CopyFrom(to_tensor(usable))
@@ -124,13 +119,13 @@ async def test_zero_pose_without_face_allowed(stub: MotionServiceAsyncStub) -> N
     assert (await stub.EncodeStyle(request)).style == whole
 
 
-async def test_head_poses_change_no_style_of_another_method(stub: MotionServiceAsyncStub) -> None:
+async def test_head_poses_change_no_style_of_another_method(stub) -> None:
     request = head_request()
     request.method = "ugc"
     assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
 
 
-async def test_headpose_refuses_foreign_style(stub: MotionServiceAsyncStub) -> None:
+async def test_headpose_refuses_foreign_style(stub) -> None:
     """Headpose with a style of another method is refused."""
     config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, with_states(random_features(9), "speech_states")))))
@@ -138,7 +133,7 @@ async def test_headpose_refuses_foreign_style(stub: MotionServiceAsyncStub) -> N
     assert "head_poses" in says
 
 
-async def test_footage_of_headpose_at_another_rate_is_taken(stub: MotionServiceAsyncStub) -> None:
+async def test_footage_of_headpose_at_another_rate_is_taken(stub) -> None:
     request = head_request(200)
     request.frame_rate.num = 50
     assert (await stub.EncodeStyle(request)).style.sha256

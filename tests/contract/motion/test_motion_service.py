@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -29,11 +28,8 @@ from tests.contract.motion.calls import PAL, encoded, predicted, stream, style_r
 from tests.contract.motion.requests import block_to_proto, config_to_proto, lag_from_proto, motion_from_proto
 from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
-
-async def test_motion_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:
+async def test_motion_wire_equals_algorithm(stub) -> None:
     """Motion over the wire is the motion of the algorithm."""
     features = random_features(30)
     config = PredictConfig("ugc", await encoded(stub), PAL, 0)
@@ -46,7 +42,7 @@ async def test_motion_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> Non
     np.testing.assert_array_equal(await predicted(stub, config_to_proto(replace(config, method="ugc")), features), expected)
 
 
-async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionServiceAsyncStub) -> None:
+async def test_first_reply_comes_before_the_stream_is_closed(stub) -> None:
     config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     call = stub.PredictMotion()
     await call.write(config)
@@ -57,7 +53,7 @@ async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionService
     await call.done_writing()
 
 
-async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:
+async def test_everybody_wire_equals_algorithm(stub) -> None:
     """Everybody over the wire is the motion of the algorithm."""
     features = with_states(with_identity_removed(random_features(30)), "speech_states")
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0))
@@ -74,7 +70,7 @@ async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> 
 
 
 @pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
-async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, hearing: Hearing) -> None:
+async def test_speech_map_wire_equals_algorithm(stub, hearing: Hearing) -> None:
     """The speech map over the wire is the motion of the algorithm."""
     features = with_states(random_features(30), hearing.feature)
     method, chosen = ("dubstage_live", hearing.ahead) if hearing.live else ("dubstage", None)
@@ -91,7 +87,7 @@ async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, he
         assert b"".join(part.mouth_landmarks.tobytes() for part in got) == expected
 
 
-async def test_unset_look_ahead_is_the_default(stub: MotionServiceAsyncStub) -> None:
+async def test_unset_look_ahead_is_the_default(stub) -> None:
     """Live speech without a chosen look-ahead is answered as with the one that the stage lists."""
     features = with_states(random_features(30), LIVE.feature)
     config = PredictConfig("dubstage_live", await encoded(stub), PAL, 0)
@@ -103,13 +99,13 @@ async def test_unset_look_ahead_is_the_default(stub: MotionServiceAsyncStub) -> 
     assert unset != other
 
 
-async def test_every_method_has_the_same_style(stub: MotionServiceAsyncStub) -> None:
+async def test_every_method_has_the_same_style(stub) -> None:
     request = style_request()
     request.method = "everybody"
     assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
 
 
-async def test_everybody_personalises_style_for_ugc(stub: MotionServiceAsyncStub) -> None:
+async def test_everybody_personalises_style_for_ugc(stub) -> None:
     """Everybody personalises the style that ugc goes on using."""
     features = with_states(with_identity_removed(random_features(60)), "speech_states")
     request = pb.PersonalizeRequest(
@@ -128,7 +124,7 @@ async def test_everybody_personalises_style_for_ugc(stub: MotionServiceAsyncStub
     assert (await predicted(stub, config_to_proto(replace(refined, method="everybody")), short)).shape == (5, 59, 3)
 
 
-async def test_mouth_opens_before_sound(stub: MotionServiceAsyncStub) -> None:
+async def test_mouth_opens_before_sound(stub) -> None:
     """In speech that is there as a whole, the mouth opens before the sound."""
     live = PredictConfig("ugc", await encoded(stub), PAL, 40)
     features = SpeechFeatures.joined([silence(20), random_features(20)])
@@ -143,15 +139,15 @@ async def test_mouth_opens_before_sound(stub: MotionServiceAsyncStub) -> None:
     assert (whole[18:20] > shut + 0.05).all()
 
 
-async def test_same_footage_gives_the_same_style_artefact(stub: MotionServiceAsyncStub) -> None:
+async def test_same_footage_gives_the_same_style_artefact(stub) -> None:
     assert await encoded(stub) == await encoded(stub)
 
 
-async def test_footage_at_another_rate_is_taken(stub: MotionServiceAsyncStub) -> None:
+async def test_footage_at_another_rate_is_taken(stub) -> None:
     assert (await stub.EncodeStyle(style_request(num_frames=200, rate=50))).style.sha256
 
 
-async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> None:
+async def test_lag_has_a_score_for_every_shift(stub) -> None:
     request = pb.EstimateLagRequest(
         features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
         mouth_landmarks=to_tensor(talking(60)),
@@ -166,7 +162,7 @@ async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> 
     assert estimate.lag_fraction == peak_fraction(estimate.scores, int(estimate.scores.argmax()))
 
 
-async def test_personalise_ends_with_style(stub: MotionServiceAsyncStub) -> None:
+async def test_personalise_ends_with_style(stub) -> None:
     """Personalise ends with a style that can be used."""
     style = await encoded(stub)
     request = pb.PersonalizeRequest(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -19,11 +17,8 @@ from tests.contract.motion.calls import PAL, Requests, drained, encoded, refusal
 from tests.contract.motion.requests import block_to_proto, config_to_proto
 from tests.unit.motion.synthesised import random_features, with_states
 
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
-
-async def test_everybody_without_its_features_is_refused_by_name(stub: MotionServiceAsyncStub) -> None:
+async def test_everybody_without_its_features_is_refused_by_name(stub) -> None:
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -44,7 +39,7 @@ async def test_everybody_without_its_features_is_refused_by_name(stub: MotionSer
         ("look_ahead_frames", 4),
     ],
 )
-async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
+async def test_unusable_config_names_field(stub, field: str, value: object) -> None:
     """A config that cannot be used names its field."""
     request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     if field == "style":
@@ -59,7 +54,7 @@ async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: 
 
 
 @pytest.mark.parametrize("name", [name for name, row in PREDICTORS.items() if not row.look_ahead_choices])
-async def test_look_ahead_without_choice_refused(stub: MotionServiceAsyncStub, name: str) -> None:
+async def test_look_ahead_without_choice_refused(stub, name: str) -> None:
     """A predictor without a choice of look-ahead refuses the field, and the error says why."""
     config = config_to_proto(PredictConfig(name, await encoded(stub), PAL, 0, look_ahead_frames=1))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(3)))))
@@ -67,7 +62,7 @@ async def test_look_ahead_without_choice_refused(stub: MotionServiceAsyncStub, n
     assert f"config.look_ahead_frames: the predictor {name} always hears {PREDICTORS[name].frames_ahead} frames ahead" in says
 
 
-async def test_a_missing_style_is_not_found(stub: MotionServiceAsyncStub) -> None:
+async def test_a_missing_style_is_not_found(stub) -> None:
     ref = await encoded(stub)
     lost = replace(ref, uri=ref.uri.replace(ref.sha256, "0" * 64).replace(f"/{ref.sha256[:2]}/", "/00/"), sha256="0" * 64)
     config = config_to_proto(PredictConfig("ugc", lost, PAL, 0))
@@ -76,7 +71,7 @@ async def test_a_missing_style_is_not_found(stub: MotionServiceAsyncStub) -> Non
 
 
 @pytest.mark.parametrize("broken", ["nan", "shape", "missing", "range", "order"])
-async def test_broken_features_are_refused(stub: MotionServiceAsyncStub, broken: str) -> None:
+async def test_broken_features_are_refused(stub, broken: str) -> None:
     config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     block = block_to_proto(FeatureBlock(5 if broken == "order" else 0, random_features(3)))
     if broken == "nan":
@@ -97,7 +92,7 @@ async def test_broken_features_are_refused(stub: MotionServiceAsyncStub, broken:
     assert "features" in details or "frame 5" in details
 
 
-async def test_sound_and_picture_of_other_lengths_are_refused(stub: MotionServiceAsyncStub) -> None:
+async def test_sound_and_picture_of_other_lengths_are_refused(stub) -> None:
     request = pb.EstimateLagRequest(
         features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
         mouth_landmarks=to_tensor(talking(50)),
@@ -113,7 +108,7 @@ async def test_sound_and_picture_of_other_lengths_are_refused(stub: MotionServic
     assert "features.speech_states" in details
 
 
-async def test_footage_without_face_fails_precondition(stub: MotionServiceAsyncStub) -> None:
+async def test_footage_without_face_fails_precondition(stub) -> None:
     """Footage without a usable face is a failed precondition."""
     request = style_request()
     request.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))

@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
-import grpc
 import grpc.aio
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +41,6 @@ from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.contract.ports import free_port
 from tests.unit.render.conftest import bank, frames, mask
-
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 __all__ = ["bank", "frames", "mask"]
 
@@ -193,7 +189,7 @@ def address(store: ArtefactStore) -> Iterator[str]:
 
 
 @pytest_asyncio.fixture
-async def stub(address: str) -> AsyncIterator[RenderServiceAsyncStub]:
+async def stub(address: str):
     """Calls the real server."""
     async with grpc.aio.insecure_channel(address) as channel:
         yield RenderServiceStub(channel)
@@ -204,7 +200,7 @@ def rendered_from_proto(response: pb.RenderResponse) -> RenderedFrame:
     return RenderedFrame(response.frame_index, from_image(response.box), from_image(response.mask))
 
 
-async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
+async def rendered(stub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
     """The answers to a stream of these messages."""
 
     async def stream() -> AsyncIterator[pb.RenderRequest]:
@@ -214,9 +210,7 @@ async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderReq
     return [rendered_from_proto(response) async for response in stub.Render(stream())]
 
 
-async def personalised(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, model: str, **options: Any
-) -> list[pb.PersonalizeResponse]:
+async def personalised(stub, store: ArtefactStore, bank: MouthBank, model: str, **options: Any) -> list[pb.PersonalizeResponse]:
     """The reports of a personalisation on a bank. `options` are further fields of the request."""
     ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     return [report async for report in stub.Personalize(pb.PersonalizeRequest(model=model, bank=ref, **options))]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,9 +15,7 @@ from services.render.convert import frame_to_proto
 from services.render.streams import default_state, load_models, make_backend, open_stream
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
-
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
+from tests.refusals import rpc_refused
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="everybody"))
 
@@ -31,13 +26,13 @@ def clip(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     return [RenderFrame(row, bank.boxes[row], None, mask, bank.box_landmarks[row + 5]) for row in range(10)]
 
 
-async def test_it_is_listed(stub: RenderServiceAsyncStub) -> None:
+async def test_it_is_listed(stub) -> None:
     models = {model.name: model for model in (await stub.ListModels(pb.ListModelsRequest())).models}
     assert len(models["everybody"].sha256) == 64
     assert models["everybody"].sha256 != models["ugc"].sha256
 
 
-async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsyncStub, clip: list[RenderFrame]) -> None:
+async def test_the_wire_gives_the_bytes_of_the_function(stub, clip: list[RenderFrame]) -> None:
     answers = await rendered(stub, [CONFIG, *map(frame_to_proto, clip)])
     models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
     file = models.files["everybody"]
@@ -66,14 +61,11 @@ async def test_other_models_actor_refused(stub, store, bank, clip) -> None:
     """An actor of one model is refused by the other."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=1)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with rpc_refused():
         await rendered(stub, [actor, frame_to_proto(clip[0])])
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_without_a_texture_the_other_model_says_so(stub: RenderServiceAsyncStub, clip: list[RenderFrame]) -> None:
+async def test_without_a_texture_the_other_model_says_so(stub, clip: list[RenderFrame]) -> None:
     other = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with rpc_refused("texture is missing"):
         await rendered(stub, [other, frame_to_proto(clip[0])])
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "texture is missing" in (caught.value.details() or "")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -24,19 +22,16 @@ from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.rendering import render
 
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
-
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
 
 
-async def refused(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:
+async def refused(stub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rendered(stub, messages)
     return caught.value
 
 
-async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsyncStub, frames: list[RenderFrame]) -> None:
+async def test_the_wire_gives_the_bytes_of_the_function(stub, frames: list[RenderFrame]) -> None:
     answers = await rendered(stub, [CONFIG, *map(frame_to_proto, frames)])
     models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
     file = models.files["ugc"]
@@ -47,7 +42,7 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsync
         assert np.array_equal(got.mask, want.mask)
 
 
-async def test_first_picture_before_half_close(stub: RenderServiceAsyncStub, frames: list[RenderFrame]) -> None:
+async def test_first_picture_before_half_close(stub, frames: list[RenderFrame]) -> None:
     """The first picture comes before the stream is half closed."""
     call = stub.Render()
     await call.write(CONFIG)
@@ -71,7 +66,7 @@ async def test_personalised_actor_can_be_rendered(stub, store, bank, frames) -> 
 
 
 @pytest.mark.parametrize("model", ["ugc", "everybody", "hetero"])
-async def test_untrained_state_equals_bank(model: str, stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank) -> None:
+async def test_untrained_state_equals_bank(model: str, stub, store: ArtefactStore, bank: MouthBank) -> None:
     """Without training, the state is what the bank gives at once."""
     *_, last = await personalised(stub, store, bank, model, num_steps=2, skip_training=True)
     assert (last.step, last.num_steps) == (0, 0)
@@ -79,7 +74,7 @@ async def test_untrained_state_equals_bank(model: str, stub: RenderServiceAsyncS
     assert state.any() == (model != "ugc"), "pictures of the person are in the state, and ugc has none"
 
 
-async def test_models_are_listed_with_digest_and_arithmetic(stub: RenderServiceAsyncStub) -> None:
+async def test_models_are_listed_with_digest_and_arithmetic(stub) -> None:
     models = (await stub.ListModels(pb.ListModelsRequest())).models
     assert [model.name for model in models] == ["everybody", "everyone", "headpose", "hetero", "ugc"]
     for model in models:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -29,15 +28,12 @@ from services.render.types import Precision
 from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.toy import NAME, SPEECH, Toy
 
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
-
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model=NAME))
 INPUTS = ("texture", "speech_features", "reference")
 
 
 @asynccontextmanager
-async def serving(toy: Toy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RenderServiceAsyncStub]:
+async def serving(toy: Toy, folder: Path, monkeypatch: pytest.MonkeyPatch):
     """A real server with the toy, and with no other model."""
     toy.register(monkeypatch)
     toy.write(folder / "weights")
@@ -60,7 +56,7 @@ async def next_index(call: Any) -> int:
     return reply.frame_index
 
 
-async def refused(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:
+async def refused(stub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rendered(stub, messages)
     return caught.value

@@ -8,7 +8,6 @@ import threading
 import time
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from structlog.testing import capture_logs

@@ -7,7 +7,6 @@ import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from structlog.testing import capture_logs
@@ -17,6 +16,7 @@ from services.common.server.call_context import current_call
 from services.common.server.error_status import TABLE, from_rpc_error
 from services.common.server.retries import RetryPolicy
 from tests.contract.server.helpers import answer, raw, sent
+from tests.refusals import raised
 
 EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequestError("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
@@ -162,9 +162,8 @@ async def test_error_names_originating_stage(echo: Any) -> None:
         raise error
 
     client = echo.connect(await echo.serve(fail))
-    with pytest.raises(errors.NoUsableFootageError) as caught:
+    with raised(errors.NoUsableFootageError, stage="face"):
         await client.call("Unary", policy=ONCE)
-    assert caught.value.stage == "face"
 
 
 async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:

@@ -17,6 +17,7 @@ from services.common import errors
 from services.common.server import call_context, watchdog
 from services.common.server.limits import WorkerPool
 from tests.contract.server.helpers import ONCE, answer, eventually, raw
+from tests.refusals import raised
 
 IDLE_S = 0.4
 
@@ -57,12 +58,11 @@ async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
     """A stream without a message ends and says why."""
     server = await echo.serve(answer, max_idle_s=IDLE_S)
     client = echo.connect(server)
-    with pytest.raises(errors.StageDeadlineExceededError, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
+    with raised(errors.StageDeadlineExceededError, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S", stage="echo"):
         _ = [
             reply
             async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(*messages), timeout_s=120)
         ]
-    assert caught.value.stage == "echo"
     ended = server.metrics.ended.labels("echo", "STAGE_DEADLINE_EXCEEDED")
     assert ended._value.get() == 1
 

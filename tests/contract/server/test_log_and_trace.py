@@ -7,7 +7,6 @@ import time
 import urllib.request
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 import structlog

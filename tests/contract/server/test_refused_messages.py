@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 
@@ -15,6 +14,7 @@ from dubstage.render.v1 import render_pb2, render_pb2_grpc
 from services.common import errors
 from services.common.server.error_status import from_rpc_error
 from tests.contract.server.helpers import ONCE, answer
+from tests.refusals import raised
 
 MIB = 1 << 20
 KINDS = ["Unary", "Download", "Upload", "Stream"]
@@ -130,9 +130,8 @@ async def test_oversized_answer_is_error(echo: Any, kind: str) -> None:
         return message * 5
 
     client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
-    with pytest.raises(errors.MessageTooLargeError, match=r"the answer of .* is too large") as caught:
+    with raised(errors.MessageTooLargeError, match=r"the answer of .* is too large", stage="echo"):
         await client.call(kind, bytes(4000), policy=ONCE)
-    assert caught.value.stage == "echo"
 
 
 async def test_field_bounds_checked_before_handler(echo: Any) -> None:

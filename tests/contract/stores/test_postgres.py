@@ -40,6 +40,7 @@ from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.ports import free_port
 from tests.contract.stores.postgres_servers import PASSWORD, PostgresServer
+from tests.refusals import raised
 from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, on_disk, settings
 
 __all__ = ["actors", "blobs", "geometry", "settings"]
@@ -292,9 +293,10 @@ def test_several_gateways_one_erasure_alone(postgres_url: str, tmp_path: Path) -
         async with asyncio.timeout(60):
             while not database.try_claim():  # noqa: ASYNC110 - the lock is the server's
                 await asyncio.sleep(0.02)
-        with pytest.raises(InvalidRequestError, match="`dubstage actor erase` works with the database") as caught:
+        with raised(
+            InvalidRequestError, match="`dubstage actor erase` works with the database", field="DUBSTAGE_DATABASE_URL"
+        ) as caught:
             gateway("two")
-        assert caught.value.field == "DUBSTAGE_DATABASE_URL"
         assert PASSWORD not in caught.value.message
         database.close()
         # Neither the database nor the folder of the refused one is still held.
@@ -383,9 +385,8 @@ def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) 
 )
 def test_unsupported_url_hides_password(url: str, tmp_path: Path) -> None:
     """An URL of nothing that is supported is refused without its password."""
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="DUBSTAGE_DATABASE_URL") as caught:
         Database(url, tmp_path)
-    assert caught.value.field == "DUBSTAGE_DATABASE_URL"
     assert "hidden-word" not in caught.value.message
 
 

@@ -31,6 +31,7 @@ from services.common.store import backends
 from services.common.store.artefacts import OWNER, ArrayCache, ArtefactRef, ArtefactStore
 from tests.contract.ports import free_port
 from tests.contract.stores.s3_servers import BUCKET, SECRET, Proxy, S3Server, answering, client_of, running_s3, without_conditions
+from tests.refusals import raised
 
 Aws = Callable[..., None]
 GIVEN_UP_S = 60.0
@@ -132,9 +133,8 @@ def test_delete_reports_whether_blob_existed(store: ArtefactStore, s3: S3Server)
     assert not store.delete(gone)
     assert key_of(gone) not in s3.all_keys()
     assert store.get_bytes(stays) == b"stays"
-    with pytest.raises(ArtefactNotFoundError, match=gone.sha256) as caught:
+    with raised(ArtefactNotFoundError, match=gone.sha256, resource=gone.uri):
         store.get_bytes(gone)
-    assert caught.value.resource == gone.uri
 
 
 def test_cache_drops_erased_blob(store: ArtefactStore, s3: S3Server) -> None:
@@ -152,9 +152,8 @@ def test_damaged_object_refused_and_repaired(store: ArtefactStore, s3: S3Server,
     """A damaged object is refused and putting it again repairs it."""
     ref = store.put_bytes(b"mouth")
     s3.client.put_object(Bucket=BUCKET, Key=key_of(ref), Body=damage)
-    with pytest.raises(ArtefactCorruptError, match=ref.sha256) as caught:
+    with raised(ArtefactCorruptError, match=ref.sha256, resource=ref.uri):
         store.get_bytes(ref)
-    assert caught.value.resource == ref.uri
     assert store.put_bytes(b"mouth") == ref
     assert store.get_bytes(ref) == b"mouth"
 
@@ -327,9 +326,8 @@ def test_doctor_tries_the_store(s3: S3Server, aws: Aws) -> None:
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///prefix", "nonsense://bucket"])
 def test_an_url_that_names_no_store_is_refused(aws: Aws, url: str) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="DUBSTAGE_ARTEFACTS_URL"):
         ArtefactStore(url)
-    assert caught.value.field == "DUBSTAGE_ARTEFACTS_URL"
 
 
 def test_without_the_package_the_remedy_is_named() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -23,9 +22,6 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.convert import from_tensor, pose_to_proto, ref_to_proto
 from tests.contract.texture.requests import sent
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
-
-if TYPE_CHECKING:
-    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
 
 TEXTURE = np.random.default_rng(4).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
 UV = np.random.default_rng(5).uniform(-0.3, 1.0, (48, 64, 2)).astype(np.float32)
@@ -49,7 +45,7 @@ def target(number: int, *, context_only: bool = False) -> texture_client.Target:
 
 @dataclass
 class Service:
-    stub: TextureServiceAsyncStub
+    stub: Any
     store: ArtefactStore
     kept: ArtefactRef
 
@@ -76,7 +72,7 @@ class Service:
 
 
 @pytest.fixture
-def service(stub: TextureServiceAsyncStub, tmp_path: Path) -> Service:
+def service(stub, tmp_path: Path) -> Service:
     store = ArtefactStore(str(tmp_path))
     arrays = {"actor_state": np.zeros(4, np.float32), ARRAY_NAME: TEXTURE}
     return Service(stub, store, store.put_arrays(arrays, {"format": ACTOR_FORMAT}))

@@ -15,6 +15,7 @@ from gateway.media.reader import VideoReader
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoWriter
 from services.common.errors import StorageFullError
+from tests.refusals import raised
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -48,7 +49,6 @@ def test_full_disk_leaves_no_file(tmp_path: Path, room_kib: int) -> None:
     noisy = Clip(codec="libx264", size=(320, 240), pts=tuple(range(0, 40 * 512, 512)))
     info = probe(make_clip(tmp_path / "clip.mp4", noisy))
     with _small_disk(tmp_path / "small", room_kib) as folder:
-        with pytest.raises(StorageFullError, match=r"no space left to write .*out\.mp4") as caught:
+        with raised(StorageFullError, match=r"no space left to write .*out\.mp4", subject=str(folder)):
             _write(info, folder / "out.mp4")
-        assert caught.value.subject == str(folder)
         assert _names(folder) == []

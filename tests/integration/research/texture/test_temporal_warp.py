@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
@@ -25,10 +24,6 @@ from services.texture.temporal_warp import TemporalWarpModel
 from tests.unit.research.training.tiny import QuickFolder
 from tests.unit.texture.train_sets import drawn_set
 
-if TYPE_CHECKING:
-    from tests.unit.texture.conftest import DrawnPerson
-
-
 DEFAULT = CONFIGS["default"]
 SMALL = replace(
     DEFAULT,
@@ -40,7 +35,7 @@ SMALL = replace(
 
 
 @pytest.fixture(scope="module")
-def data(person: DrawnPerson, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
+def data(person, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     clips = {"a": ("drawn", "train", 90), "b": ("drawn", "train", 90), "c": ("other", "train", 50), "d": ("new", "val", 50)}
     return drawn_set(tmp_path_factory.mktemp("set"), person, clips)
 

@@ -24,6 +24,7 @@ from services.render.renderers.everyone.personalize import WindowConditions, ban
 from services.render.renderers.everyone.renderer import packed, with_filmed_border, with_smooth_chroma
 from services.render.streams import RenderModels, default_state, load_models, open_stream
 from services.render.types import Precision, RenderedFrame, RenderFrame
+from tests.refusals import raised
 from tests.unit.render.conftest import small_weights
 from tests.unit.render.renderers.everyone.person import CONFIG, shown_frames, surface, write_weights
 from tests.unit.render.rendering import committed_models, render
@@ -86,9 +87,8 @@ def test_training_and_serving_inputs_equal(model, bank, frames, texture, state) 
 
 @pytest.mark.parametrize("name", ["neural_features", "speech_features"])
 def test_missing_or_misshapen_features_are_named(model, frames, state, name) -> None:
-    with pytest.raises(InvalidRequestError, match=rf"frame\.{name} is missing") as caught:
+    with raised(InvalidRequestError, match=rf"frame\.{name} is missing", field=f"frame.{name}"):
         render(*model, [replace(frames[0], **{name: None})], state)
-    assert caught.value.field == f"frame.{name}"
     with pytest.raises(InvalidRequestError, match=rf"frame\.{name}: expected shape \[.*\], got \[2, 3\]"):
         render(*model, [replace(frames[0], **{name: np.zeros((2, 3), np.float32)})], state)
 

@@ -16,6 +16,7 @@ from research.training.trainset import ClipRow, TrainSet
 from services.audio.identity_removal import IdentityRemovalModel
 from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import encode_arrays
+from tests.refusals import raised
 from tests.unit.research.audio.runs import trained
 from tests.unit.research.audio.speech_sets import speech_set, write_part, write_rows
 
@@ -103,6 +104,5 @@ def test_lagging_clip_is_aligned(tmp_path: Path) -> None:
 def test_short_clips_refused(tmp_path: Path) -> None:
     """Clips shorter than a segment are refused with a reason."""
     speech_set(tmp_path, seconds=0.5)
-    with pytest.raises(InvalidRequestError, match="no speaker has so much") as refused:
+    with raised(InvalidRequestError, match="no speaker has so much", field="data"):
         IdRemovalTraining(Opening(TINY, TrainSet(tmp_path), CPU, {}))
-    assert refused.value.field == "data"

@@ -1,0 +1,37 @@
+"""Errors that tests expect, with what the errors say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc.aio
+import pytest
+
+from dubstage.client import DubstageCallError
+
+
+@contextmanager
+def raised(kind: type[Exception], match: str | None = None, **attributes: object) -> Iterator[pytest.ExceptionInfo[Exception]]:
+    """Expect an error of a kind whose text matches, and whose attributes have these values."""
+    with pytest.raises(kind, match=match) as caught:
+        yield caught
+    assert {name: getattr(caught.value, name) for name in attributes} == attributes
+
+
+@contextmanager
+def refused(match: str | None = None, **attributes: object) -> Iterator[pytest.ExceptionInfo[DubstageCallError]]:
+    """Expect that the client's call is refused, such as with `reason="CONSENT_WITHDRAWN"`."""
+    with raised(DubstageCallError, match, **attributes) as caught:
+        yield caught  # type: ignore[misc]
+
+
+@contextmanager
+def rpc_refused(
+    names: str = "", *, code: str = "INVALID_ARGUMENT", match: str | None = None
+) -> Iterator[pytest.ExceptionInfo[grpc.aio.AioRpcError]]:
+    """Expect that an RPC is refused with a status code, and that the details have a text, such as the name of a field."""
+    with pytest.raises(grpc.aio.AioRpcError, match=match) as caught:
+        yield caught
+    assert caught.value.code().name == code
+    assert names in (caught.value.details() or "")
