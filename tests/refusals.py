@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -26,12 +27,24 @@ def refused(match: str | None = None, **attributes: object) -> Iterator[pytest.E
         yield caught  # type: ignore[misc]
 
 
+def _read(answer: object) -> None:
+    if isinstance(answer, Iterator):
+        list(answer)
+
+
+def refusal(call: Callable[..., object], *args: Any, **fields: Any) -> DubstageCallError:
+    """Return the error with which a call of the client is refused. A stream is read to its end."""
+    with pytest.raises(DubstageCallError) as caught:
+        _read(call(*args, **fields))
+    return caught.value
+
+
 @contextmanager
 def rpc_refused(
-    names: str = "", *, code: str = "INVALID_ARGUMENT", match: str | None = None
+    *texts: str, code: str = "INVALID_ARGUMENT", match: str | None = None
 ) -> Iterator[pytest.ExceptionInfo[grpc.aio.AioRpcError]]:
-    """Expect that an RPC is refused with a status code, and that the details have a text, such as the name of a field."""
+    """Expect that an RPC is refused with a status code, and that the details have all texts, such as the name of a field."""
     with pytest.raises(grpc.aio.AioRpcError, match=match) as caught:
         yield caught
     assert caught.value.code().name == code
-    assert names in (caught.value.details() or "")
+    assert all(text in (caught.value.details() or "") for text in texts), caught.value.details()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dubstage.client import Connection, DubstageCallError, batch
+from dubstage.client import Connection, batch
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id, step_name
 from dubstage.gateway.v1 import batch_pb2 as pb
@@ -24,6 +24,7 @@ from gateway.stages.interface import STAGE_NAMES
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media, write_short_clip
+from tests.refusals import refusal
 
 DAMAGED = "damaged.mp4"
 THIRD = "third.mp4"
@@ -65,12 +66,6 @@ def digest(media: Media, name: str) -> str:
 def same_but_for_provenance(media: Media, one: str, other: str) -> bool:
     """Whether two videos have the same bytes but for the manifest of their making, which has a number of its own."""
     return media_sha256(media.root / one) == media_sha256(media.root / other)
-
-
-def refused(call: Any, *args: Any, **fields: Any) -> DubstageCallError:
-    with pytest.raises(DubstageCallError) as caught:
-        call(*args, **fields)
-    return caught.value
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +151,7 @@ def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos
         assert after.rows_sha256 != before.rows_sha256
         assert again["one"] == done["one"]
         assert again["two"].output_sha256 != done["two"].output_sha256
-        error = refused(batch.submit, connection, "scenes", rows=[scene_row("two", first, seed=1), rows[1]])
+        error = refusal(batch.submit, connection, "scenes", rows=[scene_row("two", first, seed=1), rows[1]])
         assert error.field == "batch_id"
 
         report = b"".join(piece.data for piece in batch.report(connection, "scenes", file="json"))
@@ -183,7 +178,7 @@ def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos
 def test_wrong_line_of_row_refused(night: tuple[RunningGateway, pb.Batch], lines: list[dict[str, Any]], field: str) -> None:
     running, _ = night
     with running.connect() as connection:
-        error = refused(batch.submit, connection, "wrong", rows=[scene_row("a", *lines)])
+        error = refusal(batch.submit, connection, "wrong", rows=[scene_row("a", *lines)])
         assert not [found for found in batch.list_batches(connection) if resource_id(found.name) == "wrong"]
     assert [named for named, _ in error.violations] == [field]
 
@@ -196,7 +191,7 @@ def test_lines_of_manifest_stay_in_media_folder(night: tuple[RunningGateway, pb.
     with running.connect() as connection:
         for place, field in (("../lines.json", "lines"), ("scene/lines.json", "lines[0].speech")):
             manifest = json.dumps({**fields, "lines": place}).encode()
-            error = refused(batch.submit, connection, "outside", manifest=manifest)
+            error = refusal(batch.submit, connection, "outside", manifest=manifest)
             assert [named for named, _ in error.violations] == [f"manifest[1].{field}"]
 
 
@@ -240,7 +235,7 @@ def test_same_rows_resume_others_refused(night: tuple[RunningGateway, pb.Batch],
     with running.connect() as connection:
         ended = watched(connection, "night")
         assert batch.submit(connection, "night", rows=rows).batch.progress == ended.progress
-        error = refused(batch.submit, connection, "night", rows=rows[:2])
+        error = refusal(batch.submit, connection, "night", rows=rows[:2])
         assert (error.code, error.field) == ("INVALID_ARGUMENT", "batch_id")
         assert watched(connection, "night").progress == ended.progress
     after = (videos.root / "night_a.mp4").stat()
@@ -276,7 +271,7 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
     manifest = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b"no json\n"
     expected = [2, 3, 4, 5, 6, 7, 8, 9, 10]
     with gateway.connect() as connection:
-        error = refused(batch.submit, connection, "wrong", manifest=manifest)
+        error = refusal(batch.submit, connection, "wrong", manifest=manifest)
         assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
         assert [int(field.partition("[")[2].partition("]")[0]) for field, _ in error.violations] == expected
         assert error.field == "manifest[2].output"
@@ -296,14 +291,14 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
         ]
         assert str(videos.root) not in " ".join(one.description for one in told.mistakes) + error.message
         rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", method="none")]
-        error = refused(batch.submit, connection, "wrong", rows=rows)
+        error = refusal(batch.submit, connection, "wrong", rows=rows)
         assert [field for field, _ in error.violations] == ["rows[1].shot_id", "rows[2].footage_uri"]
         assert not batch.submit(connection, "wrong", rows=rows[:1], validate_only=True).mistakes
         wide = row("wide", "footage.mp4", expressiveness=1.5)
         assert not batch.submit(connection, "wrong", rows=[wide], validate_only=True).mistakes
         wide.dub.expressiveness = 1.6
-        assert refused(batch.submit, connection, "wrong", rows=[wide]).field == "rows.dub.expressiveness"
-        assert "no batch" in refused(batch.get, connection, "wrong").message
+        assert refusal(batch.submit, connection, "wrong", rows=[wide]).field == "rows.dub.expressiveness"
+        assert "no batch" in refusal(batch.get, connection, "wrong").message
     assert not (videos.root / "never.mp4").exists()
 
 
@@ -320,7 +315,7 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
 def test_a_submission_that_cannot_be_is_refused(gateway: RunningGateway, videos: Media, fields: dict[str, Any], field: str) -> None:
     wanted: dict[str, Any] = {"batch_id": "refused", "rows": [row("refused", "footage.mp4")], **fields}
     with gateway.connect() as connection:
-        assert refused(batch.submit, connection, **wanted).field == field
+        assert refusal(batch.submit, connection, **wanted).field == field
 
 
 def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
@@ -328,16 +323,16 @@ def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
     running, _ = night
     with running.connect() as connection:
         for call in (batch.get, batch.cancel, batch.retry, batch.delete):
-            error = refused(call, connection, "nothing")
+            error = refusal(call, connection, "nothing")
             assert (error.code, error.reason, "no batch" in error.message) == (*NOT_FOUND, True)
             assert str(running.data) not in error.message
         for stream in (batch.watch, batch.report, batch.list_shots):
-            error = refused(lambda stream=stream: list(stream(connection, "nothing")))
+            error = refusal(stream, connection, "nothing")
             assert (error.code, error.reason) == NOT_FOUND
         for call in (batch.cancel, batch.retry):
-            error = refused(call, connection, "night", shot_ids=["unknown"])
+            error = refusal(call, connection, "night", shot_ids=["unknown"])
             assert (error.code, error.reason, "no shot 'unknown'" in error.message) == (*NOT_FOUND, True)
-        error = refused(batch.get, connection, "Not A Name")
+        error = refusal(batch.get, connection, "Not A Name")
         assert (error.code, error.field) == ("INVALID_ARGUMENT", "name")
 
 
@@ -349,8 +344,8 @@ def test_shots_are_cancelled_retried_and_removed(start_gateway, videos, long_foo
         rows = [row("day_one", long_footage), row("day_two", OTHER), row("day_three", THIRD)]
         batch.submit(connection, "day", rows=rows)
         until(lambda: shots_of(connection, "day")["day_one"].state == pb.SHOT_STATE_RUNNING, seconds=240)
-        assert "not ended" in refused(batch.delete, connection, "day").message
-        assert "is running" in refused(batch.retry, connection, "day", shot_ids=["day_one"]).message
+        assert "not ended" in refusal(batch.delete, connection, "day").message
+        assert "is running" in refusal(batch.retry, connection, "day", shot_ids=["day_one"]).message
         batch.cancel(connection, "day", shot_ids=["day_three"])
         batch.cancel(connection, "day", shot_ids=["day_one"])
         ended = watched(connection, "day")

@@ -21,6 +21,7 @@ from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media
+from tests.refusals import refusal
 
 __all__ = ["aws", "s3"]
 
@@ -63,12 +64,6 @@ def copies(running: RunningGateway) -> list[Path]:
     return [path for path in (running.data / ASIDE).rglob("*") if path.is_file() and path.suffix]
 
 
-def refused(connection: Connection, **fields: object) -> DubstageCallError:
-    with pytest.raises(DubstageCallError) as caught:
-        client.dub(connection, **fields).wait(timeout_s=300)  # type: ignore[arg-type]
-    return caught.value
-
-
 def test_bucket_to_bucket_dub(running: RunningGateway, s3: S3Server, url: str, tmp_path: Path) -> None:
     """A person is enrolled and dubbed from a bucket into a bucket."""
     with running.connect() as connection:
@@ -85,6 +80,10 @@ def test_bucket_to_bucket_dub(running: RunningGateway, s3: S3Server, url: str, t
     assert copies(running) == []
 
 
+def dubbed(connection: Connection, **fields: object) -> object:
+    return client.dub(connection, **fields).wait(timeout_s=300)  # type: ignore[arg-type]
+
+
 @pytest.mark.long
 def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server, url: str) -> None:
     """Objects that cannot be used are refused at the door."""
@@ -97,7 +96,7 @@ def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server,
     }
     with running.connect() as connection:
         for field, (wrong, said) in cases.items():
-            error = refused(connection, **{**good, **wrong})
+            error = refusal(dubbed, connection, **{**good, **wrong})
             assert (error.reason, error.field.removeprefix("dub.")) == ("INVALID_REQUEST", field)
             assert said in error.message
         assert list(client.list_operations(connection)) == []
@@ -109,7 +108,7 @@ def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server,
 def test_failed_dub_uploads_nothing(running: RunningGateway, s3: S3Server, url: str) -> None:
     """A dub that fails uploads nothing and names the object."""
     with running.connect() as connection:
-        error = refused(connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/notes.mp4"})
+        error = refusal(dubbed, connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/notes.mp4"})
     assert f"{url}/in/notes.mp4" in error.message
     assert ASIDE not in error.message
     assert keys(s3, url) == set()

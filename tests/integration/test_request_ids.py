@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
-from dubstage.client import DubstageCallError, batch, webhook
+from dubstage.client import batch, webhook
 from dubstage.client import gateway as client
 from gateway.api import webhooks
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media
+from tests.refusals import refusal, refused
 
 
 @pytest.fixture
 def running(start_gateway: StartGateway) -> RunningGateway:
     return start_gateway(webhook_networks="127.0.0.0/8")
-
-
-def refusal(call: Callable[[], Any]) -> DubstageCallError:
-    with pytest.raises(DubstageCallError) as caught:
-        call()
-    return caught.value
 
 
 @pytest.mark.long
@@ -56,8 +49,8 @@ def test_repeated_calls_are_one(running: RunningGateway, media: Media, monkeypat
         assert batches[0].create_time == batches[1].create_time
         *_, _ = batch.watch(connection, "again")
 
-        reused = refusal(lambda: client.dub(connection, **dub | {"seed": 1}))
-        assert (reused.code, reused.reason, reused.field) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED", "request_id")
-        assert refusal(lambda: client.detect_faces(connection, footage=OTHER, request_id=second)).reason == "REQUEST_ID_REUSED"
-        wrong = refusal(lambda: client.dub(connection, **dub | {"request_id": "again"}))
-        assert (wrong.code, wrong.field) == ("INVALID_ARGUMENT", "request_id")
+        with refused(code="ALREADY_EXISTS", reason="REQUEST_ID_REUSED", field="request_id"):
+            client.dub(connection, **dub | {"seed": 1})
+        assert refusal(client.detect_faces, connection, footage=OTHER, request_id=second).reason == "REQUEST_ID_REUSED"
+        with refused(code="INVALID_ARGUMENT", field="request_id"):
+            client.dub(connection, **dub | {"request_id": "again"})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from collections.abc import AsyncIterable, AsyncIterator
 from fractions import Fraction
 
-import grpc.aio
 import numpy as np
-import pytest
 
 from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
@@ -56,12 +54,6 @@ async def predicted(stub, config: pb.PredictMotionRequest, features: SpeechFeatu
 async def drained(replies: AsyncIterable[object]) -> None:
     async for _ in replies:
         pass
-
-
-async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code(), caught.value.details() or ""
 
 
 def head_request(num_frames: int = 100) -> pb.EncodeStyleRequest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import grpc.aio
 import numpy as np
 import pytest
 
@@ -18,8 +17,9 @@ from services.motion.predictors.headpose.predictor import HeadposePredictor
 from services.motion.predictors.portrait.predictor import PortraitPredictor
 from services.motion.stream import MotionStream
 from services.motion.types import Footage
-from tests.contract.motion.calls import PAL, drained, encoded, encoded_head, head_request, predicted, refusal, stream, talking
+from tests.contract.motion.calls import PAL, drained, encoded, encoded_head, head_request, predicted, stream, talking
 from tests.contract.motion.requests import block_to_proto, config_to_proto, motion_from_proto
+from tests.refusals import rpc_refused
 from tests.unit.motion.synthesised import head_poses, random_features, with_states
 
 
@@ -85,9 +85,8 @@ async def test_headpose_personalises_style_for_ugc(stub) -> None:
     for method in ("headpose", "ugc"):
         assert (await predicted(stub, config_to_proto(replace(refined, method=method)), short)).shape == (5, 59, 3)
     request.ClearField("head_poses")
-    code, says = await refusal(drained(stub.Personalize(request)))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "head_poses" in says
+    with rpc_refused("head_poses"):
+        await drained(stub.Personalize(request))
 
 
 @pytest.mark.parametrize("broken", ["missing", "length", "width", "nan", "scale", "type"])
@@ -105,9 +104,8 @@ async def test_broken_head_poses_are_refused_by_name(stub, broken: str) -> None:
             "type": poses.astype(np.float32),
         }[broken]
         request.head_poses.CopyFrom(to_tensor(wrong))
-    code, says = await refusal(stub.EncodeStyle(request))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "head_poses" in says
+    with rpc_refused("head_poses"):
+        await stub.EncodeStyle(request)
 
 
 async def test_zero_pose_without_face_allowed(stub) -> None:
@@ -128,9 +126,8 @@ async def test_head_poses_change_no_style_of_another_method(stub) -> None:
 async def test_headpose_refuses_foreign_style(stub) -> None:
     """Headpose with a style of another method is refused."""
     config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0))
-    code, says = await refusal(drained(stub.PredictMotion(stream(config, with_states(random_features(9), "speech_states")))))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "head_poses" in says
+    with rpc_refused("head_poses"):
+        await drained(stub.PredictMotion(stream(config, with_states(random_features(9), "speech_states"))))
 
 
 async def test_footage_of_headpose_at_another_rate_is_taken(stub) -> None:

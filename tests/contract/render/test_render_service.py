@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import grpc.aio
@@ -20,15 +19,10 @@ from services.render.convert import frame_to_proto
 from services.render.streams import default_state, load_models, make_backend
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
+from tests.refusals import rpc_refused
 from tests.unit.render.rendering import render
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
-
-
-async def refused(stub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rendered(stub, messages)
-    return caught.value
 
 
 async def test_the_wire_gives_the_bytes_of_the_function(stub, frames: list[RenderFrame]) -> None:
@@ -104,9 +98,8 @@ async def test_what_is_wrong_with_a_stream_is_said(stub, store, frames) -> None:
         ([missing], grpc.StatusCode.NOT_FOUND, "no artefact"),
     ]
     for messages, code, text in cases:
-        error = await refused(stub, messages)
-        assert error.code() == code, text
-        assert text in (error.details() or "")
+        with rpc_refused(text, code=code.name):
+            await rendered(stub, messages)
 
 
 def test_committed_files_are_those_that_were_exported() -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import numpy as np
 import pytest
 
@@ -102,10 +101,9 @@ async def test_turned_portrait_wire_equals_function(service: Service) -> None:
         assert landmarks.tobytes() == expected.landmarks.tobytes()
 
 
-async def refusal(replies: AsyncIterator[object]) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        _ = [reply async for reply in replies]
-    return caught.value
+async def drained(replies: AsyncIterator[object]) -> None:
+    async for _ in replies:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -118,9 +116,8 @@ async def refusal(replies: AsyncIterator[object]) -> grpc.aio.AioRpcError:
     ],
 )
 async def test_what_a_mode_needs_is_named(service: Service, mode: WarpMode, field: str) -> None:
-    error = await refusal(service.stub.RetrieveWarp(face_stream(mode, None)))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert field in (error.details() or "")
+    with rpc_refused(field):
+        await drained(service.stub.RetrieveWarp(face_stream(mode, None)))
 
 
 async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> None:
@@ -129,15 +126,15 @@ async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> N
         service.stub.RetrieveWarp(face_stream(WarpMode.DETAILED_ALBEDO, other)),
         service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, other)),
     ):
-        error = await refusal(call)
-        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "no face identity" in (error.details() or "")
+        with rpc_refused("no face identity"):
+            await drained(call)
 
 
 async def test_missing_model_is_not_found(service: Service) -> None:
     """An identity of a model that is not here is not found."""
     asked = face_stream(WarpMode.DETAILED_ALBEDO, service.kept(model="somebodys_own"))
-    assert (await refusal(service.stub.RetrieveWarp(asked))).code() is grpc.StatusCode.NOT_FOUND
+    with rpc_refused(code="NOT_FOUND"):
+        await drained(service.stub.RetrieveWarp(asked))
 
 
 def portrait_config(**changes: object) -> pb.RotatePortraitRequest:
@@ -159,26 +156,23 @@ def portrait_config(**changes: object) -> pb.RotatePortraitRequest:
     ids=["no config", "size", "68 points", "not finite", "pose", "no identity"],
 )
 async def test_a_wrong_portrait_is_named(service: Service, field: str, request_message: pb.RotatePortraitRequest) -> None:
-    error = await refusal(service.stub.RotatePortrait(sent([request_message])))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert field in (error.details() or "")
+    with rpc_refused(field):
+        await drained(service.stub.RotatePortrait(sent([request_message])))
 
 
 @pytest.mark.parametrize("second", [7, 6])
 async def test_repeated_pose_refused(service: Service, second: int) -> None:
     """A pose that does not come after the pose before is refused."""
     frames = [PortraitFrame(number, POSE, 0.0) for number in (7, second)]
-    error = await refusal(service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), frames)))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"{second} came after 7" in (error.details() or "")
+    with rpc_refused(f"{second} came after 7"):
+        await drained(service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), frames)))
 
 
 @pytest.mark.parametrize("blink", [-0.1, 1.5, float("nan")])
 async def test_a_wrong_blink_is_named(service: Service, blink: float) -> None:
     asked = portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), [PortraitFrame(0, POSE, blink)])
-    error = await refusal(service.stub.RotatePortrait(asked))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "frame.blink" in (error.details() or "")
+    with rpc_refused("frame.blink"):
+        await drained(service.stub.RotatePortrait(asked))
 
 
 @pytest.mark.parametrize(

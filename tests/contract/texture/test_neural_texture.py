@@ -21,6 +21,7 @@ from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTUR
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.convert import from_tensor, pose_to_proto, ref_to_proto
 from tests.contract.texture.requests import sent
+from tests.refusals import rpc_refused
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
 
 TEXTURE = np.random.default_rng(4).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
@@ -62,13 +63,6 @@ class Service:
         made = texture_client.sample_neural_texture.requests(texture=texture or ref_to_proto(self.kept), identity=identity)
         requests = [made.config, *(made.item(frame) for frame in frames)]
         return [reply async for reply in self.stub.SampleNeuralTexture(sent(requests), timeout=60)]
-
-    async def refusal(
-        self, frames: list[Frame], texture: common_pb2.ArtefactRef | None = None, identity: common_pb2.ArtefactRef | None = None
-    ) -> grpc.aio.AioRpcError:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await self.sampled(frames, texture, identity)
-        return caught.value
 
 
 @pytest.fixture
@@ -112,21 +106,17 @@ async def test_artefacts_without_a_neural_texture_are_refused(service: Service) 
     another = service.actor({ARRAY_NAME: TEXTURE}, "dubstage.mouth_bank/1")
     small = service.actor({ARRAY_NAME: TEXTURE[..., :3]})
     for texture, says in ((without, "no neural texture"), (another, "not a renderer's actor"), (small, "damaged")):
-        error = await service.refusal([(0, UV)], texture)
-        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "config.texture" in (error.details() or "")
-        assert says in (error.details() or "")
+        with rpc_refused("config.texture", says):
+            await service.sampled([(0, UV)], texture)
 
 
 async def test_an_identity_of_another_model_is_refused(service: Service) -> None:
-    error = await service.refusal([target(0)], identity=service.identity(model_digest="0" * 64))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "fitted on another" in (error.details() or "")
-    error = await service.refusal([target(0)], identity=service.identity(model="somebodys_own"))
-    assert error.code() is grpc.StatusCode.NOT_FOUND
-    error = await service.refusal([target(0)], identity=ref_to_proto(service.kept))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "no face identity" in (error.details() or "")
+    with rpc_refused("fitted on another"):
+        await service.sampled([target(0)], identity=service.identity(model_digest="0" * 64))
+    with rpc_refused(code="NOT_FOUND"):
+        await service.sampled([target(0)], identity=service.identity(model="somebodys_own"))
+    with rpc_refused("no face identity"):
+        await service.sampled([target(0)], identity=ref_to_proto(service.kept))
 
 
 async def test_faulty_target_is_named(service: Service) -> None:
@@ -138,12 +128,12 @@ async def test_faulty_target_is_named(service: Service) -> None:
         ([(4, UV), (4, UV)], "frame_index must increase"),
     ]
     for wrong, says in frames:
-        error = await service.refusal(wrong)
-        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert says in (error.details() or "")
+        with rpc_refused(says):
+            await service.sampled(wrong)
 
 
 async def test_an_erased_texture_is_not_served_from_memory(service: Service) -> None:
     assert len(await service.sampled([(0, UV)])) == 1
     assert service.store.delete(service.kept)
-    assert (await service.refusal([(0, UV)])).code() is grpc.StatusCode.NOT_FOUND
+    with rpc_refused(code="NOT_FOUND"):
+        await service.sampled([(0, UV)])
