@@ -1,19 +1,19 @@
 """Errors that tests expect, with what the errors say."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc.aio
 import pytest
 
 from dubstage.client import DubstageCallError
 
+E = TypeVar("E", bound=Exception)
+
 
 @contextmanager
-def raised(kind: type[Exception], match: str | None = None, **attributes: object) -> Iterator[pytest.ExceptionInfo[Exception]]:
+def raised(kind: type[E], match: str | None = None, **attributes: object) -> Iterator[pytest.ExceptionInfo[E]]:
     """Expect an error of a kind whose text matches, and whose attributes have these values."""
     with pytest.raises(kind, match=match) as caught:
         yield caught
@@ -24,7 +24,7 @@ def raised(kind: type[Exception], match: str | None = None, **attributes: object
 def refused(match: str | None = None, **attributes: object) -> Iterator[pytest.ExceptionInfo[DubstageCallError]]:
     """Expect that the client's call is refused, such as with `reason="CONSENT_WITHDRAWN"`."""
     with raised(DubstageCallError, match, **attributes) as caught:
-        yield caught  # type: ignore[misc]
+        yield caught
 
 
 def _read(answer: object) -> None:

@@ -1,7 +1,5 @@
 """Batches as Jobs: what the chart makes for them, read by the engine itself."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A gateway that sends batches to Kubernetes (gateway.batchesOnKubernetes): its token, its Role, and what its workers reach."""
 
-from __future__ import annotations
-
 import ssl
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The commands of the guide name what the release and the command line have."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

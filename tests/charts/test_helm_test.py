@@ -1,7 +1,5 @@
 """Tests of the command of `helm test`, taken from the rendered pod and run against real servers."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

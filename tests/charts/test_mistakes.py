@@ -1,7 +1,5 @@
 """Wrong values are refused before anything is installed, and the message names the value."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.charts.rendering import template

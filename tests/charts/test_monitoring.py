@@ -1,7 +1,5 @@
 """Alerts, dashboard and autoscalers speak of metrics that the servers really have, in PromQL that parses."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

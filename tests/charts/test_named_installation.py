@@ -1,7 +1,5 @@
 """`pip install 'dubstage[suite]'`: the names, extras and versions fit together without a second step."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Network policies, read as a cluster reads them: who reaches whom, on which port, and nothing else."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests of the notes of `helm install`: names that exist, and a script that Python takes."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import os

@@ -1,7 +1,5 @@
 """The variables that the chart gives for S3 open a real S3, and models come from there before a service starts."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A policy scanner reads every rendering; what it finds and we keep is in charts/policy-exceptions.yaml with its reason."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

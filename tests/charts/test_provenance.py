@@ -1,7 +1,5 @@
 """Every process that writes videos signs them with the certificate of the values."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from charts.schema import COMPONENTS

@@ -1,7 +1,5 @@
 """What a release needs: one version in all files that repeat it, notes for users, and wheels that `make release` builds."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Tests of every rendering: names, labels, probes, security, an orderly end, and nothing that depends on chance."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections import Counter

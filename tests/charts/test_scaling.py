@@ -1,7 +1,5 @@
 """Replicas: by hand, by a HorizontalPodAutoscaler, by KEDA; disruptions, GPUs and where pods may run."""
 
-from __future__ import annotations
-
 import re
 
 import promql_parser

@@ -1,7 +1,5 @@
 """TLS and tokens: who has which certificate, and who is asked for what."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import AsyncIterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The chart's environment is what the services' own settings classes read, and every setting can be reached by a value."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tokens and limits of tenants reach the gateway."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Check of every answer of every stage: numbers are finite, or the call fails and names the field."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 

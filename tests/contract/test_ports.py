@@ -1,7 +1,5 @@
 """Ports of tests: one caller each, in every process that tests."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

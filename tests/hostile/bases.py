@@ -1,7 +1,5 @@
 """Valid requests of every RPC, small and quick: what the campaign mutates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The command line surface: hostile names, options, settings and consent files. Hardly any of it gets as far as a computation."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence

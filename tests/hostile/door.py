@@ -4,8 +4,6 @@ Each case has a tenant and a client address for itself, so that no limit that on
 are those of the loopback network, 127.1.0.1 and on.
 """
 
-from __future__ import annotations
-
 import http.client
 import itertools
 import json

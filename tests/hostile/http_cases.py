@@ -1,7 +1,5 @@
 """The HTTP surface: bodies, connections, events, downloads, uploads, tokens and headers, each of a caller with bad intent."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import http.client

@@ -1,7 +1,5 @@
 """Command lines and stores that once overwrote, escaped, hung, or ended in "this should not happen"."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import stat

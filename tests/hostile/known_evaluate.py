@@ -1,7 +1,5 @@
 """Evaluations of footage that is none, and to places where nothing may be written."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

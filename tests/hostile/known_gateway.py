@@ -1,7 +1,5 @@
 """Past faults of a gateway that concerned people, videos or callers while other work ran."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

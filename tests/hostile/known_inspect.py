@@ -1,7 +1,5 @@
 """Files that `dubstage inspect` is given, at an installation that has a watermark of its own to look for."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

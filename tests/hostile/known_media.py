@@ -1,7 +1,5 @@
 """Files that once read others, hung, filled a disk, or were dubbed in another way than was asked for."""
 
-from __future__ import annotations
-
 import threading
 from fractions import Fraction
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Receipts, audit logs and keys that a person is asked to check: changed, endless, deep, or no such file at all."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Requests that once filled a stage's memory, hung it, or were answered with the wrong code; each is a case of its own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

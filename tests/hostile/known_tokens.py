@@ -1,7 +1,5 @@
 """A server whose token file is emptied, damaged or taken away while it runs refuses every call, and says why."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """Files that are hostile as footage or as speech: mutated media, playlists, lying headers, special files, odd names."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import struct

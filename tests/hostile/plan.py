@@ -1,7 +1,5 @@
 """Which case a number stands for: the named ones first, then seeded ones over all surfaces."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Records that can be checked (receipts, exported audit logs, signed videos) and the commands that check them."""
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3

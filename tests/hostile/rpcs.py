@@ -1,7 +1,5 @@
 """The RPC surface: mutated requests of every method, and how an answer is judged."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time

@@ -3,8 +3,6 @@
 The second gateway is the door: it serves HTTP and asks for tokens, each of a tenant of its own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Good media files that cases copy and change."""
 
-from __future__ import annotations
-
 import shutil
 from itertools import cycle, islice
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stores that went bad: damaged databases, blobs, job folders and journals, and the commands that read them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sqlite3

@@ -1,7 +1,5 @@
 """The surface of timelines and dubbing scripts: damaged and lying files for `dubstage batch from-timeline`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path

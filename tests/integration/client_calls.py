@@ -1,7 +1,5 @@
 """Calls of tests to a gateway as a client, and waits for their results."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The five stages and the gateway as real servers on free ports, with the trained networks; short real footage."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

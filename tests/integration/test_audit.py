@@ -1,7 +1,5 @@
 """Every RPC that changes something leaves an entry in the audit log, with who asked, whose face and which consent record."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 

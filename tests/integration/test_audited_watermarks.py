@@ -1,7 +1,5 @@
 """The entry of a video in the audit log says whether the watermark was on and what it says, as the video's manifest does."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Batches over RPCs on a real gateway: real footage, a damaged file, cancel, retry, watch, report, and what a restart leaves."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A batch over two gateways that share a database and a store of batches: whatever dies, every shot is dubbed once."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The Python code of docs/integrating.md, run with the client distribution alone, and the Node and Go clients beside it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

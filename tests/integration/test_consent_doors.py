@@ -1,7 +1,5 @@
 """Every door of a gateway that begins work with a person checks the consent, and running work ends with the consent."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import threading

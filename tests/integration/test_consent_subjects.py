@@ -1,7 +1,5 @@
 """The record of one person never opens the work with another person, and a record of a request never replaces the actor's own."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The documented dub by curl alone, from a container: another root folder, network, and space of processes and mounts."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

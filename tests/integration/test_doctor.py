@@ -1,7 +1,5 @@
 """`dubstage doctor` against real stages, stores and databases: each thing that is wrong has a line with its remedy."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

@@ -1,7 +1,5 @@
 """CreateDub and CreateActor refuse wrong requests before any work is done, and no error shows the server's folders."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """`dubstage actor erase` while live streams, operations and dubs of other processes use the person."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

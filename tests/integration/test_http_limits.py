@@ -1,7 +1,5 @@
 """One caller over HTTP, hostile or broken, does not keep others from the gateway: calls, bodies, connections, events, tokens."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import http.client

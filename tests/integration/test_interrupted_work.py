@@ -1,7 +1,5 @@
 """Units of a job's work whose stream breaks off on the way: done again, they leave the same bytes."""
 
-from __future__ import annotations
-
 import threading
 import time
 import wave

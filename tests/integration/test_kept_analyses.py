@@ -1,7 +1,5 @@
 """A gateway keeps the analysis of footage for further dubs, as long as the person may be shown."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Live streams that break, that are read slowly, and that ask for what a gateway cannot promise."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Calls that wait or watch for long at a gateway that takes few calls: others are answered, and all who wait get their result."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import threading

@@ -1,7 +1,5 @@
 """Videos that outlast the deadline of a call, and stages that are killed: real servers, and the bytes of an undisturbed run."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

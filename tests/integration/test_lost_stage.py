@@ -1,7 +1,5 @@
 """A stage that goes away while it is needed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

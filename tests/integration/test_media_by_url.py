@@ -1,7 +1,5 @@
 """CreateDub and CreateActor with media in a real S3: objects in, videos out, whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import urllib.request

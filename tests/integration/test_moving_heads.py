@@ -1,7 +1,5 @@
 """Videos with a timeline of their own, and people enrolled from a picture, through the gateway's API."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

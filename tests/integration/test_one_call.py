@@ -1,7 +1,5 @@
 """`dubstage.dub` in this process and at a gateway: the same result, the same errors."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

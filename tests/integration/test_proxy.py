@@ -1,7 +1,5 @@
 """A gateway behind an OIDC proxy: users whom the proxy's headers name, in calls, decisions, the audit log and a real Chromium."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

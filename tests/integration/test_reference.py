@@ -1,7 +1,5 @@
 """The face of a reference picture, found by the face stage in a real portrait and in a real video."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Calls that create something and come again, at a real gateway."""
 
-from __future__ import annotations
-
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,7 +1,5 @@
 """A stage of which no replica runs, as one that was scaled to zero: an operation waits for it at its start."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

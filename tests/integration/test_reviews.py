@@ -1,7 +1,5 @@
 """Decisions about shots on a real gateway: filters, order, history, retry, audit entries, events, two people at once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

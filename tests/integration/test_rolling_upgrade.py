@@ -3,8 +3,6 @@
 Every server is ended and started anew, and no dub fails or changes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

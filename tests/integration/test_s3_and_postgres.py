@@ -1,7 +1,5 @@
 """A person enrolled, dubbed and erased where every blob lies in S3 and every row in PostgreSQL, over real stages."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CreateDub with lines, and DetectFaces."""
 
-from __future__ import annotations
-
 import wave
 from datetime import timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`dubstage serve`: processes that start together and end together."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """Two gateway processes over one PostgreSQL and one data folder: whatever happens to one of them, the other ends its work."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """One stage, called by somebody who knows nothing of the others."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import av

@@ -1,7 +1,5 @@
 """Limits of tenants at the doors of a real gateway: each refusal names its limit, and other tenants are served."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

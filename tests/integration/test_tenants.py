@@ -1,7 +1,5 @@
 """Two tenants of one gateway: neither reads, uses, lists, changes or erases what belongs to the other."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A second renderer of the toy takes every optional input that the gateway makes: neural texture, speech and reference.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import wave

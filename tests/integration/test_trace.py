@@ -1,7 +1,5 @@
 """One dub is one trace, from the call that asked for it through the gateway's operation to every stage."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

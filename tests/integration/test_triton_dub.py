@@ -3,8 +3,6 @@
 tests/contract/render compares the frames of both.
 """
 
-from __future__ import annotations
-
 import threading
 from contextlib import suppress
 from typing import Any

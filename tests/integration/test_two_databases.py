@@ -1,7 +1,5 @@
 """Two data folders on one artefact store, through the real command line: the second one is refused, and the actor stays."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

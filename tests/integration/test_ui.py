@@ -1,7 +1,5 @@
 """The pages in a real Chromium: a dub from upload to download, people, refusals, and how the pages look to tools for access."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import http.server

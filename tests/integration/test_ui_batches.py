@@ -1,7 +1,5 @@
 """The pages of batches in a real Chromium: list, grid, player, pinned note, decisions, two people at once, another tenant."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

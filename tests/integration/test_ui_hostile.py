@@ -1,7 +1,5 @@
 """Hostile requests to the pages and their routes: markup in names, paths outside, another tenant's shots, huge and slow senders."""
 
-from __future__ import annotations
-
 import re
 import socket
 import time

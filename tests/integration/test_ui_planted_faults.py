@@ -1,7 +1,5 @@
 """Five faults in a batch of fifty real dubs: a person who looks at the first eight shots of the page has seen all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction

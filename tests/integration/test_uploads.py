@@ -1,7 +1,5 @@
 """Files over the wire: callers that share no disk with the gateway upload, dub and download, over gRPC and over HTTP."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import http.client

@@ -1,7 +1,5 @@
 """Webhooks: gateway processes over one PostgreSQL, and a receiver that often fails. No event is lost, and none is forged."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """The media folder of the tests: a short video of a real man, and a short speech."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

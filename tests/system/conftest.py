@@ -1,7 +1,5 @@
 """The whole pipeline with its trained networks, started once for all system tests."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

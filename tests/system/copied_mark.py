@@ -1,7 +1,5 @@
 """Attacks on the watermark, without the key: the mark of a video is copied to genuine footage, or a public mark is forged there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import aclosing
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Parts that system tests share: the demo's speech, dubs in this process, cuts of clips, and checks of the videos."""
 
-from __future__ import annotations
-
 import hashlib
 import wave
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Evaluations of several methods on the same clips. What is the same work for every method is done once."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path

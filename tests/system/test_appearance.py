@@ -1,7 +1,5 @@
 """Figures of the appearance of a mouth, on real footage: planted faults alarm, the own video does not. Strips of an evaluation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

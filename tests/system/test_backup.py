@@ -1,7 +1,5 @@
 """Backup, wipe, restore: a dub with the restored actor has the same bytes, and older videos are still those of the installation."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Callable

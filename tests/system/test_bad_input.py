@@ -1,7 +1,5 @@
 """Tests of a user's mistakes: one clear line, an exit code, nothing half-written, no traceback."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Batches on real clips: every shot ends once, in the right state, whatever dies meanwhile, and with the bytes of a plain dub."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

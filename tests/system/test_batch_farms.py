@@ -4,8 +4,6 @@
 They do what the manuals say: they start the command once for each index, with the index where the farm manager puts it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

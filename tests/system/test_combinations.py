@@ -1,7 +1,5 @@
 """Every motion predictor with every renderer: the pairs of docs/methods/README.md."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Container

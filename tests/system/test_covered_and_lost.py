@@ -1,7 +1,5 @@
 """A face that leaves and comes back, something before a mouth, many shots: what is not a free mouth stays as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

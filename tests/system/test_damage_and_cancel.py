@@ -1,7 +1,5 @@
 """A damaged artefact, a full disk, Ctrl-C, and footage with too little of a face: what is said, and what is left behind."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

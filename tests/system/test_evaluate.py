@@ -1,7 +1,5 @@
 """`dubstage evaluate` on a real clip with the trained networks: what of the papers' own figures must be there, for every method."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Reason codes, ids and cuts on real footage against spans annotated by eye (tests/data/face_spans.json)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tests of the list of faces of a video."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

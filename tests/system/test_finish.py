@@ -1,7 +1,5 @@
 """Whose pixels a mouth shows: of two dubs that differ in the finish alone, only the mouths differ."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

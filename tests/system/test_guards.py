@@ -5,8 +5,6 @@ evaluate` makes of a short clip. FIGURES are what the committed networks reach. 
 more people. A change that improves a figure by more than its margin should move the figure here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final

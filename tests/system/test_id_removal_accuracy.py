@@ -1,7 +1,5 @@
 """Cepstra tell who speaks; the output of the committed network hardly does."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import numpy as np

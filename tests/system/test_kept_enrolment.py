@@ -1,7 +1,5 @@
 """Enrolments and dubs of one footage share its analysis. A stopped enrolment goes on, and the actor has the same bytes."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

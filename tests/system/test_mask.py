@@ -1,7 +1,5 @@
 """Only the lower face and the bare neck below it change: sample by sample, in the footage's own format, written without loss."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

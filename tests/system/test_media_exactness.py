@@ -1,7 +1,5 @@
 """Real footage through decoder, compositing and encoder: every frame at its time, every sample outside the mask as it was."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A dub that was killed or whose records were damaged goes on where it was and gives the same bytes."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

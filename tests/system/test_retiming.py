@@ -1,7 +1,5 @@
 """Videos that get the length of the speech out of the footage's own frames."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

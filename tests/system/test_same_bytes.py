@@ -1,7 +1,5 @@
 """The same job gives the same bytes wherever its stages run and however its streams are cut."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager

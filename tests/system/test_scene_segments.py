@@ -1,7 +1,5 @@
 """Tests of scenes in H.264 and HEVC: a changed line encodes the segments that it touches alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Seams in encoded videos of a real person: planted ones are seen, and those of the codec are not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Dubs of image sequences of a real person: the mouth is new, and everything else in every file is as it was."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterator

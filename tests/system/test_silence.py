@@ -1,7 +1,5 @@
 """The mouth is shut while no person speaks: in silence, noise and music, and in sound of its own that holds no speech."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

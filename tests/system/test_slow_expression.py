@@ -1,7 +1,5 @@
 """A dub keeps the slow expression of the person in the footage, and shuts the lips where nobody speaks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests of the choice of the speaker among two people, and of the lag of the sound."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable, Iterator

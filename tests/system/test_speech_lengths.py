@@ -1,7 +1,5 @@
 """Speech that is longer or shorter than the footage, and sound of any rate and number of channels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path

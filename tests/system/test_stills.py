@@ -1,7 +1,5 @@
 """A single picture as footage: what it becomes, and what is said of one that can't be used."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

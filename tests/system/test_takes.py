@@ -1,7 +1,5 @@
 """A person is enrolled from several files."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

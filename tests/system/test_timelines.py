@@ -1,7 +1,5 @@
 """A timeline of a real man, from the editing program through a real dub and a review back to the editing program."""
 
-from __future__ import annotations
-
 import json
 from fractions import Fraction
 from pathlib import Path

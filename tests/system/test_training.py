@@ -1,7 +1,5 @@
 """From a folder of clips to a dub with networks trained on these clips, by the documented commands alone."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """New speech for a woman whose mouth is shut in all of her footage, and whose footage has music for sound."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`charts/images/build.sh` with a recorder in the place of docker, podman and buildah."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import tomllib

@@ -1,7 +1,5 @@
 """Tests of how `charts/play` changes the chart's output; the run itself needs podman and the images (docs/images.md)."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

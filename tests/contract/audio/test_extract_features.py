@@ -1,7 +1,5 @@
 """The audio stage behind a real server."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path

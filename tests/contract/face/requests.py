@@ -1,7 +1,5 @@
 """Requests of the face stage from the stage's own types, and answers back, for tests."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -1,7 +1,5 @@
 """Requests of the face stage at the ends of what it takes, and beyond."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path

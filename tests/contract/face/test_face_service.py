@@ -1,7 +1,5 @@
 """The face stage's messages, and the stage behind a real server."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 

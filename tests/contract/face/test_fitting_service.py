@@ -1,7 +1,5 @@
 """Morphable-model coefficients and identities through a real server of the face stage."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
 from collections.abc import AsyncIterator, Iterable

@@ -1,7 +1,5 @@
 """`dubstage batch kitsu` against Kitsu's own API server."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

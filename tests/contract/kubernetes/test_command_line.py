@@ -1,7 +1,5 @@
 """The commands of a person against the API, and the command of a pod as the kubelet would start it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

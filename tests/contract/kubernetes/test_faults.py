@@ -1,7 +1,5 @@
 """Tests of failures between the command and the cluster, and of the command's messages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

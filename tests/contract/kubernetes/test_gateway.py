@@ -1,7 +1,5 @@
 """A gateway sends batches to the API of Kubernetes, and shows, changes and removes them there."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path

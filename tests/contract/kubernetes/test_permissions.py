@@ -1,7 +1,5 @@
 """The Role of the chart is what the engine needs: with it everything works, and without any of its verbs something does not."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.batch.kubernetes.engine import KubernetesEngine

@@ -1,7 +1,5 @@
 """Batches that are sent to a cluster over HTTP: once, twice, in part, and anew."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The watch of a batch: over changes, lost connections, expired versions and failed pods, to the end."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable, Iterator

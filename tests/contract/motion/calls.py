@@ -1,7 +1,5 @@
 """Requests to the motion stage, and calls of a running one."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterable, AsyncIterator
 from fractions import Fraction
 

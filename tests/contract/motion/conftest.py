@@ -1,7 +1,5 @@
 """The motion stage behind a real server."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import grpc.aio

@@ -1,7 +1,5 @@
 """Requests of the motion stage at the ends of what it takes, and beyond."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time

@@ -1,7 +1,5 @@
 """The motion stage behind a real server, for the method that moves the head."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

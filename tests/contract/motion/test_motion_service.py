@@ -1,7 +1,5 @@
 """The motion stage behind a real server: motion over the wire, styles, personalisation and lags."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

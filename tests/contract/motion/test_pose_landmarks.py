@@ -1,7 +1,5 @@
 """EncodeStyle with landmarks of the upper face."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

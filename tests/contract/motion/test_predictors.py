@@ -1,7 +1,5 @@
 """The registry of predictors behind a real server: unknown names, ListModels, and a predictor of the test's own."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType

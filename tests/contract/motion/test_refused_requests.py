@@ -1,7 +1,5 @@
 """Tests of the requests that the motion stage refuses over the wire, and of the fields that it names."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Streams of motion that go on in another call, behind a real server."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from fractions import Fraction

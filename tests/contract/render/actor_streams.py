@@ -1,7 +1,5 @@
 """One stream of an actor with key pictures, on tritonserver and in this process."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

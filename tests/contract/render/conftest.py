@@ -1,7 +1,5 @@
 """A real tritonserver on the CPU with the committed networks, and frames of real footage."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """The model `everybody` behind a real server, with the weights that come with it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

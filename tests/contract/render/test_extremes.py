@@ -1,7 +1,5 @@
 """Requests of the render stage at the ends of what it takes, and beyond."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 

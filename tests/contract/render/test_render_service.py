@@ -1,7 +1,5 @@
 """The render stage behind a real server, with the models that come with it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import grpc.aio

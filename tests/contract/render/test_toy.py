@@ -1,7 +1,5 @@
 """Tests of a new renderer over the wire: a renderer and a network of a few lines behind a real server."""
 
-from __future__ import annotations
-
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Triton joins frames of many actors to batches on one loaded model; its own statistics say so."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

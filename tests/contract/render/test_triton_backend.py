@@ -1,7 +1,5 @@
 """One renderer, two backends: in the process, and on a real tritonserver that runs the same file."""
 
-from __future__ import annotations
-
 import queue
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The model `headpose` on a real tritonserver: the bytes of this process."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

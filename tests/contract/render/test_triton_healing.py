@@ -1,7 +1,5 @@
 """A tritonserver that restarts has lost every model, and every model is given back by its own reload."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain

@@ -1,7 +1,5 @@
 """`python -m services.render.triton.launch` becomes a server."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """The render stage on Triton, behind its own server: dead processes, health and metrics."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import time

@@ -1,7 +1,5 @@
 """A network with an input of the actor on a real tritonserver: no dynamic batches, and the bytes of this process."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A network that a backend cannot read, behind a real server: the other methods are served, and the network is named."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A tiny service of raw bytes with all four kinds of methods, behind the real server on a real port."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Shared code of the tests of the server."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

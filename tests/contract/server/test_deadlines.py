@@ -1,7 +1,5 @@
 """Deadlines and cancellation, from both ends, on real servers."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading

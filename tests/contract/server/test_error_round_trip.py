@@ -1,7 +1,5 @@
 """Each row of the error table crosses a real server, by each kind of method, and arrives as what it was."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 from collections.abc import AsyncIterator

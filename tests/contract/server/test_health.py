@@ -1,7 +1,5 @@
 """Watchers of a real server's health, on the port of its calls and on its plain port."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field

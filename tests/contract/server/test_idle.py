@@ -1,7 +1,5 @@
 """A caller that neither sends nor takes anything does not keep its place for ever."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """Health from the warm-up to the drain, on real servers."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """Log lines, call metrics and spans, on real servers."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 import urllib.request

@@ -1,7 +1,5 @@
 """The memory that one call may take is bounded, and work in threads notices that its call is over."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Iterator

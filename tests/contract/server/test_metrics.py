@@ -1,7 +1,5 @@
 """Tests of a server's metrics port, on a real server under real load."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import sys

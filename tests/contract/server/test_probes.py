@@ -1,7 +1,5 @@
 """Tests of the probes of a real server: liveness from the start on, and health on a plain port beside TLS."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """A stage as a process: signals, exit codes, the end of one that is killed."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal

@@ -1,7 +1,5 @@
 """Tests of requests that reach no handler: bytes that are no message, too large messages, and fields out of their bounds."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Any
 

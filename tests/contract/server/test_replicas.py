@@ -1,7 +1,5 @@
 """Several servers behind one name: how calls are shared, and what becomes of them when one comes, goes or gets old."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from pathlib import Path

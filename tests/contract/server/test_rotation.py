@@ -1,7 +1,5 @@
 """Certificates, keys, authorities and tokens are replaced while real servers and clients run."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Sizes, tokens and TLS, on real servers."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whom a stage works for, and that no tenant reaches an artefact of another at a stage, on real servers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

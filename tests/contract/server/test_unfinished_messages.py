@@ -1,7 +1,5 @@
 """Callers that send half a message, or only watch, take little memory for little time, and keep no other caller out."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """A real S3 and a real PostgreSQL for every test of this folder."""
 
-from __future__ import annotations
-
 from tests.contract.stores.postgres_servers import postgres, postgres_url
 from tests.contract.stores.s3_servers import aws, s3
 

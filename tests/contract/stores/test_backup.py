@@ -1,7 +1,5 @@
 """A backup of an installation, in SQLite and in PostgreSQL, and the installation that is made from the backup."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

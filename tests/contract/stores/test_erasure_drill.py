@@ -1,7 +1,5 @@
 """Erasure drill over SQLite and a folder, and over PostgreSQL and S3: nothing is left, and what is left is told."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

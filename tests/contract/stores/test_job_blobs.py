@@ -1,7 +1,5 @@
 """Counting and deleting of one blob come one after the other, in both databases."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

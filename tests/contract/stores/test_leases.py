@@ -1,7 +1,5 @@
 """Operations that several gateways share: what one of them runs, waits for, cancels or loses. Asked of SQLite and PostgreSQL."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -1,7 +1,5 @@
 """10,000 actors and 100,000 finished operations cost no dub anything: the database finds every row by an index."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A process that pauses inside a transaction keeps the other processes from the rows no longer than a while."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Actors and operations in a real PostgreSQL; what SQLite must do as well is asked of both."""
 
-from __future__ import annotations
-
 import asyncio
 import datetime
 import os

@@ -1,7 +1,5 @@
 """Artefacts in a real S3, over HTTP."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Gateways over one PostgreSQL, without stages: each learns of the tenants that another one serves, and goes on with their work."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Stores of several tenants in a real PostgreSQL and in SQLite."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path

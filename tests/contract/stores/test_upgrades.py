@@ -1,7 +1,5 @@
 """Tables in SQLite and PostgreSQL: their creation, and their upgrade by a migration of a later version."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

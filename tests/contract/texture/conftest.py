@@ -1,7 +1,5 @@
 """A real server of the texture stage on a store in the test's folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import grpc.aio

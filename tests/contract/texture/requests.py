@@ -1,7 +1,5 @@
 """Requests of the texture stage from the stage's own types, and answers back, for tests."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Iterable
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Fine detail at the footage's own resolution, over the wire."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

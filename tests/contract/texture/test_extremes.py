@@ -1,7 +1,5 @@
 """Requests of the texture stage at the ends of what it takes, and beyond."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Drawn faces, backgrounds of moved heads and turned portraits behind a real server of the texture stage."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path

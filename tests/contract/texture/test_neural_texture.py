@@ -1,7 +1,5 @@
 """SampleNeuralTexture behind a real server of the texture stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

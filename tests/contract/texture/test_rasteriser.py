@@ -1,7 +1,5 @@
 """The rasteriser of the texture stage's settings: checked at the start, and used by every picture that the stage draws."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace

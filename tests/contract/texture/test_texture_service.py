@@ -1,7 +1,5 @@
 """The texture stage behind a real server."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Worker processes that cannot work, die or hang before their first shot. tests/system/test_batch.py has those that dub."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

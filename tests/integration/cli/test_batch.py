@@ -1,7 +1,5 @@
 """`dubstage batch submit` with worker processes. Shots that are dubbed to the end are in tests/system/test_batch.py."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`dubstage batch deliver` with real signed videos: streams bit by bit, decisions in manifests, and what is not delivered."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

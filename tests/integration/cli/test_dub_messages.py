@@ -1,7 +1,5 @@
 """Messages of `dubstage dub` on the terminal."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`dubstage inspect`: says whether a video is what its maker signed, and what the maker says."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

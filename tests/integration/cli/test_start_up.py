@@ -1,7 +1,5 @@
 """Start-up of processes: libraries are loaded late, and numeric libraries use one thread."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`dubstage train` and `dubstage export`: a whole run on a tiny set of a drawn person."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`dubstage watermark publish`: a signed entry that says whom to ask about the watermarks of an installation."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Estimates of dubs, through the gateway's API and the command line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

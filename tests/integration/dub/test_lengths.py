@@ -1,7 +1,5 @@
 """Speech of other lengths than the footage: frames, times and sound of the video, for every fit (docs/length.md has the table)."""
 
-from __future__ import annotations
-
 import math
 import wave
 from fractions import Fraction

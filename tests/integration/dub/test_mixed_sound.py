@@ -1,7 +1,5 @@
 """Music and effects under the new speech of a dub, through the gateway's API."""
 
-from __future__ import annotations
-
 import wave
 
 import av

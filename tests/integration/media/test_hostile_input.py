@@ -1,7 +1,5 @@
 """Files that were made to do harm, and the process that looks into them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import struct

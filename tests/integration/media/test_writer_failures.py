@@ -1,7 +1,5 @@
 """A disk that is full while a video is written: a clear error, and nothing left of the video."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A video is signed before it gets its name; any change is told; the manifests of what it was made of are kept."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

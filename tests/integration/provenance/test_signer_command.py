@@ -1,7 +1,5 @@
 """A command signs videos in place of a key file, as one does that asks a key management service."""
 
-from __future__ import annotations
-
 import sys
 import textwrap
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A video is dated by a time stamp authority, and a video that the authority does not date is not written."""
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Timelines become batches and come back with every cut on its frame: frames show their own numbers."""
 
-from __future__ import annotations
-
 import csv
 import json
 import random

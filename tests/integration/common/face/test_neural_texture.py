@@ -1,7 +1,5 @@
 """A texture from the frames of real footage, drawn in frames that the texture has not seen."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Phone labels of real sentences, and what becomes of transcripts that cannot be used."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The training of the posteriorgram network, from a tiny set to the file that the stage serves."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The preparation `phones` of a training set."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The rows of the face model's fitting and of the renderers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The bench of a GPU, run on the processor."""
 
-from __future__ import annotations
-
 import pytest
 
 from research.bench import gpu

@@ -1,7 +1,5 @@
 """Commands that are measured, and footage that is made for them."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The evaluation of the serving code on a made-up clip."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The judge of a served predictor on a made-up set: rows by clip and by language, and recordings without a picture."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

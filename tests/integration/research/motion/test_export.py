@@ -1,7 +1,5 @@
 """The exports of the sync network and of the networks of the style, into a folder of weights that they share."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The training of the sync network."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The run that makes the mean mouth, and its export."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The training of the perceptual network."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Training of the temporal warp on drawn clips: steps, selection, export."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

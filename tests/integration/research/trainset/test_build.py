@@ -1,7 +1,5 @@
 """Training sets from videos and recordings: what is made, what is kept, and what is left out."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

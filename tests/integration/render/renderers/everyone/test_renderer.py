@@ -1,7 +1,5 @@
 """The committed prior of `everyone` holds nobody: without an actor's texture and reference picture it draws no face."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,11 +28,12 @@ from tests.unit.render.renderers.everyone.person import CONFIG, shown_frames, su
 from tests.unit.render.rendering import committed_models, render
 
 __all__ = ["small_weights"]
+Model = tuple[OnnxRuntimeBackend, ModelFile]
 GREY = np.full(TEXTURE_SHAPE, 128, np.uint8)
 
 
 @pytest.fixture(scope="module")
-def model(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[OnnxRuntimeBackend, ModelFile]:
+def model(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = write_weights(small_weights, tmp_path_factory.mktemp("everyone") / "weights")
     export_network(SPEC, ExportJob(weights=folder / "everyone.safetensors", folder=folder))
     backend = OnnxRuntimeBackend(device="cpu", precision=Precision.FLOAT32, num_threads=1)
@@ -57,7 +56,7 @@ def state(bank: MouthBank) -> Float32:
     return packed(style, bank.boxes[20])
 
 
-def test_a_stream_in_pieces_has_the_same_bytes(model, frames, state) -> None:
+def test_a_stream_in_pieces_has_the_same_bytes(model: Model, frames, state) -> None:
     backend, file = model
     whole = render(backend, file, frames, state)
     assert [one.frame_index for one in whole] == list(range(8))
@@ -68,7 +67,7 @@ def test_a_stream_in_pieces_has_the_same_bytes(model, frames, state) -> None:
         assert [one.box.tobytes() for one in made] == [one.box.tobytes() for one in whole]
 
 
-def test_training_and_serving_inputs_equal(model, bank, frames, texture, state) -> None:
+def test_training_and_serving_inputs_equal(model: Model, bank, frames, texture, state) -> None:
     """Training and serving show the network the same picture."""
     backend, file = model
     served = render(backend, file, frames[2:5], state)[1]
@@ -86,21 +85,21 @@ def test_training_and_serving_inputs_equal(model, bank, frames, texture, state) 
 
 
 @pytest.mark.parametrize("name", ["neural_features", "speech_features"])
-def test_missing_or_misshapen_features_are_named(model, frames, state, name) -> None:
+def test_missing_or_misshapen_features_are_named(model: Model, frames, state, name) -> None:
     with raised(InvalidRequestError, match=rf"frame\.{name} is missing", field=f"frame.{name}"):
         render(*model, [replace(frames[0], **{name: None})], state)
     with pytest.raises(InvalidRequestError, match=rf"frame\.{name}: expected shape \[.*\], got \[2, 3\]"):
         render(*model, [replace(frames[0], **{name: np.zeros((2, 3), np.float32)})], state)
 
 
-def test_frames_after_and_speech_change_the_picture(model, frames, state) -> None:
+def test_frames_after_and_speech_change_the_picture(model: Model, frames, state) -> None:
     first = render(*model, frames[:2], state)[0].box
     silent = replace(frames[0], speech_features=np.zeros((20, 40), np.float32))
     assert not np.array_equal(render(*model, [silent, frames[1]], state)[0].box, first)
     assert not np.array_equal(render(*model, [frames[0], replace(frames[5], frame_index=1)], state)[0].box, first)
 
 
-def test_outside_the_mask_the_footage_stays(model, frames, state) -> None:
+def test_outside_the_mask_the_footage_stays(model: Model, frames, state) -> None:
     for one, frame in zip(render(*model, frames[:2], state), frames[:2], strict=True):
         assert np.array_equal(one.box[frame.mask == 0], frame.background[frame.mask == 0])
         assert not np.array_equal(one.box, frame.background)

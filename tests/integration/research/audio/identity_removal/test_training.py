@@ -1,7 +1,5 @@
 """The training of the Audio ID-Removing Network, from a tiny set to the file that the stage serves."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A training of a few steps, and its export."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

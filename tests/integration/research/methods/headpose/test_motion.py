@@ -1,7 +1,5 @@
 """A training of a few steps, and its export."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

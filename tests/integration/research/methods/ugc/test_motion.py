@@ -1,7 +1,5 @@
 """A training of a few steps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from research.methods.ugc.motion import NETWORK
