@@ -97,7 +97,7 @@ def test_workers_trust_gateway_keys() -> None:
 
 
 def test_workers_have_video_settings() -> None:
-    """Workers have the settings of the gateway that change videos."""
+    """Workers have the settings of the gateway that change videos, and threads of all components unless the gateway has others."""
     names = ("DUBSTAGE_WATERMARK", "DUBSTAGE_WATERMARK_PUBLIC", "DUBSTAGE_FACE_MODEL", "DUBSTAGE_COMPUTE_THREADS")
     given = [
         f"gateway.settings.{field}"
@@ -108,10 +108,6 @@ def test_workers_have_video_settings() -> None:
     assert [own[name] for name in names] == ["false", "false", "basel", "3"]
     assert [gateway[name] for name in names] == ["false", "false", "basel", "3"]
     assert not environment(render("batch")).keys() & set(names)
-
-
-def test_worker_threads_default() -> None:
-    """Threads of all components are threads of the workers unless the gateway has others."""
     every = "global.defaults.settings.compute_threads=4"
     assert environment(render("batch", every))["DUBSTAGE_COMPUTE_THREADS"] == "4"
     assert environment(render("batch", every, "gateway.settings.compute_threads=3"))["DUBSTAGE_COMPUTE_THREADS"] == "3"
@@ -163,8 +159,8 @@ def test_shared_volume_pins_node() -> None:
     assert term["labelSelector"]["matchLabels"].items() <= labels.items()
 
 
-def test_submitter_and_worker_roles() -> None:
-    """People who submit may do what the engine does in one namespace, and workers may do nothing."""
+def test_workers_are_shut_in() -> None:
+    """Who submits may do what the engine does. Workers have no rights, take no calls, and call stages if values say so."""
     rendered = render("batch")
     (role,), (binding,) = rendered.of("Role"), rendered.of("RoleBinding")
     assert not any(
@@ -177,10 +173,6 @@ def test_submitter_and_worker_roles() -> None:
     assert account not in {subject["name"] for subject in binding["subjects"]}
     assert rendered.one("ServiceAccount", account)["automountServiceAccountToken"] is False
     assert worker(rendered)["automountServiceAccountToken"] is False
-
-
-def test_worker_network_policy() -> None:
-    """No one calls workers, and workers call the stages only if values say so."""
     policy = render("batch").one("NetworkPolicy", "dubstage-batch-worker")["spec"]
     assert policy["ingress"] == []
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
@@ -190,14 +182,11 @@ def test_worker_network_policy() -> None:
     assert not render("default", *ON, "global.networkPolicy.enabled=false").of("NetworkPolicy")
 
 
-def test_batches_need_no_gateway() -> None:
+def test_jobs_of_any_release() -> None:
+    """Batches need no gateway, and Jobs of a release with another name are its own."""
     own = environment(render("default", *ON, "gateway.enabled=false"))
     assert own["DUBSTAGE_REQUIRE_CONSENT"] == "true"
     assert own["DUBSTAGE_DATABASE_URL"] == {"secretKeyRef": {"name": "database", "key": "url"}}
-
-
-def test_jobs_named_after_release() -> None:
-    """Jobs of a release with another name are its own."""
     found = render("batch", release="studio")
     document = json.loads(found.one("ConfigMap", "studio-dubstage-batch")["data"]["settings.json"])
     assert (document["instance"], document["service_account"]) == ("studio", "studio-dubstage-batch-worker")

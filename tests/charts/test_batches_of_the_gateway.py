@@ -87,7 +87,6 @@ def test_submitter_role_bound_to_gateway() -> None:
 
 
 def test_missing_gateway_gets_no_role() -> None:
-    """A gateway that is not installed gets no role."""
     (binding,) = render("batch-gateway", "gateway.enabled=false").of("RoleBinding")
     assert [subject["name"] for subject in binding["subjects"]] == ["dubstage-batch", "dubbing"]
 

@@ -57,7 +57,6 @@ def test_it_succeeds_where_all_serve(audio: str) -> None:
 
 
 def test_pod_sends_each_servers_token(tmp_path: Path) -> None:
-    """The pod sends each server the token that the server asks for."""
     files = {"gateway": tmp_path / "gateway", "stage": tmp_path / "stage"}
     files["gateway"].write_text("# customers\nacme token-of-acme\n")
     files["stage"].write_text("token-of-the-stages\n")

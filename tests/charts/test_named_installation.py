@@ -104,7 +104,6 @@ def test_command_of_the_client_alone(arguments: list[str]) -> None:
 
 
 def test_command_runs_the_suite() -> None:
-    """With the suite, the command is the command line."""
     program = "import sys; sys.argv = ['dubstage', '--version']; from dubstage.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("dubstage ")

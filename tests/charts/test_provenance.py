@@ -60,7 +60,6 @@ def test_signer_command_and_watermark_key() -> None:
 
 
 def test_missing_secret_makes_own_key() -> None:
-    """Without a secret, the installation makes its own key."""
     rendered = render("batch", "global.provenance.timeStampUrl=http://tsa.example.com")
     stamped = {"DUBSTAGE_PROVENANCE_TIME_STAMP_URL": "http://tsa.example.com"}
     assert of_provenance(rendered.environment("gateway")) == of_provenance(environment(rendered)) == stamped

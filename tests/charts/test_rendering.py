@@ -67,7 +67,6 @@ def _schemas_read_once() -> Iterator[None]:
     "version", [KUBERNETES[0], *(pytest.param(version, marks=pytest.mark.long) for version in KUBERNETES[1:-1]), KUBERNETES[-1]]
 )
 def test_objects_valid_for_every_kubernetes(version: str) -> None:
-    """Every object is valid in every version of Kubernetes."""
     unique = {json.dumps(item, sort_keys=True): item for case in CASES for item in render(case).objects}
     for item in unique.values():
         if item["kind"] not in SCHEMAS:
@@ -96,12 +95,15 @@ def test_object_names_and_namespace(case: str) -> None:
     assert all(len(item["metadata"]["name"]) <= 63 for item in rendered.objects)
 
 
-def test_long_release_name() -> None:
-    """Names stay within bounds for a long release name."""
+def test_odd_release_names() -> None:
+    """Names stay within bounds for a long name of the release, and a name with dots has services without."""
     rendered = render("production", release="a-release-with-a-name-as-long-as-helm-allows-it-to-be")
     for item in rendered.objects:
         assert len(item["metadata"]["name"]) <= 63
         assert all(len(value) <= 63 for value in item["metadata"]["labels"].values())
+    rendered = render("default", release="studio.night")
+    assert all("." not in item["metadata"]["name"] for item in rendered.of("Service"))
+    assert rendered.environment("gateway")["DUBSTAGE_AUDIO_ENDPOINT"] == "dns:///studio-night-dubstage-audio:50051"
 
 
 def test_unknown_field_is_detected() -> None:
@@ -139,8 +141,8 @@ def test_selectors_match_own_component(case: str) -> None:
         assert {labels["app.kubernetes.io/component"] for labels in found} == {label(monitor, "component")}
 
 
-def test_selectors_survive_upgrades() -> None:
-    """Selectors outlive an upgrade of replicas images and options."""
+def test_upgrades_change_little() -> None:
+    """Selectors outlive an upgrade of replicas, images and options, and other replicas change nothing but the number."""
 
     def selectors(*sets: str, case: str = "default") -> dict[str, Object]:
         return {label(item, "component"): item["spec"]["selector"] for item in render(case, *sets).of("Deployment")}
@@ -149,10 +151,6 @@ def test_selectors_survive_upgrades() -> None:
     assert selectors("global.defaults.replicas=5", "global.image.tag=9.9.9", "global.defaults.podLabels.team=a") == before
     assert selectors(case="production") == before
     assert selectors(case="gpu") == before
-
-
-def test_replica_change_is_minimal() -> None:
-    """An upgrade from n to m replicas changes nothing but the number."""
     few, many = (render("default", f"global.defaults.replicas={number}") for number in (2, 5))
     for before, after in zip(few.objects, many.objects, strict=True):
         if before["kind"] == "Deployment" and label(before, "component") != "gateway":
@@ -171,7 +169,8 @@ def test_rolling_update_strategies(case: str) -> None:
     assert (gateway["strategy"], gateway["replicas"]) == ({"type": "Recreate"}, 1)
 
 
-def test_several_gateways_roll_over_and_spread_over_nodes() -> None:
+def test_several_gateways() -> None:
+    """Several gateways roll over, spread over nodes, and take calls until the service has forgotten their pods."""
     shared = render("production", *TWO_GATEWAYS, "gateway.data.accessMode=ReadWriteMany")
     spec = shared.deployment("gateway")["spec"]
     assert (spec["replicas"], spec["strategy"]["type"]) == (2, "RollingUpdate")
@@ -179,10 +178,6 @@ def test_several_gateways_roll_over_and_spread_over_nodes() -> None:
         assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
     assert "podAffinity" not in pod_spec(shared.deployment("gateway")).get("affinity", {})
     assert shared.environment("gateway")["DUBSTAGE_DATA_DIR"] == "/data/gateway"
-
-
-def test_gateway_outlives_its_endpoint() -> None:
-    """A gateway of several takes calls until the service has forgotten its pod."""
     several = ("production", *TWO_GATEWAYS, "gateway.data.accessMode=ReadWriteMany")
     grace_s = pod_spec(render(*several).deployment("gateway"))["terminationGracePeriodSeconds"]
     assert render(*several).container("gateway")["lifecycle"] == {"preStop": {"exec": {"command": ["sleep", "5"]}}}
@@ -190,20 +185,6 @@ def test_gateway_outlives_its_endpoint() -> None:
     assert pod_spec(longer.deployment("gateway"))["terminationGracePeriodSeconds"] == grace_s + 55
     assert "lifecycle" not in render(*several, "gateway.preStopSeconds=0").container("gateway")
     assert not any("lifecycle" in render("production").container(component) for component in COMPONENTS)
-
-
-def test_a_stage_may_end_before_the_next_begins() -> None:
-    assert render("gpu", "render.strategy.type=Recreate").deployment("render")["spec"]["strategy"] == {"type": "Recreate"}
-
-
-def test_dotted_release_name() -> None:
-    """A release with dots in its name has services without."""
-    rendered = render("default", release="studio.night")
-    assert all("." not in item["metadata"]["name"] for item in rendered.of("Service"))
-    assert rendered.environment("gateway")["DUBSTAGE_AUDIO_ENDPOINT"] == "dns:///studio-night-dubstage-audio:50051"
-
-
-def test_gateways_that_share_no_folder_have_different_ones() -> None:
     key = "gateway.signingKeySecret.name=signing"
     environment = render("production", *TWO_GATEWAYS, "gateway.data.type=emptyDir", key).environment("gateway")
     assert environment["DUBSTAGE_DATA_DIR"] == "/data/gateway/$(POD_NAME)"
@@ -212,19 +193,17 @@ def test_gateways_that_share_no_folder_have_different_ones() -> None:
     assert environment["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
 
 
+def test_a_stage_may_end_before_the_next_begins() -> None:
+    assert render("gpu", "render.strategy.type=Recreate").deployment("render")["spec"]["strategy"] == {"type": "Recreate"}
+
+
 @every_case
-def test_grace_exceeds_drain(case: str) -> None:
-    """A pod is given longer than its server drains."""
+def test_pods_have_time_enough(case: str) -> None:
+    """A pod has longer to end than its server drains, and longer to start than the gateway waits for its stages."""
     rendered = render(case)
     for component in COMPONENTS:
         grace_s = float(rendered.environment(component)["DUBSTAGE_DRAIN_GRACE_S"])
         assert pod_spec(rendered.deployment(component))["terminationGracePeriodSeconds"] >= grace_s + 10
-
-
-@every_case
-def test_start_exceeds_stage_wait(case: str) -> None:
-    """A start is given longer than the gateway waits for its stages."""
-    rendered = render(case)
     probe = rendered.container("gateway")["startupProbe"]
     waits_s = float(
         rendered.environment("gateway").get("DUBSTAGE_STAGES_START_S", GatewaySettings.model_fields["stages_start_s"].default)
@@ -307,7 +286,6 @@ def test_pods_keep_the_restricted_pod_security_standard(case: str) -> None:
 
 @every_case
 def test_mounts_match_volumes(case: str) -> None:
-    """Every mount has its volume and every volume its mount."""
     for pod in render(case).pods():
         containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
         mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
@@ -317,18 +295,14 @@ def test_mounts_match_volumes(case: str) -> None:
             assert len(paths) == len(set(paths))
 
 
-def test_own_account_without_rights() -> None:
-    """Every component runs as an account of its own that may do nothing."""
+def test_pods_get_nothing_unasked() -> None:
+    """Every component runs as an account that may do nothing, and services of the namespace put no variables into pods."""
     rendered = render("everything")
     accounts = {pod_spec(item)["serviceAccountName"] for item in rendered.of("Deployment")}
     assert accounts == {item["metadata"]["name"] for item in rendered.of("ServiceAccount")}
     assert len(accounts) == len(COMPONENTS)
     kinds = {item["kind"] for item in rendered.objects}
     assert not kinds & {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
-
-
-def test_no_service_environment_variables() -> None:
-    """No service of the namespace puts variables into a pod."""
     # A Service called dubstage would set DUBSTAGE_PORT to tcp://….
     for pod in render("default").pods():
         assert pod["spec"]["enableServiceLinks"] is False
@@ -350,7 +324,8 @@ def test_default_install_needs_nothing_special() -> None:
         assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
-def test_images_are_those_that_make_images_builds() -> None:
+def test_images_are_built_or_named() -> None:
+    """Images are those that `make images` builds, unless registry, tag or digest name others."""
     script = (ROOT / "charts/images/build.sh").read_text()
     names = next(line for line in script.splitlines() if line.startswith("images=")).partition(":-")[2].rstrip("}").split()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -365,9 +340,6 @@ def test_images_are_those_that_make_images_builds() -> None:
         json.loads(one["data"]["settings.json"]) for one in workers.of("ConfigMap") if label(one, "component") == "batch"
     ]
     assert settings["image"] == f"dubstage/suite:{version}"
-
-
-def test_registry_tag_and_digest_name_other_images() -> None:
     rendered = render("everything")
     assert rendered.container("audio")["image"] == "registry.example.com/dubstage/audio:1.2.3"
     assert rendered.container("face")["image"].startswith("registry.example.com/dubstage/face@sha256:0123")

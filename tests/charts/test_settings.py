@@ -175,7 +175,6 @@ def test_database_and_keys_come_from_secrets_alone() -> None:
 
 @pytest.mark.parametrize("case", ["gpu", "everything"])
 def test_renderer_uses_own_triton(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The renderer uses the Triton of its own pod."""
     rendered = render(case)
     settings = load(rendered, "render", tmp_path, monkeypatch)
     assert isinstance(settings, RenderSettings)
@@ -197,5 +196,4 @@ def test_a_committed_schema_is_what_the_settings_say(name: str) -> None:
 
 
 def test_values_page_matches_schemas() -> None:
-    """The page of values is what the schemas say."""
     assert REFERENCE.read_text(encoding="utf-8") == reference(), "run: python -m charts.schema"

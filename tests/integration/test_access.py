@@ -100,7 +100,6 @@ def test_required_consent_on_every_rpc(start_gateway, stop_gateway, media) -> No
 
 
 def test_missing_media_folder_names_setting(start_gateway: StartGateway) -> None:
-    """A gateway without a media folder names the setting."""
     running = start_gateway(media_dir=None)
     with running.connect() as connection, pytest.raises(DubstageCallError, match="DUBSTAGE_MEDIA_DIR"):
         client.dub(connection, **dubbing("refused.mp4"))

@@ -209,7 +209,6 @@ def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) ->
 
 
 def test_report_equals_command_line_files(night: tuple[RunningGateway, pb.Batch], videos: Media) -> None:
-    """The report is the files of the command line."""
     running, _ = night
     files: dict[str, bytes] = {}
     with running.connect() as connection:
@@ -225,7 +224,6 @@ def test_report_equals_command_line_files(night: tuple[RunningGateway, pb.Batch]
 
 
 def test_same_rows_resume_others_refused(night: tuple[RunningGateway, pb.Batch], videos: Media) -> None:
-    """The same rows go on and other rows are refused."""
     running, _ = night
     quality = pb.BatchQuality(max_warnings=0, min_dubbed_share=0.5)
     rows = [row(f"night_{name}", footage, quality=quality) for name, footage in NIGHT]
@@ -317,7 +315,6 @@ def test_a_submission_that_cannot_be_is_refused(gateway: RunningGateway, videos:
 
 
 def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
-    """A batch that is not there and an unknown shot are reported."""
     running, _ = night
     with running.connect() as connection:
         for call in (batch.get, batch.cancel, batch.retry, batch.delete):

@@ -71,7 +71,6 @@ def _short(pair: Pair, carphone: Path) -> None:
 
 
 def test_other_gateway_ends_batch(pair: Pair, postgres: PostgresServer) -> None:
-    """A batch of a killed gateway is ended by the other."""
     at_second = pair.second.connect()
     batch.submit(pair.first.connect(), "killed", rows=rows("killed"))
     until(lambda: num_written(progress_of(at_second, "killed")) >= 1, seconds=240)

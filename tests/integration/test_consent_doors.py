@@ -227,7 +227,6 @@ def test_malformed_record_names_field(wrong: dict[str, Any], place: Place) -> No
 
 
 def test_withdrawal_ends_live_stream(place: Place, samples: tuple[npt.NDArray[np.float32], int]) -> None:
-    """A withdrawal ends a live stream and is shown."""
     speech, rate = samples
     goes_on = threading.Event()
     mine = signed(record(reference="stream"), STUDIO)
@@ -253,7 +252,6 @@ def test_withdrawal_ends_live_stream(place: Place, samples: tuple[npt.NDArray[np
 
 @pytest.mark.parametrize("whose", ["request", "actor"])
 def test_withdrawal_stops_running_dub(whose: str, place: Place, long_footage: str) -> None:
-    """A withdrawal stops a running dub and leaves nothing."""
     mine = record_of(place, long_footage, f"dub of {whose}")
     place.give("ann", mine)
     asked = video(None, actor_id="ann") if whose == "actor" else video(mine)

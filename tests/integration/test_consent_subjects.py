@@ -197,7 +197,6 @@ def test_request_record_never_replaces_actors(own: dict[str, Any], reason: str, 
 
 @pytest.mark.long
 def test_request_record_narrows_actors(place: Place) -> None:
-    """A record of the request narrows the actor's own."""
     place.give(mine(**place.footage(MAN)))
     with place.running.connect() as connection:
         for narrower, reason in (
@@ -245,7 +244,6 @@ def test_earlier_actor_keeps_row_record(place: Place) -> None:
 
 
 def test_live_stream_needs_record(place: Place) -> None:
-    """A live stream needs a record of its actor."""
     place.give(mine(actor="another", **place.footage(MAN)))
     refused = place.refusal(lambda to: list(client.live(to, [], actor_id="man", sample_rate_hz=16000, **NIGHT)))
     assert refused.reason == "CONSENT_OTHER_SUBJECT"

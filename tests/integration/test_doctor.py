@@ -164,7 +164,6 @@ async def test_other_listener_is_no_stage(stages: RunningStages, tmp_path: Path,
 
 
 def test_problems_one_line_exit_one(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each problem is one line, and the exit code is 1."""
     (tmp_path / "file").write_text("no folder")
     environment.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "file"))
     environment.setenv("DUBSTAGE_DATABASE_URL", "postgresql+psycopg://user:hidden-word@127.0.0.1:9/dubs")

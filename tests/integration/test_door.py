@@ -75,7 +75,6 @@ def inputs(media: Media) -> Path:
     ],
 )
 def test_impossible_dub_refused_at_once(gateway, inputs, fields, field, words) -> None:
-    """A dub that cannot be is refused at the door."""
     before = sorted(path.name for path in inputs.iterdir())
     with gateway.connect() as connection:
         error = refusal(client.dub, connection, **dubbing("door.mp4", **fields))
@@ -103,7 +102,6 @@ def test_wrong_actor_refused_at_once(gateway: RunningGateway, actor: str) -> Non
     ],
 )
 def test_impossible_enrolment_refused_at_once(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:
-    """An enrolment that cannot be is refused at the door."""
     with gateway.connect() as connection:
         error = refusal(client.enrol, connection, **enrolment("new") | fields)
     assert (error.reason, error.field.removeprefix("dub.")) == ("INVALID_REQUEST", field)

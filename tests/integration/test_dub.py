@@ -98,7 +98,6 @@ def test_damaged_footage_manifest_warns(gateway: RunningGateway, actor: str, med
 
 @pytest.mark.long
 def test_passing_actor_ends_with_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:
-    """An actor made in passing ends with its job."""
     before, jobs = stages.blobs(), set((gateway.data / "jobs").iterdir())
     with gateway.connect() as connection:
         result = client.dub(connection, **dubbing("in_passing.mp4")).wait(timeout_s=300)

@@ -34,7 +34,6 @@ def all_frames(connection: Connection, speech: npt.NDArray[np.float32], **option
 
 
 def test_broken_stream_resumes(gateway: RunningGateway, actor: str, samples: Samples) -> None:
-    """A stream that broke goes on where it was."""
     speech, rate = samples
     speech = np.resize(speech, 2 * rate)
     whole = []

@@ -33,7 +33,6 @@ def num_frames(path: Path) -> int:
 
 
 def test_retimed_video_has_speech_length(gateway: RunningGateway, actor: str, media: Media) -> None:
-    """A retimed video is as long as the speech."""
     with gateway.connect() as connection:
         result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, fit="retime")).wait(timeout_s=300)
     assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES

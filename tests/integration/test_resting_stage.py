@@ -38,7 +38,6 @@ def texture_stage(loop_thread: LoopThread, artefacts: Path, port: int) -> Iterat
 
 
 def test_operation_waits_for_stage(start_gateway, stages, media, loop_thread) -> None:
-    """An operation waits for a stage that is started for it."""
     (port,) = free_ports(1)
     with texture_stage(loop_thread, stages.artefacts, port) as endpoint:
         running = start_gateway(texture_endpoint=endpoint, stages_start_s=300)

@@ -55,7 +55,6 @@ def serve_all(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]
 
 
 def test_server_ignores_modules_in_folder(environment, tmp_path, started) -> None:
-    """Files of the folder are no modules of a server."""
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n")
     log = tmp_path / "log"
     command = [sys.executable, "-P", "-m", "gateway.cli", "serve", "audio"]
@@ -71,7 +70,6 @@ def gone(children: list[psutil.Process]) -> bool:
 
 
 def test_killed_server_ends_others(environment: dict[str, str], started: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
-    """All servers start and when one is killed the others end."""
     log = tmp_path / "log"
     process = serve_all(environment, log)
     started.append(process)

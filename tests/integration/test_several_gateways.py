@@ -232,7 +232,6 @@ def test_no_log_has_a_traceback(pair: Pair) -> None:
 
 @pytest.mark.long
 def test_withdrawal_ends_other_gateways_stream(pair: Pair) -> None:
-    """A withdrawal at one gateway ends the live stream of the other."""
     at_first, at_second = pair.first.connect(), pair.second.connect()
     wanted = enrolment("withdrawn")
     # A record of its own: the record of the other tests stays.

@@ -254,7 +254,6 @@ def test_no_tenant_names_a_file_of_another(uri: str, place: Place) -> None:
 
 
 def test_token_file_read_again(place: Place) -> None:
-    """The token file is read again without a restart."""
     file = place.media.parent / "tokens"
     before = file.read_text()
     file.write_text(before + "gamma token-of-gamma-1234\nacme second-token-of-acme\n")

@@ -273,7 +273,6 @@ def test_reference_taken_from_face(videos: Videos) -> None:
 
 
 def test_reference_without_face_refused(all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
-    """A reference without a face is refused by its name."""
     picture = tmp_path / "wall.png"
     assert cv2.imwrite(str(picture), np.full((200, 200, 3), 128, np.uint8))
     request = replace(all_inputs, output=tmp_path / "refused.mkv", reference=picture)
@@ -290,7 +289,6 @@ def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, 
 
 @pytest.mark.long
 def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
-    """An erased actor leaves no texture and cannot be dubbed."""
     before = here.blobs()
     video = write_video(tmp_path / "ann.mkv", carphone, 34)
     request = EnrolRequest(actor_id="ann", footage=video, method="toy_all", options=EnrolOptions(personalize_motion=False))

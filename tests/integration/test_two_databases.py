@@ -55,7 +55,6 @@ def test_other_data_folder_keeps_actors(stages: RunningStages, media: Media, tmp
 
 
 def test_artefacts_lie_in_data_folder(media: Media, tmp_path: Path) -> None:
-    """The artefacts of a data folder lie in the data folder."""
     data = tmp_path / "data"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DUBSTAGE_")}
     environment |= {"XDG_DATA_HOME": str(tmp_path / "home"), "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_SETTINGS_FILE": os.devnull}

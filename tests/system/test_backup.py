@@ -17,7 +17,6 @@ Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.mark.long
 def test_restored_store_same_bytes(forked_dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
-    """A dub from the restored store has the same bytes."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
 
     def run(*arguments: object) -> str:

@@ -121,7 +121,6 @@ def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: 
 
 @pytest.mark.parametrize("limit", [150_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])
 def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output: Path) -> None:
-    """A full disk under the job says what to do."""
     request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="dubstage", codec="ffv1")
     with raised(StorageFullError, match=r"no space left.*DUBSTAGE_DATA_DIR", exit_code=11), files_of_at_most(limit):
         dubber(request)

@@ -211,8 +211,6 @@ def _repeated(source: Path, output: Path, times: int) -> Path:
 
 
 def test_memory_independent_of_video_length(carphone: Path, tmp_path: Path) -> None:
-    """Memory does not grow with the length of the video."""
-
     def peak_kib(times: int) -> int:
         with _run(_repeated(carphone, tmp_path / f"{times}.mp4", times), tmp_path / "out.mp4") as job:
             return int(job.communicate(timeout=300)[0].split()[-1])

@@ -124,7 +124,6 @@ def test_without_torch_index_the_dockerfile_decides(engine: Recorder) -> None:
 
 
 def test_table_rows_reach_the_build(engine: Recorder) -> None:
-    """Every row of the table reaches the build unchanged."""
     engine.install("buildah")
     engine.run(CONTAINER="buildah", IMAGES=" ".join(TABLE))
     for call, row in zip(engine.calls(), read_services().values(), strict=True):

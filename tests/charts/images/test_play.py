@@ -37,7 +37,6 @@ def variables(pod: Document) -> dict[str, str]:
 
 
 def test_every_service_played_from_image(rendered: list[Document], tmp_path: Path) -> None:
-    """Every service is played from its own image and nothing is lost."""
     result = playable(rendered, tmp_path)
     assert {f"play-dubstage-{service}" for service in SERVICES} | {SECOND} == pods(result.documents).keys()
     for name, pod in pods(result.documents).items():
@@ -166,7 +165,6 @@ def test_shots_and_manifest_of_footage(carphone: Path, tmp_path: Path) -> None:
 
 
 def test_too_short_footage_refused(carphone: Path, tmp_path: Path) -> None:
-    """Footage that is too short for shots is refused."""
     write_short_clip(carphone, tmp_path / "short.mp4", 25)
     with pytest.raises(ValueError, match=r"short\.mp4 is 1\.0 s long, and a shot has 3 s: give longer footage"):
         write_shots(tmp_path / "short.mp4", SPEECH, 3, DEFAULT_METHOD, tmp_path)

@@ -89,7 +89,6 @@ async def test_pictures_of_every_size_are_tracked(service: Service) -> None:
 
 
 async def test_too_long_side_refused(service: Service) -> None:
-    """A picture with too long a side is refused."""
     for size in ((1, 100_000), (100_000, 1), (1, 16_385)):
         with pytest.raises(grpc.aio.AioRpcError, match=r"frame.image") as caught:
             await service.tracked([CONFIG, picture_to_proto(0, np.zeros((*size, 3), np.uint8))])
@@ -105,7 +104,6 @@ async def test_narrow_picture_finite_numbers(service: Service) -> None:
 
 
 async def test_points_without_face_refused(service: Service) -> None:
-    """Points that are no face are refused with their field."""
     for name, change in NO_FACES.items():
         with np.errstate(all="ignore"):
             face = service.with_points(change)
@@ -115,7 +113,6 @@ async def test_points_without_face_refused(service: Service) -> None:
 
 
 async def test_odd_identity_finite_or_refused(service: Service) -> None:
-    """An identity of odd points is finite or refused."""
     for change in ODD_FACES.values():
         await finite_or_refused(service.fitted(service.with_points(change)))
 

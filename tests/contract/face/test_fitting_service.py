@@ -159,7 +159,6 @@ async def test_colours_need_an_identity(stub) -> None:
 
 
 def test_missing_rasteriser_ends_start(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rasteriser that is not installed ends the start."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailableError, match="pytorch3d is not installed"):
         compose(settings.model_copy(update={"rasteriser": "pytorch3d"}))
@@ -211,7 +210,6 @@ async def test_wrong_identity_model_refused(stub, settings: FaceSettings) -> Non
 
 
 async def test_footage_without_face_is_error(stub) -> None:
-    """Footage without a usable face is an error of its own."""
     faces = (await track(stub))[:2]
     for face in faces:
         face.reason = common_pb2.FRAME_REASON_OCCLUDED_MOUTH

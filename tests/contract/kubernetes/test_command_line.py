@@ -89,7 +89,6 @@ def test_batch_life_on_cluster(api: JobApi, store: BatchStore, manifest: Path, d
 
 
 def test_missing_permission_exit_code(api: JobApi, manifest: Path, dubstage: Command) -> None:
-    """A missing permission is one line and exit code 11."""
     api.refused["create", "jobs"] = (403, 'User "me" cannot create resource "jobs"')
     code, _, said = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")
     assert code == 11

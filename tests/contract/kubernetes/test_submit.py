@@ -101,7 +101,6 @@ def test_retry_takes_failed_and_cancelled(api: JobApi, engine: KubernetesEngine,
 
 
 def test_named_done_shot_runs_again(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A shot that is done is done again if it is named."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00002", state=ShotState.DONE))
     api.set_status("dubstage-night-1-0-0", completedIndexes="2", active=2)
@@ -146,7 +145,6 @@ def test_running_shot_not_restarted(api, engine, store, batch, shot, kind, messa
 
 
 def test_cancelled_rows_job_goes_on(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """Cancelled rows are marked and the job goes on."""
     engine.submit(store, batch)
     assert engine.cancel(store, batch, ["sh00002"]) == 1
     assert len(api.jobs()) == 1

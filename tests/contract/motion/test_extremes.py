@@ -162,7 +162,6 @@ async def test_motion_of_any_features_is_finite(service: Service, method: str) -
 
 @pytest.mark.parametrize(("num", "den"), [(25, HUGE), (HUGE, 1), (1, 2 * HUGE - 1), (25, 0), (-25, 1)])
 async def test_invalid_frame_rate_refused(service: Service, num: int, den: int) -> None:
-    """Footage at a rate that there is not is refused."""
     request = pb.EncodeStyleRequest(
         method="ugc",
         mouth_landmarks=to_tensor(MOUTHS),

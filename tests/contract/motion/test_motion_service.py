@@ -28,7 +28,6 @@ from tests.unit.motion.synthesised import random_features, with_identity_removed
 
 
 async def test_motion_wire_equals_algorithm(stub) -> None:
-    """Motion over the wire is the motion of the algorithm."""
     features = random_features(30)
     config = PredictConfig("ugc", await encoded(stub), PAL, 0)
     models = MotionModels()
@@ -161,7 +160,6 @@ async def test_lag_has_a_score_for_every_shift(stub) -> None:
 
 
 async def test_personalise_ends_with_style(stub) -> None:
-    """Personalise ends with a style that can be used."""
     style = await encoded(stub)
     request = pb.PersonalizeRequest(
         method="ugc",

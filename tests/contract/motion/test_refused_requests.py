@@ -37,7 +37,6 @@ async def test_everybody_without_its_features_is_refused_by_name(stub) -> None:
     ],
 )
 async def test_unusable_config_names_field(stub, field: str, value: object) -> None:
-    """A config that cannot be used names its field."""
     request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     if field == "style":
         request.config.ClearField("style")
@@ -100,7 +99,6 @@ async def test_sound_and_picture_of_other_lengths_are_refused(stub) -> None:
 
 
 async def test_footage_without_face_fails_precondition(stub) -> None:
-    """Footage without a usable face is a failed precondition."""
     request = style_request()
     request.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))
     with rpc_refused("25 usable frames", code="FAILED_PRECONDITION"):

@@ -41,7 +41,6 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub, clip: list[RenderF
 
 
 async def test_personalised_actor_and_cut_stream(stub, store, bank, clip) -> None:
-    """An actor is personalised and a stream is cut without a trace."""
     reports = await personalised(stub, store, bank, "everybody", num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
@@ -56,7 +55,6 @@ async def test_personalised_actor_and_cut_stream(stub, store, bank, clip) -> Non
 
 
 async def test_other_models_actor_refused(stub, store, bank, clip) -> None:
-    """An actor of one model is refused by the other."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=1)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     with rpc_refused():

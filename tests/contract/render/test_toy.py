@@ -166,7 +166,6 @@ async def test_unknown_model_lists_names(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 async def test_model_without_renderer_stops_start(tmp_path: Path) -> None:
-    """A stage does not start with a model of no renderer."""
     Toy().write(tmp_path / "weights")
     settings = RenderSettings(port=0, artefacts_url=str(tmp_path / "artefacts"), render_weights=tmp_path / "weights")
     with pytest.raises(ModelNotFoundError, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):

@@ -11,7 +11,6 @@ from tests.contract.render.conftest import Connect
 
 
 def test_window_stream_same_bytes(triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
-    """A stream of windows has the bytes of this process."""
     there = connect(triton, shared_memory=True)
     frames = [RenderFrame(row, bank.boxes[row], None, mask, bank.box_landmarks[row + 3]) for row in range(6)]
     one, other = boxes_there_and_here(there, "everybody", bank, frames)

@@ -76,7 +76,6 @@ async def test_handler_timeout_is_not_deadline(echo: Any) -> None:
 
 
 async def test_cancelled_call_stops_thread(echo: Any) -> None:
-    """Work in a thread stops when its call is cancelled."""
     pool = WorkerPool(num_threads=1, max_queued=1)
     begun, stopped = threading.Event(), threading.Event()
 
@@ -103,7 +102,6 @@ async def test_cancelled_call_stops_thread(echo: Any) -> None:
 
 
 async def test_early_consumer_stop_ends_stream(echo: Any) -> None:
-    """A consumer that stops early ends the stream at the server."""
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(_: bytes) -> bytes:

@@ -200,7 +200,6 @@ async def test_error_reaches_waiting_caller(echo: Any) -> None:
 
 
 async def test_error_reaches_read_ahead_caller(echo: Any) -> None:
-    """Error reaches a caller whose requests are read ahead."""
     server = await echo.serve(answer, register=lambda target: target.add_generic_rpc_handlers([_reads_ahead()]))
     client = echo.connect(server)
     method = raw("dubstage.echo.v1.AheadService", "Stream")

@@ -81,60 +81,28 @@ async def leave(stub: Any, call: Any) -> None:
 
 
 @both_ports
-async def test_warm_up_watch_after_leaver(ports: Ports, port: str) -> None:
-    """A watcher sees the end of the warm up though another watcher left."""
-    first, second = ports.stranger(port).stub(), ports.stranger(port).stub()
-    stays, status = await begin(first)
-    leaves, _ = await begin(second)
+async def test_watch_after_leaver(ports: Ports, port: str, may_serve: list[bool]) -> None:
+    """A watcher sees the end of the warm-up, each change and the drain, though other watchers left."""
+
+    async def come_and_leave() -> None:
+        stub = ports.stranger(port).stub()
+        await leave(stub, (await begin(stub))[0])
+
+    stays, status = await begin(ports.stranger(port).stub())
     assert status == NOT_SERVING
-    await leave(second, leaves)
+    await come_and_leave()
     await ports.server.warm_up()
     assert (await stays.read()).status == SERVING
-
-
-@both_ports
-async def test_change_watch_after_leaver(ports: Ports, port: str, may_serve: list[bool]) -> None:
-    """A watcher sees each change though another watcher left."""
-    await ports.server.warm_up()
-    first, second = ports.stranger(port).stub(), ports.stranger(port).stub()
-    stays, status = await begin(first)
-    leaves, _ = await begin(second)
-    assert status == SERVING
     may_serve[0] = False
     assert (await stays.read()).status == NOT_SERVING
-    await leave(second, leaves)
+    await come_and_leave()
     may_serve[0] = True
     assert (await stays.read()).status == SERVING
-
-
-@both_ports
-async def test_drain_watch_after_leaver(ports: Ports, port: str) -> None:
-    """A watcher sees the drain though another watcher left."""
-    await ports.server.warm_up()
-    first, second = ports.stranger(port).stub(), ports.stranger(port).stub()
-    stays, _ = await begin(first)
-    leaves, _ = await begin(second)
-    await leave(second, leaves)
+    await come_and_leave()
     # gRPC drops a message that nobody reads when the connection ends.
     change = asyncio.ensure_future(stays.read())
     await ports.server.drain(grace_s=TIMEOUT_S)
     assert (await change).status == NOT_SERVING
-
-
-async def test_calls_after_client_left(ports: Ports, echo: Any) -> None:
-    """Calls reach a stage that serves though another client left."""
-    client = echo.connect(ports.server, only_serving=True)
-    stub = ports.stranger("calls").stub()
-    leaves, _ = await begin(stub)
-    connecting = client.stage.channel.get_state(try_to_connect=True)
-    assert connecting is not grpc.ChannelConnectivity.READY
-    while client.stage.channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-        await client.stage.channel.wait_for_state_change(client.stage.channel.get_state())
-    await leave(stub, leaves)
-    await ports.server.warm_up()
-    await client.stage.wait_until_reachable(TIMEOUT_S)
-    await client.call("Unary")
-    assert client.received == [b"x"]
 
 
 @both_ports

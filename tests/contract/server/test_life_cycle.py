@@ -13,7 +13,6 @@ from tests.contract.server.helpers import NOT_SERVING, ONCE, SERVING, answer, ev
 
 
 async def test_nothing_served_before_warm_up(echo: Any) -> None:
-    """Nothing is served before the warm up has ended."""
     may_end = threading.Event()
     server = await echo.serve(answer, warm=False, warm_up=may_end.wait)
     client = echo.connect(server)

@@ -107,18 +107,15 @@ def test_outside_of_a_call_nothing_is_charged() -> None:
 async def test_largest_call_ends_first(echo: Any) -> None:
     """The call that takes most memory is ended and the others go on."""
     with process_of(STAGE) as process:
-        try:
-            assert process.stdout is not None
-            target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
-            address = type("Address", (), {"address": target})()
-            modest, greedy = echo.connect(address), echo.connect(address)
-            running = asyncio.create_task(modest.call("Unary", b"modest", policy=ONCE))
-            assert (await asyncio.to_thread(process.stdout.readline)).strip() == "modest"
-            with pytest.raises(errors.CallTooLargeError, match=r"was ended: the stage takes .* MiB") as caught:
-                await greedy.call("Unary", b"hoard", policy=ONCE)
-            await running
-        finally:
-            process.kill()
+        assert process.stdout is not None
+        target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
+        address = type("Address", (), {"address": target})()
+        modest, greedy = echo.connect(address), echo.connect(address)
+        running = asyncio.create_task(modest.call("Unary", b"modest", policy=ONCE))
+        assert (await asyncio.to_thread(process.stdout.readline)).strip() == "modest"
+        with pytest.raises(errors.CallTooLargeError, match=r"was ended: the stage takes .* MiB") as caught:
+            await greedy.call("Unary", b"hoard", policy=ONCE)
+        await running
     assert caught.value.stage == "echo"
     assert modest.received == [b"modest"]
 

@@ -150,7 +150,6 @@ async def test_certificate_without_key_logged(pair: Pair, certificates: Any) -> 
 
 @pytest.mark.parametrize("wrong", ["key of another certificate", "no certificate", "no authority", "missing"])
 async def test_unusable_files_named_at_start(echo: Any, pair: Pair, certificates: Any, wrong: str) -> None:
-    """Files that cannot be used are named at the start."""
     side = pair.callers
     named = {"key of another certificate": side.key, "no certificate": side.chain, "no authority": side.authority}.get(
         wrong, side.chain

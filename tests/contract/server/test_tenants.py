@@ -34,7 +34,6 @@ async def test_a_token_says_whom_a_stage_works_for(echo: Any, token_file: Path, 
 
 
 async def test_gateway_names_tenant(echo: Any, token_file: Path, tmp_path: Path) -> None:
-    """A gateway names the tenant that it works for."""
     guarded = await echo.serve(tell_tenant, auth_token_file=token_file)
     for client in (
         echo.connect(guarded, auth_token_file=presenting(tmp_path, "token-of-the-gateway")),

@@ -308,7 +308,6 @@ def lose_database(place: Installation) -> None:
 
 
 def test_store_accepts_restored_database(place: Installation, tmp_path: Path) -> None:
-    """A store that outlived its database accepts the restored one."""
     lost = place.actors.database.id
     assert write_backup(place, tmp_path / "backup.tar").database == lost
     before = facts(place, "ann")
@@ -407,7 +406,6 @@ def test_a_backup_without_somebody_unknown_is_refused(place: Installation, tmp_p
 
 @about_files
 def test_unsigned_installation_backup_lacks_key(place: Installation, tmp_path: Path) -> None:
-    """An installation that has signed nothing has a backup without that key."""
     made = write_backup(place, tmp_path / "backup.tar")
     assert KEY_FILE not in made.members
     wipe(place)

@@ -78,7 +78,6 @@ def environment() -> dict[str, str]:
 
 
 def test_counting_job_waits_for_deletion(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
-    """A job that counts a blob waits for the job that deletes it."""
     bank = blobs.put_bytes(b"bank")
     actors.jobs.begin(tmp_path / "job")
     counted = threading.Event()
@@ -99,7 +98,6 @@ def test_counting_job_waits_for_deletion(actors: ActorStore, blobs: ArtefactStor
 
 
 def test_job_end_waits_for_counting(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
-    """The end of a job waits for a job that counts its blob."""
     bank = blobs.put_bytes(b"bank")
     for name in ("ending", "other"):
         actors.jobs.begin(tmp_path / name)

@@ -159,7 +159,6 @@ def test_unanswered_commit_keeps_its_gateway(databases: Callable[[], Database]) 
 
 
 def test_one_gateway_until_lease_ends(databases: Callable[[], Database]) -> None:
-    """An operation has one gateway until its lease ends."""
     first, second = queue_on(databases()), queue_on(databases())
     record = submit(first)
     assert second.take(9, busy=())[0] == ()

@@ -14,7 +14,6 @@ from services.common.errors import BackendUnavailableError
 
 
 def test_paused_gateways_lease_is_taken(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lease that a paused gateway was renewing is taken."""
     monkeypatch.setattr(database_session, "PAUSED_S", 1)
     paused, other = Database(postgres_url, tmp_path), Database(postgres_url, tmp_path)
     try:

@@ -368,7 +368,6 @@ def test_full_server_is_told(postgres: PostgresServer, postgres_url: str, tmp_pa
 
 
 def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) -> None:
-    """A server that is not there is reported soon."""
     begin = time.monotonic()
     port = free_port()
     with pytest.raises(BackendUnavailableError, match=f"127.0.0.1:{port}") as caught:

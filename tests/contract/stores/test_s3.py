@@ -271,7 +271,6 @@ def test_a_connection_that_breaks_once_is_not_noticed(proxy: Proxy, url: str) ->
 
 
 def test_closed_port_reported_at_once(aws: Aws, url: str) -> None:
-    """A port where nothing listens is reported at once."""
     aws(f"http://127.0.0.1:{free_port()}")
     begin = time.monotonic()
     with pytest.raises(BackendUnavailableError, match="does not answer"):

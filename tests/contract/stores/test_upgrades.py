@@ -202,7 +202,6 @@ def test_the_names_of_migrations_are_their_revisions() -> None:
 
 @every_database
 def test_opening_takes_one_query(settings: GatewaySettings, tenant: str) -> None:
-    """Opening takes one query if there is nothing to do."""
     own = settings_of(settings, tenant)
     opened(own).close()
     statements: list[str] = []
@@ -241,7 +240,6 @@ print("alembic" in sys.modules)
 
 @every_database
 def test_later_database_version_refused(settings: GatewaySettings, tenant: str, geometry: ActorGeometry) -> None:
-    """A database of a later version is refused and not changed."""
     own = settings_of(settings, tenant)
     filled(own, geometry).close()
     with bare(own) as engine, engine.begin() as connection:

@@ -87,7 +87,6 @@ def target(mouth: np.ndarray, pose: common_pb2.HeadPose, frame: int = 0) -> pb.R
 
 @pytest.mark.parametrize("mode", [number for name, number in pb.WarpMode.items()])
 async def test_extreme_mouth_textures_finite(service: Service, mode: pb.WarpMode.ValueType) -> None:
-    """Textures of any mouth in any pose are finite."""
     config = pb.RetrieveWarpRequest(config=pb.RetrieveWarpConfig(mode=mode, bank=service.bank, identity=service.identity))
     refused = {"too large", "the largest float", "no numbers", "beyond", "no scale", "nothing"}
     for name, change in POINTS.items():
@@ -203,7 +202,6 @@ async def test_unusable_landmarks_refused(service: Service) -> None:
     ],
 )
 async def test_damaged_bank_refused(service: Service, name: str, change: Callable[[np.ndarray], np.ndarray] | None) -> None:
-    """A damaged bank is refused with what is wrong."""
     arrays = bank_arrays(build_bank(FRAMES))
     if change is None:
         del arrays[name]
@@ -228,7 +226,6 @@ async def test_damaged_bank_refused(service: Service, name: str, change: Callabl
     ],
 )
 async def test_damaged_identity_refused(service: Service, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """A damaged identity is refused with what is wrong."""
     person = a_person()
     arrays = {**person.arrays(), name: change(person.arrays()[name])}
     ref = ref_to_proto(service.store.put_arrays(arrays, person.metadata()))

@@ -60,7 +60,6 @@ def wandering(count: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
 async def test_drawn_faces_wire_equals_function(service: Service, mode: WarpMode) -> None:
-    """The wire gives the drawn faces of the function."""
     call = service.stub.RetrieveWarp(face_stream(mode, service.kept(), targets(3)))
     replies = [warped_from_proto(reply) async for reply in call]
     stream = IdentityStream(IdentityDrawing(a_person(), MODEL), mode)
@@ -86,7 +85,6 @@ async def test_the_wire_gives_the_backgrounds_of_the_function(service: Service) 
 
 
 async def test_turned_portrait_wire_equals_function(service: Service) -> None:
-    """The wire gives the turned portrait of the function."""
     frames = [PortraitFrame(number, pose, 0.25 * number) for number, pose in enumerate(poses())]
     call = service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), frames))
     replies = [reply async for reply in call]

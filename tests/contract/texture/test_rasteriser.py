@@ -73,7 +73,6 @@ def withdrawn(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_missing_rasteriser_ends_start(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rasteriser that is not installed ends the start."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailableError, match=r"pytorch3d is not installed: install .* or choose the rasteriser numba"):
         compose(settings)

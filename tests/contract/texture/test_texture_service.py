@@ -198,7 +198,6 @@ async def test_wrong_frames_are_refused_by_name(stub, request_message, field) ->
 
 
 async def test_missing_bank_is_not_found(stub) -> None:
-    """A bank that is not there is not found."""
     bank = (await built(stub, footage(6))).bank
     bank.uri = bank.uri.replace(bank.sha256, bank.sha256[:2] + "0" * 62)
     with rpc_refused(code="NOT_FOUND"):

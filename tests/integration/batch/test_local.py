@@ -90,7 +90,6 @@ async def test_unreadable_network_stops_worker(tmp_path: Path, monkeypatch: pyte
 
 
 async def test_worker_ignores_modules_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of the folder are no modules of a worker."""
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     settings = settings_in(tmp_path, stages_start_s=0.2).model_dump(mode="json")

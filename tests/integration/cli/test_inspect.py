@@ -29,7 +29,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_own_video_valid_and_trusted(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A video of this installation is valid and trusted."""
     video = write_video(tmp_path / "video.mp4", carphone, Sealer(installation_credential(data)))
     assert run(["inspect", str(video)]) == 0
     printed = capsys.readouterr().out.splitlines()

@@ -244,7 +244,6 @@ def test_damaged_footage_manifest_warns(suffix, damage, carphone, sealer, signed
 
 
 def test_kept_footage_manifest_no_warning(carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path) -> None:
-    """A manifest of the footage that is kept gives no warning."""
     video = OutputFile(tmp_path / "second.mp4")
     with video.content() as content:
         content.write(carphone.read_bytes())
@@ -266,7 +265,6 @@ def test_installation_certificates_are_trusted(carphone: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_unsignable_video_not_written(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    """A video that cannot be signed is not written."""
     with pytest.raises(MediaUnsupportedError, match="does not exist"):
         write_video(tmp_path / f"video{suffix}", carphone, sealer, source=tmp_path / "gone.mp4")
     assert list(tmp_path.iterdir()) == []
@@ -284,7 +282,6 @@ def test_silent_time_stamp_authority_retryable(suffix: str, carphone: Path, seal
 
 
 def test_other_file_not_replaced_by_manifest(sealer: Sealer, tmp_path: Path) -> None:
-    """A file that is no manifest is not replaced by one."""
     sealer.check_place(tmp_path / "video.mkv", overwrite=False)
     (tmp_path / "video.mkv.c2pa").write_bytes(b"somebody's notes")
     (tmp_path / "video.mp4.c2pa").write_bytes(b"somebody's notes")
@@ -303,7 +300,6 @@ def test_unusable_manifest_name_refused_early(sealer: Sealer, tmp_path: Path, ov
 
 
 def test_same_name_gets_new_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    """A video of the same name gets the new manifest."""
     video = write_video(tmp_path / "video.mkv", carphone, sealer)
     before = (tmp_path / "video.mkv.c2pa").read_bytes()
     sealer.check_place(video, overwrite=False)

@@ -64,7 +64,6 @@ def test_run_exports_served_file(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_interrupted_run_same_bytes(data: Path, tmp_path: Path) -> None:
-    """A run that was interrupted comes to the same bytes."""
     trained(NETWORK, TINY, data, tmp_path / "whole")
     trained(NETWORK, TINY, data, tmp_path / "cut", stop_after=3)
     trained(NETWORK, TINY, data, tmp_path / "cut", resume=True)
@@ -102,7 +101,6 @@ def test_fine_tuning_other_size_refused(data: Path) -> None:
 
 
 def test_batch_from_seed_step_index(data: Path) -> None:
-    """A batch depends on seed step and index alone."""
     config = replace(TINY, windows_of_a_recording=95)
     first, again = opened(data, config), opened(data, config)
     first.batch(9, 9)

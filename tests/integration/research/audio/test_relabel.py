@@ -112,7 +112,6 @@ def test_damaged_sound_named_others_labelled(spoken: Path) -> None:
 
 @pytest.mark.long
 def test_network_labels_unknown_words(tmp_path: Path) -> None:
-    """A network labels the clips whose words are unknown."""
     rows = speech_set(tmp_path, speakers=2, clips=1)
     write_rows(tmp_path, [rows[0], replace(rows[1], phones="allphone")])
     assert relabel(TrainSet(tmp_path), WEIGHTS) == 1

@@ -19,6 +19,5 @@ async def test_streams_timed_on_real_stage(tmp_path: Path) -> None:
 
 
 def test_missing_stage_gives_no_time() -> None:
-    """A stage that is not there is an error and no time."""
     with pytest.raises(RuntimeError, match="UNAVAILABLE"):
         check_health("127.0.0.1:1", 0.1)

@@ -19,7 +19,6 @@ def test_every_renderer_has_geometry_row() -> None:
 
 
 def test_actor_frame_same_among_others() -> None:
-    """A frame of an actor is the same among other actors."""
     backend = make_backend(device="cpu", backend=None, precision=None, num_threads=1)
     batching = {
         name: model

@@ -29,7 +29,6 @@ def test_processor_time_is_that_of_the_command_alone(tmp_path: Path) -> None:
 
 
 def test_failing_command_shows_output_end(tmp_path: Path) -> None:
-    """A failing command is named with the end of its output."""
     with pytest.raises(CommandFailedError, match="code 3"):
         measure([sys.executable, "-c", "print('bad luck'); raise SystemExit(3)"], tmp_path / "log")
     assert "bad luck" in (tmp_path / "log").read_text()

@@ -143,7 +143,6 @@ def test_pieces_do_not_cross_folds() -> None:
 
 
 def test_enrolment_seconds_test_last_fifth() -> None:
-    """Given seconds of enrolment are tested on the last fifth."""
     clip = DrawnClip()
     settings = EvaluationSettings(variants=("full",), bootstrap=BootstrapSettings(replicates=2), enrol_seconds=2.0)
     found = evaluate_clip(clip, read_mouths, settings=settings)

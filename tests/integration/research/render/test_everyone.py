@@ -57,7 +57,6 @@ def training(data: TrainSet, runs: dict[str, Path]) -> EveryoneTrainer:
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=2)
     assert weights_of(whole) == weights_of(broken)
     assert (whole / "calibration.npy").read_bytes() == (broken / "calibration.npy").read_bytes()

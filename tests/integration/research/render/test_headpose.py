@@ -52,7 +52,6 @@ def source(bank: MouthBank, data: TrainSet) -> DrawnSource:
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=2)
     assert weights_of(whole) == weights_of(broken)
     assert load(whole / "headpose.safetensors").config.spatial_widths == (4, 4, 4, 4)

@@ -27,7 +27,6 @@ RECIPE = HeteroRecipe(
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert load(whole / "hetero.safetensors").config == RECIPE.network
@@ -91,7 +90,6 @@ def test_only_lips_are_coloured(bank: MouthBank) -> None:
 
 
 def test_half_examples_keep_lip_colour(bank: MouthBank) -> None:
-    """Half of the examples keep the colour of their lips."""
     gains = [random_lips(np.random.default_rng(seed)) for seed in range(200)]
     kept = [gain for gain in gains if (gain == 1.0).all()]
     assert 80 < len(kept) < 120

@@ -94,7 +94,6 @@ def test_two_people_are_told_apart_after_some_steps(bank: MouthBank, data: Train
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)
     assert read_identity_features(whole / f"{EMBEDDING}.safetensors").size == 4

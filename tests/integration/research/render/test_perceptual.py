@@ -25,7 +25,6 @@ def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)
     assert "held_out_landmark_error_px" in (whole / "CARD.md").read_text()

@@ -25,7 +25,6 @@ RECIPE = UgcRecipe(
 
 
 def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert set(weights_of(whole)) == {"ugc.safetensors", "frame_discriminator.safetensors"}

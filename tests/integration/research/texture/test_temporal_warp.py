@@ -84,7 +84,6 @@ def test_a_network_of_any_size_is_exported(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
 def test_refused_export_keeps_folder(run: Path, tmp_path: Path) -> None:
-    """A refused export leaves the folder as it was."""
     with pytest.raises(ContractBrokenError, match=r"temporal_warp\.onnx was not written"):
         export(run, tmp_path, WarpExportSpec(parity_runs=1, tolerance_px=-1.0))
     assert list(tmp_path.iterdir()) == []

@@ -77,7 +77,6 @@ def label_phones(order: BuildOrder, name: str) -> Path:
 
 
 def test_videos_and_recordings_become_clips(first: BuildOrder) -> None:
-    """Videos and recordings become clips with all their facts."""
     data = TrainSet(first.output)
     rows = {row.file: row for row in data.rows}
     assert sorted(rows) == ["ann/one.mkv", "bob/fast.mkv", "cat/speech.wav", "dan/speech.flac", "eve/speech.ogg"]
@@ -157,7 +156,6 @@ def test_other_networks_rebuild_features(copy: BuildOrder, monkeypatch: pytest.M
 
 
 def test_set_without_lags_keeps_measurements(copy: BuildOrder) -> None:
-    """A set without lags keeps what was measured for the next set with lags."""
     path = record_path(copy.output, "00000", "ann__one.mkv")
     record = json.loads(path.read_text())
     record["pieces"][0].update(lag_frames=3, lag_confidence=0.5)
@@ -205,7 +203,6 @@ def interrupted(order: BuildOrder) -> list[str]:
 
 
 def test_interrupted_set_completed_later(copy: BuildOrder, tmp_path: Path) -> None:
-    """An interrupted set can be used and is completed later."""
     for video in ("ann", "bob"):
         shutil.rmtree(copy.folder / video)
     order = replace(copy, output=tmp_path / "new")
@@ -270,7 +267,6 @@ def test_two_processes_never_make_one_set(copy: BuildOrder) -> None:
 
 
 def test_wrong_side_files_reported(tmp_path: Path) -> None:
-    """Side files that are wrong or missing are reported."""
     for name in ("a", "b", "c"):
         write_recording(tmp_path / "clips" / f"{name}.wav")
     (tmp_path / "clips" / "a.words").write_text("0 1 one\n1 two\n")

@@ -40,7 +40,6 @@ def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
 
 
 def test_person_is_texture_and_state(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
-    """Texture and state are all that holds the person."""
     before = (weights / "everyone.safetensors").read_bytes()
     assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
     texture = reports[-1].texture
@@ -102,7 +101,6 @@ def test_one_picture_gives_first_texture(bank: MouthBank, weights: Path) -> None
 
 
 def test_bank_speech_and_expressions_used(bank: MouthBank) -> None:
-    """Speech and fitted expressions of the bank are used."""
     spoken = speaking(bank)
     windows = actor_windows(spoken, surface(), 12, 0)
     assert any(window.speech.any() for window in windows)

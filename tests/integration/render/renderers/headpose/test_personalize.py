@@ -70,7 +70,6 @@ def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, repo
 
 
 def test_still_gives_key_picture(bank: MouthBank, weights: Path) -> None:
-    """A still picture gives its key picture and item."""
     one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
     (report,) = personalize_headpose(job(one, weights))
     assert (report.step, report.num_steps) == (0, 0)

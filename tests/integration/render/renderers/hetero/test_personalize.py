@@ -45,7 +45,6 @@ def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
 
 
 def test_layers_learn_state_holds_reference(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
-    """The layers learn and the state holds the reference picture."""
     assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
     numbers, reference = unpacked(reports[-1].state)
     assert len(numbers) == load(weights / FILE).state_size

@@ -35,7 +35,6 @@ def test_the_same_seed_gives_the_same_state(bank: MouthBank, small_weights: Path
 
 
 def test_short_bank_gets_prior_state(bank: MouthBank, small_weights: Path) -> None:
-    """A bank of a moment gets the state of the prior."""
     short = make_bank(bank.boxes[:6], bank.mouth[:6], bank.rotation[:6], bank.frame_index[:6], bank.geometry)
     reports = list(personalize_ugc(job(short, small_weights)))
     assert len(reports) == 1

@@ -21,7 +21,6 @@ from tests.unit.research.methods.everyone.tiny import TINY
 
 @pytest.mark.long
 def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
-    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "closure", "score", "new r_opening", "baseline new r_opening"}

@@ -27,7 +27,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 
 @pytest.mark.long
 def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
-    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "phones", "taught", "score", "new r_opening"}
