@@ -1,18 +1,22 @@
+"""Operations: cancelled, listed and expired, and begun once for each id of a request."""
+
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from google.longrunning import operations_pb2
 
-from dubstage.client import DubstageCallError, rpcs
+from dubstage.client import DubstageCallError, batch, rpcs, webhook
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id, step_name
 from dubstage.gateway.v1 import gateway_pb2 as pb
-from gateway.api import operations
+from gateway.api import operations, webhooks
 from gateway.media.output import OutputFile
 from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import NUM_FRAMES, OTHER, Media, write_short_clip
-from tests.refusals import refused
+from tests.refusals import refusal, refused
 
 
 def _stage_of(state: client.OperationState) -> str:
@@ -173,3 +177,43 @@ def test_progress_is_told_about_twice_a_second(gateway: RunningGateway, long_foo
     gaps = [later - earlier for (earlier, _), (later, _) in zip(told[:4], told[1:4], strict=False)]
     assert min(gaps) > 0.3, told
     assert {stage for _, stage in told} & {"track", "dub", "enrol bank", "enrol style"}
+
+
+@pytest.fixture
+def running(start_gateway: StartGateway) -> RunningGateway:
+    return start_gateway(webhook_networks="127.0.0.0/8")
+
+
+@pytest.mark.long
+def test_repeated_calls_are_one(running: RunningGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call with the same id is answered with what the first call has made, also while and after that runs."""
+    first, second, third, fourth, fifth = (str(uuid.uuid4()) for _ in range(5))
+    with running.connect() as connection:
+        enrol = {**enrolment("again", footage=OTHER), "request_id": first}
+        made = client.enrol(connection, **enrol)
+        assert client.enrol(connection, **enrol).name == made.name
+        made.wait(timeout_s=300)
+        assert client.enrol(connection, **enrol).name == made.name
+        dub = {**dubbing("again.mp4", footage=OTHER, actor_id="again"), "request_id": second}
+        with ThreadPoolExecutor(4) as threads:
+            begun = set(threads.map(lambda _: client.dub(connection, **dub).name, range(4)))
+        assert len(begun) == 1
+        client.Operation(connection, begun.pop(), client.DUB).wait(timeout_s=300)
+        faces = [client.detect_faces(connection, footage=OTHER, request_id=third) for _ in range(2)]
+        assert faces[0].name == faces[1].name
+        faces[0].wait(timeout_s=300)
+        hooks = [webhook.create(connection, "http://127.0.0.1:9/", request_id=fourth) for _ in range(2)]
+        assert (hooks[0].name, hooks[0].secret) == (hooks[1].name, hooks[1].secret)
+        monkeypatch.setattr(webhooks, "SECRET_AGAIN_S", 0.0)
+        late = webhook.create(connection, "http://127.0.0.1:9/", request_id=fourth)
+        assert (late.name, late.secret) == (hooks[0].name, "")
+        rows = [batch.row("s1", footage=OTHER, speech="speech.wav", output="again_row.mp4", personalize=False)]
+        batches = [batch.submit(connection, "again", rows=rows, request_id=fifth).batch for _ in range(2)]
+        assert batches[0].create_time == batches[1].create_time
+        *_, _ = batch.watch(connection, "again")
+
+        with refused(code="ALREADY_EXISTS", reason="REQUEST_ID_REUSED", field="request_id"):
+            client.dub(connection, **dub | {"seed": 1})
+        assert refusal(client.detect_faces, connection, footage=OTHER, request_id=second).reason == "REQUEST_ID_REUSED"
+        with refused(code="INVALID_ARGUMENT", field="request_id"):
+            client.dub(connection, **dub | {"request_id": "again"})
