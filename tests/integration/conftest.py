@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from dubstage.client import Connection
 from dubstage.client import gateway as gateway_client
 from dubstage.client.names import resource_id
 from gateway.api.server import GatewayServer
@@ -119,6 +120,13 @@ def gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[
     running = gateway_factory()
     yield running
     loop_thread.run(running.server.drain(grace_s=0))
+
+
+@pytest.fixture
+def connection(gateway: RunningGateway) -> Iterator[Connection]:
+    """A client of `gateway`."""
+    with gateway.connect() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from dubstage.client import DubstageCallError
+from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id
 from gateway.actors.receipts import verified
@@ -135,15 +135,14 @@ def test_erasing_ends_the_live_streams_of_the_person(start_gateway, samples) -> 
     assert caught.value.reason in ("ACTOR_NOT_READY", "ARTEFACT_NOT_FOUND")
 
 
-def test_actors_listed_in_pages(gateway: RunningGateway, actor: str) -> None:
+def test_actors_listed_in_pages(connection: Connection, actor: str) -> None:
     """Actors come page by page in the order of their ids."""
-    with gateway.connect() as connection:
-        # The gateway serves other test files too, and may hold their actors.
-        listed = {resource_id(each.name): each for each in client.list_actors(connection, page_size=1)}
-        assert list(listed) == sorted(listed)
-        assert client.get_actor(connection, actor) == listed[actor]
-        with pytest.raises(DubstageCallError, match="page_size: -1"):
-            list(client.list_actors(connection, page_size=-1))
+    # The gateway serves other test files too, and may hold their actors.
+    listed = {resource_id(each.name): each for each in client.list_actors(connection, page_size=1)}
+    assert list(listed) == sorted(listed)
+    assert client.get_actor(connection, actor) == listed[actor]
+    with pytest.raises(DubstageCallError, match="page_size: -1"):
+        list(client.list_actors(connection, page_size=-1))
 
 
 @pytest.mark.parametrize("wrong", ["Driver", "a/b", "-a", "a" * 64])

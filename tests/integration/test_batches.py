@@ -250,7 +250,7 @@ def test_removed_video_dubbed_again(night: tuple[RunningGateway, pb.Batch], vide
         assert same_but_for_provenance(videos, "night_c_before.mp4", "night_c.mp4")
 
 
-def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> None:
+def test_every_wrong_row_is_named(connection: Connection, videos: Media) -> None:
     """A manifest is checked whole and every wrong row is named."""
     good = {"id": "one", "footage": "footage.mp4", "output": "never.mp4"}
     lines = [
@@ -266,35 +266,34 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
     ]
     manifest = b"".join(json.dumps(line).encode() + b"\n" for line in lines) + b"no json\n"
     expected = [2, 3, 4, 5, 6, 7, 8, 9, 10]
-    with gateway.connect() as connection:
-        error = refusal(batch.submit, connection, "wrong", manifest=manifest)
-        assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
-        assert [int(field.partition("[")[2].partition("]")[0]) for field, _ in error.violations] == expected
-        assert error.field == "manifest[2].output"
-        assert "9 mistakes" in error.message
-        told = batch.submit(connection, "wrong", manifest=manifest, validate_only=True)
-        assert not told.HasField("batch")
-        assert [(one.line, one.field) for one in told.mistakes] == [
-            (2, "output"),
-            (3, "footage"),
-            (4, "footage"),
-            (5, "footage"),
-            (6, "actor"),
-            (7, "colour"),
-            (8, "output"),
-            (9, "footage"),
-            (10, "row"),
-        ]
-        assert str(videos.root) not in " ".join(one.description for one in told.mistakes) + error.message
-        rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", method="none")]
-        error = refusal(batch.submit, connection, "wrong", rows=rows)
-        assert [field for field, _ in error.violations] == ["rows[1].shot_id", "rows[2].footage_uri"]
-        assert not batch.submit(connection, "wrong", rows=rows[:1], validate_only=True).mistakes
-        wide = row("wide", "footage.mp4", expressiveness=1.5)
-        assert not batch.submit(connection, "wrong", rows=[wide], validate_only=True).mistakes
-        wide.dub.expressiveness = 1.6
-        assert refusal(batch.submit, connection, "wrong", rows=[wide]).field == "rows.dub.expressiveness"
-        assert "no batch" in refusal(batch.get, connection, "wrong").message
+    error = refusal(batch.submit, connection, "wrong", manifest=manifest)
+    assert (error.code, error.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+    assert [int(field.partition("[")[2].partition("]")[0]) for field, _ in error.violations] == expected
+    assert error.field == "manifest[2].output"
+    assert "9 mistakes" in error.message
+    told = batch.submit(connection, "wrong", manifest=manifest, validate_only=True)
+    assert not told.HasField("batch")
+    assert [(one.line, one.field) for one in told.mistakes] == [
+        (2, "output"),
+        (3, "footage"),
+        (4, "footage"),
+        (5, "footage"),
+        (6, "actor"),
+        (7, "colour"),
+        (8, "output"),
+        (9, "footage"),
+        (10, "row"),
+    ]
+    assert str(videos.root) not in " ".join(one.description for one in told.mistakes) + error.message
+    rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", method="none")]
+    error = refusal(batch.submit, connection, "wrong", rows=rows)
+    assert [field for field, _ in error.violations] == ["rows[1].shot_id", "rows[2].footage_uri"]
+    assert not batch.submit(connection, "wrong", rows=rows[:1], validate_only=True).mistakes
+    wide = row("wide", "footage.mp4", expressiveness=1.5)
+    assert not batch.submit(connection, "wrong", rows=[wide], validate_only=True).mistakes
+    wide.dub.expressiveness = 1.6
+    assert refusal(batch.submit, connection, "wrong", rows=[wide]).field == "rows.dub.expressiveness"
+    assert "no batch" in refusal(batch.get, connection, "wrong").message
     assert not (videos.root / "never.mp4").exists()
 
 
@@ -308,10 +307,9 @@ def test_every_wrong_row_is_named(gateway: RunningGateway, videos: Media) -> Non
         ({"batch_id": "Not A Name"}, "batch_id"),
     ],
 )
-def test_a_submission_that_cannot_be_is_refused(gateway: RunningGateway, videos: Media, fields: dict[str, Any], field: str) -> None:
+def test_a_submission_that_cannot_be_is_refused(connection: Connection, videos: Media, fields: dict[str, Any], field: str) -> None:
     wanted: dict[str, Any] = {"batch_id": "refused", "rows": [row("refused", "footage.mp4")], **fields}
-    with gateway.connect() as connection:
-        assert refusal(batch.submit, connection, **wanted).field == field
+    assert refusal(batch.submit, connection, **wanted).field == field
 
 
 def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:

@@ -5,6 +5,7 @@ import av
 import numpy as np
 import pytest
 
+from dubstage.client import Connection
 from dubstage.client import gateway as client
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import consent_pb2
@@ -25,13 +26,12 @@ def frames_of(path: object) -> list[bytes]:
         return [frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0)]
 
 
-def test_dub_with_actor(gateway: RunningGateway, actor: str, media: Media) -> None:
+def test_dub_with_actor(connection: Connection, actor: str, media: Media) -> None:
     """A dub with an actor gives a video with every frame and the new mouth."""
     seen: list[pb.OperationProgress] = []
-    with gateway.connect() as connection:
-        result = client.dub(connection, **dubbing("with_actor.mp4", actor_id=actor, codec="ffv1")).wait(
-            timeout_s=300, on_progress=seen.append
-        )
+    result = client.dub(connection, **dubbing("with_actor.mp4", actor_id=actor, codec="ffv1")).wait(
+        timeout_s=300, on_progress=seen.append
+    )
     assert result.num_frames == NUM_FRAMES
     assert not result.undubbed
     assert result.num_dubbed >= 0.9 * NUM_FRAMES
@@ -48,12 +48,11 @@ def test_dub_with_actor(gateway: RunningGateway, actor: str, media: Media) -> No
 
 
 @pytest.mark.long
-def test_every_frame_has_the_label(gateway: RunningGateway, actor: str, media: Media) -> None:
+def test_every_frame_has_the_label(connection: Connection, actor: str, media: Media) -> None:
     """A label changes one corner of every frame, and a dub without a label has another job."""
     shown: dict[str, np.ndarray] = {}
     for name, label in (("plain", {}), ("labelled", {"label": "AI dubbed", "label_position": "top-left"})):
-        with gateway.connect() as connection:
-            client.dub(connection, **dubbing(f"{name}.mkv", actor_id=actor, codec="ffv1"), **label).wait(timeout_s=300)
+        client.dub(connection, **dubbing(f"{name}.mkv", actor_id=actor, codec="ffv1"), **label).wait(timeout_s=300)
         with av.open(str(media.root / f"{name}.mkv")) as video:
             shown[name] = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
     height, width = shown["plain"].shape[1:3]
@@ -66,20 +65,19 @@ def test_every_frame_has_the_label(gateway: RunningGateway, actor: str, media: M
 
 
 @pytest.mark.long
-def test_quality_of_the_pictures(gateway: RunningGateway, actor: str, media: Media) -> None:
+def test_quality_of_the_pictures(connection: Connection, actor: str, media: Media) -> None:
     """A lower quality gives a smaller file."""
     sizes = []
     for name, quality in (("high", ""), ("small", "small"), ("smallest", "45")):
-        with gateway.connect() as connection:
-            asked = dubbing(f"{name}.mp4", actor_id=actor, codec="h264")
-            client.dub(connection, **asked, encode_quality=quality).wait(timeout_s=300)
+        asked = dubbing(f"{name}.mp4", actor_id=actor, codec="h264")
+        client.dub(connection, **asked, encode_quality=quality).wait(timeout_s=300)
         with av.open(str(media.root / f"{name}.mp4")) as video:
             sizes.append(sum(packet.size for packet in video.demux(video=0)))
     assert sizes[2] < sizes[1] < sizes[0]
 
 
 @pytest.mark.long
-def test_damaged_footage_manifest_warns(gateway: RunningGateway, actor: str, media: Media, tmp_path: Path) -> None:
+def test_damaged_footage_manifest_warns(connection: Connection, actor: str, media: Media, tmp_path: Path) -> None:
     """Footage whose own manifest is damaged gives a signed video and a warning."""
     footage = OutputFile(media.root / "damaged_manifest.mp4")
     with footage.content() as content:
@@ -88,23 +86,21 @@ def test_damaged_footage_manifest_warns(gateway: RunningGateway, actor: str, med
         footage, Sealer(installation_credential(tmp_path)).seal(claim_of(media.footage), media.root / "damaged_manifest.mp4")
     )
     claim_gigabytes(media.root / "damaged_manifest.mp4")
-    with gateway.connect() as connection:
-        request = dubbing("of_damaged_manifest.mp4", actor_id=actor, footage="damaged_manifest.mp4")
-        result = client.dub(connection, **request).wait(timeout_s=300)
+    request = dubbing("of_damaged_manifest.mp4", actor_id=actor, footage="damaged_manifest.mp4")
+    result = client.dub(connection, **request).wait(timeout_s=300)
     assert any("without their own manifests" in warning for warning in result.warnings)
     verdict = verdict_of(media.root / "of_damaged_manifest.mp4")
     assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
 
 
 @pytest.mark.long
-def test_passing_actor_ends_with_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:
+def test_passing_actor_ends_with_job(gateway: RunningGateway, connection: Connection, actor: str, stages: RunningStages) -> None:
     before, jobs = stages.blobs(), set((gateway.data / "jobs").iterdir())
-    with gateway.connect() as connection:
-        result = client.dub(connection, **dubbing("in_passing.mp4")).wait(timeout_s=300)
-        assert result.num_dubbed > 0
-        assert not result.consent_on_record
-        # The enrolled actor learned the same from the same footage: their blobs are theirs still.
-        assert client.dub(connection, **dubbing("again.mp4", actor_id=actor)).wait(timeout_s=300).num_dubbed > 0
+    result = client.dub(connection, **dubbing("in_passing.mp4")).wait(timeout_s=300)
+    assert result.num_dubbed > 0
+    assert not result.consent_on_record
+    # The enrolled actor learned the same from the same footage: their blobs are theirs still.
+    assert client.dub(connection, **dubbing("again.mp4", actor_id=actor)).wait(timeout_s=300).num_dubbed > 0
     assert stages.blobs() == before
     assert set((gateway.data / "jobs").iterdir()) <= jobs
 
@@ -152,7 +148,7 @@ def test_footage_without_video_fails(gateway: RunningGateway, media: Media) -> N
     assert not list(media.root.glob("*from_text*"))
 
 
-def test_footage_without_face_passes_through(gateway: RunningGateway, media: Media) -> None:
+def test_footage_without_face_passes_through(connection: Connection, media: Media) -> None:
     """Footage without a face gives a video that says that no frame is dubbed."""
     with av.open(str(media.root / "wall.mp4"), "w") as video:
         stream = video.add_stream("libx264", rate=25)
@@ -160,10 +156,9 @@ def test_footage_without_face_passes_through(gateway: RunningGateway, media: Med
         for shade in range(12):
             video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((120, 160, 3), 80 + shade, np.uint8))))
         video.mux(stream.encode(None))
-    with gateway.connect() as connection:
-        result = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4", codec="ffv1"), label="AI dubbed").wait(
-            timeout_s=300
-        )
+    result = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4", codec="ffv1"), label="AI dubbed").wait(
+        timeout_s=300
+    )
     assert (result.num_frames, result.num_dubbed) == (12, 0)
     assert result.undubbed.startswith("none of the 12 frames is dubbed (NO_FACE 12)")
     assert frames_of(media.root / "wall_dubbed.mp4") == frames_of(media.root / "wall.mp4"), "nothing is synthetic: no label"

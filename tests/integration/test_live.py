@@ -73,7 +73,7 @@ def failure(connection: Connection, requests: list[pb.LiveRequest]) -> DubstageC
     return refusal(connection.stream, rpcs.gateway.LIVE, requests, timeout_s=60)
 
 
-def test_frames_come_before_the_speech_has_ended(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_frames_come_before_the_speech_has_ended(connection: Connection, actor: str, samples: Samples) -> None:
     speech, rate = samples
     shown = threading.Event()
     before_the_end: list[bool] = []
@@ -84,48 +84,44 @@ def test_frames_come_before_the_speech_has_ended(gateway: RunningGateway, actor:
         before_the_end.append(shown.wait(60))
 
     frames = []
-    with gateway.connect() as connection:
-        for frame in client.live(connection, speaking(), actor_id=actor, sample_rate_hz=rate):
-            shown.set()
-            frames.append(frame)
+    for frame in client.live(connection, speaking(), actor_id=actor, sample_rate_hz=rate):
+        shown.set()
+        frames.append(frame)
     assert before_the_end == [True]
     assert [frame.frame_index for frame in frames] == list(range(25))
     assert frames[0].picture.shape == (288, 352, 3)
     assert any((a.picture != b.picture).any() for a, b in zip(frames, frames[1:], strict=False))
 
 
-def test_sound_pieces_same_frames(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_sound_pieces_same_frames(connection: Connection, actor: str, samples: Samples) -> None:
     """Other pieces of the same sound give the same frames."""
     speech, rate = samples
-    with gateway.connect() as connection:
-        a = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.02), actor_id=actor, sample_rate_hz=rate))
-        b = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.11), actor_id=actor, sample_rate_hz=rate))
+    a = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.02), actor_id=actor, sample_rate_hz=rate))
+    b = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.11), actor_id=actor, sample_rate_hz=rate))
     assert [frame.frame_index for frame in a] == [frame.frame_index for frame in b]
     for one, other in zip(a, b, strict=True):
         np.testing.assert_array_equal(one.picture, other.picture)
 
 
-def test_expressiveness_scales_the_mouth(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_expressiveness_scales_the_mouth(connection: Connection, actor: str, samples: Samples) -> None:
     """The mouth of a stream moves as far as the config says."""
     speech, rate = samples
-    with gateway.connect() as connection:
-        unset, one, most = (
-            list(client.live(connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, expressiveness=value))
-            for value in (None, 1.0, 1.5)
-        )
+    unset, one, most = (
+        list(client.live(connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, expressiveness=value))
+        for value in (None, 1.0, 1.5)
+    )
     for frame, same in zip(unset, one, strict=True):
         np.testing.assert_array_equal(frame.picture, same.picture)
     assert any((frame.picture != other.picture).any() for frame, other in zip(unset, most, strict=True))
 
 
-def test_label_in_every_frame(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_label_in_every_frame(connection: Connection, actor: str, samples: Samples) -> None:
     """Every frame shows the label of the request in the corner of the request, and is otherwise the frame without a label."""
     speech, rate = samples
-    with gateway.connect() as connection:
-        plain, labelled = (
-            list(client.live(connection, pieces(speech[: rate // 2], rate), actor_id=actor, sample_rate_hz=rate, **label))
-            for label in ({}, {"label": "Doublé par IA", "label_position": "top-left"})
-        )
+    plain, labelled = (
+        list(client.live(connection, pieces(speech[: rate // 2], rate), actor_id=actor, sample_rate_hz=rate, **label))
+        for label in ({}, {"label": "Doublé par IA", "label_position": "top-left"})
+    )
     assert len(plain) == len(labelled) > 0
     for frame, other in zip(plain, labelled, strict=True):
         rows, columns = np.nonzero((frame.picture != other.picture).any(-1))
@@ -136,14 +132,13 @@ def test_label_in_every_frame(gateway: RunningGateway, actor: str, samples: Samp
         assert np.median(inside) < 110, "their ground is dark"
 
 
-def test_disclosure_record_of_a_stream(gateway, actor, samples, tmp_path, monkeypatch, capsys) -> None:
+def test_disclosure_record_of_a_stream(gateway, connection, actor, samples, tmp_path, monkeypatch, capsys) -> None:
     """The first frame brings a record that the gateway has signed, about the watermark that the audit log names."""
     speech, rate = samples
-    with gateway.connect() as connection:
-        streams = [
-            list(client.live(connection, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate, disclose=disclose))
-            for disclose in (True, False)
-        ]
+    streams = [
+        list(client.live(connection, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate, disclose=disclose))
+        for disclose in (True, False)
+    ]
     (first, *others), undisclosed = streams
     assert first.disclosure is not None
     assert [frame.disclosure for frame in [*others, *undisclosed]] == [None] * (len(others) + len(undisclosed))
@@ -208,14 +203,13 @@ def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
-def test_every_live_method_follows_sound(gateway, live_actor, samples, method) -> None:
+def test_every_live_method_follows_sound(connection, live_actor, samples, method) -> None:
     """Every live method moves the mouth with the sound."""
     speech, rate = samples
-    with gateway.connect() as connection:
-        spoken = list(client.live(connection, pieces(speech[:rate], rate), actor_id=live_actor(method), sample_rate_hz=rate))
-        silent = list(
-            client.live(connection, pieces(np.zeros_like(speech[:rate]), rate), actor_id=live_actor(method), sample_rate_hz=rate)
-        )
+    spoken = list(client.live(connection, pieces(speech[:rate], rate), actor_id=live_actor(method), sample_rate_hz=rate))
+    silent = list(
+        client.live(connection, pieces(np.zeros_like(speech[:rate]), rate), actor_id=live_actor(method), sample_rate_hz=rate)
+    )
     assert [frame.frame_index for frame in spoken] == [frame.frame_index for frame in silent] == list(range(25))
     # The same footage is behind both: what differs is the mouth.
     differs = np.array([(a.picture != b.picture).any(axis=-1).mean() for a, b in zip(spoken, silent, strict=True)])
@@ -276,28 +270,26 @@ def test_chosen_look_ahead_delays_frames(gateway, live_actor, samples, ahead) ->
     assert min(waits[: 25 - (40 * ahead + STATES_AHEAD_MS) // 40 - 1]) > 40 * ahead
 
 
-def test_look_ahead_changes_the_mouth(gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples) -> None:
+def test_look_ahead_changes_the_mouth(connection: Connection, live_actor: Callable[[str], str], samples: Samples) -> None:
     """Each look-ahead draws mouths of its own. Unset, the stream has the default look-ahead."""
     speech, rate = samples
     actor = live_actor("dubstage")
-    with gateway.connect() as connection:
-        unset, default, none = (
-            [
-                frame.picture.tobytes()
-                for frame in client.live(
-                    connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, look_ahead_frames=ahead
-                )
-            ]
-            for ahead in (None, LIVE_LOOK_AHEAD, 0)
-        )
+    unset, default, none = (
+        [
+            frame.picture.tobytes()
+            for frame in client.live(
+                connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, look_ahead_frames=ahead
+            )
+        ]
+        for ahead in (None, LIVE_LOOK_AHEAD, 0)
+    )
     assert unset == default
     assert unset != none
 
 
-def test_method_without_choice_refuses_look_ahead(gateway: RunningGateway, live_actor: Callable[[str], str]) -> None:
+def test_method_without_choice_refuses_look_ahead(connection: Connection, live_actor: Callable[[str], str]) -> None:
     """A method whose predictor always hears as far ahead refuses the choice before any sound is taken."""
-    with gateway.connect() as connection:
-        error = failure(connection, [config(live_actor("everybody"), look_ahead_frames=1)])
+    error = failure(connection, [config(live_actor("everybody"), look_ahead_frames=1)])
     assert (error.reason, error.field) == ("INVALID_REQUEST", "config.look_ahead_frames")
     assert "everybody always hears 4 frames ahead" in str(error)
 
@@ -361,10 +353,9 @@ def test_second_stream_waits_for_place(start_gateway, actor, samples, gateway, t
         ),
     ],
 )
-def test_contract_violations_are_named(gateway: RunningGateway, actor: str, requests: list[pb.LiveRequest], field: str) -> None:
+def test_contract_violations_are_named(connection: Connection, actor: str, requests: list[pb.LiveRequest], field: str) -> None:
     """A stream that breaks the contract is told what is wrong."""
-    with gateway.connect() as connection:
-        error = failure(connection, requests)
+    error = failure(connection, requests)
     assert error.reason == "INVALID_REQUEST"
     assert error.field == field
 
@@ -379,20 +370,18 @@ def test_too_much_sound_in_one_message_is_refused(gateway: RunningGateway, actor
         assert larger.code == "RESOURCE_EXHAUSTED"
 
 
-def test_an_actor_that_is_not_there_is_named(gateway: RunningGateway) -> None:
-    with gateway.connect() as connection:
-        assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_FOUND"
+def test_an_actor_that_is_not_there_is_named(connection: Connection) -> None:
+    assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_FOUND"
 
 
-def test_refused_stream_keeps_its_sound(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_refused_stream_keeps_its_sound(connection: Connection, actor: str, samples: Samples) -> None:
     """A refused stream leaves its sound to the next attempt."""
     speech, rate = samples
     parts = pieces(speech[:rate], rate)
     microphone = iter(parts)
-    with gateway.connect() as connection:
-        with pytest.raises(DubstageCallError, match="nobody"):
-            list(client.live(connection, microphone, actor_id="nobody", sample_rate_hz=rate))
-        frames = list(client.live(connection, microphone, actor_id=actor, sample_rate_hz=rate))
+    with pytest.raises(DubstageCallError, match="nobody"):
+        list(client.live(connection, microphone, actor_id="nobody", sample_rate_hz=rate))
+    frames = list(client.live(connection, microphone, actor_id=actor, sample_rate_hz=rate))
     assert len(frames) == len(parts)
 
 
@@ -465,17 +454,16 @@ def all_frames(connection: Connection, speech: npt.NDArray[np.float32], **option
     return found
 
 
-def test_broken_stream_resumes(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_broken_stream_resumes(connection: Connection, actor: str, samples: Samples) -> None:
     speech, rate = samples
     speech = np.resize(speech, 2 * rate)
     whole = []
-    with gateway.connect() as connection:
-        whole += all_frames(connection, speech, actor_id=actor, sample_rate_hz=rate)
-        broken = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
-        came = [next(broken).frame_index for _ in range(35)]
-        broken.close()
-        rest = speech[client.live_first_sample(came[-1] + 1, rate) :]
-        later = all_frames(connection, rest, actor_id=actor, sample_rate_hz=rate, first_frame=came[-1] + 1)
+    whole += all_frames(connection, speech, actor_id=actor, sample_rate_hz=rate)
+    broken = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
+    came = [next(broken).frame_index for _ in range(35)]
+    broken.close()
+    rest = speech[client.live_first_sample(came[-1] + 1, rate) :]
+    later = all_frames(connection, rest, actor_id=actor, sample_rate_hz=rate, first_frame=came[-1] + 1)
     assert [*came, *(frame.frame_index for frame in later)] == list(range(50))
     pictures = np.stack([frame.picture for frame in whole]).astype(np.int16)
     for frame in later:
@@ -511,11 +499,8 @@ def test_slow_reader_misses_own_frames(gateway: RunningGateway, actor: str, samp
     assert max(np.diff(indices)) <= 25
 
 
-def test_a_lateness_that_cannot_be_promised_is_refused(gateway: RunningGateway, actor: str) -> None:
-    with gateway.connect() as connection:
-        hasty = pb.LiveRequest(
-            config=pb.LiveConfig(
-                actor=f"actors/{actor}", sample_rate_hz=16000, channels=1, max_lateness=Duration(nanos=100_000_000)
-            )
-        )
-        assert failure(connection, [hasty]).field == "config.max_lateness"
+def test_a_lateness_that_cannot_be_promised_is_refused(connection: Connection, actor: str) -> None:
+    hasty = pb.LiveRequest(
+        config=pb.LiveConfig(actor=f"actors/{actor}", sample_rate_hz=16000, channels=1, max_lateness=Duration(nanos=100_000_000))
+    )
+    assert failure(connection, [hasty]).field == "config.max_lateness"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from dubstage.client import Connection
 from dubstage.client import gateway as client
 from services.common.methods import METHODS
 from tests.integration.client_calls import dubbing, enrolment
@@ -32,9 +33,8 @@ def num_frames(path: Path) -> int:
         return sum(1 for _ in video.decode(video=0))
 
 
-def test_retimed_video_has_speech_length(gateway: RunningGateway, actor: str, media: Media) -> None:
-    with gateway.connect() as connection:
-        result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, fit="retime")).wait(timeout_s=300)
+def test_retimed_video_has_speech_length(connection: Connection, actor: str, media: Media) -> None:
+    result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, fit="retime")).wait(timeout_s=300)
     assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from google.longrunning import operations_pb2
 
-from dubstage.client import DubstageCallError, batch, rpcs, webhook
+from dubstage.client import Connection, DubstageCallError, batch, rpcs, webhook
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id, step_name
 from dubstage.gateway.v1 import gateway_pb2 as pb
@@ -24,20 +24,19 @@ def _stage_of(state: client.OperationState) -> str:
     return step_name(state.progress.step)
 
 
-def test_a_cancelled_dub_stops_and_leaves_nothing(gateway, actor, media, stages, long_footage) -> None:
+def test_a_cancelled_dub_stops_and_leaves_nothing(gateway, connection, actor, media, stages, long_footage) -> None:
     before, jobs = stages.blobs(), set((gateway.data / "jobs").iterdir())
-    with gateway.connect() as connection:
-        dub = client.dub(connection, **dubbing("cancelled.mp4", footage=long_footage))
-        until(lambda: progress(dub.state()).done > 3)
-        dub.cancel()
-        with pytest.raises(DubstageCallError) as caught:
-            dub.wait(timeout_s=60)
-        assert caught.value.reason == caught.value.code == "CANCELLED"
-        # Cancelling what has ended changes nothing.
-        dub.cancel()
-        error = dub.state().error
-        assert error is not None
-        assert error.code == "CANCELLED"
+    dub = client.dub(connection, **dubbing("cancelled.mp4", footage=long_footage))
+    until(lambda: progress(dub.state()).done > 3)
+    dub.cancel()
+    with pytest.raises(DubstageCallError) as caught:
+        dub.wait(timeout_s=60)
+    assert caught.value.reason == caught.value.code == "CANCELLED"
+    # Cancelling what has ended changes nothing.
+    dub.cancel()
+    error = dub.state().error
+    assert error is not None
+    assert error.code == "CANCELLED"
     assert not list(media.root.glob("*cancelled*"))
     assert set((gateway.data / "jobs").iterdir()) <= jobs
     assert stages.blobs() == before
@@ -160,19 +159,18 @@ def test_cancelled_waiting_dub_leaves_nothing(start_gateway, stop_gateway, media
     assert stages.blobs() == before
 
 
-def test_progress_is_told_about_twice_a_second(gateway: RunningGateway, long_footage: str) -> None:
+def test_progress_is_told_about_twice_a_second(connection: Connection, long_footage: str) -> None:
     told: list[tuple[float, str]] = []
-    with gateway.connect() as connection:
-        dub = client.dub(connection, **dubbing("progress.mp4", footage=long_footage))
+    dub = client.dub(connection, **dubbing("progress.mp4", footage=long_footage))
 
-        def tell(state: pb.OperationProgress) -> None:
-            told.append((time.monotonic(), step_name(state.step)))
-            if len(told) >= 4 and state.step:
-                dub.cancel()
+    def tell(state: pb.OperationProgress) -> None:
+        told.append((time.monotonic(), step_name(state.step)))
+        if len(told) >= 4 and state.step:
+            dub.cancel()
 
-        # A dub of which nothing is told comes to its end, and raises nothing.
-        with pytest.raises(DubstageCallError, match="cancelled"):
-            dub.wait(timeout_s=300, on_progress=tell)
+    # A dub of which nothing is told comes to its end, and raises nothing.
+    with pytest.raises(DubstageCallError, match="cancelled"):
+        dub.wait(timeout_s=300, on_progress=tell)
     # A pause of the machine makes the time between two tellings longer, and never shorter. The last one comes at once with the end.
     gaps = [later - earlier for (earlier, _), (later, _) in zip(told[:4], told[1:4], strict=False)]
     assert min(gaps) > 0.3, told

@@ -81,38 +81,30 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
         yield Service(stub, seen[0].frames[0].faces[0])
 
 
-async def test_pictures_of_every_size_are_tracked(service: Service) -> None:
+async def test_pictures_of_every_size(service: Service) -> None:
+    """Pictures of every size are answered with finite numbers, but for those with too long a side."""
     for height, width in ((1, 1), (1, 16_384), (16_384, 1), (2, 3), (16, 16), (3000, 17), (1000, 1500)):
         noise = np.random.default_rng(height).integers(0, 255, (height, width, 3)).astype(np.uint8)
         requests = [CONFIG, picture_to_proto(0, noise), picture_to_proto(1, noise[::-1])]
         assert await finite_or_refused(service.tracked(requests)), (height, width)
-
-
-async def test_too_long_side_refused(service: Service) -> None:
     for size in ((1, 100_000), (100_000, 1), (1, 16_385)):
         with pytest.raises(grpc.aio.AioRpcError, match=r"frame.image") as caught:
             await service.tracked([CONFIG, picture_to_proto(0, np.zeros((*size, 3), np.uint8))])
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, size
-
-
-async def test_narrow_picture_finite_numbers(service: Service) -> None:
-    """A face that fills a narrow picture is answered with finite numbers."""
     for crop in (PHOTOGRAPH[:, 60:110], PHOTOGRAPH[40:60], PHOTOGRAPH[30:90, 60:120]):
         config = pb.TrackRequest(config=pb.TrackConfig(max_faces=8, morphable_model="mediapipe_468"))
         requests = [config, *(picture_to_proto(index, np.ascontiguousarray(crop)) for index in range(3))]
         assert await finite_or_refused(service.tracked(requests))
 
 
-async def test_points_without_face_refused(service: Service) -> None:
+async def test_points_of_odd_faces(service: Service) -> None:
+    """Points that are no face are refused with their field, and an identity of odd points is finite or refused."""
     for name, change in NO_FACES.items():
         with np.errstate(all="ignore"):
             face = service.with_points(change)
         with pytest.raises(grpc.aio.AioRpcError, match=r"face.landmarks") as caught:
             await service.fitted(face)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, name
-
-
-async def test_odd_identity_finite_or_refused(service: Service) -> None:
     for change in ODD_FACES.values():
         await finite_or_refused(service.fitted(service.with_points(change)))
 

@@ -55,7 +55,8 @@ async def stream(requests: Iterable[pb.TrackRequest]) -> AsyncIterator[pb.TrackR
         yield request
 
 
-def test_faces_come_through_a_message_unchanged() -> None:
+def test_messages_make_a_round_trip() -> None:
+    """Faces, hands and options come through a message unchanged. A face without a hand has no field of hands."""
     frames = in_process(TrackOptions())
     copies = frames_from_proto(pb.TrackResponse.FromString(frames_to_proto(frames).SerializeToString()))
     assert [frame.frame_index for frame in copies] == list(range(6))
@@ -68,17 +69,10 @@ def test_faces_come_through_a_message_unchanged() -> None:
         assert (copy.pose.scale, copy.face_id, copy.reason) == (face.pose.scale, face.face_id, Reason.DUBBED)
         numbers = [*face.box, face.confidence, face.mouth_visibility, face.blink]
         assert [*copy.box, copy.confidence, copy.mouth_visibility, copy.blink] == [np.float32(number) for number in numbers]
-
-
-def test_hands_come_through_in_pixels() -> None:
-    """A face without a hand has no field of hands."""
     (face,) = in_process(TrackOptions())[0].faces
     hands = np.random.default_rng(0).normal(100, 30, (2, 21, 2)).astype(np.float32)
     assert not face_to_proto(face).HasField("hands")
     np.testing.assert_array_equal(from_tensor(face_to_proto(replace(face, hands=hands)).hands), hands)
-
-
-def test_options_come_through_and_have_defaults() -> None:
     options = TrackOptions(max_faces=2, half_width=0, embed_every=7)
     assert options_from_proto(options_to_proto(options)) == options
     assert options_from_proto(pb.TrackRequest(config=pb.TrackConfig())) == TrackOptions(max_faces=4, half_width=3)
@@ -135,12 +129,17 @@ async def test_server_streams_tracker_answers(stub, embed_every: int) -> None:
     assert measured == [bool(embed_every) and index % embed_every == 0 for index in range(6)]
 
 
-async def test_gap_names_its_field(stub) -> None:
-    """A gap ends the call with the field named."""
+async def test_frames_must_follow_each_other(stub) -> None:
+    """A gap ends the call, and the first frame after a state is the frame that follows, as large as before."""
     call = stub.Track(stream([options_to_proto(TrackOptions()), picture_to_proto(0, PHOTOGRAPH), picture_to_proto(2, PHOTOGRAPH)]))
     with rpc_refused("frame 1 must follow"):
         async for _ in call:
             pass
+    config = pb.TrackRequest(config=pb.TrackConfig(resume=a_state()))
+    for index, picture, text in ((0, PHOTOGRAPH, "frame 3 must follow"), (3, PHOTOGRAPH[:-2], "340 x 318")):
+        with rpc_refused(text):
+            async for _ in stub.Track(stream([config, picture_to_proto(index, picture)])):
+                pass
 
 
 async def resumed(stub, half: int, *, fitting: FitOrder | None = None) -> tuple[list[bytes], list[bytes]]:
@@ -222,12 +221,3 @@ def test_states_that_cannot_be_used_say_why() -> None:
     assert "at most 2 are possible" in refused(lambda _: None, TrackOptions(half_width=1))
     sized = common_pb2.NamedTensor(name="stream", tensor=to_tensor(np.zeros(1 << 20)))
     assert "at most 8388608 bytes" in refused(lambda wrong: wrong.tensors.append(sized))
-
-
-async def test_wrong_first_frame_is_refused(stub) -> None:
-    """The first frame after a state is the frame that follows, as large as before."""
-    config = pb.TrackRequest(config=pb.TrackConfig(resume=a_state()))
-    for index, picture, text in ((0, PHOTOGRAPH, "frame 3 must follow"), (3, PHOTOGRAPH[:-2], "340 x 318")):
-        with rpc_refused(text):
-            async for _ in stub.Track(stream([config, picture_to_proto(index, picture)])):
-                pass

@@ -96,7 +96,8 @@ def direct(fitter: StreamFitter) -> list[FrameFaces]:
     return [frame for picture in PICTURES for frame in tracker.push(picture)] + tracker.finish()
 
 
-async def test_coefficients_are_answered_as_the_tracker_fits_them(stub) -> None:
+async def test_named_model_is_fitted(stub) -> None:
+    """The model that a call names, ours or a user's, is fitted as in the tracker, and no model where none is named."""
     faces = await track(stub, "mediapipe_468")
     expected = direct(StreamFitter(FittableModels(MorphableModels()).get("mediapipe_468")))
     assert len(faces) == len(PICTURES)
@@ -109,10 +110,12 @@ async def test_coefficients_are_answered_as_the_tracker_fits_them(stub) -> None:
         assert face.coefficients.expression.shape == (64,)
         assert not message.coefficients.HasField("light")
         assert 0.0 < message.landmark_error < 1.5
-
-
-async def test_nothing_is_fitted_where_no_model_is_named(stub) -> None:
     assert not any(face.HasField("coefficients") for face in await track(stub))
+    faces = await track(stub, "mine")
+    assert face_from_proto(faces[0]).coefficients.expression.shape == (4,)
+    for message in await track(stub, "mediapipe_468"):
+        copy = frames_from_proto(pb.TrackResponse(frames=[pb.FrameFaces(faces=[message])]))[0].faces[0]
+        assert copy.coefficients.landmark_error == message.landmark_error
 
 
 async def test_an_identity_is_fitted_stored_and_used(stub, settings: FaceSettings) -> None:
@@ -153,11 +156,6 @@ async def test_three_fitting_stages(stub, settings: FaceSettings) -> None:
         assert message.landmark_error < 0.6
 
 
-async def test_colours_need_an_identity(stub) -> None:
-    with rpc_refused("config.fit_colours needs config.identity"):
-        await begun(stub, pb.TrackRequest(config=pb.TrackConfig(morphable_model="mediapipe_468", fit_colours=True)))
-
-
 def test_missing_rasteriser_ends_start(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailableError, match="pytorch3d is not installed"):
@@ -169,21 +167,19 @@ def test_another_rasteriser_is_no_setting() -> None:
         load_settings(FaceSettings, rasteriser="opengl")
 
 
-async def test_one_still_picture_is_enough(stub) -> None:
+async def test_fit_identity_needs_few_things(stub) -> None:
+    """One still picture is enough; the config and whole frames are needed."""
     answer = await fit(stub, (await track(stub))[:1])
     assert answer.num_frames == 1
     assert answer.landmark_error < 0.5
-
-
-async def test_a_users_model_is_fitted_by_its_name(stub) -> None:
-    faces = await track(stub, "mine")
-    assert face_from_proto(faces[0]).coefficients.expression.shape == (4,)
-
-
-async def test_faces_with_coefficients_come_through_a_message_unchanged(stub) -> None:
-    for message in await track(stub, "mediapipe_468"):
-        copy = frames_from_proto(pb.TrackResponse(frames=[pb.FrameFaces(faces=[message])]))[0].faces[0]
-        assert copy.coefficients.landmark_error == message.landmark_error
+    for requests, field in (
+        ([], "config"),
+        ([pb.FitIdentityRequest(frame=pb.FitIdentityFrame())], "config"),
+        ([pb.FitIdentityRequest(config=pb.FitIdentityConfig())] * 2, "frame"),
+        ([pb.FitIdentityRequest(config=pb.FitIdentityConfig()), pb.FitIdentityRequest(frame=pb.FitIdentityFrame())], "frame.image"),
+    ):
+        with rpc_refused(field):
+            await stub.FitIdentity(stream(requests))
 
 
 @pytest.mark.parametrize(("model", "said"), [("flame", "mediapipe_468, mine"), ("../mine", "no morphable model")])
@@ -193,8 +189,8 @@ async def test_a_model_that_is_not_there_is_named(stub, model: str, said: str) -
     assert reason_of(caught.value) == "MODEL_NOT_FOUND"
 
 
-async def test_wrong_identity_model_refused(stub, settings: FaceSettings) -> None:
-    """An identity of another model or of no kind is refused."""
+async def test_wrong_identity_refused(stub, settings: FaceSettings) -> None:
+    """An identity of another model, of no kind, or none where colours need one, is refused."""
     answer = await fit(stub, (await track(stub))[:1])
     with rpc_refused("'mediapipe_468'"):
         await begun(stub, options_to_proto(OPTIONS, fitting=FitOrder("mine", ref(answer.identity))))
@@ -207,6 +203,8 @@ async def test_wrong_identity_model_refused(stub, settings: FaceSettings) -> Non
     with rpc_refused(code="NOT_FOUND") as caught:
         await begun(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
     assert reason_of(caught.value) == "ARTEFACT_NOT_FOUND"
+    with rpc_refused("config.fit_colours needs config.identity"):
+        await begun(stub, pb.TrackRequest(config=pb.TrackConfig(morphable_model="mediapipe_468", fit_colours=True)))
 
 
 async def test_footage_without_face_is_error(stub) -> None:
@@ -217,17 +215,6 @@ async def test_footage_without_face_is_error(stub) -> None:
         with rpc_refused(code="FAILED_PRECONDITION") as caught:
             await fit(stub, given)
         assert reason_of(caught.value) == "NO_USABLE_FOOTAGE"
-
-
-async def test_fit_identity_needs_its_config_and_whole_frames(stub) -> None:
-    for requests, field in (
-        ([], "config"),
-        ([pb.FitIdentityRequest(frame=pb.FitIdentityFrame())], "config"),
-        ([pb.FitIdentityRequest(config=pb.FitIdentityConfig())] * 2, "frame"),
-        ([pb.FitIdentityRequest(config=pb.FitIdentityConfig()), pb.FitIdentityRequest(frame=pb.FitIdentityFrame())], "frame.image"),
-    ):
-        with rpc_refused(field):
-            await stub.FitIdentity(stream(requests))
 
 
 async def test_the_deadline_ends_a_fit(stub) -> None:

@@ -21,17 +21,12 @@ def args_of(api: JobApi, name: str) -> list[str]:
 
 
 def test_one_job_one_index_per_row(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A batch becomes one job with one index a row."""
+    """A batch becomes one job with one index a row, and has its job once if it is sent twice."""
     assert engine.submit(store, batch, workers=2) == Submitted(("dubstage-night-1-0-0",), 5)
     (job,) = api.jobs()
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (5, 2)
     assert args_of(api, "dubstage-night-1-0-0") == ["batch", "run", NAME, "--index", "$(JOB_COMPLETION_INDEX)", "--rows", "0-4"]
     assert store.facts(batch).details["kubernetes"]["namespace"] == NAMESPACE
-
-
-def test_sending_twice_creates_jobs_once(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A batch that is sent twice has its jobs once."""
-    engine.submit(store, batch)
     assert engine.submit(store, batch) == Submitted((), 0)
     assert len(api.jobs()) == 1
 
@@ -118,15 +113,6 @@ def test_retry_with_other_options(api: JobApi, engine: KubernetesEngine, store: 
     assert store.record(batch, "sh00002") == ShotRecord(id="sh00002")
 
 
-def test_cancelled_waiting_row_rejoins_job(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A cancelled row that its job has not begun waits for that job again."""
-    engine.submit(store, batch)
-    engine.cancel(store, batch, ["sh00004"])
-    assert engine.retry(store, batch, ["sh00004"]) == Submitted((), 0)
-    assert store.record(batch, "sh00004").state is ShotState.WAITING
-    assert len(api.jobs()) == 1
-
-
 @pytest.mark.parametrize(
     ("shot", "kind", "message"),
     [
@@ -145,10 +131,15 @@ def test_running_shot_not_restarted(api, engine, store, batch, shot, kind, messa
 
 
 def test_cancelled_rows_job_goes_on(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """Cancelled rows are marked and the job goes on; a row that the job has not begun may wait for the job again."""
     engine.submit(store, batch)
     assert engine.cancel(store, batch, ["sh00002"]) == 1
     assert len(api.jobs()) == 1
     assert engine.snapshot(store, batch).left.keys() == {0, 1, 3, 4}
+    engine.cancel(store, batch, ["sh00004"])
+    assert engine.retry(store, batch, ["sh00004"]) == Submitted((), 0)
+    assert store.record(batch, "sh00004").state is ShotState.WAITING
+    assert len(api.jobs()) == 1
 
 
 def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
@@ -183,14 +174,11 @@ def test_local_database_refused(api, engine, store, batch, monkeypatch) -> None:
     assert not api.jobs()
 
 
-def test_unknown_profile_lists_profiles(engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A profile that the cluster lacks is refused with those that exist."""
+def test_unknown_profile_and_settings_named(engine: KubernetesEngine, store: BatchStore, batch: str, api: JobApi) -> None:
+    """A profile that the cluster lacks is refused with those that exist, and settings of another version are named."""
     with pytest.raises(InvalidRequestError, match=r"'tpu' is not among the profiles of this cluster \(cpu, gpu\)"):
         engine.submit(store, batch, profile="tpu")
     assert store.facts(batch).details == {}
-
-
-def test_settings_of_another_version_are_named(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     api.put("configmaps", config_map(colour="blue"))
     with pytest.raises(InvalidRequestError, match=r"dubstage-batch, settings.json: colour: Extra inputs"):
         engine.submit(store, batch)

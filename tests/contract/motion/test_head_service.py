@@ -108,19 +108,19 @@ async def test_broken_head_poses_are_refused_by_name(stub, broken: str) -> None:
         await stub.EncodeStyle(request)
 
 
-async def test_zero_pose_without_face_allowed(stub) -> None:
-    """Head poses of frames without a face may be zeros."""
+async def test_head_poses_of_footage(stub) -> None:
+    """Footage may have another rate, and zeros for frames without a face; a method without use for poses ignores them."""
     request, usable = head_request(), np.arange(100) < 90
     request.usable.CopyFrom(to_tensor(usable))
     whole = (await stub.EncodeStyle(request)).style
     request.head_poses.CopyFrom(to_tensor(np.where(usable[:, None], head_poses(100), 0.0)))
     assert (await stub.EncodeStyle(request)).style == whole
-
-
-async def test_head_poses_change_no_style_of_another_method(stub) -> None:
     request = head_request()
     request.method = "ugc"
     assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
+    request = head_request(200)
+    request.frame_rate.num = 50
+    assert (await stub.EncodeStyle(request)).style.sha256
 
 
 async def test_headpose_refuses_foreign_style(stub) -> None:
@@ -128,12 +128,6 @@ async def test_headpose_refuses_foreign_style(stub) -> None:
     config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0))
     with rpc_refused("head_poses"):
         await drained(stub.PredictMotion(stream(config, with_states(random_features(9), "speech_states"))))
-
-
-async def test_footage_of_headpose_at_another_rate_is_taken(stub) -> None:
-    request = head_request(200)
-    request.frame_rate.num = 50
-    assert (await stub.EncodeStyle(request)).style.sha256
 
 
 FRAMES = 60
@@ -156,12 +150,9 @@ async def style(stub, method: str, upper: np.ndarray | None, rate: int = 25) -> 
 
 
 async def test_pose_landmarks_change_style(stub) -> None:
-    """A predictor that knows pose landmarks makes another style of them."""
+    """A predictor that knows pose landmarks makes another style of them; another predictor ignores them."""
     assert await style(stub, "hetero", UPPER) != await style(stub, "hetero", None)
     assert await style(stub, "hetero", UPPER, rate=50)
-
-
-async def test_a_predictor_without_use_for_them_ignores_them(stub) -> None:
     assert await style(stub, "ugc", UPPER) == await style(stub, "ugc", None)
 
 

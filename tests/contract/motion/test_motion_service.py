@@ -96,10 +96,13 @@ async def test_unset_look_ahead_is_the_default(stub) -> None:
     assert unset != other
 
 
-async def test_every_method_has_the_same_style(stub) -> None:
+async def test_styles_of_footage(stub) -> None:
+    """Footage has one style for several methods and calls, and may have another rate."""
     request = style_request()
     request.method = "everybody"
     assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
+    assert await encoded(stub) == await encoded(stub)
+    assert (await stub.EncodeStyle(style_request(num_frames=200, rate=50))).style.sha256
 
 
 async def test_everybody_personalises_style_for_ugc(stub) -> None:
@@ -134,14 +137,6 @@ async def test_mouth_opens_before_sound(stub) -> None:
     np.testing.assert_allclose(as_it_comes[:18], shut, atol=1e-3)
     np.testing.assert_allclose(whole[: 19 - WHOLE.frames_ahead], shut, atol=1e-3)
     assert (whole[18:20] > shut + 0.05).all()
-
-
-async def test_same_footage_gives_the_same_style_artefact(stub) -> None:
-    assert await encoded(stub) == await encoded(stub)
-
-
-async def test_footage_at_another_rate_is_taken(stub) -> None:
-    assert (await stub.EncodeStyle(style_request(num_frames=200, rate=50))).style.sha256
 
 
 async def test_lag_has_a_score_for_every_shift(stub) -> None:

@@ -16,10 +16,16 @@ from tests.refusals import rpc_refused
 from tests.unit.motion.synthesised import random_features, with_states
 
 
-async def test_everybody_without_its_features_is_refused_by_name(stub) -> None:
+async def test_missing_features_and_style(stub) -> None:
+    """Features that the predictor needs are named, and a style that is not there is not found."""
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0))
     with rpc_refused("features.identity_removed"):
         await drained(stub.PredictMotion(stream(config, random_features(9))))
+    ref = await encoded(stub)
+    lost = replace(ref, uri=ref.uri.replace(ref.sha256, "0" * 64).replace(f"/{ref.sha256[:2]}/", "/00/"), sha256="0" * 64)
+    config = config_to_proto(PredictConfig("ugc", lost, PAL, 0))
+    with rpc_refused(code="NOT_FOUND"):
+        await drained(stub.PredictMotion(stream(config, random_features(3))))
 
 
 @pytest.mark.parametrize(
@@ -56,14 +62,6 @@ async def test_look_ahead_without_choice_refused(stub, name: str) -> None:
         await drained(stub.PredictMotion(stream(config, random_features(3))))
 
 
-async def test_a_missing_style_is_not_found(stub) -> None:
-    ref = await encoded(stub)
-    lost = replace(ref, uri=ref.uri.replace(ref.sha256, "0" * 64).replace(f"/{ref.sha256[:2]}/", "/00/"), sha256="0" * 64)
-    config = config_to_proto(PredictConfig("ugc", lost, PAL, 0))
-    with rpc_refused(code="NOT_FOUND"):
-        await drained(stub.PredictMotion(stream(config, random_features(3))))
-
-
 @pytest.mark.parametrize("broken", ["nan", "shape", "missing", "range", "order"])
 async def test_broken_features_are_refused(stub, broken: str) -> None:
     config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
@@ -85,7 +83,8 @@ async def test_broken_features_are_refused(stub, broken: str) -> None:
         await drained(stub.PredictMotion(requests()))
 
 
-async def test_sound_and_picture_of_other_lengths_are_refused(stub) -> None:
+async def test_unusable_footage_is_refused(stub) -> None:
+    """Sound and picture have one length, and the picture has faces."""
     request = pb.EstimateLagRequest(
         features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
         mouth_landmarks=to_tensor(talking(50)),
@@ -96,9 +95,6 @@ async def test_sound_and_picture_of_other_lengths_are_refused(stub) -> None:
     request.features.ClearField("speech_states")
     with rpc_refused("features.speech_states"):
         await stub.EstimateLag(request)
-
-
-async def test_footage_without_face_fails_precondition(stub) -> None:
     request = style_request()
     request.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))
     with rpc_refused("25 usable frames", code="FAILED_PRECONDITION"):

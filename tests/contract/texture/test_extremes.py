@@ -115,11 +115,25 @@ async def test_extreme_mouth_features_finite(service: Service) -> None:
         assert await finite_or_refused(sampled(MOUTH, pose)) == (name not in refused), name
 
 
-async def test_a_mouth_of_float64_beyond_float32_is_refused(service: Service) -> None:
+async def test_unusable_numbers_refused(service: Service) -> None:
+    """Numbers beyond float32, landmarks of another place or head, and a picture of another size than its bytes are refused."""
     config = pb.RetrieveWarpRequest(config=pb.RetrieveWarpConfig(bank=service.bank))
     wide = target(MOUTH, POSES["as it is"])
     wide.frame.motion.mouth_landmarks.CopyFrom(to_tensor(np.full((59, 3), 1e300)))
     assert not await finite_or_refused(service.warped([config, wide]))
+    portrait = a_portrait()
+    for points, pose in (
+        (LANDMARKS + np.float32(5000.0), POSE),
+        (LANDMARKS * np.float32(0.0), POSE),
+        (LANDMARKS, replace(POSE, scale=POSE.scale * 100.0)),
+        (LANDMARKS, replace(POSE, translation=POSE.translation + 9e5)),
+    ):
+        asked = portrait_to_proto(portrait, points.astype(np.float32), pose, service.identity)
+        assert not await finite_or_refused(service.turned([asked]))
+    asked = bank_frame_to_proto(FRAMES[0])
+    asked.frame.box.CopyFrom(to_image(PICTURE))
+    asked.frame.box.width = 4294967295
+    assert not await finite_or_refused(service.built([pb.BuildBankRequest(config=pb.BuildBankConfig()), asked]))
 
 
 async def test_banks_of_any_frames_are_finite(service: Service) -> None:
@@ -169,19 +183,6 @@ async def test_portraits_of_any_size_and_pose_are_turned(service: Service) -> No
         turn = pb.RotatePortraitRequest(frame=pb.PortraitFrame(pose=POSES[name]))
         asked = portrait_to_proto(a_portrait(), LANDMARKS, POSE, service.identity)
         assert not await finite_or_refused(service.turned([asked, turn]))
-
-
-async def test_unusable_landmarks_refused(service: Service) -> None:
-    """Landmarks outside of the portrait or of another head are refused."""
-    portrait = a_portrait()
-    for points, pose in (
-        (LANDMARKS + np.float32(5000.0), POSE),
-        (LANDMARKS * np.float32(0.0), POSE),
-        (LANDMARKS, replace(POSE, scale=POSE.scale * 100.0)),
-        (LANDMARKS, replace(POSE, translation=POSE.translation + 9e5)),
-    ):
-        asked = portrait_to_proto(portrait, points.astype(np.float32), pose, service.identity)
-        assert not await finite_or_refused(service.turned([asked]))
 
 
 @pytest.mark.parametrize(
@@ -255,11 +256,3 @@ async def test_extreme_background_poses(service: Service) -> None:
             return [await service.stub.MatchBackgrounds(asked, timeout=60)]
 
         assert await finite_or_refused(found()) == taken
-
-
-async def test_picture_size_mismatch_refused(service: Service) -> None:
-    """A picture whose size and bytes differ is refused."""
-    asked = bank_frame_to_proto(FRAMES[0])
-    asked.frame.box.CopyFrom(to_image(PICTURE))
-    asked.frame.box.width = 4294967295
-    assert not await finite_or_refused(service.built([pb.BuildBankRequest(config=pb.BuildBankConfig()), asked]))
