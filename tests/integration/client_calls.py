@@ -1,11 +1,13 @@
 """Calls of tests to a gateway as a client, and waits for their results."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dubstage.client import Connection, batch
 from dubstage.client import gateway as client
+from dubstage.gateway.v1 import batch_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from tests.unit.consent.records import of_footage
 
@@ -40,6 +42,14 @@ def progress(state: client.OperationState) -> pb.OperationProgress:
     """The progress of an operation that dubs."""
     assert isinstance(state.progress, pb.OperationProgress)
     return state.progress
+
+
+def batch_ended(connection: Connection, name: str, rows: Sequence[batch_pb2.BatchRow] = ()) -> batch_pb2.Batch:
+    """Submit rows, if there are any, and return the batch once all of its shots have ended."""
+    if rows:
+        batch.submit(connection, name, rows=rows)
+    *_, ended = batch.watch(connection, name)
+    return ended
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -1,6 +1,6 @@
 """The five stages and the gateway as real servers on free ports, with the trained networks; short real footage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,12 @@ def samples() -> tuple[npt.NDArray[np.float32], int]:
 
 @pytest.fixture(scope="session")
 def gateway_factory(loop_thread, stages, media, tmp_path_factory) -> Callable[..., RunningGateway]:
-    def start(**settings: Any) -> RunningGateway:
+    def start(*, tokens: Iterable[str] = (), **settings: Any) -> RunningGateway:
+        """Start a gateway. `tokens` are the lines of its token file."""
         data = settings.pop("data_dir", None) or tmp_path_factory.mktemp("gateway")
+        if tokens:
+            settings["auth_token_file"] = tmp_path_factory.mktemp("tokens") / "tokens"
+            settings["auth_token_file"].write_text("".join(f"{line}\n" for line in tokens))
         stages.let_another_database_own_the_store()
         chosen = GatewaySettings(
             **{
@@ -95,9 +99,7 @@ def gateway_factory(loop_thread, stages, media, tmp_path_factory) -> Callable[..
     return start
 
 
-@pytest.fixture
-def start_gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[StartGateway]:
-    """Starts gateways of a test's own; they end with it."""
+def _ending(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[StartGateway]:
     running: list[RunningGateway] = []
 
     def start(**settings: Any) -> RunningGateway:
@@ -107,6 +109,18 @@ def start_gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Ite
     yield start
     for one in running:
         loop_thread.run(one.server.drain(grace_s=0))
+
+
+@pytest.fixture
+def start_gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[StartGateway]:
+    """Starts gateways of a test's own; they end with it."""
+    yield from _ending(gateway_factory, loop_thread)
+
+
+@pytest.fixture(scope="module")
+def module_gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[StartGateway]:
+    """Starts gateways of a module's own; they end with it."""
+    yield from _ending(gateway_factory, loop_thread)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from gateway.provenance.installation import trusted_authorities
 from gateway.provenance.verdict import verdict_of
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from services.common.server.call_context import fingerprint_of
-from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.client_calls import batch_ended, dubbing, enrolment
 from tests.integration.videos import OTHER, write_short_clip
 from tests.unit.api.test_operations import LEAVES
 
@@ -27,9 +27,7 @@ TOKEN = "a-token-of-the-audit-test"
 
 def test_every_rpc_that_changes_something_leaves_an_entry(start_gateway, media, samples, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(worker, "POLL_S", 0.2)
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    running = start_gateway(auth_token_file=tokens, webhook_networks="127.0.0.0/8")
+    running = start_gateway(tokens=[TOKEN], webhook_networks="127.0.0.0/8")
     speech, rate = samples
     with running.connect(token=TOKEN) as connection:
         client.enrol(connection, **enrolment("audited", footage=OTHER)).wait(timeout_s=300)
@@ -87,8 +85,7 @@ def test_audit_entry_matches_manifest(on, start_gateway, media, carphone, tmp_pa
     with running.connect() as connection:
         told = client.dub(connection, **dubbing(videos["gateway"].name, footage=footage)).wait(timeout_s=300)
         row = batch.row("s1", footage=footage, speech="speech.wav", output=videos["batch"].name, personalize=False)
-        batch.submit(connection, "marked", rows=[row])
-        *_, ended = batch.watch(connection, "marked")
+        ended = batch_ended(connection, "marked", [row])
         assert ended.progress.num_done == 1
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(running.data))
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", running.settings.artefacts_url)

@@ -97,14 +97,13 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(gateway_factory, loop_thread, media, carphone, tmp_path_factory) -> Iterator[Place]:
+def place(module_gateway, media, carphone, tmp_path_factory) -> Place:
     write_short_clip(carphone, media.root / FOOTAGE, 36)
     keys = trusted(tmp_path_factory.mktemp("trusted") / "keys")
-    running = gateway_factory(require_consent="signed", consent_keys=keys)
+    running = module_gateway(require_consent="signed", consent_keys=keys)
     with running.connect() as connection:
         client.enrol(connection, **person("ann", allowed(media.root / FOOTAGE))).wait(timeout_s=300)
-    yield Place(running, media.root)
-    loop_thread.run(running.server.drain(grace_s=0))
+    return Place(running, media.root)
 
 
 def person(actor_id: str, consent: Consent | None, project: str = "night") -> dict[str, Any]:

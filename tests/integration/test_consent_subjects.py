@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.learn.subjects import face_of_videos
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
-from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.client_calls import batch_ended, dubbing, enrolment
 from tests.integration.servers import RunningGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.unit.consent.records import STUDIO, in_days, of_footage, record, trusted
@@ -100,14 +100,13 @@ def faces(media: Media, carphone: Path, astronaut: Path, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="module")
-def place(gateway_factory, loop_thread, media, faces, tmp_path_factory) -> Iterator[Place]:
+def place(module_gateway, media, faces, tmp_path_factory) -> Place:
     keys = trusted(tmp_path_factory.mktemp("trusted") / "keys")
-    running = gateway_factory(require_consent="signed", consent_keys=keys)
+    running = module_gateway(require_consent="signed", consent_keys=keys)
     made = Place(running, media.root, faces)
     with running.connect() as connection:
         client.enrol(connection, **person("man", mine(**made.footage(MAN)), MAN)).wait(timeout_s=300)
-    yield made
-    loop_thread.run(running.server.drain(grace_s=0))
+    return made
 
 
 def mine(**fields: Any) -> Consent:
@@ -259,8 +258,7 @@ def test_batch_row_with_other_record(place: Place) -> None:
         for name, footage in (("right", MAN_EARLIER), ("wrong", WOMAN))
     ]
     with place.running.connect() as connection:
-        batch.submit(connection, "people", rows=rows)
-        *_, ended = batch.watch(connection, "people")
+        ended = batch_ended(connection, "people", rows)
         shots = {resource_id(shot.name): shot for shot in batch.list_shots(connection, "people")}
         assert (ended.progress.num_done, ended.progress.num_failed) == (1, 1)
         batch.delete(connection, "people")

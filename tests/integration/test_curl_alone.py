@@ -92,9 +92,8 @@ def test_dub_by_curl_from_container(start_gateway, container, media, carphone, t
     write_short_clip(carphone, home / "shot.mp4", FRAMES)
     shutil.copy(media.speech, home / "speech.wav")
     (home / ".curlrc").write_text(f'header = "Authorization: Bearer {TOKEN}"\nsilent\nshow-error\nfail-with-body\n')
-    (tmp_path / "tokens").write_text(f"{TOKEN}\n")
     (tmp_path / "media").mkdir()
-    start_gateway(host=container.gateway, auth_token_file=tmp_path / "tokens", media_dir=tmp_path / "media", http_port=port)
+    start_gateway(host=container.gateway, tokens=[TOKEN], media_dir=tmp_path / "media", http_port=port)
     server = f"{container.gateway}:{port}"
     *sending, dub, fetch = [command.replace("localhost:8080", server) for command in commands()]
     assert len(sending) == 2

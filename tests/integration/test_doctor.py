@@ -137,13 +137,10 @@ async def test_other_volume_is_detected(stages: RunningStages, tmp_path: Path, m
         await check_stage(settings(stages, tmp_path), "texture")
 
 
-async def test_the_wrong_stage_at_an_endpoint_is_named(stages: RunningStages, tmp_path: Path) -> None:
+async def test_wrong_endpoints_are_named(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that is away, another stage, and a listener that is no stage are reported in time."""
     with pytest.raises(InvalidRequestError, match="DUBSTAGE_RENDER_ENDPOINT"):
         await check_stage(settings(stages, tmp_path, render_endpoint=f"127.0.0.1:{stages.ports['audio']}"), "render")
-
-
-async def test_missing_stage_shows_address(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that is away is named with where it was looked for."""
     monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -151,10 +148,6 @@ async def test_missing_stage_shows_address(stages: RunningStages, tmp_path: Path
         with pytest.raises(BackendUnavailableError, match="dubstage serve face") as caught:
             await check_stage(settings(stages, tmp_path, face_endpoint=endpoint), "face")
     assert endpoint in caught.value.message
-
-
-async def test_other_listener_is_no_stage(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listener that is no stage is reported in time."""
     monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

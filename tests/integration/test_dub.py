@@ -135,13 +135,10 @@ def test_unusable_request_refused_at_once(gateway: RunningGateway, media: Media,
     assert "Traceback" not in caught.value.message
 
 
-def test_an_unknown_actor_is_named(gateway: RunningGateway) -> None:
+def test_missing_actor_and_video_fail(gateway: RunningGateway, media: Media) -> None:
+    """An unknown actor is named, and footage that is not a video leaves no output."""
     with gateway.connect() as connection, refused(match="no actor 'nobody'", reason="ACTOR_NOT_FOUND"):
         client.dub(connection, **dubbing("refused.mp4", actor_id="nobody"))
-
-
-def test_footage_without_video_fails(gateway: RunningGateway, media: Media) -> None:
-    """Footage that is not a video fails the operation and leaves no output."""
     (media.root / "text.mp4").write_text("this is not a video")
     with gateway.connect() as connection, refused(reason="MEDIA_UNSUPPORTED"):
         client.dub(connection, **dubbing("from_text.mp4", footage="text.mp4")).wait(timeout_s=300)

@@ -370,8 +370,12 @@ def test_too_much_sound_in_one_message_is_refused(gateway: RunningGateway, actor
         assert larger.code == "RESOURCE_EXHAUSTED"
 
 
-def test_an_actor_that_is_not_there_is_named(connection: Connection) -> None:
+def test_impossible_configs_are_refused(connection: Connection, actor: str) -> None:
     assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_FOUND"
+    hasty = pb.LiveRequest(
+        config=pb.LiveConfig(actor=f"actors/{actor}", sample_rate_hz=16000, channels=1, max_lateness=Duration(nanos=100_000_000))
+    )
+    assert failure(connection, [hasty]).field == "config.max_lateness"
 
 
 def test_refused_stream_keeps_its_sound(connection: Connection, actor: str, samples: Samples) -> None:
@@ -497,10 +501,3 @@ def test_slow_reader_misses_own_frames(gateway: RunningGateway, actor: str, samp
     assert len(indices) < 100
     # The picture never stands still for longer than a second.
     assert max(np.diff(indices)) <= 25
-
-
-def test_a_lateness_that_cannot_be_promised_is_refused(connection: Connection, actor: str) -> None:
-    hasty = pb.LiveRequest(
-        config=pb.LiveConfig(actor=f"actors/{actor}", sample_rate_hz=16000, channels=1, max_lateness=Duration(nanos=100_000_000))
-    )
-    assert failure(connection, [hasty]).field == "config.max_lateness"

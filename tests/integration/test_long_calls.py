@@ -37,18 +37,17 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def gateway(gateway_factory, loop_thread, media, long_footage, tmp_path_factory) -> Iterator[Place]:
+def gateway(module_gateway, media, long_footage, tmp_path_factory) -> Place:
     folder = tmp_path_factory.mktemp("long_calls")
     (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     home = folder / "media" / TENANTS_FOLDER / "emma"
     home.mkdir(parents=True)
     for file in (media.footage, media.speech, media.root / long_footage):
         shutil.copy(file, home)
-    running = gateway_factory(
+    running = module_gateway(
         auth_token_file=folder / "tokens", media_dir=folder / "media", max_concurrent_rpcs=MAX_CALLS, max_queued_rpcs=MAX_QUEUED
     )
-    yield Place(running)
-    loop_thread.run(running.server.drain(grace_s=0))
+    return Place(running)
 
 
 @pytest.fixture

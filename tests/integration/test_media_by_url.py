@@ -183,18 +183,14 @@ def test_dub_through_signed_urls(running: RunningGateway, url: str, media: Media
     assert again == (media.root / OTHER).read_bytes()
 
 
-def test_signature_binds_size_and_digest(running: RunningGateway, url: str) -> None:
-    """The store's signature covers the length, the SHA-256 and the expiry."""
+def test_signed_uploads_are_checked(running: RunningGateway, url: str, s3: S3Server) -> None:
+    """The store's signature covers length, SHA-256 and expiry, and the gateway removes what has another SHA-256."""
     with running.connect() as connection:
         signed = files.sign_upload(connection, "one.bin", size_bytes=9, sha256="ab" * 32)
     assert "X-Amz-SignedHeaders=content-length%3Bhost%3Bx-amz-checksum-sha256" in signed.url
     assert "X-Amz-Expires=3600" in signed.url
     assert signed.headers["Content-Length"] == "9"
     assert (signed.http_method, signed.uri) == ("PUT", f"{url}/uploads/one.bin")
-
-
-def test_other_bytes_are_removed(running: RunningGateway, s3: S3Server, url: str) -> None:
-    """The gateway reads what was sent, and removes a file with another SHA-256."""
     data = os.urandom(1000)
     s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/uploads/one.bin", Body=data)
     with running.connect() as connection:

@@ -158,11 +158,10 @@ def test_refusals_name_the_field(rest_gateway, verb, path, body, status, code, f
 
 
 @pytest.fixture(scope="module")
-def rest_gateway(gateway_factory: StartGateway, loop_thread: Any) -> Iterator[Caller]:
+def rest_gateway(module_gateway: StartGateway) -> Caller:
     port = free_port()
-    running = gateway_factory(http_port=port, max_message_bytes=1 << 20)
-    yield Caller(port)
-    loop_thread.run(running.server.drain(grace_s=0))
+    module_gateway(http_port=port, max_message_bytes=1 << 20)
+    return Caller(port)
 
 
 def test_too_large_body_is_refused(rest_gateway: Caller) -> None:
@@ -191,16 +190,13 @@ def test_other_pages_are_refused(rest_gateway: Caller, headers: dict[str, str]) 
     assert (status, answer["error"]["status"]) == (403, "PERMISSION_DENIED")
 
 
-def test_silent_connections_are_closed(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that sends nothing, or half a head, does not stay."""
+def test_slow_callers_do_not_stay(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that sends nothing, half a head, or half a body does not stay."""
     monkeypatch.setattr(http_connections, "HEAD_S", 0.3)
     for sent in (b"", b"POST /v1/dubs HTTP/1.1\r\nHost: "):
         with socket.create_connection(("127.0.0.1", rest_gateway.port), timeout=20) as silent:
             silent.sendall(sent)
             assert silent.recv(1) == b""
-
-
-def test_slow_body_is_refused(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_bodies, "BODY_S", 0.3)
     with socket.create_connection(("127.0.0.1", rest_gateway.port), timeout=20) as slow:
         slow.sendall(b"POST /v1/dubs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")

@@ -49,12 +49,10 @@ def test_models_of_the_renderer(stages: RunningStages) -> None:
     assert [model.name for model in models if model.name == "ugc"]
 
 
-def test_samples_that_are_no_numbers_are_refused(stages: RunningStages) -> None:
+def test_wrong_sound_is_refused(stages: RunningStages) -> None:
+    """Samples that are no numbers, and sound out of order, are refused."""
     with stages.connect("audio") as connection, refused(reason="INVALID_REQUEST", stage="audio"):
         list(audio.extract_features(connection, [np.full(16000, np.nan, np.float32)], sample_rate_hz=16000))
-
-
-def test_sound_out_of_order_is_refused(stages: RunningStages) -> None:
     chunk = audio_pb2.AudioChunk(first_sample=320, pcm_f32=np.zeros(320, "<f4").tobytes())
     with stages.connect("audio") as connection, refused(reason="INVALID_REQUEST"):
         list(audio.extract_features(connection, [chunk], sample_rate_hz=16000))

@@ -1,7 +1,7 @@
 """Two tenants of one gateway: neither reads, uses, lists, changes or erases what belongs to the other."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from gateway.api.server import SERVICES
 from gateway.consent.record import Consent, digest_of
 from gateway.settings import TENANTS_FOLDER
 from services.common.store.artefacts import ArtefactStore
-from tests.integration.client_calls import dubbing, enrolment, until
+from tests.integration.client_calls import batch_ended, dubbing, enrolment, until
 from tests.integration.servers import RunningGateway, RunningStages
 from tests.integration.videos import write_short_clip
 from tests.refusals import refused
@@ -89,7 +89,7 @@ def token_file(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(gateway_factory, loop_thread, media, carphone, tmp_path_factory) -> Iterator[Place]:
+def place(module_gateway, media, carphone, tmp_path_factory) -> Place:
     folder = tmp_path_factory.mktemp("tenants")
     # Footage of this module's own: the blobs of the session's footage belong to the actor of another gateway.
     write_short_clip(carphone, folder / "footage.mp4", 35)
@@ -97,20 +97,17 @@ def place(gateway_factory, loop_thread, media, carphone, tmp_path_factory) -> It
         home.mkdir(parents=True)
         shutil.copy(folder / "footage.mp4", home)
         shutil.copy(media.speech, home)
-    running = gateway_factory(
+    running = module_gateway(
         auth_token_file=token_file(folder), media_dir=folder / "media", require_consent=True, webhook_networks="127.0.0.0/8"
     )
     with running.connect(token=TOKENS["acme"]) as connection:
         client.enrol(connection, **enrolment(ANNA, of=folder / "footage.mp4")).wait(timeout_s=300)
         dub = client.dub(connection, **dubbing(VIDEO, actor_id=ANNA))
         dub.wait(timeout_s=300)
-        batch.submit(connection, NIGHT, rows=[shot("night.mp4")])
-        *_, ended = batch.watch(connection, NIGHT)
-        assert ended.progress.num_done == 1
+        assert batch_ended(connection, NIGHT, [shot("night.mp4")]).progress.num_done == 1
         files.upload_pieces(connection, [b"of acme"], name=UPLOAD, size_bytes=7)
         hook = resource_id(webhook.create(connection, "http://127.0.0.1:9/").name)
-    yield Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, UPLOAD, hook))
-    loop_thread.run(running.server.drain(grace_s=0))
+    return Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, UPLOAD, hook))
 
 
 USES: dict[str, Callable[[Connection, Things], object]] = {
@@ -218,9 +215,7 @@ def test_tenants_share_names_and_faces(place: Place, stages: RunningStages) -> N
     """The footage is the same too, so the blobs have the same digests. An erasure removes the tenant's own."""
     with place.connect("default") as connection:
         made = client.enrol(connection, **place.enrolment()).wait(timeout_s=300)
-        batch.submit(connection, NIGHT, rows=[shot("other-night.mp4")])
-        *_, ended = batch.watch(connection, NIGHT)
-        assert ended.progress.num_done == 1
+        assert batch_ended(connection, NIGHT, [shot("other-night.mp4")]).progress.num_done == 1
         batch.delete(connection, NIGHT)
         receipt = client.erase_actor(connection, ANNA)
     with place.connect("acme") as connection:

@@ -23,7 +23,7 @@ import pytest
 
 from dubstage.client import batch
 from dubstage.client import gateway as gateway_client
-from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.client_calls import batch_ended, dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
 
@@ -69,17 +69,14 @@ class Tab:
 
 
 @pytest.fixture(scope="module")
-def site(gateway_factory, loop_thread, media, carphone, tmp_path_factory) -> Iterator[Site]:
+def site(module_gateway, media, carphone, tmp_path_factory) -> Site:
     folder = tmp_path_factory.mktemp("ui")
-    tokens = folder / "tokens"
-    tokens.write_text(f"{TOKEN}\nother {OTHER_TOKEN}\n")
     port = free_port()
-    running = gateway_factory(http_port=port, auth_token_file=tokens)
+    running = module_gateway(http_port=port, tokens=[TOKEN, f"other {OTHER_TOKEN}"])
     footage = folder / MARKUP
     write_short_clip(carphone, footage, FRAMES)
     write_short_clip(carphone, media.root / ERASED, NUM_FRAMES + 5)
-    yield Site(running, f"http://127.0.0.1:{port}", footage, media.speech)
-    loop_thread.run(running.server.drain(grace_s=0))
+    return Site(running, f"http://127.0.0.1:{port}", footage, media.speech)
 
 
 @pytest.fixture(scope="module")
@@ -436,9 +433,7 @@ def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
         gateway_client.enrol(connection, **enrolment("on-page", footage=ERASED)).wait(timeout_s=300)
         gateway_client.dub(connection, **dubbing("ui_first.mp4", footage=ERASED, actor_id="on-page")).wait(timeout_s=300)
         row = batch.row("one", footage=ERASED, speech="speech.wav", output="ui_second.mp4", actor_id="on-page")
-        batch.submit(connection, "ui-person", rows=[row])
-        *_, ended = batch.watch(connection, "ui-person")
-        assert ended.progress.num_done == 1
+        assert batch_ended(connection, "ui-person", [row]).progress.num_done == 1
     with signed_in(browser, site) as tab:
         page = tab.open(f"{site.address}/ui/people")
         card = page.locator("section.card", has=page.locator("#name-on-page"))

@@ -7,6 +7,7 @@ import pytest
 
 from dubstage.client import batch
 from dubstage.gateway.v1 import batch_pb2 as pb
+from tests.integration.client_calls import batch_ended
 from tests.integration.test_rest import Caller
 from tests.integration.test_ui import (  # noqa: F401  # browser and site are fixtures
     OTHER_TOKEN,
@@ -43,8 +44,7 @@ def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
             )
             for name in SHOTS
         ]
-        batch.submit(connection, "ui-night", rows=rows)
-        *_, ended = batch.watch(connection, "ui-night")
+        ended = batch_ended(connection, "ui-night", rows)
         assert (ended.progress.num_done, ended.progress.num_failed) == (2, 1)
     return "ui-night"
 

@@ -24,6 +24,7 @@ from services.common.array_types import Array, UInt8
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame
 from services.common.face.landmarks import LIPS_OUTER
 from tests.batches import open_store
+from tests.integration.client_calls import batch_ended
 from tests.integration.test_ui import TOKEN, Site, browser, pytestmark, signed_in, site  # noqa: F401  # browser and site are fixtures
 
 FRAMES: Final = 75
@@ -169,8 +170,7 @@ def test_five_faults_are_among_the_first_eight_of_fifty_shots(
     assert len(sounds) == 50
     with site.gateway.connect(token=TOKEN, timeout_s=3600) as connection:
         rows = [batch.row(name, footage=f"{name}.mp4", output=f"{name}-dub.mp4", personalize=False) for name in sounds]
-        batch.submit(connection, NIGHT, rows=rows)
-        *_, ended = batch.watch(connection, NIGHT)
+        ended = batch_ended(connection, NIGHT, rows)
     assert ended.progress.num_done == 50
     late = part_of(read_sound(clips.path("people/dev_4.mp4")), 2 * FRAMES - 5)
     faults: dict[str, tuple[Callable[[Mouths], Picture], Array]] = {

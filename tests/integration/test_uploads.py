@@ -55,16 +55,15 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(gateway_factory: StartGateway, loop_thread: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(module_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("uploads")
     (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     (folder / "media").mkdir()
     port = free_port()
-    running = gateway_factory(
+    running = module_gateway(
         auth_token_file=folder / "tokens", media_dir=folder / "media", http_port=port, uploads_max_bytes=MOST_BYTES
     )
-    yield Place(running, folder / "media", port)
-    loop_thread.run(running.server.drain(grace_s=0))
+    return Place(running, folder / "media", port)
 
 
 def pieces(data: bytes, size: int = 200_000) -> Iterator[bytes]:

@@ -47,7 +47,8 @@ def test_a_list_calls_only_its_stages(listed: FaceList, clock: StageClock) -> No
     assert {stage_of(rpc) for rpc, label in LABELS.items() if label.name in called} == set(stages_of(FACES))
 
 
-def test_faces_have_times_and_shares(listed: FaceList) -> None:
+def test_faces_have_times_and_spans(listed: FaceList) -> None:
+    """Faces have times and shares, and speak in the half of the person's own voice and not in the other."""
     assert len(listed.faces) == 2
     for face in listed.faces:
         assert (face.first_s, face.last_s) == pytest.approx((0.0, SECONDS - 0.04))
@@ -55,10 +56,6 @@ def test_faces_have_times_and_shares(listed: FaceList) -> None:
         assert face.usable_share > 0.95
     assert listed.default == (listed.faces[0].face_id if listed.speaker is None else listed.speaker)
     assert (listed.num_frames, listed.omitted) == (round(SECONDS * 25), 0)
-
-
-def test_speaking_spans_follow_voices(listed: FaceList) -> None:
-    """Each person speaks in the half of the person's own voice, and not in the other."""
     left, right = sorted(listed.faces, key=lambda face: face.box[0])
     half = SECONDS / 2
     for face, begin, end in ((left, 0.0, half), (right, half, SECONDS)):
