@@ -41,14 +41,22 @@ def by_name(rendered: Rendered) -> dict[tuple[str, str], Object]:
     return {(item["kind"], item["metadata"]["name"]): item for item in rendered.objects}
 
 
-def test_gateway_without_role_by_default() -> None:
-    """A gateway has no token and no role unless values say so."""
+def test_token_and_role_of_gateway() -> None:
+    """Only if values say so has the gateway a role, and its pod alone a token, which expires."""
     rendered = render("batch")
     assert not any(tokens(pod["spec"]) for pod in rendered.pods())
     (binding,) = rendered.of("RoleBinding")
     accounts = {pod_spec(rendered.deployment(component))["serviceAccountName"] for component in COMPONENTS}
     assert not accounts & {subject["name"] for subject in binding["subjects"]}
     assert "DUBSTAGE_BATCH_CONFIG_MAP" not in rendered.environment("gateway")
+    rendered = render("batch-gateway")
+    held = {component: tokens(pod_spec(rendered.deployment(component))) for component in COMPONENTS}
+    assert [component for component, found in held.items() if found] == ["gateway"]
+    (token,) = held["gateway"]
+    assert token == {"path": "token", "expirationSeconds": 3600}
+    assert not any(tokens(pod_spec(job)) for job in rendered.jobs())
+    (binding,) = render("batch-gateway", "gateway.enabled=false").of("RoleBinding")
+    assert [subject["name"] for subject in binding["subjects"]] == ["dubstage-batch", "dubbing"]
 
 
 def test_value_changes_only_batch_parts() -> None:
@@ -61,16 +69,6 @@ def test_value_changes_only_batch_parts() -> None:
         ("RoleBinding", "dubstage-batch"),
         ("ConfigMap", "dubstage-batch"),
     }
-
-
-def test_gateway_token_expires() -> None:
-    """The gateway's pod alone has a token and the token expires."""
-    rendered = render("batch-gateway")
-    held = {component: tokens(pod_spec(rendered.deployment(component))) for component in COMPONENTS}
-    assert [component for component, found in held.items() if found] == ["gateway"]
-    (token,) = held["gateway"]
-    assert token == {"path": "token", "expirationSeconds": 3600}
-    assert not any(tokens(pod_spec(job)) for job in rendered.jobs())
 
 
 def test_submitter_role_bound_to_gateway() -> None:
@@ -86,13 +84,8 @@ def test_submitter_role_bound_to_gateway() -> None:
         assert named == [[rendered.environment("gateway")["DUBSTAGE_BATCH_CONFIG_MAP"]]]
 
 
-def test_missing_gateway_gets_no_role() -> None:
-    (binding,) = render("batch-gateway", "gateway.enabled=false").of("RoleBinding")
-    assert [subject["name"] for subject in binding["subjects"]] == ["dubstage-batch", "dubbing"]
-
-
 def test_workers_mount_gateway_media() -> None:
-    """Workers have the media of the gateway at the same path."""
+    """Workers have the media of the gateway at the same path, but no media of one node or that values mount."""
     for sets in ((), ("gateway.media.existingClaim=plates",), ("gateway.media.type=hostPath", "gateway.media.hostPath=/srv/media")):
         rendered = render("batch-gateway", *sets)
         place = rendered.environment("gateway")["DUBSTAGE_MEDIA_DIR"]
@@ -100,10 +93,6 @@ def test_workers_mount_gateway_media() -> None:
         for job in rendered.jobs():
             (workers,) = mounted(pod_spec(job), place)
             assert {**workers, "name": ""} == {**own, "name": ""}
-
-
-def test_node_media_not_mounted() -> None:
-    """Workers do not mount media of one node or media that values mount."""
     rendered = render("batch-gateway", "gateway.media.accessMode=ReadWriteOnce")
     assert not mounted(pod_spec(rendered.jobs()[0]), "/data/media")
     named = ("batch.extraVolumeMounts[0].name=plates", "batch.extraVolumeMounts[0].mountPath=/data/media")

@@ -59,14 +59,12 @@ def test_signer_command_and_watermark_key() -> None:
         assert variables["DUBSTAGE_WATERMARK_KEY_FILE"] == "/etc/dubstage/provenance/watermark.key"
 
 
-def test_missing_secret_makes_own_key() -> None:
+def test_certificate_is_for_production() -> None:
+    """Without a secret, an installation makes a key of its own; production names a certificate."""
     rendered = render("batch", "global.provenance.timeStampUrl=http://tsa.example.com")
     stamped = {"DUBSTAGE_PROVENANCE_TIME_STAMP_URL": "http://tsa.example.com"}
     assert of_provenance(rendered.environment("gateway")) == of_provenance(environment(rendered)) == stamped
     assert of_provenance(render("batch").environment("gateway")) == {}
-
-
-def test_production_needs_a_certificate() -> None:
     assert gateway(render("production")) == {
         "chain.pem": ("dubstage-provenance", "tls.crt"),
         "key.pem": ("dubstage-provenance", "tls.key"),

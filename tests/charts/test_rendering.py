@@ -40,14 +40,11 @@ def test_helm_lint_has_nothing_to_say(case: str) -> None:
     assert helm("lint", "--strict", "--quiet", str(CHART), *values_of(case)).stdout == ""
 
 
-def test_chart_dependencies_are_vendored() -> None:
-    """Dependencies lie in the chart, so that an install needs no network."""
+def test_chart_is_whole_and_dated() -> None:
+    """Dependencies lie in the chart, so that an install needs no network, and all have the version of the project."""
     lines = helm("dependency", "list", str(CHART)).stdout.splitlines()[1:]
     states = {line.split()[0]: line.split()[-1] for line in lines if line.strip()}
     assert states == dict.fromkeys(("library", *COMPONENTS), "unpacked")
-
-
-def test_the_chart_has_the_version_of_the_project() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     charts = [CHART, *(CHART / "charts" / name for name in ("library", *COMPONENTS))]
     for chart in charts:
@@ -74,25 +71,17 @@ def test_objects_valid_for_every_kubernetes(version: str) -> None:
 
 
 @every_case
-def test_custom_resources_are_valid(case: str) -> None:
-    for item in render(case).objects:
-        if item["kind"] in SCHEMAS:
-            jsonschema.validate(item, SCHEMAS[item["kind"]])
-
-
-@every_case
-def test_the_same_values_give_the_same_bytes(case: str) -> None:
+def test_objects_of_a_case(case: str) -> None:
+    """The same values give the same bytes: valid objects of different names, all in the release's namespace."""
     assert template(case=case).stdout == text_of(case)
-
-
-@every_case
-def test_object_names_and_namespace(case: str) -> None:
-    """No two objects have one name and all lie in the release's namespace."""
     rendered = render(case)
     names = Counter((item["kind"], item["metadata"]["name"]) for item in rendered.objects)
     assert max(names.values()) == 1
     assert {item["metadata"]["namespace"] for item in rendered.objects} == {"dubbing"}
     assert all(len(item["metadata"]["name"]) <= 63 for item in rendered.objects)
+    for item in render(case).objects:
+        if item["kind"] in SCHEMAS:
+            jsonschema.validate(item, SCHEMAS[item["kind"]])
 
 
 def test_odd_release_names() -> None:

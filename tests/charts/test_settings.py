@@ -123,11 +123,15 @@ def test_memory_limit_follows_container(sets, expected, tmp_path, monkeypatch) -
     assert load(render("default", *sets), "audio", tmp_path, monkeypatch).max_memory_bytes == expected
 
 
-def test_consent_is_required_unless_somebody_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway requires consent unless values say otherwise, and reaches every stage by name."""
     settings = load(render("default"), "gateway", tmp_path, monkeypatch)
     assert isinstance(settings, GatewaySettings)
     assert settings.require_consent
     assert render("default", "gateway.requireConsent=false").environment("gateway")["DUBSTAGE_REQUIRE_CONSENT"] == "false"
+    assert isinstance(settings, GatewaySettings)
+    for stage in STAGES:
+        assert settings.client_config(stage).target.startswith(f"dns:///dubstage-{stage}:")
 
 
 def test_signed_consent_mounts_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,16 +146,8 @@ def test_signed_consent_mounts_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert volumes[mounts["/etc/dubstage/consent-keys"]]["secret"]["secretName"] == "studios"
 
 
-def test_gateway_reaches_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway reaches every stage by name and spreads its calls."""
-    settings = load(render("default"), "gateway", tmp_path, monkeypatch)
-    assert isinstance(settings, GatewaySettings)
-    for stage in STAGES:
-        assert settings.client_config(stage).target.startswith(f"dns:///dubstage-{stage}:")
-
-
-def test_only_users_mount_artefacts() -> None:
-    """Components that keep artefacts mount their volume, and no others do."""
+def test_artefacts_and_database() -> None:
+    """Components that keep artefacts mount their volume, and no others do; database and keys come from secrets alone."""
     rendered = render("default")
     mounting = set()
     for component in COMPONENTS:
@@ -160,9 +156,6 @@ def test_only_users_mount_artefacts() -> None:
             mounting.add(component)
             assert rendered.environment(component)["DUBSTAGE_ARTEFACTS_URL"] == "/data/artefacts"
     assert mounting == KEEP_ARTEFACTS
-
-
-def test_database_and_keys_come_from_secrets_alone() -> None:
     environment = render("production").environment("gateway")
     assert environment["DUBSTAGE_DATABASE_URL"] == {"secretKeyRef": {"name": "dubstage-database", "key": "url"}}
     for component in KEEP_ARTEFACTS:

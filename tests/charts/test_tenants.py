@@ -8,7 +8,7 @@ from gateway.tenants.limits import TenantLimits, read_limits
 from tests.charts.rendering import pod_spec, render, template
 
 
-def test_the_gateway_reads_the_limits_of_the_values(tmp_path: Path) -> None:
+def test_gateway_reads_limits_of_tenants(tmp_path: Path) -> None:
     rendered = render("everything")
     (name,) = (one["metadata"]["name"] for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits"))
     file = tmp_path / "limits.json"
@@ -22,6 +22,9 @@ def test_the_gateway_reads_the_limits_of_the_values(tmp_path: Path) -> None:
     # The whole folder is mounted: a file that is mounted alone never changes.
     assert "subPath" not in mount
     assert rendered.environment("gateway")["DUBSTAGE_TENANT_LIMITS_FILE"] == f"{mount['mountPath']}/limits.json"
+    rendered = render("default")
+    assert "DUBSTAGE_TENANT_LIMITS_FILE" not in rendered.environment("gateway")
+    assert not [one for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits")]
 
 
 def test_gateway_reads_users_of_proxy() -> None:
@@ -36,12 +39,6 @@ def test_gateway_reads_users_of_proxy() -> None:
     assert environment["DUBSTAGE_PROXY_SECRET_FILE"] == f"{mount['mountPath']}/secret"
     assert environment["DUBSTAGE_PROXY_USER_HEADER"] == "X-Forwarded-Email"
     assert not [name for name in render("default").environment("gateway") if name.startswith("DUBSTAGE_PROXY")]
-
-
-def test_without_limits_there_is_no_file_of_limits() -> None:
-    rendered = render("default")
-    assert "DUBSTAGE_TENANT_LIMITS_FILE" not in rendered.environment("gateway")
-    assert not [one for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits")]
 
 
 @pytest.mark.parametrize(

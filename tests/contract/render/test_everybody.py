@@ -54,14 +54,12 @@ async def test_personalised_actor_and_cut_stream(stub, store, bank, clip) -> Non
     assert not np.array_equal(nobody[0].box, whole[0].box)
 
 
-async def test_other_models_actor_refused(stub, store, bank, clip) -> None:
+async def test_parts_of_other_models_refused(stub, store, bank, clip) -> None:
+    """An actor of one model is refused by the other, and a frame without the texture that the other needs."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=1)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     with rpc_refused():
         await rendered(stub, [actor, frame_to_proto(clip[0])])
-
-
-async def test_without_a_texture_the_other_model_says_so(stub, clip: list[RenderFrame]) -> None:
     other = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
     with rpc_refused("texture is missing"):
         await rendered(stub, [other, frame_to_proto(clip[0])])

@@ -130,17 +130,14 @@ async def test_a_damaged_actor_is_refused(stub, store, bank, frames, change) -> 
         await answers(stub, [config, frame_to_proto(frames[0])])
 
 
-async def test_unneeded_identity_is_ignored(stub, store: ArtefactStore, bank: MouthBank) -> None:
-    """An identity that is named where none is needed changes nothing."""
+async def test_unneeded_and_mistyped_inputs(stub, store: ArtefactStore, bank: MouthBank, frames: list[RenderFrame]) -> None:
+    """An identity that no model needs changes nothing, and landmarks of another type are refused."""
     ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     nothing = common_pb2.ArtefactRef()
     request = pb.PersonalizeRequest(model="ugc", bank=ref, identity=nothing, skip_training=True)
     assert await finite_or_refused(personalized(stub, request))
     request.model = "headpose"
     assert not await finite_or_refused(personalized(stub, request))
-
-
-async def test_box_landmarks_of_another_type_are_refused(stub, frames: list[RenderFrame]) -> None:
     message = frame_to_proto(frames[0])
     message.frame.box_landmarks.CopyFrom(to_tensor(np.full((59, 2), 1e300)))
     config = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))

@@ -56,15 +56,13 @@ async def test_personalised_still_wire_bytes(stub, store, bank, clip) -> None:
 
 
 async def test_an_actor_is_personalised_in_steps(stub, store, bank, clip) -> None:
+    """Personalisation reports its steps, and says what it lacks; another model refuses the actor."""
     identity = store.put_arrays(person().arrays(), person().metadata())
     reports = await personalised(stub, store, bank, "headpose", identity=ref_to_proto(identity), num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     other = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     with rpc_refused():
         await rendered(stub, [other, frame_to_proto(clip[0])])
-
-
-async def test_what_is_wrong_is_said(stub, store, bank, clip) -> None:
     stored = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     with rpc_refused("identity is missing"):
         _ = [report async for report in stub.Personalize(pb.PersonalizeRequest(model="headpose", bank=stored))]

@@ -116,7 +116,8 @@ async def test_what_a_mode_needs_is_named(service: Service, mode: WarpMode, fiel
         await drained(service.stub.RetrieveWarp(face_stream(mode, None)))
 
 
-async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> None:
+async def test_wrong_identity_is_refused(service: Service) -> None:
+    """An artefact that is no identity is refused, and an identity of a model that is not here is not found."""
     other = ref_to_proto(service.store.put_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "another"}))
     for call in (
         service.stub.RetrieveWarp(face_stream(WarpMode.DETAILED_ALBEDO, other)),
@@ -124,10 +125,6 @@ async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> N
     ):
         with rpc_refused("no face identity"):
             await drained(call)
-
-
-async def test_missing_model_is_not_found(service: Service) -> None:
-    """An identity of a model that is not here is not found."""
     asked = face_stream(WarpMode.DETAILED_ALBEDO, service.kept(model="somebodys_own"))
     with rpc_refused(code="NOT_FOUND"):
         await drained(service.stub.RetrieveWarp(asked))

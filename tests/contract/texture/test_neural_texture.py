@@ -99,26 +99,20 @@ async def test_reply_before_next_frame(service: Service) -> None:
     assert await call.read() is grpc.aio.EOF
 
 
-async def test_artefacts_without_a_neural_texture_are_refused(service: Service) -> None:
+async def test_unusable_requests_are_named(service: Service) -> None:
+    """A texture, an identity and a target that cannot be used are named."""
     without = service.actor({"actor_state": np.zeros(4, np.float32)})
     another = service.actor({ARRAY_NAME: TEXTURE}, "dubstage.mouth_bank/1")
     small = service.actor({ARRAY_NAME: TEXTURE[..., :3]})
     for texture, says in ((without, "no neural texture"), (another, "not a renderer's actor"), (small, "damaged")):
         with rpc_refused("config.texture", says):
             await service.sampled([(0, UV)], texture)
-
-
-async def test_an_identity_of_another_model_is_refused(service: Service) -> None:
     with rpc_refused("fitted on another"):
         await service.sampled([target(0)], identity=service.identity(model_digest="0" * 64))
     with rpc_refused(code="NOT_FOUND"):
         await service.sampled([target(0)], identity=service.identity(model="somebodys_own"))
     with rpc_refused("no face identity"):
         await service.sampled([target(0)], identity=ref_to_proto(service.kept))
-
-
-async def test_faulty_target_is_named(service: Service) -> None:
-    """A target without identity and a wrong frame are named."""
     frames: list[tuple[list[Frame], str]] = [
         ([target(0)], "config.identity"),
         ([(0, UV * np.float32(np.nan))], "uv.uv"),

@@ -76,9 +76,6 @@ def test_missing_rasteriser_ends_start(settings: TextureSettings, monkeypatch: p
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailableError, match=r"pytorch3d is not installed: install .* or choose the rasteriser numba"):
         compose(settings)
-
-
-def test_another_rasteriser_is_no_setting() -> None:
     with pytest.raises(InvalidRequestError, match="DUBSTAGE_RASTERISER"):
         load_settings(TextureSettings, rasteriser="opengl")
 
@@ -90,14 +87,9 @@ async def test_faces_use_chosen_rasteriser(withdrawn: Drawings, mode: WarpMode) 
         await anext(withdrawn.face(mode))
 
 
-async def test_textures_use_chosen_rasteriser(withdrawn: Drawings) -> None:
-    """Textures are sampled by the rasteriser of the settings."""
+async def test_drawings_use_chosen_rasteriser(withdrawn: Drawings) -> None:
     with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.features())
-
-
-async def test_portraits_use_chosen_rasteriser(withdrawn: Drawings) -> None:
-    """Portraits are turned by the rasteriser of the settings."""
     with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.portrait())
 

@@ -197,14 +197,12 @@ async def test_wrong_frames_are_refused_by_name(stub, request_message, field) ->
         await stub.BuildBank(sent([config, request_message]))
 
 
-async def test_missing_bank_is_not_found(stub) -> None:
+async def test_missing_bank_and_frames(stub) -> None:
+    """A bank that is not there is not found, and no frames are no footage."""
     bank = (await built(stub, footage(6))).bank
     bank.uri = bank.uri.replace(bank.sha256, bank.sha256[:2] + "0" * 62)
     with rpc_refused(code="NOT_FOUND"):
         _ = [reply async for reply in stub.RetrieveWarp(sent([warp_config_to_proto(bank, WarpMode.MEAN_MOUTH)]))]
-
-
-async def test_no_frames_are_no_footage(stub) -> None:
     with rpc_refused(code="FAILED_PRECONDITION"):
         await built(stub, [])
 
@@ -234,7 +232,8 @@ async def test_a_wrong_array_is_named(field: str, array: np.ndarray, stub) -> No
         await stub.SelectFrames(request)
 
 
-def test_targets_and_poses_survive_the_wire() -> None:
+def test_targets_and_poses_survive_wire() -> None:
+    """Targets and poses survive the wire, and a target without landmarks is refused."""
     (frame,) = targets(1)
     again = target_from_proto(target_to_proto(frame))
     np.testing.assert_array_equal(again.mouth, frame.mouth)
@@ -242,9 +241,6 @@ def test_targets_and_poses_survive_the_wire() -> None:
     assert pose.scale == POSE.scale
     np.testing.assert_array_equal(pose.rotation, POSE.rotation)
     np.testing.assert_array_equal(pose.translation, POSE.translation)
-
-
-def test_a_target_without_landmarks_is_refused() -> None:
     request = target_to_proto(targets(1)[0])
     request.frame.motion.ClearField("mouth_landmarks")
     with raised(InvalidRequestError, field="frame.motion.mouth_landmarks"):

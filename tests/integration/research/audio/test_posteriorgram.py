@@ -110,23 +110,14 @@ def test_batch_from_seed_step_index(data: Path) -> None:
     assert one.cepstra.tobytes() != other.cepstra.tobytes()
 
 
-def test_set_without_held_out_refused(tmp_path: Path) -> None:
-    """A set without held out labels is refused with a reason."""
+def test_unusable_sets_and_runs(tmp_path: Path) -> None:
     rows = speech_set(tmp_path)
     write_rows(tmp_path, [replace(row, phones="" if row.split == "val" else row.phones) for row in rows])
     with raised(InvalidRequestError, match="no clip of split 'val' with phones", field="data"):
         opened(tmp_path)
-
-
-def test_clips_without_sound_refused(tmp_path: Path) -> None:
-    """Clips without half a second of sound are refused."""
     write_rows(tmp_path, [replace(row, seconds=0.3) for row in speech_set(tmp_path)])
     with pytest.raises(InvalidRequestError, match=r"0\.5 s of sound"):
         opened(tmp_path)
-
-
-def test_export_without_run(tmp_path: Path) -> None:
-    """An export of a folder without a run names the folder."""
     with pytest.raises(InvalidRequestError, match="holds no training run"):
         export(tmp_path, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()

@@ -42,7 +42,8 @@ def result() -> ClipResult:
     return evaluate_clip(DrawnClip(gain=1.0, num_frames=75), read_mouths, settings=QUICK)
 
 
-def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
+def test_scores_of_variants(result: ClipResult) -> None:
+    """A perfect method reaches the ceiling, the mean mouth knows nothing of the speech, and wrong audio obeys its command only."""
     full = result.variants["full"].metrics
     assert full["mouth_psnr_db"] == full["face_psnr_db"] == 100.0
     assert full["mouth_ssim"] == pytest.approx(1.0, abs=1e-6)
@@ -50,17 +51,22 @@ def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
     for name in ("mouth_opening_correlation", *(ratio for ratio in METRICS if ratio.endswith("_ratio"))):
         assert full[name] == pytest.approx(1.0, nan_ok=name in SEEN), name
     assert result.variants["full"].paper["ssiou"] == pytest.approx(1.0)
-
-
-def test_perfect_method_scores(result: ClipResult) -> None:
-    """A perfect method is on time and at rest."""
-    full = result.variants["full"].metrics
     assert full["vowel_shift_ms"] == full["closure_shift_ms"] == pytest.approx(0.0, abs=1e-6)
     assert full["delay_ms"] == pytest.approx(0.0, abs=1.0)
     assert full["silence_opening"] == 0.0
     for other in ("mean_mouth", "wrong_audio"):
         assert np.isnan(result.variants[other].metrics["silence_opening"])
     assert np.isnan(result.variants["wrong_audio"].metrics["vowel_shift_ms"])
+    mean = result.variants["mean_mouth"].metrics
+    assert mean["mouth_opening_correlation"] == 0.0
+    assert np.isnan(mean["delay_ms"])
+    assert mean["opening_spread_ratio"] == 0.0
+    assert mean["frame_difference_ratio"] == mean["skin_flicker_ratio"] == 0.0
+    assert mean["mouth_lmd_px"] > 0.3
+    wrong = result.variants["wrong_audio"]
+    assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
+    assert wrong.paper["commanded_opening_correlation"] > 0.98
+    assert wrong.frames == 60
 
 
 @pytest.mark.long
@@ -96,23 +102,6 @@ def test_delay_not_hidden_by_lag(lag_frames: int) -> None:
         assert aligned["delay_ms"] == full["delay_ms"]
     (missed,) = [check for check in check_targets([found]) if check.target.metric == "delay_ms"]
     assert missed.reached is False
-
-
-def test_the_mean_mouth_knows_nothing_of_the_speech(result: ClipResult) -> None:
-    mean = result.variants["mean_mouth"].metrics
-    assert mean["mouth_opening_correlation"] == 0.0
-    assert np.isnan(mean["delay_ms"])
-    assert mean["opening_spread_ratio"] == 0.0
-    assert mean["frame_difference_ratio"] == mean["skin_flicker_ratio"] == 0.0
-    assert mean["mouth_lmd_px"] > 0.3
-
-
-def test_wrong_audio_follows_command(result: ClipResult) -> None:
-    """Wrong audio obeys its command but not the truth."""
-    wrong = result.variants["wrong_audio"]
-    assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
-    assert wrong.paper["commanded_opening_correlation"] > 0.98
-    assert wrong.frames == 60
 
 
 @pytest.mark.long
@@ -213,25 +202,29 @@ def test_bilabials_at_shown_frames(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(times, wanted)
 
 
-def test_lag_of_longer_part_counts(result: ClipResult) -> None:
-    """Lag of the longer enrolment part stands for the clip."""
+def test_lag_report_and_targets(result: ClipResult) -> None:
+    """The longer enrolment part gives the lag, the report has pictures and curves, and targets compare with the mean mouth."""
     assert result.lag_frames == 1
     assert [fold.lag_frames for fold in result.folds] == [1, -1]
     assert [fold.lag_doubt for fold in result.folds] == ["", "made up"]
-
-
-def test_a_lag_that_is_not_applied_is_told(result: ClipResult, capsys: pytest.CaptureFixture[str]) -> None:
-    show_scores([result])
-    assert "drawn.mp4, enrolled on frames 30 to 74: no lag is applied: made up" in " ".join(capsys.readouterr().err.split())
-
-
-def test_pictures_and_curves_are_kept_for_the_report(result: ClipResult) -> None:
     assert result.sample_frames == (50, 60, 70)
     assert result.truth is not None
     assert result.truth.crops.shape == (3, 256, 256, 3)
     assert result.samples["full"].opening.shape == (30,)
     assert result.samples["full"].commanded is not None
     assert result.video.shape == (10, 256, 512, 3)
+    gain = check_target([result], MetricTarget("full", "mouth_psnr_db", low=1.5, against="difference"))
+    assert gain.reached is True
+    assert gain.value == pytest.approx(100.0 - result.variants["mean_mouth"].metrics["mouth_psnr_db"])
+    lmd = check_target([result], MetricTarget("mean_mouth", "mouth_lmd_px", high=0.85, against="ratio"))
+    assert lmd.value == pytest.approx(1.0)
+    assert lmd.reached is False
+    assert check_target([result], MetricTarget("full", "closure", low=0.8)).reached is None
+
+
+def test_a_lag_that_is_not_applied_is_told(result: ClipResult, capsys: pytest.CaptureFixture[str]) -> None:
+    show_scores([result])
+    assert "drawn.mp4, enrolled on frames 30 to 74: no lag is applied: made up" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_same_evaluation_gives_the_same_numbers() -> None:
@@ -259,13 +252,3 @@ def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
         assert "photometric_error" in variant["paper"]
     assert document["means"]["full"]["mouth_psnr_db"] == 100.0
     assert {"target", "value", "reached"} == set(document["targets"][0])
-
-
-def test_targets_are_held_against_the_mean_mouth(result: ClipResult) -> None:
-    gain = check_target([result], MetricTarget("full", "mouth_psnr_db", low=1.5, against="difference"))
-    assert gain.reached is True
-    assert gain.value == pytest.approx(100.0 - result.variants["mean_mouth"].metrics["mouth_psnr_db"])
-    lmd = check_target([result], MetricTarget("mean_mouth", "mouth_lmd_px", high=0.85, against="ratio"))
-    assert lmd.value == pytest.approx(1.0)
-    assert lmd.reached is False
-    assert check_target([result], MetricTarget("full", "closure", low=0.8)).reached is None
