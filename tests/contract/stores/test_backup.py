@@ -95,6 +95,14 @@ def wipe(place: Installation) -> None:
     shutil.rmtree(place.settings.artefacts_url)
 
 
+@contextmanager
+def wiped(place: Installation) -> Iterator[Installation]:
+    """Remove all that an installation holds, and open the empty installation."""
+    wipe(place)
+    with open_installation(place.settings) as again:
+        yield again
+
+
 def facts(place: Installation, name: str) -> tuple[object, ...]:
     actor = place.actors.get(name)
     return actor.method, actor.consent, actor.created_at, actor.artefacts, actor.enrolled.geometry.mean_mouth.tobytes()
@@ -130,9 +138,7 @@ def test_a_wiped_installation_comes_back_whole(place: Installation, tmp_path: Pa
     made = write_backup(place, tmp_path / "backup.tar")
     assert (made.actors, made.blobs) == (2, len(files))
     assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
-    wipe(place)
-
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         assert restore_backup(again, tmp_path / "backup.tar") == made
         assert [facts(again, name) for name in ("ann", "bob")] == before
         assert on_disk(place.settings) == files
@@ -188,8 +194,7 @@ def test_backup_during_enrolment_is_consistent(place: Installation, tmp_path: Pa
     monkeypatch.undo()
     assert len(place.actors.list()) == 3, "a gateway need not wait for the backup"
     assert b"dan" not in rows_in(tmp_path / "backup.tar")
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         assert restore_backup(again, tmp_path / "backup.tar").actors == 2
 
 
@@ -215,8 +220,7 @@ def test_many_rows_in_little_memory(place: Installation, tmp_path: Path) -> None
         made = write_backup(place, tmp_path / "backup.tar")
     before = tables_of(tmp_path / "backup.tar")["operations"]
     assert len(before) > 2 * MEMORY_BYTES
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         with little_memory():
             assert restore_backup(again, tmp_path / "backup.tar") == made
         write_backup(again, tmp_path / "second.tar")
@@ -238,9 +242,7 @@ def test_incremental_backups(place: Installation, geometry: ActorGeometry, tmp_p
     assert made.actors == 4
     assert [base.created_at for base in made.bases] == [read_manifest(full).created_at, read_manifest(second).created_at]
     people, files = [facts(place, name) for name in ("ann", "bob", "dan", "eve")], on_disk(place.settings)
-    wipe(place)
-
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         seen: list[tuple[str, int, int]] = []
         restored = restore_backup(again, third, bases=[second, full], on_blob=lambda *step: seen.append(step))
         assert restored == made
@@ -261,8 +263,7 @@ def test_unusable_bases_are_refused(place: Installation, geometry: ActorGeometry
     with pytest.raises(InvalidRequestError, match="is the base itself"):
         write_backup(place, full, base=full, overwrite=True)
     write_backup(place, later, base=full)
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         with pytest.raises(InvalidRequestError, match="backup of another installation"):
             write_backup(again, tmp_path / "new.tar", base=full)
         created = re.escape(read_manifest(full).created_at)
@@ -394,8 +395,7 @@ def test_concurrent_key_not_replaced(place: Installation, tmp_path: Path) -> Non
     """A key that is made while blobs are restored is not replaced silently."""
     installation_credential(place.settings.data_dir)
     write_backup(place, tmp_path / "backup.tar")
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         with pytest.raises(InvalidRequestError, match=f"{KEY_FILE} is another key than the backup's"):
             restore_backup(again, tmp_path / "backup.tar", on_blob=lambda *_: installation_credential(place.settings.data_dir))
         assert again.actors.list() == []
@@ -405,8 +405,7 @@ def test_concurrent_key_not_replaced(place: Installation, tmp_path: Path) -> Non
 def test_unsigned_installation_backup_lacks_key(place: Installation, tmp_path: Path) -> None:
     made = write_backup(place, tmp_path / "backup.tar")
     assert KEY_FILE not in made.members
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         own = installation_credential(place.settings.data_dir)
         assert restore_backup(again, tmp_path / "backup.tar") == made
         assert installation_credential(place.settings.data_dir) == own

@@ -79,7 +79,7 @@ def test_wide_mouths_are_drawn_more_often(bank: MouthBank) -> None:
 
 
 def test_only_lips_are_coloured(bank: MouthBank) -> None:
-    """Lips are coloured and the skin and the inside of the mouth are not."""
+    """Lips of half of the examples are coloured, and the skin and the inside of the mouth are not."""
     coloured = made_up(bank.boxes[6], bank.box_landmarks[6], np.array([1.0, 0.5, 0.5], np.float32)).astype(int)
     changed = np.abs(coloured - bank.boxes[6]).max(axis=2)
     column, row = bank.box_landmarks[6, [5, 25]].mean(axis=0).round().astype(int)
@@ -87,9 +87,6 @@ def test_only_lips_are_coloured(bank: MouthBank) -> None:
     inside, chin = bank.box_landmarks[6, 20:40].mean(axis=0), bank.box_landmarks[6, 15] + (0.0, 12.0)
     for column, row in (inside.round().astype(int), chin.round().astype(int)):
         assert changed[row, column] == 0
-
-
-def test_half_examples_keep_lip_colour(bank: MouthBank) -> None:
     gains = [random_lips(np.random.default_rng(seed)) for seed in range(200)]
     kept = [gain for gain in gains if (gain == 1.0).all()]
     assert 80 < len(kept) < 120

@@ -40,15 +40,13 @@ def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
     return list(personalize_everybody(job(bank, weights), RECIPE))
 
 
-def test_the_state_learns_and_holds_the_key_pictures(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+def test_state_learns_from_a_seed(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """The state learns and holds the key pictures, and the same seed gives the same bytes."""
     assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
     film, keys = unpacked(reports[-1].state)
     assert len(film) == load(weights / "everybody.safetensors").state_size
     assert film.any()
     assert np.array_equal(keys.pictures, choose_keys(bank, np.arange(bank.num_frames)).pictures)
-
-
-def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
     again, other = (list(personalize_everybody(job(bank, weights, seed=seed), RECIPE))[-1].state.tobytes() for seed in (0, 2))
     assert reports[-1].state.tobytes() == again
     assert again != other

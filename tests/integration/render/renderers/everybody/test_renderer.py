@@ -20,27 +20,19 @@ def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
     return DrawnActor(models, "everybody", packed(film, choose_keys(bank, np.arange(bank.num_frames))))
 
 
-def test_chunks_change_no_byte(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+def test_parts_of_a_stream(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    """Chunks change no byte, a part with its past gives the bytes of the whole, and after a gap the window begins anew."""
     assert [made.frame_index for made in whole] == list(range(20, 30))
     assert bytes_of(whole) == bytes_of(actor.drawn(clip[:1], clip[1:4], clip[4:9], clip[9:]))
-
-
-def test_stream_part_same_bytes(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
-    """A part of a stream with its past gives the bytes of the whole stream."""
     past = [replace(frame, context_only=True) for frame in clip[2:8]]
     assert bytes_of(whole)[8:] == bytes_of(actor.drawn([*past, *clip[8:]]))
     assert bytes_of(whole)[8:] != bytes_of(actor.drawn(clip[8:]))
-
-
-def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, clip: list[RenderFrame]) -> None:
     assert bytes_of(actor.drawn([*clip[:2], *clip[8:]]))[2:] == bytes_of(actor.drawn(clip[8:]))
 
 
-def test_what_the_masks_hide_has_no_influence(actor: DrawnActor, clip: list[RenderFrame]) -> None:
+def test_mask_divides_face_and_footage(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    """What the masks hide has no influence, and outside the mask the box is the background."""
     assert bytes_of(actor.drawn(clip[:3])) == bytes_of(actor.drawn(list(map(repainted, clip[:3]))))
-
-
-def test_outside_the_mask_the_box_is_the_background(clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
     assert all(is_background_outside(frame, made) for frame, made in zip(clip, whole, strict=True))
 
 
@@ -60,8 +52,11 @@ def test_runtimes_agree(bank: MouthBank, clip: list[RenderFrame]) -> None:
 
 
 def test_nobody_can_be_drawn(models: RenderModels, clip: list[RenderFrame]) -> None:
+    """Without an actor, the renderer draws nobody; a state of another length is refused."""
     (made,) = DrawnActor(models, "everybody", default_state(models.files["everybody"])).drawn(clip[:1])
     assert skin_error(clip[0], made) < 60
+    with pytest.raises(InvalidRequestError, match="has 3 numbers"):
+        open_stream(models.backend, models.files["everybody"], np.zeros(3, np.float32))
 
 
 def test_the_other_model_needs_a_texture(models: RenderModels, frames: list[RenderFrame], clip: list[RenderFrame]) -> None:
@@ -70,8 +65,3 @@ def test_the_other_model_needs_a_texture(models: RenderModels, frames: list[Rend
     assert stream.render([replace(frames[0], context_only=True)]) == []
     with pytest.raises(InvalidRequestError, match="texture is missing"):
         stream.render(clip[:1])
-
-
-def test_a_state_of_another_length_is_refused(models: RenderModels) -> None:
-    with pytest.raises(InvalidRequestError, match="has 3 numbers"):
-        open_stream(models.backend, models.files["everybody"], np.zeros(3, np.float32))

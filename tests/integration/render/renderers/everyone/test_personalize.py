@@ -55,7 +55,8 @@ def test_person_is_texture_and_state(bank: MouthBank, weights: Path, reports: li
     assert (weights / "everyone.safetensors").read_bytes() == before
 
 
-def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+def test_same_seed_same_bytes(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """The same seed gives the same bytes, also of two searches that take turns."""
     again, other = (list(personalize_everyone(job(bank, weights, seed=seed), RECIPE))[-1] for seed in (0, 2))
     assert again.texture is not None
     assert other.texture is not None
@@ -63,10 +64,6 @@ def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, repo
     assert reports[-1].texture.tobytes() == again.texture.tobytes()
     assert reports[-1].state.tobytes() == again.state.tobytes()
     assert again.texture.tobytes() != other.texture.tobytes()
-
-
-def test_interleaved_searches_same_bytes(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
-    """Two searches that take turns give the bytes of each alone."""
     alone = reports[-1]
     turns = zip(*(personalize_everyone(job(bank, weights, seed=seed), RECIPE) for seed in (0, 2)), strict=True)
     *_, (beside, _) = turns
@@ -76,11 +73,13 @@ def test_interleaved_searches_same_bytes(bank: MouthBank, weights: Path, reports
     assert beside.state.tobytes() == alone.state.tobytes()
 
 
-def test_other_expression_model_refused(bank: MouthBank, weights: Path) -> None:
-    """Expressions of another model than the identity are refused."""
+def test_wrong_model_and_missing_weights(bank: MouthBank, weights: Path, tmp_path: Path) -> None:
+    """Expressions of another model than the identity are refused, and missing weights are named."""
     other = replace(bank, expression=np.zeros((bank.num_frames, 500), np.float32))
     with pytest.raises(InvalidRequestError, match="the bank has 500 expression coefficients a frame"):
         next(personalize_everyone(job(other, weights), RECIPE))
+    with pytest.raises(ModelNotFoundError, match=r"everyone\.safetensors"):
+        next(personalize_everyone(job(bank, tmp_path)))
 
 
 def test_the_search_lowers_the_error(bank: MouthBank, weights: Path) -> None:
@@ -125,11 +124,6 @@ def test_an_all_zero_state_shows_nobody() -> None:
     assert (reference == 128).all()
     picture = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
     assert np.array_equal(unpacked(packed(style, picture))[1], picture)
-
-
-def test_missing_weights_are_named(bank: MouthBank, tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"everyone\.safetensors"):
-        next(personalize_everyone(job(bank, tmp_path)))
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-3])

@@ -92,14 +92,12 @@ def test_missing_or_misshapen_features_are_named(model: Model, frames, state, na
         render(*model, [replace(frames[0], **{name: np.zeros((2, 3), np.float32)})], state)
 
 
-def test_frames_after_and_speech_change_the_picture(model: Model, frames, state) -> None:
+def test_what_changes_the_picture(model: Model, frames, state) -> None:
+    """Frames after and speech change the picture; outside the mask the footage stays."""
     first = render(*model, frames[:2], state)[0].box
     silent = replace(frames[0], speech_features=np.zeros((20, 40), np.float32))
     assert not np.array_equal(render(*model, [silent, frames[1]], state)[0].box, first)
     assert not np.array_equal(render(*model, [frames[0], replace(frames[5], frame_index=1)], state)[0].box, first)
-
-
-def test_outside_the_mask_the_footage_stays(model: Model, frames, state) -> None:
     for one, frame in zip(render(*model, frames[:2], state), frames[:2], strict=True):
         assert np.array_equal(one.box[frame.mask == 0], frame.background[frame.mask == 0])
         assert not np.array_equal(one.box, frame.background)

@@ -50,8 +50,8 @@ def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
     return list(personalize_headpose(job(bank, weights), RECIPE))
 
 
-def test_state_holds_items_and_pictures(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
-    """The state learns and holds items and key pictures."""
+def test_state_learns_from_a_seed(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """The state learns and holds items and key pictures, and the same seed gives the same bytes."""
     assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
     actor, keys = unpacked(reports[-1].state)
     network = load(weights / "headpose.safetensors")
@@ -61,9 +61,6 @@ def test_state_holds_items_and_pictures(bank: MouthBank, weights: Path, reports:
     assert np.allclose(np.linalg.norm(items[0, :64]), 1.0, atol=1e-3)
     assert np.allclose(np.linalg.norm(items[0, 64:]), 1.0, atol=1e-3)
     assert np.array_equal(keys.pictures, choose_keys(bank, np.arange(bank.num_frames)).pictures)
-
-
-def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
     again, other = (list(personalize_headpose(job(bank, weights, seed=seed), RECIPE))[-1].state.tobytes() for seed in (0, 2))
     assert reports[-1].state.tobytes() == again
     assert again != other

@@ -40,17 +40,14 @@ def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
     return DrawnActor(models, "headpose", packed(film, choose_keys(bank, np.arange(bank.num_frames))))
 
 
-def test_chunks_and_start_same_bytes(actor: DrawnActor, clip: list[RenderFrame]) -> None:
-    """Neither the chunks nor the start of a stream change a byte."""
+def test_parts_of_a_stream(actor: DrawnActor, clip: list[RenderFrame]) -> None:
+    """Neither the chunks nor the start of a stream change a byte, and after a gap the window begins anew."""
     whole = bytes_of(actor.drawn(clip))
     assert [index for index, _ in whole] == list(range(20, 26))
     assert whole == bytes_of(actor.drawn(clip[:1], clip[1:3], clip[3:]))
     past = [replace(frame, context_only=True) for frame in clip[2:4]]
     assert whole[4:] == bytes_of(actor.drawn([*past, *clip[4:]]))
     assert whole[4] != bytes_of(actor.drawn(clip[4:5]))[0]
-
-
-def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, clip: list[RenderFrame]) -> None:
     assert bytes_of(actor.drawn([*clip[:2], *clip[4:]]))[2:] == bytes_of(actor.drawn(clip[4:]))
 
 

@@ -19,24 +19,19 @@ def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
     return DrawnActor(models, "hetero", packed(numbers, bank.boxes[5]))
 
 
-def test_chunks_change_no_byte(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+def test_parts_of_a_stream(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    """Chunks change no byte, and a part with the frames before and after gives the bytes of the whole stream."""
     assert [made.frame_index for made in whole] == list(range(20, 30))
     assert bytes_of(whole) == bytes_of(actor.drawn(clip[:1], clip[1:4], clip[4:9], clip[9:]))
-
-
-def test_stream_part_same_bytes(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
-    """A part of a stream with the frames before and after gives the bytes of the whole stream."""
     part = [replace(frame, context_only=place not in (4, 5)) for place, frame in enumerate(clip)][2:8]
     assert bytes_of(whole)[4:6] == bytes_of(actor.drawn(part))
     for alone in (part[:4], part[2:]):
         assert bytes_of(whole)[4:6] != bytes_of(actor.drawn(alone))
 
 
-def test_what_the_masks_hide_has_no_influence(actor: DrawnActor, clip: list[RenderFrame]) -> None:
+def test_mask_divides_face_and_footage(actor: DrawnActor, clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    """What the masks hide has no influence, and outside the mask the box is the background."""
     assert bytes_of(actor.drawn(clip[:3])) == bytes_of(actor.drawn(list(map(repainted, clip[:3]))))
-
-
-def test_outside_the_mask_the_box_is_the_background(clip: list[RenderFrame], whole: list[RenderedFrame]) -> None:
     assert all(is_background_outside(frame, made) for frame, made in zip(clip, whole, strict=True))
 
 

@@ -27,14 +27,12 @@ def test_personalisation_improves_with_progress(bank: MouthBank, small_weights: 
     assert reports[-1].state.any()
 
 
-def test_the_same_seed_gives_the_same_state(bank: MouthBank, small_weights: Path) -> None:
+def test_state_of_seed_and_bank(bank: MouthBank, small_weights: Path) -> None:
+    """The same seed gives the same state, and a short bank gets the state of the prior."""
     recipe = replace(RECIPE, num_steps=1)
     states = [list(personalize_ugc(job(bank, small_weights, seed), recipe))[-1].state for seed in (5, 5, 6)]
     assert np.array_equal(states[0], states[1])
     assert not np.array_equal(states[0], states[2])
-
-
-def test_short_bank_gets_prior_state(bank: MouthBank, small_weights: Path) -> None:
     short = make_bank(bank.boxes[:6], bank.mouth[:6], bank.rotation[:6], bank.frame_index[:6], bank.geometry)
     reports = list(personalize_ugc(job(short, small_weights)))
     assert len(reports) == 1
