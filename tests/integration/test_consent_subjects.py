@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ from tests.integration.client_calls import batch_ended, dubbing, enrolment
 from tests.integration.servers import RunningGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.unit.consent.records import STUDIO, in_days, of_footage, record, trusted
+from tests.written_pictures import FAST, write_pictures
 
 MAN, MAN_EARLIER, WOMAN = "subject_man.mp4", "subject_man_earlier.mp4", "subject_woman.mp4"
 NIGHT = {"project": "night", "language": "de"}
@@ -37,15 +37,8 @@ NIGHT = {"project": "night", "language": "de"}
 def write_video_of_picture(picture: Path, target: Path, num_frames: int) -> None:
     """A video of a real portrait that moves a little."""
     rgb = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)[:320, 60:400]
-    with av.open(str(target), "w") as writer:
-        stream = writer.add_stream("libx264", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = rgb.shape[1], rgb.shape[0], "yuv420p"
-        stream.options = {"crf": "12", "preset": "superfast"}
-        for frame in range(num_frames):
-            moved = np.ascontiguousarray(np.roll(rgb, round(4 * np.sin(frame / 4)), axis=1))
-            writer.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
-        writer.mux(stream.encode(None))
+    moved = (np.roll(rgb, round(4 * np.sin(frame / 4)), axis=1) for frame in range(num_frames))
+    write_pictures(target, moved, "libx264", **FAST)
 
 
 @dataclass(frozen=True)

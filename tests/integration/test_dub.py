@@ -19,6 +19,7 @@ from tests.integration.servers import RunningGateway, RunningStages
 from tests.integration.videos import NUM_FRAMES, Media
 from tests.refusals import refused
 from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of
+from tests.written_pictures import write_pictures
 
 
 def frames_of(path: object) -> list[bytes]:
@@ -147,12 +148,8 @@ def test_missing_actor_and_video_fail(gateway: RunningGateway, media: Media) -> 
 
 def test_footage_without_face_passes_through(connection: Connection, media: Media) -> None:
     """Footage without a face gives a video that says that no frame is dubbed."""
-    with av.open(str(media.root / "wall.mp4"), "w") as video:
-        stream = video.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
-        for shade in range(12):
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((120, 160, 3), 80 + shade, np.uint8))))
-        video.mux(stream.encode(None))
+    wall = [np.full((120, 160, 3), 80 + shade, np.uint8) for shade in range(12)]
+    write_pictures(media.root / "wall.mp4", wall, "libx264")
     result = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4", codec="ffv1"), label="AI dubbed").wait(
         timeout_s=300
     )

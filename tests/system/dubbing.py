@@ -33,6 +33,7 @@ from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
+from tests.written_pictures import write_pictures
 
 ROOT = Path(__file__).parents[2]
 SPEECH = ROOT / "gateway" / "cli" / "demo_speech.flac"
@@ -274,15 +275,8 @@ def samples_of(person: PersonClip, seconds: float) -> npt.NDArray[np.float64]:
 
 def joined(videos: list[Path], target: Path) -> Path:
     """The pictures of videos of one size, one after the other, without loss and without sound."""
-    with av.open(str(target), "w") as output:
-        stream: av.VideoStream | None = None
-        for path in videos:
-            with av.open(str(path)) as video:
-                for frame in video.decode(video=0):
-                    if stream is None:
-                        stream = output.add_stream("ffv1", rate=25)
-                        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
-                    output.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
-        assert stream is not None
-        output.mux(stream.encode())
-    return target
+    pictures = []
+    for path in videos:
+        with av.open(str(path)) as video:
+            pictures += [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    return write_pictures(target, pictures)

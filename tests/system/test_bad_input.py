@@ -20,22 +20,14 @@ from services.common.errors import NoUsableFootageError, StorageFullError
 from services.common.server.settings import load_settings
 from tests.refusals import raised
 from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
+from tests.written_pictures import write_pictures
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def write_video(path: Path, frames: int, size: int = 128) -> Path:
     """A real video of noise, without a face and without sound."""
-    generator = np.random.default_rng(3)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("h264", rate=25)
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        for _ in range(frames):
-            picture = av.VideoFrame.from_ndarray(generator.integers(0, 255, (size, size, 3)).astype(np.uint8))
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return path
+    return write_pictures(path, np.random.default_rng(3).integers(0, 255, (frames, size, size, 3), np.uint8), "h264")
 
 
 def assert_fails_well(result: subprocess.CompletedProcess[str], output: Path, *says: str, code: int = 10) -> None:

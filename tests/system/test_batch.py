@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
@@ -33,6 +32,7 @@ from tests.file_limit import files_of_at_most
 from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 from tests.unit.batch.rows import changed_shot, shot_of_row
+from tests.written_pictures import write_pictures
 
 
 def settings_in(folder: Path, **more: Any) -> GatewaySettings:
@@ -52,13 +52,7 @@ def batch_of(folder: Path, *shots: ShotSpec) -> BatchStore:
 
 def nobody(path: Path) -> Path:
     """Half a second of noise."""
-    pictures = np.random.default_rng(5).integers(0, 255, (12, 96, 128, 3), np.uint8)
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("ffv1", rate=25, width=128, height=96, pix_fmt="yuv420p")
-        for picture in pictures:
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        video.mux(stream.encode())
-    return path
+    return write_pictures(path, np.random.default_rng(5).integers(0, 255, (12, 96, 128, 3), np.uint8))
 
 
 async def dubbed_plainly(dubber: Dubber, worker_context: WorkerContext, row: ShotSpec, output: Path) -> str:

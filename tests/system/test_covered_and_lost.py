@@ -1,11 +1,9 @@
 """A face that leaves and comes back, something before a mouth, many shots: what is not a free mouth stays as it was."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds, streamed
+from tests.written_pictures import write_pictures
 
 
 @pytest.mark.long
@@ -156,16 +155,6 @@ def test_live_stream_beside_a_microphone(tracked, host, settings, tmp_path) -> N
         moves.append(int((off > 24).sum()))
     assert changed < 0.005 * total
     assert np.median(moves) > 50
-
-
-def write_pictures(path: Path, pictures: Sequence[UInt8]) -> None:
-    """Write RGB pictures as a video of 25 frames/s without loss but that of the colour planes."""
-    with av.open(str(path), "w") as file:
-        video = file.add_stream("ffv1", rate=25)
-        video.height, video.width, video.pix_fmt = *pictures[0].shape[:2], "yuv420p"
-        for picture in pictures:
-            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(video.encode())
 
 
 @pytest.mark.long

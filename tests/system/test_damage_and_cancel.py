@@ -29,6 +29,7 @@ from tests.forked import Forked, run_forked
 from tests.refusals import raised
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, first_seconds
 from tests.system.test_bad_input import assert_fails_well
+from tests.written_pictures import write_pictures
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -132,13 +133,11 @@ def test_full_disk_under_output(dubber: Dubber, carphone: Path, output: Path, tm
     window is 10 MB.
     """
     noise = np.random.default_rng(5).integers(104, 152, (720, 1280, 3), np.uint8)
-    with av.open(str(carphone)) as source, av.open(str(tmp_path / "footage.mkv"), "w") as target:
-        stream = target.add_stream("ffv1", rate=25, width=1280, height=720, pix_fmt="yuv420p")
-        for picture in islice(source.decode(video=0), 26):
-            shown = noise.copy()
-            shown[:576, :704] = picture.reformat(704, 576, "rgb24").to_ndarray()
-            target.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
-        target.mux(stream.encode())
+    with av.open(str(carphone)) as source:
+        men = [picture.reformat(704, 576, "rgb24").to_ndarray() for picture in islice(source.decode(video=0), 26)]
+    shown = np.repeat(noise[None], len(men), axis=0)
+    shown[:, :576, :704] = men
+    write_pictures(tmp_path / "footage.mkv", shown)
     request = DubRequest(footage=tmp_path / "footage.mkv", speech=SPEECH, output=output, method="dubstage", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"
     with raised(StorageFullError, match=said, exit_code=11), files_of_at_most(13_000_000):

@@ -32,6 +32,7 @@ from services.common.array_types import Float64
 from tests.system.copied_mark import copy_mark, forge_mark, signs_of
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded
 from tests.unit.provenance.signed_videos import write_video
+from tests.written_pictures import write_pictures
 
 WATERMARK_SECRET = b"the secret of the installation of the tests"
 OTHER_KEY = watermark_key(b"the key of somebody else")
@@ -216,18 +217,12 @@ def copied_to_footage(video: Path, plain: Path, footage: Path, tmp_path_factory:
     """
     target = tmp_path_factory.mktemp("copied") / "forged.mkv"
     track = probe(footage).video
-    with av.open(str(target), "w") as output:
-        stream = output.add_stream("ffv1", rate=Fraction(track.average_rate))
-        stream.width, stream.height, stream.pix_fmt = track.width, track.height, "yuv420p"
-        frames = zip(decoded(video), decoded(plain), decoded(footage), strict=True)
-        for number, ((marked, *_), (unmarked, *_), (luma, *chroma)) in enumerate(frames):
-            forged = (luma.astype(np.int64) + marked - unmarked).clip(0, 255).astype(np.uint8)
-            planes = np.concatenate([plane.reshape(-1) for plane in (forged, *chroma)]).reshape(-1, track.width)
-            picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-            picture.pts, picture.time_base = number, 1 / Fraction(track.average_rate)
-            output.mux(stream.encode(picture))
-        output.mux(stream.encode())
-    return target
+    pictures = []
+    for (marked, *_), (unmarked, *_), (luma, *chroma) in zip(decoded(video), decoded(plain), decoded(footage), strict=True):
+        forged = (luma.astype(np.int64) + marked - unmarked).clip(0, 255).astype(np.uint8)
+        planes = np.concatenate([plane.reshape(-1) for plane in (forged, *chroma)]).reshape(-1, track.width)
+        pictures.append(av.VideoFrame.from_ndarray(planes, format="yuv420p"))
+    return write_pictures(target, pictures, rate=Fraction(track.average_rate))
 
 
 @pytest.fixture(scope="module")
@@ -236,19 +231,13 @@ def other_person(astronaut: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     target = tmp_path_factory.mktemp("genuine") / "genuine.mkv"
     picture, random = cv2.imread(str(astronaut)), np.random.default_rng(0)
     assert picture is not None
-    with av.open(str(target), "w") as output:
-        stream = output.add_stream("ffv1", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 512, 512, "yuv420p"
-        for number in range(120):
-            move = np.array([[1.0, 0.0, 4.0 * np.sin(0.06 * number)], [0.0, 1.0, 3.0 * np.cos(0.08 * number)]])
-            shown = cv2.warpAffine(picture, move, (512, 512), borderMode=cv2.BORDER_REPLICATE) + random.normal(
-                0.0, 2.0, picture.shape
-            )
-            frame = av.VideoFrame.from_ndarray(np.rint(shown).clip(0, 255).astype(np.uint8), format="bgr24")
-            frame.pts, frame.time_base = number, Fraction(1, 30)
-            output.mux(stream.encode(frame.reformat(format="yuv420p")))
-        output.mux(stream.encode())
-    return target
+    pictures = []
+    for number in range(120):
+        move = np.array([[1.0, 0.0, 4.0 * np.sin(0.06 * number)], [0.0, 1.0, 3.0 * np.cos(0.08 * number)]])
+        shown = cv2.warpAffine(picture, move, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+        shown = np.rint(shown + random.normal(0.0, 2.0, picture.shape)).clip(0, 255).astype(np.uint8)
+        pictures.append(shown[..., ::-1])
+    return write_pictures(target, pictures, rate=30)
 
 
 def _inspected(
@@ -361,15 +350,11 @@ def test_live_stream_is_marked(reader, footage, installation, tmp_path, monkeypa
     assert (code, "of this video" in printed) == (0, True)
     dub = verdict_of(recording).dub
     assert dub is not None
-    with av.open(str(recording)) as video, av.open(str(tmp_path / "half.mp4"), "w") as output:
+    with av.open(str(recording)) as video:
         old = video.streams.video[0]
-        stream = output.add_stream("libx264", rate=25, options={"crf": "28"})
-        stream.width, stream.height, stream.pix_fmt = old.width // 2, old.height // 2, "yuv420p"
-        for number, picture in enumerate(islice(video.decode(old), 250)):
-            small = picture.reformat(stream.width, stream.height, "yuv420p", interpolation="AREA")
-            small.pts, small.time_base = number, Fraction(1, 25)
-            output.mux(stream.encode(small))
-        output.mux(stream.encode())
+        pictures = islice(video.decode(old), 250)
+        small = [picture.reformat(old.width // 2, old.height // 2, "yuv420p", interpolation="AREA") for picture in pictures]
+    write_pictures(tmp_path / "half.mp4", small, "libx264", crf="28")
     key = own_watermark_key(installation)
     assert key is not None
     found = reader.found(tmp_path / "half.mp4", key)

@@ -95,7 +95,7 @@ async def test_unusable_footage_is_refused(stub) -> None:
     request.features.ClearField("speech_states")
     with rpc_refused("features.speech_states"):
         await stub.EstimateLag(request)
-    request = style_request()
-    request.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))
+    faceless = style_request()
+    faceless.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))
     with rpc_refused("25 usable frames", code="FAILED_PRECONDITION"):
-        await stub.EncodeStyle(request)
+        await stub.EncodeStyle(faceless)

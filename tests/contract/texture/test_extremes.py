@@ -130,10 +130,10 @@ async def test_unusable_numbers_refused(service: Service) -> None:
     ):
         asked = portrait_to_proto(portrait, points.astype(np.float32), pose, service.identity)
         assert not await finite_or_refused(service.turned([asked]))
-    asked = bank_frame_to_proto(FRAMES[0])
-    asked.frame.box.CopyFrom(to_image(PICTURE))
-    asked.frame.box.width = 4294967295
-    assert not await finite_or_refused(service.built([pb.BuildBankRequest(config=pb.BuildBankConfig()), asked]))
+    large = bank_frame_to_proto(FRAMES[0])
+    large.frame.box.CopyFrom(to_image(PICTURE))
+    large.frame.box.width = 4294967295
+    assert not await finite_or_refused(service.built([pb.BuildBankRequest(config=pb.BuildBankConfig()), large]))
 
 
 async def test_banks_of_any_frames_are_finite(service: Service) -> None:

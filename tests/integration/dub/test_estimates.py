@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-import av
+import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -16,6 +16,7 @@ from tests.integration.client_calls import dubbing
 from tests.integration.servers import StartGateway
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
 from tests.refusals import refused
+from tests.written_pictures import write_pictures
 
 
 def seconds(duration: Duration) -> float:
@@ -68,13 +69,7 @@ def test_preview_is_estimated_as_shown(connection: Connection, media: Media, car
 
 
 def test_footage_without_a_face(connection: Connection, media: Media) -> None:
-    with av.open(str(media.root / "grey.mp4"), "w") as writer:
-        stream = writer.add_stream("libx264", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        for _ in range(10):
-            writer.mux(stream.encode(av.VideoFrame(320, 240, "yuv420p")))
-        writer.mux(stream.encode(None))
+    write_pictures(media.root / "grey.mp4", [np.full((240, 320, 3), 128, np.uint8)] * 10, "libx264")
     found = client.estimate(connection, client.dub.request(**dubbing("x.mp4", footage="grey.mp4")).dub)
     assert (found.num_frames, found.num_rendered) == (10, 0)
 
