@@ -115,7 +115,6 @@ class Servers:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        assert child.stdin is not None
         child.stdin.close()
 
     @property
@@ -137,13 +136,11 @@ class Servers:
 
     def processor_s(self) -> float:
         """Seconds that the servers computed since their start."""
-        assert self._child is not None
         times = psutil.Process(self._child.pid).cpu_times()
         return float(times.user + times.system)
 
     def counts(self) -> Counts:
         """Return what the process has open now. Blocks until the process has counted."""
-        assert self._child is not None
         file = self.folder / COUNTS
         file.unlink(missing_ok=True)
         self._child.send_signal(signal.SIGUSR1)
@@ -156,7 +153,6 @@ class Servers:
 
     def sockets_of(self, address: str) -> int:
         """Return the number of connections that the process has with a client address."""
-        assert self._child is not None
         try:
             found = psutil.Process(self._child.pid).net_connections(kind="tcp")
         except psutil.NoSuchProcess:

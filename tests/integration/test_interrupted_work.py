@@ -141,7 +141,6 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
             stages, config, plan.rendered(), plan.row, faces, looks, lambda begin, end: motion.read(begin, end)["mouth"]
         )
         window = await inputs.render_run(range(12))
-    assert actor.renderer is not None
     left = {path.name: path.read_bytes() for path in folder.iterdir()}
     left |= {"bank": actor.bank.sha256.encode(), "renderer": actor.renderer.sha256.encode(), "window": window.box.tobytes()}
     return left, told

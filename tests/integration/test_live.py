@@ -140,7 +140,6 @@ def test_disclosure_record_of_a_stream(gateway, connection, actor, samples, tmp_
         for disclose in (True, False)
     ]
     (first, *others), undisclosed = streams
-    assert first.disclosure is not None
     assert [frame.disclosure for frame in [*others, *undisclosed]] == [None] * (len(others) + len(undisclosed))
     record = tmp_path / "stream.xmp"
     record.write_bytes(first.disclosure.xmp)
@@ -174,7 +173,6 @@ def test_command_records_what_the_gateway_discloses(gateway, actor, media, tmp_p
     assert verdict.state is ManifestState.TRUSTED
     with ActorStore(gateway.settings) as actors:
         (begun,) = actors.audit.newest(1, event="live.begun")
-    assert verdict.dub is not None
     assert verdict.dub.watermark == begun["details"]["watermark_payload"]
     assert verdict.dub.stream
     assert {model.stage for model in verdict.dub.models} >= {"motion", "render"}

@@ -99,7 +99,6 @@ def test_servers_end_with_parent(environment: dict[str, str], started: list[subp
     )
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     started.append(process)
-    assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"ready\n"
     children = psutil.Process(process.pid).children()

@@ -73,7 +73,6 @@ class Gateway:
         return self.opened[-1]
 
     def send(self, number: signal.Signals) -> None:
-        assert self.process is not None
         self.process.send(number)
         if number is signal.SIGKILL:
             self.process.ended(timeout=60)

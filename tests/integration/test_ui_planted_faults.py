@@ -64,7 +64,6 @@ def write_video(source: Path, target: Path, picture: Picture, sound: Array, begi
             new = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24")
             new.pts, new.time_base = number, Fraction(1, RATE)
             writer.mux(video.encode(new))
-        assert video is not None
         writer.mux(video.encode(None))
         for place in range(0, len(sound), 1024):
             block = av.AudioFrame.from_ndarray(sound[None, place : place + 1024], format="fltp", layout="mono")
@@ -187,7 +186,6 @@ def test_five_faults_are_among_the_first_eight_of_fifty_shots(
         dub, faulty = media.root / f"{name}-dub.mp4", tmp_path / f"{name}.mp4"
         async with open_stages(settings) as stages:
             tracked = await track_main_face(stages, probe(dub))
-            assert tracked is not None
             assert len(tracked.poses) == FRAMES
             write_video(dub, faulty, fault(Mouths(tracked)), sound)
             finish = await measure_finished(stages, faulty, media.root / f"{name}.mp4")

@@ -34,7 +34,6 @@ def test_planted_seams_are_beyond_the_edge(clips: Any, host: StageHost, tmp_path
     def seam(name: str, level: tuple[float, float, float]) -> float:
         video = encoded(clips.path("people/dev_6.mp4"), tmp_path / f"{name}.mp4", level)
         found = host.run(measure_finished(host.stages, video, footage))
-        assert found is not None
         assert found.seam is not None
         return found.seam
 

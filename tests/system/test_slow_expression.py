@@ -87,7 +87,6 @@ def runs(woman: Path, dubber: Dubber) -> list[Run]:
         job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
         steps: list[str] = []
         dubber.host.run(job.run(lambda step, done, total, steps=steps: steps.append(step)))  # type: ignore[misc]
-        assert job.folder is not None
         assert not list(job.folder.glob(".*"))
         made.append(Run(sha256(output), (job.folder / "expression.bin").read_bytes(), opening_of(job.folder), steps))
     job.discard()

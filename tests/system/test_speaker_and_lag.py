@@ -50,7 +50,6 @@ def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path:
     assert len(centre) == 2
     assert dub.outcome.face_id == min(centre, key=lambda face: centre[face])
     assert dub.outcome.plan.rendered().mean() > 0.98
-    assert dub.outcome.actor is not None
     assert abs(dub.outcome.actor.lag_frames or 0) <= 2
     assert not [warning for warning in dub.outcome.warnings if "face" in warning or "voice" in warning]
 
@@ -74,7 +73,6 @@ def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_pa
     listener, speaker = max(centre, key=lambda face: centre[face]), min(centre, key=lambda face: centre[face])
     outcome = dub.outcome
     assert outcome.face_id == listener
-    assert outcome.actor is not None
     assert outcome.actor.lag_frames is None
     assert outcome.actor.lag_doubt.startswith(f"the mouth of face {speaker} fits the sound better")
     several, voice = (warning for warning in outcome.warnings if "face" in warning)
@@ -163,7 +161,6 @@ def test_face_point_selects_face(clips: Any, host: StageHost, tmp_path: Path) ->
             shot = await FootageAnalysis.open(host.stages, method_named("dubstage"), info, workspace, threads=2)
             index = await shot.track(lambda _: None)
             await shot.select(parse_face("960,320"))
-            assert shot.chosen is not None
             (row,) = np.flatnonzero((index.frame == 0) & (index.face_id == shot.chosen.face_id))
             return float(index.centre[row, 0])
 
@@ -225,7 +222,6 @@ def test_own_motion_agrees_with_the_picture(footages, punctual_and_late, host, t
         await analysis.track(lambda _: None)
         await analysis.select(FaceChoice("largest"))
         async with own_motion(analysis, actor.style, lambda *_: None) as motion:
-            assert motion is not None
             predicted = mouth_opening(motion.read(0, motion.num_rows)["mouth"])
         return predicted, mouth_opening(workspace.faces.read_rows(analysis.rows.tolist())["mouth"])
 

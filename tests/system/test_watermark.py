@@ -170,7 +170,6 @@ def test_watermark_matches_manifest(reader: Reader, video: Path, key: bytes) -> 
     # Bits before the correction of errors. The payload is another one in each run, and single bits may be read wrongly.
     assert found.agreeing >= 61
     dub = verdict_of(video).dub
-    assert dub is not None
     assert str(found.payload) == dub.watermark
     begin, end = found.spans[0][0], found.spans[-1][1]
     assert begin < 0.5
@@ -189,7 +188,6 @@ def test_the_mark_outlives_re_encoding(reader, video, key, tmp_path, ending, cod
     other = _encoded(video, tmp_path / f"again.{ending}", codec, options, rate=rate, skip=skip)
     found = reader.found(other, key)
     dub = verdict_of(video).dub
-    assert dub is not None
     assert (found.found, str(found.payload)) == (True, dub.watermark)
     # Four seconds are short: of marks of other payloads, -3.9 to -9.4 was measured, and -4 confirms the key.
     assert found.log10_forged < -2.5
@@ -204,7 +202,6 @@ def test_no_false_watermark(reader: Reader, video: Path, plain: Path, footage: P
         assert not found.found
         assert found.log10_chance > -3.0
     dub = verdict_of(plain).dub
-    assert dub is not None
     assert dub.watermark == ""
 
 
@@ -230,7 +227,6 @@ def other_person(astronaut: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """Four seconds of another person, who moves a little: 512 x 512, 30 frames/s, without loss."""
     target = tmp_path_factory.mktemp("genuine") / "genuine.mkv"
     picture, random = cv2.imread(str(astronaut)), np.random.default_rng(0)
-    assert picture is not None
     pictures = []
     for number in range(120):
         move = np.array([[1.0, 0.0, 4.0 * np.sin(0.06 * number)], [0.0, 1.0, 3.0 * np.cos(0.08 * number)]])
@@ -279,7 +275,6 @@ def test_forged_watermark_is_refused_by_the_installation(
 ) -> None:
     """Anybody can write the digits of a dub into other footage. The installation reads them there, and refuses them."""
     dub = verdict_of(video).dub
-    assert dub is not None
     forged = host.run(forge_mark(host.stages, signs, dub.watermark, other_person, tmp_path / "forged.mkv"))
     code, told = _inspected(forged, installation, monkeypatch, capsys)
     assert code == 4
@@ -298,7 +293,6 @@ def test_watermark_copied_to_other_person(host, signs, other_person, installatio
 def test_watermark_with_and_without_manifest(video, again, copied_to_footage, installation, monkeypatch, capsys) -> None:
     """A mark proves something with its manifest and is a clue without."""
     dub = verdict_of(video).dub
-    assert dub is not None
     assert dub.job
     code, told = _inspected(video, installation, monkeypatch, capsys)
     assert code == 0

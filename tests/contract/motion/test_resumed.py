@@ -112,7 +112,6 @@ async def test_states_that_cannot_be_used_say_why(stub) -> None:
     """Each array of a state is checked."""
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), NTSC, 0))
     _, state = await answers(stub, config, None, 1)
-    assert state is not None
 
     async def refused(change: Callable[[common_pb2.StreamState], object]) -> str:
         wrong = pb.PredictMotionResponse.FromString(state.SerializeToString())

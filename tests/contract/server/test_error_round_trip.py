@@ -214,7 +214,6 @@ async def test_external_end_reaches_sending_caller(echo: Any) -> None:
 
     async def ended(_: bytes) -> bytes:
         call = current_call()
-        assert call is not None
         asyncio.get_running_loop().call_soon(
             call.end, errors.CallTooLargeError("2.1 GiB are over the 2 GiB that one call may hold")
         )

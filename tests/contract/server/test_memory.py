@@ -107,7 +107,6 @@ def test_outside_of_a_call_nothing_is_charged() -> None:
 async def test_largest_call_ends_first(echo: Any) -> None:
     """The call that takes most memory is ended and the others go on."""
     with process_of(STAGE) as process:
-        assert process.stdout is not None
         target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
         address = type("Address", (), {"address": target})()
         modest, greedy = echo.connect(address), echo.connect(address)

@@ -48,7 +48,6 @@ raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
 
 async def listening(process: subprocess.Popen[str]) -> str:
     """Return the address that a process says it listens on."""
-    assert process.stdout is not None
     line = await asyncio.to_thread(process.stdout.readline)
     assert line.startswith("dubstage echo listening on 127.0.0.1:")
     return line.split()[-1]
@@ -80,7 +79,6 @@ async def test_sigterm_finishes_running_call(echo: Any, tmp_path: Path) -> None:
 async def test_sigterm_during_warm_up() -> None:
     """SIGTERM in mid warm up ends the process at once."""
     with process_of(STAGE, "slow-warm-up") as process:
-        assert process.stdout is not None
         assert (await asyncio.to_thread(process.stdout.readline)).strip() == "warming"
         process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(process.communicate, timeout=60)

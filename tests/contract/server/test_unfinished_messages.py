@@ -86,7 +86,6 @@ async def stage(tmp_path: Path, free_port: int, request: pytest.FixtureRequest) 
         **getattr(request, "param", {}),
     }
     with process_of(STAGE, **environment) as process:
-        assert process.stdout is not None
         address = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
         stage = Stage(process, address, f"127.0.0.1:{free_port}", file)
         async with stage.client() as client:

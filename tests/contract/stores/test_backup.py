@@ -325,7 +325,6 @@ def test_store_accepts_restored_database(place: Installation, tmp_path: Path) ->
     with open_installation(place.settings) as again:
         assert facts(again, "ann") == before
         owner = owner_of(again.artefacts)
-        assert owner is not None
         assert owner.database == again.actors.database.id != lost
 
 
@@ -480,7 +479,6 @@ with open_installation(load_settings(GatewaySettings)) as place:
     environment |= {f"DUBSTAGE_{name.upper()}": value for name, value in named.items() if value}
     command = [sys.executable, "-c", script, str(folder / "killed.tar")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as killed:
-        assert killed.stdout is not None
         assert killed.stdout.readline() == b"writes\n"
         (left,) = partial()
         assert left.stat().st_mode & 0o777 == 0o600

@@ -69,7 +69,6 @@ def test_one_database_owns_new_store(store: ArtefactStore, tmp_path: Path, url: 
     assert len(refused) == 7
     assert all(f"remove {url}/{OWNER}" in text for text in refused)
     owner = owner_of(store)
-    assert owner is not None
     assert owner.database in told
     assert list(store.stored()) == []
     assert not store.set_owner(b"another")

@@ -290,10 +290,8 @@ print(Database({settings.database_url!r}, Path({str(settings.data_dir)!r})).open
         for _ in range(3)
     ]
     for process in running:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     for process in running:
-        assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
     assert sorted(process.communicate(timeout=120)[0] for process in running) == ["\n", "0001\n", "0001\n"]

@@ -60,7 +60,6 @@ async def test_the_wire_gives_the_detail_of_the_function(stub) -> None:
     stream = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, TemporalWarpModel(), 2)
     for reply, frame in zip(replies, wanted, strict=True):
         answer = stream.push(frame)
-        assert answer is not None
         assert answer.detail is not None
         np.testing.assert_array_equal(from_image(reply.detail, "detail", channels=1, size=(320, 320)), answer.detail)
 

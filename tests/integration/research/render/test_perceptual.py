@@ -28,7 +28,6 @@ def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)
     assert "held_out_landmark_error_px" in (whole / "CARD.md").read_text()
-    assert NETWORK.export is not None
     (path,) = NETWORK.export(whole, tmp_path)
     assert load_perceptual(path).config.num_speakers == 2
 

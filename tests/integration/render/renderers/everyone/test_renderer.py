@@ -78,7 +78,6 @@ def test_training_and_serving_inputs_equal(model: Model, bank, frames, texture, 
     face = pair.picture[..., 3:6] + residual[OUTPUT_RESIDUAL][0]
     drawn = with_face(frames[3], with_smooth_chroma(without_dots(face)))
     features = frames[3].neural_features
-    assert features is not None
     expected = with_filmed_border(drawn, bank.boxes[3], features.any(axis=-1))
     # Landmarks that were disturbed by nothing have other last bits.
     assert np.abs(served.box.astype(int) - expected).mean() < 0.05

@@ -91,7 +91,6 @@ def test_lagging_clip_is_aligned(tmp_path: Path) -> None:
     rows = with_expression(tmp_path, speech_set(tmp_path, speakers=2, clips=1), lag=2)
     training = IdRemovalTraining(Opening(TINY, TrainSet(tmp_path), CPU, {}))
     moving = training.batch(0, 0).moving
-    assert moving is not None
     heard = training._speech.of_clip(rows[0])
     for segment, coefficients in zip(moving.rows, moving.expression, strict=True):
         # The frame has 28 rows to warm up and 20 frames of sound before it; its own sound comes two frames later.
