@@ -33,6 +33,7 @@ from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import claim_of, write_video
 
 __all__ = ["aws", "carphone", "s3"]
+pytestmark = pytest.mark.timeout(300)
 
 SUFFIXES = {"a": ".mp4", "b": ".mkv", "c": ".mov", "d": ".mp4", "e": ".mp4"}
 Library = Callable[[], dict[str, list[dict[str, Any]]]]
@@ -82,7 +83,6 @@ def approve(shot: str, *more: str) -> None:
     assert run(["batch", "review", "night", shot, "--approve", *more]) == 0
 
 
-@pytest.mark.timeout(300)
 def test_delivered_videos_have_their_decisions(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Approved videos are copied with the same streams and a valid manifest about the decision. Others are named and counted."""
     for shot in ("a", "b", "c", "d"):
@@ -120,7 +120,6 @@ def test_delivered_videos_have_their_decisions(store: BatchStore, tmp_path: Path
     assert entry["details"] == {"shots": 3}
 
 
-@pytest.mark.timeout(300)
 def test_a_second_reader_finds_delivered_videos_valid(store: BatchStore, tmp_path: Path) -> None:
     """A reader of other authors finds delivered videos valid, with the manifest of the reviewed video inside."""
     for shot in ("a", "b", "c"):
@@ -131,7 +130,6 @@ def test_a_second_reader_finds_delivered_videos_valid(store: BatchStore, tmp_pat
         assert second_verdict(tmp_path / "delivered" / name, certificate) == ("valid", "Trusted", [])
 
 
-@pytest.mark.timeout(300)
 def test_delivery_replaces_nothing_unasked(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A second delivery leaves its files, another file is refused without --overwrite, and --complete wants every shot."""
     approve("a")
@@ -169,7 +167,6 @@ def sequence_shot(store: BatchStore, carphone: Path, tmp_path: Path) -> Sequence
     return dub
 
 
-@pytest.mark.timeout(300)
 def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The files of an image sequence are delivered in a folder, with a signed list about the decision."""
     dub = sequence_shot(store, carphone, tmp_path)
@@ -197,7 +194,6 @@ def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsy
     assert "b.sha256 exists, and is not the delivered video of shot a" in capsys.readouterr().err
 
 
-@pytest.mark.timeout(300)
 def test_videos_of_a_bucket(store, s3, aws, tmp_path, capsys) -> None:
     """Videos in S3 are delivered to a folder, those with a manifest beside them too; a video that is gone is named."""
     aws(s3.endpoint)
@@ -238,7 +234,6 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     return entities
 
 
-@pytest.mark.timeout(300)
 def test_delivered_videos_are_registered_once(store, library, tmp_path, capsys) -> None:
     """Each copy becomes a version of its entity, whose reference finds the file. A later delivery registers only new copies."""
     approve("a")
@@ -264,7 +259,6 @@ def test_delivered_videos_are_registered_once(store, library, tmp_path, capsys) 
     assert {name: len(versions) for name, versions in library().items()} == {"a/dub": 2, "b/dub": 2}
 
 
-@pytest.mark.timeout(300)
 def test_a_delivery_that_was_never_registered_is_registered_later(store: BatchStore, library: Library, tmp_path: Path) -> None:
     approve("a")
     deliver = ["batch", "deliver", "night", "--output", str(tmp_path / "delivered")]
@@ -277,7 +271,6 @@ def test_a_delivery_that_was_never_registered_is_registered_later(store: BatchSt
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-@pytest.mark.timeout(300)
 def test_image_sequences_are_registered_with_their_frames(store, library, carphone, tmp_path, capsys) -> None:
     """The location has the variable `frame`, as a manifest reads it, and the frames have the numbers of the files."""
     sequence_shot(store, carphone, tmp_path)
@@ -293,7 +286,6 @@ def test_image_sequences_are_registered_with_their_frames(store, library, carpho
     assert is_sequence(Path(pattern))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
@@ -316,7 +308,6 @@ def test_a_reference_that_cannot_be_registered_delivers_nothing(store, library, 
     assert library() == {}
 
 
-@pytest.mark.timeout(300)
 def test_managers_that_take_no_videos(store, tmp_path, monkeypatch, capsys) -> None:
     """Without a manager, and where the manager takes no videos or asks for traits that videos lack, nothing is copied."""
     pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
@@ -341,7 +332,6 @@ def test_managers_that_take_no_videos(store, tmp_path, monkeypatch, capsys) -> N
         assert told in refusal()
 
 
-@pytest.mark.timeout(300)
 def test_a_file_that_the_manager_refuses_is_named_and_registered_later(store, library, tmp_path, capsys) -> None:
     """The copies stay. The command fails, and registers what is missing when it runs again."""
     plug_in = tmp_path / "keeping" / "keeping" / "__init__.py"
