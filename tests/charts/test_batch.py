@@ -86,7 +86,6 @@ def test_workers_use_gateway_database() -> None:
 
 
 def test_workers_trust_gateway_keys() -> None:
-    """Workers trust the keys of consent records that the gateway trusts."""
     rendered = render("batch", "gateway.requireConsent=signed", "gateway.consentKeysSecret.name=studios")
     assert environment(rendered)["DUBSTAGE_REQUIRE_CONSENT"] == "signed"
     spec = worker(rendered)
@@ -136,7 +135,6 @@ def test_every_variable_of_a_worker_is_a_setting(profile: int) -> None:
 
 
 def test_gpu_only_in_gpu_profile() -> None:
-    """The GPU profile asks for a GPU, and the CPU profile does not."""
     cpu, gpu = (worker(render("batch"), profile) for profile in (0, 1))
     assert gpu["containers"][0]["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
     assert cpu["containers"][0]["resources"]["limits"] == {"cpu": "4", "memory": "8Gi"}
@@ -150,7 +148,6 @@ def test_gpu_only_in_gpu_profile() -> None:
 
 
 def test_shared_volume_pins_node() -> None:
-    """Workers on a shared volume run on its node."""
     rendered = render("default", *ON)
     (claim,) = [item for item in worker(rendered)["volumes"] if item["name"] == "artefacts"]
     assert claim["persistentVolumeClaim"]["claimName"] == "dubstage-artefacts"

@@ -72,7 +72,6 @@ def test_value_changes_only_batch_parts() -> None:
 
 
 def test_submitter_role_bound_to_gateway() -> None:
-    """The role of people who submit is bound to the account of the gateway."""
     for sets, release in (((), "dubstage"), ((), "studio"), (("gateway.serviceAccount.name=sender",), "dubstage")):
         rendered = render("batch-gateway", *sets, release=release)
         (role,), (binding,) = rendered.of("Role"), rendered.of("RoleBinding")
@@ -143,7 +142,6 @@ def as_the_kubelet_writes(volume: Object, folder: Path, authority: bytes) -> Non
 
 
 def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mounts of the pod are enough to send a batch."""
     state, port, authority = api
     places = [
         f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", f"mountPath={tmp_path}")

@@ -72,7 +72,6 @@ def test_certificate_is_for_production() -> None:
 
 
 def test_receipt_key_from_secret() -> None:
-    """Gateways find the key of their receipts in its secret."""
     rendered = render("default", "gateway.signingKeySecret.name=signing", "gateway.signingKeySecret.key=ed25519")
     assert rendered.environment("gateway")["DUBSTAGE_SIGNING_KEY_FILE"] == "/etc/dubstage/signing-key/signing.pem"
     (mount,) = [one for one in rendered.container("gateway")["volumeMounts"] if one["mountPath"] == "/etc/dubstage/signing-key"]

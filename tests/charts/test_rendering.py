@@ -109,7 +109,6 @@ def _matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
 
 @every_case
 def test_selectors_match_own_component(case: str) -> None:
-    """Every selector matches the pods of its component and no other."""
     rendered = render(case)
     pods = {label(pod, "component"): pod["metadata"]["labels"] for pod in rendered.pods()}
     for item in rendered.objects:
@@ -202,7 +201,6 @@ def test_pods_have_time_enough(case: str) -> None:
 
 @pytest.mark.parametrize(("case", "sets"), [*((case, ()) for case in CASES), ("default", ("gateway.tokensSecret.name=tokens",))])
 def test_ports_probes_and_services_agree(case: str, sets: tuple[str, ...]) -> None:
-    """Ports probes and services speak of the same port."""
     rendered = render(case, *sets)
     for component in COMPONENTS:
         environment, container = rendered.environment(component), rendered.container(component)

@@ -352,7 +352,6 @@ def test_shots_are_cancelled_retried_and_removed(start_gateway, videos, long_foo
 
 @pytest.mark.long
 def test_batch_survives_gateway_restart(start_gateway: StartGateway, stop_gateway: Any, videos: Media, tmp_path: Path) -> None:
-    """A batch resumes after a restart of its gateway."""
     first = start_gateway(data_dir=tmp_path)
     with first.connect() as connection:
         rows = [row("restart_one", MINE), row("restart_two", THIRD, "new/folder/restart_two.mp4")]
@@ -374,7 +373,6 @@ def test_operations_show_no_work_of_batches(at_night: Connection) -> None:
 
 
 def test_gateway_busy_until_shots_end(start_gateway: StartGateway, videos: Media) -> None:
-    """A batch is work of the gateway until its shots have ended."""
     running = start_gateway()
 
     def work() -> set[float | None]:

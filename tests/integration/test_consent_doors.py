@@ -219,7 +219,6 @@ def test_covering_record_is_accepted(place: Place) -> None:
 
 @pytest.mark.parametrize("wrong", [{"signature": {"algorithm": "none"}}, {"valid_until": "2027-01-31"}, {"languages": ["german!"]}])
 def test_malformed_record_names_field(wrong: dict[str, Any], place: Place) -> None:
-    """A record that is none is refused by field."""
     with place.running.connect() as connection, refused(reason="INVALID_REQUEST") as caught:
         client.dub(connection, **video(consent=None) | {"consent": {**record().fields(), **wrong}})
     assert caught.value.field.removeprefix("dub.").startswith(f"consent.{next(iter(wrong))}")

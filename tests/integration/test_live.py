@@ -94,7 +94,6 @@ def test_frames_come_before_the_speech_has_ended(connection: Connection, actor: 
 
 
 def test_sound_pieces_same_frames(connection: Connection, actor: str, samples: Samples) -> None:
-    """Other pieces of the same sound give the same frames."""
     speech, rate = samples
     a = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.02), actor_id=actor, sample_rate_hz=rate))
     b = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.11), actor_id=actor, sample_rate_hz=rate))
@@ -202,7 +201,6 @@ def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
 @pytest.mark.long
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
 def test_every_live_method_follows_sound(connection, live_actor, samples, method) -> None:
-    """Every live method moves the mouth with the sound."""
     speech, rate = samples
     spoken = list(client.live(connection, pieces(speech[:rate], rate), actor_id=live_actor(method), sample_rate_hz=rate))
     silent = list(

@@ -65,7 +65,6 @@ def waited(connection: Connection, name: str) -> client.OperationState | None:
 
 
 def test_tenant_waits_leave_room(place: Place, long_footage: str) -> None:
-    """Waits of one tenant leave room for the calls of another."""
     with place.connect("emma") as emma, place.connect("finn") as finn, ThreadPoolExecutor(WAITS) as threads:
         dub = client.dub(emma, **dubbing("long.mp4", footage=long_footage))
         waits = [threads.submit(waited, emma, dub.name) for _ in range(WAITS)]

@@ -84,7 +84,6 @@ def dubbed(connection: Connection, **fields: object) -> object:
 
 @pytest.mark.long
 def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server, url: str) -> None:
-    """Objects that cannot be used are refused at the door."""
     s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/out/theirs.mp4", Body=b"somebody's video")
     good = by_url(url, "out/video.mp4")
     cases = {

@@ -40,7 +40,6 @@ def test_retimed_video_has_speech_length(connection: Connection, actor: str, med
 
 @pytest.mark.long
 def test_picture_actor_speaks_and_erases(start_gateway: StartGateway, stages: RunningStages, media: Media) -> None:
-    """A person enrolled from a picture speaks and can be erased."""
     running = start_gateway()
     before = stages.blobs()
     with running.connect() as connection:

@@ -101,7 +101,6 @@ def test_two_operations_never_write_the_same_file(start_gateway: StartGateway, l
 
 
 def test_restarted_gateway_resumes_work(start_gateway, stop_gateway, media) -> None:
-    """A restarted gateway goes on with what was interrupted."""
     first = start_gateway()
     with first.connect() as connection:
         enrolling = client.enrol(connection, **enrolment("interrupted", footage=OTHER))

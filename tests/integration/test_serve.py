@@ -109,7 +109,6 @@ def test_servers_end_with_parent(environment: dict[str, str], started: list[subp
 
 
 def test_taken_port_named_at_start(environment: dict[str, str], tmp_path: Path) -> None:
-    """A port that is taken is named before anything starts."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

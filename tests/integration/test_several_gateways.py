@@ -163,7 +163,6 @@ def undisturbed(pair: Pair) -> str:
 
 @pytest.mark.long
 def test_other_gateway_resumes_same_bytes(pair: Pair, undisturbed: str, postgres: PostgresServer) -> None:
-    """A killed gateway is followed by the other with the same bytes."""
     at_second = pair.second.connect()
     dub = client.dub(pair.first.connect(), **dubbing("killed.mp4"))
     until(lambda: len(pair.journalled()) >= 1)
@@ -202,7 +201,6 @@ def test_paused_gateway_leaves_video_alone(pair: Pair, undisturbed: str) -> None
 
 @pytest.mark.long
 def test_any_gateway_cancels_and_erases(pair: Pair) -> None:
-    """Any gateway cancels and erases what another works on."""
     at_first, at_second = pair.first.connect(), pair.second.connect()
     dub = client.dub(at_second, **dubbing("cancelled.mp4", footage=LONG))
     until(lambda: len(pair.journalled()) >= 1)

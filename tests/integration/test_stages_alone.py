@@ -59,7 +59,6 @@ def test_wrong_sound_is_refused(stages: RunningStages) -> None:
 
 
 def test_wrong_landmark_shape_is_named(stages: RunningStages) -> None:
-    """Landmarks of a wrong shape are refused with their name."""
     with stages.connect("motion") as connection, refused(match="58", field="mouth_landmarks"):
         motion.encode_style(connection, method="ugc", mouth_landmarks=np.zeros((30, 58, 3)), usable=np.ones(30, bool))
 

@@ -264,7 +264,6 @@ def test_neural_texture_follows_speech(footage: Path, all_inputs: DubRequest) ->
 
 
 def test_reference_taken_from_face(videos: Videos) -> None:
-    """A reference is taken from its face for the whole video."""
     without, lit = (pictures_of(request.output).astype(np.int16) for request in (videos.request, videos.lit))
     assert np.percentile(np.abs(without - lit), 99.5, axis=(1, 2, 3)).min() > 15
     with av.open(str(videos.lit.output)) as video:

@@ -106,7 +106,6 @@ def test_footage_without_faces_passes_through(dubstage: Run, output: Path, tmp_p
 
 
 def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is too full is foreseen before the work."""
     steps: list[str] = []
     usage = shutil.disk_usage(output.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))

@@ -345,7 +345,6 @@ async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone
 
 
 async def test_required_consent_stops_shots(carphone: Path, tmp_path: Path) -> None:
-    """An installation that requires consent dubs no shot without consent."""
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
     store = batch_of(tmp_path, row)
     async with open_worker_context(settings_in(tmp_path, require_consent=True)) as strict:

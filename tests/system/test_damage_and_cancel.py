@@ -45,7 +45,6 @@ def environment(data: Path) -> dict[str, str]:
 
 @pytest.mark.long
 def test_damaged_artefact_shows_both_digests(dubstage: Run, carphone: Path, output: Path, tmp_path: Path) -> None:
-    """A damaged artefact of an actor is named with both digests."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
     created = dubstage("actor", "create", "ada", footage, "--no-personalize")
     assert created.returncode == 0, created.stderr
@@ -105,7 +104,6 @@ def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: P
 
 
 def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
-    """A dub that can never be done leaves no job."""
     footage, jobs = cut(carphone, tmp_path / "short.mkv", 0.0, 0.4), tmp_path / "jobs"
     asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage", enrol=UNPERSONALIZED)
 

@@ -178,7 +178,6 @@ def _run(source: Path, output: Path, limit: int = 0, hang_at: int = -1) -> subpr
 
 @pytest.mark.parametrize("limit", [1000, 500_000])
 def test_video_size_limit_storage_full(carphone: Path, tmp_path: Path, limit: int) -> None:
-    """A video that may not grow ends with storage full."""
     with _run(carphone, tmp_path / "out.mp4", limit=limit) as job:
         assert job.communicate(timeout=300)[0].startswith("StorageFullError no space left")
     assert list(tmp_path.iterdir()) == []

@@ -67,7 +67,6 @@ def read_openings(networks: Networks, pictures: list[npt.NDArray[np.uint8]]) -> 
 
 
 def test_tracker_reads_shut_mouths(clips: Any) -> None:
-    """The tracker reads shut mouths as the limits say."""
     readings = []
     networks = Networks()
     for name, index in PICTURES:

@@ -140,7 +140,6 @@ def test_lip_width_follows_footage(woman: Path, runs: list[Run], dubber: Dubber)
 
 @pytest.mark.long
 def test_lips_widen_without_sound(man_without_sound: Path, dubber: Dubber) -> None:
-    """The lips of a man without sound widen as in the footage."""
     kept, neutral = (slow_width(video(dubber, man_without_sound, SPEECH, how)) for how in ("keep", "neutral"))
     real = slow_width(man_without_sound)
     # The means are taken out: in this small picture, the tracker sees the lips of every dub a pixel wider than the footage's.

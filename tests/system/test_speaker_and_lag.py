@@ -64,7 +64,6 @@ def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path:
 
 @pytest.mark.long
 def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    """A listener does not learn from the speaker's voice."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
     dub = dubber.with_faces(
         DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage", face=FaceChoice("largest"))
@@ -152,7 +151,6 @@ def test_default_without_certain_speaker_is_the_largest(clips: Any, host: StageH
 
 
 def test_face_point_selects_face(clips: Any, host: StageHost, tmp_path: Path) -> None:
-    """A point of the picture names the face there."""
     info = probe(first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 0.4))
 
     async def chosen() -> float:

@@ -121,7 +121,6 @@ def test_image_carries_own_code() -> None:
 
 
 def test_build_arguments_are_declared() -> None:
-    """Every build argument of the table is declared where it is used."""
     for stage in read(SERVICE).stages:
         declared = {argument.split("=")[0] for argument in stage.all("ARG")}
         used = {name for _, arguments in stage.instructions for name in re.findall(r"\$\{(\w+)\}", arguments)}

@@ -140,7 +140,6 @@ def test_table_rows_reach_the_build(engine: Recorder) -> None:
 
 
 def test_unknown_image_refused_before_build(engine: Recorder) -> None:
-    """An unknown image is refused by name before any is built."""
     engine.install("buildah")
     done = engine.run(CONTAINER="buildah", IMAGES="audio lips")
     assert done.returncode == 1

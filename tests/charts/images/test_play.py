@@ -171,7 +171,6 @@ def test_too_short_footage_refused(carphone: Path, tmp_path: Path) -> None:
 
 
 def test_unlimited_memory_on_request(rendered: list[Document], tmp_path: Path) -> None:
-    """Memory is left unlimited only where that is asked for."""
     limited = [one["resources"] for pod in pods(playable(rendered, tmp_path).documents).values() for one in pod["containers"]]
     assert all({"cpu", "memory"} == one["limits"].keys() == one["requests"].keys() for one in limited)
     free = playable(rendered, tmp_path, limit_memory=False)

@@ -106,7 +106,6 @@ async def test_features_of_any_sound_are_finite(stub, fields: dict[str, object])
 
 
 async def test_invalid_sample_index_and_value(stub) -> None:
-    """A sample that is no number is named by its index and value."""
     samples = np.zeros(2000)
     samples[1501] = np.nan
     with pytest.raises(grpc.aio.AioRpcError, match=r"sample 5750 of channel 1 is not a finite number \(nan\)"):

@@ -77,14 +77,12 @@ def test_release_without_batches(api: JobApi, engine: KubernetesEngine, store: B
 
 
 def test_unreachable_cluster_shows_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: BatchStore, batch: str) -> None:
-    """A cluster that is away is said with its address."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
     with pytest.raises(BackendUnavailableError, match=r"http://127.0.0.1:9 cannot be reached .*Connection refused"):
         open_engine().submit(store, batch)
 
 
 def test_silent_cluster_times_out(api: JobApi, store: BatchStore, batch: str) -> None:
-    """A cluster that does not answer is not waited for."""
     impatient = KubernetesEngine(connect(read_s=0.5), QUICK)
     api.silent = True
     with pytest.raises(StageDeadlineExceededError, match="did not answer in time"):
@@ -114,7 +112,6 @@ def test_a_context_that_the_kubeconfig_lacks_is_named(api: JobApi) -> None:
 
 
 def test_pod_uses_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a pod, the service account leads to the cluster."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")

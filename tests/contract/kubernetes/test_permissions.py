@@ -50,7 +50,6 @@ def test_the_role_of_the_chart_is_enough(api: JobApi, engine: KubernetesEngine, 
 
 @pytest.mark.parametrize("permission", sorted(allowed()))
 def test_role_has_no_excess_permission(api, engine, store, batch, permission) -> None:
-    """No permission of the role is more than needed."""
     api.refused[permission] = (403, "forbidden")
     with pytest.raises(ClusterRefusedError, match=rf"resources: \[{permission[1]}\], verbs: \[{permission[0]}\]"):
         everything(api, engine, store, batch)

@@ -64,7 +64,6 @@ def test_interrupted_submission_resumes(api: JobApi, engine: KubernetesEngine, s
 
 
 def test_large_batch_becomes_several_jobs(api, engine, store, monkeypatch) -> None:
-    """A batch of more rows than a job may have is several jobs."""
     monkeypatch.setattr("gateway.batch.kubernetes.jobs.MOST_COMPLETIONS", 100)
     store.create(manifest_of("large", shots(250)), "kubernetes")
     assert engine.submit(store, "large", workers=7).jobs == tuple(f"dubstage-large-0-{shard}" for shard in range(3))
@@ -73,7 +72,6 @@ def test_large_batch_becomes_several_jobs(api, engine, store, monkeypatch) -> No
 
 
 def test_failed_row_gets_new_job(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A failed row gets a job of its own and begins anew."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00003", state=ShotState.FAILED, attempts=1, exit_code=10, error="no face"))
     api.set_status("dubstage-night-1-0-0", completedIndexes="0-1", failedIndexes="3", active=2)
@@ -85,7 +83,6 @@ def test_failed_row_gets_new_job(api: JobApi, engine: KubernetesEngine, store: B
 
 
 def test_retry_takes_failed_and_cancelled(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """All that failed or was cancelled is tried again."""
     engine.submit(store, batch)
     store.cancel(batch, ["sh00001"])
     store.put(batch, ShotRecord(id="sh00004", state=ShotState.FAILED))
@@ -143,7 +140,6 @@ def test_cancelled_rows_job_goes_on(api: JobApi, engine: KubernetesEngine, store
 
 
 def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A cancelled batch has no jobs and no open rows."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00000", state=ShotState.DONE))
     # Its worker was killed in the middle.

@@ -103,7 +103,6 @@ def test_watch_until_batch_ends(api: JobApi, engine: KubernetesEngine, store: Ba
 
 
 def test_watch_survives_failing_call(api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str, begin: Begin) -> None:
-    """A watch outlives a call beside it that fails."""
     api.refused["list", "pods"] = (429, "too many requests")
     api.set_status(JOB, active=2)
     seen = begin(engine.watch(store, sent))

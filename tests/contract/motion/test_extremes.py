@@ -249,7 +249,6 @@ async def test_references_that_are_none_are_refused(service: Service) -> None:
 
 
 async def test_many_frames_do_not_pile_up(service: Service) -> None:
-    """Motion of many frames a second does not pile up."""
     (made,) = await service.style("ugc")
     fast = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=1000, den=1))
     replies = await service.motion(asked("ugc", made.style, output_timeline=fast), block(50))

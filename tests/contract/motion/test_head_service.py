@@ -70,7 +70,6 @@ async def test_headpose_poses_and_blinks_readable(stub) -> None:
 
 
 async def test_headpose_personalises_style_for_ugc(stub) -> None:
-    """Headpose personalises the style that ugc goes on using."""
     request = pb.PersonalizeRequest(
         method="headpose",
         style=ref_to_proto(await encoded_head(stub, 60)),
@@ -124,7 +123,6 @@ async def test_head_poses_of_footage(stub) -> None:
 
 
 async def test_headpose_refuses_foreign_style(stub) -> None:
-    """Headpose with a style of another method is refused."""
     config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0))
     with rpc_refused("head_poses"):
         await drained(stub.PredictMotion(stream(config, with_states(random_features(9), "speech_states"))))

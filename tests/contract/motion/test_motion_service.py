@@ -51,7 +51,6 @@ async def test_first_reply_comes_before_the_stream_is_closed(stub) -> None:
 
 
 async def test_everybody_wire_equals_algorithm(stub) -> None:
-    """Everybody over the wire is the motion of the algorithm."""
     features = with_states(with_identity_removed(random_features(30)), "speech_states")
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0))
     models = MotionModels()
@@ -68,7 +67,6 @@ async def test_everybody_wire_equals_algorithm(stub) -> None:
 
 @pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
 async def test_speech_map_wire_equals_algorithm(stub, hearing: Hearing) -> None:
-    """The speech map over the wire is the motion of the algorithm."""
     features = with_states(random_features(30), hearing.feature)
     method, chosen = ("dubstage_live", hearing.ahead) if hearing.live else ("dubstage", None)
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, look_ahead_frames=chosen))
@@ -106,7 +104,6 @@ async def test_styles_of_footage(stub) -> None:
 
 
 async def test_everybody_personalises_style_for_ugc(stub) -> None:
-    """Everybody personalises the style that ugc goes on using."""
     features = with_states(with_identity_removed(random_features(60)), "speech_states")
     request = pb.PersonalizeRequest(
         method="everybody",

@@ -95,7 +95,6 @@ async def test_another_call_goes_on(stub, name: str, timeline: Timeline) -> None
 
 @pytest.mark.parametrize("ahead", PREDICTORS["dubstage_live"].look_ahead_choices)
 async def test_chosen_look_ahead_goes_on(stub, ahead: int) -> None:
-    """A call with a chosen look-ahead goes on from a state."""
     name = "dubstage_live"
     request = head_request(100)
     request.method = name

@@ -47,7 +47,6 @@ async def test_first_picture_before_half_close(stub, frames: list[RenderFrame]) 
 
 
 async def test_personalised_actor_can_be_rendered(stub, store, bank, frames) -> None:
-    """Personalisation reports progress and its actor can be rendered."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=2)
     assert [report.step for report in reports] == [2, 2]
     assert [report.HasField("actor") for report in reports] == [False, True]

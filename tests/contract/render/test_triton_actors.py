@@ -66,7 +66,6 @@ def test_window_stream_same_bytes(triton: TritonProcess, connect: Connect, bank:
 
 
 def test_drawn_faces_same_bytes(triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
-    """A stream of drawn faces has the bytes of this process."""
     there = connect(triton, shared_memory=True)
     face, pose = drawing(), HeadPose(1.0, np.eye(3), np.zeros(3))
     frames = [

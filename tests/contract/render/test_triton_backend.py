@@ -211,7 +211,6 @@ def test_a_network_in_float32_gets_its_weights_file(start_ugc, connect, footage,
 
 
 def test_damaged_weights_not_served(start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path) -> None:
-    """A network with a damaged weights file is not served."""
     write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec(precision=Precision.FLOAT32))
     path = tmp_path / "damaged" / "ugc" / "1" / "ugc.safetensors"
     content = bytearray(path.read_bytes())

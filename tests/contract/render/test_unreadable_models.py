@@ -77,7 +77,6 @@ async def test_unreadable_network_spares_others(tmp_path, runtime, footage, bank
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
 async def test_no_readable_network_stops_start(tmp_path: Path, runtime: tuple[str, str]) -> None:
-    """A stage that can read no network does not start."""
     settings = settings_of(tmp_path, runtime, weights_with_unreadable(tmp_path / "weights", "hetero", "ugc", others=()))
     with pytest.raises(ModelNotFoundError, match=rf"{REASON}.*cannot read ugc\."):
         async with server_of("render", settings, compose(settings)):

@@ -123,8 +123,6 @@ async def test_unknown_exception_is_opaque(echo: Any, kind: str) -> None:
 
 
 async def test_task_group_error_is_unwrapped(echo: Any) -> None:
-    """Error of a task group is found inside of it."""
-
     async def fail(_: bytes) -> bytes:
         async def inner() -> None:
             raise errors.ModelNotFoundError("no such model", resource="wav")
@@ -172,7 +170,6 @@ async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_grpc_statuses_have_errors(code: grpc.StatusCode) -> None:
-    """Every status that gRPC itself makes has an error."""
     error = from_rpc_error(grpc.aio.AioRpcError(code, details="made by a proxy"), peer="render at r:1")
     assert type(error) in TABLE
     assert "render at r:1" in str(error)

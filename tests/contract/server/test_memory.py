@@ -146,7 +146,6 @@ async def test_cancelled_computation_does_not_start(echo: Any) -> None:
 
 
 async def test_outliving_computation_logged_once(echo: Any, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A computation that outlives its call is logged once and counted."""
     monkeypatch.setattr(watchdog, "OUTLIVED_AFTER_S", 0.1)
     free = threading.Event()
 

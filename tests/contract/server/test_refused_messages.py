@@ -78,7 +78,6 @@ async def failure(address: str, rpc: str, kind: str, *messages: bytes) -> grpc.a
 @pytest.mark.parametrize("rpc", RPCS)
 @pytest.mark.parametrize("junk", [b"\xff\xff\xff", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", bytes(10), b"\x0a\x02\x08"])
 async def test_invalid_bytes_are_callers_mistake(echo: Any, rpc: str, junk: bytes) -> None:
-    """Bytes that are no message are the caller's mistake."""
     server = await echo.serve(answer, register=add_servicers)
     error = await failure(server.address, rpc, RPCS[rpc], junk)
     found = from_rpc_error(error, peer="echo")

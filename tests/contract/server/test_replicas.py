@@ -92,8 +92,6 @@ async def test_draining_replica_gets_no_calls(echo: Any) -> None:
 
 
 async def test_dropped_call_succeeds_elsewhere(echo: Any) -> None:
-    """A call that a replica dropped succeeds on another."""
-
     async def never(_: bytes) -> bytes:
         await asyncio.Event().wait()
         raise AssertionError

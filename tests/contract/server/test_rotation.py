@@ -193,7 +193,6 @@ async def test_client_reads_token_again(echo: Any, tmp_path: Path, kind: str) ->
 
 
 async def test_grpc_health_watch_carries_token(echo: Any, tmp_path: Path) -> None:
-    """The watch of health that gRPC begins by itself carries the token."""
     accepted = tmp_path / "accepted"
     accepted.write_text("a-token\n")
     server = await echo.serve(answer, warm=False, auth_token_file=accepted)

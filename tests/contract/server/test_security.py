@@ -92,7 +92,6 @@ WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", WITHOUT_TOKENS.values(), ids=WITHOUT_TOKENS)
 async def test_empty_token_file_refuses_calls(echo, token_file, tmp_path, change) -> None:
-    """While the token file holds no token, every call is refused."""
     server = await echo.serve(answer, auth_token_file=token_file)
     client = echo.connect(server, auth_token_file=presenting(tmp_path, "old-token"))
     await client.call("Unary", policy=ONCE)
@@ -130,7 +129,6 @@ async def test_tls_serves_those_who_know_the_authority_only(echo: Any, certifica
 
 
 async def test_mutual_tls_requires_certificate(echo: Any, certificates: Any) -> None:
-    """Mutual TLS asks for a certificate of the authority."""
     server = await echo.serve(
         answer,
         tls_certificate_file=certificates.server.chain,

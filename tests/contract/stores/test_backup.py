@@ -579,7 +579,6 @@ HOSTILE = [_claims_a_petabyte, _claims_a_petabyte_of_holes, _broken_map, _member
 @about_files
 @pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar, *HOSTILE])
 def test_partial_backup_changes_nothing(place: Installation, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    """A file that is not a whole backup changes nothing."""
     file = tmp_path / "backup.tar"
     write_backup(place, file)
     wipe(place)

@@ -173,7 +173,6 @@ def test_one_gateway_until_lease_ends(databases: Callable[[], Database]) -> None
 
 
 def test_lease_counts_from_last_renewal(databases: Callable[[], Database]) -> None:
-    """A lease lasts so many seconds from its last renewal."""
     first, second, database = queue_on(databases()), queue_on(databases()), databases()
     submissions: list[OperationRecord] = []
     steps: tuple[Callable[[], object], ...] = (
@@ -246,7 +245,6 @@ def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Da
 
 
 async def test_dead_gateways_operation_ended(databases: Callable[[], Database]) -> None:
-    """An operation whose gateway died is ended by another."""
     dead = queue_on(databases())
     record = submit(dead)
     begun: list[str] = []
@@ -291,7 +289,6 @@ async def test_starting_gateway_spares_others_work(databases: Callable[[], Datab
 
 
 async def test_cancellation_reaches_running_gateway(databases: Callable[[], Database]) -> None:
-    """A cancellation reaches the gateway that runs the operation."""
     stopped: list[str] = []
     async with gateway(databases(), until_told(asyncio.Event(), stopped)) as first, gateway(databases(), saying("x")) as second:
         record = await first.submit("work", b"")
@@ -328,7 +325,6 @@ async def test_closing_gateway_hands_over(databases: Callable[[], Database]) -> 
 
 
 async def test_lost_operation_stops_work(databases: Callable[[], Database]) -> None:
-    """A gateway that lost an operation stops its work and writes nothing."""
     stopped: list[str] = []
     database = databases()
     async with gateway(database, until_told(asyncio.Event(), stopped)) as first:
@@ -349,7 +345,6 @@ async def test_lost_operation_stops_work(databases: Callable[[], Database]) -> N
 
 
 async def test_work_on_person_stops_everywhere(databases: Callable[[], Database]) -> None:
-    """Work on a person is stopped in all gateways."""
     stopped: list[str] = []
     handler = until_told(asyncio.Event(), stopped)
     async with gateway(databases(), handler) as first, gateway(databases(), handler) as second:

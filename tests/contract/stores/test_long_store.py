@@ -98,7 +98,6 @@ class Work:
 
 @pytest.mark.parametrize("database_url", [""])
 def test_database_work_independent_of_size(actors: ActorStore, dubs: Dubs, tmp_path: Path) -> None:
-    """The work of the database does not grow with what it holds."""
     # The pages of the lists are full in both.
     fill(actors.database, actors=1_000, operations=1_000)
     work = Work(actors.database)

@@ -111,7 +111,6 @@ def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
 
 
 def test_unknown_actor_refused_by_database(actors: ActorStore, tmp_path: Path) -> None:
-    """The database refuses work with an actor who is not enrolled."""
     with pytest.raises(ActorError):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
     with pytest.raises(IntegrityError), actors.database.writing() as session:
@@ -185,7 +184,6 @@ def test_job_ended_elsewhere_leaves_disk(actors: ActorStore, blobs: ArtefactStor
 
 
 def test_rows_persist_across_processes(settings: GatewaySettings, operations: OperationStore) -> None:
-    """Rows that were written are there for the next process."""
     name = operations.add("dub", b"request").name
     with ActorStore(settings) as again:
         assert OperationStore(again.database).get(name).request == b"request"
@@ -381,7 +379,6 @@ def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) 
     "url", ["postgres", "mysql://user:hidden-word@host/db", "postgresql+psycopg://user:hidden-word@host:port/db"]
 )
 def test_unsupported_url_hides_password(url: str, tmp_path: Path) -> None:
-    """An URL of nothing that is supported is refused without its password."""
     with raised(InvalidRequestError, field="DUBSTAGE_DATABASE_URL") as caught:
         Database(url, tmp_path)
     assert "hidden-word" not in caught.value.message

@@ -122,7 +122,6 @@ def test_what_lies_there_already_is_not_sent_again(store: ArtefactStore, s3: S3S
 
 
 def test_delete_reports_whether_blob_existed(store: ArtefactStore, s3: S3Server) -> None:
-    """Delete removes one blob and tells whether there was one."""
     gone, stays = store.put_bytes(b"gone"), store.put_bytes(b"stays")
     assert store.exists(gone)
     assert store.delete(gone)
@@ -146,7 +145,6 @@ def test_cache_drops_erased_blob(store: ArtefactStore, s3: S3Server) -> None:
 
 @pytest.mark.parametrize("damage", [b"moutH", b"mou", b"", b"mouth and more"])
 def test_damaged_object_refused_and_repaired(store: ArtefactStore, s3: S3Server, damage: bytes) -> None:
-    """A damaged object is refused and putting it again repairs it."""
     ref = store.put_bytes(b"mouth")
     s3.client.put_object(Bucket=BUCKET, Key=key_of(ref), Body=damage)
     with raised(ArtefactCorruptError, match=ref.sha256, resource=ref.uri):

@@ -257,7 +257,6 @@ def test_later_database_version_refused(settings: GatewaySettings, tenant: str, 
 
 
 def test_backup_refused_after_later_upgrade(settings, actors, blobs, tmp_path) -> None:
-    """A backup is refused if a later version has upgraded the tables."""
     with actors.database.writing() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     with pytest.raises(StorageRefusedError, match="revision '0999'"):

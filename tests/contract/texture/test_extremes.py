@@ -98,7 +98,6 @@ async def test_extreme_mouth_textures_finite(service: Service, mode: pb.WarpMode
 
 
 async def test_extreme_mouth_features_finite(service: Service) -> None:
-    """Neural features of any mouth in any pose are finite."""
     texture = np.random.default_rng(3).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
     actor = service.store.put_arrays({ARRAY_NAME: texture}, {"format": ACTOR_FORMAT})
     config = pb.SampleNeuralTextureConfig(texture=ref_to_proto(actor), identity=service.identity)

@@ -186,7 +186,6 @@ async def test_a_wrong_array_is_named(field: str, array: np.ndarray, service: Se
 
 
 async def test_unusable_footage_fails_precondition(service: Service) -> None:
-    """Footage without a second to use is a failed precondition."""
     request = pb.MatchBackgroundsRequest(
         footage_poses=to_tensor(wandering(60, 1)),
         usable=to_tensor(np.arange(60) % 20 > 0),

@@ -86,7 +86,6 @@ async def test_the_wire_gives_the_features_of_the_function(service: Service) -> 
 
 
 async def test_reply_before_next_frame(service: Service) -> None:
-    """Each reply comes before the next frame is sent."""
     made = texture_client.sample_neural_texture.requests(texture=ref_to_proto(service.kept), identity=service.identity())
     call = service.stub.SampleNeuralTexture()
     await call.write(made.config)

@@ -82,7 +82,6 @@ def test_missing_rasteriser_ends_start(settings: TextureSettings, monkeypatch: p
 
 @pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
 async def test_faces_use_chosen_rasteriser(withdrawn: Drawings, mode: WarpMode) -> None:
-    """Faces are drawn by the rasteriser of the settings."""
     with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.face(mode))
 

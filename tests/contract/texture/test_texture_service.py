@@ -148,7 +148,6 @@ async def test_wrong_speech_and_expression_are_named(stub, field, changed) -> No
 
 
 async def test_reply_before_next_frame(stub) -> None:
-    """Each reply comes before the next frame is sent."""
     bank = (await built(stub, footage(10))).bank
     call = stub.RetrieveWarp()
     await call.write(warp_config_to_proto(bank, WarpMode.TEMPORAL_WARP_NETWORK))

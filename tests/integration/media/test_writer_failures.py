@@ -43,7 +43,6 @@ def _names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("room_kib", [16, 600])
 def test_full_disk_leaves_no_file(tmp_path: Path, room_kib: int) -> None:
-    """A full disk is named and nothing is left."""
     noisy = Clip(codec="libx264", size=(320, 240), pts=tuple(range(0, 40 * 512, 512)))
     info = probe(make_clip(tmp_path / "clip.mp4", noisy))
     with _small_disk(tmp_path / "small", room_kib) as folder:

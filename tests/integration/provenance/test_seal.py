@@ -128,7 +128,6 @@ def test_a_changed_claim_is_told(signed: Path, tmp_path: Path) -> None:
 
 
 def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    """The manifest says what was done and names no one."""
     footage, speech = tmp_path / "Jane Doe.mp4", tmp_path / "Jane Doe.wav"
     footage.write_bytes(carphone.read_bytes())
     speech.write_bytes(b"RIFF of Jane")
@@ -168,7 +167,6 @@ def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_p
 
 
 def test_unchanged_video_not_called_synthetic(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    """A video that shows nothing synthetic does not say so."""
     video = tmp_path / "video.mp4"
     honest = replace(claim_of(carphone), synthetic=False, description="No mouth in this video is synthetic.", dubbed=())
     write_video(video, carphone, None)
@@ -218,7 +216,6 @@ def _unreadable(manifest: Path) -> None:
 @pytest.mark.parametrize("damage", [claim_gigabytes, _unreadable])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_damaged_footage_manifest_warns(suffix, damage, carphone, sealer, signed, tmp_path) -> None:
-    """A damaged manifest of the footage is left out with a warning."""
     footage = _copy(signed, suffix, tmp_path)
     damage(footage if suffix == ".mp4" else sidecar_of(footage))
     video = OutputFile(tmp_path / "second.mp4")
@@ -245,7 +242,6 @@ def test_kept_footage_manifest_no_warning(carphone: Path, sealer: Sealer, signed
 
 
 def test_installation_certificates_are_trusted(carphone: Path, tmp_path: Path) -> None:
-    """The certificates of the installation make its videos trusted."""
     folder = tmp_path / "data"
     video = write_video(tmp_path / "video.mp4", carphone, Sealer(installation_credential(folder)))
     assert verdict_of(video, anchors=certificates_in(folder / KEY_FILE)).state == ManifestState.TRUSTED

@@ -167,8 +167,6 @@ def test_unfinished_authority_answer_times_out(said: str, carphone: Path, studio
 
 
 def test_endless_authority_answer_refused(carphone: Path, studio: Studio, tmp_path: Path) -> None:
-    """An answer without end is the fault of the authority."""
-
     def answer(door: Door, request: Request) -> None:
         door.begin()
         with suppress(OSError):

@@ -95,7 +95,6 @@ def test_fine_tuning_starts_from_committed(data: Path, tmp_path: Path) -> None:
 
 
 def test_fine_tuning_other_size_refused(data: Path) -> None:
-    """Fine tuning at other sizes is refused with the remedy."""
     with raised(InvalidRequestError, match=r"ppg\.onnx cannot be trained further: .*set fine_tune = false", field="config"):
         opened(data, replace(TINY, fine_tune=True))
 

@@ -100,7 +100,6 @@ def test_processes_write_the_same_bytes(spoken: Path, labelled: tuple[Path, dict
 
 
 def test_damaged_sound_named_others_labelled(spoken: Path) -> None:
-    """A damaged sound file is named and the others are done."""
     write_rows(spoken, list(read_manifest(spoken))[:2])
     damaged = part_path(spoken, "00000", "timed", "sound")
     damaged.write_bytes(b"no sound")

@@ -9,7 +9,6 @@ from services.render.settings import RenderSettings
 
 
 async def test_streams_timed_on_real_stage(tmp_path: Path) -> None:
-    """Streams and health checks are timed on a real stage."""
     settings = RenderSettings(port=0, artefacts_url=str(tmp_path), compute_threads=1, drain_grace_s=0.0)
     async with server_of("render", settings, compose(settings)) as server:
         row = await under_load("in the process", server.address, streams=2, seconds=1.0)

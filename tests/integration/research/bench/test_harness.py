@@ -43,7 +43,6 @@ def test_footage_is_looped_to_720p(carphone: Path, tmp_path: Path) -> None:
 
 
 def test_longer_footage_repeats_clip(carphone: Path, tmp_path: Path) -> None:
-    """Footage that is longer than the clip begins the clip again."""
     speech = Path(__file__).parents[4] / "gateway" / "cli" / "demo_speech.flac"
     with av.open(str(carphone)) as container:
         of_clip, rate = sum(1 for _ in container.decode(video=0)), container.streams.video[0].average_rate

@@ -71,7 +71,6 @@ def test_scores_of_variants(result: ClipResult) -> None:
 
 @pytest.mark.long
 def test_late_closing_mouth_shows() -> None:
-    """A mouth that shuts late shows in the silence."""
     opened = [evaluate_clip(DrawnClip(late=late), read_mouths, settings=FULL) for late in (4, 5)]
     measured = [each.variants["full"].metrics["silence_opening"] for each in opened]
     # One of two silences, half of the range.
@@ -106,7 +105,6 @@ def test_delay_not_hidden_by_lag(lag_frames: int) -> None:
 
 @pytest.mark.long
 def test_foreign_speech_variants_are_means() -> None:
-    """Both variants of foreign speech are means over all foreign speeches."""
     clip = DrawnClip(num_frames=50)
     settings = replace(QUICK, variants=("full", "wrong_audio_kept"))
     wrong = evaluate_clip(clip, read_mouths, settings=settings).variants["wrong_audio_kept"]

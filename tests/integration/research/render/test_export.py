@@ -63,7 +63,6 @@ def job(tmp_path: Path) -> ExportJob:
 
 
 def test_own_inputs_exported_by_name(job: ExportJob) -> None:
-    """Inputs of a network's own are exported by name."""
     path = export_network(SPEC, job)
     facts = json.loads((job.folder / "toy.export.json").read_text())
     assert facts["inputs"] == {

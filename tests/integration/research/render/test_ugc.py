@@ -64,7 +64,6 @@ def test_batches_are_those_of_their_step_and_index(data: TrainSet) -> None:
 
 
 def test_one_short_clip_is_enough(bank: MouthBank, tmp_path: Path) -> None:
-    """A person with one short clip can be learned from."""
     add_clip(tmp_path, first_frames(bank, 30), "one", speaker="anna")
     source = UgcSource(people_of(TrainSet(tmp_path)), seed=3)
     for step in range(8):

@@ -212,7 +212,6 @@ def test_interrupted_set_completed_later(copy: BuildOrder, tmp_path: Path) -> No
 
 
 def test_interruption_keeps_finished_clips(copy: BuildOrder) -> None:
-    """An interruption takes no finished clip from the manifest."""
     label_phones(copy, "cat__speech.wav")
     assert len(interrupted(copy)) == 5
     assert [row.phones for row in TrainSet(copy.output).rows] == ["", "", "aligned", "", ""]

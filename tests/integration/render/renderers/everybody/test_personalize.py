@@ -64,7 +64,6 @@ def test_untrained_bank_gives_key_pictures(bank: MouthBank, weights: Path) -> No
 
 
 def test_examples_skip_own_key_pictures(bank: MouthBank) -> None:
-    """No example is shown key pictures of its own moment."""
     # A pixel that no mask covers says which frame a picture is.
     boxes = bank.boxes.copy()
     boxes[:, 0, 0, 0] = np.arange(bank.num_frames)

@@ -123,7 +123,6 @@ def test_an_all_zero_state_shows_nobody() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, 1e-3])
 def test_network_learns_only_on_request(bank: MouthBank, weights: Path, rate: float) -> None:
-    """The network learns only where a measurement asks for it."""
     network = load(weights / "everyone.safetensors")
     before = {name: values.clone() for name, values in network.state_dict().items()}
     recipe = replace(RECIPE, network_learning_rate=rate)

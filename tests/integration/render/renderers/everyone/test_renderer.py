@@ -134,6 +134,5 @@ def test_chunks_and_start_same_bytes(models: RenderModels, clip: list[RenderFram
 
 
 def test_weights_hold_no_texture() -> None:
-    """No array of the weights is as large as a texture."""
     arrays = load_file(WEIGHTS_FOLDER / WEIGHTS)
     assert max(array.size for array in arrays.values()) < np.prod(TEXTURE_SHAPE) / 8

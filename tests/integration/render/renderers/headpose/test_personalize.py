@@ -77,7 +77,6 @@ def test_still_gives_key_picture(bank: MouthBank, weights: Path) -> None:
 
 
 def test_few_frames_tuned_on_request(bank: MouthBank, weights: Path) -> None:
-    """Few frames are not tuned on unless asked for."""
     assert bank.num_frames < FEWEST_FRAMES
     (report,) = personalize_headpose(job(bank, weights))
     assert (report.step, report.num_steps) == (0, 0)

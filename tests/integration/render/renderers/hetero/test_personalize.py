@@ -57,7 +57,6 @@ def test_layers_learn_from_a_seed(bank: MouthBank, weights: Path, reports: list[
 
 
 def test_fine_tuning_keeps_embedder(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
-    """Fine tuning leaves the embedder and the vector as they are."""
     network, rows = load(weights / FILE), choose_references(bank)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     generator = FixedEmbedder(network, bank, rows)
@@ -70,7 +69,6 @@ def test_fine_tuning_keeps_embedder(bank: MouthBank, weights: Path, reports: lis
 
 
 def test_vector_is_mean_over_references(bank: MouthBank, weights: Path) -> None:
-    """The served vector is the mean over the reference pictures."""
     network, rows = load(weights / FILE), choose_references(bank)
     (report,) = personalize_hetero(job(bank, weights, train=False), RECIPE)
     numbers, reference = unpacked(report.state)
@@ -80,7 +78,6 @@ def test_vector_is_mean_over_references(bank: MouthBank, weights: Path) -> None:
 
 
 def test_fine_tuning_draws_as_network(bank: MouthBank, weights: Path) -> None:
-    """Fine-tuning draws the same picture as the network."""
     network, rows = load(weights / FILE), choose_references(bank)
     generator = FixedEmbedder(network, bank, rows)
     pictures = to_tensor(np.zeros((1, 160, 160, NUM_CHANNELS), np.uint8))

@@ -43,7 +43,6 @@ def opened_by(shut: RenderedFrame, wide: RenderedFrame, bank: MouthBank) -> npt.
 
 
 def test_reference_changes_skin_not_lips(actor: DrawnActor, bank: MouthBank, clip: list[RenderFrame]) -> None:
-    """Another reference changes the skin, and not the target lips."""
     untrained = replace(actor, state=packed(np.zeros(len(actor.state) - STATE_SIZE, np.float32), bank.boxes[0]))
     # A moustache and a beard.
     bearded = bank.boxes[0].copy()

@@ -99,7 +99,6 @@ def test_lagging_clip_is_aligned(tmp_path: Path) -> None:
 
 
 def test_short_clips_refused(tmp_path: Path) -> None:
-    """Clips shorter than a segment are refused with a reason."""
     speech_set(tmp_path, seconds=0.5)
     with raised(InvalidRequestError, match="no speaker has so much", field="data"):
         IdRemovalTraining(Opening(TINY, TrainSet(tmp_path), CPU, {}))

@@ -45,7 +45,6 @@ def test_export_includes_training_basis(whole: Path, tmp_path: Path) -> None:
 
 
 def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
-    """A run on the paper's input is judged and not exported."""
     config = replace(TINY, network=replace(TINY.network, heard="phones"))
     train_briefly(NETWORK, data, config, tmp_path / "run")
     with pytest.raises(InvalidRequestError, match=r"network\.heard is 'phones'"):
