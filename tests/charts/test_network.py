@@ -97,8 +97,7 @@ def test_stage_reaches_dns_only() -> None:
 def test_production_reaches_what_it_uses() -> None:
     """Components reach the object store, the database and the collector if they use these, and only who is named reads metrics."""
     pods = Pods(render("production"))
-    reach = {component for component in COMPONENTS if pods.may_leave(component, 443, None)}
-    assert reach == KEEP_ARTEFACTS
+    assert {component for component in COMPONENTS if pods.may_leave(component, 443, None)} == KEEP_ARTEFACTS
     assert {component for component in COMPONENTS if pods.may_leave(component, 5432, None)} == {"gateway"}
     assert not Pods(render("default")).may_leave("gateway", 5432, None)
     for component in COMPONENTS:

@@ -83,8 +83,7 @@ def test_dub_script_matches_client(notes: dict[str, str]) -> None:
     for text in notes.values():
         lines = text.split("<<'PYTHON'")[1].split("PYTHON\n")[0].split("\n", 1)[1]
         tree = ast.parse(textwrap.dedent(lines))
-        called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        assert called >= {"dub", "wait"}
+        assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} >= {"dub", "wait"}
         known = {
             "dub": set(inspect.signature(gateway.dub.request).parameters) | set(DubOptions.__annotations__),
             "dict": set(consent_pb2.ConsentRecord.DESCRIPTOR.fields_by_name),

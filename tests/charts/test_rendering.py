@@ -75,8 +75,7 @@ def test_objects_of_a_case(case: str) -> None:
     """The same values give the same bytes: valid objects of different names, all in the release's namespace."""
     assert template(case=case).stdout == text_of(case)
     rendered = render(case)
-    names = Counter((item["kind"], item["metadata"]["name"]) for item in rendered.objects)
-    assert max(names.values()) == 1
+    assert max(Counter((item["kind"], item["metadata"]["name"]) for item in rendered.objects).values()) == 1
     assert {item["metadata"]["namespace"] for item in rendered.objects} == {"dubbing"}
     assert all(len(item["metadata"]["name"]) <= 63 for item in rendered.objects)
     for item in render(case).objects:

@@ -108,8 +108,7 @@ def test_a_gpu_is_asked_for_by_its_name(case: str, resource: str) -> None:
 
 def test_resources_of_one_stage() -> None:
     """Any stage may have a GPU of its own, and a null takes a limit away."""
-    resources = render("everything").container("face")["resources"]
-    assert resources["limits"]["nvidia.com/mig-1g.10gb"] == "1"
+    assert render("everything").container("face")["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
     assert pod_spec(render("everything").deployment("face"))["runtimeClassName"] == "nvidia"
     assert render("default", "audio.resources.limits.cpu=null").container("audio")["resources"]["limits"].keys() == {"memory"}
 

@@ -531,8 +531,7 @@ _MAKERS: Final[dict[Callable[[Random], Case], float]] = {
 
 def http_case(rng: Random) -> Case:
     """A hostile action over HTTP."""
-    maker = rng.choices(tuple(_MAKERS), tuple(_MAKERS.values()))[0]
-    return maker(rng)
+    return rng.choices(tuple(_MAKERS), tuple(_MAKERS.values()))[0](rng)
 
 
 KNOWN_HTTP: tuple[Case, ...] = (

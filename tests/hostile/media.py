@@ -271,5 +271,4 @@ RECIPES: dict[Recipe, float] = {
 
 def hostile_file(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
     """A hostile file by one of the recipes."""
-    recipe = rng.choices(tuple(RECIPES), tuple(RECIPES.values()))[0]
-    return recipe(shelf, folder, rng)
+    return rng.choices(tuple(RECIPES), tuple(RECIPES.values()))[0](shelf, folder, rng)

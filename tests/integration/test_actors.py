@@ -60,8 +60,7 @@ def test_picture_is_shown_while_allowed(start_gateway: StartGateway) -> None:
     running = start_gateway(http_port=port)
     caller = Caller(port)
     with running.connect() as connection:
-        made = client.enrol(connection, **enrolment("seen", footage=OTHER)).wait(timeout_s=300)
-        assert made.has_picture
+        assert client.enrol(connection, **enrolment("seen", footage=OTHER)).wait(timeout_s=300).has_picture
         jpeg = client.get_actor_picture(connection, "seen")
         height, width = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]
         assert 60 < min(height, width) <= max(height, width) <= 256

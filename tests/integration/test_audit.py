@@ -85,8 +85,7 @@ def test_audit_entry_matches_manifest(on, start_gateway, media, carphone, tmp_pa
     with running.connect() as connection:
         told = client.dub(connection, **dubbing(videos["gateway"].name, footage=footage)).wait(timeout_s=300)
         row = batch.row("s1", footage=footage, speech="speech.wav", output=videos["batch"].name, personalize=False)
-        ended = batch_ended(connection, "marked", [row])
-        assert ended.progress.num_done == 1
+        assert batch_ended(connection, "marked", [row]).progress.num_done == 1
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(running.data))
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", running.settings.artefacts_url)
     monkeypatch.setenv("DUBSTAGE_WATERMARK", str(on))

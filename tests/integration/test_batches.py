@@ -193,8 +193,7 @@ def test_lines_of_manifest_stay_in_media_folder(at_night: Connection, videos: Me
 def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) -> None:
     running, ended = night
     with running.connect() as connection:
-        paged = [shot.row for shot in batch.list_shots(connection, "night", page_size=1)]
-        assert paged == [0, 1, 2, 3]
+        assert [shot.row for shot in batch.list_shots(connection, "night", page_size=1)] == [0, 1, 2, 3]
         failed = list(batch.list_shots(connection, "night", states=["failed", "waiting"]))
         assert [resource_id(shot.name) for shot in failed] == ["night_bad"]
         marked = list(batch.list_shots(connection, "night", to_look_at=True))
@@ -368,8 +367,7 @@ def test_batch_survives_gateway_restart(start_gateway: StartGateway, stop_gatewa
 
 
 def test_operations_show_no_work_of_batches(at_night: Connection) -> None:
-    steps = {step_name(state.progress.step) for state in client.list_operations(at_night)}
-    assert steps <= {"dub"}
+    assert {step_name(state.progress.step) for state in client.list_operations(at_night)} <= {"dub"}
 
 
 def test_gateway_busy_until_shots_end(start_gateway: StartGateway, videos: Media) -> None:

@@ -103,8 +103,7 @@ def test_cancelled_enrolment_leaves_nothing(keeping: RunningGateway, long_footag
 
 def test_faces_and_dub_share_tracks(keeping: RunningGateway, footage: str, capsys: pytest.CaptureFixture[str]) -> None:
     with keeping.connect() as connection:
-        found = client.detect_faces(connection, footage=footage).wait(timeout_s=300)
-        assert len(list(found.faces)) == 1
+        assert len(list(client.detect_faces(connection, footage=footage).wait(timeout_s=300).faces)) == 1
         assert kinds(keeping) == ["analysis"]
         assert TRACK in called(capsys)
         client.dub(connection, **dubbing("after_faces.mp4", footage=footage)).wait(timeout_s=300)

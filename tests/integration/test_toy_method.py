@@ -172,8 +172,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 def dubbed(footage: Path, speech: Path, here: Installation) -> Path:
     """The toy's video, made by stages in this process."""
     request = DubRequest(footage=footage, speech=speech, output=here.folder / "dubbed.mkv", method="toy", codec="ffv1")
-    outcome = here.dub(request)
-    assert outcome.actor.renderer_trained
+    assert here.dub(request).actor.renderer_trained
     return request.output
 
 
@@ -296,8 +295,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
         )
         actor = here.host.run(enrolling)
         assert {"style", "bank", "renderer", "identity"} <= actor.artefacts.keys()
-        texture = place.artefacts.get_arrays(actor.artefacts["renderer"])[ARRAY_NAME]
-        assert texture.shape == TEXTURE_SHAPE
+        assert place.artefacts.get_arrays(actor.artefacts["renderer"])[ARRAY_NAME].shape == TEXTURE_SHAPE
         assert len(here.blobs() - before) == len({ref.sha256 for ref in actor.artefacts.values()})
         receipt = place.actors.erase("ann")
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}

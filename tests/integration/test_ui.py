@@ -457,8 +457,7 @@ def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
         page.wait_for_selector("text=is erased")
         with page.expect_download() as download:
             page.click("text=Save the receipt")
-        receipt = json.loads(Path(download.value.path()).read_bytes())
-        assert receipt["actor_id"] == "on-page"
+        assert json.loads(Path(download.value.path()).read_bytes())["actor_id"] == "on-page"
 
 
 @pytest.mark.long

@@ -157,8 +157,7 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
                 assert records[row.id].output_sha256 == sha256(Path(row.output)), row.id
                 assert plain == media_sha256(Path(row.output)), row.id
     for shot_id in ("nobody", "plain"):
-        jpeg = store.thumbnail("night", shot_id)
-        assert jpeg.startswith(b"\xff\xd8")
+        assert store.thumbnail("night", shot_id).startswith(b"\xff\xd8")
 
     # Nothing is left to do, so that no worker is started.
     monkeypatch.setattr(WorkerProcess, "start", None)

@@ -201,8 +201,7 @@ def test_no_false_watermark(reader: Reader, video: Path, plain: Path, footage: P
         found = reader.found(where, used)
         assert not found.found
         assert found.log10_chance > -3.0
-    dub = verdict_of(plain).dub
-    assert dub.watermark == ""
+    assert verdict_of(plain).dub.watermark == ""
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +240,7 @@ def _inspected(
 ) -> tuple[int, str]:
     """Exit code of `dubstage inspect` at the installation, and what it prints."""
     _be(installation, monkeypatch)
-    code = run(["inspect", *options, str(video)])
-    return code, capsys.readouterr().out
+    return run(["inspect", *options, str(video)]), capsys.readouterr().out
 
 
 @pytest.mark.long

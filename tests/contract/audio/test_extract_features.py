@@ -212,8 +212,7 @@ async def test_another_call_goes_on(stub, rate_hz: int, rate: Fraction) -> None:
     for state in states[1:]:
         rest, later = await resumed_answers(stub, asked, sound, state, 30_000)
         assert {kind: rows[-len(rest[kind]) :] for kind, rows in whole.items()} == rest
-        first = len(whole["mel"]) - len(rest["mel"])
-        assert first >= state.resume_from / rate_hz * rate + 4 * rate
+        assert (len(whole["mel"]) - len(rest["mel"])) >= state.resume_from / rate_hz * rate + 4 * rate
         assert all(each.resume_from > state.resume_from for each in later)
 
 

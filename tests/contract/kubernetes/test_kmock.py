@@ -81,8 +81,7 @@ def test_a_batch_is_sent_once_continued_and_cancelled(emulator, outside, store, 
 def test_existing_job_of_same_batch(emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str) -> None:
     """A name that is taken is no error for the same batch."""
     outside.submit(store, batch)
-    body = emulator.state.objects["batch/v1/jobs", NAMESPACE, JOB].raw
-    assert outside.cluster.create_job(body) is False
+    assert outside.cluster.create_job(emulator.state.objects["batch/v1/jobs", NAMESPACE, JOB].raw) is False
     assert outside.cluster.job(JOB)["metadata"]["annotations"]["dubstage.io/rows"] == "0-4"
 
 

@@ -179,8 +179,7 @@ def test_a_removed_job_is_no_longer_told(api: JobApi, engine: KubernetesEngine, 
     seen = begin(engine.watch(store, sent))
     api.wait_for_watches(1)
     engine.cancel(store, sent)
-    last = seen.end()[-1]
-    assert last.jobs == ()
+    assert seen.end()[-1].jobs == ()
     assert {record.state for record in store.records(sent)} == {ShotState.CANCELLED}
 
 

@@ -100,6 +100,5 @@ async def test_what_is_wrong_with_a_stream_is_said(stub, store, frames) -> None:
 
 
 def test_committed_files_are_those_that_were_exported() -> None:
-    total = sum(path.stat().st_size for path in Path(WEIGHTS_FOLDER).iterdir())
-    assert total < 36 << 20
+    assert sum(path.stat().st_size for path in Path(WEIGHTS_FOLDER).iterdir()) < 36 << 20
     assert all(path.stat().st_size < 8 << 20 for path in WEIGHTS_FOLDER.iterdir())

@@ -115,8 +115,7 @@ async def many(frames: list[RenderFrame], times: int) -> AsyncIterator[pb.Render
 
 async def health_of(channel: grpc.aio.Channel) -> int:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
-    return int(answer.status)
+    return int((await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)).status)
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:

@@ -66,8 +66,7 @@ async def answer(message: bytes) -> bytes:
 
 async def health(client: Any, service: str = "") -> int:
     stub: Any = health_pb2_grpc.HealthStub(client.stage.channel)
-    response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
-    return int(response.status)
+    return int((await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)).status)
 
 
 async def outlasted(client: Any, *, begun: Callable[[], bool]) -> float:

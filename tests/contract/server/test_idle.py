@@ -61,8 +61,7 @@ async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
             reply
             async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(*messages), timeout_s=120)
         ]
-    ended = server.metrics.ended.labels("echo", "STAGE_DEADLINE_EXCEEDED")
-    assert ended._value.get() == 1
+    assert server.metrics.ended.labels("echo", "STAGE_DEADLINE_EXCEEDED")._value.get() == 1
 
 
 async def test_idle_upload_ends(echo: Any) -> None:

@@ -19,8 +19,7 @@ async def answer(message: bytes) -> bytes:
 async def health(address: str, service: str = "") -> int:
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
-        return int(response.status)
+        return int((await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)).status)
 
 
 async def test_liveness_during_warm_up(echo: Any) -> None:

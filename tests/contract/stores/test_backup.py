@@ -324,8 +324,7 @@ def test_store_accepts_restored_database(place: Installation, tmp_path: Path) ->
         assert facts(again, "ann") == before
     with open_installation(place.settings) as again:
         assert facts(again, "ann") == before
-        owner = owner_of(again.artefacts)
-        assert owner.database == again.actors.database.id != lost
+        assert owner_of(again.artefacts).database == again.actors.database.id != lost
 
 
 def test_second_restore_replaces_owner(place: Installation, tmp_path: Path, geometry: ActorGeometry) -> None:

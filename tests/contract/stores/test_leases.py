@@ -227,8 +227,7 @@ def test_queue_keeps_order(databases: Callable[[], Database]) -> None:
     """Waiting operations run in their order, each once."""
     first, second = queue_on(databases()), queue_on(databases())
     names = [submit(first, free=0).name for _ in range(4)]
-    taken = [one.record.name for queue in (first, second, first) for one in queue.take(2, busy=())[0]]
-    assert taken == names
+    assert [one.record.name for queue in (first, second, first) for one in queue.take(2, busy=())[0]] == names
 
 
 def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Database]) -> None:

@@ -68,8 +68,7 @@ def test_one_database_owns_new_store(store: ArtefactStore, tmp_path: Path, url: 
     refused = [text for text in told if f"the artefact store {url} belongs to another database" in text]
     assert len(refused) == 7
     assert all(f"remove {url}/{OWNER}" in text for text in refused)
-    owner = owner_of(store)
-    assert owner.database in told
+    assert owner_of(store).database in told
     assert list(store.stored()) == []
     assert not store.set_owner(b"another")
     assert store.set_owner(b"another", replace=True)

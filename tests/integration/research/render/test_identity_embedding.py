@@ -102,8 +102,7 @@ def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
 
 def test_batch_balances_people(data: TrainSet) -> None:
     """A batch has the same number of pictures of each person."""
-    training = opened(NETWORK, RECIPE, data, {})
-    assert training.batch(0, 0).labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert opened(NETWORK, RECIPE, data, {}).batch(0, 0).labels.tolist() == [0, 0, 0, 1, 1, 1]
     (one,) = set(opened(NETWORK, replace(RECIPE, batch_people=1), data, {}).batch(0, 0).labels.tolist())
     assert one in {0, 1}
 
