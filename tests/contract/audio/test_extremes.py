@@ -2,23 +2,16 @@
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import grpc.aio
 import numpy as np
 import psutil
 import pytest
-import pytest_asyncio
 
 from dubstage.audio.v1 import audio_pb2 as pb
-from dubstage.audio.v1.audio_pb2_grpc import AudioServiceStub
 from dubstage.common.v1 import common_pb2
-from services.audio.__main__ import compose
-from services.audio.settings import AudioSettings
-from services.common.server.process import server_of
-from services.common.server.server import StageServer
-from tests.contract.finite import finite_or_refused
+from tests.contract.finite import finite_or_refused, idle_within
 
 KINDS = [pb.FEATURE_KIND_MEL, pb.FEATURE_KIND_MFCC, pb.FEATURE_KIND_POSTERIORGRAM, pb.FEATURE_KIND_IDENTITY_REMOVED]
 PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))
@@ -35,19 +28,6 @@ SOUNDS = {
     "NaN": np.where(np.arange(4000) == 2000, np.nan, 0.0),
     "infinity": np.full(4000, -np.inf),
 }
-
-
-@pytest_asyncio.fixture
-async def server() -> AsyncIterator[StageServer]:
-    settings = AudioSettings(port=0)
-    async with server_of("audio", settings, compose(settings)) as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stub(server: StageServer):
-    async with grpc.aio.insecure_channel(server.address) as channel:
-        yield AudioServiceStub(channel)
 
 
 def config(**fields: object) -> pb.ExtractFeaturesRequest:
@@ -123,19 +103,6 @@ async def test_hours_gap_in_little_memory(stub) -> None:
     assert psutil.Process(os.getpid()).memory_info().rss - held < 50 * MEBIBYTE
     call.cancel()
     assert await idle_within(60.0)
-
-
-async def idle_within(seconds: float) -> bool:
-    """Whether this process, which holds the server too, stops computing within so many seconds."""
-    process = psutil.Process(os.getpid())
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        before = process.cpu_times()
-        await asyncio.sleep(0.5)
-        after = process.cpu_times()
-        if after.user + after.system - before.user - before.system < 0.15:
-            return True
-    return False
 
 
 @pytest.mark.parametrize("num_frames", [0, 10_000_000])

@@ -1,6 +1,6 @@
 """Requests of the face stage at the ends of what it takes, and beyond."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,13 @@ class Service:
     face: pb.FaceTrack
 
     async def tracked(self, requests: list[pb.TrackRequest]) -> list[pb.TrackResponse]:
-        return [reply async for reply in self.stub.Track(stream(requests), timeout=60)]
+        return [reply async for reply in self.stub.Track(requests, timeout=60)]
 
     async def fitted(self, *faces: pb.FaceTrack) -> list[pb.FitIdentityResponse]:
         image = picture_to_proto(0, PHOTOGRAPH).frame.image
         frames = [pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=image, face=face)) for face in faces]
         config = pb.FitIdentityRequest(config=pb.FitIdentityConfig())
-        return [await self.stub.FitIdentity(stream([config, *frames]), timeout=120)]
+        return [await self.stub.FitIdentity([config, *frames], timeout=120)]
 
     def with_points(self, change: Change) -> pb.FaceTrack:
         face = pb.FaceTrack()
@@ -67,17 +67,12 @@ class Service:
         return face
 
 
-async def stream(requests: Iterable[Any]) -> AsyncIterator[Any]:
-    for request in requests:
-        yield request
-
-
 @pytest_asyncio.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
     settings = load_settings(FaceSettings, port=0, artefacts_url=str(tmp_path))
     async with server_of("face", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
         stub: Any = FaceServiceStub(channel)
-        seen = [reply async for reply in stub.Track(stream([CONFIG, picture_to_proto(0, PHOTOGRAPH)]))]
+        seen = [reply async for reply in stub.Track([CONFIG, picture_to_proto(0, PHOTOGRAPH)])]
         yield Service(stub, seen[0].frames[0].faces[0])
 
 

@@ -1,6 +1,6 @@
 """The face stage's messages, and the stage behind a real server."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import grpc.aio
@@ -48,11 +48,6 @@ async def stub():
     settings = load_settings(FaceSettings, port=0)
     async with server_of("face", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
         yield FaceServiceStub(channel)
-
-
-async def stream(requests: Iterable[pb.TrackRequest]) -> AsyncIterator[pb.TrackRequest]:
-    for request in requests:
-        yield request
 
 
 def test_messages_make_a_round_trip() -> None:
@@ -131,14 +126,14 @@ async def test_server_streams_tracker_answers(stub, embed_every: int) -> None:
 
 async def test_frames_must_follow_each_other(stub) -> None:
     """A gap ends the call, and the first frame after a state is the frame that follows, as large as before."""
-    call = stub.Track(stream([options_to_proto(TrackOptions()), picture_to_proto(0, PHOTOGRAPH), picture_to_proto(2, PHOTOGRAPH)]))
+    call = stub.Track([options_to_proto(TrackOptions()), picture_to_proto(0, PHOTOGRAPH), picture_to_proto(2, PHOTOGRAPH)])
     with rpc_refused("frame 1 must follow"):
         async for _ in call:
             pass
     config = pb.TrackRequest(config=pb.TrackConfig(resume=a_state()))
     for index, picture, text in ((0, PHOTOGRAPH, "frame 3 must follow"), (3, PHOTOGRAPH[:-2], "340 x 318")):
         with rpc_refused(text):
-            async for _ in stub.Track(stream([config, picture_to_proto(index, picture)])):
+            async for _ in stub.Track([config, picture_to_proto(index, picture)]):
                 pass
 
 
@@ -149,7 +144,7 @@ async def resumed(stub, half: int, *, fitting: FitOrder | None = None) -> tuple[
 
     async def answers(first: int, config: pb.TrackRequest) -> list[pb.TrackResponse]:
         pictures = [picture_to_proto(index, picture) for index, picture in enumerate(PICTURES[first:], start=first)]
-        return [reply async for reply in stub.Track(stream([config, *pictures]))]
+        return [reply async for reply in stub.Track([config, *pictures])]
 
     whole = await answers(0, config)
     assert [reply.HasField("state") for reply in whole] == [False, True, False, True, False, False]

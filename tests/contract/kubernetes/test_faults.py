@@ -99,16 +99,13 @@ def test_invalid_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tex
     assert "\n" not in caught.value.message
 
 
-def test_missing_kubeconfig_shows_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a kubeconfig, the error names the ways to a cluster."""
+def test_missing_kubeconfig_shows_remedies(api: JobApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context that the kubeconfig lacks is named, and without a kubeconfig the ways to a cluster are."""
+    with pytest.raises(InvalidRequestError, match="moon"):
+        connect(context="moon")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     with pytest.raises(InvalidRequestError, match="set KUBECONFIG to a kubeconfig, or give context"):
         connect()
-
-
-def test_a_context_that_the_kubeconfig_lacks_is_named(api: JobApi) -> None:
-    with pytest.raises(InvalidRequestError, match="moon"):
-        connect(context="moon")
 
 
 def test_pod_uses_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

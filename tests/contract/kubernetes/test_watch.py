@@ -245,16 +245,11 @@ def test_what_keeps_pods_from_starting_is_said(api: JobApi, engine: KubernetesEn
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "dubstage/suite:0.1.0"'}}
     api.put("pods", pod(0, "Pending", {"containerStatuses": [{"name": "worker", "state": waiting}]}))
     for index in (1, 2):
-        condition = {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": "0/3 nodes: no nvidia.com/gpu",
-        }
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no GPU"}
         api.put("pods", pod(index, "Pending", {"conditions": [condition]}))
     api.set_status(JOB, active=3)
     assert engine.snapshot(store, sent).notes == (
-        "2 pods wait: Unschedulable: 0/3 nodes: no nvidia.com/gpu",
+        "2 pods wait: Unschedulable: 0/3 nodes: no GPU",
         '1 pod waits: ImagePullBackOff: Back-off pulling image "dubstage/suite:0.1.0"',
     )
 

@@ -6,21 +6,32 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
-from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.face.landmarks import NUM_UPPER
 from services.common.wire.convert import ref_from_proto, ref_to_proto
-from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
+from services.motion.convert import PredictConfig, motion_to_proto
 from services.motion.head_network import encode_head_style
 from services.motion.models import MotionModels
 from services.motion.predictors.headpose.predictor import HeadposePredictor
 from services.motion.predictors.portrait.predictor import PortraitPredictor
-from services.motion.stream import MotionStream
 from services.motion.types import Footage
-from tests.contract.motion.calls import PAL, drained, encoded, encoded_head, head_request, predicted, stream, talking
-from tests.contract.motion.requests import block_to_proto, config_to_proto, motion_from_proto
+from tests.contract.motion.calls import (
+    PAL,
+    drained,
+    encoded,
+    encoded_head,
+    head_request,
+    heard,
+    predicted,
+    seen,
+    stream,
+    streamed,
+    style_request,
+    talking,
+)
+from tests.contract.motion.requests import config_to_proto, motion_from_proto
 from tests.refusals import rpc_refused
-from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_states
+from tests.unit.motion.synthesised import head_poses, random_features, with_states
 
 
 @pytest.mark.parametrize("num_frames", [100, 1])
@@ -32,17 +43,11 @@ async def test_head_wire_equals_algorithm(stub, name, predictor, num_frames) -> 
     models = MotionModels()
     usable = np.ones(num_frames, np.bool_)
     style = encode_head_style(Footage(talking(num_frames), usable, head_poses(num_frames)), models)
-    local = MotionStream(predictor(models, style), PAL)
-    parts = [local.push(0, features)]
-    while (part := local.drain()) is not None:
-        parts.append(part)
+    parts = streamed(predictor(models, style), features)
     expected = [reply.SerializeToString() for motion in parts for reply in motion_to_proto(motion)]
     frames = [frame for reply in expected for frame in pb.PredictMotionResponse.FromString(reply).frames]
     for cut in (9, 30):
-        got = [frame async for reply in stub.PredictMotion(stream(config, features, cut)) for frame in reply.frames]
-        assert [frame.SerializeToString(deterministic=True) for frame in got] == [
-            frame.SerializeToString(deterministic=True) for frame in frames
-        ]
+        assert [frame async for reply in stub.PredictMotion(stream(config, features, cut)) for frame in reply.frames] == frames
 
 
 @pytest.mark.parametrize(("num", "den"), [(50, 1), (30000, 1001), (12, 1), (1, 1)])
@@ -56,10 +61,8 @@ async def test_picture_style_ignores_rate(stub, num: int, den: int) -> None:
 async def test_headpose_poses_and_blinks_readable(stub) -> None:
     """Headpose answers poses and blinks that can be read back."""
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130))
-    parts = [
-        motion_from_proto(reply)
-        async for reply in stub.PredictMotion(stream(config, with_states(random_features(30), "speech_states")))
-    ]
+    requests = stream(config, with_states(random_features(30), "speech_states"))
+    parts = [motion_from_proto(reply) async for reply in stub.PredictMotion(requests)]
     poses = np.concatenate([part.poses for part in parts if part.poses is not None])
     blink = np.concatenate([part.blink for part in parts if part.blink is not None])
     assert poses.shape == (130, 6)
@@ -70,14 +73,9 @@ async def test_headpose_poses_and_blinks_readable(stub) -> None:
 
 
 async def test_headpose_personalises_style_for_ugc(stub) -> None:
-    request = pb.PersonalizeRequest(
-        method="headpose",
-        style=ref_to_proto(await encoded_head(stub, 60)),
-        features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
-        mouth_landmarks=to_tensor(talking(60)),
-        usable=to_tensor(np.ones(60, np.bool_)),
-        head_poses=to_tensor(head_poses(60)),
-    )
+    style, sound = ref_to_proto(await encoded_head(stub, 60)), heard(with_states(random_features(60), "speech_states"))
+    poses = to_tensor(head_poses(60))
+    request = pb.PersonalizeRequest(method="headpose", style=style, features=sound, head_poses=poses, **seen(talking(60)))
     *_, last = [step async for step in stub.Personalize(request)]
     refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5)
     short = with_states(random_features(5), "speech_states")
@@ -133,14 +131,10 @@ UPPER = np.random.default_rng(0).normal(0.0, 40.0, (FRAMES, NUM_UPPER, 3)).astyp
 
 
 def request(method: str, upper: np.ndarray | None, rate: int = 25) -> pb.EncodeStyleRequest:
-    opening = 5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)
-    return pb.EncodeStyleRequest(
-        method=method,
-        mouth_landmarks=to_tensor(mouths(opening.astype(np.float32))),
-        usable=to_tensor(np.ones(FRAMES, np.bool_)),
-        frame_rate=common_pb2.Rational(num=rate, den=1),
-        pose_landmarks=None if upper is None else to_tensor(upper),
-    )
+    asked = style_request(FRAMES, rate, method)
+    if upper is not None:
+        asked.pose_landmarks.CopyFrom(to_tensor(upper))
+    return asked
 
 
 async def style(stub, method: str, upper: np.ndarray | None, rate: int = 25) -> str:

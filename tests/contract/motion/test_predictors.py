@@ -1,7 +1,8 @@
 """The registry of predictors behind a real server: unknown names, ListModels, and a predictor of the test's own."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 
 import grpc.aio
@@ -17,20 +18,18 @@ from services.common.methods import LIVE_LOOK_AHEAD, PREDICTORS, SHARED_FEATURES
 from services.common.wire.convert import from_tensor
 from services.motion import predictors
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
-from services.motion.convert import FeatureBlock
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.person_predictor import PersonPredictor
 from services.motion.predictor import Predictor, StyleStep, encode_mouths
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Footage, Motion, SpeechFeatures
-from tests.contract.motion.requests import block_to_proto
+from tests.contract.motion.calls import heard, seen, style_request, talking
 from tests.refusals import rpc_refused
-from tests.unit.motion.synthesised import mouths, random_features
+from tests.unit.motion.synthesised import random_features
 
 FRAMES = 60
 RATE = common_pb2.Rational(num=25, den=1)
-MOUTHS = mouths((5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)).astype(np.float32))
 MFCC = np.random.default_rng(0).standard_normal((FRAMES, 4, 40)).astype(np.float32)
 
 
@@ -41,10 +40,7 @@ class ToyPredictor(PersonPredictor):
         super().__init__(style, constraints, np.zeros((CONTEXT_PAST, 4, 1), np.float32), 3)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
-        still = silence(num_frames)
-        return SpeechFeatures(
-            still.posteriorgram, still.mel, still.speech_probability, {"mfcc": np.zeros((num_frames, 4, 40), np.float32)}
-        )
+        return replace(silence(num_frames), extra={"mfcc": np.zeros((num_frames, 4, 40), np.float32)})
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         return features.extra["mfcc"][..., :1]
@@ -82,23 +78,14 @@ def register_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PREDICTORS, "toy", TOY.spec)
 
 
-def style_request(method: str) -> pb.EncodeStyleRequest:
-    return pb.EncodeStyleRequest(
-        method=method, mouth_landmarks=to_tensor(MOUTHS), usable=to_tensor(np.ones(FRAMES, np.bool_)), frame_rate=RATE
-    )
-
-
 def block(frames: int = FRAMES) -> audio_pb2.AudioFeatureBlock:
-    features = random_features(frames)
-    message = block_to_proto(FeatureBlock(0, features))
+    message = heard(random_features(frames))
     message.mfcc.CopyFrom(to_tensor(MFCC[:frames]))
     return message
 
 
 def personalize_request(method: str, style: common_pb2.ArtefactRef) -> pb.PersonalizeRequest:
-    return pb.PersonalizeRequest(
-        method=method, style=style, features=block(), mouth_landmarks=to_tensor(MOUTHS), usable=to_tensor(np.ones(FRAMES, np.bool_))
-    )
+    return pb.PersonalizeRequest(method=method, style=style, features=block(), **seen(talking(FRAMES)))
 
 
 async def personalized(stub, method: str, style: common_pb2.ArtefactRef) -> list[pb.PersonalizeResponse]:
@@ -106,25 +93,20 @@ async def personalized(stub, method: str, style: common_pb2.ArtefactRef) -> list
 
 
 async def motion(stub, method: str, style: common_pb2.ArtefactRef) -> list[pb.MotionFrame]:
-    async def requests() -> AsyncIterator[pb.PredictMotionRequest]:
-        yield pb.PredictMotionRequest(
-            config=pb.PredictMotionConfig(
-                method=method, style=style, feature_rate=RATE, output_timeline=common_pb2.Timeline(frame_rate=RATE)
-            )
-        )
-        yield pb.PredictMotionRequest(features=block(9))
-
-    return [frame async for reply in stub.PredictMotion(requests()) for frame in reply.frames]
+    timeline = common_pb2.Timeline(frame_rate=RATE)
+    config = pb.PredictMotionConfig(method=method, style=style, feature_rate=RATE, output_timeline=timeline)
+    requests = [pb.PredictMotionRequest(config=config), pb.PredictMotionRequest(features=block(9))]
+    return [frame async for reply in stub.PredictMotion(requests) for frame in reply.frames]
 
 
 @pytest.mark.parametrize("name", ["", "unknown", "Ugc", "ugc "])
 @pytest.mark.parametrize("rpc", ["PredictMotion", "EncodeStyle", "Personalize"])
 async def test_unknown_predictor_lists_names(stub, rpc: str, name: str) -> None:
     """A name that is not there is refused with the names that are."""
-    style = (await stub.EncodeStyle(style_request("ugc"))).style
+    style = (await stub.EncodeStyle(style_request(FRAMES, method="ugc"))).style
     calls = {
         "PredictMotion": lambda: motion(stub, name, style),
-        "EncodeStyle": lambda: stub.EncodeStyle(style_request(name)),
+        "EncodeStyle": lambda: stub.EncodeStyle(style_request(FRAMES, method=name)),
         "Personalize": lambda: personalized(stub, name, style),
     }
     with rpc_refused(match="method") as caught:
@@ -159,7 +141,7 @@ async def test_a_predictor_that_is_registered_is_served(stub, monkeypatch: pytes
     (listed,) = [model for model in (await stub.ListModels(pb.ListModelsRequest())).models if model.name == "toy"]
     assert listed.version == "toy-1"
     assert audio_pb2.FEATURE_KIND_MFCC in listed.features
-    style = (await stub.EncodeStyle(style_request("toy"))).style
+    style = (await stub.EncodeStyle(style_request(FRAMES, method="toy"))).style
     *_, last = await personalized(stub, "toy", style)
     own, refined = [
         np.stack(
@@ -175,7 +157,7 @@ async def test_a_predictor_that_is_registered_is_served(stub, monkeypatch: pytes
 
 async def test_a_predictor_that_is_registered_needs_its_features(stub, monkeypatch) -> None:
     register_toy(monkeypatch)
-    request = personalize_request("toy", (await stub.EncodeStyle(style_request("toy"))).style)
+    request = personalize_request("toy", (await stub.EncodeStyle(style_request(FRAMES, method="toy"))).style)
     request.features.ClearField("mfcc")
     with pytest.raises(grpc.aio.AioRpcError, match=r"features\.mfcc"):
         _ = [step async for step in stub.Personalize(request)]

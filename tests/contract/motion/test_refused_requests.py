@@ -10,7 +10,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.methods import PREDICTORS
 from services.motion.convert import FeatureBlock, PredictConfig
-from tests.contract.motion.calls import PAL, Requests, drained, encoded, stream, style_request, talking
+from tests.contract.motion.calls import PAL, drained, encoded, heard, seen, stream, style_request, talking
 from tests.contract.motion.requests import block_to_proto, config_to_proto
 from tests.refusals import rpc_refused
 from tests.unit.motion.synthesised import random_features, with_states
@@ -74,22 +74,14 @@ async def test_broken_features_are_refused(stub, broken: str) -> None:
         block.ClearField("posteriorgram")
     if broken == "range":
         block.speech_probability.CopyFrom(to_tensor(np.full(3, 1.5, np.float32)))
-
-    async def requests() -> Requests:
-        yield config
-        yield pb.PredictMotionRequest(features=block)
-
     with rpc_refused("frame 5" if broken == "order" else "features"):
-        await drained(stub.PredictMotion(requests()))
+        await drained(stub.PredictMotion([config, pb.PredictMotionRequest(features=block)]))
 
 
 async def test_unusable_footage_is_refused(stub) -> None:
     """Sound and picture have one length, and the picture has faces."""
-    request = pb.EstimateLagRequest(
-        features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
-        mouth_landmarks=to_tensor(talking(50)),
-        usable=to_tensor(np.ones(50, np.bool_)),
-    )
+    features = with_states(random_features(60), "speech_states")
+    request = pb.EstimateLagRequest(features=heard(features), **seen(talking(50)))
     with rpc_refused("60", "50"):
         await stub.EstimateLag(request)
     request.features.ClearField("speech_states")

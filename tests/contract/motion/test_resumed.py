@@ -1,6 +1,6 @@
 """Streams of motion that go on in another call, behind a real server."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -14,10 +14,10 @@ from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.methods import PREDICTORS, MouthOptions
 from services.common.wire.convert import ref_from_proto
 from services.common.wire.timeline import Timeline
-from services.motion.convert import FeatureBlock, PredictConfig
+from services.motion.convert import PredictConfig
 from services.motion.types import EXTRA_FEATURES, SpeechFeatures
-from tests.contract.motion.calls import encoded_head, head_request
-from tests.contract.motion.requests import block_to_proto, config_to_proto
+from tests.contract.motion.calls import encoded_head, head_request, stream
+from tests.contract.motion.requests import config_to_proto
 from tests.refusals import rpc_refused
 from tests.unit.motion.synthesised import random_features
 
@@ -48,13 +48,8 @@ async def answers(
         asked.config.resume.CopyFrom(resume.state)
         begin = resume.resume_from
 
-    async def requests() -> AsyncIterator[pb.PredictMotionRequest]:
-        yield asked
-        for first in range(begin, FRAMES, 37):
-            yield pb.PredictMotionRequest(features=block_to_proto(FeatureBlock(first, features[first : first + 37])))
-
     found: list[bytes] = []
-    async for reply in stub.PredictMotion(requests()):
+    async for reply in stub.PredictMotion(stream(asked, features, 37, begin)):
         found.extend(frame.SerializeToString(deterministic=True) for frame in reply.frames)
         if reply.HasField("state"):
             states -= 1

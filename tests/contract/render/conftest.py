@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -200,12 +200,7 @@ def rendered_from_proto(response: pb.RenderResponse) -> RenderedFrame:
 
 async def rendered(stub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
     """The answers to a stream of these messages."""
-
-    async def stream() -> AsyncIterator[pb.RenderRequest]:
-        for message in messages:
-            yield message
-
-    return [rendered_from_proto(response) async for response in stub.Render(stream())]
+    return [rendered_from_proto(response) async for response in stub.Render(messages)]
 
 
 async def personalised(stub, store: ArtefactStore, bank: MouthBank, model: str, **options: Any) -> list[pb.PersonalizeResponse]:

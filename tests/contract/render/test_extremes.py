@@ -1,6 +1,6 @@
 """Requests of the render stage at the ends of what it takes, and beyond."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -44,11 +44,7 @@ ANY_BANK: list[tuple[str, Callable[[np.ndarray], np.ndarray], bool]] = [
 
 
 async def answers(stub, messages: list[pb.RenderRequest]) -> list[pb.RenderResponse]:
-    async def stream() -> AsyncIterator[pb.RenderRequest]:
-        for message in messages:
-            yield message
-
-    return [response async for response in stub.Render(stream(), timeout=60)]
+    return [response async for response in stub.Render(messages, timeout=60)]
 
 
 async def personalized(stub, request: pb.PersonalizeRequest) -> list[pb.PersonalizeResponse]:

@@ -192,14 +192,17 @@ def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, co
         connect(start_triton(tmp_path / "empty"))
 
 
-def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path) -> None:
-    write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec())
-    path = tmp_path / "damaged" / "ugc" / "1" / "model.onnx"
+@pytest.mark.parametrize(
+    ("precision", "file", "place"), [(Precision.INT8, "model.onnx", 0.5), (Precision.FLOAT32, "ugc.safetensors", 1.0)]
+)
+def test_a_damaged_file_is_not_served(precision, file, place, start_triton, connect, ugc_alone, tmp_path) -> None:
+    write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec(precision=precision))
+    path = tmp_path / "damaged" / "ugc" / "1" / file
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[int(place * (len(content) - 1))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelNotFoundError, match="is damaged: sha256"):
-        connect(start_triton(tmp_path / "damaged"), weights=ugc_alone)
+    with pytest.raises(ModelNotFoundError, match=rf"{re.escape(file)} is damaged: sha256"):
+        connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=precision)
 
 
 def test_a_network_in_float32_gets_its_weights_file(start_ugc, connect, footage, ugc_alone) -> None:
@@ -208,16 +211,6 @@ def test_a_network_in_float32_gets_its_weights_file(start_ugc, connect, footage,
     alone = make_backend(device="cpu", backend="onnxruntime", precision=Precision.FLOAT32, num_threads=1)
     file = load_models(ugc_alone, alone).files["ugc"]
     assert boxes(render(models.backend, file, footage[:3], state)) == boxes(render(alone, file, footage[:3], state))
-
-
-def test_damaged_weights_not_served(start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path) -> None:
-    write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec(precision=Precision.FLOAT32))
-    path = tmp_path / "damaged" / "ugc" / "1" / "ugc.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ModelNotFoundError, match=r"ugc\.safetensors is damaged: sha256"):
-        connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=Precision.FLOAT32)
 
 
 def test_unloadable_model_spares_others(start_triton, connect, in_process, footage, tmp_path) -> None:

@@ -16,7 +16,7 @@ from services.texture.inside_path import InsideCosts
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import BankFrame, TargetFrame, WarpMode
-from tests.contract.texture.requests import bank_frame_to_proto, sent, target_to_proto, warp_config_to_proto
+from tests.contract.texture.requests import bank_frame_to_proto, target_to_proto, warp_config_to_proto
 from tests.refusals import rpc_refused
 
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
@@ -46,7 +46,7 @@ def message(frame: BankFrame, picture: np.ndarray) -> pb.BuildBankRequest:
 
 
 async def built(stub, frames: list[pb.BuildBankRequest]) -> pb.BuildBankResponse:
-    return await stub.BuildBank(sent([pb.BuildBankRequest(config=pb.BuildBankConfig()), *frames]))
+    return await stub.BuildBank([pb.BuildBankRequest(config=pb.BuildBankConfig()), *frames])
 
 
 async def test_the_wire_gives_the_detail_of_the_function(stub) -> None:
@@ -56,7 +56,7 @@ async def test_the_wire_gives_the_detail_of_the_function(stub) -> None:
     wanted = [TargetFrame(number, head(number + 40)[list(MOUTH_AREA)], POSE) for number in range(3)]
     config = warp_config_to_proto(response.bank, WarpMode.TEMPORAL_WARP_NETWORK)
     config.config.detail_scale = 2
-    replies = [reply async for reply in stub.RetrieveWarp(sent([config, *map(target_to_proto, wanted)]))]
+    replies = [reply async for reply in stub.RetrieveWarp([config, *map(target_to_proto, wanted)])]
     stream = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, TemporalWarpModel(), 2)
     for reply, frame in zip(replies, wanted, strict=True):
         answer = stream.push(frame)
@@ -79,4 +79,4 @@ async def test_detail_that_cannot_be_given_is_refused(stub, mode: WarpMode, scal
     config = warp_config_to_proto(response.bank, mode, response.bank)
     config.config.detail_scale = scale
     with rpc_refused("config.detail_scale"):
-        _ = [reply async for reply in stub.RetrieveWarp(sent([config]))]
+        _ = [reply async for reply in stub.RetrieveWarp([config])]

@@ -20,7 +20,7 @@ from services.common.wire.convert import pose_to_proto, ref_to_proto
 from services.texture.bank import build_bank
 from services.texture.types import BankFrame
 from tests.contract.finite import finite_or_refused
-from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_proto, sent
+from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_proto
 from tests.refusals import rpc_refused
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait
 
@@ -62,13 +62,13 @@ class Service:
     identity: common_pb2.ArtefactRef
 
     async def warped(self, requests: list[pb.RetrieveWarpRequest]) -> list[pb.RetrieveWarpResponse]:
-        return [reply async for reply in self.stub.RetrieveWarp(sent(requests), timeout=60)]
+        return [reply async for reply in self.stub.RetrieveWarp(requests, timeout=60)]
 
     async def turned(self, requests: list[pb.RotatePortraitRequest]) -> list[pb.RotatePortraitResponse]:
-        return [reply async for reply in self.stub.RotatePortrait(sent(requests), timeout=60)]
+        return [reply async for reply in self.stub.RotatePortrait(requests, timeout=60)]
 
     async def built(self, requests: list[pb.BuildBankRequest]) -> list[pb.BuildBankResponse]:
-        return [await self.stub.BuildBank(sent(requests), timeout=60)]
+        return [await self.stub.BuildBank(requests, timeout=60)]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ async def test_extreme_mouth_features_finite(service: Service) -> None:
     async def sampled(mouth: np.ndarray, pose: common_pb2.HeadPose) -> list[pb.SampleNeuralTextureResponse]:
         asked = pb.SampleNeuralTextureRequest(target=target(mouth, pose).frame)
         requests = [pb.SampleNeuralTextureRequest(config=config), asked]
-        return [reply async for reply in service.stub.SampleNeuralTexture(sent(requests), timeout=60)]
+        return [reply async for reply in service.stub.SampleNeuralTexture(requests, timeout=60)]
 
     refused = {"too large", "the largest float", "no numbers", "beyond", "no scale", "nothing"}
     for name, change in POINTS.items():

@@ -20,7 +20,7 @@ from services.texture.backgrounds import match_backgrounds
 from services.texture.portrait import PortraitRotation
 from services.texture.retrieve_warp import IdentityStream
 from services.texture.types import PortraitFrame, TargetFrame, WarpedFrame, WarpMode
-from tests.contract.texture.requests import face_stream, portrait_stream, portrait_to_proto, sent, warped_from_proto
+from tests.contract.texture.requests import face_stream, portrait_stream, portrait_to_proto, warped_from_proto
 from tests.refusals import rpc_refused
 from tests.unit.texture.people import HEAD, LANDMARKS, MODEL, POSE, a_person, a_portrait, turned
 
@@ -150,7 +150,7 @@ def portrait_config(**changes: object) -> pb.RotatePortraitRequest:
 )
 async def test_a_wrong_portrait_is_named(service: Service, field: str, request_message: pb.RotatePortraitRequest) -> None:
     with rpc_refused(field):
-        await drained(service.stub.RotatePortrait(sent([request_message])))
+        await drained(service.stub.RotatePortrait([request_message]))
 
 
 @pytest.mark.parametrize("second", [7, 6])

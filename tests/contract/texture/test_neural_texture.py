@@ -18,7 +18,6 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE, NeuralSurface, sample
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.convert import from_tensor, pose_to_proto, ref_to_proto
-from tests.contract.texture.requests import sent
 from tests.refusals import rpc_refused
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
 
@@ -60,7 +59,7 @@ class Service:
     ) -> list[pb.SampleNeuralTextureResponse]:
         made = texture_client.sample_neural_texture.requests(texture=texture or ref_to_proto(self.kept), identity=identity)
         requests = [made.config, *(made.item(frame) for frame in frames)]
-        return [reply async for reply in self.stub.SampleNeuralTexture(sent(requests), timeout=60)]
+        return [reply async for reply in self.stub.SampleNeuralTexture(requests, timeout=60)]
 
 
 @pytest.fixture

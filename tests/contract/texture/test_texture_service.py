@@ -21,7 +21,7 @@ from services.texture.inside_path import InsideCosts, InsidePath, InsideSource
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpedFrame, WarpMode
-from tests.contract.texture.requests import bank_frame_to_proto, sent, target_to_proto, warp_config_to_proto, warped_from_proto
+from tests.contract.texture.requests import bank_frame_to_proto, target_to_proto, warp_config_to_proto, warped_from_proto
 from tests.refusals import raised, rpc_refused
 
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
@@ -46,7 +46,7 @@ def targets(count: int) -> list[TargetFrame]:
 
 async def built(stub, frames: list[BankFrame], max_frames: int = 0) -> pb.BuildBankResponse:
     config = pb.BuildBankRequest(config=pb.BuildBankConfig(max_frames=max_frames))
-    return await stub.BuildBank(sent([config, *map(bank_frame_to_proto, frames)]))
+    return await stub.BuildBank([config, *map(bank_frame_to_proto, frames)])
 
 
 async def test_the_wire_gives_the_bytes_of_the_function(stub) -> None:
@@ -59,7 +59,7 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub) -> None:
         np.testing.assert_array_equal(got, getattr(bank.geometry, name))
     for mode in set(WarpMode) - ALBEDO_MODES:
         requests = [warp_config_to_proto(response.bank, mode), *map(target_to_proto, targets(8))]
-        replies = [warped_from_proto(reply) async for reply in stub.RetrieveWarp(sent(requests))]
+        replies = [warped_from_proto(reply) async for reply in stub.RetrieveWarp(requests)]
         stream = WarpStream(InsideCosts(bank), mode, TemporalWarpModel())
         expected = [stream.push(frame) for frame in targets(8)]
         assert len(replies) == 8
@@ -75,9 +75,7 @@ async def test_select_insides(stub) -> None:
     ref = (await built(stub, footage(20))).bank
     config = pb.SelectInsidesRequest(config=pb.SelectInsidesConfig(bank=ref))
     frames = [pb.SelectInsidesRequest(frame=target_to_proto(frame).frame) for frame in targets(8)]
-    replies = [
-        InsideSource(reply.frame_index, reply.bank_frame_index) async for reply in stub.SelectInsides(sent([config, *frames]))
-    ]
+    replies = [InsideSource(reply.frame_index, reply.bank_frame_index) async for reply in stub.SelectInsides([config, *frames])]
     path = InsidePath(InsideCosts(build_bank(footage(20))))
     assert replies == [source for frame in targets(8) for source in path.push(frame)] + path.finish()
     named = [
@@ -85,7 +83,7 @@ async def test_select_insides(stub) -> None:
         for frame, source in zip(targets(8), replies, strict=True)
     ]
     requests = [warp_config_to_proto(ref, WarpMode.TEMPORAL_WARP_NETWORK), *named]
-    shown = [reply.inside_frame_index async for reply in stub.RetrieveWarp(sent(requests))]
+    shown = [reply.inside_frame_index async for reply in stub.RetrieveWarp(requests)]
     assert shown == [source.bank_frame_index for source in replies]
 
 
@@ -93,7 +91,7 @@ async def test_select_insides(stub) -> None:
 async def test_select_insides_names_the_missing_field(stub, first: str) -> None:
     request = pb.SelectInsidesRequest(**{first: {"frame": pb.TargetFrame(), "config": pb.SelectInsidesConfig()}[first]})
     with rpc_refused(match="config"):
-        _ = [reply async for reply in stub.SelectInsides(sent([request]))]
+        _ = [reply async for reply in stub.SelectInsides([request])]
 
 
 async def test_the_same_footage_gives_the_same_artefact(stub) -> None:
@@ -193,7 +191,7 @@ async def test_wrong_frames_are_refused_by_name(stub, request_message, field) ->
         bank_frame_from_proto(request_message)
     config = pb.BuildBankRequest(config=pb.BuildBankConfig())
     with rpc_refused():
-        await stub.BuildBank(sent([config, request_message]))
+        await stub.BuildBank([config, request_message])
 
 
 async def test_missing_bank_and_frames(stub) -> None:
@@ -201,7 +199,7 @@ async def test_missing_bank_and_frames(stub) -> None:
     bank = (await built(stub, footage(6))).bank
     bank.uri = bank.uri.replace(bank.sha256, bank.sha256[:2] + "0" * 62)
     with rpc_refused(code="NOT_FOUND"):
-        _ = [reply async for reply in stub.RetrieveWarp(sent([warp_config_to_proto(bank, WarpMode.MEAN_MOUTH)]))]
+        _ = [reply async for reply in stub.RetrieveWarp([warp_config_to_proto(bank, WarpMode.MEAN_MOUTH)])]
     with rpc_refused(code="FAILED_PRECONDITION"):
         await built(stub, [])
 
