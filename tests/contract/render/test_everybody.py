@@ -8,11 +8,10 @@ import pytest
 
 from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.mouth_bank import MouthBank
-from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.streams import default_state, load_models, make_backend, open_stream
+from services.render.streams import default_state, open_stream
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import personalised, rendered
+from tests.contract.render.conftest import models_of_stage, personalised, rendered
 from tests.refusals import rpc_refused
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="everybody"))
@@ -32,7 +31,7 @@ async def test_it_is_listed(stub) -> None:
 
 async def test_the_wire_gives_the_bytes_of_the_function(stub, clip: list[RenderFrame]) -> None:
     answers = await rendered(stub, [CONFIG, *map(frame_to_proto, clip)])
-    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    models = models_of_stage()
     file = models.files["everybody"]
     expected = open_stream(models.backend, file, default_state(file)).render(clip)
     assert [answer.frame_index for answer in answers] == list(range(10))

@@ -57,9 +57,8 @@ async def test_extreme_mouth_landmarks(stub, store, bank, frames, model) -> None
     config = pb.RenderConfig(model=model)
     if model == "everybody":  # its actor has key pictures, which are moved to the landmarks
         ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
-        config.actor.CopyFrom(
-            (await personalized(stub, pb.PersonalizeRequest(model=model, bank=ref, skip_training=True)))[-1].actor
-        )
+        *_, last = await personalized(stub, pb.PersonalizeRequest(model=model, bank=ref, skip_training=True))
+        config.actor.CopyFrom(last.actor)
     for name, change in POINTS.items():
         points = change(frames[0].box_landmarks).astype(np.float32)
         wanted = [frame_to_proto(replace(frame, box_landmarks=points)) for frame in frames[:2]]

@@ -14,9 +14,9 @@ from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.headpose.personalize import personalize_headpose
-from services.render.streams import load_models, make_backend, open_stream
+from services.render.streams import open_stream
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import personalised, rendered
+from tests.contract.render.conftest import models_of_stage, personalised, rendered
 from tests.refusals import rpc_refused
 from tests.unit.render.drawn_person import drawing, person
 
@@ -41,7 +41,7 @@ async def test_personalised_still_wire_bytes(stub, store, bank, clip) -> None:
     assert (report.step, report.num_steps, report.HasField("actor")) == (0, 0, True)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="headpose", actor=report.actor))
     answers = await rendered(stub, [actor, *map(frame_to_proto, clip)])
-    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    models = models_of_stage()
     state = list(personalize_headpose(PersonalizeJob(bank=one, drawing=drawing(), weights=WEIGHTS_FOLDER)))[-1].state
     expected = open_stream(models.backend, models.files["headpose"], state).render(clip)
     assert [answer.frame_index for answer in answers] == list(range(6))

@@ -14,9 +14,9 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.streams import default_state, load_models, make_backend
+from services.render.streams import default_state
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import personalised, rendered
+from tests.contract.render.conftest import models_of_stage, personalised, rendered
 from tests.refusals import rpc_refused
 from tests.unit.render.rendering import render
 
@@ -25,7 +25,7 @@ CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
 
 async def test_the_wire_gives_the_bytes_of_the_function(stub, frames: list[RenderFrame]) -> None:
     answers = await rendered(stub, [CONFIG, *map(frame_to_proto, frames)])
-    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    models = models_of_stage()
     file = models.files["ugc"]
     expected = [render(models.backend, file, [frame], default_state(file))[0] for frame in frames]
     assert [answer.frame_index for answer in answers] == [frame.frame_index for frame in frames]

@@ -12,12 +12,11 @@ import tritonclient.grpc as tritongrpc
 from research.bench.renderer import Inputs, batch_of, frames_of
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
-from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed
-from services.render.streams import RenderModels, load_models, make_backend, open_stream
+from services.render.streams import RenderModels, open_stream
 from services.render.triton.launch import TritonProcess
-from services.render.types import Precision, RenderFrame
-from tests.contract.render.conftest import Connect
+from services.render.types import RenderFrame
+from tests.contract.render.conftest import Connect, models_here
 from tests.unit.render.drawn_person import drawing
 
 STREAMS: Final = 4
@@ -80,7 +79,7 @@ def boxes_there_and_here(
     there: RenderModels, model: str, bank: MouthBank, frames: Sequence[RenderFrame]
 ) -> tuple[list[bytes], list[bytes]]:
     """The boxes of one stream from `there` and from ONNX Runtime in this process, on one thread."""
-    here = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1))
+    here = models_here()
     length = here.files[model].state_size - STATE_SIZE
     film = np.random.default_rng(0).normal(0.0, 0.05, length).astype(np.float32)
     state = packed(film, choose_keys(bank, np.arange(bank.num_frames)))

@@ -29,7 +29,7 @@ from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.contract.ports import free_port
-from tests.contract.render.conftest import Connect, StartTriton, actor_states, stub_of
+from tests.contract.render.conftest import Connect, StartTriton, actor_states, models_here, stub_of
 from tests.unit.render.rendering import render
 from tests.unit.render.unreadable import weights_with_unreadable
 
@@ -177,18 +177,15 @@ def test_nobody_at_the_address_is_said_in_time() -> None:
 
 
 def test_a_repository_with_another_network_is_refused(triton: TritonProcess, connect: Connect) -> None:
-    with pytest.raises(
-        ModelNotFoundError, match=r"another network for model '(\w+)'.*\(\1\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
-    ):
+    told = r"another network for model '(\w+)'.*\(\1\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
+    with pytest.raises(ModelNotFoundError, match=told):
         connect(triton, precision=Precision.FLOAT32)
 
 
 def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ModelNotFoundError,
-        match=r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.triton\.repository",
-    ):
+    told = r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.triton\.repository"
+    with pytest.raises(ModelNotFoundError, match=told):
         connect(start_triton(tmp_path / "empty"))
 
 
@@ -208,9 +205,9 @@ def test_a_damaged_file_is_not_served(precision, file, place, start_triton, conn
 def test_a_network_in_float32_gets_its_weights_file(start_ugc, connect, footage, ugc_alone) -> None:
     models = connect(start_ugc(RepositorySpec(precision=Precision.FLOAT32)), weights=ugc_alone, precision=Precision.FLOAT32)
     (state,) = actor_states(1)
-    alone = make_backend(device="cpu", backend="onnxruntime", precision=Precision.FLOAT32, num_threads=1)
-    file = load_models(ugc_alone, alone).files["ugc"]
-    assert boxes(render(models.backend, file, footage[:3], state)) == boxes(render(alone, file, footage[:3], state))
+    alone = models_here(ugc_alone, Precision.FLOAT32)
+    file = alone.files["ugc"]
+    assert boxes(render(models.backend, file, footage[:3], state)) == boxes(render(alone.backend, file, footage[:3], state))
 
 
 def test_unloadable_model_spares_others(start_triton, connect, in_process, footage, tmp_path) -> None:
@@ -246,9 +243,8 @@ def test_renderer_gets_own_weights_version(start_triton, connect, footage, ugc_a
     before = boxes(render(old.backend, old.files["ugc"], footage[:2], state))
     new = connect(server, weights=newer)
     assert served_versions(server) == ["2"]
-    assert [info.sha256 for info in new.info() if info.spec.name == "ugc"] != [
-        info.sha256 for info in old.info() if info.spec.name == "ugc"
-    ]
+    earlier, later = ([info.sha256 for info in models.info() if info.spec.name == "ugc"] for models in (old, new))
+    assert earlier != later
     # The newer file differs in its notes alone.
     assert boxes(render(new.backend, new.files["ugc"], footage[:2], state)) == before
 

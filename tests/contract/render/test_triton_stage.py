@@ -24,12 +24,12 @@ from services.render.backends.base import Backend
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
-from services.render.streams import default_state, load_models, make_backend
+from services.render.streams import default_state
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
-from services.render.types import Precision, RenderFrame
+from services.render.types import RenderFrame
 from tests.contract.ports import free_port
-from tests.contract.render.conftest import RESTARTS, gave_up, rendered_from_proto, stub_of
+from tests.contract.render.conftest import RESTARTS, gave_up, models_here, rendered_from_proto, stub_of
 from tests.refusals import rpc_refused
 from tests.unit.render.rendering import render
 
@@ -134,9 +134,7 @@ def heals(server: StageServer, outcome: str) -> float:
 
 @pytest.fixture
 def expected(in_process: Backend, footage: list[RenderFrame]) -> list[bytes]:
-    file = load_models(
-        WEIGHTS_FOLDER, make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1)
-    ).files["ugc"]
+    file = models_here().files["ugc"]
     return [render(in_process, file, [frame], default_state(file))[0].box.tobytes() for frame in footage]
 
 
@@ -200,13 +198,10 @@ async def test_unhealable_model_not_serving(triton: TritonProcess, tmp_path: Pat
         else:
             await asyncio.to_thread(triton.stop, kill=True)
 
-        async def is_shut() -> bool:
-            return await health_of(channel) == NOT_SERVING
+        async def has_health(status: int) -> bool:
+            return await health_of(channel) == status
 
-        async def is_open() -> bool:
-            return await health_of(channel) == SERVING
-
-        await until(is_shut, "NOT_SERVING")
+        await until(lambda: has_health(NOT_SERVING), "NOT_SERVING")
         with rpc_refused(code="UNAVAILABLE", match="does not compute"):
             async for _ in stub.Render(many(footage[:1], 1)):
                 pass
@@ -224,16 +219,15 @@ async def test_unhealable_model_not_serving(triton: TritonProcess, tmp_path: Pat
                 return len([reply async for reply in stub.Render(many(footage, 1))]) == len(footage)
             return False
 
-        await until(is_open, "SERVING")
+        await until(lambda: has_health(SERVING), "SERVING")
         await until(is_rendered, "rendered")
 
 
 async def test_missing_triton_stops_start(tmp_path: Path) -> None:
     """A stage without its Triton says so and does not begin."""
     port = free_port()
-    settings = RenderSettings(
-        port=0, artefacts_url=str(tmp_path), backend="triton", triton_url=f"127.0.0.1:{port}", triton_start_timeout_s=0.3
-    )
+    triton = {"backend": "triton", "triton_url": f"127.0.0.1:{port}", "triton_start_timeout_s": 0.3}
+    settings = RenderSettings(port=0, artefacts_url=str(tmp_path), **triton)
     with pytest.raises(BackendUnavailableError, match="no Triton answers"):
         async with server_of("render", settings, compose(settings)):
             pass

@@ -8,9 +8,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from services.render.streams import load_models, make_backend
 from services.render.triton.repository import RepositorySpec, write_repository
-from services.render.types import Precision
+from tests.contract.render.conftest import models_here
 from tests.unit.render.rendering import render
 from tests.unit.render.toy import NAME, Toy
 
@@ -25,9 +24,7 @@ def test_actor_input_once_per_request(start_triton, connect, monkeypatch, tmp_pa
     write_repository(tmp_path / "repository", tmp_path / "weights", RepositorySpec())
     server = start_triton(tmp_path / "repository")
     there = connect(server, weights=tmp_path / "weights", shared_memory=shared_memory)
-    here = load_models(
-        tmp_path / "weights", make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1)
-    )
+    here = models_here(tmp_path / "weights")
     frames = toy.frames(list(range(9)))
     actors = [(np.full(3, level, np.float32), np.full((160, 160, 3), level, np.uint8)) for level in (1, 20, 40, 60)]
 

@@ -1,8 +1,6 @@
 """Counting and deleting of one blob come one after the other, in both databases."""
 
-import os
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +13,11 @@ from gateway.dub.state import workspace
 from gateway.dub.state.workspace import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
-
-__all__ = ["actors", "blobs", "geometry", "settings"]
+from tests.contract.stores.programs import begun
+from tests.unit.actors.installation import CONSENT, learned
 
 WAITING_S = 0.3
+
 COUNTS = """
 import sys
 from pathlib import Path
@@ -65,16 +63,6 @@ with ActorStore(settings) as actors:
 print("again", again)
 """
 """A process whose jobs make the blobs of other jobs again and again, and look whether each counted blob is there."""
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
-
-
-def environment() -> dict[str, str]:
-    """Environment of a process that finds the modules of this one."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def test_counting_job_waits_for_deletion(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
@@ -149,11 +137,11 @@ def test_other_process_waits_for_erasure(actors, blobs, geometry, settings, tmp_
         return delete(store, ref)
 
     monkeypatch.setattr(ArtefactStore, "delete", slowly)
-    command = [sys.executable, "-c", COUNTS, str(tmp_path), settings.database_url, bank.uri, bank.sha256, str(bank.size_bytes)]
+    arguments = (str(tmp_path), settings.database_url, bank.uri, bank.sha256, str(bank.size_bytes))
     with ThreadPoolExecutor(1) as pool:
         erasing = pool.submit(actors.erase, "ann")
         assert deletes.wait(60)
-        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as counting:
+        with begun(COUNTS, *arguments) as counting:
             if settings.database_url:  # SQLite's file has one writer at a time, and opening the file writes
                 assert counting.stdout.readline() == "begins\n"
             with pytest.raises(subprocess.TimeoutExpired):
@@ -168,10 +156,8 @@ def test_other_process_waits_for_erasure(actors, blobs, geometry, settings, tmp_
 @pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
 def test_concurrent_processes_lose_no_blobs(actors, blobs, settings, tmp_path) -> None:
     """Processes that count and delete the same blobs lose none."""
-    command = [sys.executable, "-c", JOBS, str(tmp_path), settings.database_url]
-    working = [
-        subprocess.Popen([*command, name, "12"], env=environment(), stderr=subprocess.PIPE, text=True) for name in ("a", "b", "c")
-    ]
+    place = (str(tmp_path), settings.database_url)
+    working = [begun(JOBS, *place, name, "12", stderr=subprocess.PIPE) for name in ("a", "b", "c")]
     for process in working:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said

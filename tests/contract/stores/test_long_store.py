@@ -15,17 +15,10 @@ from gateway.operations.store import AT_ONCE, OperationStore, expire_operations
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import ANN, Dubs, analyse, enrol, fill
-from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
-
-__all__ = ["actors", "blobs", "geometry", "settings"]
+from tests.unit.actors.installation import CONSENT, learned
 
 MANY_ACTORS, MANY_OPERATIONS = 10_000, 100_000
 LONG_TABLES = ("operations", "actors", "enrolments", "lineage")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
 
 
 @pytest.fixture

@@ -26,9 +26,7 @@ from services.common.errors import BackendUnavailableError, StorageRefusedError,
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.call_context import acting_for
 from services.common.store.artefacts import ArtefactStore
-from tests.unit.actors.installation import CONSENT, geometry, learned
-
-__all__ = ["geometry"]
+from tests.contract.stores.people import keep
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -50,9 +48,7 @@ def test_tenants_separate_equal_names(stores: dict[str, ActorStore], settings: G
     names = {}
     for tenant, store in stores.items():
         blobs = ArtefactStore(settings_of(settings, tenant).artefacts_url)
-        store.create(
-            "ann", method=f"m-{tenant}", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT
-        )
+        keep(store, blobs, geometry, "ann", method=f"m-{tenant}")
         names[tenant] = OperationStore(store.database).add("dub", tenant.encode(), actor_id="ann").name
     assert all(stored_bytes(store.database) > 0 for store in stores.values())
     stores["acme"].consents.withdraw("7" * 64)

@@ -2,10 +2,8 @@
 
 import io
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -38,9 +36,9 @@ from gateway.tenants.paths import settings_of
 from services.common.errors import InvalidRequestError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
-from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
-
-__all__ = ["actors", "blobs", "geometry", "settings"]
+from tests.contract.stores.people import keep
+from tests.contract.stores.programs import begun, said_by
+from tests.unit.actors.installation import CONSENT
 
 TENANT: Final = "acme-2"
 LATER: Final = '''
@@ -75,11 +73,6 @@ every_database = pytest.mark.parametrize(
 KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
-
-
 def opened(settings: GatewaySettings) -> Database:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     return Database(settings.database_url, settings.data_dir, tenant=settings.tenant)
@@ -110,7 +103,7 @@ def filled(settings: GatewaySettings, geometry: ActorGeometry) -> ActorStore:
     store = ActorStore(settings)
     kept = ArtefactStore(settings.artefacts_url)
     for name in ("ann", "bob"):
-        store.create(name, method="dubstage", enrolled=learned(kept, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+        keep(store, kept, geometry, name)
     OperationStore(store.database).add("dub", b"\x00\xff", actor_id="ann")
     return store
 
@@ -230,12 +223,7 @@ Database({settings.database_url!r}, Path({str(settings.data_dir)!r})).close()
 print("alembic" in sys.modules)
 """
     settings.data_dir.mkdir()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    said = [
-        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
-    assert said == ["True\n", "False\n"]
+    assert [said_by(script) for _ in range(2)] == ["True\n", "False\n"]
 
 
 @every_database
@@ -246,9 +234,8 @@ def test_later_database_version_refused(settings: GatewaySettings, tenant: str, 
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
         connection.execute(text("DROP INDEX ix_lineage_sha256_size_bytes"))
     before = rows_of(own)
-    with pytest.raises(
-        StorageRefusedError, match=r"revision '0999'.*later version.*revisions up to 0001: install the later"
-    ) as caught:
+    told = r"revision '0999'.*later version.*revisions up to 0001: install the later"
+    with pytest.raises(StorageRefusedError, match=told) as caught:
         opened(own)
     assert ("(tenant acme-2)" in caught.value.message) == (tenant != "default")
     assert rows_of(own) == before
@@ -283,11 +270,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(Database({settings.database_url!r}, Path({str(settings.data_dir)!r})).opened_revision)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    running = [
-        subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    running = [begun(script, stdin=subprocess.PIPE) for _ in range(3)]
     for process in running:
         assert process.stdout.readline() == "ready\n"
     for process in running:
