@@ -14,7 +14,7 @@ from gateway.batch.kubernetes.engine import KubernetesEngine
 from gateway.batch.store import BatchStore
 from gateway.batch.types import manifest_of
 from tests.batches import open_store
-from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render, template
+from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render
 from tests.charts.test_security import Authority
 from tests.contract.kubernetes.job_api import Handler, JobApi
 from tests.unit.batch.rows import shot_of_row
@@ -143,11 +143,8 @@ def as_the_kubelet_writes(volume: Object, folder: Path, authority: bytes) -> Non
 
 def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state, port, authority = api
-    places = [
-        f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", f"mountPath={tmp_path}")
-    ]
-    videos = [f"{part}.extraVolumes[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", "hostPath.path=/videos")]
-    rendered = render("default", *ON, *places, *videos)
+    mounts = ("Mounts[0].name=videos", f"Mounts[0].mountPath={tmp_path}", "s[0].name=videos", "s[0].hostPath.path=/videos")
+    rendered = render("default", *ON, *(f"{part}.extraVolume{each}" for part in ("gateway", "batch") for each in mounts))
     gateway: dict[str, Any] = rendered.environment("gateway")
     (volume,) = mounted(pod_spec(rendered.deployment("gateway")), str(SERVICE_ACCOUNT))
     account = tmp_path / "account"
@@ -162,32 +159,7 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
     store = open_store(tmp_path / "data")
     media = gateway["DUBSTAGE_MEDIA_DIR"]
     store.create(manifest_of("night", [shot_of_row(id="sh1", footage=f"{media}/a.mp4", output=f"{media}/b.mp4")]), "kubernetes")
-    sent = KubernetesEngine(connect(account=account, read_s=60)).submit(
-        store, "night", config_map=gateway["DUBSTAGE_BATCH_CONFIG_MAP"]
-    )
-
+    engine = KubernetesEngine(connect(account=account, read_s=60))
+    sent = engine.submit(store, "night", config_map=gateway["DUBSTAGE_BATCH_CONFIG_MAP"])
     assert sent.jobs == ("dubstage-night-0-0",)
     assert state.job(sent.jobs[0])["metadata"]["namespace"] == NAMESPACE
-
-
-@pytest.mark.parametrize(
-    ("sets", "message"),
-    [
-        (
-            ("gateway.batchesOnKubernetes=true",),
-            "gateway.batchesOnKubernetes: the gateway needs the settings and the Role of batches",
-        ),
-        (ON[:-1], "set gateway.media.accessMode to ReadWriteMany, or gateway.settings.media_url"),
-        (
-            (*ON, "gateway.serviceAccount.create=false"),
-            "gateway.serviceAccount: with batchesOnKubernetes the account of the gateway",
-        ),
-        ((*ON, "global.defaults.serviceAccount.name=shared"), "audio has the account shared too"),
-        ((*ON, "gateway.settings.batch_config_map=other"), "Additional property batch_config_map is not allowed"),
-        ((*ON, "global.networkPolicy.kubernetesApi.ports={0}"), "kubernetesApi.ports.0: Must be greater than or equal to 1"),
-    ],
-)
-def test_values_that_cannot_work_are_named(sets: tuple[str, ...], message: str) -> None:
-    result = template(sets=sets, check=False)
-    assert result.returncode
-    assert message in result.stderr

@@ -11,6 +11,11 @@ TWO_SHARED = f"{TWO},global.artefacts.volume.accessMode=ReadWriteMany"
 KEY = "gateway.signingKeySecret.name=signing"
 KEYS = f"{KEY},global.provenance.secret.name=studio"
 KEDA = "render.autoscaling.type=keda,render.autoscaling.minReplicas=0,render.autoscaling.keda.prometheusAddress=http://prometheus"
+BATCH = f"batch.enabled=true,{POSTGRES}"
+SENT = f"{BATCH},gateway.batchesOnKubernetes=true"
+"""Batches, and batches that the gateway sends to Kubernetes."""
+SENT_AND_READ = f"{SENT},gateway.media.accessMode=ReadWriteMany"
+NO_DATABASE = "gateway.database: batches need PostgreSQL"
 ROUTE = "gateway.route.enabled=true,gateway.route.parentRefs[0].name=public"
 
 IN_A_SCHEMA = {
@@ -48,6 +53,11 @@ IN_A_SCHEMA = {
         'global.defaults.tolerations.0.effect must be one of the following: "NoSchedule"'
     ),
     "audio.probes.liveness.periodSeconds=0": "probes.liveness.periodSeconds: Must be greater than or equal to 1",
+    f"{BATCH},batch.profiles.cpu.gpus=1": "batch.profiles.cpu: Additional property gpus is not allowed",
+    f"{SENT_AND_READ},gateway.settings.batch_config_map=other": "Additional property batch_config_map is not allowed",
+    f"{SENT_AND_READ},global.networkPolicy.kubernetesApi.ports={{0}}": (
+        "kubernetesApi.ports.0: Must be greater than or equal to 1"
+    ),
 }
 """Values that a schema refuses, and the message."""
 
@@ -101,6 +111,16 @@ IN_A_TEMPLATE = {
     f"{ROUTE},gateway.route.httpHost=a.example.com,gateway.route.grpcHost=a.example.com,gateway.httpPort=8443": (
         "gateway.route.httpHost: a listener accepts a GRPCRoute and an HTTPRoute for different host names alone"
     ),
+    "batch.enabled=true": NO_DATABASE,
+    "batch.enabled=true,gateway.enabled=false,batch.stages=own": NO_DATABASE,
+    "batch.enabled=true,gateway.database.url=sqlite:////data/actors.sqlite": NO_DATABASE,
+    f"{BATCH},gateway.enabled=false,render.enabled=false": "gateway.endpoints.render",
+    "gateway.batchesOnKubernetes=true": "gateway.batchesOnKubernetes: the gateway needs the settings and the Role of batches",
+    SENT: "set gateway.media.accessMode to ReadWriteMany, or gateway.settings.media_url",
+    f"{SENT_AND_READ},gateway.serviceAccount.create=false": (
+        "gateway.serviceAccount: with batchesOnKubernetes the account of the gateway"
+    ),
+    f"{SENT_AND_READ},global.defaults.serviceAccount.name=shared": "audio has the account shared too",
 }
 """Values that a template refuses, and the message."""
 

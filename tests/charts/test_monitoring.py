@@ -128,14 +128,7 @@ def test_queries_name_existing_metrics() -> None:
 def test_alerts_cover_documented_failures() -> None:
     """There is an alert for each way to fail and the documents explain it."""
     names = {rule["alert"] for rule in rules()}
-    assert names == {
-        "DubstageDown",
-        "DubstageQueueFull",
-        "DubstageQueueGrows",
-        "DubstageErrors",
-        "DubstageSlow",
-        "DubstageModelHealed",
-    }
+    assert names == {f"Dubstage{name}" for name in ("Down", "QueueFull", "QueueGrows", "Errors", "Slow", "ModelHealed")}
     page = (ROOT / "docs" / "operations" / "observing.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in names)
 

@@ -27,9 +27,8 @@ def test_replicas_are_written_only_where_nothing_scales_them() -> None:
 
 def test_every_stage_scales_on_its_own_queue() -> None:
     rendered = render("production")
-    assert {item["spec"]["scaleTargetRef"]["name"] for item in rendered.of("HorizontalPodAutoscaler")} == {
-        f"dubstage-{stage}" for stage in STAGES
-    }
+    scaled = {item["spec"]["scaleTargetRef"]["name"] for item in rendered.of("HorizontalPodAutoscaler")}
+    assert scaled == {f"dubstage-{stage}" for stage in STAGES}
     for item in rendered.of("HorizontalPodAutoscaler"):
         (metric,) = item["spec"]["metrics"]
         assert metric["type"] == "Pods"
@@ -66,10 +65,8 @@ def test_gateways_scale_on_their_places() -> None:
     (scaler,) = rendered.of("HorizontalPodAutoscaler")
     assert scaler["spec"]["scaleTargetRef"]["name"] == "dubstage-gateway"
     (metric,) = scaler["spec"]["metrics"]
-    assert metric["pods"] == {
-        "metric": {"name": "dubstage_gateway_load"},
-        "target": {"type": "AverageValue", "averageValue": "0.8"},
-    }
+    assert metric["pods"]["metric"] == {"name": "dubstage_gateway_load"}
+    assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "0.8"}
     deployment = rendered.deployment("gateway")
     assert "replicas" not in deployment["spec"]
     assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
@@ -115,9 +112,8 @@ def test_resources_of_one_stage() -> None:
 
 def test_component_value_wins_over_default() -> None:
     """A value of a component wins over the defaults even where it is false or nothing."""
-    rendered = render(
-        "default", "global.defaults.priorityClassName=media", "audio.priorityClassName=", "face.podDisruptionBudget.enabled=false"
-    )
+    without = ("audio.priorityClassName=", "face.podDisruptionBudget.enabled=false")
+    rendered = render("default", "global.defaults.priorityClassName=media", *without)
     assert "priorityClassName" not in pod_spec(rendered.deployment("audio"))
     assert pod_spec(rendered.deployment("face"))["priorityClassName"] == "media"
     assert "dubstage-face" not in {item["metadata"]["name"] for item in rendered.of("PodDisruptionBudget")}

@@ -54,23 +54,14 @@ def test_every_setting_has_a_value(component: str) -> None:
 
 
 def test_what_is_set_by_the_chart_really_is() -> None:
-    told = {
-        name.removeprefix(PREFIX).lower()
-        for case in CASES
-        for component in COMPONENTS
-        for name in render(case).environment(component)
-        if name.startswith(PREFIX)
-    }
-    told |= {name.removeprefix(PREFIX).lower() for name in render("default", *_models_from_a_claim()).environment("render")}
+    claim = ("render.models.source=claim", "render.models.claimName=models")
     signer = ("global.provenance.secret.name=studio", "global.provenance.signerCommand=sign")
-    told |= {name.removeprefix(PREFIX).lower() for name in render("default", *signer).environment("gateway")}
+    environments = [render(case).environment(component) for case in CASES for component in COMPONENTS]
+    environments += [render("default", *claim).environment("render"), render("default", *signer).environment("gateway")]
+    told = {name.removeprefix(PREFIX).lower() for found in environments for name in found if name.startswith(PREFIX)}
     # A pod has no use for a file that says that it is ready, the stages have a name each, a gateway serves every tenant, and no
     # server calls a command that speaks.
     assert told >= SET_BY_THE_CHART - {"ready_file", "stages_host", "tenant", "speech_command", "speech_deadline_s"}
-
-
-def _models_from_a_claim() -> list[str]:
-    return ["render.models.source=claim", "render.models.claimName=models"]
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -129,7 +120,6 @@ def test_default_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(settings, GatewaySettings)
     assert settings.require_consent
     assert render("default", "gateway.requireConsent=false").environment("gateway")["DUBSTAGE_REQUIRE_CONSENT"] == "false"
-    assert isinstance(settings, GatewaySettings)
     for stage in STAGES:
         assert settings.client_config(stage).target.startswith(f"dns:///dubstage-{stage}:")
 
@@ -172,10 +162,8 @@ def test_renderer_uses_own_triton(case: str, tmp_path: Path, monkeypatch: pytest
     settings = load(rendered, "render", tmp_path, monkeypatch)
     assert isinstance(settings, RenderSettings)
     assert (settings.backend, settings.triton_url, settings.triton_shared_memory) == ("triton", "localhost:8001", True)
-    mounts = [
-        {mount["mountPath"]: mount["name"] for mount in rendered.container("render", name)["volumeMounts"]}
-        for name in ("render", "triton")
-    ]
+    containers = [rendered.container("render", name) for name in ("render", "triton")]
+    mounts = [{mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]} for container in containers]
     assert mounts[0]["/dev/shm"] == mounts[1]["/dev/shm"]
     volumes = {volume["name"]: volume for volume in pod_spec(rendered.deployment("render"))["volumes"]}
     assert volumes[mounts[0]["/dev/shm"]]["emptyDir"]["medium"] == "Memory"

@@ -44,18 +44,8 @@ def test_missing_permission_is_named(api, engine, store, batch, verb, resource, 
     ("status", "said", "kind", "message"),
     [
         (401, "Unauthorized", UnauthenticatedError, "log in again, or choose another kubeconfig"),
-        (
-            403,
-            "exceeded quota: jobs, requested: count/jobs.batch=1",
-            ClusterRefusedError,
-            "refuses to create jobs .*exceeded quota",
-        ),
-        (
-            422,
-            "spec.template.spec.volumes[0].name: Invalid value",
-            ClusterRefusedError,
-            "correct the values under batch of the chart",
-        ),
+        (403, "exceeded quota: jobs, requested: 1", ClusterRefusedError, "refuses to create jobs .*exceeded quota"),
+        (422, "spec.template: Invalid value", ClusterRefusedError, "correct the values under batch of the chart"),
         (429, "too many requests", OverloadedError, "too many requests"),
         (503, "etcdserver: leader changed", BackendUnavailableError, "HTTP 503.*leader changed"),
     ],
@@ -68,9 +58,8 @@ def test_each_refusal_says_what_to_do(api, engine, store, batch, status, said, k
 
 def test_release_without_batches(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     """A release without batches is told apart from a missing permission."""
-    with pytest.raises(
-        InvalidRequestError, match=r"has no ConfigMap studio-batch: install the chart there with batch\.enabled=true"
-    ):
+    told = r"has no ConfigMap studio-batch: install the chart there with batch\.enabled=true"
+    with pytest.raises(InvalidRequestError, match=told):
         engine.submit(store, batch, config_map="studio-batch")
     with pytest.raises(InvalidRequestError, match=r"namespace nowhere of the cluster .* has no ConfigMap"):
         open_engine(namespace="nowhere").submit(store, batch)
@@ -112,9 +101,8 @@ def test_pod_uses_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    with pytest.raises(
-        InvalidRequestError, match=r"no cluster to talk to: .*a gateway of the chart needs gateway\.batchesOnKubernetes"
-    ):
+    told = r"no cluster to talk to: .*a gateway of the chart needs gateway\.batchesOnKubernetes"
+    with pytest.raises(InvalidRequestError, match=told):
         connect(account=tmp_path)
     for name, text in {"token": "secret", "ca.crt": "-----BEGIN CERTIFICATE-----", "namespace": "studio\n"}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

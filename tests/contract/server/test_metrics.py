@@ -19,10 +19,8 @@ from services.common import errors
 from services.common.server import call_context
 from services.common.server import server as server_server
 from services.common.server.limits import WorkerPool
-from services.common.server.retries import RetryPolicy
-from tests.contract.server.helpers import answer, eventually
+from tests.contract.server.helpers import ONCE, answer, eventually
 
-ONCE = RetryPolicy(max_attempts=1)
 RATIO = "dubstage_queue_to_compute_ratio"
 
 

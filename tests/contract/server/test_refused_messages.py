@@ -54,20 +54,16 @@ async def failure(address: str, rpc: str, kind: str, *messages: bytes) -> grpc.a
     """How a call of raw bytes fails, by a client that has no limits of its own."""
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
-    async def each() -> AsyncIterator[bytes]:
-        for message in messages:
-            yield message
-
     async def ask(channel: Any) -> None:
         match kind:
             case "Unary":
                 await channel.unary_unary(f"/{rpc}")(messages[0], timeout=60)
             case "Upload":
-                await channel.stream_unary(f"/{rpc}")(each(), timeout=60)
+                await channel.stream_unary(f"/{rpc}")(messages, timeout=60)
             case "Download":
                 _ = [reply async for reply in channel.unary_stream(f"/{rpc}")(messages[0], timeout=60)]
             case _:
-                _ = [reply async for reply in channel.stream_stream(f"/{rpc}")(each(), timeout=60)]
+                _ = [reply async for reply in channel.stream_stream(f"/{rpc}")(messages, timeout=60)]
 
     async with grpc.aio.insecure_channel(address, options=unlimited) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:

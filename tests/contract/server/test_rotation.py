@@ -151,9 +151,8 @@ async def test_certificate_without_key_logged(pair: Pair, certificates: Any) -> 
 @pytest.mark.parametrize("wrong", ["key of another certificate", "no certificate", "no authority", "missing"])
 async def test_unusable_files_named_at_start(echo: Any, pair: Pair, certificates: Any, wrong: str) -> None:
     side = pair.callers
-    named = {"key of another certificate": side.key, "no certificate": side.chain, "no authority": side.authority}.get(
-        wrong, side.chain
-    )
+    files = {"key of another certificate": side.key, "no authority": side.authority}
+    named = files.get(wrong, side.chain)
     if wrong == "missing":
         side.chain.unlink()
     elif wrong == "key of another certificate":
