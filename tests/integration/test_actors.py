@@ -17,9 +17,10 @@ from dubstage.client.names import resource_id
 from gateway.actors.receipts import verified
 from gateway.batch.types import manifest_of
 from tests.batches import open_store
+from tests.contract.ports import free_port
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.videos import OTHER
 from tests.refusals import refused
 from tests.unit.batch.rows import shot_of_row

@@ -108,12 +108,8 @@ def test_every_shot_is_dubbed_or_says_why_not(night: tuple[RunningGateway, pb.Ba
 
 
 def line(start_s: float, speech: str = "speech.wav", **more: Any) -> dict[str, Any]:
-    return {
-        "start_time": timedelta(seconds=start_s),
-        "speech_uri": speech,
-        **({"face_id": 0} if "actor_id" not in more else {}),
-        **more,
-    }
+    face = {} if "actor_id" in more else {"face_id": 0}
+    return {"start_time": timedelta(seconds=start_s), "speech_uri": speech, **face, **more}
 
 
 def scene_row(shot_id: str, *lines: dict[str, Any], **more: Any) -> pb.BatchRow:
@@ -131,9 +127,9 @@ def test_scenes_are_rows(gateway_factory: StartGateway, loop_thread: Any, videos
         batch.submit(connection, "scenes", rows=rows)
         before = batch_ended(connection, "scenes")
         assert before.progress.num_done == 2, [shot.error for shot in shots_of(connection, "scenes").values()]
-        alone = client.dub(
-            connection, footage=MINE, output="alone.mkv", lines=[first, second], codec="ffv1", personalize=False, **LABEL
-        ).wait(timeout_s=300)
+        plain = {"codec": "ffv1", "personalize": False, **LABEL}
+        dub = client.dub(connection, footage=MINE, output="alone.mkv", lines=[first, second], **plain)
+        alone = dub.wait(timeout_s=300)
         assert same_but_for_provenance(videos, "two.mkv", "alone.mkv")
         done = shots_of(connection, "scenes")
         assert done["two"].num_dubbed == alone.num_dubbed
@@ -263,17 +259,8 @@ def test_every_wrong_row_is_named(connection: Connection, videos: Media) -> None
     assert "9 mistakes" in error.message
     told = batch.submit(connection, "wrong", manifest=manifest, validate_only=True)
     assert not told.HasField("batch")
-    assert [(one.line, one.field) for one in told.mistakes] == [
-        (2, "output"),
-        (3, "footage"),
-        (4, "footage"),
-        (5, "footage"),
-        (6, "actor"),
-        (7, "colour"),
-        (8, "output"),
-        (9, "footage"),
-        (10, "row"),
-    ]
+    fields = ("output", "footage", "footage", "footage", "actor", "colour", "output", "footage", "row")
+    assert [(one.line, one.field) for one in told.mistakes] == list(zip(expected, fields, strict=True))
     assert str(videos.root) not in " ".join(one.description for one in told.mistakes) + error.message
     rows = [row("one", "footage.mp4"), row("no name", "footage.mp4", "x.mp4"), row("two", "missing.mp4", method="none")]
     error = refusal(batch.submit, connection, "wrong", rows=rows)

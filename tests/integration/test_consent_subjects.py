@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from sqlalchemy import update
 
 from dubstage.client import DubstageCallError, batch
 from dubstage.client import gateway as client
@@ -18,13 +17,11 @@ from dubstage.client.names import resource_id
 from gateway.consent.keys import signed
 from gateway.consent.record import Consent, ConsentFace, digest_of, embedding_text
 from gateway.consent.subject import Face
-from gateway.database.session import Database
-from gateway.database.tables import ActorRow
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.learn.subjects import face_of_videos
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
-from tests.integration.client_calls import batch_ended, dubbing, enrolment
+from tests.integration.client_calls import batch_ended, dubbing, enrolment, give, with_consent
 from tests.integration.servers import RunningGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.unit.consent.records import STUDIO, in_days, of_footage, record, trusted
@@ -58,11 +55,7 @@ class Place:
 
     def give(self, consent: Consent | None) -> None:
         """Write a record into the row of the actor `man`, as an earlier day may have left it."""
-        database = Database("", self.running.data)
-        with database.writing() as session:
-            fields, digest = (consent.fields(), digest_of(consent)) if consent is not None else (None, "")
-            session.execute(update(ActorRow).values(consent=fields, consent_sha256=digest))
-        database.close()
+        give(self.running.data, "man", consent)
 
     def refusal(self, call: Callable[[Any], Any]) -> DubstageCallError:
         """The refusal of a call, which leaves nothing behind."""
@@ -112,8 +105,7 @@ def person(actor_id: str, consent: Consent, footage: str) -> dict[str, Any]:
 
 
 def video(consent: Consent | None, footage: str, **fields: Any) -> dict[str, Any]:
-    given = {"consent": consent.fields()} if consent is not None else {}
-    return dubbing(fields.pop("output", "refused.mp4"), **{"footage": footage, **NIGHT, **given, **fields})
+    return dubbing(fields.pop("output", "refused.mp4"), **{"footage": footage, **NIGHT, **with_consent(consent), **fields})
 
 
 def test_face_distance_separates_people(place: Place) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import av
 import pytest
 
+from tests.contract.ports import free_port
 from tests.integration.client_calls import until
-from tests.integration.test_rest import free_port
 from tests.integration.videos import write_short_clip
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrating.md"

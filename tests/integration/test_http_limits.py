@@ -23,10 +23,11 @@ from grpc_health.v1 import health_pb2
 from dubstage.client import batch
 from gateway.api import http_connections, rest, server
 from services.common.server.health_check import check
+from tests.contract.ports import free_port
 from tests.integration.client_calls import until
 from tests.integration.servers import LoopThread, RunningGateway, StartGateway
 from tests.integration.test_access import Certificate, certificate  # noqa: F401  # a fixture
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.videos import OTHER, Media
 
 TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"
@@ -40,15 +41,7 @@ HEADERS = (
     *("Repr-Digest", "X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Email", "Content-Type", "Expect", "Content-Length"),
 )
 VALUES = (
-    b"\xe9",
-    b"Bearer \xe9",
-    b"Bearer a\tb",
-    b"[",
-    b"http://[",
-    b"bytes=-",
-    b"sha-256=:\xff:",
-    b"\xed\xa0\x80",
-    b"%",
+    *(b"\xe9", b"Bearer \xe9", b"Bearer a\tb", b"[", b"http://[", b"bytes=-", b"sha-256=:\xff:", b"\xed\xa0\x80", b"%"),
     b"," * 900,
 )
 
@@ -115,10 +108,8 @@ def many_downloads(door: Door, number: int) -> None:
     def one(seed: int) -> None:
         own = random.Random(seed)
         first = own.randrange(SIZE)
-        kind = own.choice(
-            [(), (f"Range: bytes={first}-{own.randrange(first, SIZE)}",), ("Range: bytes=9000000-",), ("Range: bytes=-5",)]
-        )
-        download(door, own, kind)
+        part = own.choice(["", f"{first}-{own.randrange(first, SIZE)}", "9000000-", "-5"])
+        download(door, own, (f"Range: bytes={part}",) if part else ())
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(one, [chance.randrange(1 << 30) for _ in range(number)]))
@@ -129,16 +120,14 @@ def test_downloads_free_calls(door: Door) -> None:
     many_downloads(door, 300)
     until(lambda: door.in_flight() == 0)
     door.assert_serves()
-    status, _ = 0, 0
     with door.call.open("GET", f"/v1/files/uploads/{FILE}") as response:
         status, size = response.status, len(response.read())
     assert (status, size) == (200, SIZE)
     connection = http.client.HTTPConnection("127.0.0.1", door.call.port, timeout=30)
     for number in range(250):
         headers = {"Authorization": f"Bearer {TOKEN}", "Range": f"bytes={number}-{number + 9}"}
-        connection.request(
-            ["GET", "HEAD"][number % 2], f"/v1/files/uploads/{FILE}" if number % 2 == 0 else "/healthz", headers=headers
-        )
+        verb, path = ("HEAD", "/healthz") if number % 2 else ("GET", f"/v1/files/uploads/{FILE}")
+        connection.request(verb, path, headers=headers)
         with connection.getresponse() as response:
             assert response.status in (206, 405, 200)
             response.read()
@@ -179,11 +168,8 @@ def test_stuck_http_is_reported(start_gateway: StartGateway, loop_thread: LoopTh
 
     async def fill() -> list[Any]:
         """Begin as many calls as the channel takes, which do not end."""
-        watch = channel.unary_stream(
-            "/grpc.health.v1.Health/Watch",
-            health_pb2.HealthCheckRequest.SerializeToString,
-            health_pb2.HealthCheckResponse.FromString,
-        )
+        forms = (health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString)
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch", *forms)
         calls = [watch(health_pb2.HealthCheckRequest()) for _ in range(8 + 128)]
         for call in calls:
             await call.read()
@@ -349,11 +335,7 @@ def test_drip_of_a_head_ends(door: Door, monkeypatch: pytest.MonkeyPatch) -> Non
             time.sleep(0.1)
 
 
-def test_silent_handshakes_end(
-    start_gateway,
-    certificate,  # noqa: F811
-    monkeypatch,
-) -> None:
+def test_silent_handshakes_end(start_gateway, certificate, monkeypatch) -> None:  # noqa: F811
     """Over TLS, connections count before their handshake."""
     monkeypatch.setattr(http_connections, "HEAD_S", 2.0)
     port = free_port()
@@ -420,13 +402,9 @@ def test_wrong_tokens_are_slowed_down(door: Door) -> None:
     assert found[0] == 401
     assert found.count(429) > 20
     cookie = base64.urlsafe_b64encode(b"wrong").decode().rstrip("=")
-    guesses = [
-        ("/v1/actors", {"Authorization": "Bearer wrong"}),
-        ("/v1/actors", {"Cookie": f"dubstage-{door.call.port}={cookie}", "Sec-Fetch-Site": "same-origin"}),
-        (f"/ui/media/uploads/{FILE}", {"Cookie": f"dubstage-{door.call.port}={cookie}", "Sec-Fetch-Site": "same-origin"}),
-        ("/ui/dubs", {"Cookie": f"dubstage-{door.call.port}={cookie}", "Sec-Fetch-Site": "same-origin"}),
-    ]
-    for path, headers in guesses:
+    session = {"Cookie": f"dubstage-{door.call.port}={cookie}", "Sec-Fetch-Site": "same-origin"}
+    guesses = [(path, session) for path in ("/v1/actors", f"/ui/media/uploads/{FILE}", "/ui/dubs")]
+    for path, headers in [("/v1/actors", {"Authorization": "Bearer wrong"}), *guesses]:
         with Caller(door.call.port).open("GET", path, **headers) as response:
             assert response.status == 429, path
     assert door.call("GET", "/v1/actors")[0] == 200

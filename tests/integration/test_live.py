@@ -43,30 +43,20 @@ def pieces(samples: npt.NDArray[np.float32], rate: int, seconds: float = 0.04) -
     return [samples[first : first + step] for first in range(0, len(samples), step)]
 
 
-def config(
-    actor: str,
-    rate: int = 16000,
-    channels: int = 1,
-    expressiveness: float | None = None,
-    label: str = "",
-    position: int = 0,
-    look_ahead_frames: int | None = None,
-) -> pb.LiveRequest:
-    return pb.LiveRequest(
-        config=pb.LiveConfig(
-            actor=f"actors/{actor}",
-            sample_rate_hz=rate,
-            channels=channels,
-            expressiveness=expressiveness,
-            label=label,
-            label_position=position,
-            look_ahead_frames=look_ahead_frames,
-        )
-    )
+def config(actor: str, **fields: Any) -> pb.LiveRequest:
+    given: dict[str, Any] = {"sample_rate_hz": 16000, "channels": 1, **fields}
+    return pb.LiveRequest(config=pb.LiveConfig(actor=f"actors/{actor}", **given))
 
 
 def sound(first: int, values: npt.NDArray[np.float32]) -> pb.LiveRequest:
     return pb.LiveRequest(audio=pb.LiveAudio(first_sample=first, pcm_f32=values.tobytes()))
+
+
+def live(connection: Connection, actor: str, samples: Samples, seconds: float = 60.0, **options: Any) -> list[client.LiveFrame]:
+    """All frames of a stream of the first seconds of speech."""
+    speech, rate = samples
+    spoken = pieces(speech[: round(seconds * rate)], rate)
+    return list(client.live(connection, spoken, actor_id=actor, sample_rate_hz=rate, **options))
 
 
 def failure(connection: Connection, requests: list[pb.LiveRequest]) -> DubstageCallError:
@@ -104,11 +94,7 @@ def test_sound_pieces_same_frames(connection: Connection, actor: str, samples: S
 
 def test_expressiveness_scales_the_mouth(connection: Connection, actor: str, samples: Samples) -> None:
     """The mouth of a stream moves as far as the config says."""
-    speech, rate = samples
-    unset, one, most = (
-        list(client.live(connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, expressiveness=value))
-        for value in (None, 1.0, 1.5)
-    )
+    unset, one, most = (live(connection, actor, samples, 1.0, expressiveness=value) for value in (None, 1.0, 1.5))
     for frame, same in zip(unset, one, strict=True):
         np.testing.assert_array_equal(frame.picture, same.picture)
     assert any((frame.picture != other.picture).any() for frame, other in zip(unset, most, strict=True))
@@ -116,11 +102,8 @@ def test_expressiveness_scales_the_mouth(connection: Connection, actor: str, sam
 
 def test_label_in_every_frame(connection: Connection, actor: str, samples: Samples) -> None:
     """Every frame shows the label of the request in the corner of the request, and is otherwise the frame without a label."""
-    speech, rate = samples
-    plain, labelled = (
-        list(client.live(connection, pieces(speech[: rate // 2], rate), actor_id=actor, sample_rate_hz=rate, **label))
-        for label in ({}, {"label": "Doublé par IA", "label_position": "top-left"})
-    )
+    plain = live(connection, actor, samples, 0.5)
+    labelled = live(connection, actor, samples, 0.5, label="Doublé par IA", label_position="top-left")
     assert len(plain) == len(labelled) > 0
     for frame, other in zip(plain, labelled, strict=True):
         rows, columns = np.nonzero((frame.picture != other.picture).any(-1))
@@ -133,12 +116,7 @@ def test_label_in_every_frame(connection: Connection, actor: str, samples: Sampl
 
 def test_disclosure_record_of_a_stream(gateway, connection, actor, samples, tmp_path, monkeypatch, capsys) -> None:
     """The first frame brings a record that the gateway has signed, about the watermark that the audit log names."""
-    speech, rate = samples
-    streams = [
-        list(client.live(connection, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate, disclose=disclose))
-        for disclose in (True, False)
-    ]
-    (first, *others), undisclosed = streams
+    (first, *others), undisclosed = (live(connection, actor, samples, 0.25, disclose=disclose) for disclose in (True, False))
     assert [frame.disclosure for frame in [*others, *undisclosed]] == [None] * (len(others) + len(undisclosed))
     record = tmp_path / "stream.xmp"
     record.write_bytes(first.disclosure.xmp)
@@ -202,10 +180,8 @@ def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
 def test_every_live_method_follows_sound(connection, live_actor, samples, method) -> None:
     speech, rate = samples
-    spoken = list(client.live(connection, pieces(speech[:rate], rate), actor_id=live_actor(method), sample_rate_hz=rate))
-    silent = list(
-        client.live(connection, pieces(np.zeros_like(speech[:rate]), rate), actor_id=live_actor(method), sample_rate_hz=rate)
-    )
+    spoken = live(connection, live_actor(method), samples, 1.0)
+    silent = live(connection, live_actor(method), (np.zeros_like(speech), rate), 1.0)
     assert [frame.frame_index for frame in spoken] == [frame.frame_index for frame in silent] == list(range(25))
     # The same footage is behind both: what differs is the mouth.
     differs = np.array([(a.picture != b.picture).any(axis=-1).mean() for a, b in zip(spoken, silent, strict=True)])
@@ -268,15 +244,8 @@ def test_chosen_look_ahead_delays_frames(gateway, live_actor, samples, ahead) ->
 
 def test_look_ahead_changes_the_mouth(connection: Connection, live_actor: Callable[[str], str], samples: Samples) -> None:
     """Each look-ahead draws mouths of its own. Unset, the stream has the default look-ahead."""
-    speech, rate = samples
-    actor = live_actor("dubstage")
     unset, default, none = (
-        [
-            frame.picture.tobytes()
-            for frame in client.live(
-                connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, look_ahead_frames=ahead
-            )
-        ]
+        [frame.picture.tobytes() for frame in live(connection, live_actor("dubstage"), samples, 1.0, look_ahead_frames=ahead)]
         for ahead in (None, LIVE_LOOK_AHEAD, 0)
     )
     assert unset == default
@@ -298,9 +267,8 @@ def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:
 
 def is_free(connection: Connection, actor: str, samples: Samples) -> bool:
     """Whether the gateway has a place for a stream."""
-    speech, rate = samples
     try:
-        return bool(list(client.live(connection, pieces(speech[: rate // 4], rate), actor_id=actor, sample_rate_hz=rate)))
+        return bool(live(connection, actor, samples, 0.25))
     except DubstageCallError as error:
         return error.reason != "OVERLOADED"
 
@@ -312,11 +280,10 @@ def test_second_stream_waits_for_place(start_gateway, actor, samples, gateway, t
     with running.connect() as connection:
         stream = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
         next(stream)
-        second = failure(connection, [config(actor, rate)])
+        second = failure(connection, [config(actor, sample_rate_hz=rate)])
         assert (second.reason, second.code, second.retryable) == ("OVERLOADED", "RESOURCE_EXHAUSTED", True)
         assert second.retry_after_s > 0
         stream.close()
-
         until(lambda: is_free(connection, actor, samples))
 
 
@@ -325,7 +292,7 @@ def test_second_stream_waits_for_place(start_gateway, actor, samples, gateway, t
     [
         ([], "config"),
         ([sound(0, np.zeros(640, np.float32))], "config"),
-        ([config("driver", rate=400)], "config.sample_rate_hz"),
+        ([config("driver", sample_rate_hz=400)], "config.sample_rate_hz"),
         ([config("driver", channels=0)], "config.channels"),
         ([config("driver", channels=90)], "config.channels"),
         ([config("driver", expressiveness=0.0)], "config.expressiveness"),
@@ -334,8 +301,8 @@ def test_second_stream_waits_for_place(start_gateway, actor, samples, gateway, t
         ([config("driver", look_ahead_frames=-1)], "config.look_ahead_frames"),
         ([config("driver", look_ahead_frames=4)], "config.look_ahead_frames"),
         ([config("driver", label="由AI配音")], "config.label"),
-        ([config("driver", position=dub_pb2.LABEL_POSITION_TOP_LEFT)], "config.label_position"),
-        ([config("driver", label="AI dubbed", position=9)], "config.label_position"),
+        ([config("driver", label_position=dub_pb2.LABEL_POSITION_TOP_LEFT)], "config.label_position"),
+        ([config("driver", label="AI dubbed", label_position=9)], "config.label_position"),
         ([config("driver"), config("driver")], "audio"),
         ([config("driver"), sound(7, np.zeros(640, np.float32))], "audio.first_sample"),
         ([config("driver"), sound(0, np.zeros(640, np.float32)), sound(0, np.zeros(640, np.float32))], "audio.first_sample"),
@@ -343,10 +310,7 @@ def test_second_stream_waits_for_place(start_gateway, actor, samples, gateway, t
         ([config("driver"), sound(0, np.full(640, np.inf, np.float32))], "audio.pcm_f32"),
         ([config("driver", channels=2), sound(0, np.zeros(641, np.float32))], "audio.pcm_f32"),
         ([config("Nobody!")], "config.actor"),
-        (
-            [pb.LiveRequest(config=pb.LiveConfig(actor="actors/driver", sample_rate_hz=16000, channels=1, language="?"))],
-            "config.language",
-        ),
+        ([config("driver", language="?")], "config.language"),
     ],
 )
 def test_contract_violations_are_named(connection: Connection, actor: str, requests: list[pb.LiveRequest], field: str) -> None:
@@ -368,9 +332,7 @@ def test_too_much_sound_in_one_message_is_refused(gateway: RunningGateway, actor
 
 def test_impossible_configs_are_refused(connection: Connection, actor: str) -> None:
     assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_FOUND"
-    hasty = pb.LiveRequest(
-        config=pb.LiveConfig(actor=f"actors/{actor}", sample_rate_hz=16000, channels=1, max_lateness=Duration(nanos=100_000_000))
-    )
+    hasty = config(actor, max_lateness=Duration(nanos=100_000_000))
     assert failure(connection, [hasty]).field == "config.max_lateness"
 
 
@@ -400,7 +362,7 @@ def test_silent_stream_times_out(start_gateway, actor, samples, gateway, tmp_pat
         goes_on.set()
         assert caught.value.code == "DEADLINE_EXCEEDED"
         assert "DUBSTAGE_MAX_IDLE_S" in caught.value.message
-        assert len(list(client.live(connection, pieces(speech[: rate // 2], rate), actor_id=actor, sample_rate_hz=rate))) == 13
+        assert len(live(connection, actor, samples, 0.5)) == 13
 
 
 @pytest.mark.long
@@ -431,7 +393,6 @@ def test_unread_stream_times_out(start_gateway, actor, samples, gateway, tmp_pat
     with running.connect() as slow, running.connect() as other:
         stream = client.live(slow, without_end(), actor_id=actor, sample_rate_hz=rate)
         next(stream)
-
         until(lambda: is_free(other, actor, samples))
         stream.close()
 
@@ -456,8 +417,7 @@ def all_frames(connection: Connection, speech: npt.NDArray[np.float32], **option
 def test_broken_stream_resumes(connection: Connection, actor: str, samples: Samples) -> None:
     speech, rate = samples
     speech = np.resize(speech, 2 * rate)
-    whole = []
-    whole += all_frames(connection, speech, actor_id=actor, sample_rate_hz=rate)
+    whole = all_frames(connection, speech, actor_id=actor, sample_rate_hz=rate)
     broken = client.live(connection, pieces(speech, rate), actor_id=actor, sample_rate_hz=rate)
     came = [next(broken).frame_index for _ in range(35)]
     broken.close()

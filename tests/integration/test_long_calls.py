@@ -39,15 +39,13 @@ class Place:
 @pytest.fixture(scope="module")
 def gateway(module_gateway, media, long_footage, tmp_path_factory) -> Place:
     folder = tmp_path_factory.mktemp("long_calls")
-    (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     home = folder / "media" / TENANTS_FOLDER / "emma"
     home.mkdir(parents=True)
     for file in (media.footage, media.speech, media.root / long_footage):
         shutil.copy(file, home)
-    running = module_gateway(
-        auth_token_file=folder / "tokens", media_dir=folder / "media", max_concurrent_rpcs=MAX_CALLS, max_queued_rpcs=MAX_QUEUED
-    )
-    return Place(running)
+    calls = {"max_concurrent_rpcs": MAX_CALLS, "max_queued_rpcs": MAX_QUEUED}
+    tokens = [f"{tenant} {token}" for tenant, token in TOKENS.items()]
+    return Place(module_gateway(tokens=tokens, media_dir=folder / "media", **calls))
 
 
 @pytest.fixture

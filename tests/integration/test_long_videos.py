@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 from dubstage.client import gateway as client
-from dubstage.client import rpcs, to_tensor
+from dubstage.client import rpcs
 from dubstage.client.rpcs import Rpc
 from dubstage.common.v1 import common_pb2
-from dubstage.motion.v1.motion_pb2 import EncodeStyleRequest
 from gateway.cli.serve import MODULES
 from gateway.dub.analyse import footage, tracking_point
 from gateway.dub.analyse.face_records import FaceIndex, FaceMeans, faces_note
@@ -41,12 +40,12 @@ from services.common.errors import BackendUnavailableError
 from services.common.methods import method_named
 from services.common.wire.convert import timeline_to_proto
 from services.common.wire.timeline import Timeline
+from tests.contract.motion.calls import head_request
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.server_process import ServerProcess
 from tests.integration.servers import RunningGateway, RunningStages
 from tests.integration.test_serve import free_ports
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
-from tests.unit.motion.synthesised import head_poses, mouths
 
 DEADLINE_S = 6.0
 TIMES = 15
@@ -272,32 +271,19 @@ async def test_speech_goes_on(stages: RunningStages, media: Media, tmp_path: Pat
     async def heard(connected: RemoteStages, name: str) -> tuple[bytes, bytes]:
         begun.clear()
         sent.clear()
-        with (
-            RecordFile(tmp_path / f"f-{name}", FEATURE_RECORD) as features,
-            RecordFile(tmp_path / f"m-{name}", MOTION_RECORD) as motion,
-        ):
-            told: list[int] = []
-            await extract_features(
-                connected, speech, features, motion_frames_for(duration), duration, method.motion.features, on_frames=told.append
-            )
+        files, told = [tmp_path / f"{kind}-{name}" for kind in "fm"], list[int]()
+        with RecordFile(files[0], FEATURE_RECORD) as features, RecordFile(files[1], MOTION_RECORD) as motion:
+            frames, kinds = motion_frames_for(duration), method.motion.features
+            await extract_features(connected, speech, features, frames, duration, kinds, on_frames=told.append)
             assert told == sorted(set(told))
-            request = MotionRequest(
-                predictor=method.motion,
-                style=style,
-                timeline=timeline_to_proto(Timeline(rate=Fraction(30000, 1001))),
-                num_frames=SPEECH_S * 30 - 2,
-            )
+            timeline = timeline_to_proto(Timeline(rate=Fraction(30000, 1001)))
+            request = MotionRequest(method.motion, style=style, timeline=timeline, num_frames=SPEECH_S * 30 - 2)
             await predict_motion(connected, request, features, motion)
-        return (tmp_path / f"f-{name}").read_bytes(), (tmp_path / f"m-{name}").read_bytes()
+        return files[0].read_bytes(), files[1].read_bytes()
 
     async with remote(stages) as connected:
-        still = EncodeStyleRequest(
-            method=method.motion.name,
-            mouth_landmarks=to_tensor(mouths(np.ones(1, np.float32))),
-            usable=to_tensor(np.ones(1, np.bool_)),
-            frame_rate=common_pb2.Rational(num=25, den=1),
-            head_poses=to_tensor(head_poses(1)),
-        )
+        still = head_request(1)
+        still.method = method.motion.name
         style = (await connected.unary(rpcs.motion.ENCODE_STYLE, still)).style
         expected = await heard(connected, "whole")
         assert set(begun.values()) == {1}
@@ -427,13 +413,6 @@ def test_killed_stage_in_every_pass(start_gateway, media, carphone, killable, tm
     monkeypatch.setattr(RemoteStages, "stream", killing)
     monkeypatch.setattr(RemoteStages, "upload", uploading)
     assert dubbed(running, media, "killed.mp4", path) == expected
-    assert set(killed) >= {
-        rpcs.audio.EXTRACT_FEATURES,
-        rpcs.face.TRACK,
-        rpcs.motion.PREDICT_MOTION,
-        rpcs.texture.BUILD_BANK,
-        rpcs.texture.RETRIEVE_WARP,
-        rpcs.texture.SELECT_INSIDES,
-        rpcs.render.RENDER,
-    }
+    assert set(killed) >= {rpcs.audio.EXTRACT_FEATURES, rpcs.face.TRACK, rpcs.motion.PREDICT_MOTION, rpcs.render.RENDER}
+    assert set(killed) >= {rpcs.texture.BUILD_BANK, rpcs.texture.RETRIEVE_WARP, rpcs.texture.SELECT_INSIDES}
     shutil.rmtree(tmp_path / "store")

@@ -10,9 +10,10 @@ from dubstage.client import batch
 from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.actors.store import ActorStore
 from gateway.tenants.paths import settings_of
+from tests.contract.ports import free_port
 from tests.integration.client_calls import batch_ended
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.test_ui import BROWSER, browser, serious, shown, tab_of  # noqa: F401  # browser is a fixture
 from tests.integration.videos import Media
 

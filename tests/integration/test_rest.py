@@ -12,18 +12,13 @@ import pytest
 from openapi_spec_validator import validate
 
 from gateway.api import http_bodies, http_connections, rest
+from tests.contract.ports import free_port
 from tests.integration.client_calls import until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_access import Certificate, certificate  # noqa: F401  # a fixture
 from tests.integration.videos import NUM_FRAMES, OTHER, Media
 
 DUB = {"footageUri": OTHER, "speechUri": "speech.wav", "skipPersonalization": True}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Caller:
@@ -80,9 +75,8 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     _, call = start_rest()
     assert call("GET", "/healthz") == (200, {"status": "SERVING"})
     record = {"subject": "driver", "grantedBy": "driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
-    status, begun = call(
-        "POST", "/v1/actors", {"actorId": "over-http", "footageUri": OTHER, "skipPersonalization": True, "consent": record}
-    )
+    person = {"actorId": "over-http", "footageUri": OTHER, "skipPersonalization": True, "consent": record}
+    status, begun = call("POST", "/v1/actors", person)
     assert status == 200
     *_, last, end = call.events(f"/v1/{begun['name']}")
     assert (last[1]["done"], last[1]["response"]["name"], end) == (True, "actors/over-http", ("end", {}))

@@ -15,10 +15,9 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError, connect
 from dubstage.client import gateway as client
-from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.provenance.binding import media_sha256
 from tests.contract.stores.postgres_servers import PostgresServer, postgres
-from tests.integration.client_calls import dubbing, enrolment, until
+from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.server_process import ServerProcess
 from tests.integration.videos import write_short_clip
 from tests.refusals import refused
@@ -128,18 +127,14 @@ def pair(postgres, stages, media, carphone, tmp_path_factory) -> Iterator[Pair]:
         "DUBSTAGE_LOG_FORMAT": "json",
         "DUBSTAGE_DRAIN_GRACE_S": "0",
     }
-    found = Pair(
-        Gateway("first", folders["run"], environment),
-        Gateway("second", folders["run"], environment),
-        folders["data"],
-        folders["media"],
-    )
+    first, second = (Gateway(name, folders["run"], environment) for name in ("first", "second"))
+    found = Pair(first, second, folders["data"], folders["media"])
     try:
-        for one in (found.first, found.second):
+        for one in (first, second):
             one.start()
         yield found
     finally:
-        for one in (found.first, found.second):
+        for one in (first, second):
             one.stop()
 
 
@@ -147,11 +142,6 @@ def events(log: str, name: str) -> list[str]:
     """The operations that a gateway's log tells an event of."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     return [str(line["operation"]) for line in lines if line["event"] == name]
-
-
-def shown(state: client.OperationState) -> pb.OperationProgress:
-    assert isinstance(state.progress, pb.OperationProgress)
-    return state.progress
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +157,7 @@ def test_other_gateway_resumes_same_bytes(pair: Pair, undisturbed: str, postgres
     dub = client.dub(pair.first.connect(), **dubbing("killed.mp4"))
     until(lambda: len(pair.journalled()) >= 1)
     there = client.Operation(at_second, dub.name, client.DUB)
-    until(lambda: shown(there.state()).step != 0)
+    until(lambda: progress(there.state()).step != 0)
     assert [state.name for state in client.list_operations(at_second, done=False)] == [dub.name]
     pair.first.send(signal.SIGKILL)
     postgres.execute("UPDATE operation_leases SET until = 0", DATABASE)

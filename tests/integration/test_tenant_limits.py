@@ -40,16 +40,14 @@ class Place:
 @pytest.fixture(scope="module")
 def gateway(module_gateway, media, long_footage, tmp_path_factory) -> Place:
     folder = tmp_path_factory.mktemp("limits")
-    (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     (folder / "limits.json").write_text("{}")
     for tenant in TOKENS:
         home = folder / "media" / TENANTS_FOLDER / tenant
         home.mkdir(parents=True)
         for file in (media.footage, media.speech, media.root / long_footage):
             shutil.copy(file, home)
-    running = module_gateway(
-        auth_token_file=folder / "tokens", media_dir=folder / "media", tenant_limits_file=folder / "limits.json", max_live_streams=4
-    )
+    tokens, limits = [f"{tenant} {token}" for tenant, token in TOKENS.items()], folder / "limits.json"
+    running = module_gateway(tokens=tokens, media_dir=folder / "media", tenant_limits_file=limits, max_live_streams=4)
     found = Place(running, folder / "media" / TENANTS_FOLDER, folder / "limits.json")
     for tenant in TOKENS:
         with found.connect(tenant) as connection:

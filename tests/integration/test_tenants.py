@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ TOKENS = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234", "default":
 ANNA, NIGHT = "anna", "night"
 VIDEO = "video.mp4"
 UPLOAD = "upload.bin"
+SILENCE = np.zeros(800, np.float32)
 LISTS: dict[str, Callable[[Connection], list[Any]]] = {
     "ActorService.ListActors": lambda to: list(client.list_actors(to)),
     "MediaService.ListUploads": lambda to: list(files.list_uploads(to)),
@@ -36,10 +37,7 @@ LISTS: dict[str, Callable[[Connection], list[Any]]] = {
 }
 """RPCs that list things of a tenant."""
 MAKES = {
-    "ActorService.CreateActor",
-    "DubService.DetectFaces",
-    "MediaService.UploadFile",
-    "MediaService.SignUpload",
+    *("ActorService.CreateActor", "DubService.DetectFaces", "MediaService.UploadFile", "MediaService.SignUpload"),
     "WebhookService.CreateWebhook",
 }
 """RPCs that name nothing of another tenant, and make a thing."""
@@ -97,9 +95,8 @@ def place(module_gateway, media, carphone, tmp_path_factory) -> Place:
         home.mkdir(parents=True)
         shutil.copy(folder / "footage.mp4", home)
         shutil.copy(media.speech, home)
-    running = module_gateway(
-        auth_token_file=token_file(folder), media_dir=folder / "media", require_consent=True, webhook_networks="127.0.0.0/8"
-    )
+    doors = {"auth_token_file": token_file(folder), "webhook_networks": "127.0.0.0/8"}
+    running = module_gateway(media_dir=folder / "media", require_consent=True, **doors)
     with running.connect(token=TOKENS["acme"]) as connection:
         client.enrol(connection, **enrolment(ANNA, of=folder / "footage.mp4")).wait(timeout_s=300)
         dub = client.dub(connection, **dubbing(VIDEO, actor_id=ANNA))
@@ -110,18 +107,18 @@ def place(module_gateway, media, carphone, tmp_path_factory) -> Place:
     return Place(running, folder / "media", Things(ANNA, dub.name, NIGHT, UPLOAD, hook))
 
 
+def plan_of(actor_id: str) -> Any:
+    return client.dub.request(**dubbing("x.mp4", actor_id=actor_id)).dub
+
+
 USES: dict[str, Callable[[Connection, Things], object]] = {
     "ActorService.GetActor": lambda to, things: client.get_actor(to, things.actor),
     "ActorService.GetActorPicture": lambda to, things: client.get_actor_picture(to, things.actor),
     "ActorService.EraseActor": lambda to, things: client.erase_actor(to, things.actor),
     "ActorService.RevokeConsent": lambda to, things: client.revoke_consent(to, actor_id=things.actor),
     "DubService.CreateDub": lambda to, things: client.dub(to, **dubbing("stolen.mp4", actor_id=things.actor)),
-    "DubService.EstimateDub": lambda to, things: client.estimate(
-        to, client.dub.request(**dubbing("x.mp4", actor_id=things.actor)).dub
-    ),
-    "DubService.Live": lambda to, things: list(
-        client.live(to, [np.zeros(800, np.float32)], actor_id=things.actor, sample_rate_hz=16000)
-    ),
+    "DubService.EstimateDub": lambda to, things: client.estimate(to, plan_of(things.actor)),
+    "DubService.Live": lambda to, things: list(client.live(to, [SILENCE], actor_id=things.actor, sample_rate_hz=16000)),
     "BatchService.SubmitBatch": lambda to, things: batch.submit(to, "stolen", rows=[shot("stolen.mp4", things.actor)]),
     "BatchService.GetBatch": lambda to, things: batch.get(to, things.batch),
     "BatchService.GetShot": lambda to, things: batch.get_shot(to, things.batch, "a"),
@@ -162,14 +159,8 @@ def refusal(call: Callable[[Connection, Things], object], connection: Connection
         call(connection, things)
     error = caught.value
     said = [error.message, *(f"{one}" for one in error.violations)]
-    for name, kind in (
-        (things.actor, "ACTOR"),
-        (things.operation, "OPERATION"),
-        (things.batch, "BATCH"),
-        (things.upload, "UPLOAD"),
-        (things.webhook, "WEBHOOK"),
-    ):
-        said = [text.replace(name, kind) for text in said]
+    for kind, name in asdict(things).items():
+        said = [text.replace(name, kind.upper()) for text in said]
     return (error.code, error.reason, error.field, *said)
 
 

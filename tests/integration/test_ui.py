@@ -23,6 +23,7 @@ import pytest
 
 from dubstage.client import batch
 from dubstage.client import gateway as gateway_client
+from tests.contract.ports import free_port
 from tests.integration.client_calls import batch_ended, dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
@@ -39,12 +40,6 @@ ERASED = "ui_erased.mp4"
 FRAMES = 27
 """Frames of the footage: a number of no other test, as the blobs of a dub go with its job, and databases share the store."""
 WAIT_MS = 120_000
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -118,12 +113,8 @@ def page_of(browser: Any, site: Site, path: str, token: str = TOKEN, **options: 
 
 def serious(page: Any) -> list[str]:
     found = axe_playwright_python.Axe().run(page).response["violations"]
-    return [
-        f"{rule['id']}: {node['target']} {node['failureSummary']}"
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
+    bad = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    return [f"{rule['id']}: {node['target']} {node['failureSummary']}" for rule in bad for node in rule["nodes"]]
 
 
 def shown(page: Any, name: str) -> None:
@@ -225,9 +216,8 @@ def test_player_steps_in_lock_step(site: Site, dub: str, browser: Any) -> None:
 def test_unplayable_original_leaves_the_dub(site: Site, dub: str, browser: Any) -> None:
     """An original that the browser cannot play is said to be so, and the dub is shown alone."""
     with signed_in(browser, site) as tab:
-        tab.page.route(
-            "**/ui/media/uploads/**", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"no video")
-        )
+        answer = {"status": 200, "content_type": "video/mp4", "body": b"no video"}
+        tab.page.route("**/ui/media/uploads/**", lambda route: route.fulfill(**answer))
         page = tab.open(f"{site.address}{dub}")
         page.wait_for_selector("text=This browser cannot play the original.")
         assert page.input_value("#wipe") == "0"
@@ -344,14 +334,7 @@ def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGa
     """A gateway that requires consent refuses the plan in a sentence, until a record of this footage is given."""
     port = free_port()
     start_gateway(http_port=port, require_consent="true")
-    record: dict[str, Any] = {
-        "subject": "Driver <b>",
-        "granted_by": "Driver",
-        "scope": "tests",
-        "date": "2026-01-31",
-        "reference": "box 7",
-    }
-    record["footage_sha256"] = [hashlib.sha256(site.footage.read_bytes()).hexdigest()]
+    record = {**enrolment("", of=site.footage)["consent"], "subject": "Driver <b>", "granted_by": "Driver"}
     (tmp_path / "driver.json").write_text(json.dumps(record))
     (tmp_path / "list.json").write_text("[]")
     with tab_of(browser) as tab:
@@ -551,19 +534,16 @@ def test_other_origin_refused(site: Site, browser: Any, foreign: str) -> None:
         for verb, path in (("GET", "/v1/operations"), ("POST", "/v1/webhooks")):
             assert withheld[f"{verb} {site.address}{path}"] == "net::ERR_BLOCKED_BY_RESPONSE.NotSameOrigin"
         (cookie,) = tab.page.context.cookies()
+        session = f"{cookie['name']}={cookie['value']}"
         connection = http.client.HTTPConnection(site.address.removeprefix("http://"))
         for verb, path, status in (("GET", "/v1/operations", 401), ("POST", "/v1/webhooks", 403)):
-            headers = {
-                "Cookie": f"{cookie['name']}={cookie['value']}",
-                "Sec-Fetch-Site": "same-site",
-                "Origin": foreign.rstrip("/"),
-            }
+            headers = {"Cookie": session, "Sec-Fetch-Site": "same-site", "Origin": foreign.rstrip("/")}
             connection.request(verb, path, body=b"{}" if verb == "POST" else None, headers=headers)
             with connection.getresponse() as answer:
                 assert answer.status == status
                 answer.read()
         for site_of_page, status in (("same-site", 401), ("cross-site", 401), ("same-origin", 404)):
-            headers = {"Cookie": f"{cookie['name']}={cookie['value']}", "Sec-Fetch-Site": site_of_page}
+            headers = {"Cookie": session, "Sec-Fetch-Site": site_of_page}
             connection.request("GET", "/ui/media/uploads/none.mp4", headers=headers)
             with connection.getresponse() as answer:
                 assert answer.status == status
@@ -584,9 +564,8 @@ def test_other_origin_refused(site: Site, browser: Any, foreign: str) -> None:
 def test_other_tenants_file_refused(site: Site, dub: str, browser: Any) -> None:
     """Another tenant sees neither the dub nor its files, and gets a sentence."""
     with signed_in(browser, site) as tab:
-        operation = tab.page.evaluate(
-            "(path) => fetch(path).then((answer) => answer.json())", f"/v1/operations/{dub.rpartition('/')[2]}"
-        )
+        path = f"/v1/operations/{dub.rpartition('/')[2]}"
+        operation = tab.page.evaluate("(path) => fetch(path).then((answer) => answer.json())", path)
     request, result = operation["metadata"]["dub"], operation["response"]
     with signed_in(browser, site, OTHER_TOKEN) as tab:
         assert "No dubs yet" in tab.page.inner_text("main")

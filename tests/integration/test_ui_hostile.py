@@ -12,9 +12,10 @@ import pytest
 from dubstage.client import batch
 from gateway.api import http_bodies
 from gateway.ui import pages
+from tests.contract.ports import free_port
 from tests.integration.client_calls import batch_ended
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.videos import Media
 
 TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"

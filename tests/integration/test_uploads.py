@@ -19,9 +19,10 @@ from dubstage.client import Connection, files
 from dubstage.client import gateway as client
 from gateway.media import uploads
 from gateway.settings import TENANTS_FOLDER
+from tests.contract.ports import free_port
 from tests.integration.client_calls import dubbing, until
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.videos import OTHER, Media, write_short_clip
 from tests.refusals import refusal, refused
 
@@ -57,12 +58,9 @@ class Place:
 @pytest.fixture(scope="module")
 def place(module_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("uploads")
-    (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     (folder / "media").mkdir()
-    port = free_port()
-    running = module_gateway(
-        auth_token_file=folder / "tokens", media_dir=folder / "media", http_port=port, uploads_max_bytes=MOST_BYTES
-    )
+    port, tokens = free_port(), [f"{tenant} {token}" for tenant, token in TOKENS.items()]
+    running = module_gateway(tokens=tokens, media_dir=folder / "media", http_port=port, uploads_max_bytes=MOST_BYTES)
     return Place(running, folder / "media", port)
 
 

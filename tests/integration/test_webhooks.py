@@ -180,13 +180,8 @@ def site(postgres: PostgresServer, stages: RunningStages, tmp_path: Path) -> Ite
         "DUBSTAGE_DRAIN_GRACE_S": "0",
     }
     database = Database(postgres.url(name), data)
-    found = Site(
-        environment,
-        tmp_path,
-        OperationStore(database, kinds=(DUB,), on_end=write_event),
-        OperationStore(database, kinds=(BATCH,), on_end=write_event),
-        OperationStore(database, kinds=(CLUSTER_BATCH,)),
-    )
+    dubs, batches = (OperationStore(database, kinds=(kind,), on_end=write_event) for kind in (DUB, BATCH))
+    found = Site(environment, tmp_path, dubs, batches, OperationStore(database, kinds=(CLUSTER_BATCH,)))
     try:
         yield found
     finally:
@@ -246,13 +241,9 @@ def test_killed_gateway_loses_no_event(site: Site, receiver: Receiver) -> None:
     verifier = Verifier(receiver.secrets["/hook"])
     verifier.verify(body, headers)
     later = str(int(headers["webhook-timestamp"]) + 1)
-    for forged in (
-        (body + b" ", headers),
-        (body, {**headers, "webhook-id": "msg_0"}),
-        (body, {**headers, "webhook-timestamp": later}),
-    ):
+    for changed, others in ((body + b" ", {}), (body, {"webhook-id": "msg_0"}), (body, {"webhook-timestamp": later})):
         with pytest.raises(WebhookVerificationError):
-            verifier.verify(*forged)
+            verifier.verify(changed, {**headers, **others})
 
 
 @pytest.mark.long

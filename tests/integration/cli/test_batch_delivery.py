@@ -46,23 +46,15 @@ def store(carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ba
     settings = load_settings(GatewaySettings)
     sealer = open_sealer(settings)
     store = open_store(settings.data_dir)
-    shots = [
-        shot_of_row(id=name, footage=str(carphone), output=f"{tmp_path}/out/{name}{suffix}") for name, suffix in SUFFIXES.items()
-    ]
+    outputs = {name: f"{tmp_path}/out/{name}{suffix}" for name, suffix in SUFFIXES.items()}
+    shots = [shot_of_row(id=name, footage=str(carphone), output=output) for name, output in outputs.items()]
     store.create(manifest_of("night", [*shots, shot_of_row(id="f", footage="/no.mp4", output="/no/f.mp4")]), "local")
     (tmp_path / "out").mkdir()
     for shot in shots:
         video = write_video(Path(shot.output), carphone, sealer)
-        record = ShotRecord(
-            id=shot.id,
-            state=ShotState.DONE,
-            frames=12,
-            frames_dubbed=4,
-            output=shot.output,
-            output_sha256=sha256_of(video),
-            frame_rate="30000/1001",
-        )
-        store.put("night", record)
+        told = {"frames": 12, "frames_dubbed": 4, "frame_rate": "30000/1001"}
+        made = {"output": shot.output, "output_sha256": sha256_of(video)}
+        store.put("night", ShotRecord(id=shot.id, state=ShotState.DONE, **told, **made))
     store.put("night", ShotRecord(id="f", state=ShotState.FAILED, exit_code=10, error="no such file"))
     return store
 
