@@ -30,12 +30,8 @@ def run(*targets: str, patience_s: str, **variables: str) -> subprocess.Complete
 def audio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real audio stage that is still starting."""
     ready: Path = tmp_path_factory.mktemp("audio") / "ready"
-    environment = {
-        **os.environ,
-        "DUBSTAGE_PORT": "0",
-        "DUBSTAGE_READY_FILE": str(ready),
-        "DUBSTAGE_ARTEFACTS_URL": str(ready.parent),
-    }
+    own = {"DUBSTAGE_PORT": "0", "DUBSTAGE_READY_FILE": str(ready), "DUBSTAGE_ARTEFACTS_URL": str(ready.parent)}
+    environment = {**os.environ, **own}
     process = subprocess.Popen([sys.executable, "-m", "services.audio"], env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         while not ready.is_file():

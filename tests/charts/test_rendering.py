@@ -192,9 +192,8 @@ def test_pods_have_time_enough(case: str) -> None:
         grace_s = float(rendered.environment(component)["DUBSTAGE_DRAIN_GRACE_S"])
         assert pod_spec(rendered.deployment(component))["terminationGracePeriodSeconds"] >= grace_s + 10
     probe = rendered.container("gateway")["startupProbe"]
-    waits_s = float(
-        rendered.environment("gateway").get("DUBSTAGE_STAGES_START_S", GatewaySettings.model_fields["stages_start_s"].default)
-    )
+    default_s = GatewaySettings.model_fields["stages_start_s"].default
+    waits_s = float(rendered.environment("gateway").get("DUBSTAGE_STAGES_START_S", default_s))
     assert probe["periodSeconds"] * probe["failureThreshold"] > waits_s + 20
 
 
@@ -322,9 +321,8 @@ def test_images_are_built_or_named() -> None:
     assert rendered.container("render", "triton")["image"] == f"dubstage/triton:{version}"
     database = "gateway.database.urlSecret.name=database"
     workers = render("default", "batch.enabled=true", "batch.stages=own", database)
-    (settings,) = [
-        json.loads(one["data"]["settings.json"]) for one in workers.of("ConfigMap") if label(one, "component") == "batch"
-    ]
+    (of_batches,) = [one for one in workers.of("ConfigMap") if label(one, "component") == "batch"]
+    settings = json.loads(of_batches["data"]["settings.json"])
     assert settings["image"] == f"dubstage/suite:{version}"
     rendered = render("everything")
     assert rendered.container("audio")["image"] == "registry.example.com/dubstage/audio:1.2.3"

@@ -46,9 +46,8 @@ def test_certificates_of_the_release() -> None:
         assert item["spec"]["issuerRef"]["name"] in issuers
     authority = rendered.one("Certificate", "dubstage-authority")["spec"]
     assert issuers["dubstage-authority"]["ca"]["secretName"] == authority["secretName"]
-    written = {
-        label(item, "component"): item["spec"]["secretName"] for item in rendered.of("Certificate") if not item["spec"].get("isCA")
-    }
+    own = [item for item in rendered.of("Certificate") if not item["spec"].get("isCA")]
+    written = {label(item, "component"): item["spec"]["secretName"] for item in own}
     for component in COMPONENTS:
         (volume,) = [item for item in pod_spec(rendered.deployment(component))["volumes"] if item["name"] == "tls"]
         assert volume["secret"]["secretName"] == written[component]
@@ -56,9 +55,8 @@ def test_certificates_of_the_release() -> None:
 
 def test_other_sources_of_certificates() -> None:
     """An issuer of the cluster or given secrets take the place of the authority, and without TLS nothing of it is there."""
-    rendered = render(
-        "production", "global.tls.certManager.issuerRef.name=corporate", "global.tls.certManager.issuerRef.kind=ClusterIssuer"
-    )
+    issuer = "global.tls.certManager.issuerRef"
+    rendered = render("production", f"{issuer}.name=corporate", f"{issuer}.kind=ClusterIssuer")
     assert not rendered.of("Issuer")
     assert {item["spec"]["issuerRef"]["name"] for item in rendered.of("Certificate")} == {"corporate"}
     rendered = render("everything")

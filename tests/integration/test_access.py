@@ -51,9 +51,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 def test_token_and_tls_required(start_gateway: StartGateway, certificate: Certificate, tmp_path: Path) -> None:
     """Only the right token opens and only over the right TLS."""
-    running = start_gateway(
-        tokens=["a-right-token-of-some-length"], tls_certificate_file=certificate.certificate, tls_key_file=certificate.key
-    )
+    served = {"tls_certificate_file": certificate.certificate, "tls_key_file": certificate.key}
+    running = start_gateway(tokens=["a-right-token-of-some-length"], **served)
     tls = TlsFiles(ca=certificate.certificate)
     with running.connect(tls=tls, token="a-right-token-of-some-length") as connection:
         assert list(client.list_actors(connection)) == []

@@ -30,9 +30,8 @@ def frames_of(path: object) -> list[bytes]:
 def test_dub_with_actor(connection: Connection, actor: str, media: Media) -> None:
     """A dub with an actor gives a video with every frame and the new mouth."""
     seen: list[pb.OperationProgress] = []
-    result = client.dub(connection, **dubbing("with_actor.mp4", actor_id=actor, codec="ffv1")).wait(
-        timeout_s=300, on_progress=seen.append
-    )
+    dub = client.dub(connection, **dubbing("with_actor.mp4", actor_id=actor, codec="ffv1"))
+    result = dub.wait(timeout_s=300, on_progress=seen.append)
     assert result.num_frames == NUM_FRAMES
     assert not result.undubbed
     assert result.num_dubbed >= 0.9 * NUM_FRAMES
@@ -82,9 +81,8 @@ def test_damaged_footage_manifest_warns(connection: Connection, actor: str, medi
     footage = OutputFile(media.root / "damaged_manifest.mp4")
     with footage.content() as content:
         content.write(media.footage.read_bytes())
-    commit_with(
-        footage, Sealer(installation_credential(tmp_path)).seal(claim_of(media.footage), media.root / "damaged_manifest.mp4")
-    )
+    sealer = Sealer(installation_credential(tmp_path))
+    commit_with(footage, sealer.seal(claim_of(media.footage), media.root / "damaged_manifest.mp4"))
     claim_gigabytes(media.root / "damaged_manifest.mp4")
     request = dubbing("of_damaged_manifest.mp4", actor_id=actor, footage="damaged_manifest.mp4")
     result = client.dub(connection, **request).wait(timeout_s=300)
@@ -149,9 +147,8 @@ def test_footage_without_face_passes_through(connection: Connection, media: Medi
     """Footage without a face gives a video that says that no frame is dubbed."""
     wall = [np.full((120, 160, 3), 80 + shade, np.uint8) for shade in range(12)]
     write_pictures(media.root / "wall.mp4", wall, "libx264")
-    result = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4", codec="ffv1"), label="AI dubbed").wait(
-        timeout_s=300
-    )
+    dub = client.dub(connection, **dubbing("wall_dubbed.mp4", footage="wall.mp4", codec="ffv1"), label="AI dubbed")
+    result = dub.wait(timeout_s=300)
     assert (result.num_frames, result.num_dubbed) == (12, 0)
     assert result.undubbed.startswith("none of the 12 frames is dubbed (NO_FACE 12)")
     assert frames_of(media.root / "wall_dubbed.mp4") == frames_of(media.root / "wall.mp4"), "nothing is synthetic: no label"

@@ -29,12 +29,8 @@ from tests.refusals import refused
 def face_process(stages: RunningStages, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The face stage as a process of its own, and where it listens."""
     ready = tmp_path / "ready"
-    environment = {
-        **os.environ,
-        "DUBSTAGE_PORT": "0",
-        "DUBSTAGE_READY_FILE": str(ready),
-        "DUBSTAGE_ARTEFACTS_URL": str(stages.artefacts),
-    }
+    own = {"DUBSTAGE_PORT": "0", "DUBSTAGE_READY_FILE": str(ready), "DUBSTAGE_ARTEFACTS_URL": str(stages.artefacts)}
+    environment = {**os.environ, **own}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "services.face"], env=environment, stdout=log, stderr=log)
         try:

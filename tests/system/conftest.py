@@ -66,9 +66,8 @@ async def worker_context(host, settings, tmp_path, request) -> AsyncIterator[Wor
     async def serving() -> Stages:
         return host.stages
 
-    own = load_settings(
-        GatewaySettings, data_dir=tmp_path / "data", artefacts_url=settings.artefacts_url, **getattr(request, "param", {})
-    )
+    places = {"data_dir": tmp_path / "data", "artefacts_url": settings.artefacts_url}
+    own = load_settings(GatewaySettings, **places, **getattr(request, "param", {}))
     async with open_worker_context(own) as opened, AsyncExitStack() as stack:
         yield WorkerContext(opened.installation, stack, serving)
 
@@ -91,9 +90,8 @@ def dubstage(command_environment: dict[str, str]) -> Callable[..., subprocess.Co
 
     def run(*arguments: object, timeout: float = 600.0, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env={**command_environment, **more}, check=False, cwd=ROOT
-        )
+        environment = {**command_environment, **more}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False, cwd=ROOT)
 
     return run
 

@@ -255,10 +255,8 @@ def _squares(person: PersonClip, count: int, side: int) -> list[npt.NDArray[np.u
             short = min(frame.width, frame.height)
             picture = frame.to_ndarray(format="rgb24")
             top, left = (frame.height - short) // 2, (frame.width - short) // 2
-            square = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(picture[top : top + short, left : left + short]), format="rgb24"
-            )
-            found.append(square.reformat(side, side).to_ndarray())
+            square = np.ascontiguousarray(picture[top : top + short, left : left + short])
+            found.append(av.VideoFrame.from_ndarray(square, format="rgb24").reformat(side, side).to_ndarray())
             if len(found) == count:
                 return found
     raise AssertionError(f"{person.path} is too short")

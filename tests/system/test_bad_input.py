@@ -111,9 +111,8 @@ def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: P
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))
     request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="dubstage")
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
-    with pytest.raises(
-        StorageFullError, match=r"the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"
-    ):
+    told = "the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"
+    with pytest.raises(StorageFullError, match=told):
         dubber.host.run(job.run(lambda step, *_: steps.append(step)))
     assert steps == []
     assert not job.folder.exists()
@@ -126,11 +125,8 @@ def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path
     with open_installation(settings) as place:
         request = EnrolRequest(actor_id="nobody", footage=noise, method="dubstage")
         with raised(NoUsableFootageError, match="shows no face", exit_code=11):
-            dubber.host.run(
-                create_actor(
-                    request, dubber.host.stages, place.actors, place.artefacts, tmp_path / "jobs", on_progress=lambda *_: None
-                )
-            )
+            stages, stores, jobs = dubber.host.stages, (place.actors, place.artefacts), tmp_path / "jobs"
+            dubber.host.run(create_actor(request, stages, *stores, jobs, on_progress=lambda *_: None))
         assert list(place.actors.list()) == []
 
 

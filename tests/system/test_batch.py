@@ -318,13 +318,8 @@ async def test_late_folder_removal_spares_twin(worker_context, carphone, tmp_pat
 async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A worker tells by the record why a shot failed."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.6)
-    rows = [
-        shot("full", short, tmp_path, codec="ffv1"),
-        shot("stranger", short, tmp_path, actor="nobody-here"),
-        shot("face", short, tmp_path, face="99"),
-        shot("died", short, tmp_path),
-        shot("cancelled", short, tmp_path),
-    ]
+    wanted = {"full": {"codec": "ffv1"}, "stranger": {"actor": "nobody-here"}, "face": {"face": "99"}, "died": {}, "cancelled": {}}
+    rows = [shot(name, short, tmp_path, **more) for name, more in wanted.items()]
     store = batch_of(tmp_path, *rows)
     store.put("night", ShotRecord(id="died", state=ShotState.RUNNING, attempts=MAX_ATTEMPTS))
     store.cancel("night", ["cancelled"])
@@ -357,9 +352,8 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     """Nothing stays of a person who is erased while the video is measured."""
     place = worker_context.installation
     enrol = EnrolRequest(actor_id="ada", footage=carphone, method="dubstage", options=UNPERSONALIZED)
-    await create_actor(
-        enrol, await worker_context.stages(), place.actors, place.artefacts, worker_context.engine.jobs, on_progress=lambda *_: None
-    )
+    stages, jobs = await worker_context.stages(), worker_context.engine.jobs
+    await create_actor(enrol, stages, place.actors, place.artefacts, jobs, on_progress=lambda *_: None)
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
     store = batch_of(tmp_path, row)
 

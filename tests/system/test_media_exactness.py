@@ -142,9 +142,8 @@ def test_sound_starts_with_picture(clips: Any, tmp_path: Path) -> None:
     info = probe(clips.path("video/fr_short_hamilton_clip.mp4"))
     _dub(info, tmp_path / "out.mp4", codec="ffv1")  # lossless sound
     written = probe(tmp_path / "out.mp4")
-    own, copy = (
-        np.concatenate([chunk.samples for chunk in SoundReader(item.path, origin=item.video.start)]) for item in (info, written)
-    )
+    readers = (SoundReader(item.path, origin=item.video.start) for item in (info, written))
+    own, copy = (np.concatenate([chunk.samples for chunk in reader]) for reader in readers)
     length = min(len(own), len(copy))
     assert length / 44100 > 8.3
     np.testing.assert_allclose(copy[:length], np.clip(own[:length], -1, 1), atol=1e-4)

@@ -249,12 +249,10 @@ def cut_video(scenes: Scenes, clips: Any, tmp_path_factory: pytest.TempPathFacto
     """Three people, who change places at a cut."""
     folder = tmp_path_factory.mktemp("cut")
     people = [clips.path(name) for name in ("people/dev_4.mp4", "video/hp_31.mp4", "people/dev_6.mp4")]
-    parts = [
-        side_by_side(
-            [PersonClip(people[person], begin_s) for person in order], folder / f"{begin_s}.mkv", CUT / 25, voices=[0], side=SIDE
-        )
-        for begin_s, order in zip((0.0, CUT / 25), PLACES, strict=True)
-    ]
+    parts = []
+    for begin_s, order in zip((0.0, CUT / 25), PLACES, strict=True):
+        shown = [PersonClip(people[person], begin_s) for person in order]
+        parts.append(side_by_side(shown, folder / f"{begin_s}.mkv", CUT / 25, voices=[0], side=SIDE))
     return replace(scenes, footage=joined(parts, folder / "video.mkv"), jobs=folder / "jobs")
 
 
@@ -303,9 +301,8 @@ def tracked(cut_video: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Face
     async def track() -> FaceIndex:
         with Workspace(tmp_path_factory.mktemp("tracked") / "job") as workspace:
             info = inspect_video(cut_video.footage)
-            analysis = await FootageAnalysis.open(
-                cut_video.dubber.host.stages, method_named("dubstage"), info, workspace, threads=2
-            )
+            stages = cut_video.dubber.host.stages
+            analysis = await FootageAnalysis.open(stages, method_named("dubstage"), info, workspace, threads=2)
             return await analysis.track(lambda _: None, embed=True)
 
     return cut_video.dubber.host.run(track())
@@ -368,9 +365,8 @@ def test_boxes_of_one_face_may_not_overlap(cut_video: Scenes, tracked: FaceIndex
     with pytest.raises(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of one face in frame 15"):
         cut_video.dub(tmp_path / "never.mkv", *lines)
     outside = FaceChoice("boxes", boxes=(FrameBox(0, 900.0, 0.0, 20.0, 20.0),))
-    with pytest.raises(
-        InvalidRequestError, match=r"^lines\[0\]: boxes\[0\]: the box .* lies outside of the picture of 864x288 pixels"
-    ):
+    told = r"^lines\[0\]: boxes\[0\]: the box .* lies outside of the picture of 864x288 pixels"
+    with pytest.raises(InvalidRequestError, match=told):
         cut_video.dub(tmp_path / "never.mkv", ("0.2", cut_video.speeches[0], outside))
 
 
@@ -394,9 +390,8 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
         if not revise(store, found, "local"):
             store.create(found, "local")
         idle = nullcontext(lambda *_: None)
-        await run_in_process(
-            worker_context, store, "night", slots=idle, workers=1, confirm=lambda: None, check_videos=True, pause_s=0.0
-        )
+        options = {"slots": idle, "workers": 1, "confirm": lambda: None, "check_videos": True, "pause_s": 0.0}
+        await run_in_process(worker_context, store, "night", **options)
         (folder,) = worker_context.engine.jobs.iterdir()
         (record,) = store.records("night")
         return record, len(list(Journal(folder / JOURNAL, worker_context.installation.artefacts).refs()))

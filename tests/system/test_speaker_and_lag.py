@@ -43,9 +43,9 @@ TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
 def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The speaker is dubbed, and the listener keeps every sample."""
     footage, output = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4), tmp_path / "dub.mp4"
-    dub = dubber.with_faces(
-        DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", face=FaceChoice("speaker"), codec="ffv1")
-    )
+    who = FaceChoice("speaker")
+    request = DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", face=who, codec="ffv1")
+    dub = dubber.with_faces(request)
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     assert len(centre) == 2
     assert dub.outcome.face_id == min(centre, key=lambda face: centre[face])
@@ -65,9 +65,8 @@ def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path:
 @pytest.mark.long
 def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
-    dub = dubber.with_faces(
-        DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage", face=FaceChoice("largest"))
-    )
+    output, who = tmp_path / "dub.mp4", FaceChoice("largest")
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", face=who))
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     listener, speaker = max(centre, key=lambda face: centre[face]), min(centre, key=lambda face: centre[face])
     outcome = dub.outcome

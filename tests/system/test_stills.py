@@ -83,9 +83,8 @@ def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pyt
     dubber(DubRequest(footage=still, speech=speech, output=output, method="portrait"))
     (own,), faces = track(still), track(output)
     with VideoReader(probe(output)) as reader:
-        seen = [
-            darkness_below_the_nose(to_rgb(frame), found.faces[0].landmarks) for frame, found in zip(reader, faces, strict=True)
-        ]
+        pictures = zip(reader, faces, strict=True)
+        seen = [darkness_below_the_nose(to_rgb(frame), found.faces[0].landmarks) for frame, found in pictures]
     return Spoken(own, faces, (darkness_below_the_nose(picture, own.faces[0].landmarks), seen))
 
 

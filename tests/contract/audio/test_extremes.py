@@ -94,9 +94,8 @@ async def test_invalid_sample_index_and_value(stub) -> None:
 
 async def test_hours_gap_in_little_memory(stub) -> None:
     """A gap of hours is worked off in little memory and ends with its call."""
-    call = stub.ExtractFeatures(
-        iter([config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]), timeout=600
-    )
+    requests = [config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]
+    call = stub.ExtractFeatures(requests, timeout=600)
     await call.read()
     held = psutil.Process(os.getpid()).memory_info().rss
     await asyncio.sleep(1.0)
@@ -132,9 +131,8 @@ async def test_fast_sound_does_not_pile_up(stub, num_frames: int) -> None:
 async def test_long_message_answered_in_pieces(stub) -> None:
     """A thousand frames a second of ten seconds' sound are 30 MB of features: they never lie in memory as a whole."""
     process, held, frames = psutil.Process(os.getpid()), 0, 0
-    call = stub.ExtractFeatures(
-        iter([config(timeline=rated(1000, 1), sample_rate_hz=8000), chunk(np.zeros(10 * 8000))]), timeout=120
-    )
+    requests = [config(timeline=rated(1000, 1), sample_rate_hz=8000), chunk(np.zeros(10 * 8000))]
+    call = stub.ExtractFeatures(requests, timeout=120)
     async for reply in call:
         frames += reply.block.num_frames
         now = process.memory_info().rss

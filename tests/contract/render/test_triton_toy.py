@@ -47,15 +47,9 @@ def test_its_configuration_has_no_dynamic_batches(tmp_path: Path) -> None:
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert config.max_batch_size == 0
     assert not config.HasField("dynamic_batching")
-    assert {one.name: list(one.dims) for one in config.input} == {
-        "actor_state": [7],
-        "window": [-1, 160, 160, 1],
-        "reference": [160, 160, 3],
-    }
+    inputs = {"actor_state": [7], "window": [-1, 160, 160, 1], "reference": [160, 160, 3]}
+    assert {one.name: list(one.dims) for one in config.input} == inputs
     assert {one.name: list(one.dims) for one in config.output} == {"picture": [-1, 160, 160, 3], "brightest": [-1]}
     (warm_up,) = config.model_warmup
-    assert {name: list(one.dims) for name, one in warm_up.inputs.items()} == {
-        "actor_state": [7],
-        "window": [1, 160, 160, 1],
-        "reference": [160, 160, 3],
-    }
+    shapes = {name: list(one.dims) for name, one in warm_up.inputs.items()}
+    assert shapes == inputs | {"window": [1, 160, 160, 1]}

@@ -119,11 +119,8 @@ async def test_tls_serves_those_who_know_the_authority_only(echo: Any, certifica
     server = await echo.serve(answer, tls_certificate_file=certificates.server.chain, tls_key_file=certificates.server.key)
     target = f"localhost:{server.port}"
     await echo.connect(server, target=target, tls=True, tls_ca_file=certificates.authority).call("Unary", policy=ONCE)
-    strangers = [
-        echo.connect(server, target=target, tls=True, tls_ca_file=certificates.other_authority),
-        echo.connect(server, target=target),
-    ]
-    for client in strangers:
+    for tls in ({"tls": True, "tls_ca_file": certificates.other_authority}, {}):
+        client = echo.connect(server, target=target, **tls)
         with pytest.raises(errors.BackendUnavailableError):
             await client.call("Unary", policy=ONCE)
 

@@ -78,10 +78,9 @@ async def test_select_insides(stub) -> None:
     replies = [InsideSource(reply.frame_index, reply.bank_frame_index) async for reply in stub.SelectInsides([config, *frames])]
     path = InsidePath(InsideCosts(build_bank(footage(20))))
     assert replies == [source for frame in targets(8) for source in path.push(frame)] + path.finish()
-    named = [
-        target_to_proto(replace(frame, inside_frame_index=source.bank_frame_index))
-        for frame, source in zip(targets(8), replies, strict=True)
-    ]
+    shown_inside = zip(targets(8), replies, strict=True)
+    frames = [replace(frame, inside_frame_index=source.bank_frame_index) for frame, source in shown_inside]
+    named = map(target_to_proto, frames)
     requests = [warp_config_to_proto(ref, WarpMode.TEMPORAL_WARP_NETWORK), *named]
     shown = [reply.inside_frame_index async for reply in stub.RetrieveWarp(requests)]
     assert shown == [source.bank_frame_index for source in replies]
@@ -158,35 +157,19 @@ async def test_reply_before_next_frame(stub) -> None:
     assert await call.read() is grpc.aio.EOF
 
 
-def without_rotation() -> pb.BuildBankRequest:
-    request = bank_frame_to_proto(footage(1)[0])
-    del request.frame.pose.rotation[:]
-    return request
-
-
-def mirrored() -> pb.BuildBankRequest:
-    request = bank_frame_to_proto(footage(1)[0])
-    request.frame.pose.rotation[0] = -1.0
-    return request
-
-
-def small_box() -> pb.BuildBankRequest:
-    request = bank_frame_to_proto(footage(1)[0])
-    request.frame.box.width = 80
-    return request
-
-
 @pytest.mark.parametrize(
-    ("request_message", "field"),
+    ("spoil", "field"),
     [
-        (without_rotation(), "frame.pose"),
-        (mirrored(), "frame.pose.rotation"),
-        (small_box(), "frame.box"),
-        (pb.BuildBankRequest(), "frame"),
+        (lambda request: request.frame.pose.ClearField("rotation"), "frame.pose"),
+        (lambda request: request.frame.pose.rotation.__setitem__(0, -1.0), "frame.pose.rotation"),
+        (lambda request: setattr(request.frame.box, "width", 80), "frame.box"),
+        (lambda request: request.Clear(), "frame"),
     ],
     ids=["no rotation", "mirror", "small box", "empty"],
 )
-async def test_wrong_frames_are_refused_by_name(stub, request_message, field) -> None:
+async def test_wrong_frames_are_refused_by_name(stub, spoil, field) -> None:
+    request_message = bank_frame_to_proto(footage(1)[0])
+    spoil(request_message)
     with raised(InvalidRequestError, field=field):
         bank_frame_from_proto(request_message)
     config = pb.BuildBankRequest(config=pb.BuildBankConfig())

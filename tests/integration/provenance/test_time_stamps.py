@@ -95,11 +95,8 @@ def test_a_video_has_the_time_of_the_authority(suffix, carphone, stamper, studio
     assert datetime.datetime.fromisoformat(verdict.signer["time"]) == STAMPED_AT
     assert verdict.media_sha256 == verdict_of(plain).media_sha256
     doubted = verdict_of(video, anchors=studio.anchor)
-    assert (doubted.state, doubted.time_is_trusted, doubted.signer["time"]) == (
-        ManifestState.TRUSTED,
-        False,
-        verdict.signer["time"],
-    )
+    assert (doubted.state, doubted.time_is_trusted) == (ManifestState.TRUSTED, False)
+    assert doubted.signer["time"] == verdict.signer["time"]
     undated = verdict_of(plain, anchors=studio.anchor + stamper.anchor)
     assert (undated.state, undated.time_is_trusted, "time" in undated.signer) == (ManifestState.TRUSTED, False, False)
 

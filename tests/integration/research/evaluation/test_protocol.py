@@ -24,12 +24,7 @@ QUICK = EvaluationSettings(
 )
 
 SEEN = {
-    "tint_alarms",
-    "nostril_alarms",
-    "low_contrast_excess",
-    "popping_ratio",
-    "seam_sharpness_ratio",
-    "lip_jump_ratio",
+    *("tint_alarms", "nostril_alarms", "low_contrast_excess", "popping_ratio", "seam_sharpness_ratio", "lip_jump_ratio"),
     "clothing_moved",
 }
 """Metrics of what eyes see. A drawing may be too plain for them."""
@@ -119,12 +114,8 @@ def test_pieces_do_not_cross_folds() -> None:
     clip = DrawnClip()
     settings = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=2))
     found = evaluate_clip(clip, read_mouths, settings=settings)
-    assert [frames for frames, _ in clip.asked] == [
-        FrameRange(75, 115),
-        FrameRange(115, 125),
-        FrameRange(0, 40),
-        FrameRange(40, 50),
-    ]
+    pieces = ((75, 115), (115, 125), (0, 40), (40, 50))
+    assert [frames for frames, _ in clip.asked] == [FrameRange(*piece) for piece in pieces]
     assert found.variants["full"].frames == 100
     assert found.variants["full"].paper["fitting_error"] == pytest.approx((40 * 40 + 10 * 10 + 40 * 40 + 10 * 10) / 100)
 
@@ -139,14 +130,8 @@ def test_enrolment_seconds_test_last_fifth() -> None:
 
 
 def test_the_cut_into_pieces_changes_no_mean() -> None:
-    whole, cut = (
-        evaluate_clip(
-            DrawnClip(gain=0.7, num_frames=75),
-            read_mouths,
-            settings=EvaluationSettings(variants=("full",), piece_frames=length, bootstrap=BootstrapSettings(replicates=2)),
-        )
-        for length in (250, 24)
-    )
+    settings = [replace(FULL, piece_frames=length, bootstrap=BootstrapSettings(replicates=2)) for length in (250, 24)]
+    whole, cut = (evaluate_clip(DrawnClip(gain=0.7, num_frames=75), read_mouths, settings=each) for each in settings)
     a, b = whole.variants["full"].metrics, cut.variants["full"].metrics
     # The first frame of a piece has no frame before it. The person's own mouth is learned from one piece.
     for name in set(METRICS) - {"frame_difference_ratio", "skin_flicker_ratio", "closure"} - SEEN:

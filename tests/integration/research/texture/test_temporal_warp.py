@@ -42,13 +42,8 @@ def data(person, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 def run(data: TrainSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run")
     folder = QuickFolder(path, "temporal_warp", asdict(SMALL))
-    train(
-        TemporalWarpTraining(Opening(SMALL, data, CPU, {})),
-        folder,
-        resume=False,
-        title="temporal_warp",
-        console=Console(quiet=True),
-    )
+    training = TemporalWarpTraining(Opening(SMALL, data, CPU, {}))
+    train(training, folder, resume=False, title="temporal_warp", console=Console(quiet=True))
     return path
 
 

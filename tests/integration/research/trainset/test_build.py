@@ -102,18 +102,11 @@ def test_videos_and_recordings_become_clips(first: BuildOrder) -> None:
     sound, speech = read(first, recording, "sound"), read(first, recording, "speech")
     assert sound["samples"].shape == (22 * 640,)
     assert 0.2 * 32767 < np.abs(sound["samples"]).max() < 0.3 * 32767
-    assert (sound.metadata["speaker"], sound.metadata["transcript"], sound.metadata["sha256"]) == (
-        "cat",
-        "one two",
-        recording.sha256,
-    )
+    told = {"speaker": "cat", "transcript": "one two", "sha256": recording.sha256}
+    assert {name: sound.metadata[name] for name in told} == told
     assert "words" not in sound.metadata
-    assert {name: speech[name].shape[1:] for name in ("mel", "mfcc", "posteriorgram", "identity_removed")} == {
-        "mel": (4, 80),
-        "mfcc": (4, 40),
-        "posteriorgram": (4, 40),
-        "identity_removed": (4, 20),
-    }
+    shapes = {"mel": (4, 80), "mfcc": (4, 40), "posteriorgram": (4, 40), "identity_removed": (4, 20)}
+    assert {name: speech[name].shape[1:] for name in shapes} == shapes
     assert len(speech["speech_probability"]) == 22
     assert speech.metadata["audio_networks"]
 
