@@ -149,13 +149,6 @@ def rpc_case(rng: Random, rpcs: Sequence[str]) -> Case:
     return Case("rpc", f"{name} seed {seed}", act, allowed=allowed_of(name))
 
 
-def mutation_of(case_name: str, world: World) -> str:
-    """Return the description of a case of `rpc_case` for reports."""
-    name, _, seed = case_name.split()
-    own = Random(int(seed))
-    return mutate(own.choice(world.bases[name]), own).what
-
-
 def allowed_of(name: str) -> frozenset[str]:
     """Codes with which a mutated request may end."""
     return ANSWERED | {"UNIMPLEMENTED"} if name == "ServerReflection.ServerReflectionInfo" else ANSWERED

@@ -89,14 +89,9 @@ class Servers:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         with (self.folder / "servers.log").open("ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "tests.hostile.servers", str(self.folder), json.dumps(self._settings)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=self.cwd,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2]), *sys.path))},
-            )
+            command = [sys.executable, "-m", "tests.hostile.servers", str(self.folder), json.dumps(self._settings)]
+            env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2]), *sys.path))}
+            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.cwd, env=env)
         end = time.monotonic() + START_S
         while not ready.exists():
             if self._child.poll() is not None or time.monotonic() > end:
