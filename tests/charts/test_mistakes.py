@@ -53,6 +53,9 @@ IN_A_SCHEMA = {
         'global.defaults.tolerations.0.effect must be one of the following: "NoSchedule"'
     ),
     "audio.probes.liveness.periodSeconds=0": "probes.liveness.periodSeconds: Must be greater than or equal to 1",
+    "gateway.tenantLimits.every.concurent_dubs=1": "tenantLimits",
+    "gateway.tenantLimits.tenants.acme.live_streams=-1": "tenantLimits",
+    "gateway.tenantLimits.tenants.Acme.live_streams=1": "tenantLimits",
     f"{BATCH},batch.profiles.cpu.gpus=1": "batch.profiles.cpu: Additional property gpus is not allowed",
     f"{SENT_AND_READ},gateway.settings.batch_config_map=other": "Additional property batch_config_map is not allowed",
     f"{SENT_AND_READ},global.networkPolicy.kubernetesApi.ports={{0}}": (

@@ -7,6 +7,7 @@ import pytest
 
 from charts.schema import COMPONENTS, REFERENCE, SET_BY_THE_CHART, SETTINGS, reference, schemas, settings_schema
 from gateway.settings import GatewaySettings, RequireConsent
+from gateway.tenants.limits import TenantLimits, read_limits
 from services.common.server.settings import PREFIX, StageSettings, load_settings
 from services.render.settings import RenderSettings
 from tests.charts.rendering import CASES, KEEP_ARTEFACTS, STAGES, Rendered, pod_spec, render
@@ -178,3 +179,36 @@ def test_a_committed_schema_is_what_the_settings_say(name: str) -> None:
 
 def test_values_page_matches_schemas() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == reference(), "run: python -m charts.schema"
+
+
+def test_gateway_reads_limits_of_tenants(tmp_path: Path) -> None:
+    rendered = render("everything")
+    (name,) = (one["metadata"]["name"] for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits"))
+    file = tmp_path / "limits.json"
+    file.write_text(rendered.one("ConfigMap", name)["data"]["limits.json"])
+    limits = read_limits(file)
+    assert limits.of("acme") == TenantLimits(concurrent_dubs=8, storage_bytes=500_000_000_000)
+    assert limits.of("beta") == TenantLimits(concurrent_dubs=4)
+    spec = pod_spec(rendered.deployment("gateway"))
+    (volume,) = (one for one in spec["volumes"] if one.get("configMap", {}).get("name") == name)
+    (mount,) = (one for one in rendered.container("gateway")["volumeMounts"] if one["name"] == volume["name"])
+    # The whole folder is mounted: a file that is mounted alone never changes.
+    assert "subPath" not in mount
+    assert rendered.environment("gateway")["DUBSTAGE_TENANT_LIMITS_FILE"] == f"{mount['mountPath']}/limits.json"
+    rendered = render("default")
+    assert "DUBSTAGE_TENANT_LIMITS_FILE" not in rendered.environment("gateway")
+    assert not [one for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits")]
+
+
+def test_gateway_reads_users_of_proxy() -> None:
+    """The Secret with the users of an OIDC proxy is mounted whole, so that a changed user counts without a restart."""
+    rendered = render("everything")
+    environment = rendered.environment("gateway")
+    (mount,) = (one for one in rendered.container("gateway")["volumeMounts"] if one["name"] == "proxy")
+    (volume,) = (one for one in pod_spec(rendered.deployment("gateway"))["volumes"] if one["name"] == "proxy")
+    assert (volume["secret"]["secretName"], "subPath" in mount) == ("proxy-users", False)
+    assert {item["path"]: item["key"] for item in volume["secret"]["items"]} == {"users": "users", "secret": "proxy-secret"}
+    assert environment["DUBSTAGE_PROXY_USERS_FILE"] == f"{mount['mountPath']}/users"
+    assert environment["DUBSTAGE_PROXY_SECRET_FILE"] == f"{mount['mountPath']}/secret"
+    assert environment["DUBSTAGE_PROXY_USER_HEADER"] == "X-Forwarded-Email"
+    assert not [name for name in render("default").environment("gateway") if name.startswith("DUBSTAGE_PROXY")]

@@ -14,9 +14,13 @@ from dubstage.client import gateway as gateway_client
 from dubstage.client.names import resource_id
 from gateway.api.server import GatewayServer
 from gateway.settings import GatewaySettings
+from tests.contract.stores.postgres_servers import postgres, postgres_url
+from tests.contract.stores.s3_servers import aws, s3
 from tests.integration.client_calls import enrolment
 from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages, started
 from tests.integration.videos import NUM_FRAMES, OTHER, SPEECH, Media, write_short_clip
+
+__all__ = ["aws", "postgres", "postgres_url", "s3"]
 
 
 @pytest.fixture(scope="session")

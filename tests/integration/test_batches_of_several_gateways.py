@@ -20,10 +20,10 @@ from services.common.server.call_context import fingerprint_of
 from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import until
 from tests.integration.test_batches import row, shots_of
-from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair, postgres
+from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair
 from tests.integration.videos import write_short_clip
 
-__all__ = ["pair", "postgres"]
+__all__ = ["pair"]
 
 # test_leases.py (contract) has each step of a takeover, and test_several_gateways.py a dub that another gateway ends.
 pytestmark = pytest.mark.long

@@ -15,13 +15,11 @@ from dubstage.gateway.v1 import media_pb2
 from gateway.dub.state.workspace import ASIDE
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
-from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
+from tests.contract.stores.s3_servers import BUCKET, S3Server
 from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media
 from tests.refusals import refusal
-
-__all__ = ["aws", "s3"]
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ from tests.integration.videos import NUM_FRAMES, OTHER, Media, write_short_clip
 from tests.refusals import refusal, refused
 
 
-def _stage_of(state: client.OperationState) -> str:
-    assert isinstance(state.progress, pb.OperationProgress)
-    return step_name(state.progress.step)
-
-
 def test_a_cancelled_dub_stops_and_leaves_nothing(gateway, connection, actor, media, stages, long_footage) -> None:
     before, jobs = stages.blobs(), set((gateway.data / "jobs").iterdir())
     dub = client.dub(connection, **dubbing("cancelled.mp4", footage=long_footage))

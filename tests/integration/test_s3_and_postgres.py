@@ -10,14 +10,11 @@ import pytest
 from dubstage.client import gateway as gateway_client
 from services.common.errors import StorageRefusedError
 from services.common.store.artefacts import OWNER
-from tests.contract.stores.postgres_servers import postgres, postgres_url
-from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
+from tests.contract.stores.s3_servers import BUCKET, S3Server
 from tests.forked import run_forked
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import LoopThread, RunningStages, serving_at
 from tests.integration.videos import NUM_FRAMES, Media
-
-__all__ = ["aws", "postgres", "postgres_url", "s3"]
 
 
 @pytest.fixture

@@ -16,13 +16,11 @@ import pytest
 from dubstage.client import Connection, DubstageCallError, connect
 from dubstage.client import gateway as client
 from gateway.provenance.binding import media_sha256
-from tests.contract.stores.postgres_servers import PostgresServer, postgres
+from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.server_process import ServerProcess
 from tests.integration.videos import write_short_clip
 from tests.refusals import refused
-
-__all__ = ["postgres"]
 
 HOLDS_S = 300
 """Lease of a gateway that keeps its work however long the machine pauses, seconds."""

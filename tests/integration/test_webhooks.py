@@ -33,12 +33,10 @@ from services.common.server import error_status
 from tests.contract.kubernetes.conftest import config_map, kubeconfig
 from tests.contract.kubernetes.job_api import JobApi, serve
 from tests.contract.ports import free_port
-from tests.contract.stores.postgres_servers import PostgresServer, postgres
+from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import until
 from tests.integration.server_process import ServerProcess
 from tests.integration.servers import RunningStages
-
-__all__ = ["postgres"]
 
 
 @dataclass

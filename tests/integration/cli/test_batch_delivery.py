@@ -24,7 +24,7 @@ from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.batches import open_store
-from tests.contract.stores.s3_servers import BUCKET, aws, s3
+from tests.contract.stores.s3_servers import BUCKET
 from tests.frame_files import FIRST, write_sequence
 from tests.integration.provenance.conftest import carphone
 from tests.unit.batch.asset_library import write_publisher
@@ -32,7 +32,8 @@ from tests.unit.batch.rows import shot_of_row
 from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import claim_of, write_video
 
-__all__ = ["aws", "carphone", "s3"]
+__all__ = ["carphone"]
+
 pytestmark = pytest.mark.timeout(300)
 
 SUFFIXES = {"a": ".mp4", "b": ".mkv", "c": ".mov", "d": ".mp4", "e": ".mp4"}
