@@ -1,4 +1,4 @@
-"""`dubstage inspect` says whether a video is what its maker signed; `dubstage watermark publish` says whom to ask about the watermarks."""
+"""`dubstage inspect` and `dubstage watermark`: is a video what its maker signed, and whom to ask about its watermark."""
 
 import json
 from pathlib import Path
