@@ -273,7 +273,7 @@ def test_what_the_server_answers_says_who_must_act(aws, url, status, code, kind,
     """A blob and the owner of a store that the server does not take are told alike."""
     with answering(status, code) as (endpoint, _):
         aws(endpoint)
-        with pytest.raises(kind, match=code):
+        with pytest.raises(kind, match=f"s3://{BUCKET}/none" if kind is StorageFullError else code):
             ActorStore(GatewaySettings(data_dir=tmp_path / "data", artefacts_url=f"s3://{BUCKET}/none"))
     with answering(status, code) as (endpoint, seen):
         aws(endpoint)
