@@ -1,7 +1,5 @@
 """Schemas of the chart's custom resources, after their operators' references: the fields that it uses, and no other."""
 
-from __future__ import annotations
-
 from typing import Any
 
 Schema = dict[str, Any]

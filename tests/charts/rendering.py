@@ -1,7 +1,5 @@
 """Renders the chart with the real helm and hands out the objects."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence

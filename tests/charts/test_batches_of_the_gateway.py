@@ -1,7 +1,5 @@
 """A gateway that sends batches to Kubernetes (gateway.batchesOnKubernetes): its token, its Role, and what its workers reach."""
 
-from __future__ import annotations
-
 import ssl
 import threading
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from gateway.batch.kubernetes.engine import KubernetesEngine
 from gateway.batch.store import BatchStore
 from gateway.batch.types import manifest_of
 from tests.batches import open_store
-from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render, template
+from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render
 from tests.charts.test_security import Authority
 from tests.contract.kubernetes.job_api import Handler, JobApi
 from tests.unit.batch.rows import shot_of_row
@@ -43,14 +41,22 @@ def by_name(rendered: Rendered) -> dict[tuple[str, str], Object]:
     return {(item["kind"], item["metadata"]["name"]): item for item in rendered.objects}
 
 
-def test_gateway_without_role_by_default() -> None:
-    """A gateway has no token and no role unless values say so."""
+def test_token_and_role_of_gateway() -> None:
+    """Only if values say so has the gateway a role, and its pod alone a token, which expires."""
     rendered = render("batch")
     assert not any(tokens(pod["spec"]) for pod in rendered.pods())
     (binding,) = rendered.of("RoleBinding")
     accounts = {pod_spec(rendered.deployment(component))["serviceAccountName"] for component in COMPONENTS}
     assert not accounts & {subject["name"] for subject in binding["subjects"]}
     assert "DUBSTAGE_BATCH_CONFIG_MAP" not in rendered.environment("gateway")
+    rendered = render("batch-gateway")
+    held = {component: tokens(pod_spec(rendered.deployment(component))) for component in COMPONENTS}
+    assert [component for component, found in held.items() if found] == ["gateway"]
+    (token,) = held["gateway"]
+    assert token == {"path": "token", "expirationSeconds": 3600}
+    assert not any(tokens(pod_spec(job)) for job in rendered.jobs())
+    (binding,) = render("batch-gateway", "gateway.enabled=false").of("RoleBinding")
+    assert [subject["name"] for subject in binding["subjects"]] == ["dubstage-batch", "dubbing"]
 
 
 def test_value_changes_only_batch_parts() -> None:
@@ -65,18 +71,7 @@ def test_value_changes_only_batch_parts() -> None:
     }
 
 
-def test_gateway_token_expires() -> None:
-    """The gateway's pod alone has a token and the token expires."""
-    rendered = render("batch-gateway")
-    held = {component: tokens(pod_spec(rendered.deployment(component))) for component in COMPONENTS}
-    assert [component for component, found in held.items() if found] == ["gateway"]
-    (token,) = held["gateway"]
-    assert token == {"path": "token", "expirationSeconds": 3600}
-    assert not any(tokens(pod_spec(job)) for job in rendered.jobs())
-
-
 def test_submitter_role_bound_to_gateway() -> None:
-    """The role of people who submit is bound to the account of the gateway."""
     for sets, release in (((), "dubstage"), ((), "studio"), (("gateway.serviceAccount.name=sender",), "dubstage")):
         rendered = render("batch-gateway", *sets, release=release)
         (role,), (binding,) = rendered.of("Role"), rendered.of("RoleBinding")
@@ -88,14 +83,8 @@ def test_submitter_role_bound_to_gateway() -> None:
         assert named == [[rendered.environment("gateway")["DUBSTAGE_BATCH_CONFIG_MAP"]]]
 
 
-def test_missing_gateway_gets_no_role() -> None:
-    """A gateway that is not installed gets no role."""
-    (binding,) = render("batch-gateway", "gateway.enabled=false").of("RoleBinding")
-    assert [subject["name"] for subject in binding["subjects"]] == ["dubstage-batch", "dubbing"]
-
-
 def test_workers_mount_gateway_media() -> None:
-    """Workers have the media of the gateway at the same path."""
+    """Workers have the media of the gateway at the same path, but no media of one node or that values mount."""
     for sets in ((), ("gateway.media.existingClaim=plates",), ("gateway.media.type=hostPath", "gateway.media.hostPath=/srv/media")):
         rendered = render("batch-gateway", *sets)
         place = rendered.environment("gateway")["DUBSTAGE_MEDIA_DIR"]
@@ -103,10 +92,6 @@ def test_workers_mount_gateway_media() -> None:
         for job in rendered.jobs():
             (workers,) = mounted(pod_spec(job), place)
             assert {**workers, "name": ""} == {**own, "name": ""}
-
-
-def test_node_media_not_mounted() -> None:
-    """Workers do not mount media of one node or media that values mount."""
     rendered = render("batch-gateway", "gateway.media.accessMode=ReadWriteOnce")
     assert not mounted(pod_spec(rendered.jobs()[0]), "/data/media")
     named = ("batch.extraVolumeMounts[0].name=plates", "batch.extraVolumeMounts[0].mountPath=/data/media")
@@ -157,13 +142,9 @@ def as_the_kubelet_writes(volume: Object, folder: Path, authority: bytes) -> Non
 
 
 def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mounts of the pod are enough to send a batch."""
     state, port, authority = api
-    places = [
-        f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", f"mountPath={tmp_path}")
-    ]
-    videos = [f"{part}.extraVolumes[0].{key}" for part in ("gateway", "batch") for key in ("name=videos", "hostPath.path=/videos")]
-    rendered = render("default", *ON, *places, *videos)
+    mounts = ("Mounts[0].name=videos", f"Mounts[0].mountPath={tmp_path}", "s[0].name=videos", "s[0].hostPath.path=/videos")
+    rendered = render("default", *ON, *(f"{part}.extraVolume{each}" for part in ("gateway", "batch") for each in mounts))
     gateway: dict[str, Any] = rendered.environment("gateway")
     (volume,) = mounted(pod_spec(rendered.deployment("gateway")), str(SERVICE_ACCOUNT))
     account = tmp_path / "account"
@@ -178,32 +159,7 @@ def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: 
     store = open_store(tmp_path / "data")
     media = gateway["DUBSTAGE_MEDIA_DIR"]
     store.create(manifest_of("night", [shot_of_row(id="sh1", footage=f"{media}/a.mp4", output=f"{media}/b.mp4")]), "kubernetes")
-    sent = KubernetesEngine(connect(account=account, read_s=60)).submit(
-        store, "night", config_map=gateway["DUBSTAGE_BATCH_CONFIG_MAP"]
-    )
-
+    engine = KubernetesEngine(connect(account=account, read_s=60))
+    sent = engine.submit(store, "night", config_map=gateway["DUBSTAGE_BATCH_CONFIG_MAP"])
     assert sent.jobs == ("dubstage-night-0-0",)
     assert state.job(sent.jobs[0])["metadata"]["namespace"] == NAMESPACE
-
-
-@pytest.mark.parametrize(
-    ("sets", "message"),
-    [
-        (
-            ("gateway.batchesOnKubernetes=true",),
-            "gateway.batchesOnKubernetes: the gateway needs the settings and the Role of batches",
-        ),
-        (ON[:-1], "set gateway.media.accessMode to ReadWriteMany, or gateway.settings.media_url"),
-        (
-            (*ON, "gateway.serviceAccount.create=false"),
-            "gateway.serviceAccount: with batchesOnKubernetes the account of the gateway",
-        ),
-        ((*ON, "global.defaults.serviceAccount.name=shared"), "audio has the account shared too"),
-        ((*ON, "gateway.settings.batch_config_map=other"), "Additional property batch_config_map is not allowed"),
-        ((*ON, "global.networkPolicy.kubernetesApi.ports={0}"), "kubernetesApi.ports.0: Must be greater than or equal to 1"),
-    ],
-)
-def test_values_that_cannot_work_are_named(sets: tuple[str, ...], message: str) -> None:
-    result = template(sets=sets, check=False)
-    assert result.returncode
-    assert message in result.stderr

@@ -1,7 +1,5 @@
 """The commands of the guide name what the release and the command line have."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -58,7 +56,6 @@ def test_a_gateway_sleeps_while_a_backup_is_restored(case: str) -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_guide_commands_exist(name: str) -> None:
-    """Every command of the guide exists with its options."""
     register_commands()
     root: Any = typer.main.get_command(app)
     lines = [line.split("#")[0] for line in guide(name).splitlines() if line.startswith("    ")]

@@ -1,7 +1,5 @@
 """Tests of the command of `helm test`, taken from the rendered pod and run against real servers."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess
@@ -32,12 +30,8 @@ def run(*targets: str, patience_s: str, **variables: str) -> subprocess.Complete
 def audio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real audio stage that is still starting."""
     ready: Path = tmp_path_factory.mktemp("audio") / "ready"
-    environment = {
-        **os.environ,
-        "DUBSTAGE_PORT": "0",
-        "DUBSTAGE_READY_FILE": str(ready),
-        "DUBSTAGE_ARTEFACTS_URL": str(ready.parent),
-    }
+    own = {"DUBSTAGE_PORT": "0", "DUBSTAGE_READY_FILE": str(ready), "DUBSTAGE_ARTEFACTS_URL": str(ready.parent)}
+    environment = {**os.environ, **own}
     process = subprocess.Popen([sys.executable, "-m", "services.audio"], env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         while not ready.is_file():
@@ -52,14 +46,18 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
 
 
-def test_it_succeeds_where_all_serve(audio: str) -> None:
+def test_silent_server_is_named(audio: str) -> None:
+    """The test succeeds where all serve, and otherwise names the server that does not answer."""
     result = run(audio, f"dns:///{audio}", patience_s="120")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [f"{audio} serves", f"dns:///{audio} serves"]
+    result = run(audio, "127.0.0.1:1", patience_s="0")
+    assert result.returncode == 1
+    assert f"{audio} serves" in result.stdout
+    assert result.stderr.startswith("127.0.0.1:1: ")
 
 
 def test_pod_sends_each_servers_token(tmp_path: Path) -> None:
-    """The pod sends each server the token that the server asks for."""
     files = {"gateway": tmp_path / "gateway", "stage": tmp_path / "stage"}
     files["gateway"].write_text("# customers\nacme token-of-acme\n")
     files["stage"].write_text("token-of-the-stages\n")
@@ -98,7 +96,8 @@ def _serve(settings: StageSettings) -> Iterator[str]:
         thread.join()
 
 
-def test_its_pod_mounts_the_tokens_that_it_sends() -> None:
+def test_pod_mounts_tokens_and_certificate() -> None:
+    """The pod mounts the tokens that it sends, and shows the gateway's certificate where there is TLS."""
     (pod,) = render("production").of("Pod")
     (container,) = pod["spec"]["containers"]
     variables = {item["name"]: item["value"] for item in container["env"]}
@@ -112,44 +111,22 @@ def test_its_pod_mounts_the_tokens_that_it_sends() -> None:
         folder, _, name = variables[variable].rpartition("/")
         source = secrets[mounts[folder]]
         assert (source["secretName"], source["items"]) == (secret, [{"key": key, "path": name}])
-
-
-def test_silent_server_is_named(audio: str) -> None:
-    """The test fails and names the server that does not answer."""
-    result = run(audio, "127.0.0.1:1", patience_s="0")
-    assert result.returncode == 1
-    assert f"{audio} serves" in result.stdout
-    assert result.stderr.startswith("127.0.0.1:1: ")
-
-
-def test_it_asks_every_stage_and_the_gateway() -> None:
-    (pod,) = render("default").of("Pod")
-    expected = [f"dns:///dubstage-{name}:{DEFAULT_PORTS[name]}" for name in (*STAGES, "gateway")]
-    assert pod["spec"]["containers"][0]["args"] == expected
-    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
-
-
-def test_a_stage_of_another_release_is_asked_too() -> None:
-    endpoint = "dns:///elsewhere.other:50055"
-    (pod,) = render("default", "render.enabled=false", f"gateway.endpoints.render={endpoint}").of("Pod")
-    assert endpoint in pod["spec"]["containers"][0]["args"]
-
-
-def test_pod_checks_gateway_certificate() -> None:
-    """The pod shows the gateway's certificate where there is TLS."""
-    (pod,) = render("production").of("Pod")
-    (container,) = pod["spec"]["containers"]
     assert {"name": "DUBSTAGE_TLS_DIR", "value": "/etc/dubstage/tls"} in container["env"]
     (volume,) = [item for item in pod["spec"]["volumes"] if item["name"] == "tls"]
     assert volume["secret"]["secretName"] == "dubstage-gateway-tls"
 
 
-def test_its_pod_stays_until_its_log_was_read() -> None:
+def test_pod_asks_every_server() -> None:
+    """The pod asks every stage and the gateway, runs where the gateway runs, and stays until its log was read."""
+    (pod,) = render("default").of("Pod")
+    expected = [f"dns:///dubstage-{name}:{DEFAULT_PORTS[name]}" for name in (*STAGES, "gateway")]
+    assert pod["spec"]["containers"][0]["args"] == expected
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    endpoint = "dns:///elsewhere.other:50055"
+    (pod,) = render("default", "render.enabled=false", f"gateway.endpoints.render={endpoint}").of("Pod")
+    assert endpoint in pod["spec"]["containers"][0]["args"]
     (pod,) = render("default").of("Pod")
     assert pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
-
-
-def test_its_pod_runs_where_the_gateway_runs() -> None:
     (pod,) = render("everything", "gateway.nodeSelector.zone=a").of("Pod")
     gateway = pod_spec(render("everything", "gateway.nodeSelector.zone=a").deployment("gateway"))
     assert pod["spec"]["nodeSelector"] == gateway["nodeSelector"] == {"pool": "media", "zone": "a"}

@@ -1,7 +1,5 @@
 """Alerts, dashboard and autoscalers speak of metrics that the servers really have, in PromQL that parses."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator
@@ -112,48 +110,30 @@ def levels() -> list[str]:
     return [query.replace("\\|", "|") for query in LEVELS.findall(page[page.index("## Service levels") :])]
 
 
-def test_every_query_parses() -> None:
+def test_queries_name_existing_metrics() -> None:
+    """Every query parses, and the metrics and labels that queries name exist."""
     for query in queries():
         promql_parser.parse(query)
-
-
-def test_every_metric_that_is_asked_for_exists() -> None:
     used = {name for query in queries() for name in METRIC.findall(re.sub(r'"[^"]*"', "", query))}
     used |= {item["spec"]["metrics"][0]["pods"]["metric"]["name"] for item in render("production").of("HorizontalPodAutoscaler")}
     assert used <= known_metrics()
-
-
-def test_queried_labels_exist() -> None:
-    """Every label that is asked for exists on its metric."""
     known = known_labels()
     asked = [one for query in queries() for one in asked_labels(promql_parser.parse(query))]
     assert {name for name, _ in asked if name.startswith("dubstage_")} >= {"dubstage_rpcs_total", "dubstage_serving"}
     wrong = [(name, labels - known[name]) for name, labels in asked if name in known and not labels <= known[name]]
     assert wrong == []
-
-
-def test_every_service_level_has_a_query() -> None:
     assert len(levels()) == 4
 
 
 def test_alerts_cover_documented_failures() -> None:
     """There is an alert for each way to fail and the documents explain it."""
     names = {rule["alert"] for rule in rules()}
-    assert names == {
-        "DubstageDown",
-        "DubstageQueueFull",
-        "DubstageQueueGrows",
-        "DubstageErrors",
-        "DubstageSlow",
-        "DubstageModelHealed",
-    }
+    assert names == {f"Dubstage{name}" for name in ("Down", "QueueFull", "QueueGrows", "Errors", "Slow", "ModelHealed")}
     page = (ROOT / "docs" / "operations" / "observing.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in names)
 
 
 def test_resting_stage_is_not_down() -> None:
-    """A stage that may rest at zero is not down."""
-
     def watched(case: str, *sets: str) -> set[str]:
         (rule,) = render(case, "global.monitoring.prometheusRule.enabled=true", *sets).of("PrometheusRule")
         return {item["labels"]["stage"] for item in rule["spec"]["groups"][0]["rules"] if item["alert"] == "DubstageDown"}
@@ -180,25 +160,20 @@ def test_a_refused_live_stream_is_no_full_queue() -> None:
             assert not any(re.fullmatch(pattern, rpc.path) for rpc in rpcs.ALL if rpc is not rpcs.gateway.LIVE)
 
 
-def test_model_reload_alert() -> None:
-    """A model that was loaded again is reported and an attempt that failed is not."""
+def test_panels_count_what_they_say() -> None:
+    """A reloaded model counts, a failed attempt does not, and operations that wait for any gateway are not added up."""
     panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     alerts = [rule["expr"] for rule in rules()]
     asked = [one for query in (*panels, *alerts) for one in conditions(query, "dubstage_triton_heals_total")]
     assert [one["outcome"] for one in asked] == [("=", "healed")] * 2
-
-
-def test_waiting_operations_not_summed() -> None:
-    """Operations that wait for any gateway are not added up over gateways."""
-    panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     (query,) = [query for query in panels if "dubstage_operations" in query]
     expression = promql_parser.parse(query)
     assert isinstance(expression, promql_parser.AggregateExpr)
-    assert expression.modifier is not None
     assert expression.modifier.labels == ["pod"]
 
 
-def test_a_services_metrics_are_scraped_once() -> None:
+def test_metrics_are_scraped_once() -> None:
+    """Each service is scraped once, also a stage with one address, and a public service has no metrics."""
     rendered = render("production-gpu")
     monitors = rendered.of("ServiceMonitor")
     assert {label(item, "component") for item in monitors} == set(COMPONENTS)
@@ -212,18 +187,12 @@ def test_a_services_metrics_are_scraped_once() -> None:
         ]
         has_metrics = [port["name"] for port in service["spec"]["ports"] if "metrics" in port["name"]]
         assert scraped == has_metrics
-
-
-def test_a_stage_with_one_address_is_scraped_too() -> None:
     rendered = render("production", "audio.service.type=ClusterIP")
     service = rendered.one("Service", "dubstage-audio")
     (monitor,) = [item for item in rendered.of("ServiceMonitor") if label(item, "component") == "audio"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert [port["name"] for port in service["spec"]["ports"]] == ["grpc", "metrics"]
     assert service["spec"]["type"] == "ClusterIP"
-
-
-def test_the_gateways_public_service_has_no_metrics() -> None:
     (service,) = [item for item in render("everything").of("Service") if item["spec"].get("type") == "LoadBalancer"]
     assert [port["name"] for port in service["spec"]["ports"]] == ["grpc", "http"]
 
@@ -234,13 +203,10 @@ def test_a_panel_asks_for_the_chosen_release(panel: dict[str, Any]) -> None:
         assert 'namespace="$namespace"' in target["expr"]
 
 
-def test_live_metrics_on_dashboard() -> None:
-    """Every metric of live streams is on the board."""
+def test_panels_of_the_dashboard() -> None:
+    """Every metric of live streams is on the board, and panels do not overlap."""
     shown = {name for panel in dashboard()["panels"] for target in panel["targets"] for name in METRIC.findall(target["expr"])}
     assert {name for name in known_labels() if name.startswith("dubstage_live_") and not name.endswith("_created")} <= shown
-
-
-def test_panels_do_not_overlap() -> None:
     cells = [
         (x, y)
         for panel in json.loads((CHART / "files" / "dashboard.json").read_text())["panels"]

@@ -1,7 +1,5 @@
 """`pip install 'dubstage[suite]'`: the names, extras and versions fit together without a second step."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -106,7 +104,6 @@ def test_command_of_the_client_alone(arguments: list[str]) -> None:
 
 
 def test_command_runs_the_suite() -> None:
-    """With the suite, the command is the command line."""
     program = "import sys; sys.argv = ['dubstage', '--version']; from dubstage.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("dubstage ")
@@ -119,16 +116,8 @@ def test_every_package_has_a_wheel(python: str, tmp_path: Path) -> None:
     pins = tried_versions()
     packages = sorted(f"{name}=={pins[name]}" for name in asked_of(python).keys() & pins.keys() - OURS)
     # Names and versions are given in full: pip would read the markers for the Python that it runs in.
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--dry-run",
-        "--disable-pip-version-check",
-        "--ignore-installed",
-        "--no-deps",
-    ]
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    command = [*pip, "--dry-run", "--ignore-installed", "--no-deps"]
     command += ["--only-binary=:all:", "--python-version", python, "--target", str(tmp_path)]
     command += [word for platform in PLATFORMS for word in ("--platform", platform)]
     done = subprocess.run([*command, *packages], check=False, capture_output=True, text=True)

@@ -1,7 +1,5 @@
 """Network policies, read as a cluster reads them: who reaches whom, on which port, and nothing else."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from tests.charts.rendering import CHART, COMPONENTS, KEEP_ARTEFACTS, ROOT, STAG
 Labels = dict[str, str]
 
 NAMESPACE_OF_METRICS = {"kubernetes.io/metadata.name": "monitoring"}
-OUTSIDE = "203.0.113.7"
 
 
 class Pods:
@@ -35,9 +32,7 @@ class Pods:
         ]
 
     def _peer(self, peer: Object, other: Labels | None, namespace: Labels | None) -> bool:
-        if "ipBlock" in peer:
-            return False
-        if other is None:
+        if "ipBlock" in peer or other is None:
             return False
         own_namespace = namespace is None
         if "namespaceSelector" in peer:
@@ -85,108 +80,77 @@ def test_the_gateway_alone_reaches_the_stages(case: str) -> None:
         assert not pods.may_enter(stage, DEFAULT_PORTS[stage], "neighbour", {"kubernetes.io/metadata.name": "elsewhere"})
 
 
-def test_without_policies_a_neighbour_would_get_in() -> None:
-    assert Pods(render("folders")).connect("neighbour", "audio", DEFAULT_PORTS["audio"])
-
-
 def test_stage_reaches_dns_only() -> None:
-    """A stage reaches names and nothing else by default."""
+    """A stage reaches names and nothing else by default. Without policies, a neighbour would get in."""
     pods = Pods(render("default"))
     for stage in STAGES:
         assert pods.may_leave(stage, 53, None, "UDP")
         for port in (80, 443, 5432, 4317, *DEFAULT_PORTS.values()):
             for target in ("neighbour", "gateway", *STAGES, None):
                 assert not pods.may_leave(stage, port, target)
+    assert Pods(render("folders")).connect("neighbour", "audio", DEFAULT_PORTS["audio"])
 
 
-def test_object_store_egress() -> None:
-    """Components that use the object store reach it, and no others do."""
+def test_production_reaches_what_it_uses() -> None:
+    """Components reach the object store, the database and the collector if they use these, and only who is named reads metrics."""
     pods = Pods(render("production"))
-    reach = {component for component in COMPONENTS if pods.may_leave(component, 443, None)}
-    assert reach == KEEP_ARTEFACTS
-
-
-def test_the_gateway_alone_reaches_the_database() -> None:
-    pods = Pods(render("production"))
+    assert {component for component in COMPONENTS if pods.may_leave(component, 443, None)} == KEEP_ARTEFACTS
     assert {component for component in COMPONENTS if pods.may_leave(component, 5432, None)} == {"gateway"}
     assert not Pods(render("default")).may_leave("gateway", 5432, None)
-
-
-def test_kubernetes_api_egress() -> None:
-    """The gateway alone reaches the API of Kubernetes and only if it sends batches."""
-    folder = ("gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany")
-    pods = Pods(render("default", "batch.enabled=true", "gateway.database.urlSecret.name=database", *folder))
-    assert {name for name in pods.labels if name != "neighbour" and pods.may_leave(name, 6443, None)} == {"gateway"}
-    assert not any(Pods(render("batch")).may_leave(name, 6443, None) for name in (*COMPONENTS, "batch-worker", "test"))
-
-
-def test_kubernetes_api_address_from_values() -> None:
-    """The API of Kubernetes is the address that values name."""
-    policy = render("batch-gateway").one("NetworkPolicy", "dubstage-gateway")["spec"]
-    (rule,) = [rule for rule in policy["egress"] if {"protocol": "TCP", "port": 6443} in rule["ports"]]
-    assert rule == {"ports": [{"protocol": "TCP", "port": 6443}], "to": [{"ipBlock": {"cidr": "10.0.0.10/32"}}]}
-
-
-def test_batch_bucket_egress() -> None:
-    """The gateway and its workers reach the bucket of its files beside artefacts on a volume."""
-    database = "gateway.database.urlSecret.name=database"
-    sends = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", database)
-    on_folder = ("default", *sends, "global.networkPolicy.kubernetesApi.ports={6443}")
-    assert not any(Pods(render(*on_folder)).may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
-    media = Pods(render(*on_folder, "gateway.settings.media_url=s3://videos/day"))
-    assert all(media.may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
-
-
-def test_media_bucket_egress() -> None:
-    """The gateway reaches the bucket of its files beside artefacts on a volume."""
-    pods = Pods(render("default", "gateway.settings.media_url=s3://videos/day"))
-    assert pods.may_leave("gateway", 443, None)
-    assert not any(pods.may_leave(stage, 443, None) for stage in STAGES)
-
-
-def test_traces_go_to_the_collectors_namespace() -> None:
-    pods = Pods(render("production"))
     for component in COMPONENTS:
         assert pods.may_leave(component, 4317, "neighbour", namespace=NAMESPACE_OF_METRICS)
         assert not pods.may_leave(component, 4317, None)
-
-
-def test_metrics_are_read_by_those_who_are_named() -> None:
-    pods = Pods(render("production"))
     for component in COMPONENTS:
         assert pods.may_enter(component, 9090, "neighbour", NAMESPACE_OF_METRICS)
         assert not pods.may_enter(component, 9090, "neighbour")
     assert not any(Pods(render("default")).may_enter(component, 9090, "neighbour") for component in COMPONENTS)
 
 
-def test_gateway_ingress_sources() -> None:
-    """The gateway takes calls of its namespace, or of the sources that values name."""
+def test_kubernetes_api_egress() -> None:
+    """The gateway alone reaches the API of Kubernetes, only if it sends batches, and at the address that values name."""
+    folder = ("gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany")
+    pods = Pods(render("default", "batch.enabled=true", "gateway.database.urlSecret.name=database", *folder))
+    assert {name for name in pods.labels if name != "neighbour" and pods.may_leave(name, 6443, None)} == {"gateway"}
+    assert not any(Pods(render("batch")).may_leave(name, 6443, None) for name in (*COMPONENTS, "batch-worker", "test"))
+    policy = render("batch-gateway").one("NetworkPolicy", "dubstage-gateway")["spec"]
+    (rule,) = [rule for rule in policy["egress"] if {"protocol": "TCP", "port": 6443} in rule["ports"]]
+    assert rule == {"ports": [{"protocol": "TCP", "port": 6443}], "to": [{"ipBlock": {"cidr": "10.0.0.10/32"}}]}
+
+
+def test_bucket_egress() -> None:
+    """The gateway and its workers, and no stages, reach the bucket of media beside artefacts on a volume."""
+    database = "gateway.database.urlSecret.name=database"
+    sends = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", database)
+    on_folder = ("default", *sends, "global.networkPolicy.kubernetesApi.ports={6443}")
+    assert not any(Pods(render(*on_folder)).may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
+    media = Pods(render(*on_folder, "gateway.settings.media_url=s3://videos/day"))
+    assert all(media.may_leave(name, 443, None) for name in ("gateway", "batch-worker"))
+    pods = Pods(render("default", "gateway.settings.media_url=s3://videos/day"))
+    assert pods.may_leave("gateway", 443, None)
+    assert not any(pods.may_leave(stage, 443, None) for stage in STAGES)
+
+
+def test_ingress_sources() -> None:
+    """The gateway takes calls of its namespace, and any component those of the sources that values name."""
     port = DEFAULT_PORTS["gateway"]
     elsewhere: Any = {"kubernetes.io/metadata.name": "elsewhere"}
     assert Pods(render("default")).may_enter("gateway", port, "neighbour")
     assert not Pods(render("default")).may_enter("gateway", port, "neighbour", elsewhere)
-    named = render(
-        "default", "gateway.networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name=elsewhere"
-    )
+    source = "gateway.networkPolicy.ingressFrom[0].namespaceSelector.matchLabels"
+    named = render("default", f"{source}.kubernetes\\.io/metadata\\.name=elsewhere")
     assert Pods(named).may_enter("gateway", port, "neighbour", elsewhere)
     assert not Pods(named).may_enter("gateway", port, "neighbour")
-
-
-def test_stage_ingress_from_values() -> None:
-    """A team that calls one stage is let in by values."""
     pods = Pods(render("default", "audio.networkPolicy.ingressFrom[0].podSelector.matchLabels.app=another"))
     assert pods.may_enter("audio", DEFAULT_PORTS["audio"], "neighbour")
     assert not pods.may_enter("face", DEFAULT_PORTS["face"], "neighbour")
 
 
-def test_nobody_reaches_triton_from_outside_of_its_pod() -> None:
+def test_closed_pods() -> None:
+    """Nobody reaches Triton from outside of its pod, and nobody calls the pod of `helm test`."""
     pods = Pods(render("production-gpu"))
     for port in (8000, 8001):
         assert not any(pods.may_enter("render", port, source) for source in pods.labels)
     assert pods.may_enter("render", 8002, "neighbour", NAMESPACE_OF_METRICS)
-
-
-def test_nobody_calls_the_pod_of_helm_test() -> None:
     pods = Pods(render("default"))
     assert not any(pods.may_enter("test", port, source) for port in (80, 50050) for source in pods.labels)
 

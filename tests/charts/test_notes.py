@@ -1,7 +1,5 @@
 """Tests of the notes of `helm install`: names that exist, and a script that Python takes."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import os
@@ -85,8 +83,7 @@ def test_dub_script_matches_client(notes: dict[str, str]) -> None:
     for text in notes.values():
         lines = text.split("<<'PYTHON'")[1].split("PYTHON\n")[0].split("\n", 1)[1]
         tree = ast.parse(textwrap.dedent(lines))
-        called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        assert called >= {"dub", "wait"}
+        assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} >= {"dub", "wait"}
         known = {
             "dub": set(inspect.signature(gateway.dub.request).parameters) | set(DubOptions.__annotations__),
             "dict": set(consent_pb2.ConsentRecord.DESCRIPTOR.fields_by_name),
@@ -106,36 +103,25 @@ def test_what_the_notes_name_is_in_the_release(notes: dict[str, str], case: str)
     assert f"--namespace {NAMESPACE}" in notes[case]
 
 
-def test_the_notes_say_what_is_not_protected(notes: dict[str, str]) -> None:
+def test_notes_fit_the_values(notes: dict[str, str]) -> None:
+    """The notes say what is not protected, the settings of batches, the credentials that the gateway asks for, and who may call."""
     assert "plain text; global.tls.enabled changes that" in notes["default"]
     assert "plain text; global.tls.enabled changes that" not in notes["production"]
     assert "Network policies are off" in notes["folders"]
     assert "ReadWriteOnce" in notes["default"]
     assert "ReadWriteOnce" not in notes["production"]
     assert "consent=" in notes["default"]
-
-
-def test_batch_notes_name_settings(notes: dict[str, str]) -> None:
-    """The notes of batches name the settings of the release."""
     (name,) = re.findall(r"--config-map (\S+)", notes["batch"])
     assert render("batch").one("ConfigMap", name)
     assert "export DUBSTAGE_DATABASE_URL=" in notes["batch"]
     assert "batch submit" not in notes["default"]
     assert "The gateway can create Jobs in namespace dubbing" in notes["batch-gateway"]
     assert "create Jobs" not in notes["batch"]
-
-
-def test_script_passes_gateway_credentials(notes: dict[str, str]) -> None:
-    """The script gives the credentials that the gateway asks of callers."""
     assert 'TlsFiles(ca=Path("ca.crt"), certificate=Path("tls.crt"), key=Path("tls.key"))' in notes["everything"]
     assert 'TlsFiles(ca=Path("ca.crt"))' in notes["production"]
     assert 'tls=tls, token="..."' in notes["production"]
     assert 'connect("localhost:50050", token="...")' in notes["tokens in plain text"]
     assert 'connect("localhost:50050")' in notes["default"]
-
-
-def test_public_gateway_notes_name_callers(notes: dict[str, str]) -> None:
-    """The notes of a gateway that is open to the outside say who may call."""
     warning = "Only pods of namespace dubbing may call the gateway"
     assert warning in notes["everything"]
     assert not any(warning in notes[case] for case in ("default", "production", "folders"))

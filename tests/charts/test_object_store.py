@@ -1,7 +1,5 @@
 """The variables that the chart gives for S3 open a real S3, and models come from there before a service starts."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -56,7 +54,6 @@ def test_models_are_fetched_with_their_folders(s3: S3Server, tmp_path: Path) -> 
 
 
 def test_stage_finds_mounted_models() -> None:
-    """A stage is told where its models are mounted."""
     rendered = render("everything")
     expected = {
         "audio": ("DUBSTAGE_AUDIO_WEIGHTS", "/models"),

@@ -1,7 +1,5 @@
 """Every process that writes videos signs them with the certificate of the values."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from charts.schema import COMPONENTS
@@ -61,15 +59,12 @@ def test_signer_command_and_watermark_key() -> None:
         assert variables["DUBSTAGE_WATERMARK_KEY_FILE"] == "/etc/dubstage/provenance/watermark.key"
 
 
-def test_missing_secret_makes_own_key() -> None:
-    """Without a secret, the installation makes its own key."""
+def test_certificate_is_for_production() -> None:
+    """Without a secret, an installation makes a key of its own; production names a certificate."""
     rendered = render("batch", "global.provenance.timeStampUrl=http://tsa.example.com")
     stamped = {"DUBSTAGE_PROVENANCE_TIME_STAMP_URL": "http://tsa.example.com"}
     assert of_provenance(rendered.environment("gateway")) == of_provenance(environment(rendered)) == stamped
     assert of_provenance(render("batch").environment("gateway")) == {}
-
-
-def test_production_needs_a_certificate() -> None:
     assert gateway(render("production")) == {
         "chain.pem": ("dubstage-provenance", "tls.crt"),
         "key.pem": ("dubstage-provenance", "tls.key"),
@@ -77,7 +72,6 @@ def test_production_needs_a_certificate() -> None:
 
 
 def test_receipt_key_from_secret() -> None:
-    """Gateways find the key of their receipts in its secret."""
     rendered = render("default", "gateway.signingKeySecret.name=signing", "gateway.signingKeySecret.key=ed25519")
     assert rendered.environment("gateway")["DUBSTAGE_SIGNING_KEY_FILE"] == "/etc/dubstage/signing-key/signing.pem"
     (mount,) = [one for one in rendered.container("gateway")["volumeMounts"] if one["mountPath"] == "/etc/dubstage/signing-key"]

@@ -1,7 +1,5 @@
 """What a release needs: one version in all files that repeat it, notes for users, and wheels that `make release` builds."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -64,11 +62,8 @@ def places() -> Iterator[tuple[Path, list[str]]]:
 
 
 def test_version_is_repeated_everywhere() -> None:
-    """Every file that repeats the version has that of pyproject.toml."""
+    """Every file that repeats the version has that of pyproject.toml, and no other file repeats it."""
     assert {str(path.relative_to(ROOT)): found for path, found in places() if set(found) != {VERSION}} == {}
-
-
-def test_no_other_file_repeats_the_version() -> None:
     named = re.compile(rf"(dubstage|version|tag)\S* ?[:=/]+ ?\S*\b{re.escape(VERSION)}\b", re.IGNORECASE)
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     texts = [ROOT / name for name in listed if name.endswith((".toml", ".yaml", ".tpl", ".json", ".md", ".sh", ".txt"))]

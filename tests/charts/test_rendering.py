@@ -1,7 +1,5 @@
 """Tests of every rendering: names, labels, probes, security, an orderly end, and nothing that depends on chance."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections import Counter
@@ -42,14 +40,11 @@ def test_helm_lint_has_nothing_to_say(case: str) -> None:
     assert helm("lint", "--strict", "--quiet", str(CHART), *values_of(case)).stdout == ""
 
 
-def test_chart_dependencies_are_vendored() -> None:
-    """Dependencies lie in the chart, so that an install needs no network."""
+def test_chart_is_whole_and_dated() -> None:
+    """Dependencies lie in the chart, so that an install needs no network, and all have the version of the project."""
     lines = helm("dependency", "list", str(CHART)).stdout.splitlines()[1:]
     states = {line.split()[0]: line.split()[-1] for line in lines if line.strip()}
     assert states == dict.fromkeys(("library", *COMPONENTS), "unpacked")
-
-
-def test_the_chart_has_the_version_of_the_project() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     charts = [CHART, *(CHART / "charts" / name for name in ("library", *COMPONENTS))]
     for chart in charts:
@@ -69,7 +64,6 @@ def _schemas_read_once() -> Iterator[None]:
     "version", [KUBERNETES[0], *(pytest.param(version, marks=pytest.mark.long) for version in KUBERNETES[1:-1]), KUBERNETES[-1]]
 )
 def test_objects_valid_for_every_kubernetes(version: str) -> None:
-    """Every object is valid in every version of Kubernetes."""
     unique = {json.dumps(item, sort_keys=True): item for case in CASES for item in render(case).objects}
     for item in unique.values():
         if item["kind"] not in SCHEMAS:
@@ -77,33 +71,27 @@ def test_objects_valid_for_every_kubernetes(version: str) -> None:
 
 
 @every_case
-def test_custom_resources_are_valid(case: str) -> None:
+def test_objects_of_a_case(case: str) -> None:
+    """The same values give the same bytes: valid objects of different names, all in the release's namespace."""
+    assert template(case=case).stdout == text_of(case)
+    rendered = render(case)
+    assert max(Counter((item["kind"], item["metadata"]["name"]) for item in rendered.objects).values()) == 1
+    assert {item["metadata"]["namespace"] for item in rendered.objects} == {"dubbing"}
+    assert all(len(item["metadata"]["name"]) <= 63 for item in rendered.objects)
     for item in render(case).objects:
         if item["kind"] in SCHEMAS:
             jsonschema.validate(item, SCHEMAS[item["kind"]])
 
 
-@every_case
-def test_the_same_values_give_the_same_bytes(case: str) -> None:
-    assert template(case=case).stdout == text_of(case)
-
-
-@every_case
-def test_object_names_and_namespace(case: str) -> None:
-    """No two objects have one name and all lie in the release's namespace."""
-    rendered = render(case)
-    names = Counter((item["kind"], item["metadata"]["name"]) for item in rendered.objects)
-    assert max(names.values()) == 1
-    assert {item["metadata"]["namespace"] for item in rendered.objects} == {"dubbing"}
-    assert all(len(item["metadata"]["name"]) <= 63 for item in rendered.objects)
-
-
-def test_long_release_name() -> None:
-    """Names stay within bounds for a long release name."""
+def test_odd_release_names() -> None:
+    """Names stay within bounds for a long name of the release, and a name with dots has services without."""
     rendered = render("production", release="a-release-with-a-name-as-long-as-helm-allows-it-to-be")
     for item in rendered.objects:
         assert len(item["metadata"]["name"]) <= 63
         assert all(len(value) <= 63 for value in item["metadata"]["labels"].values())
+    rendered = render("default", release="studio.night")
+    assert all("." not in item["metadata"]["name"] for item in rendered.of("Service"))
+    assert rendered.environment("gateway")["DUBSTAGE_AUDIO_ENDPOINT"] == "dns:///studio-night-dubstage-audio:50051"
 
 
 def test_unknown_field_is_detected() -> None:
@@ -120,7 +108,6 @@ def _matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
 
 @every_case
 def test_selectors_match_own_component(case: str) -> None:
-    """Every selector matches the pods of its component and no other."""
     rendered = render(case)
     pods = {label(pod, "component"): pod["metadata"]["labels"] for pod in rendered.pods()}
     for item in rendered.objects:
@@ -141,8 +128,8 @@ def test_selectors_match_own_component(case: str) -> None:
         assert {labels["app.kubernetes.io/component"] for labels in found} == {label(monitor, "component")}
 
 
-def test_selectors_survive_upgrades() -> None:
-    """Selectors outlive an upgrade of replicas images and options."""
+def test_upgrades_change_little() -> None:
+    """Selectors outlive an upgrade of replicas, images and options, and other replicas change nothing but the number."""
 
     def selectors(*sets: str, case: str = "default") -> dict[str, Object]:
         return {label(item, "component"): item["spec"]["selector"] for item in render(case, *sets).of("Deployment")}
@@ -151,10 +138,6 @@ def test_selectors_survive_upgrades() -> None:
     assert selectors("global.defaults.replicas=5", "global.image.tag=9.9.9", "global.defaults.podLabels.team=a") == before
     assert selectors(case="production") == before
     assert selectors(case="gpu") == before
-
-
-def test_replica_change_is_minimal() -> None:
-    """An upgrade from n to m replicas changes nothing but the number."""
     few, many = (render("default", f"global.defaults.replicas={number}") for number in (2, 5))
     for before, after in zip(few.objects, many.objects, strict=True):
         if before["kind"] == "Deployment" and label(before, "component") != "gateway":
@@ -173,7 +156,8 @@ def test_rolling_update_strategies(case: str) -> None:
     assert (gateway["strategy"], gateway["replicas"]) == ({"type": "Recreate"}, 1)
 
 
-def test_several_gateways_roll_over_and_spread_over_nodes() -> None:
+def test_several_gateways() -> None:
+    """Several gateways roll over, spread over nodes, and take calls until the service has forgotten their pods."""
     shared = render("production", *TWO_GATEWAYS, "gateway.data.accessMode=ReadWriteMany")
     spec = shared.deployment("gateway")["spec"]
     assert (spec["replicas"], spec["strategy"]["type"]) == (2, "RollingUpdate")
@@ -181,10 +165,6 @@ def test_several_gateways_roll_over_and_spread_over_nodes() -> None:
         assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "gateway"
     assert "podAffinity" not in pod_spec(shared.deployment("gateway")).get("affinity", {})
     assert shared.environment("gateway")["DUBSTAGE_DATA_DIR"] == "/data/gateway"
-
-
-def test_gateway_outlives_its_endpoint() -> None:
-    """A gateway of several takes calls until the service has forgotten its pod."""
     several = ("production", *TWO_GATEWAYS, "gateway.data.accessMode=ReadWriteMany")
     grace_s = pod_spec(render(*several).deployment("gateway"))["terminationGracePeriodSeconds"]
     assert render(*several).container("gateway")["lifecycle"] == {"preStop": {"exec": {"command": ["sleep", "5"]}}}
@@ -192,20 +172,6 @@ def test_gateway_outlives_its_endpoint() -> None:
     assert pod_spec(longer.deployment("gateway"))["terminationGracePeriodSeconds"] == grace_s + 55
     assert "lifecycle" not in render(*several, "gateway.preStopSeconds=0").container("gateway")
     assert not any("lifecycle" in render("production").container(component) for component in COMPONENTS)
-
-
-def test_a_stage_may_end_before_the_next_begins() -> None:
-    assert render("gpu", "render.strategy.type=Recreate").deployment("render")["spec"]["strategy"] == {"type": "Recreate"}
-
-
-def test_dotted_release_name() -> None:
-    """A release with dots in its name has services without."""
-    rendered = render("default", release="studio.night")
-    assert all("." not in item["metadata"]["name"] for item in rendered.of("Service"))
-    assert rendered.environment("gateway")["DUBSTAGE_AUDIO_ENDPOINT"] == "dns:///studio-night-dubstage-audio:50051"
-
-
-def test_gateways_that_share_no_folder_have_different_ones() -> None:
     key = "gateway.signingKeySecret.name=signing"
     environment = render("production", *TWO_GATEWAYS, "gateway.data.type=emptyDir", key).environment("gateway")
     assert environment["DUBSTAGE_DATA_DIR"] == "/data/gateway/$(POD_NAME)"
@@ -214,29 +180,25 @@ def test_gateways_that_share_no_folder_have_different_ones() -> None:
     assert environment["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
 
 
+def test_a_stage_may_end_before_the_next_begins() -> None:
+    assert render("gpu", "render.strategy.type=Recreate").deployment("render")["spec"]["strategy"] == {"type": "Recreate"}
+
+
 @every_case
-def test_grace_exceeds_drain(case: str) -> None:
-    """A pod is given longer than its server drains."""
+def test_pods_have_time_enough(case: str) -> None:
+    """A pod has longer to end than its server drains, and longer to start than the gateway waits for its stages."""
     rendered = render(case)
     for component in COMPONENTS:
         grace_s = float(rendered.environment(component)["DUBSTAGE_DRAIN_GRACE_S"])
         assert pod_spec(rendered.deployment(component))["terminationGracePeriodSeconds"] >= grace_s + 10
-
-
-@every_case
-def test_start_exceeds_stage_wait(case: str) -> None:
-    """A start is given longer than the gateway waits for its stages."""
-    rendered = render(case)
     probe = rendered.container("gateway")["startupProbe"]
-    waits_s = float(
-        rendered.environment("gateway").get("DUBSTAGE_STAGES_START_S", GatewaySettings.model_fields["stages_start_s"].default)
-    )
+    default_s = GatewaySettings.model_fields["stages_start_s"].default
+    waits_s = float(rendered.environment("gateway").get("DUBSTAGE_STAGES_START_S", default_s))
     assert probe["periodSeconds"] * probe["failureThreshold"] > waits_s + 20
 
 
 @pytest.mark.parametrize(("case", "sets"), [*((case, ()) for case in CASES), ("default", ("gateway.tokensSecret.name=tokens",))])
 def test_ports_probes_and_services_agree(case: str, sets: tuple[str, ...]) -> None:
-    """Ports probes and services speak of the same port."""
     rendered = render(case, *sets)
     for component in COMPONENTS:
         environment, container = rendered.environment(component), rendered.container(component)
@@ -309,7 +271,6 @@ def test_pods_keep_the_restricted_pod_security_standard(case: str) -> None:
 
 @every_case
 def test_mounts_match_volumes(case: str) -> None:
-    """Every mount has its volume and every volume its mount."""
     for pod in render(case).pods():
         containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
         mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
@@ -319,18 +280,14 @@ def test_mounts_match_volumes(case: str) -> None:
             assert len(paths) == len(set(paths))
 
 
-def test_own_account_without_rights() -> None:
-    """Every component runs as an account of its own that may do nothing."""
+def test_pods_get_nothing_unasked() -> None:
+    """Every component runs as an account that may do nothing, and services of the namespace put no variables into pods."""
     rendered = render("everything")
     accounts = {pod_spec(item)["serviceAccountName"] for item in rendered.of("Deployment")}
     assert accounts == {item["metadata"]["name"] for item in rendered.of("ServiceAccount")}
     assert len(accounts) == len(COMPONENTS)
     kinds = {item["kind"] for item in rendered.objects}
     assert not kinds & {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
-
-
-def test_no_service_environment_variables() -> None:
-    """No service of the namespace puts variables into a pod."""
     # A Service called dubstage would set DUBSTAGE_PORT to tcp://….
     for pod in render("default").pods():
         assert pod["spec"]["enableServiceLinks"] is False
@@ -352,7 +309,8 @@ def test_default_install_needs_nothing_special() -> None:
         assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
-def test_images_are_those_that_make_images_builds() -> None:
+def test_images_are_built_or_named() -> None:
+    """Images are those that `make images` builds, unless registry, tag or digest name others."""
     script = (ROOT / "charts/images/build.sh").read_text()
     names = next(line for line in script.splitlines() if line.startswith("images=")).partition(":-")[2].rstrip("}").split()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -363,13 +321,9 @@ def test_images_are_those_that_make_images_builds() -> None:
     assert rendered.container("render", "triton")["image"] == f"dubstage/triton:{version}"
     database = "gateway.database.urlSecret.name=database"
     workers = render("default", "batch.enabled=true", "batch.stages=own", database)
-    (settings,) = [
-        json.loads(one["data"]["settings.json"]) for one in workers.of("ConfigMap") if label(one, "component") == "batch"
-    ]
+    (of_batches,) = [one for one in workers.of("ConfigMap") if label(one, "component") == "batch"]
+    settings = json.loads(of_batches["data"]["settings.json"])
     assert settings["image"] == f"dubstage/suite:{version}"
-
-
-def test_registry_tag_and_digest_name_other_images() -> None:
     rendered = render("everything")
     assert rendered.container("audio")["image"] == "registry.example.com/dubstage/audio:1.2.3"
     assert rendered.container("face")["image"].startswith("registry.example.com/dubstage/face@sha256:0123")

@@ -1,7 +1,5 @@
 """Replicas: by hand, by a HorizontalPodAutoscaler, by KEDA; disruptions, GPUs and where pods may run."""
 
-from __future__ import annotations
-
 import re
 
 import promql_parser
@@ -29,9 +27,8 @@ def test_replicas_are_written_only_where_nothing_scales_them() -> None:
 
 def test_every_stage_scales_on_its_own_queue() -> None:
     rendered = render("production")
-    assert {item["spec"]["scaleTargetRef"]["name"] for item in rendered.of("HorizontalPodAutoscaler")} == {
-        f"dubstage-{stage}" for stage in STAGES
-    }
+    scaled = {item["spec"]["scaleTargetRef"]["name"] for item in rendered.of("HorizontalPodAutoscaler")}
+    assert scaled == {f"dubstage-{stage}" for stage in STAGES}
     for item in rendered.of("HorizontalPodAutoscaler"):
         (metric,) = item["spec"]["metrics"]
         assert metric["type"] == "Pods"
@@ -41,7 +38,7 @@ def test_every_stage_scales_on_its_own_queue() -> None:
 
 
 def test_keda_scales_to_zero() -> None:
-    """KEDA goes to zero and wakes a stage for the gateway's work."""
+    """KEDA goes to zero, and wakes a stage for the work of a gateway that need not be ready."""
     rendered = render("keda")
     assert not rendered.of("HorizontalPodAutoscaler")
     for stage in STAGES:
@@ -58,26 +55,22 @@ def test_keda_scales_to_zero() -> None:
             promql_parser.parse(query)
             # Without a pod there is no series: the query must be 0 then, not empty.
             assert query.endswith("or vector(0)")
+    service = render("keda").one("Service", "dubstage-gateway-metrics")
+    assert service["spec"]["publishNotReadyAddresses"] is True
 
 
 def test_gateways_scale_on_their_places() -> None:
-    """Gateways have an autoscaler of their own metric, and the values of several gateways."""
+    """Gateways have an autoscaler of their own metric, or KEDA, which never goes below one gateway."""
     rendered = render("default", *SEVERAL, "gateway.autoscaling.type=hpa")
     (scaler,) = rendered.of("HorizontalPodAutoscaler")
     assert scaler["spec"]["scaleTargetRef"]["name"] == "dubstage-gateway"
     (metric,) = scaler["spec"]["metrics"]
-    assert metric["pods"] == {
-        "metric": {"name": "dubstage_gateway_load"},
-        "target": {"type": "AverageValue", "averageValue": "0.8"},
-    }
+    assert metric["pods"]["metric"] == {"name": "dubstage_gateway_load"}
+    assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "0.8"}
     deployment = rendered.deployment("gateway")
     assert "replicas" not in deployment["spec"]
     assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
     assert "preStop" in rendered.container("gateway")["lifecycle"]
-
-
-def test_keda_scales_gateways() -> None:
-    """KEDA reads the places of the gateways, and never goes below one gateway."""
     address = "global.defaults.autoscaling.keda.prometheusAddress=http://prometheus:9090"
     spec = render("default", *SEVERAL, "gateway.autoscaling.type=keda", address).one("ScaledObject", "dubstage-gateway")["spec"]
     (trigger,) = spec["triggers"]
@@ -85,12 +78,6 @@ def test_keda_scales_gateways() -> None:
     promql_parser.parse(trigger["metadata"]["query"])
     assert 'dubstage_gateway_load{namespace="dubbing",service="dubstage-gateway-metrics"}' in trigger["metadata"]["query"]
     assert spec["minReplicaCount"] == 1
-
-
-def test_keda_metrics_before_readiness() -> None:
-    """The metrics that KEDA reads of the gateway come from a service that answers before it is ready."""
-    service = render("keda").one("Service", "dubstage-gateway-metrics")
-    assert service["spec"]["publishNotReadyAddresses"] is True
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "folders"])
@@ -116,22 +103,17 @@ def test_a_gpu_is_asked_for_by_its_name(case: str, resource: str) -> None:
     assert pod_spec(rendered.deployment("render"))["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 
-def test_any_stage_with_gpu() -> None:
-    """Any stage may have a GPU of its own."""
-    resources = render("everything").container("face")["resources"]
-    assert resources["limits"]["nvidia.com/mig-1g.10gb"] == "1"
+def test_resources_of_one_stage() -> None:
+    """Any stage may have a GPU of its own, and a null takes a limit away."""
+    assert render("everything").container("face")["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
     assert pod_spec(render("everything").deployment("face"))["runtimeClassName"] == "nvidia"
-
-
-def test_a_null_takes_a_limit_away() -> None:
     assert render("default", "audio.resources.limits.cpu=null").container("audio")["resources"]["limits"].keys() == {"memory"}
 
 
 def test_component_value_wins_over_default() -> None:
     """A value of a component wins over the defaults even where it is false or nothing."""
-    rendered = render(
-        "default", "global.defaults.priorityClassName=media", "audio.priorityClassName=", "face.podDisruptionBudget.enabled=false"
-    )
+    without = ("audio.priorityClassName=", "face.podDisruptionBudget.enabled=false")
+    rendered = render("default", "global.defaults.priorityClassName=media", *without)
     assert "priorityClassName" not in pod_spec(rendered.deployment("audio"))
     assert pod_spec(rendered.deployment("face"))["priorityClassName"] == "media"
     assert "dubstage-face" not in {item["metadata"]["name"] for item in rendered.of("PodDisruptionBudget")}
@@ -143,7 +125,7 @@ def _kept_together(pod: Object) -> bool:
 
 
 def test_node_volume_groups_pods() -> None:
-    """A volume of one node keeps the pods that mount it together."""
+    """A volume of one node keeps the pods that mount it together, and the first of them finds a place."""
 
     def together(*sets: str, case: str = "default") -> set[str]:
         rendered = render(case, *sets)
@@ -154,10 +136,6 @@ def test_node_volume_groups_pods() -> None:
     assert together(case="production") == set()
     # Else the gateway would be bound to a node whose taint it does not bear.
     assert together(case="gpu") == set()
-
-
-def test_node_affinity_matches_own_pods() -> None:
-    """The affinity of one node is matched by the pods themselves so that the first finds a place."""
     for component in ("motion", "texture", "render", "gateway"):
         template = render("default").deployment(component)["spec"]["template"]
         (term,) = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
@@ -165,7 +143,6 @@ def test_node_affinity_matches_own_pods() -> None:
 
 
 def test_triton_ends_after_stage() -> None:
-    """Triton ends after the stage that computes on it."""
     rendered = render("gpu")
     container = rendered.container("render", "triton")
     script = container["lifecycle"]["preStop"]["exec"]["command"][-1]

@@ -1,7 +1,5 @@
 """TLS and tokens: who has which certificate, and who is asked for what."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -31,8 +29,8 @@ from tests.charts.rendering import COMPONENTS, STAGES, label, pod_spec, render
 from tests.contract.ports import free_port
 
 
-def test_certificates_cover_called_names() -> None:
-    """Every component gets a certificate for the names that it is called by."""
+def test_certificates_of_the_release() -> None:
+    """An authority of the release signs a certificate for the names of each component, whose pod mounts it."""
     rendered = render("production")
     certificates = {label(item, "component"): item["spec"] for item in rendered.of("Certificate") if not item["spec"].get("isCA")}
     assert certificates.keys() == set(COMPONENTS)
@@ -43,39 +41,24 @@ def test_certificates_cover_called_names() -> None:
     for stage in STAGES:
         endpoint = rendered.environment("gateway")[f"DUBSTAGE_{stage.upper()}_ENDPOINT"]
         assert endpoint.removeprefix("dns:///").partition(":")[0] in certificates[stage]["dnsNames"]
-
-
-def test_certificates_from_own_authority() -> None:
-    """The certificates are signed by an authority of the release's own."""
-    rendered = render("production")
     issuers = {item["metadata"]["name"]: item["spec"] for item in rendered.of("Issuer")}
     for item in rendered.of("Certificate"):
         assert item["spec"]["issuerRef"]["name"] in issuers
     authority = rendered.one("Certificate", "dubstage-authority")["spec"]
     assert issuers["dubstage-authority"]["ca"]["secretName"] == authority["secretName"]
-
-
-def test_cluster_issuer_replaces_authority() -> None:
-    """An issuer of the cluster's takes the authority's place."""
-    rendered = render(
-        "production", "global.tls.certManager.issuerRef.name=corporate", "global.tls.certManager.issuerRef.kind=ClusterIssuer"
-    )
-    assert not rendered.of("Issuer")
-    assert {item["spec"]["issuerRef"]["name"] for item in rendered.of("Certificate")} == {"corporate"}
-
-
-def test_pods_mount_certificate_secrets() -> None:
-    """Pods mount the secrets that certificates are written to."""
-    rendered = render("production")
-    written = {
-        label(item, "component"): item["spec"]["secretName"] for item in rendered.of("Certificate") if not item["spec"].get("isCA")
-    }
+    own = [item for item in rendered.of("Certificate") if not item["spec"].get("isCA")]
+    written = {label(item, "component"): item["spec"]["secretName"] for item in own}
     for component in COMPONENTS:
         (volume,) = [item for item in pod_spec(rendered.deployment(component))["volumes"] if item["name"] == "tls"]
         assert volume["secret"]["secretName"] == written[component]
 
 
-def test_given_secrets_serve_where_they_are_named() -> None:
+def test_other_sources_of_certificates() -> None:
+    """An issuer of the cluster or given secrets take the place of the authority, and without TLS nothing of it is there."""
+    issuer = "global.tls.certManager.issuerRef"
+    rendered = render("production", f"{issuer}.name=corporate", f"{issuer}.kind=ClusterIssuer")
+    assert not rendered.of("Issuer")
+    assert {item["spec"]["issuerRef"]["name"] for item in rendered.of("Certificate")} == {"corporate"}
     rendered = render("everything")
     assert not rendered.of("Certificate")
     mounted = {
@@ -85,6 +68,8 @@ def test_given_secrets_serve_where_they_are_named() -> None:
         if item["name"] == "tls"
     }
     assert mounted == {**dict.fromkeys(STAGES, "everyone"), "gateway": "gateway-tls"}
+    for component in COMPONENTS:
+        assert not any("TLS" in name for name in render("default").environment(component))
 
 
 @pytest.mark.parametrize("case", ["production", "everything"])
@@ -98,11 +83,6 @@ def test_stages_require_certificate_and_token(case: str) -> None:
         environment = rendered.environment(stage)
         assert environment["DUBSTAGE_REQUIRE_CLIENT_CERTIFICATE"] == "true"
         assert environment["DUBSTAGE_AUTH_TOKEN_FILE"] == gateway["DUBSTAGE_STAGES_TOKEN_FILE"]
-
-
-def test_without_tls_nothing_of_it_is_there() -> None:
-    for component in COMPONENTS:
-        assert not any("TLS" in name for name in render("default").environment(component))
 
 
 class Authority:

@@ -1,7 +1,5 @@
 """The chart's environment is what the services' own settings classes read, and every setting can be reached by a value."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import pytest
 
 from charts.schema import COMPONENTS, REFERENCE, SET_BY_THE_CHART, SETTINGS, reference, schemas, settings_schema
 from gateway.settings import GatewaySettings, RequireConsent
+from gateway.tenants.limits import TenantLimits, read_limits
 from services.common.server.settings import PREFIX, StageSettings, load_settings
 from services.render.settings import RenderSettings
 from tests.charts.rendering import CASES, KEEP_ARTEFACTS, STAGES, Rendered, pod_spec, render
@@ -37,9 +36,7 @@ def load(rendered: Rendered, component: str, folder: Path, patch: pytest.MonkeyP
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_a_service_reads_what_the_chart_tells_it(
-    case: str, component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_reads_what_the_chart_tells_it(case, component, tmp_path, monkeypatch) -> None:
     rendered = render(case)
     fields = SETTINGS[component].model_fields
     told = {name for name in rendered.environment(component) if name.startswith(PREFIX)}
@@ -58,23 +55,14 @@ def test_every_setting_has_a_value(component: str) -> None:
 
 
 def test_what_is_set_by_the_chart_really_is() -> None:
-    told = {
-        name.removeprefix(PREFIX).lower()
-        for case in CASES
-        for component in COMPONENTS
-        for name in render(case).environment(component)
-        if name.startswith(PREFIX)
-    }
-    told |= {name.removeprefix(PREFIX).lower() for name in render("default", *_models_from_a_claim()).environment("render")}
+    claim = ("render.models.source=claim", "render.models.claimName=models")
     signer = ("global.provenance.secret.name=studio", "global.provenance.signerCommand=sign")
-    told |= {name.removeprefix(PREFIX).lower() for name in render("default", *signer).environment("gateway")}
+    environments = [render(case).environment(component) for case in CASES for component in COMPONENTS]
+    environments += [render("default", *claim).environment("render"), render("default", *signer).environment("gateway")]
+    told = {name.removeprefix(PREFIX).lower() for found in environments for name in found if name.startswith(PREFIX)}
     # A pod has no use for a file that says that it is ready, the stages have a name each, a gateway serves every tenant, and no
     # server calls a command that speaks.
     assert told >= SET_BY_THE_CHART - {"ready_file", "stages_host", "tenant", "speech_command", "speech_deadline_s"}
-
-
-def _models_from_a_claim() -> list[str]:
-    return ["render.models.source=claim", "render.models.claimName=models"]
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -122,18 +110,19 @@ def _another(schema: dict[str, Any], value: Any) -> Any:
         (("audio.settings.max_memory_bytes=0",), 0),
     ],
 )
-def test_memory_limit_follows_container(
-    sets: tuple[str, ...], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_limit_follows_container(sets, expected, tmp_path, monkeypatch) -> None:
     """A process may take most of the memory of its container."""
     assert load(render("default", *sets), "audio", tmp_path, monkeypatch).max_memory_bytes == expected
 
 
-def test_consent_is_required_unless_somebody_says_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway requires consent unless values say otherwise, and reaches every stage by name."""
     settings = load(render("default"), "gateway", tmp_path, monkeypatch)
     assert isinstance(settings, GatewaySettings)
     assert settings.require_consent
     assert render("default", "gateway.requireConsent=false").environment("gateway")["DUBSTAGE_REQUIRE_CONSENT"] == "false"
+    for stage in STAGES:
+        assert settings.client_config(stage).target.startswith(f"dns:///dubstage-{stage}:")
 
 
 def test_signed_consent_mounts_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,16 +137,8 @@ def test_signed_consent_mounts_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert volumes[mounts["/etc/dubstage/consent-keys"]]["secret"]["secretName"] == "studios"
 
 
-def test_gateway_reaches_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway reaches every stage by name and spreads its calls."""
-    settings = load(render("default"), "gateway", tmp_path, monkeypatch)
-    assert isinstance(settings, GatewaySettings)
-    for stage in STAGES:
-        assert settings.client_config(stage).target.startswith(f"dns:///dubstage-{stage}:")
-
-
-def test_only_users_mount_artefacts() -> None:
-    """Components that keep artefacts mount their volume, and no others do."""
+def test_artefacts_and_database() -> None:
+    """Components that keep artefacts mount their volume, and no others do; database and keys come from secrets alone."""
     rendered = render("default")
     mounting = set()
     for component in COMPONENTS:
@@ -166,9 +147,6 @@ def test_only_users_mount_artefacts() -> None:
             mounting.add(component)
             assert rendered.environment(component)["DUBSTAGE_ARTEFACTS_URL"] == "/data/artefacts"
     assert mounting == KEEP_ARTEFACTS
-
-
-def test_database_and_keys_come_from_secrets_alone() -> None:
     environment = render("production").environment("gateway")
     assert environment["DUBSTAGE_DATABASE_URL"] == {"secretKeyRef": {"name": "dubstage-database", "key": "url"}}
     for component in KEEP_ARTEFACTS:
@@ -181,15 +159,12 @@ def test_database_and_keys_come_from_secrets_alone() -> None:
 
 @pytest.mark.parametrize("case", ["gpu", "everything"])
 def test_renderer_uses_own_triton(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The renderer uses the Triton of its own pod."""
     rendered = render(case)
     settings = load(rendered, "render", tmp_path, monkeypatch)
     assert isinstance(settings, RenderSettings)
     assert (settings.backend, settings.triton_url, settings.triton_shared_memory) == ("triton", "localhost:8001", True)
-    mounts = [
-        {mount["mountPath"]: mount["name"] for mount in rendered.container("render", name)["volumeMounts"]}
-        for name in ("render", "triton")
-    ]
+    containers = [rendered.container("render", name) for name in ("render", "triton")]
+    mounts = [{mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]} for container in containers]
     assert mounts[0]["/dev/shm"] == mounts[1]["/dev/shm"]
     volumes = {volume["name"]: volume for volume in pod_spec(rendered.deployment("render"))["volumes"]}
     assert volumes[mounts[0]["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
@@ -203,5 +178,37 @@ def test_a_committed_schema_is_what_the_settings_say(name: str) -> None:
 
 
 def test_values_page_matches_schemas() -> None:
-    """The page of values is what the schemas say."""
     assert REFERENCE.read_text(encoding="utf-8") == reference(), "run: python -m charts.schema"
+
+
+def test_gateway_reads_limits_of_tenants(tmp_path: Path) -> None:
+    rendered = render("everything")
+    (name,) = (one["metadata"]["name"] for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits"))
+    file = tmp_path / "limits.json"
+    file.write_text(rendered.one("ConfigMap", name)["data"]["limits.json"])
+    limits = read_limits(file)
+    assert limits.of("acme") == TenantLimits(concurrent_dubs=8, storage_bytes=500_000_000_000)
+    assert limits.of("beta") == TenantLimits(concurrent_dubs=4)
+    spec = pod_spec(rendered.deployment("gateway"))
+    (volume,) = (one for one in spec["volumes"] if one.get("configMap", {}).get("name") == name)
+    (mount,) = (one for one in rendered.container("gateway")["volumeMounts"] if one["name"] == volume["name"])
+    # The whole folder is mounted: a file that is mounted alone never changes.
+    assert "subPath" not in mount
+    assert rendered.environment("gateway")["DUBSTAGE_TENANT_LIMITS_FILE"] == f"{mount['mountPath']}/limits.json"
+    rendered = render("default")
+    assert "DUBSTAGE_TENANT_LIMITS_FILE" not in rendered.environment("gateway")
+    assert not [one for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits")]
+
+
+def test_gateway_reads_users_of_proxy() -> None:
+    """The Secret with the users of an OIDC proxy is mounted whole, so that a changed user counts without a restart."""
+    rendered = render("everything")
+    environment = rendered.environment("gateway")
+    (mount,) = (one for one in rendered.container("gateway")["volumeMounts"] if one["name"] == "proxy")
+    (volume,) = (one for one in pod_spec(rendered.deployment("gateway"))["volumes"] if one["name"] == "proxy")
+    assert (volume["secret"]["secretName"], "subPath" in mount) == ("proxy-users", False)
+    assert {item["path"]: item["key"] for item in volume["secret"]["items"]} == {"users": "users", "secret": "proxy-secret"}
+    assert environment["DUBSTAGE_PROXY_USERS_FILE"] == f"{mount['mountPath']}/users"
+    assert environment["DUBSTAGE_PROXY_SECRET_FILE"] == f"{mount['mountPath']}/secret"
+    assert environment["DUBSTAGE_PROXY_USER_HEADER"] == "X-Forwarded-Email"
+    assert not [name for name in render("default").environment("gateway") if name.startswith("DUBSTAGE_PROXY")]

@@ -1,7 +1,5 @@
 """The RPCs of OpenCue's Cuebot that submit a job, in place of Cuebot, which is a Java server with a database."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

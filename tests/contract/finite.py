@@ -1,13 +1,13 @@
-"""Check of every answer of every stage: numbers are finite, or the call fails and names the field."""
+"""Checks of every stage: numbers of answers are finite, or the call fails and names the field, and work ends with its call."""
 
-from __future__ import annotations
-
+import asyncio
+import time
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
-import grpc
 import grpc.aio
 import numpy as np
+import psutil
 from google.protobuf.message import Message
 
 from dubstage.common.v1 import common_pb2
@@ -52,3 +52,14 @@ async def finite_or_refused(answers: Awaitable[Iterable[Message]]) -> bool:
         return False
     assert not [path for message in messages for path in not_finite(message)]
     return True
+
+
+async def idle_within(seconds: float) -> bool:
+    """Whether this process, which holds the server too, stops computing within so many seconds."""
+    process, end = psutil.Process(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = sum(process.cpu_times()[:2])
+        await asyncio.sleep(0.5)
+        if sum(process.cpu_times()[:2]) - before < 0.15:
+            return True
+    return False

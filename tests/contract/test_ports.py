@@ -1,7 +1,5 @@
 """Ports of tests: one caller each, in every process that tests."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -19,7 +17,6 @@ def test_a_port_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ports_differ_between_processes() -> None:
-    """A port is not given to a second process."""
     port = ports.free_port()
     draw = f"from tests.contract import ports; drawn = iter([{port}]); ports._choose = lambda _: next(drawn); ports.free_port()"
     second = subprocess.run([sys.executable, "-c", draw], capture_output=True, text=True, check=False)

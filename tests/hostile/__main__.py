@@ -1,7 +1,5 @@
 """`python -m tests.hostile`: the campaign, with a report in out/hostile."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Valid requests of every RPC, small and quick: what the campaign mutates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +30,10 @@ from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures
 from services.texture.types import BankFrame
 from tests.contract.face.requests import picture_to_proto
+from tests.contract.motion.calls import head_request, seen
 from tests.contract.motion.requests import block_to_proto
 from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_proto
-from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
+from tests.unit.motion.synthesised import head_poses, random_features, with_identity_removed, with_states
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait
 
 Call = Callable[[str, str, Sequence[Message]], list[Message]]
@@ -49,12 +48,8 @@ PACKAGES = {
     "gateway": gateway_pb2,
 }
 OTHERS = (
-    ("gateway", operations_pb2),
-    ("gateway", batch_pb2),
-    ("gateway", media_pb2),
-    ("gateway", webhook_pb2),
-    ("audio", health_pb2),
-    ("audio", reflection_pb2),
+    *(("gateway", module) for module in (operations_pb2, batch_pb2, media_pb2, webhook_pb2)),
+    *(("audio", module) for module in (health_pb2, reflection_pb2)),
 )
 """Services of other files, and the server on which the campaign calls them."""
 ACTOR = "driver"
@@ -94,14 +89,9 @@ def every_rpc() -> dict[str, Rpc]:
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 short = f"{server if (server, module) not in OTHERS else service.name}.{method.name}"
-                found[short] = Rpc(
-                    server,
-                    f"/{service.full_name}/{method.name}",
-                    message_factory.GetMessageClass(method.input_type),
-                    message_factory.GetMessageClass(method.output_type),
-                    method.client_streaming,
-                    method.server_streaming,
-                )
+                name, forms = f"/{service.full_name}/{method.name}", (method.input_type, method.output_type)
+                request, response = (message_factory.GetMessageClass(form) for form in forms)
+                found[short] = Rpc(server, name, request, response, method.client_streaming, method.server_streaming)
     return found
 
 
@@ -127,39 +117,24 @@ def refs_of(call: Call, store: ArtefactStore) -> dict[str, common_pb2.ArtefactRe
 def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, list[list[Message]]]:
     """Valid streams of requests by RPC; a unary RPC's have one message."""
     talking, clip = (block_to_proto(FeatureBlock(0, _heard(frames))) for frames in (4, 50))
-    mouth, usable, poses = (to_tensor(values) for values in (_mouths(50), np.ones(50, np.bool_), head_poses(50)))
+    mouths, poses = seen(talking(50)), to_tensor(head_poses(50))
     tracked = _tracked(call)
     person = {"bank": refs["bank"], "identity": refs["identity"]}
-    warps = [
-        texture_pb2.RetrieveWarpConfig(mode=mode, **person)
-        for mode in (
-            texture_pb2.WARP_MODE_THIN_PLATE_SPLINE,
-            texture_pb2.WARP_MODE_UNSPECIFIED,
-            texture_pb2.WARP_MODE_DETAILED_ALBEDO,
-        )
-    ]
+    modes = ("THIN_PLATE_SPLINE", "UNSPECIFIED", "DETAILED_ALBEDO")
+    warps = [texture_pb2.RetrieveWarpConfig(mode=f"WARP_MODE_{mode}", **person) for mode in modes]
     return {
         "audio.ExtractFeatures": [_sound()],
         "face.Track": [_pictures(), [_tracking("mediapipe_468"), *_pictures()[1:]], _resumed(call)],
         "face.FitIdentity": [tracked],
         "motion.PredictMotion": [
             [_motion_config(method, refs[style]), motion_pb2.PredictMotionRequest(features=talking)]
-            for method, style in (
-                ("dubstage", "style"),
-                ("ugc", "style"),
-                ("everybody", "style"),
-                ("headpose", "head_style"),
-                ("portrait", "head_style"),
-            )
+            for style, methods in (("style", ("dubstage", "ugc", "everybody")), ("head_style", ("headpose", "portrait")))
+            for method in methods
         ],
         "motion.EncodeStyle": [[_style("dubstage")], [_style("portrait")]],
-        "motion.EstimateLag": [[motion_pb2.EstimateLagRequest(features=clip, mouth_landmarks=mouth, usable=usable)]],
+        "motion.EstimateLag": [[motion_pb2.EstimateLagRequest(features=clip, **mouths)]],
         "motion.Personalize": [
-            [
-                motion_pb2.PersonalizeRequest(
-                    method=method, style=refs[style], features=clip, mouth_landmarks=mouth, usable=usable, head_poses=poses
-                )
-            ]
+            [motion_pb2.PersonalizeRequest(method=method, style=refs[style], features=clip, head_poses=poses, **mouths)]
             for method, style in (("ugc", "style"), ("dubstage", "style"), ("portrait", "head_style"))
         ],
         "motion.ListModels": [[motion_pb2.ListModelsRequest()]],
@@ -189,30 +164,14 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "gateway.ListDubs": [[gateway_pb2.ListDubsRequest(page_size=3, done=True, order_by=gateway_pb2.DUB_ORDER_NEWEST)]],
         "gateway.EstimateDub": [[gateway_pb2.EstimateDubRequest(dub=dubbing().dub)]],
         "gateway.DetectFaces": [[gateway_pb2.DetectFacesRequest(footage_uri="footage.mp4")]],
-        "gateway.Live": [
-            _live(),
-            _live(label="AI dubbed", label_position=dub_pb2.LABEL_POSITION_TOP_LEFT, disclose=True),
-        ],
+        "gateway.Live": [_live(), _live(label="AI dubbed", label_position=dub_pb2.LABEL_POSITION_TOP_LEFT, disclose=True)],
         "BatchService.SubmitBatch": [[_batch()], [_manifest()]],
         "BatchService.GetBatch": [[batch_pb2.GetBatchRequest(name=f"batches/{BATCH}")]],
         "BatchService.GetShot": [[batch_pb2.GetShotRequest(name=f"batches/{BATCH}/shots/one")]],
         "BatchService.ListBatches": [[batch_pb2.ListBatchesRequest(page_size=3)]],
-        "BatchService.ListShots": [
-            [batch_pb2.ListShotsRequest(parent=f"batches/{BATCH}", page_size=3, states=[batch_pb2.SHOT_STATE_DONE])]
-        ],
+        "BatchService.ListShots": [[_listing()]],
         "BatchService.WatchBatch": [[batch_pb2.WatchBatchRequest(name=f"batches/{BATCH}")]],
-        "BatchService.ReviewShot": [
-            [
-                batch_pb2.ReviewShotRequest(
-                    name=f"batches/{BATCH}/shots/one",
-                    state=batch_pb2.REVIEW_STATE_REJECTED,
-                    note="chin",
-                    frame=0,
-                    region=batch_pb2.ReviewRegion(width=0.5, height=0.5),
-                    reviewer="Ada",
-                )
-            ]
-        ],
+        "BatchService.ReviewShot": [[_review()]],
         "BatchService.CancelBatch": [[batch_pb2.CancelBatchRequest(name=f"batches/{BATCH}", shot_ids=["one"])]],
         "BatchService.RetryBatch": [[batch_pb2.RetryBatchRequest(name="batches/nothing", shot_ids=["one"])]],
         "BatchService.DeleteBatch": [[batch_pb2.DeleteBatchRequest(name="batches/nothing")]],
@@ -252,6 +211,16 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "Health.Check": [[health_pb2.HealthCheckRequest()]],
         "ServerReflection.ServerReflectionInfo": [[reflection_pb2.ServerReflectionRequest(list_services="*")]],
     }
+
+
+def _listing() -> batch_pb2.ListShotsRequest:
+    return batch_pb2.ListShotsRequest(parent=f"batches/{BATCH}", page_size=3, states=[batch_pb2.SHOT_STATE_DONE])
+
+
+def _review() -> batch_pb2.ReviewShotRequest:
+    said = {"state": batch_pb2.REVIEW_STATE_REJECTED, "note": "chin", "frame": 0, "reviewer": "Ada"}
+    region = batch_pb2.ReviewRegion(width=0.5, height=0.5)
+    return batch_pb2.ReviewShotRequest(name=f"batches/{BATCH}/shots/one", region=region, **said)
 
 
 def _batch() -> batch_pb2.SubmitBatchRequest:
@@ -387,18 +356,10 @@ def _heard(frames: int) -> SpeechFeatures:
     return with_states(with_identity_removed(random_features(frames)), "speech_states", "speech_states_live")
 
 
-def _mouths(count: int) -> Any:
-    return mouths((5.0 + 4.0 * np.sin(np.arange(count) * 0.7)).astype(np.float32))
-
-
-def _style(method: str, count: int = 50) -> motion_pb2.EncodeStyleRequest:
-    return motion_pb2.EncodeStyleRequest(
-        method=method,
-        mouth_landmarks=to_tensor(_mouths(count)),
-        usable=to_tensor(np.ones(count, np.bool_)),
-        frame_rate=PAL,
-        head_poses=to_tensor(head_poses(count)),
-    )
+def _style(method: str) -> motion_pb2.EncodeStyleRequest:
+    request = head_request(50)
+    request.method = method
+    return request
 
 
 def _motion_config(method: str, style: common_pb2.ArtefactRef) -> motion_pb2.PredictMotionRequest:
@@ -435,34 +396,25 @@ def _targets(count: int) -> list[Message]:
 
 
 def _turn(number: int) -> texture_pb2.RotatePortraitRequest:
-    return texture_pb2.RotatePortraitRequest(
-        frame=texture_pb2.PortraitFrame(frame_index=number, pose=pose_to_proto(POSE), blink=0.5)
-    )
+    frame = texture_pb2.PortraitFrame(frame_index=number, pose=pose_to_proto(POSE), blink=0.5)
+    return texture_pb2.RotatePortraitRequest(frame=frame)
 
 
 def _selection() -> texture_pb2.SelectFramesRequest:
     motion = np.repeat([0.0, 1.0, 0.0], 20).astype(np.float32)
     silent = np.repeat([True, False, True], [10, 20, 10])
-    return texture_pb2.SelectFramesRequest(
-        head_motion=to_tensor(motion), blink=to_tensor(np.zeros(60, np.bool_)), silent=to_tensor(silent)
-    )
+    arrays = {"head_motion": motion, "blink": np.zeros(60, np.bool_), "silent": silent}
+    return texture_pb2.SelectFramesRequest(**{name: to_tensor(array) for name, array in arrays.items()})
 
 
 def _matching() -> texture_pb2.MatchBackgroundsRequest:
-    return texture_pb2.MatchBackgroundsRequest(
-        footage_poses=to_tensor(head_poses(120)),
-        usable=to_tensor(np.ones(120, np.bool_)),
-        shot_cuts=[70],
-        predicted_poses=to_tensor(head_poses(30, seed=6)),
-    )
+    poses = {"footage_poses": to_tensor(head_poses(120)), "predicted_poses": to_tensor(head_poses(30, seed=6))}
+    return texture_pb2.MatchBackgroundsRequest(usable=to_tensor(np.ones(120, np.bool_)), shot_cuts=[70], **poses)
 
 
 def _boxes(count: int) -> list[Message]:
     picture = to_image(np.random.default_rng(3).integers(0, 255, (160, 160, 3)).astype(np.uint8))
     mask = to_image(np.full((160, 160), 255, np.uint8))
     points = to_tensor(np.full((59, 2), 80.0, np.float32))
-    frames = [
-        render_pb2.RenderFrame(frame_index=n, background=picture, texture=picture, mask=mask, box_landmarks=points)
-        for n in range(count)
-    ]
-    return [render_pb2.RenderRequest(frame=frame) for frame in frames]
+    shown = {"background": picture, "texture": picture, "mask": mask, "box_landmarks": points}
+    return [render_pb2.RenderRequest(frame=render_pb2.RenderFrame(frame_index=n, **shown)) for n in range(count)]

@@ -1,7 +1,5 @@
 """Runs many cases on several threads, watches the servers' memory, and gathers what must not happen."""
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,10 @@ class Outcome:
     faults: tuple[Fault, ...] = ()
     seconds: float = 0.0
 
+    def adding(self, faults: Iterable[Fault]) -> Outcome:
+        """The outcome with more of what must not have happened."""
+        return Outcome(self.code, self.said, (*self.faults, *faults))
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -78,9 +82,8 @@ class Case:
         if outcome.code not in self.allowed and not any(fault.kind in ("hang", "crash") for fault in faults):
             faults.append(Fault("code", f"{outcome.code}, not {' or '.join(sorted(self.allowed))}: {outcome.said[:300]}"))
         if outcome.code not in {"OK", *WRITTEN}:
-            faults += [
-                Fault("message", f"{text!r} is not in: {outcome.said[:300]}") for text in self.says if text not in outcome.said
-            ]
+            missing = [text for text in self.says if text not in outcome.said]
+            faults += [Fault("message", f"{text!r} is not in: {outcome.said[:300]}") for text in missing]
         if outcome.seconds > MACHINE.bound(self.limit_s, since=begin) and not any(fault.kind == "hang" for fault in faults):
             faults.append(Fault("hang", f"{outcome.seconds:.1f} s"))
         return replace(outcome, faults=tuple(faults))

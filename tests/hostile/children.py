@@ -1,7 +1,5 @@
 """Command lines in processes of their own, forked from one that has imported the command line already."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

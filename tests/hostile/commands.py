@@ -1,7 +1,5 @@
 """The command line surface: hostile names, options, settings and consent files. Hardly any of it gets as far as a computation."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -22,19 +20,8 @@ VALUES = (
 """Values for any option."""
 OPTIONS = {
     "dub": (
-        "--audio",
-        "--method",
-        "--motion",
-        "--renderer",
-        "--actor",
-        "--face",
-        "--codec",
-        "--report",
-        "--consent",
-        "--project",
-        "--language",
-        "--seed",
-        "--stages",
+        *("--audio", "--method", "--motion", "--renderer", "--actor", "--face", "--codec", "--report", "--consent", "--project"),
+        *("--language", "--seed", "--stages"),
     ),
     "actor create": ("--method", "--motion", "--renderer", "--face", "--consent", "--project", "--seed", "--stages"),
     "audit list": ("--actor", "--event", "--limit"),
@@ -43,17 +30,8 @@ OPTIONS = {
     "inspect": ("--trust",),
     "live": ("--audio", "--output", "--gateway", "--project", "--language", "--stages"),
     "evaluate": (
-        "--method",
-        "--motion",
-        "--renderer",
-        "--seed",
-        "--result",
-        "--report",
-        "--variants",
-        "--wrong-count",
-        "--lpips-weights",
-        "--fid-weights",
-        "--stages",
+        *("--method", "--motion", "--renderer", "--seed", "--result", "--report", "--variants", "--wrong-count"),
+        *("--lpips-weights", "--fid-weights", "--stages"),
     ),
 }
 SETTINGS = {
@@ -238,9 +216,8 @@ def consent_file(path: Path, kind: str, rng: Random) -> Path:
 def output_case(rng: Random) -> Case:
     """Good footage without a face to outputs, reports and codecs that are hostile: few of them are written."""
     name = rng.choice(OUTPUTS)
-    kind = rng.choice(
-        ("plain", "plain", "exists", "folder", "loop", "dangling", "to the footage", "to the speech", "report is a file", "fifo")
-    )
+    places = ("plain", "plain", "exists", "folder", "loop", "dangling", "to the footage", "to the speech")
+    kind = rng.choice((*places, "report is a file", "fifo"))
     codec = rng.choice((None, None, "ffv1", "prores", "h264", "none", "libx264", "png", "[/]", "copy"))
 
     def act(world: World) -> Outcome:
@@ -254,9 +231,8 @@ def output_case(rng: Random) -> Case:
         line += ["--codec", codec] if codec else []
         line += ["--report", str(footage)] if kind == "report is a file" else []
         outcome = run(world, folder, line, output=output, kept=kept)
-        faults = [*outcome.faults]
-        faults += [Fault("outside", f"{path.name} was changed") for path, data in canary.items() if path.read_bytes() != data]
-        return Outcome(outcome.code, outcome.said, tuple(faults))
+        changed = [path.name for path, data in canary.items() if path.read_bytes() != data]
+        return outcome.adding(Fault("outside", f"{name} was changed") for name in changed)
 
     return Case("command", f"dub -o {name!r:.60} ({kind}, codec {codec})", act, allowed=TOLD)
 

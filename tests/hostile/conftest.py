@@ -1,7 +1,5 @@
 """Servers and folders for hostile cases, started once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each case has a tenant and a client address for itself, so that no limit that on
 are those of the loopback network, 127.1.0.1 and on.
 """
 
-from __future__ import annotations
-
 import http.client
 import itertools
 import json
@@ -184,9 +182,8 @@ class Door:
             faults.append(Fault("hang", f"health over HTTP: {problem}"))
         seconds = time.monotonic() - begun
         if not faults and seconds > MACHINE.bound(HEALTH_S, since=begun - 5.0):
-            faults.append(
-                Fault("hang", f"health over HTTP took {seconds:.1f} s (the machine: {MACHINE.slowness():.1f} times slower)")
-            )
+            slow = f"the machine: {MACHINE.slowness():.1f} times slower"
+            faults.append(Fault("hang", f"health over HTTP took {seconds:.1f} s ({slow})"))
         try:
             found = check(self._servers.addresses[DOOR], token=token_of(HONEST), timeout_s=MACHINE.bound(ANSWER_S))
         except grpc.RpcError as error:

@@ -1,7 +1,5 @@
 """Whole evaluations of a short video by the campaign's stages; they take seconds, so the campaign draws few of them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

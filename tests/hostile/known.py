@@ -1,7 +1,5 @@
 """All named cases, which the campaign runs first, and the choice of them that the tests run one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tests.hostile.case import Case

@@ -1,7 +1,5 @@
 """Command lines and stores that once overwrote, escaped, hung, or ended in "this should not happen"."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import stat
@@ -33,42 +31,28 @@ def _overwritten() -> list[Case]:
             os.symlink("loop.mp4", place / "loop.mp4")
             before = (place / kept).read_bytes() if kept != "loop.mp4" else b""
             outcome = run(world, folder, arguments(world, place))
-            faults = list(outcome.faults)
             if kept == "loop.mp4" and not (place / kept).is_symlink():
-                faults.append(Fault("outside", "the loop of symlinks was replaced"))
-            elif kept != "loop.mp4" and (place / kept).read_bytes() != before:
-                faults.append(Fault("outside", f"{kept} was overwritten"))
-            return Outcome(outcome.code, outcome.said, tuple(faults))
+                return outcome.adding([Fault("outside", "the loop of symlinks was replaced")])
+            if kept != "loop.mp4" and (place / kept).read_bytes() != before:
+                return outcome.adding([Fault("outside", f"{kept} was overwritten")])
+            return outcome
 
         return Case("command", name, act, WRONG, (says,))
 
     def live(world: World, folder: Path) -> list[str]:
-        return [
-            "live",
-            ACTOR,
-            "--audio",
-            "speech.wav",
-            "-o",
-            "speech.wav",
-            "--fast",
-            "--gateway",
-            world.servers.addresses["gateway"],
-        ]
+        gateway = world.servers.addresses["gateway"]
+        return ["live", ACTOR, "--audio", "speech.wav", "-o", "speech.wav", "--fast", "--gateway", gateway]
+
+    def dub(output: str) -> Callable[[World, Path], list[str]]:
+        return lambda world, folder: dub_line("clip.mp4", output)
 
     return [
-        case("dub -o the speech", lambda world, folder: dub_line("clip.mp4", "speech.wav"), "speech.wav", "speech.wav"),
-        case(
-            "dub -o the speech by another name",
-            lambda world, folder: dub_line("clip.mp4", "../cwd/./speech.wav"),
-            "speech.wav",
-            "speech.wav",
-        ),
-        case("dub -o the footage", lambda world, folder: dub_line("clip.mp4", "clip.mp4"), "clip.mp4", "clip.mp4"),
+        case("dub -o the speech", dub("speech.wav"), "speech.wav", "speech.wav"),
+        case("dub -o the speech by another name", dub("../cwd/./speech.wav"), "speech.wav", "speech.wav"),
+        case("dub -o the footage", dub("clip.mp4"), "clip.mp4", "clip.mp4"),
         case("live -o the speech", live, "speech.wav", "speech.wav"),
-        case(
-            "dub -o a file that is no video", lambda world, folder: dub_line("clip.mp4", "thesis.mp4"), "thesis.mp4", "--overwrite"
-        ),
-        case("dub -o a loop of symlinks", lambda world, folder: dub_line("clip.mp4", "loop.mp4"), "loop.mp4", "loop.mp4"),
+        case("dub -o a file that is no video", dub("thesis.mp4"), "thesis.mp4", "--overwrite"),
+        case("dub -o a loop of symlinks", dub("loop.mp4"), "loop.mp4", "loop.mp4"),
     ]
 
 
@@ -85,11 +69,7 @@ def _escapes() -> list[Case]:
         outside.write_bytes(b"somebody's work")
         outcome = over_the_api(world, Random("partial"), recipe, speech=False)
         changed = outside.read_bytes() != b"somebody's work"
-        return Outcome(
-            outcome.code,
-            outcome.said,
-            (*outcome.faults, *([Fault("outside", "written through a symbolic link")] if changed else ())),
-        )
+        return outcome.adding([Fault("outside", "written through a symbolic link")] if changed else [])
 
     def link(name: str, uri: str, field: str) -> Case:
         def act(world: World) -> Outcome:
@@ -133,9 +113,8 @@ def _options() -> list[Case]:
     def consent(kind: str) -> Prepare:
         def put(world: World, folder: Path) -> list[str]:
             place = good_files(world, folder)
-            return dub_line(
-                "nowhere.mp4", "../out/video.mp4", f"--consent={consent_file(place / 'consent.json', kind, Random(kind))}"
-            )
+            record = consent_file(place / "consent.json", kind, Random(kind))
+            return dub_line("nowhere.mp4", "../out/video.mp4", f"--consent={record}")
 
         return put
 
@@ -147,11 +126,7 @@ def _options() -> list[Case]:
     return [
         *(command_line(f"a report: {name!r:.20}", good(f"--report={name}"), WRONG, "report") for name in reports),
         *(command_line(f"--seed {seed}", good(f"--seed={seed}"), NOT_DONE) for seed in (-1, 2**63, 2**64, 10**40)),
-        *(
-            case
-            for name in ("/dev/null", "/proc/x", "/dev/full/x", "/etc/passwd", "x" * 300)
-            for case in _data_folder(name, good())
-        ),
+        *(case for name in NO_FOLDERS for case in _data_folder(name, good())),
         *(command_line(f"{count} threads", good(), ANSWERS, DUBSTAGE_COMPUTE_THREADS=count) for count in ("100000", "-1", "0")),
         *(command_line(f"a consent file: {kind}", consent(kind), WRONG, "consent") for kind in consents),
         command_line("live to sound", lines("live", "nobody", "--audio", "nowhere.wav", "-o", "x.wav"), NOT_DONE),
@@ -160,25 +135,20 @@ def _options() -> list[Case]:
     ]
 
 
+NO_FOLDERS = ("/dev/null", "/proc/x", "/dev/full/x", "/etc/passwd", "x" * 300)
+
+
 def _data_folder(name: str, dub: Prepare) -> list[Case]:
     """Commands with a data folder that is none."""
     setting = "DUBSTAGE_DATA_DIR"
-    return [
-        command_line(f"dub with data folder {name:.20}", dub, NOT_DONE, setting, **{setting: name}),
-        command_line(
-            f"actor list with data folder {name:.20}", lambda world, folder: ["actor", "list"], NOT_DONE, setting, **{setting: name}
-        ),
-        command_line(
-            f"doctor with data folder {name:.20}", lambda world, folder: ["doctor"], frozenset({"exit 1"}), **{setting: name}
-        ),
-        command_line(
-            f"jobs list with data folder {name:.20}",
-            lambda world, folder: ["jobs", "list"],
-            NOT_DONE | OK,
-            setting,
-            **{setting: name},
-        ),
+    lines: list[tuple[str, Prepare, frozenset[str], tuple[str, ...]]] = [
+        ("dub", dub, NOT_DONE, (setting,)),
+        ("actor list", lambda world, folder: ["actor", "list"], NOT_DONE, (setting,)),
+        ("doctor", lambda world, folder: ["doctor"], frozenset({"exit 1"}), ()),
+        ("jobs list", lambda world, folder: ["jobs", "list"], NOT_DONE | OK, (setting,)),
     ]
+    place = {setting: name}
+    return [command_line(f"{line} with data folder {name:.20}", put, ends, *says, **place) for line, put, ends, says in lines]
 
 
 def _stores() -> list[Case]:

@@ -1,7 +1,5 @@
 """Evaluations of footage that is none, and to places where nothing may be written."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,17 +31,14 @@ def _case(name: str, line: list[str], allowed: frozenset[str], *says: str, put: 
         before = _contents(place)
         outcome = run(world, folder, line)
         changed = {path for path, data in (before.items() ^ _contents(place).items())}
-        return Outcome(
-            outcome.code, outcome.said, (*outcome.faults, *(Fault("outside", f"{path} was changed") for path in changed))
-        )
+        return outcome.adding(Fault("outside", f"{path} was changed") for path in changed)
 
     return Case("command", f"evaluate {name}", act, allowed, says)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"no file" for path in sorted(folder.rglob("*"))
-    }
+    paths = sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"no file" for path in paths}
 
 
 def _footage() -> list[Case]:
@@ -87,9 +82,8 @@ def _options() -> list[Case]:
     """Options that are refused before the stages hear of the video."""
 
     def bad(allowed: frozenset[str], *more: str, says: str = "", put: Put = lambda place: None) -> Case:
-        return _case(
-            " ".join(f"{option:.40}" for option in more), evaluate_line(*more), allowed, *([says] if says else []), put=put
-        )
+        name = " ".join(f"{option:.40}" for option in more)
+        return _case(name, evaluate_line(*more), allowed, *([says] if says else []), put=put)
 
     def text(place: Path) -> None:
         (place / "thesis").write_text("somebody's work")

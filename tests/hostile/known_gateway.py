@@ -1,7 +1,5 @@
 """Past faults of a gateway that concerned people, videos or callers while other work ran."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -116,7 +114,7 @@ def port_that_is_taken(world: World) -> Outcome:
     port = world.servers.addresses["audio"].rpartition(":")[2]
     outcome = run(world, world.sandbox(), ["serve", "audio"], DUBSTAGE_PORT=port)
     said = port in outcome.said and "error" in outcome.said and '"event"' not in outcome.said
-    return outcome if said else Outcome(outcome.code, outcome.said, (*outcome.faults, Fault("message", outcome.said[-300:])))
+    return outcome if said else outcome.adding([Fault("message", outcome.said[-300:])])
 
 
 KNOWN_GATEWAY: tuple[Case, ...] = (

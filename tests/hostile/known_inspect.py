@@ -1,7 +1,5 @@
 """Files that `dubstage inspect` is given, at an installation that has a watermark of its own to look for."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +62,9 @@ def _inspections() -> list[Case]:
         footage = world.shelf.folder / "mute.mp4"
         claim_gigabytes(write_video(place / "video.mp4", footage, Sealer(installation_credential(place.parent / "data"))))
 
+    def trusting(kind: str) -> Callable[[World, Path], object]:
+        return lambda world, place: (clip(world, place), KEYS[kind](place / "trust"))
+
     jumb = b"\x00\x00\x00\x20jumb"
     return [
         case("a video without a manifest", clip, none),
@@ -85,13 +86,7 @@ def _inspections() -> list[Case]:
         case("a video with a sidecar without an end", endless, none, "video.mkv"),
         case("a video with a pipe as sidecar", pipe, none, "video.mkv"),
         *(
-            case(
-                f"with --trust, which is {kind}",
-                lambda world, place, kind=kind: (clip(world, place), KEYS[kind](place / "trust")),
-                WRONG,
-                "video.mp4",
-                "--trust=trust",
-            )
+            case(f"with --trust, which is {kind}", trusting(kind), WRONG, "video.mp4", "--trust=trust")
             for kind in ("text", "a private key", *NO_FILES)
         ),
     ]

@@ -1,7 +1,5 @@
 """Files that once read others, hung, filled a disk, or were dubbed in another way than was asked for."""
 
-from __future__ import annotations
-
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +11,7 @@ from tests.hostile.case import ANSWERED, EXIT_OK, TOLD, WRITTEN, Case, Fault, Ou
 from tests.hostile.children import dubstage
 from tests.hostile.commands import run
 from tests.hostile.lines import OK, UNDUBBED, WRONG, Prepare, command_line, dub_line, good_files
-from tests.hostile.media import PLAYLISTS, SOUNDS, claim_samples, wav
+from tests.hostile.media import PLAYLISTS, SOUNDS, Recipe, claim_samples, wav
 from tests.hostile.shelf import MediaShelf
 from tests.hostile.videos import over_the_api
 from tests.hostile.world import World
@@ -22,6 +20,10 @@ from tests.unit.media.made_footage import Clip, make_clip
 REFUSED = frozenset({"INVALID_ARGUMENT"})
 MOST_FOR_ONE_SPEECH = 512 << 20
 """Bytes that the servers may take while they read one short speech."""
+
+
+def _over_the_api(name: str, kind: str, recipe: Recipe, *, speech: bool) -> Case:
+    return Case("media", name, lambda world: over_the_api(world, Random(kind), recipe, speech=speech), REFUSED)
 
 
 def _playlists() -> list[Case]:
@@ -40,12 +42,7 @@ def _playlists() -> list[Case]:
             path.write_text(PLAYLISTS[kind].format(name="clip.mp4"))
             return path
 
-        return Case(
-            "media",
-            f"{kind} in the media folder",
-            lambda world: over_the_api(world, Random(kind), recipe, speech=False),
-            REFUSED,
-        )
+        return _over_the_api(f"{kind} in the media folder", kind, recipe, speech=False)
 
     def named(kind: str, suffix: str) -> Case:
         return command_line(f"{kind} as footage{suffix}", prepare(kind, suffix), WRONG, f"list{suffix}", surface="media")
@@ -73,12 +70,7 @@ def _sounds() -> list[Case]:
             path.write_bytes(wav(**SOUNDS[kind]))
             return path
 
-        return Case(
-            "media",
-            f"speech over the API: {kind}",
-            lambda world: over_the_api(world, Random(kind), recipe, speech=True),
-            REFUSED,
-        )
+        return _over_the_api(f"speech over the API: {kind}", kind, recipe, speech=True)
 
     kinds = ("nan", "inf", "24 channels", "1 Hz", "no sample", "0 channels")
     return [
@@ -131,8 +123,7 @@ def _videos() -> list[Case]:
         over.set()
         watching.join()
         grown = peak[0] - before
-        faults = [Fault("growth", f"{grown >> 20} MiB for one speech")] if grown > MOST_FOR_ONE_SPEECH else []
-        return Outcome(outcome.code, outcome.said, (*outcome.faults, *faults))
+        return outcome.adding([Fault("growth", f"{grown >> 20} MiB for one speech")] if grown > MOST_FOR_ONE_SPEECH else [])
 
     def jump(suffix: str) -> Case:
         return command_line(f"times that jump by 25e9 s, {suffix}", jumping(suffix), WRONG, f"jump{suffix}", surface="media")
@@ -191,8 +182,7 @@ def _endings() -> list[Case]:
             (folder / "cwd" / "speech.wav").write_bytes(wav(samples=16384 * 3, rate=rate, fill=0.05))
             outcome = run(world, folder, dub_line("clip.mkv", "../out/video.mkv"), output=folder / "out" / "video.mkv")
             silent = "speech" not in outcome.said.replace("speech.wav", "")
-            faults = [Fault("message", "longer speech is cut without a word")] if silent else []
-            return Outcome(outcome.code, outcome.said, (*outcome.faults, *faults))
+            return outcome.adding([Fault("message", "longer speech is cut without a word")] if silent else [])
 
         return Case("media", f"longer speech at {rate} Hz, {frames} frames", act, UNDUBBED)
 
@@ -206,11 +196,7 @@ def _endings() -> list[Case]:
             with av.open(str(output)) as video:
                 said = video.metadata.get("comment", "")
         synthetic = "mouth in this video is synthetic" in said and not said.startswith("No mouth")
-        return Outcome(
-            outcome.code,
-            outcome.said,
-            (*outcome.faults, *([Fault("message", f"no frame is dubbed, and the video says: {said}")] if synthetic else ())),
-        )
+        return outcome.adding([Fault("message", f"no frame is dubbed, and the video says: {said}")] if synthetic else [])
 
     return [
         Case("command", "a dub that is told to end leaves no hidden file", told_to_end, OK),

@@ -1,7 +1,5 @@
 """Receipts, audit logs and keys that a person is asked to check: changed, endless, deep, or no such file at all."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -145,19 +143,18 @@ def _outputs() -> list[Case]:
             os.mkfifo(place / "pipe")
             before = sorted(place.iterdir())
             outcome = run(world, folder, line)
-            faults = list(outcome.faults)
             if (place / "taken").read_text() != "somebody's work" or sorted(place.iterdir()) != before:
-                faults.append(Fault("outside", f"the folder was changed: {sorted(place.iterdir())}"))
-            return Outcome(outcome.code, outcome.said, tuple(faults))
+                return outcome.adding([Fault("outside", f"the folder was changed: {sorted(place.iterdir())}")])
+            return outcome
 
         return Case("command", f"{' '.join(line):.60}", act, NOT_DONE, (name[:20],))
 
-    lines: tuple[Callable[[str], list[str]], ...] = (
-        lambda name: ["receipt", "key", "-o", name],
-        lambda name: ["audit", "export", name],
-    )
+    lines = (["receipt", "key", "-o"], ["audit", "export"])
     replaced = [case(name, ["audit", "export", name, "--overwrite"]) for name in ("folder", "loop", "dangling", "pipe")]
-    return [*(case(name, line(name)) for name in names for line in lines), *replaced]
+    return [*(case(name, [*line, name]) for name in names for line in lines), *replaced]
+
+
+FIELDS_OF_LOG = ("sequence", "previous", "time", "event", "by", "work", "face", "consents", "outputs", "details")
 
 
 def _logs() -> list[Case]:
@@ -167,9 +164,7 @@ def _logs() -> list[Case]:
         "deep": "[" * 100_000,
         "another object": "{}",
         "a list": "[]",
-        "fields of other types": json.dumps(
-            dict.fromkeys(("sequence", "previous", "time", "event", "by", "work", "face", "consents", "outputs", "details"), 7)
-        ),
+        "fields of other types": json.dumps(dict.fromkeys(FIELDS_OF_LOG, 7)),
         "huge": "x" * 5_000_000,
         "bytes": b"\xff\xfe",
         "empty": "",

@@ -1,7 +1,5 @@
 """Requests that once filled a stage's memory, hung it, or were answered with the wrong code; each is a case of its own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -31,25 +29,11 @@ TOO_LARGE = frozenset({"RESOURCE_EXHAUSTED"})
 SERVED = frozenset({"OK", "RESOURCE_EXHAUSTED"})
 """Codes of a stream that is taken, or that a busy gateway refuses."""
 URIS = (
-    "file://[x",
-    "x" * 5000,
-    "file:///" + "x" * 300,
-    "C:\\videos\\video.mp4",
-    "videos\\video.mp4",
-    "http://127.0.0.1:9/x.mp4",
-    "../video.mp4",
+    *("file://[x", "x" * 5000, "file:///" + "x" * 300, "C:\\videos\\video.mp4", "videos\\video.mp4"),
+    *("http://127.0.0.1:9/x.mp4", "../video.mp4"),
 )
 LABELS = (
-    "x" * 61,
-    "ü" * 121,
-    "y" * 100_000,
-    " ",
-    "x\ny",
-    "x\x1b[31m",
-    "\u202ex",
-    "\u200b",
-    "\u0301" * 60,
-    "由AI配音",
+    *("x" * 61, "ü" * 121, "y" * 100_000, " ", "x\ny", "x\x1b[31m", "\u202ex", "\u200b", "\u0301" * 60, "由AI配音"),
     "\u05d0\u05d9",
 )
 """Texts that are no label."""
@@ -95,12 +79,9 @@ def _filled(count: int, value: float, *shape: int, dtype: type = np.float32) -> 
 def _rates() -> list[Case]:
     """Rates, lengths and numbers of steps without a bound."""
     rate = "config.timeline.frame_rate"
-    fast_pts = common_pb2.Timeline(
-        explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1_000_000), pts=range(100_000))
-    )
-    far_pts = common_pb2.Timeline(
-        explicit=common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1), pts=[0, 25_000_000_000])
-    )
+    fast = common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1_000_000), pts=range(100_000))
+    far = common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=1), pts=[0, 25_000_000_000])
+    fast_pts, far_pts = (common_pb2.Timeline(explicit=times) for times in (fast, far))
     parts = ("num", "den")
     wanted = "config.output_timeline.frame_rate"
     return [
@@ -140,8 +121,8 @@ def _numbers() -> list[Case]:
         ),
         _refused("texture.BuildBank", "frame.pose.translation", poses, index=1, says="pose"),
         _refused("texture.BuildBank", "frame.landmarks", _filled(478, -1e30, 3), index=1),
-        changed_case("texture.RotatePortrait", "a portrait of 4000 x 1", _thin_portrait, REFUSED),
-        changed_case("texture.RotatePortrait", "a portrait of 1 x 4000", _tall_portrait, REFUSED),
+        changed_case("texture.RotatePortrait", "a portrait of 4000 x 1", _portrait(1, 4000), REFUSED),
+        changed_case("texture.RotatePortrait", "a portrait of 1 x 4000", _portrait(4000, 1), REFUSED),
         *(
             _refused("texture.RotatePortrait", "frame.pose.scale", scale, index=1, says="pose")
             for scale in (1e300, float("nan"), -1.0)
@@ -149,12 +130,8 @@ def _numbers() -> list[Case]:
     ]
 
 
-def _thin_portrait(messages: list[Any]) -> None:
-    messages[0].config.portrait.CopyFrom(to_image(np.zeros((1, 4000, 3), np.uint8)))
-
-
-def _tall_portrait(messages: list[Any]) -> None:
-    messages[0].config.portrait.CopyFrom(to_image(np.zeros((4000, 1, 3), np.uint8)))
+def _portrait(height: int, width: int) -> Changed:
+    return _set("config.portrait", to_image(np.zeros((height, width, 3), np.uint8)))
 
 
 def _bytes() -> list[Case]:

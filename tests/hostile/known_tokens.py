@@ -1,7 +1,5 @@
 """A server whose token file is emptied, damaged or taken away while it runs refuses every call, and says why."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time
@@ -27,6 +25,7 @@ METHODS = ("texture.MatchBackgrounds", "texture.BuildBank", "texture.RetrieveWar
 START_S = 180.0
 TOKEN, NEXT = "the-first-token", "the-second-token"
 EMPTY = "token file is empty or cannot be read"
+REFUSED = "UNAUTHENTICATED"
 WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
     "emptied": lambda file: os.truncate(file, 0),
     "blank": lambda file: file.write_text(" \n\n\t\n"),
@@ -99,15 +98,15 @@ def _refusals(world: World, channel: grpc.Channel, file: Path) -> Outcome:
     ask("with its token", TOKEN, METHODS, "OK")
     for when, change in WITHOUT_TOKENS.items():
         change(file)
-        refused = ask(when, TOKEN, METHODS, "UNAUTHENTICATED", EMPTY)
-    ask("without a token file", TOKEN, ["Health.Check"], "UNAUTHENTICATED", EMPTY)
+        refused = ask(when, TOKEN, METHODS, REFUSED, EMPTY)
+    ask("without a token file", TOKEN, ["Health.Check"], REFUSED, EMPTY)
     file.rmdir()
     file.write_text(f"{NEXT}\n")
     health = world.rpcs["Health.Check"].callable(channel)(b"", timeout=MACHINE.bound(START_S), metadata=[bearer(NEXT)])
     if health.status != health_pb2.HealthCheckResponse.SERVING:
         faults.append(Fault("code", "the stage does not serve any more"))
     ask("after a new token", NEXT, METHODS, "OK")
-    ask("after a new token", TOKEN, METHODS[:1], "UNAUTHENTICATED", "not one that this server accepts")
+    ask("after a new token", TOKEN, METHODS[:1], REFUSED, "not one that this server accepts")
     return Outcome(refused.code, refused.said, tuple(faults))
 
 
@@ -124,13 +123,7 @@ def empty_from_the_start(variable: str, *line: str) -> Case:
 
 
 KNOWN_TOKENS: tuple[Case, ...] = (
-    Case(
-        "rpc",
-        "the emptied token file",
-        emptied_while_it_serves,
-        frozenset({"UNAUTHENTICATED"}),
-        ("UNAUTHENTICATED", "authorization", EMPTY),
-    ),
+    Case("rpc", "the emptied token file", emptied_while_it_serves, frozenset({REFUSED}), (REFUSED, "authorization", EMPTY)),
     empty_from_the_start("DUBSTAGE_AUTH_TOKEN_FILE", "serve", STAGE),
     empty_from_the_start("DUBSTAGE_STAGES_TOKEN_FILE", "evaluate", "clip.mp4", "--no-personalize"),
 )

@@ -1,7 +1,5 @@
 """Parts of named cases of the command line."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

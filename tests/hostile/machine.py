@@ -4,8 +4,6 @@ A thread measures, again and again, how much longer a fixed piece of work takes 
 processor both are the same. Bounds grow by this factor.
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
 import time

@@ -1,7 +1,5 @@
 """Files that are hostile as footage or as speech: mutated media, playlists, lying headers, special files, odd names."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import struct
@@ -169,9 +167,8 @@ def jumping_times(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
     """A video of five frames, the last of them centuries later."""
     path = folder / f"jump{rng.choice(('.mkv', '.mp4', '.mov', '.nut'))}"
     jump = rng.choice((25_000_000_000, 4_000_000_000, 100_000_000, 86_400, -100))
-    clip = Clip(
-        codec="ffv1" if path.suffix != ".mp4" else "libx264", pts=(0, 1, 2, 3, max(4, jump)), time_base=Fraction(1), last_duration=1
-    )
+    codec, pts = "ffv1" if path.suffix != ".mp4" else "libx264", (0, 1, 2, 3, max(4, jump))
+    clip = Clip(codec=codec, pts=pts, time_base=Fraction(1), last_duration=1)
     # Not every container can hold such times: what is on the disk by then is hostile, too.
     with contextlib.suppress(av.FFmpegError, ValueError):
         make_clip(path, clip)
@@ -218,15 +215,8 @@ def wav(
     size = len(data) if claimed is None else claimed
     block = channels * bits // 8
     form = struct.pack("<HHIIHH", 3 if bits == 32 else 1, channels, rate, rate * block & 0xFFFFFFFF, block & 0xFFFF, bits)
-    return (
-        b"RIFF"
-        + struct.pack("<I", size + 36 & 0xFFFFFFFF)
-        + b"WAVEfmt \x10\0\0\0"
-        + form
-        + b"data"
-        + struct.pack("<I", size)
-        + data
-    )
+    parts = (b"RIFF", struct.pack("<I", size + 36 & 0xFFFFFFFF), b"WAVEfmt \x10\0\0\0", form, b"data", struct.pack("<I", size))
+    return b"".join((*parts, data))
 
 
 def special_file(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
@@ -273,5 +263,4 @@ RECIPES: dict[Recipe, float] = {
 
 def hostile_file(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
     """A hostile file by one of the recipes."""
-    recipe = rng.choices(tuple(RECIPES), tuple(RECIPES.values()))[0]
-    return recipe(shelf, folder, rng)
+    return rng.choices(tuple(RECIPES), tuple(RECIPES.values()))[0](shelf, folder, rng)

@@ -1,7 +1,5 @@
 """Hostile variants of a valid request, found by reflection: any field of any message, any place of a stream."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random

@@ -1,7 +1,5 @@
 """Which case a number stands for: the named ones first, then seeded ones over all surfaces."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -47,8 +45,7 @@ def case(number: int, seed: int) -> Case:
         return replace(KNOWN[number], number=number)
     rng = Random(f"{seed}-{number}")
     makers = tuple(MAKERS)
-    maker = rng.choices(makers, tuple(MAKERS.values()))[0]
-    return replace(maker(rng), number=number)
+    return replace(rng.choices(makers, tuple(MAKERS.values()))[0](rng), number=number)
 
 
 def cases(count: int, seed: int, *, first: int = 0, only: Collection[str] = ()) -> Sequence[Case]:

@@ -1,7 +1,5 @@
 """Records that can be checked (receipts, exported audit logs, signed videos) and the commands that check them."""
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3
@@ -24,10 +22,7 @@ CHANGED = frozenset({"exit 3"})
 UNSIGNED = frozenset({"exit 4"})
 """`inspect` of a video without a manifest."""
 AUDIT_LINES: Sequence[Sequence[str]] = (
-    ["audit", "list"],
-    ["audit", "list", "--json"],
-    ["audit", "verify"],
-    ["audit", "export", "log.jsonl"],
+    *(["audit", "list"], ["audit", "list", "--json"], ["audit", "verify"], ["audit", "export", "log.jsonl"]),
 )
 RECEIPT_FIELDS = ("format", "actor_id", "erased_at", "erased", "kept", "looked_at", "out_of_reach", "key", "signature")
 FORMAT = "dubstage erasure receipt 2"

@@ -1,7 +1,5 @@
 """The report of a campaign: JSON for machines, HTML for people."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import asdict

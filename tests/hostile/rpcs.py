@@ -1,7 +1,5 @@
 """The RPC surface: mutated requests of every method, and how an answer is judged."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time
@@ -149,13 +147,6 @@ def rpc_case(rng: Random, rpcs: Sequence[str]) -> Case:
         return send(world, world.rpcs[name], mutate(own.choice(world.bases[name]), own, before=own_names).data)
 
     return Case("rpc", f"{name} seed {seed}", act, allowed=allowed_of(name))
-
-
-def mutation_of(case_name: str, world: World) -> str:
-    """Return the description of a case of `rpc_case` for reports."""
-    name, _, seed = case_name.split()
-    own = Random(int(seed))
-    return mutate(own.choice(world.bases[name]), own).what
 
 
 def allowed_of(name: str) -> frozenset[str]:

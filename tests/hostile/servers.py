@@ -3,8 +3,6 @@
 The second gateway is the door: it serves HTTP and asks for tokens, each of a tenant of its own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -91,14 +89,9 @@ class Servers:
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         with (self.folder / "servers.log").open("ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "tests.hostile.servers", str(self.folder), json.dumps(self._settings)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=self.cwd,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2]), *sys.path))},
-            )
+            command = [sys.executable, "-m", "tests.hostile.servers", str(self.folder), json.dumps(self._settings)]
+            env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[2]), *sys.path))}
+            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.cwd, env=env)
         end = time.monotonic() + START_S
         while not ready.exists():
             if self._child.poll() is not None or time.monotonic() > end:
@@ -117,7 +110,6 @@ class Servers:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        assert child.stdin is not None
         child.stdin.close()
 
     @property
@@ -139,13 +131,11 @@ class Servers:
 
     def processor_s(self) -> float:
         """Seconds that the servers computed since their start."""
-        assert self._child is not None
         times = psutil.Process(self._child.pid).cpu_times()
         return float(times.user + times.system)
 
     def counts(self) -> Counts:
         """Return what the process has open now. Blocks until the process has counted."""
-        assert self._child is not None
         file = self.folder / COUNTS
         file.unlink(missing_ok=True)
         self._child.send_signal(signal.SIGUSR1)
@@ -158,7 +148,6 @@ class Servers:
 
     def sockets_of(self, address: str) -> int:
         """Return the number of connections that the process has with a client address."""
-        assert self._child is not None
         try:
             found = psutil.Process(self._child.pid).net_connections(kind="tcp")
         except psutil.NoSuchProcess:

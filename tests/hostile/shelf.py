@@ -1,7 +1,5 @@
 """Good media files that cases copy and change."""
 
-from __future__ import annotations
-
 import shutil
 from itertools import cycle, islice
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import soundfile
 
 from tests.unit.media.made_footage import Clip, make_clip, make_sound
+from tests.written_pictures import write_pictures
 
 SPEECH = Path(__file__).parents[2] / "gateway" / "cli" / "demo_speech.flac"
 SHORT = tuple(range(0, 5 * 512, 512))
@@ -59,15 +58,12 @@ class MediaShelf:
 
 def _short_clip(source: Path, target: Path, num_frames: int, length: int = 0) -> None:
     """The last frames of a video, twice as large; shown forwards and backwards in turn until there are `length` of them."""
-    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+    with av.open(str(source)) as reader:
         pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][-num_frames:]
-        pictures = list(islice(cycle([*pictures, *reversed(pictures)]), length or num_frames))
-        stream = writer.add_stream("libx264", rate=25, options={"crf": "12"})
-        height, width, _ = pictures[0].shape
-        stream.width, stream.height, stream.pix_fmt = 2 * width, 2 * height, "yuv420p"
-        for picture in pictures:
-            writer.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(2 * width, 2 * height)))
-        writer.mux(stream.encode(None))
+    height, width, _ = pictures[0].shape
+    frames = (av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in cycle([*pictures, *reversed(pictures)]))
+    larger = (frame.reformat(2 * width, 2 * height) for frame in islice(frames, length or num_frames))
+    write_pictures(target, larger, "libx264", crf="12")
 
 
 def _with_sound(video: Path, speech: Path, target: Path) -> None:

@@ -1,7 +1,5 @@
 """Stores that went bad: damaged databases, blobs, job folders and journals, and the commands that read them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sqlite3
@@ -19,11 +17,7 @@ from tests.hostile.commands import ANSWERS, run
 from tests.hostile.world import World
 
 ACTOR_LINES: Sequence[Sequence[str]] = (
-    ["actor", "list"],
-    ["actor", "show", ACTOR],
-    ["actor", "erase", ACTOR],
-    ["doctor"],
-    ["jobs", "list"],
+    *(["actor", "list"], ["actor", "show", ACTOR], ["actor", "erase", ACTOR], ["doctor"], ["jobs", "list"]),
 )
 RESUMED = "resumed"
 STOPS = 10
@@ -98,9 +92,8 @@ class Kept:
 
 def columns_of(database: sqlite3.Connection) -> dict[str, list[str]]:
     """Columns by table."""
-    names = [
-        name for (name,) in database.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'")
-    ]
+    tables = "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
+    names = [name for (name,) in database.execute(tables)]
     return {name: [row[1] for row in database.execute(f'pragma table_info("{name}")')] for name in names}
 
 

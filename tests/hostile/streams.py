@@ -1,7 +1,5 @@
 """How a stream may be abused, whatever is in it: left open, given up in the middle, never read, too large, too many at once."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

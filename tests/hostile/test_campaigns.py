@@ -3,8 +3,6 @@
 Nothing crashes, hangs, fills memory or disk, writes where it must not, stays behind, or is answered with the wrong code.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

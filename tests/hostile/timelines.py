@@ -1,7 +1,5 @@
 """The surface of timelines and dubbing scripts: damaged and lying files for `dubstage batch from-timeline`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,11 +57,9 @@ _DAPT: Final = """<?xml version="1.0"?>
 SCRIPTS: Final[Mapping[str, str]] = {"script.csv": _CSV, "script.srt": _SRT, "script.ttml": _DAPT}
 _NUMBERS: Final = ("-1", "0", "1e999", "nan", "Infinity", "99999999999999999999999", "1/0", "0/0", "-1/25", "00:00:99:99",
                    "25:61:61:77",                    "01:00:00;00", "", "0x10", "1_000", "\u0661\u0662", "1.5.2")  # fmt: skip
-_BOMB: Final = (
-    '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb">'
-    + "".join(f'<!ENTITY {chr(99 + n)} "{f"&{chr(98 + n)};" * 10}">' for n in range(9))
-    + "]>"
-)
+_STRANGE: Final = ("", "../../etc/passwd", "\0", "\u202e", "x" * 100_000, "[bold]", "%s%n", "{language}", "/dev/zero", "\u00e9")
+_ENTITIES: Final = "".join(f'<!ENTITY {chr(99 + n)} "{f"&{chr(98 + n)};" * 10}">' for n in range(9))
+_BOMB: Final = f'<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb">{_ENTITIES}]>'
 _OUTSIDE: Final = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>'
 
 
@@ -120,20 +116,11 @@ def damaged_text(text: str, rng: Random) -> bytes:
             if not words:
                 return b"\0"
             one = rng.choice(words)
-            strange = rng.choice(
-                ("", "../../etc/passwd", "\0", "\u202e", "x" * 100_000, "[bold]", "%s%n", "{language}", "/dev/zero", "\u00e9")
-            )
+            strange = rng.choice(_STRANGE)
             return (text[: one.start()] + strange + text[one.end() :]).encode()
         case "encoding":
-            return rng.choice(
-                (
-                    text.encode("utf-16"),
-                    text.encode("utf-32"),
-                    b"\xef\xbb\xbf" + data,
-                    b"\xff\xfe" + data,
-                    data.replace(b"\n", b"\r"),
-                )
-            )
+            encoded = (text.encode("utf-16"), text.encode("utf-32"), b"\xef\xbb\xbf" + data, b"\xff\xfe" + data)
+            return rng.choice((*encoded, data.replace(b"\n", b"\r")))
         case "noise":
             return rng.randbytes(rng.choice((0, 1, 100, 100_000)))
         case "long":

@@ -1,7 +1,5 @@
 """Hostile files as footage and as speech: through the command line, and through the gateway's operations."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 """The five stages and the gateway as real servers on free ports, with the trained networks; short real footage."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +9,18 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from dubstage.client import Connection
 from dubstage.client import gateway as gateway_client
 from dubstage.client.names import resource_id
 from gateway.api.server import GatewayServer
 from gateway.settings import GatewaySettings
+from tests.contract.stores.postgres_servers import postgres, postgres_url
+from tests.contract.stores.s3_servers import aws, s3
 from tests.integration.client_calls import enrolment
 from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages, started
 from tests.integration.videos import NUM_FRAMES, OTHER, SPEECH, Media, write_short_clip
+
+__all__ = ["aws", "postgres", "postgres_url", "s3"]
 
 
 @pytest.fixture(scope="session")
@@ -72,11 +75,13 @@ def samples() -> tuple[npt.NDArray[np.float32], int]:
 
 
 @pytest.fixture(scope="session")
-def gateway_factory(
-    loop_thread: LoopThread, stages: RunningStages, media: Media, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., RunningGateway]:
-    def start(**settings: Any) -> RunningGateway:
+def gateway_factory(loop_thread, stages, media, tmp_path_factory) -> Callable[..., RunningGateway]:
+    def start(*, tokens: Iterable[str] = (), **settings: Any) -> RunningGateway:
+        """Start a gateway. `tokens` are the lines of its token file."""
         data = settings.pop("data_dir", None) or tmp_path_factory.mktemp("gateway")
+        if tokens:
+            settings["auth_token_file"] = tmp_path_factory.mktemp("tokens") / "tokens"
+            settings["auth_token_file"].write_text("".join(f"{line}\n" for line in tokens))
         stages.let_another_database_own_the_store()
         chosen = GatewaySettings(
             **{
@@ -98,9 +103,7 @@ def gateway_factory(
     return start
 
 
-@pytest.fixture
-def start_gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[StartGateway]:
-    """Starts gateways of a test's own; they end with it."""
+def _ending(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[StartGateway]:
     running: list[RunningGateway] = []
 
     def start(**settings: Any) -> RunningGateway:
@@ -110,6 +113,18 @@ def start_gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Ite
     yield start
     for one in running:
         loop_thread.run(one.server.drain(grace_s=0))
+
+
+@pytest.fixture
+def start_gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[StartGateway]:
+    """Starts gateways of a test's own; they end with it."""
+    yield from _ending(gateway_factory, loop_thread)
+
+
+@pytest.fixture(scope="module")
+def module_gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[StartGateway]:
+    """Starts gateways of a module's own; they end with it."""
+    yield from _ending(gateway_factory, loop_thread)
 
 
 @pytest.fixture
@@ -123,6 +138,13 @@ def gateway(gateway_factory: StartGateway, loop_thread: LoopThread) -> Iterator[
     running = gateway_factory()
     yield running
     loop_thread.run(running.server.drain(grace_s=0))
+
+
+@pytest.fixture
+def connection(gateway: RunningGateway) -> Iterator[Connection]:
+    """A client of `gateway`."""
+    with gateway.connect() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

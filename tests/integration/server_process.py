@@ -1,7 +1,5 @@
 """A server in a process of its own, forked from one process that has imported all servers already."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

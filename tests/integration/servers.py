@@ -1,7 +1,5 @@
 """The five stages and gateways as real servers on free ports, in this process."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator

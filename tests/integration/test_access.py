@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import datetime
 import ipaddress
 from collections.abc import Callable
@@ -15,8 +13,7 @@ from cryptography.x509.oid import NameOID
 from dubstage.client import DubstageCallError, TlsFiles
 from dubstage.client import gateway as client
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import Media
+from tests.integration.servers import StartGateway
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 def test_token_and_tls_required(start_gateway: StartGateway, certificate: Certificate, tmp_path: Path) -> None:
     """Only the right token opens and only over the right TLS."""
-    tokens = tmp_path / "tokens"
-    tokens.write_text("a-right-token-of-some-length\n")
-    running = start_gateway(auth_token_file=tokens, tls_certificate_file=certificate.certificate, tls_key_file=certificate.key)
+    served = {"tls_certificate_file": certificate.certificate, "tls_key_file": certificate.key}
+    running = start_gateway(tokens=["a-right-token-of-some-length"], **served)
     tls = TlsFiles(ca=certificate.certificate)
     with running.connect(tls=tls, token="a-right-token-of-some-length") as connection:
         assert list(client.list_actors(connection)) == []
@@ -72,9 +68,7 @@ def test_token_and_tls_required(start_gateway: StartGateway, certificate: Certif
     assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
-def test_required_consent_on_every_rpc(
-    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], media: Media
-) -> None:
+def test_required_consent_on_every_rpc(start_gateway, stop_gateway, media) -> None:
     """No one is enrolled, dubbed or shown without a required consent."""
     free = start_gateway()
     with free.connect() as connection:
@@ -105,7 +99,6 @@ def test_required_consent_on_every_rpc(
 
 
 def test_missing_media_folder_names_setting(start_gateway: StartGateway) -> None:
-    """A gateway without a media folder names the setting."""
     running = start_gateway(media_dir=None)
     with running.connect() as connection, pytest.raises(DubstageCallError, match="DUBSTAGE_MEDIA_DIR"):
         client.dub(connection, **dubbing("refused.mp4"))

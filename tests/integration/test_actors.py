@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import json
 import threading
@@ -13,16 +11,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from dubstage.client import DubstageCallError
+from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.client.names import resource_id
 from gateway.actors.receipts import verified
 from gateway.batch.types import manifest_of
 from tests.batches import open_store
+from tests.contract.ports import free_port
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.videos import OTHER
+from tests.refusals import refused
 from tests.unit.batch.rows import shot_of_row
 
 
@@ -61,8 +61,7 @@ def test_picture_is_shown_while_allowed(start_gateway: StartGateway) -> None:
     running = start_gateway(http_port=port)
     caller = Caller(port)
     with running.connect() as connection:
-        made = client.enrol(connection, **enrolment("seen", footage=OTHER)).wait(timeout_s=300)
-        assert made.has_picture
+        assert client.enrol(connection, **enrolment("seen", footage=OTHER)).wait(timeout_s=300).has_picture
         jpeg = client.get_actor_picture(connection, "seen")
         height, width = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]
         assert 60 < min(height, width) <= max(height, width) <= 256
@@ -72,9 +71,8 @@ def test_picture_is_shown_while_allowed(start_gateway: StartGateway) -> None:
         (listed,) = client.list_actors(connection)
         assert (listed.has_picture, len(listed.SerializeToString()) < 4096) == (True, True), "lists do not carry pictures"
         client.revoke_consent(connection, actor_id="seen")
-        with pytest.raises(DubstageCallError) as caught:
+        with refused(reason="CONSENT_WITHDRAWN"):
             client.get_actor_picture(connection, "seen")
-        assert caught.value.reason == "CONSENT_WITHDRAWN"
         assert not client.get_actor(connection, "seen").has_picture
         receipt = client.erase_actor(connection, "seen")
         assert hashlib.sha256(jpeg).hexdigest() in receipt.erased_sha256
@@ -116,9 +114,7 @@ def test_erasing_stops_the_work_that_goes_on(start_gateway: StartGateway) -> Non
             dub.wait(timeout_s=60)
 
 
-def test_erasing_ends_the_live_streams_of_the_person(
-    start_gateway: StartGateway, samples: tuple[npt.NDArray[np.float32], int]
-) -> None:
+def test_erasing_ends_the_live_streams_of_the_person(start_gateway, samples) -> None:
     speech, rate = samples
     goes_on = threading.Event()
 
@@ -139,22 +135,20 @@ def test_erasing_ends_the_live_streams_of_the_person(
     assert caught.value.reason in ("ACTOR_NOT_READY", "ARTEFACT_NOT_FOUND")
 
 
-def test_actors_listed_in_pages(gateway: RunningGateway, actor: str) -> None:
+def test_actors_listed_in_pages(connection: Connection, actor: str) -> None:
     """Actors come page by page in the order of their ids."""
-    with gateway.connect() as connection:
-        # The gateway serves other test files too, and may hold their actors.
-        listed = {resource_id(each.name): each for each in client.list_actors(connection, page_size=1)}
-        assert list(listed) == sorted(listed)
-        assert client.get_actor(connection, actor) == listed[actor]
-        with pytest.raises(DubstageCallError, match="page_size: -1"):
-            list(client.list_actors(connection, page_size=-1))
+    # The gateway serves other test files too, and may hold their actors.
+    listed = {resource_id(each.name): each for each in client.list_actors(connection, page_size=1)}
+    assert list(listed) == sorted(listed)
+    assert client.get_actor(connection, actor) == listed[actor]
+    with pytest.raises(DubstageCallError, match="page_size: -1"):
+        list(client.list_actors(connection, page_size=-1))
 
 
 @pytest.mark.parametrize("wrong", ["Driver", "a/b", "-a", "a" * 64])
 def test_an_id_that_is_none_is_refused(gateway: RunningGateway, wrong: str) -> None:
-    with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
+    with gateway.connect() as connection, refused(field="actor_id"):
         client.enrol(connection, **enrolment(wrong))
-    assert caught.value.field == "actor_id"
 
 
 def test_a_taken_id_is_refused(gateway: RunningGateway, actor: str) -> None:

@@ -1,10 +1,8 @@
-"""Every RPC that changes something leaves an entry in the audit log, with who asked, whose face and which consent record."""
-
-from __future__ import annotations
+"""Every RPC that changes something leaves an entry in the audit log; that of a video says what the video's manifest says."""
 
 import hashlib
+import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +12,22 @@ from dubstage.client import batch, webhook
 from dubstage.client import gateway as client
 from gateway.actors.store import ActorStore
 from gateway.batch import worker
+from gateway.cli.app import run
 from gateway.provenance.binding import media_sha256
+from gateway.provenance.installation import trusted_authorities
+from gateway.provenance.verdict import verdict_of
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from services.common.server.call_context import fingerprint_of
-from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import StartGateway
-from tests.integration.videos import OTHER, Media
+from tests.integration.client_calls import batch_ended, dubbing, enrolment
+from tests.integration.videos import OTHER, write_short_clip
 from tests.unit.api.test_operations import LEAVES
 
 TOKEN = "a-token-of-the-audit-test"
 
 
-def test_every_rpc_that_changes_something_leaves_an_entry(
-    start_gateway: StartGateway,
-    media: Media,
-    samples: tuple[npt.NDArray[np.float32], int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_every_rpc_that_changes_something_leaves_an_entry(start_gateway, media, samples, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(worker, "POLL_S", 0.2)
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
-    running = start_gateway(auth_token_file=tokens, webhook_networks="127.0.0.0/8")
+    running = start_gateway(tokens=[TOKEN], webhook_networks="127.0.0.0/8")
     speech, rate = samples
     with running.connect(token=TOKEN) as connection:
         client.enrol(connection, **enrolment("audited", footage=OTHER)).wait(timeout_s=300)
@@ -79,3 +71,39 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
 def _spoken(speech: npt.NDArray[np.float32], rate: int) -> Iterator[npt.NDArray[np.float32]]:
     for first in range(0, len(speech), rate // 25):
         yield speech[first : first + rate // 25]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("on", [True, pytest.param(False, marks=pytest.mark.long)], ids=["on", "off"])
+def test_audit_entry_matches_manifest(on, start_gateway, media, carphone, tmp_path, monkeypatch) -> None:
+    """The entry of a video of every door says what the manifest says."""
+    # Footage of this test's own: only one database counts the blobs of equal footage.
+    footage = f"marked_{on}.mp4"
+    write_short_clip(carphone, media.root / footage, 26 if on else 28)
+    running = start_gateway(watermark=on)
+    videos = {door: media.root / f"{door}_{on}.mp4" for door in ("gateway", "batch", "command", "manifest")}
+    with running.connect() as connection:
+        told = client.dub(connection, **dubbing(videos["gateway"].name, footage=footage)).wait(timeout_s=300)
+        row = batch.row("s1", footage=footage, speech="speech.wav", output=videos["batch"].name, personalize=False)
+        assert batch_ended(connection, "marked", [row]).progress.num_done == 1
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(running.data))
+    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", running.settings.artefacts_url)
+    monkeypatch.setenv("DUBSTAGE_WATERMARK", str(on))
+    for name, value in running.settings.model_dump().items():
+        if name.endswith("_endpoint"):
+            monkeypatch.setenv(f"DUBSTAGE_{name.upper()}", value)
+    files = [str(media.root / footage), "--audio", str(media.speech)]
+    assert run(["dub", *files, "-o", str(videos["command"]), "--no-personalize"]) == 0
+    shots = tmp_path / "shots.jsonl"
+    shot = {"id": "s1", "footage": files[0], "speech": files[2], "output": str(videos["manifest"]), "personalize": False}
+    shots.write_text(json.dumps(shot) + "\n")
+    assert run(["batch", "run", str(shots), "--index", "0"]) == 0
+    with ActorStore(running.settings) as actors:
+        entries = {entry["outputs"][0]: entry for entry in actors.audit.newest(100) if entry["event"] == "dub.ended"}
+    anchors = trusted_authorities(running.settings)
+    for door, video in videos.items():
+        dub = verdict_of(video, anchors=anchors).dub
+        assert bool(dub.watermark) is on, door
+        expected = {"watermark": True, "watermark_payload": dub.watermark} if on else {"watermark": False}
+        assert entries[media_sha256(video)]["details"] == expected, door
+    assert (told.watermark_on, bool(told.watermark)) == (on, on)

@@ -1,7 +1,5 @@
 """A batch over two gateways that share a database and a store of batches: whatever dies, every shot is dubbed once."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import signal
@@ -21,10 +19,11 @@ from gateway.signatures import TOKEN_FINGERPRINTS, installation_key
 from services.common.server.call_context import fingerprint_of
 from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import until
-from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair, postgres
+from tests.integration.test_batches import row, shots_of
+from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair
 from tests.integration.videos import write_short_clip
 
-__all__ = ["pair", "postgres"]
+__all__ = ["pair"]
 
 # test_leases.py (contract) has each step of a takeover, and test_several_gateways.py a dub that another gateway ends.
 pytestmark = pytest.mark.long
@@ -35,21 +34,7 @@ SHOTS = ("one", "two", "three", "four")
 def rows(name: str) -> list[pb.BatchRow]:
     # The longer video is the one that a gateway is killed with: the shot before is short, as the shots that are dubbed afterwards.
     footage = {"two": "footage.mp4"}
-    return [
-        batch.row(
-            shot,
-            footage=footage.get(shot, "short.mp4"),
-            speech="speech.wav",
-            output=f"{name}_{shot}.mp4",
-            seed=number,
-            personalize=False,
-        )
-        for number, shot in enumerate(SHOTS)
-    ]
-
-
-def shots_of(connection: Connection, name: str) -> dict[str, pb.Shot]:
-    return {resource_id(shot.name): shot for shot in batch.list_shots(connection, name)}
+    return [row(shot, footage.get(shot, "short.mp4"), f"{name}_{shot}.mp4", seed=number) for number, shot in enumerate(SHOTS)]
 
 
 def progress_of(connection: Connection, name: str) -> pb.BatchProgress:
@@ -73,7 +58,6 @@ def _short(pair: Pair, carphone: Path) -> None:
 
 
 def test_other_gateway_ends_batch(pair: Pair, postgres: PostgresServer) -> None:
-    """A batch of a killed gateway is ended by the other."""
     at_second = pair.second.connect()
     batch.submit(pair.first.connect(), "killed", rows=rows("killed"))
     until(lambda: num_written(progress_of(at_second, "killed")) >= 1, seconds=240)
@@ -125,10 +109,8 @@ def test_tenant_batch_in_tenant_folders(pair: Pair, postgres: PostgresServer, mo
         shutil.copy(pair.media / name, home)
     videos = [home / f"acme_{number}.mp4" for number in range(3)]
     at_first = pair.first.connect("acme")
-    shots = [
-        batch.row(video.stem, footage=footage, speech="speech.wav", output=video.name, personalize=False)
-        for video, footage in zip(videos, ("short.mp4", "footage.mp4", "short.mp4"), strict=True)
-    ]
+    footage = ("short.mp4", "footage.mp4", "short.mp4")
+    shots = [row(video.stem, name, video.name) for video, name in zip(videos, footage, strict=True)]
     batch.submit(at_first, "night", rows=shots)
     until(lambda: num_written(progress_of(at_first, "night")) >= 1, seconds=240)
     until(lambda: any((pair.data / "tenants" / "acme" / "jobs").glob("*/journal/[0-9a-f]*")), seconds=240)

@@ -1,7 +1,5 @@
 """The Python code of docs/integrating.md, run with the client distribution alone, and the Node and Go clients beside it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -27,6 +25,7 @@ PAGE = ROOT / "docs" / "integrating.md"
 NODE_CLIENT = ROOT / "tests" / "clients" / "node"
 GO_CLIENT = ROOT / "tests" / "clients" / "go"
 GO_MODULE = "example.org/dub"
+OLD_REGISTRY = "github.com/golang/protobuf/proto/registry.go"
 DEBIAN_GO = Path("/usr/share/gocode")
 """Sources of Debian's Go packages."""
 DEBIAN_PACKAGES = (
@@ -248,12 +247,7 @@ def test_documented_go_code_runs(workplace: Workplace, tmp_path: Path) -> None:
     """The Go client, with Debian's Go packages: files are sent, the video is dubbed and fetched."""
     programs = ("go", "protoc-gen-go", "protoc-gen-go-grpc")
     # Version 1.3 of github.com/golang/protobuf, which Debian has too, cannot read messages of this protoc-gen-go.
-    needed = (
-        "google.golang.org/grpc",
-        "google.golang.org/genproto",
-        "github.com/google/uuid",
-        "github.com/golang/protobuf/proto/registry.go",
-    )
+    needed = ("google.golang.org/grpc", "google.golang.org/genproto", "github.com/google/uuid", OLD_REGISTRY)
     if not all(map(shutil.which, programs)) or not all((DEBIAN_GO / "src" / name).exists() for name in needed):
         pytest.skip(f"there is no Go with gRPC: apt-get install {DEBIAN_PACKAGES}")
     sources = tmp_path / "go" / "src"

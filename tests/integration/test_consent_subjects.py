@@ -1,19 +1,15 @@
 """The record of one person never opens the work with another person, and a record of a request never replaces the actor's own."""
 
-from __future__ import annotations
-
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
-from sqlalchemy import update
 
 from dubstage.client import DubstageCallError, batch
 from dubstage.client import gateway as client
@@ -21,16 +17,15 @@ from dubstage.client.names import resource_id
 from gateway.consent.keys import signed
 from gateway.consent.record import Consent, ConsentFace, digest_of, embedding_text
 from gateway.consent.subject import Face
-from gateway.database.session import Database
-from gateway.database.tables import ActorRow
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.learn.subjects import face_of_videos
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
-from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import LoopThread, RunningGateway, StartGateway
+from tests.integration.client_calls import batch_ended, dubbing, enrolment, give, with_consent
+from tests.integration.servers import RunningGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.unit.consent.records import STUDIO, in_days, of_footage, record, trusted
+from tests.written_pictures import FAST, write_pictures
 
 MAN, MAN_EARLIER, WOMAN = "subject_man.mp4", "subject_man_earlier.mp4", "subject_woman.mp4"
 NIGHT = {"project": "night", "language": "de"}
@@ -39,15 +34,8 @@ NIGHT = {"project": "night", "language": "de"}
 def write_video_of_picture(picture: Path, target: Path, num_frames: int) -> None:
     """A video of a real portrait that moves a little."""
     rgb = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)[:320, 60:400]
-    with av.open(str(target), "w") as writer:
-        stream = writer.add_stream("libx264", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = rgb.shape[1], rgb.shape[0], "yuv420p"
-        stream.options = {"crf": "12", "preset": "superfast"}
-        for frame in range(num_frames):
-            moved = np.ascontiguousarray(np.roll(rgb, round(4 * np.sin(frame / 4)), axis=1))
-            writer.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
-        writer.mux(stream.encode(None))
+    moved = (np.roll(rgb, round(4 * np.sin(frame / 4)), axis=1) for frame in range(num_frames))
+    write_pictures(target, moved, "libx264", **FAST)
 
 
 @dataclass(frozen=True)
@@ -67,11 +55,7 @@ class Place:
 
     def give(self, consent: Consent | None) -> None:
         """Write a record into the row of the actor `man`, as an earlier day may have left it."""
-        database = Database("", self.running.data)
-        with database.writing() as session:
-            fields, digest = (consent.fields(), digest_of(consent)) if consent is not None else (None, "")
-            session.execute(update(ActorRow).values(consent=fields, consent_sha256=digest))
-        database.close()
+        give(self.running.data, "man", consent)
 
     def refusal(self, call: Callable[[Any], Any]) -> DubstageCallError:
         """The refusal of a call, which leaves nothing behind."""
@@ -102,20 +86,13 @@ def faces(media: Media, carphone: Path, astronaut: Path, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="module")
-def place(
-    gateway_factory: StartGateway,
-    loop_thread: LoopThread,
-    media: Media,
-    faces: dict[str, Face],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Place]:
+def place(module_gateway, media, faces, tmp_path_factory) -> Place:
     keys = trusted(tmp_path_factory.mktemp("trusted") / "keys")
-    running = gateway_factory(require_consent="signed", consent_keys=keys)
+    running = module_gateway(require_consent="signed", consent_keys=keys)
     made = Place(running, media.root, faces)
     with running.connect() as connection:
         client.enrol(connection, **person("man", mine(**made.footage(MAN)), MAN)).wait(timeout_s=300)
-    yield made
-    loop_thread.run(running.server.drain(grace_s=0))
+    return made
 
 
 def mine(**fields: Any) -> Consent:
@@ -128,8 +105,7 @@ def person(actor_id: str, consent: Consent, footage: str) -> dict[str, Any]:
 
 
 def video(consent: Consent | None, footage: str, **fields: Any) -> dict[str, Any]:
-    given = {"consent": consent.fields()} if consent is not None else {}
-    return dubbing(fields.pop("output", "refused.mp4"), **{"footage": footage, **NIGHT, **given, **fields})
+    return dubbing(fields.pop("output", "refused.mp4"), **{"footage": footage, **NIGHT, **with_consent(consent), **fields})
 
 
 def test_face_distance_separates_people(place: Place) -> None:
@@ -205,7 +181,6 @@ def test_request_record_never_replaces_actors(own: dict[str, Any], reason: str, 
 
 @pytest.mark.long
 def test_request_record_narrows_actors(place: Place) -> None:
-    """A record of the request narrows the actor's own."""
     place.give(mine(**place.footage(MAN)))
     with place.running.connect() as connection:
         for narrower, reason in (
@@ -253,7 +228,6 @@ def test_earlier_actor_keeps_row_record(place: Place) -> None:
 
 
 def test_live_stream_needs_record(place: Place) -> None:
-    """A live stream needs a record of its actor."""
     place.give(mine(actor="another", **place.footage(MAN)))
     refused = place.refusal(lambda to: list(client.live(to, [], actor_id="man", sample_rate_hz=16000, **NIGHT)))
     assert refused.reason == "CONSENT_OTHER_SUBJECT"
@@ -269,8 +243,7 @@ def test_batch_row_with_other_record(place: Place) -> None:
         for name, footage in (("right", MAN_EARLIER), ("wrong", WOMAN))
     ]
     with place.running.connect() as connection:
-        batch.submit(connection, "people", rows=rows)
-        *_, ended = batch.watch(connection, "people")
+        ended = batch_ended(connection, "people", rows)
         shots = {resource_id(shot.name): shot for shot in batch.list_shots(connection, "people")}
         assert (ended.progress.num_done, ended.progress.num_failed) == (1, 1)
         batch.delete(connection, "people")

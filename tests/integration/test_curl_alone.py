@@ -1,7 +1,5 @@
 """The documented dub by curl alone, from a container: another root folder, network, and space of processes and mounts."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -14,10 +12,9 @@ from pathlib import Path
 import av
 import pytest
 
+from tests.contract.ports import free_port
 from tests.integration.client_calls import until
-from tests.integration.servers import StartGateway
-from tests.integration.test_rest import free_port
-from tests.integration.videos import Media, write_short_clip
+from tests.integration.videos import write_short_clip
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrating.md"
 PROGRAMS = ("sh", "curl", "openssl", "base64")
@@ -89,17 +86,14 @@ def container(tmp_path: Path) -> Iterator[Container]:
 
 
 @pytest.mark.long
-def test_dub_by_curl_from_container(
-    start_gateway: StartGateway, container: Container, media: Media, carphone: Path, tmp_path: Path
-) -> None:
+def test_dub_by_curl_from_container(start_gateway, container, media, carphone, tmp_path) -> None:
     """The commands of the page, as they stand there: files are sent, dubbed and fetched."""
     home, port = container.root / "home", free_port()
     write_short_clip(carphone, home / "shot.mp4", FRAMES)
     shutil.copy(media.speech, home / "speech.wav")
     (home / ".curlrc").write_text(f'header = "Authorization: Bearer {TOKEN}"\nsilent\nshow-error\nfail-with-body\n')
-    (tmp_path / "tokens").write_text(f"{TOKEN}\n")
     (tmp_path / "media").mkdir()
-    start_gateway(host=container.gateway, auth_token_file=tmp_path / "tokens", media_dir=tmp_path / "media", http_port=port)
+    start_gateway(host=container.gateway, tokens=[TOKEN], media_dir=tmp_path / "media", http_port=port)
     server = f"{container.gateway}:{port}"
     *sending, dub, fetch = [command.replace("localhost:8080", server) for command in commands()]
     assert len(sending) == 2

@@ -1,7 +1,5 @@
 """A device that was asked for and is not there: nothing is computed on another device in its place."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`dubstage doctor` against real stages, stores and databases: each thing that is wrong has a line with its remedy."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket
@@ -139,13 +137,10 @@ async def test_other_volume_is_detected(stages: RunningStages, tmp_path: Path, m
         await check_stage(settings(stages, tmp_path), "texture")
 
 
-async def test_the_wrong_stage_at_an_endpoint_is_named(stages: RunningStages, tmp_path: Path) -> None:
+async def test_wrong_endpoints_are_named(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that is away, another stage, and a listener that is no stage are reported in time."""
     with pytest.raises(InvalidRequestError, match="DUBSTAGE_RENDER_ENDPOINT"):
         await check_stage(settings(stages, tmp_path, render_endpoint=f"127.0.0.1:{stages.ports['audio']}"), "render")
-
-
-async def test_missing_stage_shows_address(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that is away is named with where it was looked for."""
     monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -153,10 +148,6 @@ async def test_missing_stage_shows_address(stages: RunningStages, tmp_path: Path
         with pytest.raises(BackendUnavailableError, match="dubstage serve face") as caught:
             await check_stage(settings(stages, tmp_path, face_endpoint=endpoint), "face")
     assert endpoint in caught.value.message
-
-
-async def test_other_listener_is_no_stage(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listener that is no stage is reported in time."""
     monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -166,7 +157,6 @@ async def test_other_listener_is_no_stage(stages: RunningStages, tmp_path: Path,
 
 
 def test_problems_one_line_exit_one(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each problem is one line, and the exit code is 1."""
     (tmp_path / "file").write_text("no folder")
     environment.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "file"))
     environment.setenv("DUBSTAGE_DATABASE_URL", "postgresql+psycopg://user:hidden-word@127.0.0.1:9/dubs")

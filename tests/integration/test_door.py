@@ -1,11 +1,8 @@
 """CreateDub and CreateActor refuse wrong requests before any work is done, and no error shows the server's folders."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,9 @@ from dubstage.client import gateway as client
 from dubstage.gateway.v1 import consent_pb2
 from gateway.provenance.binding import media_sha256
 from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.servers import StartGateway
 from tests.integration.videos import OTHER, Media
+from tests.refusals import refusal
 
 CONSENT = {"subject": "driver", "granted_by": "driver", "scope": "tests", "reference": "box 7"}
 
@@ -34,12 +32,6 @@ def inputs(media: Media) -> Path:
     os.mkfifo(media.root / "pipe.mp4")
     os.link(media.footage, media.root / "hard.mp4")
     return media.root
-
-
-def refused(begin: Callable[..., object], connection: Connection, fields: dict[str, Any]) -> DubstageCallError:
-    with pytest.raises(DubstageCallError) as caught:
-        begin(connection, **fields)
-    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -82,25 +74,20 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
         ({"consent": consent_pb2.ConsentRecord(subject="driver")}, "consent.granted_by", "required"),
     ],
 )
-def test_impossible_dub_refused_at_once(
-    gateway: RunningGateway, inputs: Path, fields: dict[str, Any], field: str, words: str
-) -> None:
-    """A dub that cannot be is refused at the door."""
+def test_impossible_dub_refused_at_once(connection, inputs, fields, field, words) -> None:
     before = sorted(path.name for path in inputs.iterdir())
-    with gateway.connect() as connection:
-        error = refused(client.dub, connection, dubbing("door.mp4", **fields))
+    error = refusal(client.dub, connection, **dubbing("door.mp4", **fields))
     assert (error.code, error.reason, error.field.removeprefix("dub.")) == ("INVALID_ARGUMENT", "INVALID_REQUEST", field)
     assert words in error.message
     assert str(inputs) not in error.message
     assert sorted(path.name for path in inputs.iterdir()) == before
 
 
-def test_wrong_actor_refused_at_once(gateway: RunningGateway, actor: str) -> None:
+def test_wrong_actor_refused_at_once(connection: Connection, actor: str) -> None:
     """An actor that is not there or is of another method is refused at the door."""
-    with gateway.connect() as connection:
-        assert refused(client.dub, connection, dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_FOUND"
-        other = refused(client.dub, connection, dubbing("door.mp4", actor_id=actor, method="everybody"))
-        assert (other.field, other.reason) == ("dub.method", "INVALID_REQUEST")
+    assert refusal(client.dub, connection, **dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_FOUND"
+    other = refusal(client.dub, connection, **dubbing("door.mp4", actor_id=actor, method="everybody"))
+    assert (other.field, other.reason) == ("dub.method", "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(
@@ -112,10 +99,8 @@ def test_wrong_actor_refused_at_once(gateway: RunningGateway, actor: str) -> Non
         ({"more_footage": ["footage.mp4", "../other.mp4"]}, "more_footage_uris[1]"),
     ],
 )
-def test_impossible_enrolment_refused_at_once(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:
-    """An enrolment that cannot be is refused at the door."""
-    with gateway.connect() as connection:
-        error = refused(client.enrol, connection, enrolment("new") | fields)
+def test_impossible_enrolment_refused_at_once(connection: Connection, fields: dict[str, Any], field: str) -> None:
+    error = refusal(client.enrol, connection, **enrolment("new") | fields)
     assert (error.reason, error.field.removeprefix("dub.")) == ("INVALID_REQUEST", field)
 
 

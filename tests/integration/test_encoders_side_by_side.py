@@ -1,7 +1,5 @@
 """Several videos encoded at once in one process, as a gateway with several jobs does it."""
 
-from __future__ import annotations
-
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

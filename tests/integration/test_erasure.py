@@ -1,12 +1,10 @@
 """`dubstage actor erase` while live streams, operations and dubs of other processes use the person."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from gateway.actors.receipts import FORMAT
 from gateway.actors.store import ActorStore
 from tests.forked import Forked
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.servers import RunningStages
 from tests.integration.videos import OTHER, Media, write_short_clip
 
 Samples = tuple[npt.NDArray[np.float32], int]
@@ -47,9 +45,7 @@ def long_work(media: Media, carphone: Path) -> dict[str, Any]:
 
 
 @pytest.mark.long
-def test_erasure_ends_streams_and_operations(
-    start_gateway: StartGateway, stages: RunningStages, samples: Samples, media: Media, long_work: dict[str, Any]
-) -> None:
+def test_erasure_ends_streams_and_operations(start_gateway, stages, samples, media, long_work) -> None:
     """An erasure beside a gateway ends live streams and operations, and leaves no row of the person."""
     speech, rate = samples
     running = start_gateway(max_concurrent_jobs=1, max_idle_s=600.0)
@@ -89,13 +85,7 @@ def test_erasure_ends_streams_and_operations(
 
 
 @pytest.mark.long
-def test_erasure_ends_other_process_dub(
-    start_gateway: StartGateway,
-    stages: RunningStages,
-    media: Media,
-    carphone: Path,
-    tmp_path: Path,
-) -> None:
+def test_erasure_ends_other_process_dub(start_gateway, stages, media, carphone, tmp_path) -> None:
     """A dub of another process ends with the actor and leaves no blob."""
     video, output = tmp_path / "long.mp4", tmp_path / "dubbed.mp4"
     write_short_clip(carphone, video, 120, times=2)
@@ -117,9 +107,7 @@ def test_erasure_ends_other_process_dub(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4"]
 
 
-def test_without_a_gateway_the_command_erases_by_itself(
-    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], stages: RunningStages
-) -> None:
+def test_without_a_gateway_the_command_erases_by_itself(start_gateway, stop_gateway, stages) -> None:
     running = start_gateway()
     before = stages.blobs()
     with running.connect() as connection:

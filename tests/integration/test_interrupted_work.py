@@ -1,7 +1,5 @@
 """Units of a job's work whose stream breaks off on the way: done again, they leave the same bytes."""
 
-from __future__ import annotations
-
 import threading
 import time
 import wave
@@ -143,7 +141,6 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
             stages, config, plan.rendered(), plan.row, faces, looks, lambda begin, end: motion.read(begin, end)["mouth"]
         )
         window = await inputs.render_run(range(12))
-    assert actor.renderer is not None
     left = {path.name: path.read_bytes() for path in folder.iterdir()}
     left |= {"bank": actor.bank.sha256.encode(), "renderer": actor.renderer.sha256.encode(), "window": window.box.tobytes()}
     return left, told
@@ -173,9 +170,7 @@ async def test_the_video_of_a_still_survives_lost_replicas(stages: RunningStages
 
 
 @pytest.mark.parametrize("after", [1])
-async def test_work_that_is_interrupted_leaves_the_same_bytes(
-    stages: RunningStages, media: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
+async def test_work_that_is_interrupted_leaves_the_same_bytes(stages, media, tmp_path, monkeypatch, after) -> None:
     monkeypatch.setattr("gateway.dub.sound.speech.FEATURE_BLOCK", 8)
     settings = GatewaySettings(**stages.endpoints())
     async with RemoteStages({name: settings.client_config(name) for name in STAGE_NAMES}) as remote:
@@ -185,13 +180,8 @@ async def test_work_that_is_interrupted_leaves_the_same_bytes(
     assert found == expected
     assert told_again == told, "no frame is told of twice"
     twice = (
-        rpcs.face.TRACK,
-        rpcs.audio.EXTRACT_FEATURES,
-        rpcs.texture.BUILD_BANK,
-        rpcs.render.PERSONALIZE,
-        rpcs.motion.PREDICT_MOTION,
-        rpcs.texture.RETRIEVE_WARP,
-        rpcs.render.RENDER,
+        *(rpcs.face.TRACK, rpcs.audio.EXTRACT_FEATURES, rpcs.texture.BUILD_BANK, rpcs.render.PERSONALIZE),
+        *(rpcs.motion.PREDICT_MOTION, rpcs.texture.RETRIEVE_WARP, rpcs.render.RENDER),
     )
     assert {rpc: interrupted.attempts[rpc] for rpc in twice} == dict.fromkeys(twice, 2)
 

@@ -1,7 +1,5 @@
 """A gateway keeps the analysis of footage for further dubs, as long as the person may be shown."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from dubstage.client import gateway as client
 from gateway.housekeeping import list_jobs
 from gateway.settings import TENANTS_FOLDER
 from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.system.dubbing import write_wav
 
@@ -49,9 +47,7 @@ def kinds(running: RunningGateway) -> list[str]:
     return [job.fact("kind") for job in list_jobs(running.data / "jobs")]
 
 
-def test_second_dub_is_not_tracked(
-    keeping: RunningGateway, footage: str, stages: RunningStages, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_second_dub_is_not_tracked(keeping, footage, stages, capsys) -> None:
     """A second speech takes over the faces and the person. With the analysis, everything that dubs have learned goes."""
     before = stages.blobs()
     with keeping.connect() as connection:
@@ -71,9 +67,7 @@ def test_second_dub_is_not_tracked(
     assert stages.blobs() == before
 
 
-def test_enrolment_shares_tracks_within_tenant(
-    start_gateway: StartGateway, footage: str, media: Media, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_enrolment_shares_tracks_within_tenant(start_gateway, footage, media, tmp_path, capsys) -> None:
     """A dub takes over what an enrolment of the same tenant has analysed; another tenant tracks its own."""
     tokens = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234"}
     (tmp_path / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in tokens.items()))
@@ -109,8 +103,7 @@ def test_cancelled_enrolment_leaves_nothing(keeping: RunningGateway, long_footag
 
 def test_faces_and_dub_share_tracks(keeping: RunningGateway, footage: str, capsys: pytest.CaptureFixture[str]) -> None:
     with keeping.connect() as connection:
-        found = client.detect_faces(connection, footage=footage).wait(timeout_s=300)
-        assert len(list(found.faces)) == 1
+        assert len(list(client.detect_faces(connection, footage=footage).wait(timeout_s=300).faces)) == 1
         assert kinds(keeping) == ["analysis"]
         assert TRACK in called(capsys)
         client.dub(connection, **dubbing("after_faces.mp4", footage=footage)).wait(timeout_s=300)

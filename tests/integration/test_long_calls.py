@@ -1,7 +1,5 @@
 """Calls that wait or watch for long at a gateway that takes few calls: others are answered, and all who wait get their result."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import threading
@@ -17,8 +15,9 @@ from dubstage.client import gateway as client
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.settings import TENANTS_FOLDER
 from tests.integration.client_calls import dubbing, until
-from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import NUM_FRAMES, Media
+from tests.integration.servers import RunningGateway
+from tests.integration.videos import NUM_FRAMES
+from tests.refusals import refused
 
 # No other test has these tenants: one database counts the blobs of a tenant's store.
 TOKENS = {"emma": "token-of-emma-1234", "finn": "token-of-finn-1234"}
@@ -38,23 +37,15 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    gateway_factory: StartGateway, loop_thread: Any, media: Media, long_footage: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def gateway(module_gateway, media, long_footage, tmp_path_factory) -> Place:
     folder = tmp_path_factory.mktemp("long_calls")
-    (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     home = folder / "media" / TENANTS_FOLDER / "emma"
     home.mkdir(parents=True)
     for file in (media.footage, media.speech, media.root / long_footage):
         shutil.copy(file, home)
-    running = gateway_factory(
-        auth_token_file=folder / "tokens",
-        media_dir=folder / "media",
-        max_concurrent_rpcs=MAX_CALLS,
-        max_queued_rpcs=MAX_QUEUED,
-    )
-    yield Place(running)
-    loop_thread.run(running.server.drain(grace_s=0))
+    calls = {"max_concurrent_rpcs": MAX_CALLS, "max_queued_rpcs": MAX_QUEUED}
+    tokens = [f"{tenant} {token}" for tenant, token in TOKENS.items()]
+    return Place(module_gateway(tokens=tokens, media_dir=folder / "media", **calls))
 
 
 @pytest.fixture
@@ -72,7 +63,6 @@ def waited(connection: Connection, name: str) -> client.OperationState | None:
 
 
 def test_tenant_waits_leave_room(place: Place, long_footage: str) -> None:
-    """Waits of one tenant leave room for the calls of another."""
     with place.connect("emma") as emma, place.connect("finn") as finn, ThreadPoolExecutor(WAITS) as threads:
         dub = client.dub(emma, **dubbing("long.mp4", footage=long_footage))
         waits = [threads.submit(waited, emma, dub.name) for _ in range(WAITS)]
@@ -82,7 +72,6 @@ def test_tenant_waits_leave_room(place: Place, long_footage: str) -> None:
             until(lambda: sum(wait.done() for wait in waits) == WAITS - MOST_LONG_OF_TENANT)
             # Over the bound, an operation is shown as it is.
             state = waited(emma, dub.name)
-            assert state is not None
             assert not state.done
         finally:
             until(lambda: cancelled(dub))
@@ -143,8 +132,11 @@ def test_excess_call_gets_retry_time(place: Place, long_footage: str) -> None:
             lambda: next(batch.report(emma, "watched")),
             lambda: client.estimate(emma, spec),
         ):
-            with pytest.raises(DubstageCallError, match="calls of one tenant that wait, watch, estimate or send reports") as caught:
+            with refused(
+                match="calls of one tenant that wait, watch, estimate or send reports",
+                code="RESOURCE_EXHAUSTED",
+                reason="OVERLOADED",
+            ) as caught:
                 call()
-            assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
             assert caught.value.retry_after_s > 0
         assert batch.cancel(emma, "watched").num_shots == 1

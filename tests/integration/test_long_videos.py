@@ -1,14 +1,12 @@
 """Videos that outlast the deadline of a call, and stages that are killed: real servers, and the bytes of an undisturbed run."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,10 +16,9 @@ import numpy as np
 import pytest
 
 from dubstage.client import gateway as client
-from dubstage.client import rpcs, to_tensor
+from dubstage.client import rpcs
 from dubstage.client.rpcs import Rpc
 from dubstage.common.v1 import common_pb2
-from dubstage.motion.v1.motion_pb2 import EncodeStyleRequest
 from gateway.cli.serve import MODULES
 from gateway.dub.analyse import footage, tracking_point
 from gateway.dub.analyse.face_records import FaceIndex, FaceMeans, faces_note
@@ -43,12 +40,12 @@ from services.common.errors import BackendUnavailableError
 from services.common.methods import method_named
 from services.common.wire.convert import timeline_to_proto
 from services.common.wire.timeline import Timeline
+from tests.contract.motion.calls import head_request
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.server_process import ServerProcess
-from tests.integration.servers import RunningGateway, RunningStages, StartGateway
+from tests.integration.servers import RunningGateway, RunningStages
 from tests.integration.test_serve import free_ports
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
-from tests.unit.motion.synthesised import head_poses, mouths
 
 DEADLINE_S = 6.0
 TIMES = 15
@@ -163,9 +160,7 @@ def frequent_states(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("frequent_states")
-async def test_another_process_goes_on_with_tracking(
-    stages: RunningStages, restarted: Path, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_another_process_goes_on_with_tracking(stages, restarted, tmp_path, broken, monkeypatch) -> None:
     """A gateway that is restarted twice while it tracks does only the frames since the last checkpoint again: the same bytes."""
     monkeypatch.setattr(tracking_point, "CHECKPOINT_S", 0.0)
     path = restarted
@@ -183,9 +178,7 @@ async def test_another_process_goes_on_with_tracking(
     assert not (tmp_path / "restarted" / "faces.part").exists()
 
 
-async def test_checkpoint_without_embeddings_is_not_used(
-    stages: RunningStages, restarted: Path, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_checkpoint_without_embeddings_is_not_used(stages, restarted, tmp_path, broken, monkeypatch) -> None:
     """A dub that compares people tracks the whole video, if an earlier one that compared nobody was interrupted."""
     monkeypatch.setattr(tracking_point, "CHECKPOINT_S", 0.0)
     path, folder = restarted, tmp_path / "job"
@@ -202,9 +195,7 @@ async def test_checkpoint_without_embeddings_is_not_used(
 
 
 @pytest.mark.usefixtures("frequent_states")
-async def test_lost_call_repeats_few_frames(
-    stages: RunningStages, restarted: Path, undisturbed: tuple[bytes, list[int]], tmp_path: Path, broken: Broken
-) -> None:
+async def test_lost_call_repeats_few_frames(stages, restarted, undisturbed, tmp_path, broken) -> None:
     """Tracking goes on from the last state when a call breaks off, again and again."""
     broken.after, broken.times = EVERY + 10, 2
     async with remote(stages) as connected:
@@ -215,14 +206,7 @@ async def test_lost_call_repeats_few_frames(
 
 
 @pytest.mark.usefixtures("frequent_states")
-async def test_calls_end_before_deadline(
-    stages: RunningStages,
-    restarted: Path,
-    undisturbed: tuple[bytes, list[int]],
-    tmp_path: Path,
-    broken: Broken,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_calls_end_before_deadline(stages, restarted, undisturbed, tmp_path, broken, monkeypatch) -> None:
     """A call that comes near the deadline is ended at a state, and no frame is answered twice."""
     monkeypatch.setattr(calls, "NEARLY_OVER", 0.0)
     async with remote(stages) as connected:
@@ -230,9 +214,7 @@ async def test_calls_end_before_deadline(
     assert broken.begun == 1 + FRAMES // EVERY
 
 
-async def test_other_stage_version_begins_anew(
-    stages: RunningStages, media: Media, tmp_path: Path, broken: Broken, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_stage_version_begins_anew(stages, media, tmp_path, broken, monkeypatch) -> None:
     """A stage that does not take the state tracks from the beginning."""
     monkeypatch.setattr(footage, "STATE_EVERY", 10)
     async with remote(stages) as connected:
@@ -289,30 +271,19 @@ async def test_speech_goes_on(stages: RunningStages, media: Media, tmp_path: Pat
     async def heard(connected: RemoteStages, name: str) -> tuple[bytes, bytes]:
         begun.clear()
         sent.clear()
-        with (
-            RecordFile(tmp_path / f"f-{name}", FEATURE_RECORD) as features,
-            RecordFile(tmp_path / f"m-{name}", MOTION_RECORD) as motion,
-        ):
-            told: list[int] = []
-            await extract_features(connected, speech, features, motion_frames_for(duration), duration, method.motion.features)
-            request = MotionRequest(
-                predictor=method.motion,
-                style=style,
-                timeline=timeline_to_proto(Timeline(rate=Fraction(30000, 1001))),
-                num_frames=SPEECH_S * 30 - 2,
-            )
+        files, told = [tmp_path / f"{kind}-{name}" for kind in "fm"], list[int]()
+        with RecordFile(files[0], FEATURE_RECORD) as features, RecordFile(files[1], MOTION_RECORD) as motion:
+            frames, kinds = motion_frames_for(duration), method.motion.features
+            await extract_features(connected, speech, features, frames, duration, kinds)
+            timeline = timeline_to_proto(Timeline(rate=Fraction(30000, 1001)))
+            request = MotionRequest(method.motion, style=style, timeline=timeline, num_frames=SPEECH_S * 30 - 2)
             await predict_motion(connected, request, features, motion, on_frames=told.append)
             assert told == sorted(set(told))
-        return (tmp_path / f"f-{name}").read_bytes(), (tmp_path / f"m-{name}").read_bytes()
+        return files[0].read_bytes(), files[1].read_bytes()
 
     async with remote(stages) as connected:
-        still = EncodeStyleRequest(
-            method=method.motion.name,
-            mouth_landmarks=to_tensor(mouths(np.ones(1, np.float32))),
-            usable=to_tensor(np.ones(1, np.bool_)),
-            frame_rate=common_pb2.Rational(num=25, den=1),
-            head_poses=to_tensor(head_poses(1)),
-        )
+        still = head_request(1)
+        still.method = method.motion.name
         style = (await connected.unary(rpcs.motion.ENCODE_STYLE, still)).style
         expected = await heard(connected, "whole")
         assert set(begun.values()) == {1}
@@ -336,14 +307,7 @@ def dubbed(running: RunningGateway, media: Media, name: str, video: Path, **fiel
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_video_outlasts_deadline(
-    start_gateway: StartGateway,
-    stop_gateway: Callable[[RunningGateway], None],
-    media: Media,
-    video: Path,
-    broken: Broken,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_video_outlasts_deadline(start_gateway, stop_gateway, media, video, broken, monkeypatch) -> None:
     """600 frames are dubbed although each call ends after six seconds."""
     first = start_gateway()
     with first.connect() as connection:
@@ -406,14 +370,7 @@ def killable(tmp_path: Path, stages: RunningStages) -> Iterator[dict[str, Killab
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_killed_stage_in_every_pass(
-    start_gateway: StartGateway,
-    media: Media,
-    carphone: Path,
-    killable: dict[str, Killable],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_killed_stage_in_every_pass(start_gateway, media, carphone, killable, tmp_path, monkeypatch) -> None:
     """Each stage is killed once in each of its calls that stream, and started again, and the video has the same bytes."""
     path = media.root / "killed_video.mp4"
     write_short_clip(carphone, path, NUM_FRAMES, times=3)
@@ -456,13 +413,6 @@ def test_killed_stage_in_every_pass(
     monkeypatch.setattr(RemoteStages, "stream", killing)
     monkeypatch.setattr(RemoteStages, "upload", uploading)
     assert dubbed(running, media, "killed.mp4", path) == expected
-    assert set(killed) >= {
-        rpcs.audio.EXTRACT_FEATURES,
-        rpcs.face.TRACK,
-        rpcs.motion.PREDICT_MOTION,
-        rpcs.texture.BUILD_BANK,
-        rpcs.texture.RETRIEVE_WARP,
-        rpcs.texture.SELECT_INSIDES,
-        rpcs.render.RENDER,
-    }
+    assert set(killed) >= {rpcs.audio.EXTRACT_FEATURES, rpcs.face.TRACK, rpcs.motion.PREDICT_MOTION, rpcs.render.RENDER}
+    assert set(killed) >= {rpcs.texture.BUILD_BANK, rpcs.texture.RETRIEVE_WARP, rpcs.texture.SELECT_INSIDES}
     shutil.rmtree(tmp_path / "store")

@@ -1,7 +1,5 @@
 """CreateDub and CreateActor with media in a real S3: objects in, videos out, whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import urllib.request
@@ -17,12 +15,11 @@ from dubstage.gateway.v1 import media_pb2
 from gateway.dub.state.workspace import SCRATCH
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
-from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
+from tests.contract.stores.s3_servers import BUCKET, S3Server
 from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media
-
-__all__ = ["aws", "s3"]
+from tests.refusals import refusal
 
 
 @pytest.fixture
@@ -63,12 +60,6 @@ def copies(running: RunningGateway) -> list[Path]:
     return [path for path in (running.data / SCRATCH).rglob("*") if path.is_file() and path.suffix]
 
 
-def refused(connection: Connection, **fields: object) -> DubstageCallError:
-    with pytest.raises(DubstageCallError) as caught:
-        client.dub(connection, **fields).wait(timeout_s=300)  # type: ignore[arg-type]
-    return caught.value
-
-
 def test_bucket_to_bucket_dub(running: RunningGateway, s3: S3Server, url: str, tmp_path: Path) -> None:
     """A person is enrolled and dubbed from a bucket into a bucket."""
     with running.connect() as connection:
@@ -85,9 +76,12 @@ def test_bucket_to_bucket_dub(running: RunningGateway, s3: S3Server, url: str, t
     assert copies(running) == []
 
 
+def dubbed(connection: Connection, **fields: object) -> object:
+    return client.dub(connection, **fields).wait(timeout_s=300)  # type: ignore[arg-type]
+
+
 @pytest.mark.long
 def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server, url: str) -> None:
-    """Objects that cannot be used are refused at the door."""
     s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/out/theirs.mp4", Body=b"somebody's video")
     good = by_url(url, "out/video.mp4")
     cases = {
@@ -97,7 +91,7 @@ def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server,
     }
     with running.connect() as connection:
         for field, (wrong, said) in cases.items():
-            error = refused(connection, **{**good, **wrong})
+            error = refusal(dubbed, connection, **{**good, **wrong})
             assert (error.reason, error.field.removeprefix("dub.")) == ("INVALID_REQUEST", field)
             assert said in error.message
         assert list(client.list_operations(connection)) == []
@@ -109,16 +103,14 @@ def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server,
 def test_failed_dub_uploads_nothing(running: RunningGateway, s3: S3Server, url: str) -> None:
     """A dub that fails uploads nothing and names the object."""
     with running.connect() as connection:
-        error = refused(connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/notes.mp4"})
+        error = refusal(dubbed, connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/notes.mp4"})
     assert f"{url}/in/notes.mp4" in error.message
     assert SCRATCH not in error.message
     assert keys(s3, url) == set()
     assert copies(running) == []
 
 
-def test_a_dub_that_is_cancelled_uploads_nothing(
-    running: RunningGateway, s3: S3Server, url: str, long_footage: str, media: Media
-) -> None:
+def test_a_dub_that_is_cancelled_uploads_nothing(running, s3, url, long_footage, media) -> None:
     s3.client.upload_file(str(media.root / long_footage), BUCKET, f"{url.removeprefix(f's3://{BUCKET}/')}/in/long.mp4")
     with running.connect() as connection:
         dub = client.dub(connection, **{**by_url(url, "out/video.mp4"), "footage": f"{url}/in/long.mp4"})
@@ -131,15 +123,7 @@ def test_a_dub_that_is_cancelled_uploads_nothing(
 
 
 @pytest.mark.long
-def test_other_gateway_uploads_once(
-    running: RunningGateway,
-    start_gateway: StartGateway,
-    stop_gateway: Callable[[RunningGateway], None],
-    s3: S3Server,
-    url: str,
-    tmp_path: Path,
-    media: Media,
-) -> None:
+def test_other_gateway_uploads_once(running, start_gateway, stop_gateway, s3, url, tmp_path, media) -> None:
     """Another gateway goes on with a dub and uploads the video once."""
     with running.connect() as connection:
         dub = client.dub(connection, **by_url(url, "out/video.mp4"))
@@ -196,18 +180,14 @@ def test_dub_through_signed_urls(running: RunningGateway, url: str, media: Media
     assert again == (media.root / OTHER).read_bytes()
 
 
-def test_signature_binds_size_and_digest(running: RunningGateway, url: str) -> None:
-    """The store's signature covers the length, the SHA-256 and the expiry."""
+def test_signed_uploads_are_checked(running: RunningGateway, url: str, s3: S3Server) -> None:
+    """The store's signature covers length, SHA-256 and expiry, and the gateway removes what has another SHA-256."""
     with running.connect() as connection:
         signed = files.sign_upload(connection, "one.bin", size_bytes=9, sha256="ab" * 32)
     assert "X-Amz-SignedHeaders=content-length%3Bhost%3Bx-amz-checksum-sha256" in signed.url
     assert "X-Amz-Expires=3600" in signed.url
     assert signed.headers["Content-Length"] == "9"
     assert (signed.http_method, signed.uri) == ("PUT", f"{url}/uploads/one.bin")
-
-
-def test_other_bytes_are_removed(running: RunningGateway, s3: S3Server, url: str) -> None:
-    """The gateway reads what was sent, and removes a file with another SHA-256."""
     data = os.urandom(1000)
     s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/uploads/one.bin", Body=data)
     with running.connect() as connection:

@@ -1,7 +1,5 @@
 """`dubstage.dub` in this process and at a gateway: the same result, the same errors."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from services.common.errors import BackendUnavailableError
 from tests.failing import fail_once
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import NUM_FRAMES, OTHER, Media
+from tests.refusals import raised
 
 OUTPUT = "one_call.mp4"
 
@@ -93,9 +92,8 @@ def test_files_travel(served: RunningGateway, media: Media, tmp_path: Path) -> N
     assert len(pictures(here / "out.mkv")) == NUM_FRAMES - 8
     assert {"upload", "dub", "download"} <= set(steps)
     assert sorted(path.name for path in here.iterdir()) == ["out.mkv", "out.mkv.c2pa", "speech.wav", "video.mp4"]
-    with pytest.raises(dubstage.Error) as caught:
+    with raised(dubstage.Error, reason="MEDIA_UNSUPPORTED"):
         dubstage.dub(here / "speech.wav", here / "speech.wav", here / "never.mp4", transfer=True)
-    assert caught.value.reason == "MEDIA_UNSUPPORTED"
     assert not (here / "never.mp4").exists()
     assert [path for path in sorted(media.root.rglob("*")) if path not in there and path.name != "uploads"] == []
 

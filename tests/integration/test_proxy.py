@@ -1,8 +1,5 @@
 """A gateway behind an OIDC proxy: users whom the proxy's headers name, in calls, decisions, the audit log and a real Chromium."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +10,10 @@ from dubstage.client import batch
 from dubstage.gateway.v1 import batch_pb2 as pb
 from gateway.actors.store import ActorStore
 from gateway.tenants.paths import settings_of
+from tests.contract.ports import free_port
+from tests.integration.client_calls import batch_ended
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.test_ui import BROWSER, browser, serious, shown, tab_of  # noqa: F401  # browser is a fixture
 from tests.integration.videos import Media
 
@@ -32,14 +31,14 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def door(gateway_factory: StartGateway, loop_thread: Any, media: Media, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def door(module_gateway: StartGateway, media: Media, tmp_path_factory: pytest.TempPathFactory) -> Door:
     """A gateway with a batch of one shot that failed."""
     folder, port = tmp_path_factory.mktemp("proxy"), free_port()
     files = {"tokens": f"{TOKEN}\n", "users": "default ada@example.com\nacme @dubbing\n", "secret": f"{SECRET}\n"}
     for name, content in files.items():
         (folder / name).write_text(content)
     (media.root / "proxied.mp4").write_bytes(b"no video")
-    running = gateway_factory(
+    running = module_gateway(
         http_port=port,
         auth_token_file=folder / "tokens",
         proxy_user_header="X-Forwarded-Email",
@@ -49,11 +48,9 @@ def door(gateway_factory: StartGateway, loop_thread: Any, media: Media, tmp_path
         proxy_secret_file=folder / "secret",
     )
     with running.connect(token=TOKEN) as connection:
-        batch.submit(connection, "proxied", rows=[batch.row("bad", footage="proxied.mp4", output="proxied_dub.mp4")])
-        *_, ended = batch.watch(connection, "proxied")
-        assert ended.progress.num_failed == 1
-    yield Door(running, Caller(port), folder / "users")
-    loop_thread.run(running.server.drain(grace_s=0))
+        row = batch.row("bad", footage="proxied.mp4", output="proxied_dub.mp4")
+        assert batch_ended(connection, "proxied", [row]).progress.num_failed == 1
+    return Door(running, Caller(port), folder / "users")
 
 
 def test_user_decides_and_is_logged(door: Door) -> None:

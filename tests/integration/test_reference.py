@@ -1,7 +1,5 @@
 """The face of a reference picture, found by the face stage in a real portrait and in a real video."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from services.common.errors import MediaUnsupportedError
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, head_template, head_to_box
 from services.common.face.landmarks import LIPS_OUTER, MOUTH_AREA, NUM_LIPS, lip_gaps, mouth_opening, part_lips, shut_lips
+from tests.refusals import raised
 
 UPRIGHT = HeadPose(1.0, np.eye(3), np.zeros(3))
 
@@ -80,6 +79,5 @@ def test_reference_lips_colour_transfers(portrait: ReferenceFace) -> None:
 def test_what_shows_nothing_is_refused(folder: Path) -> None:
     text = folder / "look.png"
     text.write_text("no picture")
-    with pytest.raises(MediaUnsupportedError) as caught:
+    with raised(MediaUnsupportedError, field="reference"):
         found(text, folder)
-    assert caught.value.field == "reference"

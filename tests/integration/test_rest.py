@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import http.client
 import json
 import socket
@@ -14,18 +12,13 @@ import pytest
 from openapi_spec_validator import validate
 
 from gateway.api import http_bodies, http_connections, rest
+from tests.contract.ports import free_port
 from tests.integration.client_calls import until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_access import Certificate, certificate  # noqa: F401  # a fixture
 from tests.integration.videos import NUM_FRAMES, OTHER, Media
 
 DUB = {"footageUri": OTHER, "speechUri": "speech.wav", "skipPersonalization": True}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Caller:
@@ -82,11 +75,8 @@ def test_whole_dub_over_http(start_rest: Any, media: Media) -> None:
     _, call = start_rest()
     assert call("GET", "/healthz") == (200, {"status": "SERVING"})
     record = {"subject": "driver", "grantedBy": "driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
-    status, begun = call(
-        "POST",
-        "/v1/actors",
-        {"actorId": "over-http", "footageUri": OTHER, "skipPersonalization": True, "consent": record},
-    )
+    person = {"actorId": "over-http", "footageUri": OTHER, "skipPersonalization": True, "consent": record}
+    status, begun = call("POST", "/v1/actors", person)
     assert status == 200
     *_, last, end = call.events(f"/v1/{begun['name']}")
     assert (last[1]["done"], last[1]["response"]["name"], end) == (True, "actors/over-http", ("end", {}))
@@ -130,10 +120,7 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
     place = {"width": 0.5, "height": 0.25}
     said = {"state": "REVIEW_STATE_REJECTED", "note": "<i>chin</i>", "frame": "3", "region": place}
     status, reviewed = call("POST", "/v1/batches/night/shots/one:review", said)
-    assert (status, {name: reviewed["review"][name] for name in said}) == (
-        200,
-        {**said, "region": {"x": 0, "y": 0, **place}},
-    )
+    assert (status, {name: reviewed["review"][name] for name in said}) == (200, {**said, "region": {"x": 0, "y": 0, **place}})
     path = "/v1/batches/night/shots?reviewStates=REVIEW_STATE_REJECTED&orderBy=SHOT_ORDER_RISK&thumbnails=true"
     (listed,) = call("GET", path)[1]["shots"]
     assert (listed["review"], listed["thumbnail"][:4]) == (reviewed["review"], "/9j/")
@@ -160,9 +147,7 @@ def test_batch_over_http(start_rest: Any, media: Media) -> None:
         ("DELETE", "/v1/dubs", None, 405, "UNIMPLEMENTED", None),
     ],
 )  # fmt: skip
-def test_refusals_name_the_field(
-    rest_gateway: Caller, verb: str, path: str, body: Any, status: int, code: str, field: str | None
-) -> None:
+def test_refusals_name_the_field(rest_gateway, verb, path, body, status, code, field) -> None:
     found, answer = rest_gateway(verb, path, body)
     assert (found, answer["error"]["code"], answer["error"]["status"]) == (status, status, code)
     violations = [one for detail in answer["error"]["details"] for one in detail.get("fieldViolations", ())]
@@ -170,11 +155,10 @@ def test_refusals_name_the_field(
 
 
 @pytest.fixture(scope="module")
-def rest_gateway(gateway_factory: StartGateway, loop_thread: Any) -> Iterator[Caller]:
+def rest_gateway(module_gateway: StartGateway) -> Caller:
     port = free_port()
-    running = gateway_factory(http_port=port, max_message_bytes=1 << 20)
-    yield Caller(port)
-    loop_thread.run(running.server.drain(grace_s=0))
+    module_gateway(http_port=port, max_message_bytes=1 << 20)
+    return Caller(port)
 
 
 def test_too_large_body_is_refused(rest_gateway: Caller) -> None:
@@ -211,16 +195,13 @@ def test_other_pages_are_refused(rest_gateway: Caller, headers: dict[str, str]) 
     assert (status, answer["error"]["status"]) == (403, "PERMISSION_DENIED")
 
 
-def test_silent_connections_are_closed(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that sends nothing, or half a head, does not stay."""
+def test_slow_callers_do_not_stay(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that sends nothing, half a head, or half a body does not stay."""
     monkeypatch.setattr(http_connections, "HEAD_S", 0.3)
     for sent in (b"", b"POST /v1/dubs HTTP/1.1\r\nHost: "):
         with socket.create_connection(("127.0.0.1", rest_gateway.port), timeout=20) as silent:
             silent.sendall(sent)
             assert silent.recv(1) == b""
-
-
-def test_slow_body_is_refused(rest_gateway: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_bodies, "BODY_S", 0.3)
     with socket.create_connection(("127.0.0.1", rest_gateway.port), timeout=20) as slow:
         slow.sendall(b"POST /v1/dubs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")

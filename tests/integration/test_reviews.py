@@ -1,7 +1,5 @@
 """Decisions about shots on a real gateway: filters, order, history, retry, audit entries, events, two people at once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +14,10 @@ from dubstage.gateway.v1 import dub_pb2
 from gateway.actors.store import ActorStore
 from gateway.dub.request.dub_request import sha256_of
 from tests.batches import open_store
-from tests.integration.client_calls import until
-from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.client_calls import batch_ended, until
+from tests.integration.servers import RunningGateway
 from tests.integration.test_webhooks import Receiver, receiving
-from tests.integration.videos import Media, write_short_clip
+from tests.integration.videos import write_short_clip
 
 VIDEO = "reviewed.mp4"
 
@@ -31,13 +29,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def running(
-    gateway_factory: StartGateway, loop_thread: Any, media: Media, carphone: Path, receiver: Receiver
-) -> Iterator[RunningGateway]:
+def running(module_gateway, media, carphone, receiver) -> RunningGateway:
     """A gateway with a batch of two shots that are done and one that failed."""
     write_short_clip(carphone, media.root / VIDEO, 26, end=100)
     (media.root / "no_video.mp4").write_bytes(b"no video")
-    found = gateway_factory(max_batch_shots=2, webhook_networks="127.0.0.0/8")
+    found = module_gateway(max_batch_shots=2, webhook_networks="127.0.0.0/8")
     with found.connect() as connection:
         hook = webhook.create(connection, receiver.url(), events=["shot_reviewed"])
         receiver.secrets["/hook"] = hook.secret
@@ -46,11 +42,9 @@ def running(
             batch.row(name, footage=file, speech="speech.wav", output=f"reviewed_{name}.mp4", personalize=False)
             for name, file in files.items()
         ]
-        batch.submit(connection, "reviewed", rows=rows)
-        *_, ended = batch.watch(connection, "reviewed")
+        ended = batch_ended(connection, "reviewed", rows)
         assert (ended.progress.num_done, ended.progress.num_failed) == (2, 1)
-    yield found
-    loop_thread.run(found.server.drain(grace_s=0))
+    return found
 
 
 def listed(connection: Any, **how: Any) -> list[str]:
@@ -83,7 +77,7 @@ def test_decisions_are_listed_kept_and_retried(running: RunningGateway, receiver
         assert (event["type"], event["data"]["review"]["state"]) == ("shot.reviewed", "REVIEW_STATE_APPROVED")
         before = shot.output_sha256
         batch.retry(connection, "reviewed", rejected=True)
-        *_, ended = batch.watch(connection, "reviewed")
+        ended = batch_ended(connection, "reviewed")
         assert (ended.progress.num_rejected, ended.progress.num_failed) == (0, 1), "the failed shot was not named"
         again = batch.get_shot(connection, "reviewed", "a")
         assert again.output_sha256 not in ("", before)
@@ -115,8 +109,7 @@ def one_shot_is_dubbed_with_other_options(running: RunningGateway, folder: Path)
             batch.retry(connection, "reviewed", shot_ids=["a", "b"], options=batch.shot_options(seed=5))
         assert batch.get_shot(connection, "reviewed", "b") == before, "a refused retry changes nothing"
         batch.retry(connection, "reviewed", shot_ids=["b"], options=batch.shot_options(expressiveness=0.5, face="0"))
-        *_, ended = batch.watch(connection, "reviewed")
-        assert ended.progress.num_done == 2
+        assert batch_ended(connection, "reviewed").progress.num_done == 2
         shot = batch.get_shot(connection, "reviewed", "b")
         assert (shot.options.expressiveness, shot.options.face_id, shot.options.skip_personalization) == (0.5, 0, True)
         assert shot.output_sha256 not in ("", before.output_sha256)
@@ -126,7 +119,7 @@ def one_shot_is_dubbed_with_other_options(running: RunningGateway, folder: Path)
         earlier = files.download(connection, shot.earlier.output_uri, folder / "earlier.mp4")
         assert sha256_of(earlier) == before.output_sha256
         batch.retry(connection, "reviewed", shot_ids=["b"])
-        *_, ended = batch.watch(connection, "reviewed")
+        batch_ended(connection, "reviewed")
         again = batch.get_shot(connection, "reviewed", "b")
         assert (again.options, again.num_dubbed) == (shot.options, shot.num_dubbed), "options stay with the shot"
     assert open_store(running.settings.data_dir).record("reviewed", "b").options == {"expressiveness": 0.5, "face_id": 0}

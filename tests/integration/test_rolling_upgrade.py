@@ -3,8 +3,6 @@
 Every server is ended and started anew, and no dub fails or changes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -61,7 +59,6 @@ class Replica:
         assert not self._ended(), self.log.read_text()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        assert self.process is not None
         self.process.send(number)
         assert self.process.ended(timeout=120) == (0 if number is signal.SIGTERM else -number)
 

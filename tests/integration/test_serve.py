@@ -1,7 +1,5 @@
 """`dubstage serve`: processes that start together and end together."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -56,10 +54,7 @@ def serve_all(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]
         return subprocess.Popen([sys.executable, "-m", "gateway.cli", "serve", "all"], env=environment, stdout=out, stderr=out)
 
 
-def test_server_ignores_modules_in_folder(
-    environment: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[bytes]]
-) -> None:
-    """Files of the folder are no modules of a server."""
+def test_server_ignores_modules_in_folder(environment, tmp_path, started) -> None:
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n")
     log = tmp_path / "log"
     command = [sys.executable, "-P", "-m", "gateway.cli", "serve", "audio"]
@@ -75,7 +70,6 @@ def gone(children: list[psutil.Process]) -> bool:
 
 
 def test_killed_server_ends_others(environment: dict[str, str], started: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
-    """All servers start and when one is killed the others end."""
     log = tmp_path / "log"
     process = serve_all(environment, log)
     started.append(process)
@@ -105,7 +99,6 @@ def test_servers_end_with_parent(environment: dict[str, str], started: list[subp
     )
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     started.append(process)
-    assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"ready\n"
     children = psutil.Process(process.pid).children()
@@ -116,7 +109,6 @@ def test_servers_end_with_parent(environment: dict[str, str], started: list[subp
 
 
 def test_taken_port_named_at_start(environment: dict[str, str], tmp_path: Path) -> None:
-    """A port that is taken is named before anything starts."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

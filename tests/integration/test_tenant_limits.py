@@ -1,7 +1,5 @@
 """Limits of tenants at the doors of a real gateway: each refusal names its limit, and other tenants are served."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil
@@ -17,9 +15,8 @@ import pytest
 from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
 from gateway.settings import TENANTS_FOLDER
-from tests.integration.client_calls import dubbing, enrolment, until
-from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.videos import Media
+from tests.integration.client_calls import batch_ended, dubbing, enrolment, until
+from tests.integration.servers import RunningGateway
 
 # No other test has these tenants: one database counts the blobs of a tenant's store.
 TOKENS = {"carl": "token-of-carl-1234", "dora": "token-of-dora-1234"}
@@ -41,26 +38,21 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def gateway(
-    gateway_factory: StartGateway, loop_thread: Any, media: Media, long_footage: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+def gateway(module_gateway, media, long_footage, tmp_path_factory) -> Place:
     folder = tmp_path_factory.mktemp("limits")
-    (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     (folder / "limits.json").write_text("{}")
     for tenant in TOKENS:
         home = folder / "media" / TENANTS_FOLDER / tenant
         home.mkdir(parents=True)
         for file in (media.footage, media.speech, media.root / long_footage):
             shutil.copy(file, home)
-    running = gateway_factory(
-        auth_token_file=folder / "tokens", media_dir=folder / "media", tenant_limits_file=folder / "limits.json", max_live_streams=4
-    )
+    tokens, limits = [f"{tenant} {token}" for tenant, token in TOKENS.items()], folder / "limits.json"
+    running = module_gateway(tokens=tokens, media_dir=folder / "media", tenant_limits_file=limits, max_live_streams=4)
     found = Place(running, folder / "media" / TENANTS_FOLDER, folder / "limits.json")
     for tenant in TOKENS:
         with found.connect(tenant) as connection:
             client.enrol(connection, **enrolment("anna")).wait(timeout_s=300)
-    yield found
-    loop_thread.run(running.server.drain(grace_s=0))
+    return found
 
 
 @pytest.fixture
@@ -96,8 +88,7 @@ def test_tenant_dubs_are_bounded(place: Place, long_footage: str) -> None:
         begun(dora, "theirs.mp4").cancel()
         assert [one.state for one in batch.list_shots(carl, "waits")] == [1]
         first.cancel()
-        *_, ended = batch.watch(carl, "waits")
-        assert ended.progress.num_done == 1
+        assert batch_ended(carl, "waits").progress.num_done == 1
         until(lambda: not list(client.list_operations(carl, done=False)))
         begun(carl, "third.mp4").cancel()
 

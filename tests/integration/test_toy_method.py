@@ -3,8 +3,6 @@
 A second renderer of the toy takes every optional input that the gateway makes: neural texture, speech and reference.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 import wave
@@ -47,8 +45,9 @@ from services.motion import predictors
 from services.motion.types import MAX_LAG
 from services.render import renderers
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages
+from tests.integration.servers import RunningGateway, RunningStages, serving_stages
 from tests.integration.videos import SPEECH, Media, write_short_clip
+from tests.refusals import raised
 
 NUM_FRAMES = 2 * MIN_ENROLMENT_FRAMES + MAX_LAG + 3
 """Frames of the footage: enough for the motion personalisation at any lag."""
@@ -173,9 +172,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 def dubbed(footage: Path, speech: Path, here: Installation) -> Path:
     """The toy's video, made by stages in this process."""
     request = DubRequest(footage=footage, speech=speech, output=here.folder / "dubbed.mkv", method="toy", codec="ffv1")
-    outcome = here.dub(request)
-    assert outcome.actor is not None
-    assert outcome.actor.renderer_trained
+    assert here.dub(request).actor.renderer_trained
     return request.output
 
 
@@ -206,9 +203,7 @@ def all_inputs(videos: Videos) -> DubRequest:
 
 
 @pytest.fixture(scope="module")
-def over_grpc(
-    gateway_factory: StartGateway, loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningGateway]:
+def over_grpc(gateway_factory, loop_thread, tmp_path_factory) -> Iterator[RunningGateway]:
     """A gateway with five servers that know the toy."""
     with serving_stages(loop_thread, tmp_path_factory.mktemp("toy_grpc")) as stages:
         # The watermark differs between installations.
@@ -268,7 +263,6 @@ def test_neural_texture_follows_speech(footage: Path, all_inputs: DubRequest) ->
 
 
 def test_reference_taken_from_face(videos: Videos) -> None:
-    """A reference is taken from its face for the whole video."""
     without, lit = (pictures_of(request.output).astype(np.int16) for request in (videos.request, videos.lit))
     assert np.percentile(np.abs(without - lit), 99.5, axis=(1, 2, 3)).min() > 15
     with av.open(str(videos.lit.output)) as video:
@@ -276,7 +270,6 @@ def test_reference_taken_from_face(videos: Videos) -> None:
 
 
 def test_reference_without_face_refused(all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
-    """A reference without a face is refused by its name."""
     picture = tmp_path / "wall.png"
     assert cv2.imwrite(str(picture), np.full((200, 200, 3), 128, np.uint8))
     request = replace(all_inputs, output=tmp_path / "refused.mkv", reference=picture)
@@ -287,30 +280,22 @@ def test_reference_without_face_refused(all_inputs: DubRequest, here: Installati
 
 def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, here: Installation, footage: Path) -> None:
     request = replace(all_inputs, method="toy", output=here.folder / "refused.mkv", reference=footage)
-    with pytest.raises(InvalidRequestError, match=r"method toy takes no reference picture.*its renderer toy .*toy_all") as caught:
+    with raised(InvalidRequestError, match=r"method toy takes no reference picture.*its renderer toy .*toy_all", field="reference"):
         here.dub(request)
-    assert caught.value.field == "reference"
 
 
 @pytest.mark.long
 def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
-    """An erased actor leaves no texture and cannot be dubbed."""
     before = here.blobs()
     video = write_video(tmp_path / "ann.mkv", carphone, 34)
     request = EnrolRequest(actor_id="ann", footage=video, method="toy_all", options=EnrolOptions(personalize_motion=False))
     with open_installation(here.settings) as place:
         enrolling = create_actor(
-            request,
-            here.host.stages,
-            place.actors,
-            place.artefacts,
-            here.folder / "jobs",
-            on_progress=lambda *_: None,
+            request, here.host.stages, place.actors, place.artefacts, here.folder / "jobs", on_progress=lambda *_: None
         )
         actor = here.host.run(enrolling)
         assert {"style", "bank", "renderer", "identity"} <= actor.artefacts.keys()
-        texture = place.artefacts.get_arrays(actor.artefacts["renderer"])[ARRAY_NAME]
-        assert texture.shape == TEXTURE_SHAPE
+        assert place.artefacts.get_arrays(actor.artefacts["renderer"])[ARRAY_NAME].shape == TEXTURE_SHAPE
         assert len(here.blobs() - before) == len({ref.sha256 for ref in actor.artefacts.values()})
         receipt = place.actors.erase("ann")
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
@@ -326,9 +311,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
 
 
 @pytest.mark.long
-def test_all_inputs_over_grpc_give_the_same_video(
-    footage: Path, speech: Path, all_inputs: DubRequest, over_grpc: RunningGateway
-) -> None:
+def test_all_inputs_over_grpc_give_the_same_video(footage, speech, all_inputs, over_grpc) -> None:
     output = footage.with_name("toy_all_grpc.mkv")
     with over_grpc.connect() as connection:
         wanted = {"footage": footage.name, "speech": speech.name, "output": output.name, "codec": "ffv1"}

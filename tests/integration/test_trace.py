@@ -1,7 +1,5 @@
 """One dub is one trace, from the call that asked for it through the gateway's operation to every stage."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +13,7 @@ from dubstage.client import gateway as gateway_client
 from dubstage.gateway.v1 import gateway_pb2_grpc
 from gateway.stages.interface import STAGE_NAMES
 from tests.integration.client_calls import dubbing
-from tests.integration.servers import LoopThread, StartGateway
+from tests.integration.servers import LoopThread
 from tests.integration.videos import OTHER
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -47,9 +45,7 @@ def collector(loop_thread: LoopThread) -> Iterator[tuple[Collector, str]]:
     loop_thread.run(server.stop(None))
 
 
-def test_one_dub_is_one_trace(
-    collector: tuple[Collector, str], start_gateway: StartGateway, stop_gateway: Any, stages: Any
-) -> None:
+def test_one_dub_is_one_trace(collector, start_gateway, stop_gateway, stages) -> None:
     received, endpoint = collector
     running = start_gateway(otlp_endpoint=endpoint)
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:

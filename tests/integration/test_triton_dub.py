@@ -3,8 +3,6 @@
 tests/contract/render compares the frames of both.
 """
 
-from __future__ import annotations
-
 import threading
 from contextlib import suppress
 from typing import Any
@@ -26,8 +24,8 @@ from services.render.triton.launch import TritonProcess
 from services.render.types import Precision
 from tests.contract.render.conftest import RESTARTS, gave_up, repository, start_triton, stub_of, triton, triton_home
 from tests.integration.client_calls import dubbing
-from tests.integration.servers import LoopThread, RunningStages, StartGateway, started
-from tests.integration.videos import OTHER, Media
+from tests.integration.servers import started
+from tests.integration.videos import OTHER
 
 __all__ = ["repository", "start_triton", "triton", "triton_home"]
 
@@ -60,13 +58,7 @@ def heals(server: StageServer) -> float:
 
 
 @pytest.mark.long
-def test_triton_dub_same_bytes(
-    start_gateway: StartGateway,
-    stages: RunningStages,
-    loop_thread: LoopThread,
-    media: Media,
-    triton: TritonProcess,
-) -> None:
+def test_triton_dub_same_bytes(start_gateway, stages, loop_thread, media, triton) -> None:
     """A dub on Triton is the dub of the process even if the model is killed meanwhile."""
 
     def dubbed(name: str, **endpoints: str) -> str:

@@ -1,7 +1,5 @@
 """The pages in a real Chromium: a dub from upload to download, people, refusals, and how the pages look to tools for access."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import http.server
@@ -25,8 +23,9 @@ import pytest
 
 from dubstage.client import batch
 from dubstage.client import gateway as gateway_client
-from tests.integration.client_calls import dubbing, enrolment
-from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway
+from tests.contract.ports import free_port
+from tests.integration.client_calls import batch_ended, dubbing, enrolment
+from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -41,12 +40,6 @@ ERASED = "ui_erased.mp4"
 FRAMES = 27
 """Frames of the footage: a number of no other test, as the blobs of a dub go with its job, and databases share the store."""
 WAIT_MS = 120_000
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -71,23 +64,14 @@ class Tab:
 
 
 @pytest.fixture(scope="module")
-def site(
-    gateway_factory: StartGateway,
-    loop_thread: LoopThread,
-    media: Media,
-    carphone: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
+def site(module_gateway, media, carphone, tmp_path_factory) -> Site:
     folder = tmp_path_factory.mktemp("ui")
-    tokens = folder / "tokens"
-    tokens.write_text(f"{TOKEN}\nother {OTHER_TOKEN}\n")
     port = free_port()
-    running = gateway_factory(http_port=port, auth_token_file=tokens)
+    running = module_gateway(http_port=port, tokens=[TOKEN, f"other {OTHER_TOKEN}"])
     footage = folder / MARKUP
     write_short_clip(carphone, footage, FRAMES)
     write_short_clip(carphone, media.root / ERASED, NUM_FRAMES + 5)
-    yield Site(running, f"http://127.0.0.1:{port}", footage, media.speech)
-    loop_thread.run(running.server.drain(grace_s=0))
+    return Site(running, f"http://127.0.0.1:{port}", footage, media.speech)
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +103,18 @@ def signed_in(browser: Any, site: Site, token: str = TOKEN, **options: Any) -> I
         yield tab
 
 
+@contextmanager
+def page_of(browser: Any, site: Site, path: str, token: str = TOKEN, **options: Any) -> Iterator[Any]:
+    """A page of a user who has signed in, whose console has no problems in the end."""
+    with signed_in(browser, site, token, **options) as tab:
+        yield tab.open(f"{site.address}{path}")
+        assert tab.problems == []
+
+
 def serious(page: Any) -> list[str]:
     found = axe_playwright_python.Axe().run(page).response["violations"]
-    return [
-        f"{rule['id']}: {node['target']} {node['failureSummary']}"
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
+    bad = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    return [f"{rule['id']}: {node['target']} {node['failureSummary']}" for rule in bad for node in rule["nodes"]]
 
 
 def shown(page: Any, name: str) -> None:
@@ -178,8 +166,7 @@ def dub(site: Site, browser: Any) -> str:
 
 def test_dub_from_upload_to_download(site: Site, dub: str, browser: Any, media: Media, tmp_path: Path) -> None:
     """A reload of a finished dub loses nothing: its frames, mouths, sounds and options are shown, and the video is downloaded."""
-    with signed_in(browser, site) as tab:
-        page = tab.open(f"{site.address}{dub}")
+    with page_of(browser, site, dub) as page:
         until(page, "document.querySelector('#after').readyState >= 2")
         assert page.inner_text("#facts td >> nth=0") == f"{FRAMES} of {FRAMES}"
         assert "DUBBED" in page.inner_text("#reasons")
@@ -196,13 +183,11 @@ def test_dub_from_upload_to_download(site: Site, dub: str, browser: Any, media: 
         assert page.inner_text("#facts tr:has-text('SHA-256 of the file') td") == digest
         # Other tests may have begun further dubs of the footage.
         assert (tmp_path / "video.mp4").read_bytes() in [path.read_bytes() for path in media.root.glob("img-src-x*-dub-*.mp4")]
-        assert tab.problems == []
 
 
 def test_player_steps_in_lock_step(site: Site, dub: str, browser: Any) -> None:
     """Keys step both videos by one frame; while they play, they stay within half a frame; the wipe follows key and mouse."""
-    with signed_in(browser, site) as tab:
-        page = tab.open(f"{site.address}{dub}")
+    with page_of(browser, site, dub) as page:
         until(page, "['#before', '#after'].every((id) => document.querySelector(id).readyState >= 2)")
         for key in "...,":
             page.keyboard.press(key)
@@ -226,15 +211,13 @@ def test_player_steps_in_lock_step(site: Site, dub: str, browser: Any) -> None:
         assert abs(float(page.input_value("#wipe")) - 75) <= 1
         page.locator("#lanes").click(position={"x": page.locator("#lanes").bounding_box()["width"] / 2, "y": 10})
         until(page, f"Math.abs(document.querySelector('#position').value - {FRAMES // 2}) <= 1")
-        assert tab.problems == []
 
 
 def test_unplayable_original_leaves_the_dub(site: Site, dub: str, browser: Any) -> None:
     """An original that the browser cannot play is said to be so, and the dub is shown alone."""
     with signed_in(browser, site) as tab:
-        tab.page.route(
-            "**/ui/media/uploads/**", lambda route: route.fulfill(status=200, content_type="video/mp4", body=b"no video")
-        )
+        answer = {"status": 200, "content_type": "video/mp4", "body": b"no video"}
+        tab.page.route("**/ui/media/uploads/**", lambda route: route.fulfill(**answer))
         page = tab.open(f"{site.address}{dub}")
         page.wait_for_selector("text=This browser cannot play the original.")
         assert page.input_value("#wipe") == "0"
@@ -286,8 +269,7 @@ def test_errors_have_the_users_names(site: Site, browser: Any, tmp_path: Path) -
 @pytest.mark.long
 def test_preview_from_the_form(site: Site, browser: Any) -> None:
     """The form says what a longer speech means, and previews the dub; the dub itself follows with the same options."""
-    with signed_in(browser, site) as tab:
-        page = tab.open(f"{site.address}/ui/new")
+    with page_of(browser, site, "/ui/new") as page:
         give_files(site, page)
         assert "the speech is cut there" in page.inner_text("#plan")
         shown(page, "new")
@@ -298,14 +280,12 @@ def test_preview_from_the_form(site: Site, browser: Any) -> None:
         page.click("#again")
         page.wait_for_selector("#create:enabled")
         assert page.is_checked("#quick")
-        assert tab.problems == []
 
 
 @pytest.mark.long
 def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> None:
     """The form takes files and options of an earlier dub; the second dub can be put beside the first."""
-    with signed_in(browser, site) as tab:
-        page = tab.open(f"{site.address}{dub}")
+    with page_of(browser, site, dub) as page:
         page.click("#again")
         page.wait_for_selector(".face")
         assert page.is_checked("#quick")
@@ -322,7 +302,6 @@ def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> Non
         until(page, "document.querySelector('#before').readyState >= 2")
         assert page.inner_text(".name.before").startswith("Dub of")
         assert "-dub-" in page.evaluate("document.querySelector('#before').src")
-        assert tab.problems == []
 
 
 @pytest.mark.long
@@ -331,8 +310,7 @@ def test_list_of_dubs_is_searched(browser: Any, site: Site, dub: str, media: Med
     with site.gateway.connect(token=TOKEN) as connection:
         made = gateway_client.dub(connection, **dubbing("ui_removed.mp4", project="harbour"))
         made.wait(timeout_s=300)
-    with signed_in(browser, site) as tab:
-        page = tab.open(f"{site.address}/ui/dubs")
+    with page_of(browser, site, "/ui/dubs") as page:
         row = page.locator("tbody tr").filter(has=page.locator(f"a[href$='{made.name.rpartition('/')[2]}']"))
         until(page, "document.querySelector('video.thumb')?.readyState >= 2")
         page.fill("#search", "harbour done")
@@ -350,21 +328,13 @@ def test_list_of_dubs_is_searched(browser: Any, site: Site, dub: str, media: Med
         page.goto(f"{site.address}/ui/dubs")
         page.wait_for_selector("tbody tr")
         assert row.count() == 0
-        assert tab.problems == []
 
 
 def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGateway, tmp_path: Path) -> None:
     """A gateway that requires consent refuses the plan in a sentence, until a record of this footage is given."""
     port = free_port()
     start_gateway(http_port=port, require_consent="true")
-    record: dict[str, Any] = {
-        "subject": "Driver <b>",
-        "granted_by": "Driver",
-        "scope": "tests",
-        "date": "2026-01-31",
-        "reference": "box 7",
-    }
-    record["footage_sha256"] = [hashlib.sha256(site.footage.read_bytes()).hexdigest()]
+    record = {**enrolment("", of=site.footage)["consent"], "subject": "Driver <b>", "granted_by": "Driver"}
     (tmp_path / "driver.json").write_text(json.dumps(record))
     (tmp_path / "list.json").write_text("[]")
     with tab_of(browser) as tab:
@@ -383,22 +353,19 @@ def test_consent_record_is_read(site: Site, browser: Any, start_gateway: StartGa
 @pytest.mark.long
 def test_recorded_speech_is_uploaded(site: Site, browser: Any) -> None:
     """The microphone's sound becomes the new speech."""
-    with signed_in(browser, site) as tab:
-        page = tab.open(f"{site.address}/ui/new")
+    with page_of(browser, site, "/ui/new") as page:
         page.click("#record")
         page.wait_for_timeout(1500)
         page.click("#record")
         until(page, "document.querySelector('#speech-state').textContent.startsWith('recording.webm, ')")
         page.set_input_files("#footage-file", site.footage)
         page.wait_for_selector("#create:enabled")
-        assert tab.problems == []
 
 
 @pytest.mark.long
 def test_running_dub_is_cancelled(site: Site, browser: Any) -> None:
     """A dub that adapts its networks takes long enough to be cancelled on its page."""
-    with signed_in(browser, site) as tab:
-        page = tab.open(f"{site.address}/ui/new")
+    with page_of(browser, site, "/ui/new") as page:
         give_files(site, page)
         page.uncheck("#quick")
         page.wait_for_selector("#create:enabled")
@@ -408,7 +375,6 @@ def test_running_dub_is_cancelled(site: Site, browser: Any) -> None:
         page.click("dialog .danger")
         page.wait_for_selector("#failed:not([hidden])")
         assert page.inner_text("#failed-title") == "This dub was cancelled"
-        assert tab.problems == []
 
 
 @pytest.mark.long
@@ -444,11 +410,8 @@ def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
         gateway_client.enrol(connection, **enrolment("on-page", footage=ERASED)).wait(timeout_s=300)
         gateway_client.dub(connection, **dubbing("ui_first.mp4", footage=ERASED, actor_id="on-page")).wait(timeout_s=300)
         row = batch.row("one", footage=ERASED, speech="speech.wav", output="ui_second.mp4", actor_id="on-page")
-        batch.submit(connection, "ui-person", rows=[row])
-        *_, ended = batch.watch(connection, "ui-person")
-        assert ended.progress.num_done == 1
-    with signed_in(browser, site) as tab:
-        page = tab.open(f"{site.address}/ui/people")
+        assert batch_ended(connection, "ui-person", [row]).progress.num_done == 1
+    with page_of(browser, site, "/ui/people") as page:
         card = page.locator("section.card", has=page.locator("#name-on-page"))
         name = card.locator("h2").inner_text().split(" on-page")[0]
         assert "Consent on record" in card.inner_text()
@@ -477,9 +440,7 @@ def test_people_withdrawal_and_erasure(site: Site, browser: Any) -> None:
         page.wait_for_selector("text=is erased")
         with page.expect_download() as download:
             page.click("text=Save the receipt")
-        receipt = json.loads(Path(download.value.path()).read_bytes())
-        assert receipt["actor_id"] == "on-page"
-        assert tab.problems == []
+        assert json.loads(Path(download.value.path()).read_bytes())["actor_id"] == "on-page"
 
 
 @pytest.mark.long
@@ -599,19 +560,16 @@ def test_other_origin_refused(site: Site, browser: Any, foreign: str) -> None:
         for verb, path in (("GET", "/v1/operations"), ("POST", "/v1/webhooks")):
             assert withheld[f"{verb} {site.address}{path}"] == "net::ERR_BLOCKED_BY_RESPONSE.NotSameOrigin"
         (cookie,) = tab.page.context.cookies()
+        session = f"{cookie['name']}={cookie['value']}"
         connection = http.client.HTTPConnection(site.address.removeprefix("http://"))
         for verb, path, status in (("GET", "/v1/operations", 401), ("POST", "/v1/webhooks", 403)):
-            headers = {
-                "Cookie": f"{cookie['name']}={cookie['value']}",
-                "Sec-Fetch-Site": "same-site",
-                "Origin": foreign.rstrip("/"),
-            }
+            headers = {"Cookie": session, "Sec-Fetch-Site": "same-site", "Origin": foreign.rstrip("/")}
             connection.request(verb, path, body=b"{}" if verb == "POST" else None, headers=headers)
             with connection.getresponse() as answer:
                 assert answer.status == status
                 answer.read()
         for site_of_page, status in (("same-site", 401), ("cross-site", 401), ("same-origin", 404)):
-            headers = {"Cookie": f"{cookie['name']}={cookie['value']}", "Sec-Fetch-Site": site_of_page}
+            headers = {"Cookie": session, "Sec-Fetch-Site": site_of_page}
             connection.request("GET", "/ui/media/uploads/none.mp4", headers=headers)
             with connection.getresponse() as answer:
                 assert answer.status == status
@@ -632,9 +590,8 @@ def test_other_origin_refused(site: Site, browser: Any, foreign: str) -> None:
 def test_other_tenants_file_refused(site: Site, dub: str, browser: Any) -> None:
     """Another tenant sees neither the dub nor its files, and gets a sentence."""
     with signed_in(browser, site) as tab:
-        operation = tab.page.evaluate(
-            "(path) => fetch(path).then((answer) => answer.json())", f"/v1/operations/{dub.rpartition('/')[2]}"
-        )
+        path = f"/v1/operations/{dub.rpartition('/')[2]}"
+        operation = tab.page.evaluate("(path) => fetch(path).then((answer) => answer.json())", path)
     request, result = operation["metadata"]["dub"], operation["response"]
     with signed_in(browser, site, OTHER_TOKEN) as tab:
         assert "No dubs yet" in tab.page.inner_text("main")

@@ -1,11 +1,8 @@
 """Hostile requests to the pages and their routes: markup in names, paths outside, another tenant's shots, huge and slow senders."""
 
-from __future__ import annotations
-
 import re
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -15,8 +12,10 @@ import pytest
 from dubstage.client import batch
 from gateway.api import http_bodies
 from gateway.ui import pages
+from tests.contract.ports import free_port
+from tests.integration.client_calls import batch_ended
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.videos import Media
 
 TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"
@@ -38,18 +37,15 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def door(gateway_factory: StartGateway, loop_thread: Any, media: Media, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def door(module_gateway: StartGateway, media: Media, tmp_path_factory: pytest.TempPathFactory) -> Door:
     """A gateway with a batch of one shot that failed, whose footage has markup in its name."""
-    tokens, port = tmp_path_factory.mktemp("hostile") / "tokens", free_port()
-    tokens.write_text(f"{TOKEN}\nother {OTHER_TOKEN}\n")
+    port, tokens = free_port(), [TOKEN, f"other {OTHER_TOKEN}"]
     (media.root / MARKUP).write_bytes(b"no video")
-    running = gateway_factory(http_port=port, auth_token_file=tokens, uploads_max_bytes=1 << 20, max_idle_s=IDLE_S)
+    running = module_gateway(http_port=port, tokens=tokens, uploads_max_bytes=1 << 20, max_idle_s=IDLE_S)
     with running.connect(token=TOKEN) as connection:
-        batch.submit(connection, "hostile", rows=[batch.row("shot", footage=MARKUP, output="hostile_dub.mp4")])
-        *_, ended = batch.watch(connection, "hostile")
-        assert ended.progress.num_failed == 1
-    yield Door(running, Caller(port, token=TOKEN), Caller(port, token=OTHER_TOKEN))
-    loop_thread.run(running.server.drain(grace_s=0))
+        row = batch.row("shot", footage=MARKUP, output="hostile_dub.mp4")
+        assert batch_ended(connection, "hostile", [row]).progress.num_failed == 1
+    return Door(running, Caller(port, token=TOKEN), Caller(port, token=OTHER_TOKEN))
 
 
 def test_markup_in_addresses_stays_text(door: Door) -> None:

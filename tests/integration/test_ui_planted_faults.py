@@ -1,13 +1,11 @@
 """Five faults in a batch of fifty real dubs: a person who looks at the first eight shots of the page has seen all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import cv2
@@ -26,9 +24,8 @@ from services.common.array_types import Array, UInt8
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame
 from services.common.face.landmarks import LIPS_OUTER
 from tests.batches import open_store
-from tests.integration.servers import LoopThread
+from tests.integration.client_calls import batch_ended
 from tests.integration.test_ui import TOKEN, Site, browser, pytestmark, signed_in, site  # noqa: F401  # browser and site are fixtures
-from tests.integration.videos import Media
 
 FRAMES: Final = 75
 RATE: Final = 25
@@ -67,7 +64,6 @@ def write_video(source: Path, target: Path, picture: Picture, sound: Array, begi
             new = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24")
             new.pts, new.time_base = number, Fraction(1, RATE)
             writer.mux(video.encode(new))
-        assert video is not None
         writer.mux(video.encode(None))
         for place in range(0, len(sound), 1024):
             block = av.AudioFrame.from_ndarray(sound[None, place : place + 1024], format="fltp", layout="mono")
@@ -155,12 +151,12 @@ def same(number: int, picture: UInt8) -> UInt8:
 @pytest.mark.long
 @pytest.mark.timeout(5400)
 def test_five_faults_are_among_the_first_eight_of_fifty_shots(
-    browser: Any,  # noqa: F811
-    site: Site,  # noqa: F811
-    clips: Any,
-    media: Media,
-    loop_thread: LoopThread,
-    tmp_path: Path,
+    browser,  # noqa: F811
+    site,  # noqa: F811
+    clips,
+    media,
+    loop_thread,
+    tmp_path,
 ) -> None:
     """Wrong sound, late sound, a frozen mouth, a seam and flicker are planted in five of fifty dubs, which are measured again."""
     sounds: dict[str, Array] = {}
@@ -173,8 +169,7 @@ def test_five_faults_are_among_the_first_eight_of_fifty_shots(
     assert len(sounds) == 50
     with site.gateway.connect(token=TOKEN, timeout_s=3600) as connection:
         rows = [batch.row(name, footage=f"{name}.mp4", output=f"{name}-dub.mp4", personalize=False) for name in sounds]
-        batch.submit(connection, NIGHT, rows=rows)
-        *_, ended = batch.watch(connection, NIGHT)
+        ended = batch_ended(connection, NIGHT, rows)
     assert ended.progress.num_done == 50
     late = part_of(read_sound(clips.path("people/dev_4.mp4")), 2 * FRAMES - 5)
     faults: dict[str, tuple[Callable[[Mouths], Picture], Array]] = {
@@ -191,7 +186,6 @@ def test_five_faults_are_among_the_first_eight_of_fifty_shots(
         dub, faulty = media.root / f"{name}-dub.mp4", tmp_path / f"{name}.mp4"
         async with open_stages(settings) as stages:
             tracked = await track_main_face(stages, probe(dub))
-            assert tracked is not None
             assert len(tracked.poses) == FRAMES
             write_video(dub, faulty, fault(Mouths(tracked)), sound)
             video = probe(faulty)

@@ -1,7 +1,5 @@
 """Files over the wire: callers that share no disk with the gateway upload, dub and download, over gRPC and over HTTP."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import http.client
@@ -17,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from dubstage.client import Connection, DubstageCallError, files
+from dubstage.client import Connection, files
 from dubstage.client import gateway as client
 from gateway.media import uploads
 from gateway.settings import TENANTS_FOLDER
+from tests.contract.ports import free_port
 from tests.integration.client_calls import dubbing, until
 from tests.integration.servers import RunningGateway, StartGateway
-from tests.integration.test_rest import Caller, free_port
+from tests.integration.test_rest import Caller
 from tests.integration.videos import OTHER, Media, write_short_clip
+from tests.refusals import refusal, refused
 
 TOKENS = {"erin": "token-of-erin-1234", "finn": "token-of-finn-1234"}
 DATA = os.urandom(1_500_000)
@@ -56,26 +56,16 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(gateway_factory: StartGateway, loop_thread: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(module_gateway: StartGateway, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("uploads")
-    (folder / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in TOKENS.items()))
     (folder / "media").mkdir()
-    port = free_port()
-    running = gateway_factory(
-        auth_token_file=folder / "tokens", media_dir=folder / "media", http_port=port, uploads_max_bytes=MOST_BYTES
-    )
-    yield Place(running, folder / "media", port)
-    loop_thread.run(running.server.drain(grace_s=0))
+    port, tokens = free_port(), [f"{tenant} {token}" for tenant, token in TOKENS.items()]
+    running = module_gateway(tokens=tokens, media_dir=folder / "media", http_port=port, uploads_max_bytes=MOST_BYTES)
+    return Place(running, folder / "media", port)
 
 
 def pieces(data: bytes, size: int = 200_000) -> Iterator[bytes]:
     return (data[place : place + size] for place in range(0, len(data), size))
-
-
-def refusal(call: Any) -> DubstageCallError:
-    with pytest.raises(DubstageCallError) as caught:
-        call()
-    return caught.value
 
 
 def digest_of(data: bytes) -> str:
@@ -97,7 +87,7 @@ def test_broken_upload_is_resumed(place: Place) -> None:
     with place.connect() as connection:
         there = files.get_upload(connection, "broken.mp4")
         assert (there.received_bytes, there.complete, there.sha256) == (600_000, False, "")
-        assert refusal(lambda: files.download(connection, there.name, "unused")).code == "NOT_FOUND"
+        assert refusal(files.download, connection, there.name, "unused").code == "NOT_FOUND"
         rest = pieces(DATA[600_000:])
         found = files.upload_pieces(connection, rest, **fields, offset=600_000)
         assert (found.complete, found.sha256, found.name) == (True, SHA256, "uploads/broken.mp4")
@@ -124,11 +114,9 @@ def test_client_resumes_both_ways(place: Place, tmp_path: Path) -> None:
 
 def test_wrong_digest_leaves_nothing(place: Place) -> None:
     with place.connect() as connection:
-        error = refusal(
-            lambda: files.upload_pieces(connection, pieces(DATA), name="wrong.mp4", size_bytes=len(DATA), sha256="0" * 64)
-        )
-        assert (error.code, error.field) == ("INVALID_ARGUMENT", "sha256")
-        assert refusal(lambda: files.get_upload(connection, "wrong.mp4")).reason == "FILE_NOT_FOUND"
+        with refused(code="INVALID_ARGUMENT", field="sha256"):
+            files.upload_pieces(connection, pieces(DATA), name="wrong.mp4", size_bytes=len(DATA), sha256="0" * 64)
+        assert refusal(files.get_upload, connection, "wrong.mp4").reason == "FILE_NOT_FOUND"
     status, answer = place.http()("PUT", "/v1/uploads/wrong.mp4", DATA, **{"Repr-Digest": digest_of(b"other")})
     assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert [file.name for file in place.uploads().iterdir() if "wrong" in file.name] == []
@@ -147,15 +135,13 @@ def test_wrong_digest_leaves_nothing(place: Place) -> None:
 )
 def test_refused_uploads(place: Place, fields: dict[str, Any], field: str) -> None:
     given = {"name": "refused.mp4", "size_bytes": len(DATA), **fields}
-    with place.connect() as connection:
-        error = refusal(lambda: files.upload_pieces(connection, pieces(DATA), **given))
-    assert (error.code, error.field) == ("INVALID_ARGUMENT", field)
+    with place.connect() as connection, refused(code="INVALID_ARGUMENT", field=field):
+        files.upload_pieces(connection, pieces(DATA), **given)
 
 
 def test_quota_refuses_before_data(place: Place) -> None:
-    with place.connect() as connection:
-        error = refusal(lambda: files.upload_pieces(connection, (), name="large.mp4", size_bytes=MOST_BYTES + 1))
-        assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "TENANT_UPLOAD_BYTES")
+    with place.connect() as connection, refused(code="RESOURCE_EXHAUSTED", reason="TENANT_UPLOAD_BYTES"):
+        files.upload_pieces(connection, (), name="large.mp4", size_bytes=MOST_BYTES + 1)
     status, answer = place.http()("PUT", "/v1/uploads/large.mp4", b"a", **{"Content-Range": f"bytes 0-0/{MOST_BYTES + 1}"})
     assert (status, answer["error"]["status"]) == (429, "RESOURCE_EXHAUSTED")
 
@@ -166,8 +152,8 @@ def test_number_of_uploads_is_limited(start_gateway: StartGateway, tmp_path: Pat
     with running.connect() as connection:
         for name in ("a.mp4", "b.mp4", "a.mp4"):
             files.upload_pieces(connection, [DATA[:10]], name=name, size_bytes=len(DATA))
-        error = refusal(lambda: files.upload_pieces(connection, (), name="c.mp4", size_bytes=1))
-        assert error.reason == "TENANT_UPLOAD_BYTES"
+        with refused(reason="TENANT_UPLOAD_BYTES"):
+            files.upload_pieces(connection, (), name="c.mp4", size_bytes=1)
         files.delete_upload(connection, "b.mp4")
         files.upload_pieces(connection, [b"a"], name="c.mp4", size_bytes=1)
 
@@ -180,15 +166,15 @@ def test_other_tenants_files_are_missing(place: Place, tmp_path: Path) -> None:
         (place.uploads() / "link.mp4").symlink_to(place.media.parent / "tokens")
         paths = (found.name, f"../erin/{found.name}", f"file://{place.uploads()}/own.mp4", f"{TENANTS_FOLDER}/erin/{found.name}")
         for path in paths:
-            assert refusal(lambda path=path: list(files.download_pieces(finn, path))).reason == "FILE_NOT_FOUND"
+            assert refusal(files.download_pieces, finn, path).reason == "FILE_NOT_FOUND"
         for path in ("secret.mp4", "uploads/link.mp4", "uploads", "../../../tokens"):
-            assert refusal(lambda path=path: list(files.download_pieces(erin, path))).reason == "FILE_NOT_FOUND"
-        assert refusal(lambda: files.get_upload(finn, "own.mp4")).reason == "FILE_NOT_FOUND"
-        assert refusal(lambda: files.delete_upload(finn, "own.mp4")).reason == "FILE_NOT_FOUND"
+            assert refusal(files.download_pieces, erin, path).reason == "FILE_NOT_FOUND"
+        assert refusal(files.get_upload, finn, "own.mp4").reason == "FILE_NOT_FOUND"
+        assert refusal(files.delete_upload, finn, "own.mp4").reason == "FILE_NOT_FOUND"
         assert "uploads/own.mp4" in [one.name for one in files.list_uploads(erin, page_size=1)]
         assert list(files.list_uploads(finn)) == []
         files.delete_upload(erin, "own.mp4")
-        assert refusal(lambda: files.get_upload(erin, "own.mp4")).reason == "FILE_NOT_FOUND"
+        assert refusal(files.get_upload, erin, "own.mp4").reason == "FILE_NOT_FOUND"
 
 
 def test_upload_of_one_call_alone(place: Place) -> None:
@@ -197,9 +183,8 @@ def test_upload_of_one_call_alone(place: Place) -> None:
     def slow() -> Iterator[bytes]:
         yield DATA[:1000]
         until(lambda: place.received("twice.mp4") == 1000)
-        with place.connect() as other:
-            error = refusal(lambda: files.upload_pieces(other, (), name="twice.mp4", size_bytes=len(DATA)))
-        assert (error.code, error.reason) == ("FAILED_PRECONDITION", "FILE_IN_USE")
+        with place.connect() as other, refused(code="FAILED_PRECONDITION", reason="FILE_IN_USE"):
+            files.upload_pieces(other, (), name="twice.mp4", size_bytes=len(DATA))
         yield from pieces(DATA[1000:])
 
     with place.connect() as connection:

@@ -1,7 +1,5 @@
 """Webhooks: gateway processes over one PostgreSQL, and a receiver that often fails. No event is lost, and none is forged."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal
@@ -35,12 +33,10 @@ from services.common.server import error_status
 from tests.contract.kubernetes.conftest import config_map, kubeconfig
 from tests.contract.kubernetes.job_api import JobApi, serve
 from tests.contract.ports import free_port
-from tests.contract.stores.postgres_servers import PostgresServer, postgres
+from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import until
 from tests.integration.server_process import ServerProcess
 from tests.integration.servers import RunningStages
-
-__all__ = ["postgres"]
 
 
 @dataclass
@@ -182,13 +178,8 @@ def site(postgres: PostgresServer, stages: RunningStages, tmp_path: Path) -> Ite
         "DUBSTAGE_DRAIN_GRACE_S": "0",
     }
     database = Database(postgres.url(name), data)
-    found = Site(
-        environment,
-        tmp_path,
-        OperationStore(database, kinds=(DUB,), on_end=write_event),
-        OperationStore(database, kinds=(BATCH,), on_end=write_event),
-        OperationStore(database, kinds=(CLUSTER_BATCH,)),
-    )
+    dubs, batches = (OperationStore(database, kinds=(kind,), on_end=write_event) for kind in (DUB, BATCH))
+    found = Site(environment, tmp_path, dubs, batches, OperationStore(database, kinds=(CLUSTER_BATCH,)))
     try:
         yield found
     finally:
@@ -248,13 +239,9 @@ def test_killed_gateway_loses_no_event(site: Site, receiver: Receiver) -> None:
     verifier = Verifier(receiver.secrets["/hook"])
     verifier.verify(body, headers)
     later = str(int(headers["webhook-timestamp"]) + 1)
-    for forged in (
-        (body + b" ", headers),
-        (body, {**headers, "webhook-id": "msg_0"}),
-        (body, {**headers, "webhook-timestamp": later}),
-    ):
+    for changed, others in ((body + b" ", {}), (body, {"webhook-id": "msg_0"}), (body, {"webhook-timestamp": later})):
         with pytest.raises(WebhookVerificationError):
-            verifier.verify(*forged)
+            verifier.verify(changed, {**headers, **others})
 
 
 @pytest.mark.long

@@ -1,11 +1,11 @@
 """The media folder of the tests: a short video of a real man, and a short speech."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
+
+from tests.written_pictures import FAST, write_pictures
 
 SPEECH = Path(__file__).parents[2] / "gateway" / "cli" / "demo_speech.flac"
 NUM_FRAMES = 40
@@ -33,15 +33,8 @@ def write_short_clip(source: Path, target: Path, num_frames: int, *, times: int 
 
     A face too small would be passed through.
     """
-    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+    with av.open(str(source)) as reader:
         pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][:end][-num_frames:]
-        stream = writer.add_stream("libx264", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        height, width, _ = pictures[0].shape
-        stream.width, stream.height, stream.pix_fmt = 2 * width, 2 * height, "yuv420p"
-        # The preset costs a third of the default preset's time, and has frames in another order than they are shown, too.
-        stream.options = {"crf": "12", "preset": "superfast"}
-        for picture in pictures * times:
-            larger = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(2 * width, 2 * height)
-            writer.mux(stream.encode(larger))
-        writer.mux(stream.encode(None))
+    height, width, _ = pictures[0].shape
+    larger = (av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(2 * width, 2 * height) for picture in pictures * times)
+    write_pictures(target, larger, "libx264", **FAST)

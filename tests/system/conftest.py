@@ -1,7 +1,5 @@
 """The whole pipeline with its trained networks, started once for all system tests."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -59,9 +57,7 @@ def models() -> AudioModels:
 
 
 @pytest.fixture
-async def worker_context(
-    host: StageHost, settings: GatewaySettings, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[WorkerContext]:
+async def worker_context(host, settings, tmp_path, request) -> AsyncIterator[WorkerContext]:
     """A worker of batches dubs with this context: stores of its own, and the stages and the artefact store of all system tests.
 
     A parameter is further settings.
@@ -70,9 +66,8 @@ async def worker_context(
     async def serving() -> Stages:
         return host.stages
 
-    own = load_settings(
-        GatewaySettings, data_dir=tmp_path / "data", artefacts_url=settings.artefacts_url, **getattr(request, "param", {})
-    )
+    places = {"data_dir": tmp_path / "data", "artefacts_url": settings.artefacts_url}
+    own = load_settings(GatewaySettings, **places, **getattr(request, "param", {}))
     async with open_worker_context(own) as opened, AsyncExitStack() as stack:
         yield WorkerContext(opened.installation, stack, serving)
 
@@ -95,9 +90,8 @@ def dubstage(command_environment: dict[str, str]) -> Callable[..., subprocess.Co
 
     def run(*arguments: object, timeout: float = 600.0, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env={**command_environment, **more}, check=False, cwd=ROOT
-        )
+        environment = {**command_environment, **more}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False, cwd=ROOT)
 
     return run
 

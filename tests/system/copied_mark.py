@@ -1,7 +1,5 @@
 """Attacks on the watermark, without the key: the mark of a video is copied to genuine footage, or a public mark is forged there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import aclosing
 from fractions import Fraction
@@ -17,14 +15,7 @@ from gateway.dub.state.records import pose_of
 from gateway.media.probe import probe
 from gateway.provenance.watermark.detection import STEPS_PER_CHIP, ResponseSpan
 from gateway.provenance.watermark.embedding import MarkedFace
-from gateway.provenance.watermark.pattern import (
-    AMPLITUDE,
-    CHIP_S,
-    COLUMNS,
-    ROWS,
-    bump,
-    bumps,
-)
+from gateway.provenance.watermark.pattern import AMPLITUDE, CHIP_S, COLUMNS, ROWS, bump, bumps
 from gateway.provenance.watermark.payload import Payload
 from gateway.stages.interface import Stages
 from services.common.array_types import Float64, UInt8

@@ -1,7 +1,5 @@
 """Parts that system tests share: the demo's speech, dubs in this process, cuts of clips, and checks of the videos."""
 
-from __future__ import annotations
-
 import hashlib
 import wave
 from collections.abc import Iterator, Sequence
@@ -35,6 +33,7 @@ from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
+from tests.written_pictures import write_pictures
 
 ROOT = Path(__file__).parents[2]
 SPEECH = ROOT / "gateway" / "cli" / "demo_speech.flac"
@@ -256,10 +255,8 @@ def _squares(person: PersonClip, count: int, side: int) -> list[npt.NDArray[np.u
             short = min(frame.width, frame.height)
             picture = frame.to_ndarray(format="rgb24")
             top, left = (frame.height - short) // 2, (frame.width - short) // 2
-            square = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(picture[top : top + short, left : left + short]), format="rgb24"
-            )
-            found.append(square.reformat(side, side).to_ndarray())
+            square = np.ascontiguousarray(picture[top : top + short, left : left + short])
+            found.append(av.VideoFrame.from_ndarray(square, format="rgb24").reformat(side, side).to_ndarray())
             if len(found) == count:
                 return found
     raise AssertionError(f"{person.path} is too short")
@@ -276,15 +273,8 @@ def samples_of(person: PersonClip, seconds: float) -> npt.NDArray[np.float64]:
 
 def joined(videos: list[Path], target: Path) -> Path:
     """The pictures of videos of one size, one after the other, without loss and without sound."""
-    with av.open(str(target), "w") as output:
-        stream: av.VideoStream | None = None
-        for path in videos:
-            with av.open(str(path)) as video:
-                for frame in video.decode(video=0):
-                    if stream is None:
-                        stream = output.add_stream("ffv1", rate=25)
-                        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
-                    output.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
-        assert stream is not None
-        output.mux(stream.encode())
-    return target
+    pictures = []
+    for path in videos:
+        with av.open(str(path)) as video:
+            pictures += [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    return write_pictures(target, pictures)

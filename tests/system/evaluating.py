@@ -1,7 +1,5 @@
 """Evaluations of several methods on the same clips. What is the same work for every method is done once."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,9 +53,8 @@ class Evaluator:
         """Return a folder with the face records of a clip, as an interrupted evaluation leaves them."""
         if clip not in self._tracked:
             workspace = Workspace(self._folder / clip.stem)
-            shot = self._host.run(
-                FootageAnalysis.open(self._host.stages, METHODS["dubstage"], check_clip(clip), workspace, threads=2)
-            )
+            video, method = check_clip(clip), METHODS["dubstage"]
+            shot = self._host.run(FootageAnalysis.open(self._host.stages, method, video, workspace, threads=2))
             self._host.run(shot.track(lambda _: None))
             workspace.close()
             self._tracked[clip] = workspace.folder

@@ -1,7 +1,5 @@
 """Figures of the appearance of a mouth, on real footage: planted faults alarm, the own video does not. Strips of an evaluation."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +62,8 @@ def test_evaluation_writes_strips(clips: Any, forked_dubstage: Any, tmp_path: Pa
     """One command writes a strip of each variant, the same frames of the real video in each."""
     clip = cut(clips.path("video/vr_face5.mp4"), tmp_path / "clip.mkv", 0.0, 4.0)
     variants = ("mean_mouth", "oracle_full")
-    done = forked_dubstage(
-        "evaluate", clip, "--no-personalize", "--variants", ",".join(variants), "--strips", tmp_path / "strips", timeout=400
-    )
+    options = ("--no-personalize", "--variants", ",".join(variants), "--strips", tmp_path / "strips")
+    done = forked_dubstage("evaluate", clip, *options, timeout=400)
     assert done.returncode == 0, done.stderr
     paths = sorted((tmp_path / "strips").iterdir())
     assert [path.name for path in paths] == [f"00_clip_mkv_{name}.png" for name in variants]

@@ -1,7 +1,5 @@
 """Backup, wipe, restore: a dub with the restored actor has the same bytes, and older videos are still those of the installation."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -19,7 +17,6 @@ Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.mark.long
 def test_restored_store_same_bytes(forked_dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
-    """A dub from the restored store has the same bytes."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
 
     def run(*arguments: object) -> str:

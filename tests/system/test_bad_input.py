@@ -1,7 +1,5 @@
 """Tests of a user's mistakes: one clear line, an exit code, nothing half-written, no traceback."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -24,23 +22,16 @@ from gateway.settings import GatewaySettings
 from services.common.errors import NoUsableFootageError, StorageFullError
 from services.common.server.settings import load_settings
 from tests.integration.videos import write_short_clip
+from tests.refusals import raised
 from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
+from tests.written_pictures import write_pictures
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def write_video(path: Path, frames: int, size: int = 128) -> Path:
     """A real video of noise, without a face and without sound."""
-    generator = np.random.default_rng(3)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("h264", rate=25)
-        stream.width = stream.height = size
-        stream.pix_fmt = "yuv420p"
-        for _ in range(frames):
-            picture = av.VideoFrame.from_ndarray(generator.integers(0, 255, (size, size, 3)).astype(np.uint8))
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return path
+    return write_pictures(path, np.random.default_rng(3).integers(0, 255, (frames, size, size, 3), np.uint8), "h264")
 
 
 def assert_fails_well(result: subprocess.CompletedProcess[str], output: Path, *says: str, code: int = 10) -> None:
@@ -58,57 +49,51 @@ def dubstage(forked_dubstage: Run) -> Run:
     return forked_dubstage
 
 
-def test_a_missing_file_is_named(dubstage: Run, output: Path) -> None:
-    assert_fails_well(dubstage("dub", "nowhere.mp4", "-o", output), output, "nowhere.mp4")
-
-
-def test_a_text_file_is_not_a_video(dubstage: Run, output: Path, tmp_path: Path) -> None:
-    text = tmp_path / "notes.mp4"
-    text.write_text("not a video\n" * 100)
-    assert_fails_well(dubstage("dub", text, "--audio", SPEECH, "-o", output), output, "notes.mp4")
-
-
-def test_a_sound_file_has_no_picture(dubstage: Run, output: Path) -> None:
-    assert_fails_well(dubstage("dub", SPEECH, "-o", output), output, "demo_speech.flac", "video")
-
-
-def test_a_video_without_frames_is_refused(dubstage: Run, output: Path, tmp_path: Path) -> None:
-    empty = tmp_path / "empty.mp4"
+def test_unusable_files_are_named(dubstage: Run, output: Path, carphone: Path, tmp_path: Path) -> None:
+    """Footage or speech that is missing, is no video, was cut short, or has no frame or no sound."""
+    notes, empty, short, pipe, playlist = (
+        tmp_path / name for name in ("notes.mp4", "empty.mp4", "short.mp4", "pipe.mp4", "list.m3u8")
+    )
+    notes.write_text("not a video\n" * 100)
     empty.touch()
-    assert_fails_well(dubstage("dub", empty, "--audio", SPEECH, "-o", output), output, "empty.mp4")
-
-
-def test_a_file_cut_short_is_refused(dubstage: Run, output: Path, tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.mp4", 30)
-    cut = tmp_path / "cut.mp4"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert_fails_well(dubstage("dub", cut, "--audio", SPEECH, "-o", output), output, "cut.mp4")
+    short.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    os.mkfifo(pipe)
+    playlist.write_text(f"#EXTM3U\n#EXTINF:4,\n{carphone}\n#EXT-X-ENDLIST\n")
+    silence = write_wav(tmp_path / "empty.wav", np.zeros(0), 16000)
+    for arguments, says in (
+        (("nowhere.mp4",), ("nowhere.mp4",)),
+        ((notes, "--audio", SPEECH), ("notes.mp4",)),
+        ((SPEECH,), ("demo_speech.flac", "video")),
+        ((empty, "--audio", SPEECH), ("empty.mp4",)),
+        ((short, "--audio", SPEECH), ("short.mp4",)),
+        ((carphone,), ("has no sound", "--audio FILE")),
+        ((playlist,), ("list.m3u8", "a playlist")),
+        ((pipe,), ("pipe.mp4", "a named pipe")),
+        ((carphone, "--audio", pipe), ("a named pipe",)),
+        ((carphone, "--audio", silence), ("empty.wav", "no sound in it")),
+    ):
+        assert_fails_well(dubstage("dub", *arguments, "-o", output), output, *says)
 
 
-def test_silent_footage_requires_audio(dubstage: Run, output: Path, carphone: Path) -> None:
-    """Silent footage without new speech gets an error that tells what to give."""
-    assert_fails_well(dubstage("dub", carphone, "-o", output), output, "has no sound", "--audio FILE")
+@pytest.mark.parametrize(
+    ("options", "environment", "code", "says"),
+    [
+        (("--method", "magic"), {}, 10, ("dubstage",)),
+        (("--actor", "ada"), {}, 11, ("ada", "dubstage actor create")),
+        ((), {"DUBSTAGE_REQUIRE_CONSENT": "true"}, 11, ("consent", "--consent FILE")),
+    ],
+)
+def test_unknown_names_and_missing_consent(dubstage: Run, output: Path, carphone: Path, options, environment, code, says) -> None:
+    """The error says what there is, or what to run."""
+    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output, *options, **environment)
+    assert_fails_well(result, output, *says, code=code)
 
 
 def test_a_missing_output_folder_is_named(dubstage: Run, carphone: Path, tmp_path: Path) -> None:
-    missing = tmp_path / "absent" / "dub.mp4"
-    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", missing)
+    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", tmp_path / "absent" / "dub.mp4")
     assert result.returncode == 10, result.stderr
     assert "absent" in result.stderr
-
-
-def test_an_unknown_method_says_which_there_are(dubstage: Run, output: Path, carphone: Path) -> None:
-    assert_fails_well(dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--method", "magic"), output, "dubstage")
-
-
-def test_an_unknown_actor_says_what_to_run(dubstage: Run, output: Path, carphone: Path) -> None:
-    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output, "--actor", "ada")
-    assert_fails_well(result, output, "ada", "dubstage actor create", code=11)
-
-
-def test_a_deployment_that_requires_consent_refuses_without(dubstage: Run, output: Path, carphone: Path) -> None:
-    result = dubstage("dub", carphone, "--audio", SPEECH, "-o", output, DUBSTAGE_REQUIRE_CONSENT="true")
-    assert_fails_well(result, output, "consent", "--consent FILE", code=11)
 
 
 def test_footage_without_faces_passes_through(dubstage: Run, output: Path, tmp_path: Path) -> None:
@@ -138,14 +123,13 @@ def test_full_disk_checked_before_work(
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
     shown = probe(film).video.head(PREVIEW_S) if preview else probe(film).video
     mouths = re.escape(shown_bytes(shown.num_frames * 230_400))
-    with pytest.raises(
-        StorageFullError,
-        match=rf"the disk has too little space to dub .*about .* MB for the job's records in .*about {mouths} for the "
-        r"rendered mouths.*1 MB of",
-    ):
+    told = (
+        rf"the disk has too little space to dub .*about .* MB for the job's records in .*about {mouths} for the "
+        r"rendered mouths.*1 MB of"
+    )
+    with pytest.raises(StorageFullError, match=told):
         dubber.host.run(job.run(lambda step, *_: steps.append(step)))
     assert steps == []
-    assert job.folder is not None
     assert not job.folder.exists()
     assert list(output.parent.glob("*dub*")) == []
 
@@ -155,13 +139,9 @@ def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     with open_installation(settings) as place:
         request = EnrolRequest(actor_id="nobody", footage=noise, method="dubstage")
-        with pytest.raises(NoUsableFootageError, match="shows no face") as caught:
-            dubber.host.run(
-                create_actor(
-                    request, dubber.host.stages, place.actors, place.artefacts, tmp_path / "jobs", on_progress=lambda *_: None
-                )
-            )
-        assert caught.value.exit_code == 11
+        with raised(NoUsableFootageError, match="shows no face", exit_code=11):
+            stages, stores, jobs = dubber.host.stages, (place.actors, place.artefacts), tmp_path / "jobs"
+            dubber.host.run(create_actor(request, stages, *stores, jobs, on_progress=lambda *_: None))
         assert list(place.actors.list()) == []
 
 
@@ -189,24 +169,10 @@ def test_a_file_that_is_no_dub_is_kept(dubstage: Run, carphone: Path, tmp_path: 
     assert output.read_bytes() == before
 
 
-def test_a_playlist_and_a_pipe_are_no_footage(dubstage: Run, output: Path, carphone: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:4,\n{carphone}\n#EXT-X-ENDLIST\n")
-    os.mkfifo(tmp_path / "pipe.mp4")
-    assert_fails_well(dubstage("dub", tmp_path / "list.m3u8", "-o", output), output, "list.m3u8", "a playlist")
-    assert_fails_well(dubstage("dub", tmp_path / "pipe.mp4", "-o", output), output, "pipe.mp4", "a named pipe")
-    assert_fails_well(dubstage("dub", carphone, "--audio", tmp_path / "pipe.mp4", "-o", output), output, "a named pipe")
-
-
-def test_speech_without_a_sample_is_no_silence(dubstage: Run, output: Path, carphone: Path, tmp_path: Path) -> None:
-    empty = write_wav(tmp_path / "empty.wav", np.zeros(0), 16000)
-    assert_fails_well(dubstage("dub", carphone, "--audio", empty, "-o", output), output, "empty.wav", "no sound in it")
-
-
 @pytest.mark.parametrize("method", ["portrait", "portrait+dubstage"])
 def test_headpose_refuses_short_footage(method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path) -> None:
     """Footage too short to learn how a head moves is refused."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.5)
-    with pytest.raises(NoUsableFootageError, match=r"frames show the face well enough.*at least 25") as caught:
+    with raised(NoUsableFootageError, match=r"frames show the face well enough.*at least 25", exit_code=11):
         dubber(DubRequest(footage=short, speech=SPEECH, output=output, method=method), EnrolOptions())
-    assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []

@@ -1,7 +1,5 @@
 """Batches on real clips: every shot ends once, in the right state, whatever dies meanwhile, and with the bytes of a plain dub."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re
@@ -12,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from s3fs import S3FileSystem
@@ -39,6 +36,7 @@ from tests.file_limit import files_of_at_most
 from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 from tests.unit.batch.rows import changed_shot, shot_of_row
+from tests.written_pictures import write_pictures
 
 __all__ = ["aws", "s3"]
 
@@ -60,13 +58,7 @@ def batch_of(folder: Path, *shots: ShotSpec) -> BatchStore:
 
 def nobody(path: Path) -> Path:
     """Half a second of noise."""
-    pictures = np.random.default_rng(5).integers(0, 255, (12, 96, 128, 3), np.uint8)
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("ffv1", rate=25, width=128, height=96, pix_fmt="yuv420p")
-        for picture in pictures:
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        video.mux(stream.encode())
-    return path
+    return write_pictures(path, np.random.default_rng(5).integers(0, 255, (12, 96, 128, 3), np.uint8))
 
 
 async def dubbed_plainly(dubber: Dubber, worker_context: WorkerContext, row: ShotSpec, output: Path) -> str:
@@ -147,11 +139,9 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     assert "damaged.mkv" in records["damaged"].error
     assert (records["nobody"].frames_dubbed, records["nobody"].r_opening, records["nobody"].motion) == (0, None, None)
     motion = records["killed"].motion
-    assert motion is not None
     assert motion.fastest_step is not None
     assert 0.0 < motion.fastest_step < 10.0
     seen = records["killed"].appearance
-    assert seen is not None
     assert seen.face_distance is not None
     assert 0.0 < seen.face_distance < 0.43
     assert [re.sub(r"\d.*", "", reason) for reason in records["nobody"].look] == [
@@ -172,9 +162,7 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
                 assert records[row.id].output_sha256 == sha256(Path(row.output)), row.id
                 assert plain == media_sha256(Path(row.output)), row.id
     for shot_id in ("nobody", "plain"):
-        jpeg = store.thumbnail("night", shot_id)
-        assert jpeg is not None
-        assert jpeg.startswith(b"\xff\xd8")
+        assert store.thumbnail("night", shot_id).startswith(b"\xff\xd8")
 
     # Nothing is left to do, so that no worker is started.
     monkeypatch.setattr(WorkerProcess, "start", None)
@@ -300,9 +288,7 @@ async def test_killed_worker_of_image_sequence(carphone: Path, tmp_path: Path) -
 
 
 @pytest.mark.long
-async def test_late_folder_removal_spares_twin(
-    worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_late_folder_removal_spares_twin(worker_context, carphone, tmp_path, monkeypatch) -> None:
     """A folder that is removed late costs a worker of the same shot nothing."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
     store = batch_of(tmp_path, shot("late", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1"))
@@ -337,13 +323,8 @@ async def test_late_folder_removal_spares_twin(
 async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """A worker tells by the record why a shot failed."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.6)
-    rows = [
-        shot("full", short, tmp_path, codec="ffv1"),
-        shot("stranger", short, tmp_path, actor="nobody-here"),
-        shot("face", short, tmp_path, face="99"),
-        shot("died", short, tmp_path),
-        shot("cancelled", short, tmp_path),
-    ]
+    wanted = {"full": {"codec": "ffv1"}, "stranger": {"actor": "nobody-here"}, "face": {"face": "99"}, "died": {}, "cancelled": {}}
+    rows = [shot(name, short, tmp_path, **more) for name, more in wanted.items()]
     store = batch_of(tmp_path, *rows)
     store.put("night", ShotRecord(id="died", state=ShotState.RUNNING, attempts=MAX_ATTEMPTS))
     store.cancel("night", ["cancelled"])
@@ -363,7 +344,6 @@ async def test_record_tells_shot_failure(worker_context: WorkerContext, carphone
 
 
 async def test_required_consent_stops_shots(carphone: Path, tmp_path: Path) -> None:
-    """An installation that requires consent dubs no shot without consent."""
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
     store = batch_of(tmp_path, row)
     async with open_worker_context(settings_in(tmp_path, require_consent=True)) as strict:
@@ -377,14 +357,8 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     """Nothing stays of a person who is erased while the video is measured."""
     place = worker_context.installation
     enrol = EnrolRequest(actor_id="ada", footage=carphone, method="dubstage", options=UNPERSONALIZED)
-    await create_actor(
-        enrol,
-        await worker_context.stages(),
-        place.actors,
-        place.artefacts,
-        worker_context.engine.jobs,
-        on_progress=lambda *_: None,
-    )
+    stages, jobs = await worker_context.stages(), worker_context.engine.jobs
+    await create_actor(enrol, stages, place.actors, place.artefacts, jobs, on_progress=lambda *_: None)
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
     store = batch_of(tmp_path, row)
 
@@ -406,9 +380,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     assert list(worker_context.engine.jobs.iterdir()) == []
 
 
-async def test_cancel_during_measurement_leaves_nothing(
-    worker_context: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cancel_during_measurement_leaves_nothing(worker_context, carphone, tmp_path, monkeypatch) -> None:
     """Nothing stays of a shot that is cancelled while the video is measured."""
     monkeypatch.setattr(worker, "POLL_S", 0.01)
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)

@@ -4,8 +4,6 @@
 They do what the manuals say: they start the command once for each index, with the index where the farm manager puts it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -74,10 +72,7 @@ def remote(*, num_cpus, max_retries, retry_exceptions):
 def get(codes):
     return codes
 """
-MODULES = {
-    "farm.py": _TOLD,
-    "ray.py": _RAY,
-}
+MODULES = {"farm.py": _TOLD, "ray.py": _RAY}
 """Python modules of farm managers, and `farm`, which the stand-ins share."""
 
 

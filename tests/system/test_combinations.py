@@ -1,7 +1,5 @@
 """Every motion predictor with every renderer: the pairs of docs/methods/README.md."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Container
@@ -93,7 +91,6 @@ class Dubs:
             return None
         (of_motion,) = (self.of(learned).actor for learned in LEARNED if learned[0] == pair[0])
         of_renderer = next(self.of(learned).actor for learned in LEARNED if learned[1] == pair[1])
-        assert of_motion is not None
         assert of_renderer is not None
         return replace(of_renderer, style=of_motion.style)
 
@@ -134,7 +131,6 @@ def test_a_pair_dubs_every_frame(motion: str, renderer: str, dubs: Dubs) -> None
     footage = probe(clip.footage).video
     expected = math.ceil(clip.speech_s * footage.average_rate) if METHODS[motion].own_timeline else footage.num_frames
     assert probe(output).video.num_frames == outcome.plan.num_frames == expected
-    assert outcome.actor is not None
     assert (outcome.actor.identity is not None) is METHODS[renderer].renderer.needs_identity
     # The background that was dubbed in place is there until the job's folder is removed: another mouth in the same picture.
     pairs = list(zip(decoded(outcome.video.path), decoded(output), strict=True))

@@ -1,7 +1,5 @@
 """The command line with real people: a signed record of one person opens no work with another person."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,13 +1,9 @@
 """A face that leaves and comes back, something before a mouth, many shots: what is not a free mouth stays as it was."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -18,14 +14,13 @@ from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
-from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.landmarks import LIPS_OUTER
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds, streamed
+from tests.written_pictures import write_pictures
 
 
 @pytest.mark.long
@@ -122,12 +117,7 @@ def resting(pictures: list[UInt8], lips: list[Float32]) -> list[Microphone]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("place", [coming_and_going, pytest.param(resting, marks=pytest.mark.long)])
-def test_mouth_is_dubbed_beside_a_microphone(
-    place: Callable[[list[UInt8], list[Float32]], list[Microphone]],
-    tracked: tuple[list[UInt8], list[Float32]],
-    dubber: Dubber,
-    tmp_path: Path,
-) -> None:
+def test_mouth_is_dubbed_beside_a_microphone(place, tracked, dubber, tmp_path) -> None:
     """Frames in which at most half of the mouth is covered are dubbed, and the microphone keeps its pixels."""
     made = place(*tracked)
     footage, output = tmp_path / "footage.mp4", tmp_path / "dub.mp4"
@@ -145,9 +135,7 @@ def test_mouth_is_dubbed_beside_a_microphone(
 
 
 @pytest.mark.long
-def test_live_stream_beside_a_microphone(
-    tracked: tuple[list[UInt8], list[Float32]], host: StageHost, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_live_stream_beside_a_microphone(tracked, host, settings, tmp_path) -> None:
     """A microphone that rests before a part of the mouth keeps its pixels in a live stream, and the mouth moves beside it."""
     made, footage = resting(*tracked), tmp_path / "footage.mp4"
     write_pictures(footage, [frame.picture for frame in made])
@@ -167,16 +155,6 @@ def test_live_stream_beside_a_microphone(
         moves.append(int((off > 24).sum()))
     assert changed < 0.005 * total
     assert np.median(moves) > 50
-
-
-def write_pictures(path: Path, pictures: Sequence[UInt8]) -> None:
-    """Write RGB pictures as a video of 25 frames/s without loss but that of the colour planes."""
-    with av.open(str(path), "w") as file:
-        video = file.add_stream("ffv1", rate=25)
-        video.height, video.width, video.pix_fmt = *pictures[0].shape[:2], "yuv420p"
-        for picture in pictures:
-            file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(video.encode())
 
 
 @pytest.mark.long

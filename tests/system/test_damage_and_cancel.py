@@ -1,7 +1,5 @@
 """A damaged artefact, a full disk, Ctrl-C, and footage with too little of a face: what is said, and what is left behind."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -28,8 +26,10 @@ from services.common.errors import ConsentWithdrawnError, InvalidRequestError, S
 from services.common.store.artefacts import ArtefactStore
 from tests.file_limit import files_of_at_most
 from tests.forked import Forked, run_forked
+from tests.refusals import raised
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, first_seconds
 from tests.system.test_bad_input import assert_fails_well
+from tests.written_pictures import write_pictures
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -45,7 +45,6 @@ def environment(data: Path) -> dict[str, str]:
 
 @pytest.mark.long
 def test_damaged_artefact_shows_both_digests(dubstage: Run, carphone: Path, output: Path, tmp_path: Path) -> None:
-    """A damaged artefact of an actor is named with both digests."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
     created = dubstage("actor", "create", "ada", footage, "--no-personalize")
     assert created.returncode == 0, created.stderr
@@ -105,7 +104,6 @@ def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: P
 
 
 def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
-    """A dub that can never be done leaves no job."""
     footage, jobs = cut(carphone, tmp_path / "short.mkv", 0.0, 0.4), tmp_path / "jobs"
     asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage", enrol=UNPERSONALIZED)
 
@@ -122,11 +120,9 @@ def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: 
 
 @pytest.mark.parametrize("limit", [150_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])
 def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output: Path) -> None:
-    """A full disk under the job says what to do."""
     request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="dubstage", codec="ffv1")
-    with pytest.raises(StorageFullError, match=r"no space left.*DUBSTAGE_DATA_DIR") as caught, files_of_at_most(limit):
+    with raised(StorageFullError, match=r"no space left.*DUBSTAGE_DATA_DIR", exit_code=11), files_of_at_most(limit):
         dubber(request)
-    assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []
 
 
@@ -135,18 +131,15 @@ def test_full_disk_under_output(dubber: Dubber, carphone: Path, output: Path, tm
     window is 10 MB.
     """
     noise = np.random.default_rng(5).integers(104, 152, (720, 1280, 3), np.uint8)
-    with av.open(str(carphone)) as source, av.open(str(tmp_path / "footage.mkv"), "w") as target:
-        stream = target.add_stream("ffv1", rate=25, width=1280, height=720, pix_fmt="yuv420p")
-        for picture in islice(source.decode(video=0), 26):
-            shown = noise.copy()
-            shown[:576, :704] = picture.reformat(704, 576, "rgb24").to_ndarray()
-            target.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
-        target.mux(stream.encode())
+    with av.open(str(carphone)) as source:
+        men = [picture.reformat(704, 576, "rgb24").to_ndarray() for picture in islice(source.decode(video=0), 26)]
+    shown = np.repeat(noise[None], len(men), axis=0)
+    shown[:, :576, :704] = men
+    write_pictures(tmp_path / "footage.mkv", shown)
     request = DubRequest(footage=tmp_path / "footage.mkv", speech=SPEECH, output=output, method="dubstage", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"
-    with pytest.raises(StorageFullError, match=said) as caught, files_of_at_most(13_000_000):
+    with raised(StorageFullError, match=said, exit_code=11), files_of_at_most(13_000_000):
         dubber(request)
-    assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []
 
 

@@ -5,8 +5,6 @@ draws training people, from a grey texture and a grey reference picture. The ide
 the people's filmed pictures. The same measurement with the people's textures shows that the embedding knows the people.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """`dubstage evaluate` on a real clip with the trained networks: what of the papers' own figures must be there, for every method."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +63,6 @@ def test_moved_head_measured_in_place(method: str, clip: Path, evaluate: Evaluat
     assert found.variants["oracle_full"].metrics["mouth_psnr_db"] > 18.0
     assert found.variants["oracle_full"].passed_through == 0
     head = found.head_motion
-    assert head is not None
     assert set(head.scores) == set(HEAD_ROWS)
     for figures in head.scores.values():
         assert all(0.0 <= figures[name] <= 1.0 for name in HEAD_FIGURES)

@@ -1,7 +1,5 @@
 """`dub` on all real footage, the first seconds of long clips: every frame and pts is kept, and the right frames are dubbed."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reason codes, ids and cuts on real footage against spans annotated by eye (tests/data/face_spans.json)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,11 +37,10 @@ def track(networks: Networks, path: Path, most_frames: int | None) -> list[Frame
 
 def inner(spans: list[list[int]], length: int) -> list[int]:
     """Frames of spans, up to `length`, without the tolerance at borders inside the clip."""
-    return [
-        frame
-        for begin, end in spans
-        for frame in range(begin + (TOLERANCE if begin else 0), min(end, length) - (TOLERANCE if end < length else 0))
-    ]
+    found: list[int] = []
+    for begin, end in spans:
+        found += range(begin + (TOLERANCE if begin else 0), min(end, length) - (TOLERANCE if end < length else 0))
+    return found
 
 
 @pytest.mark.long

@@ -1,11 +1,7 @@
 """Tests of the list of faces of a video."""
 
-from __future__ import annotations
-
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +47,8 @@ def test_a_list_calls_only_its_stages(listed: FaceList, clock: StageClock) -> No
     assert {stage_of(rpc) for rpc, label in LABELS.items() if label.name in called} == set(stages_of(FACES))
 
 
-def test_faces_have_times_and_shares(listed: FaceList) -> None:
+def test_faces_have_times_and_spans(listed: FaceList) -> None:
+    """Faces have times and shares, and speak in the half of the person's own voice and not in the other."""
     assert len(listed.faces) == 2
     for face in listed.faces:
         assert (face.first_s, face.last_s) == pytest.approx((0.0, SECONDS - 0.04))
@@ -59,15 +56,10 @@ def test_faces_have_times_and_shares(listed: FaceList) -> None:
         assert face.usable_share > 0.95
     assert listed.default == (listed.faces[0].face_id if listed.speaker is None else listed.speaker)
     assert (listed.num_frames, listed.omitted) == (round(SECONDS * 25), 0)
-
-
-def test_speaking_spans_follow_voices(listed: FaceList) -> None:
-    """Each person speaks in the half of the person's own voice, and not in the other."""
     left, right = sorted(listed.faces, key=lambda face: face.box[0])
     half = SECONDS / 2
     for face, begin, end in ((left, 0.0, half), (right, half, SECONDS)):
-        spoken = sum(min(span.end_s, end) - max(span.begin_s, begin) for span in face.speaks)
-        assert spoken > 0.6 * half
+        assert sum(min(span.end_s, end) - max(span.begin_s, begin) for span in face.speaks) > 0.6 * half
         assert all(span.begin_s > begin - 0.6 and span.end_s < end + 0.6 for span in face.speaks)
         assert all(span.confidence > 0.25 for span in face.speaks)
 
@@ -84,9 +76,7 @@ def test_pictures_show_the_faces(listed: FaceList, two_people: Path) -> None:
 
 
 @pytest.mark.long
-def test_command_writes_json_and_pictures(
-    two_people: Path, forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_command_writes_json_and_pictures(two_people, forked_dubstage, tmp_path) -> None:
     done = forked_dubstage("faces", two_people, "--json", "--result", tmp_path / "faces.json", "--pictures", tmp_path / "faces")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "faces.json").read_text())

@@ -1,7 +1,5 @@
 """Whose pixels a mouth shows: of two dubs that differ in the finish alone, only the mouths differ."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +21,9 @@ PERSONALIZED = EnrolOptions(personalize_motion=False, renderer_steps=2)
 def test_finish_changes_mouths_only(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """Outside the mask, both videos are the footage. Inside, the bank's finish gives other samples than the renderer's."""
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.08)
-    dubs = {
-        finish: dubber.with_faces(
-            DubRequest(
-                footage=footage,
-                speech=SPEECH,
-                output=tmp_path / f"{finish}.mp4",
-                method="dubstage+everybody",
-                finish=finish,
-                codec="ffv1",
-            ),
-            PERSONALIZED,
-        )
-        for finish in Finish
-    }
+    fields = {"footage": footage, "speech": SPEECH, "method": "dubstage+everybody", "codec": "ffv1"}
+    requests = {finish: DubRequest(output=tmp_path / f"{finish}.mp4", finish=finish, **fields) for finish in Finish}
+    dubs = {finish: dubber.with_faces(request, PERSONALIZED) for finish, request in requests.items()}
     dub, info = dubs[Finish.BANK], probe(footage)
     plan, actor = dub.outcome.plan, dub.outcome.actor
     assert actor is not None

@@ -1,7 +1,5 @@
 """Fitted coefficients on real footage: how near the projected landmarks are, and how still they stand."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -5,11 +5,9 @@ evaluate` makes of a short clip. FIGURES are what the committed networks reach. 
 more people. A change that improves a figure by more than its margin should move the figure here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -86,9 +84,7 @@ def reached(method: str, clip: Path, fold: int, evaluate: Evaluator) -> Figures:
         for method, part in FIGURES
     ],
 )
-def test_a_dub_is_as_good_as_it_was(
-    method: str, part: tuple[str, int], clips: Any, evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dub_is_as_good_as_it_was(method, part, clips, evaluate, monkeypatch) -> None:
     monkeypatch.setitem(METHODS, STREAMED, replace(METHODS["dubstage"].streamed, name=STREAMED))
     name, fold = part
     expected, found = FIGURES[method, part], reached(method, clips.path(name), fold, evaluate)

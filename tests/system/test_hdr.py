@@ -1,7 +1,5 @@
 """A person who is enrolled from footage of standard range, in HDR footage (PQ and HLG)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path

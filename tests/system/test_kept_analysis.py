@@ -1,7 +1,5 @@
 """Dubs of one footage share its analysis: a further language costs the mouths and the video, and has the bytes of a dub alone."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random

@@ -1,7 +1,5 @@
 """Enrolments and dubs of one footage share its analysis. A stopped enrolment goes on, and the actor has the same bytes."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -65,9 +63,8 @@ class Studio:
     ) -> Any:
         """An enrolment that has not begun."""
         first, *more = files or (self.footage,)
-        request = EnrolRequest(
-            actor_id=name, footage=first, more_footage=tuple(more), method=DUBSTAGE, options=options, consent=consent
-        )
+        takes = {"footage": first, "more_footage": tuple(more)}
+        request = EnrolRequest(actor_id=name, **takes, method=DUBSTAGE, options=options, consent=consent)
         disk = EnrolmentDisk(keeps_analysis=keeps)
         return create_actor(request, self.stages, self.actors, self.dubber.store, self.jobs, on_progress=on_progress, disk=disk)
 

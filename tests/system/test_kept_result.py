@@ -1,7 +1,5 @@
 """The command line answers an identical request at once while its output is there, and dubs again after any change."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Networks that the stages in this process load: a dub loads those of its method, and a warm-up loads all."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import hashlib

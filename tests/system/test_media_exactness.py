@@ -1,7 +1,5 @@
 """Real footage through decoder, compositing and encoder: every frame at its time, every sample outside the mask as it was."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
@@ -144,9 +142,8 @@ def test_sound_starts_with_picture(clips: Any, tmp_path: Path) -> None:
     info = probe(clips.path("video/fr_short_hamilton_clip.mp4"))
     _dub(info, tmp_path / "out.mp4", codec="ffv1")  # lossless sound
     written = probe(tmp_path / "out.mp4")
-    own, copy = (
-        np.concatenate([chunk.samples for chunk in SoundReader(item.path, origin=item.video.start)]) for item in (info, written)
-    )
+    readers = (SoundReader(item.path, origin=item.video.start) for item in (info, written))
+    own, copy = (np.concatenate([chunk.samples for chunk in reader]) for reader in readers)
     length = min(len(own), len(copy))
     assert length / 44100 > 8.3
     np.testing.assert_allclose(copy[:length], np.clip(own[:length], -1, 1), atol=1e-4)
@@ -180,7 +177,6 @@ def _run(source: Path, output: Path, limit: int = 0, hang_at: int = -1) -> subpr
 
 @pytest.mark.parametrize("limit", [1000, 500_000])
 def test_video_size_limit_storage_full(carphone: Path, tmp_path: Path, limit: int) -> None:
-    """A video that may not grow ends with storage full."""
     with _run(carphone, tmp_path / "out.mp4", limit=limit) as job:
         assert job.communicate(timeout=300)[0].startswith("StorageFullError no space left")
     assert list(tmp_path.iterdir()) == []
@@ -188,7 +184,6 @@ def test_video_size_limit_storage_full(carphone: Path, tmp_path: Path, limit: in
 
 def test_what_a_killed_job_left_is_taken_over(carphone: Path, tmp_path: Path) -> None:
     with _run(carphone, tmp_path / "out.mp4", hang_at=60) as job:
-        assert job.stdout is not None
         assert job.stdout.readline() == "half\n"
         job.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out.mp4").exists()
@@ -213,8 +208,6 @@ def _repeated(source: Path, output: Path, times: int) -> Path:
 
 
 def test_memory_independent_of_video_length(carphone: Path, tmp_path: Path) -> None:
-    """Memory does not grow with the length of the video."""
-
     def peak_kib(times: int) -> int:
         with _run(_repeated(carphone, tmp_path / f"{times}.mp4", times), tmp_path / "out.mp4") as job:
             return int(job.communicate(timeout=300)[0].split()[-1])

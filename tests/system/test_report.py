@@ -1,7 +1,5 @@
 """The report of a real dub whose head moves: what only the finished video can tell."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

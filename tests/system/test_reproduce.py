@@ -1,7 +1,5 @@
 """`dubstage reproduce PAPER` on three seconds of a real clip with the trained networks."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Videos that get the length of the speech out of the footage's own frames."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from services.common.errors import InvalidRequestError
+from tests.refusals import raised
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
@@ -42,7 +41,6 @@ def test_retimed_video_has_speech_length(clips: Any, dubber: Dubber, tmp_path: P
 )
 def test_what_does_not_go_together_is_refused(request_: Any, field: str, clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.2)
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field=field):
         dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", **request_))
-    assert caught.value.field == field
     assert not (tmp_path / "dub.mp4").exists()

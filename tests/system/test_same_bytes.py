@@ -1,12 +1,9 @@
 """The same job gives the same bytes wherever its stages run and however its streams are cut."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -122,15 +119,7 @@ CASES = {
 @pytest.mark.parametrize(
     "case", [pytest.param(case, id=name, marks=[] if name in ALWAYS else pytest.mark.long) for name, case in CASES.items()]
 )
-def test_in_process_over_grpc_and_with_other_chunks(
-    case: Case,
-    carphone: Path,
-    host: StageHost,
-    remote: RemoteStages,
-    settings: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_in_process_over_grpc_and_with_other_chunks(case, carphone, host, remote, settings, tmp_path, monkeypatch) -> None:
     store = ArtefactStore(settings.artefacts_url)
     if case.still:
         footage = tmp_path / "astronaut.png"
@@ -141,17 +130,9 @@ def test_in_process_over_grpc_and_with_other_chunks(
 
     def dub(stages: Stages, name: str) -> str:
         output = tmp_path / f"{name}.mp4"
-        request = DubRequest(
-            footage=footage,
-            speech=speech,
-            output=output,
-            method=case.method,
-            enrol=case.enrol,
-            fit=case.fit,
-        )
+        request = DubRequest(footage=footage, speech=speech, output=output, method=case.method, enrol=case.enrol, fit=case.fit)
         job = DubJob(request, stages, store, tmp_path / "jobs")
-        outcome = host.run(job.run(lambda *_: None))
-        assert outcome.plan.rendered().sum() > WINDOW_FRAMES
+        assert host.run(job.run(lambda *_: None)).plan.rendered().sum() > WINDOW_FRAMES
         job.discard()
         return sha256(output)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from services.common.errors import ConsentOtherSubjectError, InvalidRequestError
 from services.common.methods import method_named
 from services.common.texts import Field
 from tests.batches import open_store
+from tests.refusals import raised
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
 from tests.unit.batch.rows import read_manifest
 from tests.unit.consent.records import record
@@ -206,16 +206,13 @@ def test_sound_of_lines_replaces_footage(scenes: Scenes, kept: tuple[DubOutcome,
 
 def test_lines_of_one_face_may_not_overlap(scenes: Scenes, lines: list[Spoken], tmp_path: Path) -> None:
     start, speech, _ = lines[1]
-    with pytest.raises(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of face 0: ") as caught:
+    with raised(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of face 0: ", field="lines"):
         scenes.dub(tmp_path / "never.mkv", lines[0], (start, speech, face(0)))
-    assert caught.value.field == "lines"
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.long
-def test_command_takes_a_file_of_lines(
-    scenes: Scenes, forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_command_takes_a_file_of_lines(scenes, forked_dubstage, tmp_path) -> None:
     """The speaker of a line is who speaks in its frames. Mistakes name the file, the line and the field."""
     file = tmp_path / "lines.json"
     rows: list[dict[str, Any]] = [{"start": 0.1, "speech": str(scenes.speeches[0]), "face": "speaker"}]
@@ -252,12 +249,10 @@ def cut_video(scenes: Scenes, clips: Any, tmp_path_factory: pytest.TempPathFacto
     """Three people, who change places at a cut."""
     folder = tmp_path_factory.mktemp("cut")
     people = [clips.path(name) for name in ("people/dev_4.mp4", "video/hp_31.mp4", "people/dev_6.mp4")]
-    parts = [
-        side_by_side(
-            [PersonClip(people[person], begin_s) for person in order], folder / f"{begin_s}.mkv", CUT / 25, voices=[0], side=SIDE
-        )
-        for begin_s, order in zip((0.0, CUT / 25), PLACES, strict=True)
-    ]
+    parts = []
+    for begin_s, order in zip((0.0, CUT / 25), PLACES, strict=True):
+        shown = [PersonClip(people[person], begin_s) for person in order]
+        parts.append(side_by_side(shown, folder / f"{begin_s}.mkv", CUT / 25, voices=[0], side=SIDE))
     return replace(scenes, footage=joined(parts, folder / "video.mkv"), jobs=folder / "jobs")
 
 
@@ -306,9 +301,8 @@ def tracked(cut_video: Scenes, tmp_path_factory: pytest.TempPathFactory) -> Face
     async def track() -> FaceIndex:
         with Workspace(tmp_path_factory.mktemp("tracked") / "job") as workspace:
             info = inspect_video(cut_video.footage)
-            analysis = await FootageAnalysis.open(
-                cut_video.dubber.host.stages, method_named("dubstage"), info, workspace, threads=2
-            )
+            stages = cut_video.dubber.host.stages
+            analysis = await FootageAnalysis.open(stages, method_named("dubstage"), info, workspace, threads=2)
             return await analysis.track(lambda _: None, embed=True)
 
     return cut_video.dubber.host.run(track())
@@ -371,9 +365,8 @@ def test_boxes_of_one_face_may_not_overlap(cut_video: Scenes, tracked: FaceIndex
     with pytest.raises(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of one face in frame 15"):
         cut_video.dub(tmp_path / "never.mkv", *lines)
     outside = FaceChoice("boxes", boxes=(FrameBox(0, 900.0, 0.0, 20.0, 20.0),))
-    with pytest.raises(
-        InvalidRequestError, match=r"^lines\[0\]: boxes\[0\]: the box .* lies outside of the picture of 864x288 pixels"
-    ):
+    told = r"^lines\[0\]: boxes\[0\]: the box .* lies outside of the picture of 864x288 pixels"
+    with pytest.raises(InvalidRequestError, match=told):
         cut_video.dub(tmp_path / "never.mkv", ("0.2", cut_video.speeches[0], outside))
 
 
@@ -397,9 +390,8 @@ async def test_batch_dubs_a_scene(scenes: Scenes, worker_context: WorkerContext,
         if not revise(store, found, "local"):
             store.create(found, "local")
         idle = nullcontext(lambda *_: None)
-        await run_in_process(
-            worker_context, store, "night", slots=idle, workers=1, confirm=lambda: None, check_videos=True, pause_s=0.0
-        )
+        options = {"slots": idle, "workers": 1, "confirm": lambda: None, "check_videos": True, "pause_s": 0.0}
+        await run_in_process(worker_context, store, "night", **options)
         (folder,) = worker_context.engine.jobs.iterdir()
         (record,) = store.records("night")
         return record, len(list(Journal(folder / JOURNAL, worker_context.installation.artefacts).refs()))

@@ -1,7 +1,5 @@
 """Tests of scenes in H.264 and HEVC: a changed line encodes the segments that it touches alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from services.common.texts import Field
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, side_by_side, write_wav
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, PersonClip, decoded, side_by_side, write_wav
 
 SECONDS = 5.0
 NUM_FRAMES = 125
@@ -86,9 +84,7 @@ def request(footage: Path, output: Path, spoken: Sequence[tuple[float, Path, int
 
 @pytest.mark.long
 @pytest.mark.parametrize(("ending", "codec"), [("mp4", "h264"), pytest.param("mov", "hevc", marks=pytest.mark.long)])
-def test_changed_line_encodes_its_segments(
-    footage: Path, speeches: list[Path], dubber: Dubber, tmp_path: Path, ending: str, codec: str
-) -> None:
+def test_changed_line_encodes_its_segments(footage, speeches, dubber, tmp_path, ending, codec) -> None:
     """Untouched segments keep their packets. The video is that of a new dub, to the byte of every packet."""
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     sealer = open_sealer(settings)

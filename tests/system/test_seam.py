@@ -1,7 +1,6 @@
 """Seams in encoded videos of a real person: planted ones are seen, and those of the codec are not."""
 
-from __future__ import annotations
-
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,18 @@ from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.reports.records import track_main_face
 from gateway.stages.opening import StageHost
+from tests.written_pictures import write_pictures
 
 FRAMES = 75
 
 
 def encoded(source: Path, target: Path, level: tuple[float, float, float]) -> Path:
     """The first frames of a video of 256 x 256 pixels, with an RGB level added in a box about mouth and chin."""
-    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
-        stream = writer.add_stream("libx264", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width, stream.pix_fmt = 256, 256, "yuv420p"
-        stream.options = {"crf": "18", "preset": "superfast"}
-        for number, frame in enumerate(reader.decode(video=0)):
-            if number == FRAMES:
-                break
-            picture = frame.to_ndarray(format="rgb24").astype(np.float32)
-            picture[165:240, 86:162] += level
-            shown = np.clip(picture, 0, 255).astype(np.uint8)
-            writer.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
-        writer.mux(stream.encode(None))
-    return target
+    with av.open(str(source)) as reader:
+        frames = islice(reader.decode(video=0), FRAMES)
+        pictures = np.stack([frame.to_ndarray(format="rgb24") for frame in frames]).astype(np.float32)
+    pictures[:, 165:240, 86:162] += level
+    return write_pictures(target, np.clip(pictures, 0, 255).astype(np.uint8), "libx264", crf="18", preset="superfast")
 
 
 @pytest.mark.long

@@ -1,7 +1,5 @@
 """The mouth is shut while no person speaks: in silence, noise and music, and in sound of its own that holds no speech."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +67,6 @@ def read_openings(networks: Networks, pictures: list[npt.NDArray[np.uint8]]) -> 
 
 
 def test_tracker_reads_shut_mouths(clips: Any) -> None:
-    """The tracker reads shut mouths as the limits say."""
     readings = []
     networks = Networks()
     for name, index in PICTURES:
@@ -136,9 +133,7 @@ def talk(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "sound",
     [pytest.param(digital_silence, marks=LONG), noise, pytest.param(chords, marks=LONG), pytest.param(recorded_music, marks=LONG)],
 )
-def test_what_is_not_speech_shuts_a_talking_mouth(
-    sound: Any, clips: Any, actor: EnrolledActor, talk: Path, dubber: Dubber, tmp_path: Path
-) -> None:
+def test_what_is_not_speech_shuts_a_talking_mouth(sound, clips, actor, talk, dubber, tmp_path) -> None:
     output = tmp_path / "dub.mp4"
     outcome = dubber(DubRequest(footage=talk, speech=sound(clips, tmp_path), output=output, method="dubstage", actor=actor))
     assert set(outcome.plan.counts()) == {"SILENT"}
@@ -157,9 +152,7 @@ def test_what_is_not_speech_shuts_a_talking_mouth(
         pytest.param("lp_s32", 2.2, 4.4, id="silence-smile", marks=LONG),
     ],
 )
-def test_own_sound_without_speech_shuts_the_mouth(
-    clip: str, begin_s: float, end_s: float, clips: Any, dubber: Dubber, tmp_path: Path
-) -> None:
+def test_own_sound_without_speech_shuts_the_mouth(clip, begin_s, end_s, clips, dubber, tmp_path) -> None:
     footage = cut(clips.path(f"video/{clip}.mp4"), tmp_path / "footage.mp4", begin_s, end_s)
     output = tmp_path / "dub.mp4"
     outcome = dubber(DubRequest(footage=footage, speech=None, output=output, method="dubstage"))
@@ -185,9 +178,7 @@ def test_muted_span_shuts_mouth(clips: Any, dubber: Dubber, tmp_path: Path) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize("clip", ["video/vr_face5.mp4", pytest.param("people/dev_3.mp4", marks=LONG)])
-def test_live_mouth_rests_when_the_sound_stops(
-    clip: str, clips: Any, settings: GatewaySettings, host: StageHost, tmp_path: Path
-) -> None:
+def test_live_mouth_rests_when_the_sound_stops(clip, clips, settings, host, tmp_path) -> None:
     """Speech that breaks off in an open vowel: three frames later the mouth of the sent pictures is at the person's rest."""
     footage = cut(clips.path(clip), tmp_path / "footage.mp4", 0, 3)
     parts, rate = list(SoundReader(SPEECH).speech().chunks), 16000

@@ -1,7 +1,5 @@
 """A dub keeps the slow expression of the person in the footage, and shuts the lips where nobody speaks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,7 @@ from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.common.methods import MouthOptions
 from tests.sound import read_mono_16k
-from tests.system.dubbing import (
-    SPEECH,
-    UNPERSONALIZED,
-    Dubber,
-    PersonClip,
-    cut,
-    samples_of,
-    sha256,
-    track,
-    write_video,
-    write_wav,
-)
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, cut, samples_of, sha256, track, write_video, write_wav
 
 SECONDS = 2.6
 EXPRESSION_STEPS = ["own motion", "expression"]
@@ -100,7 +87,6 @@ def runs(woman: Path, dubber: Dubber) -> list[Run]:
         job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
         steps: list[str] = []
         dubber.host.run(job.run(lambda step, done, total, steps=steps: steps.append(step)))  # type: ignore[misc]
-        assert job.folder is not None
         assert not list(job.folder.glob(".*"))
         made.append(Run(sha256(output), (job.folder / "expression.bin").read_bytes(), opening_of(job.folder), steps))
     job.discard()
@@ -154,7 +140,6 @@ def test_lip_width_follows_footage(woman: Path, runs: list[Run], dubber: Dubber)
 
 @pytest.mark.long
 def test_lips_widen_without_sound(man_without_sound: Path, dubber: Dubber) -> None:
-    """The lips of a man without sound widen as in the footage."""
     kept, neutral = (slow_width(video(dubber, man_without_sound, SPEECH, how)) for how in ("keep", "neutral"))
     real = slow_width(man_without_sound)
     # The means are taken out: in this small picture, the tracker sees the lips of every dub a pixel wider than the footage's.

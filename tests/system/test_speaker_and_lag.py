@@ -1,7 +1,5 @@
 """Tests of the choice of the speaker among two people, and of the lag of the sound."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -45,14 +43,13 @@ TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
 def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The speaker is dubbed, and the listener keeps every sample."""
     footage, output = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4), tmp_path / "dub.mp4"
-    dub = dubber.with_faces(
-        DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", face=FaceChoice("speaker"), codec="ffv1")
-    )
+    who = FaceChoice("speaker")
+    request = DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", face=who, codec="ffv1")
+    dub = dubber.with_faces(request)
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     assert len(centre) == 2
     assert dub.outcome.face_id == min(centre, key=lambda face: centre[face])
     assert dub.outcome.plan.rendered().mean() > 0.98
-    assert dub.outcome.actor is not None
     assert abs(dub.outcome.actor.lag_frames or 0) <= 2
     assert not [warning for warning in dub.outcome.warnings if "face" in warning or "voice" in warning]
 
@@ -67,16 +64,13 @@ def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path:
 
 @pytest.mark.long
 def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    """A listener does not learn from the speaker's voice."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
-    dub = dubber.with_faces(
-        DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="dubstage", face=FaceChoice("largest"))
-    )
+    output, who = tmp_path / "dub.mp4", FaceChoice("largest")
+    dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", face=who))
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     listener, speaker = max(centre, key=lambda face: centre[face]), min(centre, key=lambda face: centre[face])
     outcome = dub.outcome
     assert outcome.face_id == listener
-    assert outcome.actor is not None
     assert outcome.actor.lag_frames is None
     assert outcome.actor.lag_doubt.startswith(f"the mouth of face {speaker} fits the sound better")
     several, voice = (warning for warning in outcome.warnings if "face" in warning)
@@ -156,7 +150,6 @@ def test_default_without_certain_speaker_is_the_largest(clips: Any, host: StageH
 
 
 def test_face_point_selects_face(clips: Any, host: StageHost, tmp_path: Path) -> None:
-    """A point of the picture names the face there."""
     info = probe(first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 0.4))
 
     async def chosen() -> float:
@@ -165,7 +158,6 @@ def test_face_point_selects_face(clips: Any, host: StageHost, tmp_path: Path) ->
             shot = await FootageAnalysis.open(host.stages, method_named("dubstage"), info, workspace, threads=2)
             index = await shot.track(lambda _: None)
             await shot.select(parse_face("960,320"))
-            assert shot.chosen is not None
             (row,) = np.flatnonzero((index.frame == 0) & (index.face_id == shot.chosen.face_id))
             return float(index.centre[row, 0])
 
@@ -190,9 +182,7 @@ def footages(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
 
 
 @pytest.fixture(scope="module")
-def punctual_and_late(
-    footages: list[Path], host: StageHost, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory
-) -> list[EnrolledActor]:
+def punctual_and_late(footages, host, settings, tmp_path_factory) -> list[EnrolledActor]:
     """The person, enrolled from each of the two videos."""
     folder = tmp_path_factory.mktemp("lags")
     own = settings.model_copy(update={"data_dir": folder / "data"})
@@ -221,9 +211,7 @@ def test_bank_holds_mouths_of_own_speech(punctual_and_late: list[EnrolledActor],
 
 
 @pytest.mark.long
-def test_own_motion_agrees_with_the_picture(
-    footages: list[Path], punctual_and_late: list[EnrolledActor], host: StageHost, tmp_path: Path
-) -> None:
+def test_own_motion_agrees_with_the_picture(footages, punctual_and_late, host, tmp_path) -> None:
     """Mouths that a whole video's own sound predicts open when the video's mouth does, whatever the lag of the sound."""
 
     async def openings(footage: Path, actor: EnrolledActor, workspace: Workspace) -> tuple[Float32, Float32]:
@@ -231,7 +219,6 @@ def test_own_motion_agrees_with_the_picture(
         await analysis.track(lambda _: None)
         await analysis.select(FaceChoice("largest"))
         async with own_motion(analysis, actor.style, lambda *_: None) as motion:
-            assert motion is not None
             predicted = mouth_opening(motion.read(0, motion.num_rows)["mouth"])
         return predicted, mouth_opening(workspace.faces.read_rows(analysis.rows.tolist())["mouth"])
 

@@ -1,9 +1,5 @@
 """A single picture as footage: what it becomes, and what is said of one that can't be used."""
 
-from __future__ import annotations
-
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +18,7 @@ from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame, fit_head_pose
 from services.common.face.landmarks import LIPS_OUTER, NOSE_BASE, mouth_opening
 from services.face.types import FrameFaces
+from tests.refusals import raised
 from tests.system.dubbing import SPEECH, Dubber, track, write_wav
 from tests.system.test_bad_input import assert_fails_well
 from tests.system.test_speech_lengths import demo_speech
@@ -86,9 +83,8 @@ def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pyt
     dubber(DubRequest(footage=still, speech=speech, output=output, method="portrait"))
     (own,), faces = track(still), track(output)
     with VideoReader(probe(output)) as reader:
-        seen = [
-            darkness_below_the_nose(to_rgb(frame), found.faces[0].landmarks) for frame, found in zip(reader, faces, strict=True)
-        ]
+        pictures = zip(reader, faces, strict=True)
+        seen = [darkness_below_the_nose(to_rgb(frame), found.faces[0].landmarks) for frame, found in pictures]
     return Spoken(own, faces, (darkness_below_the_nose(picture, own.faces[0].landmarks), seen))
 
 
@@ -135,9 +131,8 @@ def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_
 @pytest.mark.parametrize("method", ["dubstage", "everybody", "portrait+dubstage"])
 def test_methods_that_need_footage_refuse_a_picture(method: str, dubber: Dubber, speech: Path, tmp_path: Path) -> None:
     portrait = written(tmp_path / "astronaut.png", astronaut())
-    with pytest.raises(InvalidRequestError, match=r"astronaut.png is a single picture.*portrait, headpose") as caught:
+    with raised(InvalidRequestError, match=r"astronaut.png is a single picture.*portrait, headpose", field="method"):
         dubber(DubRequest(footage=portrait, speech=speech, output=tmp_path / "dub.mp4", method=method))
-    assert caught.value.field == "method"
 
 
 def test_a_picture_without_a_face_is_refused(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
@@ -151,14 +146,11 @@ def test_two_faces_require_a_point(dubber: Dubber, speech: Path, tmp_path: Path)
     """A picture with two faces needs a point that selects one."""
     face = astronaut()[:300, 60:400]
     pair = written(tmp_path / "pair.png", np.concatenate([face, face[:, ::-1]], axis=1))
-    with pytest.raises(InvalidRequestError, match=r"shows 2 faces, at .*: choose one with face_id, point") as caught:
+    with raised(InvalidRequestError, match=r"shows 2 faces, at .*: choose one with face_id, point", field="face"):
         dubber(DubRequest(footage=pair, speech=speech, output=tmp_path / "dub.mp4", method="portrait"))
-    assert caught.value.field == "face"
 
 
-def test_the_command_line_says_so_in_one_line(
-    forked_dubstage: Callable[..., subprocess.CompletedProcess[str]], speech: Path, tmp_path: Path
-) -> None:
+def test_the_command_line_says_so_in_one_line(forked_dubstage, speech, tmp_path) -> None:
     portrait = written(tmp_path / "astronaut.png", astronaut())
     output = tmp_path / "out" / "dub.mp4"
     output.parent.mkdir()

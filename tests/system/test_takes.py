@@ -1,7 +1,5 @@
 """A person is enrolled from several files."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any
@@ -30,18 +28,16 @@ def files(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def request_of(files: list[Path]) -> EnrolRequest:
-    return EnrolRequest(
-        actor_id="ada", footage=files[0], more_footage=tuple(files[1:]), method="dubstage", options=UNPERSONALIZED, threads=1
-    )
+    more = {"method": "dubstage", "options": UNPERSONALIZED, "threads": 1}
+    return EnrolRequest(actor_id="ada", footage=files[0], more_footage=tuple(files[1:]), **more)
 
 
 def test_all_takes_count(files: list[Path], host: StageHost, settings: GatewaySettings, tmp_path: Path) -> None:
     store = ArtefactStore(settings.artefacts_url)
     told: set[str] = set()
     with ActorStore(settings.model_copy(update={"data_dir": tmp_path / "data"})) as actors:
-        made = create_actor(
-            request_of(files), host.stages, actors, store, tmp_path / "jobs", on_progress=lambda step, *_: told.add(step)
-        )
+        request, jobs = request_of(files), tmp_path / "jobs"
+        made = create_actor(request, host.stages, actors, store, jobs, on_progress=lambda step, *_: told.add(step))
         actor = host.run(made)
     assert actor.enrolled.num_frames == pytest.approx(2 * 25 * SECONDS, abs=3)
     assert actor.enrolled.lag_frames is not None
@@ -51,24 +47,18 @@ def test_all_takes_count(files: list[Path], host: StageHost, settings: GatewaySe
     assert not list((tmp_path / "jobs").iterdir())
 
 
-def test_a_cancelled_enrolment_of_takes_leaves_nothing(
-    files: list[Path], host: StageHost, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_a_cancelled_enrolment_of_takes_leaves_nothing(files, host, settings, tmp_path) -> None:
     store = ArtefactStore(settings.artefacts_url)
 
     async def cancelled(actors: ActorStore) -> None:
         begun = asyncio.Event()
         loop = asyncio.get_running_loop()
-        work = asyncio.create_task(
-            create_actor(
-                request_of(files),
-                host.stages,
-                actors,
-                store,
-                tmp_path / "jobs",
-                on_progress=lambda *_: loop.call_soon_threadsafe(begun.set),
-            )
-        )
+
+        def tell(*_: object) -> None:
+            loop.call_soon_threadsafe(begun.set)
+
+        making = create_actor(request_of(files), host.stages, actors, store, tmp_path / "jobs", on_progress=tell)
+        work = asyncio.create_task(making)
         await begun.wait()
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -85,9 +75,8 @@ def test_a_picture_is_not_joined_to_a_video(files: list[Path], host: StageHost, 
     assert cv2.imwrite(str(portrait), np.full((480, 640, 3), 90, np.uint8))
     request = EnrolRequest(actor_id="eve", footage=files[0], more_footage=(portrait,), method="portrait", options=UNPERSONALIZED)
     with ActorStore(settings.model_copy(update={"data_dir": tmp_path / "data"})) as actors:
-        made = create_actor(
-            request, host.stages, actors, ArtefactStore(settings.artefacts_url), tmp_path / "jobs", on_progress=lambda *_: None
-        )
+        store = ArtefactStore(settings.artefacts_url)
+        made = create_actor(request, host.stages, actors, store, tmp_path / "jobs", on_progress=lambda *_: None)
         with pytest.raises(InvalidRequestError, match="single picture"):
             host.run(made)
     assert not list((tmp_path / "jobs").iterdir())

@@ -1,10 +1,6 @@
 """A timeline of a real man, from the editing program through a real dub and a review back to the editing program."""
 
-from __future__ import annotations
-
 import json
-import subprocess
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,9 +48,7 @@ def pictures(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.long
-def test_a_timeline_is_dubbed_and_conformed(
-    dubstage: Callable[..., subprocess.CompletedProcess[str]], carphone: Path, tmp_path: Path
-) -> None:
+def test_a_timeline_is_dubbed_and_conformed(dubstage, carphone, tmp_path) -> None:
     """Two clips of a drop-frame EDL are dubbed for real. Each frame of the conformed cut shows its frame of the media."""
     media = tmp_path / "media"
     media.mkdir()

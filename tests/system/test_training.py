@@ -1,7 +1,5 @@
 """From a folder of clips to a dub with networks trained on these clips, by the documented commands alone."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable
@@ -16,7 +14,6 @@ from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from research.training.networks import networks
 from services.common.store.artefacts import ArtefactStore
-from tests.conftest import Clips
 from tests.system.dubbing import Dubber, first_seconds
 
 FOLDER = (
@@ -76,9 +73,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.long
-def test_a_folder_of_clips_becomes_networks_that_dub(
-    clips: Clips, dubstage: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_clips_becomes_networks_that_dub(clips, dubstage, tmp_path, monkeypatch) -> None:
     footage, trainset, runs, weights = (tmp_path / name for name in ("clips", "set", "runs", "weights"))
     footage.mkdir()
     for name in FOLDER:

@@ -2,8 +2,6 @@
 nowhere outside of the mask.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,6 +32,7 @@ from services.common.array_types import Float64
 from tests.system.copied_mark import copy_mark, forge_mark, signs_of
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded
 from tests.unit.provenance.signed_videos import write_video
+from tests.written_pictures import write_pictures
 
 WATERMARK_SECRET = b"the secret of the installation of the tests"
 OTHER_KEY = watermark_key(b"the key of somebody else")
@@ -171,7 +170,6 @@ def test_watermark_matches_manifest(reader: Reader, video: Path, key: bytes) -> 
     # Bits before the correction of errors. The payload is another one in each run, and single bits may be read wrongly.
     assert found.agreeing >= 61
     dub = verdict_of(video).dub
-    assert dub is not None
     assert str(found.payload) == dub.watermark
     begin, end = found.spans[0][0], found.spans[-1][1]
     assert begin < 0.5
@@ -185,22 +183,11 @@ def test_watermark_matches_manifest(reader: Reader, video: Path, key: bytes) -> 
         ("mp4", "libx264", {"crf": "20"}, 25, 17),
     ],
 )
-def test_the_mark_outlives_re_encoding(
-    reader: Reader,
-    video: Path,
-    key: bytes,
-    tmp_path: Path,
-    ending: str,
-    codec: str,
-    options: dict[str, str],
-    rate: int | None,
-    skip: int,
-) -> None:
+def test_the_mark_outlives_re_encoding(reader, video, key, tmp_path, ending, codec, options, rate, skip) -> None:
     """H.264 of a low quality at the same rate: see test_watermark_with_and_without_manifest."""
     other = _encoded(video, tmp_path / f"again.{ending}", codec, options, rate=rate, skip=skip)
     found = reader.found(other, key)
     dub = verdict_of(video).dub
-    assert dub is not None
     assert (found.found, str(found.payload)) == (True, dub.watermark)
     # Four seconds are short: of marks of other payloads, -3.9 to -9.4 was measured, and -4 confirms the key.
     assert found.log10_forged < -2.5
@@ -214,9 +201,7 @@ def test_no_false_watermark(reader: Reader, video: Path, plain: Path, footage: P
         found = reader.found(where, used)
         assert not found.found
         assert found.log10_chance > -3.0
-    dub = verdict_of(plain).dub
-    assert dub is not None
-    assert dub.watermark == ""
+    assert verdict_of(plain).dub.watermark == ""
 
 
 @pytest.fixture(scope="module")
@@ -228,18 +213,12 @@ def copied_to_footage(video: Path, plain: Path, footage: Path, tmp_path_factory:
     """
     target = tmp_path_factory.mktemp("copied") / "forged.mkv"
     track = probe(footage).video
-    with av.open(str(target), "w") as output:
-        stream = output.add_stream("ffv1", rate=Fraction(track.average_rate))
-        stream.width, stream.height, stream.pix_fmt = track.width, track.height, "yuv420p"
-        frames = zip(decoded(video), decoded(plain), decoded(footage), strict=True)
-        for number, ((marked, *_), (unmarked, *_), (luma, *chroma)) in enumerate(frames):
-            forged = (luma.astype(np.int64) + marked - unmarked).clip(0, 255).astype(np.uint8)
-            planes = np.concatenate([plane.reshape(-1) for plane in (forged, *chroma)]).reshape(-1, track.width)
-            picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-            picture.pts, picture.time_base = number, 1 / Fraction(track.average_rate)
-            output.mux(stream.encode(picture))
-        output.mux(stream.encode())
-    return target
+    pictures = []
+    for (marked, *_), (unmarked, *_), (luma, *chroma) in zip(decoded(video), decoded(plain), decoded(footage), strict=True):
+        forged = (luma.astype(np.int64) + marked - unmarked).clip(0, 255).astype(np.uint8)
+        planes = np.concatenate([plane.reshape(-1) for plane in (forged, *chroma)]).reshape(-1, track.width)
+        pictures.append(av.VideoFrame.from_ndarray(planes, format="yuv420p"))
+    return write_pictures(target, pictures, rate=Fraction(track.average_rate))
 
 
 @pytest.fixture(scope="module")
@@ -247,20 +226,13 @@ def other_person(astronaut: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """Four seconds of another person, who moves a little: 512 x 512, 30 frames/s, without loss."""
     target = tmp_path_factory.mktemp("genuine") / "genuine.mkv"
     picture, random = cv2.imread(str(astronaut)), np.random.default_rng(0)
-    assert picture is not None
-    with av.open(str(target), "w") as output:
-        stream = output.add_stream("ffv1", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 512, 512, "yuv420p"
-        for number in range(120):
-            move = np.array([[1.0, 0.0, 4.0 * np.sin(0.06 * number)], [0.0, 1.0, 3.0 * np.cos(0.08 * number)]])
-            shown = cv2.warpAffine(picture, move, (512, 512), borderMode=cv2.BORDER_REPLICATE) + random.normal(
-                0.0, 2.0, picture.shape
-            )
-            frame = av.VideoFrame.from_ndarray(np.rint(shown).clip(0, 255).astype(np.uint8), format="bgr24")
-            frame.pts, frame.time_base = number, Fraction(1, 30)
-            output.mux(stream.encode(frame.reformat(format="yuv420p")))
-        output.mux(stream.encode())
-    return target
+    pictures = []
+    for number in range(120):
+        move = np.array([[1.0, 0.0, 4.0 * np.sin(0.06 * number)], [0.0, 1.0, 3.0 * np.cos(0.08 * number)]])
+        shown = cv2.warpAffine(picture, move, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+        shown = np.rint(shown + random.normal(0.0, 2.0, picture.shape)).clip(0, 255).astype(np.uint8)
+        pictures.append(shown[..., ::-1])
+    return write_pictures(target, pictures, rate=30)
 
 
 def _inspected(
@@ -268,19 +240,11 @@ def _inspected(
 ) -> tuple[int, str]:
     """Exit code of `dubstage inspect` at the installation, and what it prints."""
     _be(installation, monkeypatch)
-    code = run(["inspect", *options, str(video)])
-    return code, capsys.readouterr().out
+    return run(["inspect", *options, str(video)]), capsys.readouterr().out
 
 
 @pytest.mark.long
-def test_anybody_reads_the_watermark(
-    video: Path,
-    again: Path,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_anybody_reads_the_watermark(video, again, installation, tmp_path, monkeypatch, capsys) -> None:
     """A machine without the key reads the mark after re-encoding, and a directory names the installation."""
     dub = verdict_of(video).dub
     assert dub is not None
@@ -305,18 +269,10 @@ def test_anybody_reads_the_watermark(
 
 @pytest.mark.long
 def test_forged_watermark_is_refused_by_the_installation(
-    host: StageHost,
-    video: Path,
-    signs: Float64,
-    other_person: Path,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    host, video, signs, other_person, installation, tmp_path, monkeypatch, capsys
 ) -> None:
     """Anybody can write the digits of a dub into other footage. The installation reads them there, and refuses them."""
     dub = verdict_of(video).dub
-    assert dub is not None
     forged = host.run(forge_mark(host.stages, signs, dub.watermark, other_person, tmp_path / "forged.mkv"))
     code, told = _inspected(forged, installation, monkeypatch, capsys)
     assert code == 4
@@ -324,15 +280,7 @@ def test_forged_watermark_is_refused_by_the_installation(
 
 
 @pytest.mark.long  # as test_copied_mark_other_face in tests/unit/provenance/watermark/test_detection.py, with a real dub
-def test_watermark_copied_to_other_person(
-    host: StageHost,
-    signs: Float64,
-    other_person: Path,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_watermark_copied_to_other_person(host, signs, other_person, installation, tmp_path, monkeypatch, capsys) -> None:
     """A mark that was copied to another person is not of this installation."""
     forged = host.run(copy_mark(host.stages, signs, other_person, tmp_path / "forged.mkv"))
     code, told = _inspected(forged, installation, monkeypatch, capsys)
@@ -340,17 +288,9 @@ def test_watermark_copied_to_other_person(
     assert "watermark: none of this installation" in told
 
 
-def test_watermark_with_and_without_manifest(
-    video: Path,
-    again: Path,
-    copied_to_footage: Path,
-    installation: GatewaySettings,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_watermark_with_and_without_manifest(video, again, copied_to_footage, installation, monkeypatch, capsys) -> None:
     """A mark proves something with its manifest and is a clue without."""
     dub = verdict_of(video).dub
-    assert dub is not None
     assert dub.job
     code, told = _inspected(video, installation, monkeypatch, capsys)
     assert code == 0
@@ -366,14 +306,7 @@ def test_watermark_with_and_without_manifest(
 
 @pytest.mark.long
 @pytest.mark.parametrize("signer", ["this installation", pytest.param("a stranger", marks=pytest.mark.long)])
-def test_watermark_copied_under_other_manifest(
-    copied_to_footage: Path,
-    signer: str,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_watermark_copied_under_other_manifest(copied_to_footage, signer, installation, tmp_path, monkeypatch, capsys) -> None:
     """A mark that was copied under the manifest of another video is reported."""
     own = signer == "this installation"
     sealer = open_sealer(installation) if own else Sealer(installation_credential(tmp_path / "elsewhere"))
@@ -399,14 +332,7 @@ def test_watermark_changes_face_luma_only(video: Path, plain: Path, footage: Pat
 
 
 @pytest.mark.long
-def test_live_stream_is_marked(
-    reader: Reader,
-    footage: Path,
-    installation: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_live_stream_is_marked(reader, footage, installation, tmp_path, monkeypatch, capsys) -> None:
     """The recording's manifest names the stream's mark, which ten seconds at half the size and crf 28 still tell."""
     _be(installation, monkeypatch)
     recording = tmp_path / "stream.mp4"
@@ -416,15 +342,11 @@ def test_live_stream_is_marked(
     assert (code, "of this video" in printed) == (0, True)
     dub = verdict_of(recording).dub
     assert dub is not None
-    with av.open(str(recording)) as video, av.open(str(tmp_path / "half.mp4"), "w") as output:
+    with av.open(str(recording)) as video:
         old = video.streams.video[0]
-        stream = output.add_stream("libx264", rate=25, options={"crf": "28"})
-        stream.width, stream.height, stream.pix_fmt = old.width // 2, old.height // 2, "yuv420p"
-        for number, picture in enumerate(islice(video.decode(old), 250)):
-            small = picture.reformat(stream.width, stream.height, "yuv420p", interpolation="AREA")
-            small.pts, small.time_base = number, Fraction(1, 25)
-            output.mux(stream.encode(small))
-        output.mux(stream.encode())
+        pictures = islice(video.decode(old), 250)
+        small = [picture.reformat(old.width // 2, old.height // 2, "yuv420p", interpolation="AREA") for picture in pictures]
+    write_pictures(tmp_path / "half.mp4", small, "libx264", crf="28")
     key = own_watermark_key(installation)
     assert key is not None
     found = reader.found(tmp_path / "half.mp4", key)

@@ -1,7 +1,5 @@
 """Reads Dockerfiles, as far as the tests need it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from dataclasses import dataclass, field

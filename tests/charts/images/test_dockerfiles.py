@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import importlib
 import json
 import re
@@ -30,45 +28,35 @@ def test_shell_scripts_parse_and_may_be_executed(script: Path) -> None:
 
 
 @files
-def test_the_image_runs_as_nobody_in_particular(path: Path) -> None:
+def test_an_image_keeps_our_rules(path: Path) -> None:
+    """The image runs as nobody, says what it is, installs nothing in its last stage, and has bases that a digest fits."""
     final = read(path).final
     assert final.all("USER") == ["65532:65532"]
-    assert not {"RUN", "COPY", "ADD"} & {
-        kind for kind, _ in final.instructions[[kind for kind, _ in final.instructions].index("USER") :]
-    }
-
-
-@files
-def test_the_image_says_what_it_is(path: Path) -> None:
+    kinds = [kind for kind, _ in final.instructions]
+    assert not {"RUN", "COPY", "ADD"} & set(kinds[kinds.index("USER") :])
     labels = read(path).final.labels()
     assert {f"org.opencontainers.image.{name}" for name in LABELS} == labels.keys()
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.version"] == "${VERSION}"
     declared = {argument.split("=")[0] for argument in read(path).final.all("ARG")}
     assert {name for value in labels.values() for name in re.findall(r"\$\{(\w+)\}", value)} <= declared
-
-
-@files
-def test_nothing_is_installed_in_the_final_stage(path: Path) -> None:
     file = read(path)
     assert len(file.stages) > 1
     assert [run for run in file.final.all("RUN") if re.search(r"pip|apt|curl|wget", run)] == []
     assert [stage.all("ADD") for stage in file.stages if stage.all("ADD")] == []
-
-
-@files
-def test_base_images_accept_digest(path: Path) -> None:
-    """Every base is an argument that a digest fits into."""
-    file = read(path)
     named = {stage.name for stage in file.stages}
     for stage in file.stages:
         assert stage.base in named or stage.base in {f"${{{name}}}" for name in file.defaults}
     assert file.defaults["BASE"] == "python:3.11-slim-bookworm"
 
 
-def test_shell_path_prefers_own_programs() -> None:
-    """A shell in a container finds the service's own programs first."""
+def test_a_service_starts_on_its_port() -> None:
     assert read(SERVICE).target("service").environment()["PATH"] == "/opt/dubstage/bin:$PATH"
+    service = read(SERVICE).target("service")
+    assert service.all("EXPOSE") == ["${PORT} 9090"]
+    assert json.loads(service.all("ENTRYPOINT")[0]) == ["/opt/dubstage/bin/serve"]
+    assert service.environment()["DUBSTAGE_PORT"] == "${PORT}"
+    assert service.environment()["DUBSTAGE_HOST"] == "0.0.0.0"
 
 
 @files
@@ -81,29 +69,28 @@ def test_a_health_check_asks_the_server_itself(path: Path) -> None:
         assert command == ["/opt/dubstage/bin/python", "-m", "services.common.server.health_check"]
 
 
-def test_table_lists_images_in_order() -> None:
-    """The table has every image once in the order of the builds."""
+def test_table_of_images() -> None:
+    """The table has every image once in the order of the builds, and our MediaPipe where faces are tracked."""
     lines = (ROOT / "charts/images/services.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split()[0] for line in lines if not line.startswith("#")] == list(TABLE)
+    (version,) = set(re.findall(r"mediapipe==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    assert {row.service: row.without for row in read_services().values() if row.without} == {"face": [version], "suite": [version]}
 
 
 @services
-def test_service_port_and_code_exist(row: Row) -> None:
-    """A service has the port of its settings and code that is there."""
+def test_service_port_code_and_extra(row: Row) -> None:
     assert row.port == DEFAULT_PORTS[row.code.removeprefix("services/")]
     assert row.code == (f"services/{row.service}" if row.service in STAGES else "gateway")
     assert (ROOT / row.code / "__main__.py").is_file()
     assert row.imported[0].startswith(row.code.replace("/", "."))
     assert all((ROOT / module.replace(".", "/")).with_suffix(".py").is_file() for module in row.imported)
     assert row.description
-
-
-def test_a_service_starts_on_its_port() -> None:
-    service = read(SERVICE).target("service")
-    assert service.all("EXPOSE") == ["${PORT} 9090"]
-    assert json.loads(service.all("ENTRYPOINT")[0]) == ["/opt/dubstage/bin/serve"]
-    assert service.environment()["DUBSTAGE_PORT"] == "${PORT}"
-    assert service.environment()["DUBSTAGE_HOST"] == "0.0.0.0"
+    available = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(row.extras) <= available.keys()
+    everything = set(available) - {"train", "test", "all", "studio", "opencue", "assets", "pytorch3d", "mediapipe"}
+    assert set(row.extras) == everything if row.service == "suite" else row.extras[0] == row.service
+    if row.service != "suite":
+        assert set(row.extras[1:]) <= everything - {*STAGES, "gateway"}
 
 
 @services
@@ -124,36 +111,19 @@ def test_suite_local_gateway_remote_stages() -> None:
 
 
 def test_image_carries_own_code() -> None:
-    """An image carries the code of one service and what all share."""
+    """An image carries the code of one service and what all share, and no code of trainings."""
     shared = {"charts/images", "pyproject.toml", "constraints.txt", "protos/pyproject.toml", "README.md", "protos"}
     shared |= {"services/__init__.py", "gateway/__init__.py"}
     assert set(read(SERVICE).copied()) == shared | {"${SERVICES}", "${CODE}"}
     assert "SERVICES=services/common" in read(SERVICE).target("build").all("ARG")
+    assert "!research" not in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_build_arguments_are_declared() -> None:
-    """Every build argument of the table is declared where it is used."""
     for stage in read(SERVICE).stages:
         declared = {argument.split("=")[0] for argument in stage.all("ARG")}
         used = {name for _, arguments in stage.instructions for name in re.findall(r"\$\{(\w+)\}", arguments)}
         assert used <= declared
-
-
-@services
-def test_image_installs_own_extra(row: Row) -> None:
-    """An image installs its own extra and those of no other service."""
-    available = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert set(row.extras) <= available.keys()
-    everything = set(available) - {"train", "test", "all", "studio", "opencue", "assets", "pytorch3d", "mediapipe"}
-    assert set(row.extras) == everything if row.service == "suite" else row.extras[0] == row.service
-    if row.service != "suite":
-        assert set(row.extras[1:]) <= everything - {*STAGES, "gateway"}
-
-
-def test_mediapipe_only_where_needed() -> None:
-    """MediaPipe is where faces are tracked and in the version of make setup."""
-    (version,) = set(re.findall(r"mediapipe==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
-    assert {row.service: row.without for row in read_services().values() if row.without} == {"face": [version], "suite": [version]}
 
 
 def test_launcher_passes_arguments(tmp_path: Path) -> None:
@@ -180,10 +150,6 @@ def test_what_is_copied_is_in_the_build_context(path: Path) -> None:
         for place in places.get(source, [source]):
             assert (ROOT / place).exists()
             assert any(place == name or place.startswith(f"{name}/") for name in kept)
-
-
-def test_training_code_is_left_out() -> None:
-    assert "!research" not in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("path", [TRITON, TRITON_CUDA], ids=lambda path: path.name)

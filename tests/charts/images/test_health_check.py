@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import asyncio
 import subprocess
 import sys
@@ -31,12 +29,22 @@ async def ask(*arguments: str, environment: dict[str, str] | None = None) -> sub
 
 
 async def test_health_check_exit_codes(server: StageServer) -> None:
-    """A server that serves gives 0 and one that warms up gives 1."""
-    warming = await ask(environment={"DUBSTAGE_PORT": str(server.port)})
+    """A server that serves gives 0, one that warms up 1, an unknown service and a server that does not answer 2."""
+    port = {"DUBSTAGE_PORT": str(server.port)}
+    warming = await ask(environment=port)
     assert (warming.returncode, warming.stdout) == (1, "NOT_SERVING\n")
+    alive = await ask("--service=liveness", "--address", f"127.0.0.1:{server.port}")
+    assert (alive.returncode, alive.stdout) == (0, "SERVING\n")
     await server.warm_up()
-    serving = await ask(environment={"DUBSTAGE_PORT": str(server.port)})
-    assert (serving.returncode, serving.stdout) == (0, "SERVING\n")
+    # The port of health alone wins.
+    for environment in (port, {"DUBSTAGE_PORT": "1", "DUBSTAGE_HEALTH_PORT": str(server.port)}):
+        serving = await ask(environment=environment)
+        assert (serving.returncode, serving.stdout) == (0, "SERVING\n")
+    nobody = await ask(environment={"DUBSTAGE_PORT": "1"})
+    assert (nobody.returncode, nobody.stdout, nobody.stderr) == (2, "", "127.0.0.1:1: UNAVAILABLE\n")
+    unknown = await ask("--service=nobody", environment=port)
+    assert unknown.returncode == 2
+    assert unknown.stderr.endswith("NOT_FOUND\n")
 
 
 async def test_health_check_sends_own_token(tmp_path: Path) -> None:
@@ -54,26 +62,3 @@ async def test_health_check_sends_own_token(tmp_path: Path) -> None:
         file.write_text("")
         empty = await ask(environment={"DUBSTAGE_PORT": port, "DUBSTAGE_AUTH_TOKEN_FILE": str(file)})
         assert (empty.returncode, empty.stderr) == (2, f"the token file {file} holds no token\n")
-
-
-async def test_liveness_is_asked_for_by_its_name(server: StageServer) -> None:
-    alive = await ask("--service=liveness", "--address", f"127.0.0.1:{server.port}")
-    assert (alive.returncode, alive.stdout) == (0, "SERVING\n")
-
-
-async def test_the_port_of_health_alone_wins(server: StageServer) -> None:
-    await server.warm_up()
-    answer = await ask(environment={"DUBSTAGE_PORT": "1", "DUBSTAGE_HEALTH_PORT": str(server.port)})
-    assert answer.returncode == 0
-
-
-async def test_no_answer_gives_2_and_names_the_address() -> None:
-    answer = await ask(environment={"DUBSTAGE_PORT": "1"})
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr == "127.0.0.1:1: UNAVAILABLE\n"
-
-
-async def test_an_unknown_service_gives_2(server: StageServer) -> None:
-    answer = await ask("--service=nobody", environment={"DUBSTAGE_PORT": str(server.port)})
-    assert answer.returncode == 2
-    assert answer.stderr.endswith("NOT_FOUND\n")

@@ -1,7 +1,5 @@
 """`charts/images/build.sh` with a recorder in the place of docker, podman and buildah."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import tomllib
@@ -30,13 +28,9 @@ class Recorder:
             program.chmod(0o755)
 
     def run(self, **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": f"{self.folder}:/usr/bin:/bin",
-            "HOME": os.environ.get("HOME", "/"),
-            "RECORD": str(self.record),
-            **settings,
-        }
-        return subprocess.run(["sh", ROOT / "charts/images/build.sh"], env=environment, capture_output=True, text=True, check=False)
+        own = {"PATH": f"{self.folder}:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), "RECORD": str(self.record)}
+        command = ["sh", ROOT / "charts/images/build.sh"]
+        return subprocess.run(command, env=own | settings, capture_output=True, text=True, check=False)
 
     def calls(self) -> list[list[str]]:
         return [call.splitlines() for call in self.record.read_text().split("\n--\n") if call]
@@ -96,10 +90,8 @@ def test_settings_become_build_arguments(engine: Recorder) -> None:
         "WITHOUT": "",
         "DESCRIPTION": "features of speech, voice activity",
     }
-    assert {name: value for name, value in arguments_of(render).items() if name not in given | {"REVISION": ""}} == {
-        "ACCELERATOR": "cpu",
-        "TORCH_INDEX": "",
-    }
+    more = {name: value for name, value in arguments_of(render).items() if name not in given | {"REVISION": ""}}
+    assert more == {"ACCELERATOR": "cpu", "TORCH_INDEX": ""}
     assert "578 MB" in done.stdout
 
 
@@ -107,10 +99,8 @@ def test_cuda_build_packages(engine: Recorder) -> None:
     """CUDA builds take PyPI's torch, the other Triton, and PyTorch3D if it is given."""
     engine.install("podman")
     wheel = "https://wheels.example/pytorch3d.whl"
-    assert (
-        engine.run(CONTAINER="podman", ACCELERATOR="cuda", IMAGES="face motion render suite triton", PYTORCH3D=wheel).returncode
-        == 0
-    )
+    done = engine.run(CONTAINER="podman", ACCELERATOR="cuda", IMAGES="face motion render suite triton", PYTORCH3D=wheel)
+    assert done.returncode == 0
     face, motion, render, suite, triton = engine.calls()
     assert arguments_of(face)["PYTORCH3D"] == wheel
     assert "PYTORCH3D" not in arguments_of(motion)
@@ -126,24 +116,19 @@ def test_without_torch_index_the_dockerfile_decides(engine: Recorder) -> None:
 
 
 def test_table_rows_reach_the_build(engine: Recorder) -> None:
-    """Every row of the table reaches the build unchanged."""
     engine.install("buildah")
     engine.run(CONTAINER="buildah", IMAGES=" ".join(TABLE))
     for call, row in zip(engine.calls(), read_services().values(), strict=True):
         given = arguments_of(call)
         assert (given["SERVICE"], given["CODE"], given["PORT"]) == (row.service, row.code, str(row.port))
-        assert (given["IMPORT"], given["EXTRAS"], given["DESCRIPTION"]) == (
-            ",".join(row.imported),
-            ",".join(row.extras),
-            row.description,
-        )
+        assert (given["IMPORT"], given["EXTRAS"]) == (",".join(row.imported), ",".join(row.extras))
+        assert given["DESCRIPTION"] == row.description
         assert given["WITHOUT"] == "".join(row.without)
         assert call[call.index("--target") + 1] == (row.service if row.service in ("gateway", "suite") else "service")
         assert given.get("SERVICES") == ("services" if row.service == "suite" else None)
 
 
 def test_unknown_image_refused_before_build(engine: Recorder) -> None:
-    """An unknown image is refused by name before any is built."""
     engine.install("buildah")
     done = engine.run(CONTAINER="buildah", IMAGES="audio lips")
     assert done.returncode == 1

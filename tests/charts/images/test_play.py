@@ -1,7 +1,5 @@
 """Tests of how `charts/play` changes the chart's output; the run itself needs podman and the images (docs/images.md)."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -39,7 +37,6 @@ def variables(pod: Document) -> dict[str, str]:
 
 
 def test_every_service_played_from_image(rendered: list[Document], tmp_path: Path) -> None:
-    """Every service is played from its own image and nothing is lost."""
     result = playable(rendered, tmp_path)
     assert {f"play-dubstage-{service}" for service in SERVICES} | {SECOND} == pods(result.documents).keys()
     for name, pod in pods(result.documents).items():
@@ -51,21 +48,23 @@ def test_every_service_played_from_image(rendered: list[Document], tmp_path: Pat
     assert {"Service", "ServiceAccount"} <= set(result.skipped)
 
 
-def test_every_volume_has_folder(rendered: list[Document], tmp_path: Path) -> None:
-    """No empty volume is left and each has a folder."""
+def test_pods_of_a_play(rendered: list[Document], tmp_path: Path) -> None:
+    """No empty volume is left, each has a folder and each mount a volume, and memory has no limit only on request."""
     result = playable(rendered, tmp_path)
     assert "emptyDir" not in yaml.safe_dump_all(result.documents)
     paths = {volume["hostPath"]["path"] for pod in pods(result.documents).values() for volume in pod["volumes"]}
     assert {str(folder) for folder in result.folders} == paths - {"/a", "/d", "/m"}
     assert all(tmp_path in folder.parents for folder in result.folders)
-
-
-def test_every_mount_has_its_volume(rendered: list[Document], tmp_path: Path) -> None:
     for pod in pods(playable(rendered, tmp_path).documents).values():
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in pod["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert "/dev/shm" not in {mount["mountPath"] for mount in container["volumeMounts"]}
+    limited = [one["resources"] for pod in pods(playable(rendered, tmp_path).documents).values() for one in pod["containers"]]
+    assert all({"cpu", "memory"} == one["limits"].keys() == one["requests"].keys() for one in limited)
+    free = playable(rendered, tmp_path, limit_memory=False)
+    assert all(one["resources"]["limits"].keys() == {"cpu"} for pod in pods(free.documents).values() for one in pod["containers"])
+    assert any("memory" in change for change in free.changes)
 
 
 def test_play_changes_only_local_values(rendered: list[Document], tmp_path: Path) -> None:
@@ -127,11 +126,13 @@ def test_gateways_share_what_a_take_over_needs(rendered: list[Document], tmp_pat
     assert len(gateways) == 2
 
 
-def test_backend_watermark_left_out(rendered: list[Document]) -> None:
-    """A watermark that names the backend is left out where backends are compared."""
+def test_playable_values(rendered: list[Document]) -> None:
+    """No two servers share a port, and a watermark that names the backend is left out where backends are compared."""
     (pod,) = (pod for name, pod in pods(rendered).items() if "gateway" in name)
     triton = any(one["name"] == "triton" for spec in pods(rendered).values() for one in spec["containers"])
     assert variables(pod).get("DUBSTAGE_WATERMARK", "true") == ("false" if triton else "true")
+    ports = [port["containerPort"] for pod in pods(rendered).values() for one in pod["containers"] for port in one["ports"]]
+    assert len(ports) == len(set(ports))
 
 
 def test_replicas_whose_ports_cannot_be_moved_are_refused(rendered: list[Document], tmp_path: Path) -> None:
@@ -168,24 +169,9 @@ def test_shots_and_manifest_of_footage(carphone: Path, tmp_path: Path) -> None:
 
 
 def test_too_short_footage_refused(carphone: Path, tmp_path: Path) -> None:
-    """Footage that is too short for shots is refused."""
     write_short_clip(carphone, tmp_path / "short.mp4", 25)
     with pytest.raises(ValueError, match=r"short\.mp4 is 1\.0 s long, and a shot has 3 s: give longer footage"):
         write_shots(tmp_path / "short.mp4", SPEECH, 3, DEFAULT_METHOD, tmp_path)
-
-
-def test_unlimited_memory_on_request(rendered: list[Document], tmp_path: Path) -> None:
-    """Memory is left unlimited only where that is asked for."""
-    limited = [one["resources"] for pod in pods(playable(rendered, tmp_path).documents).values() for one in pod["containers"]]
-    assert all({"cpu", "memory"} == one["limits"].keys() == one["requests"].keys() for one in limited)
-    free = playable(rendered, tmp_path, limit_memory=False)
-    assert all(one["resources"]["limits"].keys() == {"cpu"} for pod in pods(free.documents).values() for one in pod["containers"])
-    assert any("memory" in change for change in free.changes)
-
-
-def test_no_two_servers_share_a_port(rendered: list[Document]) -> None:
-    ports = [port["containerPort"] for pod in pods(rendered).values() for one in pod["containers"] for port in one["ports"]]
-    assert len(ports) == len(set(ports))
 
 
 def test_the_probes_are_the_images_own_health_check(rendered: list[Document]) -> None:
@@ -245,9 +231,7 @@ def test_stubborn_pod_shows_podman_error(pods_of_podman: Path) -> None:
         Podman(str(program)).down(["play-audio"])
 
 
-def test_missing_podman_empties_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_podman_empties_nothing(tmp_path, monkeypatch, capsys) -> None:
     """A Podman that is not installed is named and no folder is emptied."""
     kept = tmp_path / "log.txt"
     kept.write_text("an earlier run")

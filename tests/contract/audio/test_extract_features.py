@@ -1,41 +1,29 @@
 """The audio stage behind a real server."""
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import grpc
 import grpc.aio
 import numpy as np
-import numpy.typing as npt
 import pytest
-import pytest_asyncio
 import soundfile
 
 from dubstage.audio.v1 import audio_pb2 as pb
-from dubstage.audio.v1.audio_pb2_grpc import AudioServiceStub
 from dubstage.client import from_tensor as array_of
 from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
-from services.audio.__main__ import compose
 from services.audio.extract import extract_features
 from services.audio.models import ALL_KINDS, KINDS
-from services.audio.settings import AudioSettings
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
-from services.common.server.process import server_of
 from services.common.wire.convert import from_tensor, timeline_from_proto, timeline_to_proto
 from services.common.wire.timeline import Timeline
-
-if TYPE_CHECKING:
-    from dubstage.audio.v1.audio_pb2_grpc import AudioServiceAsyncStub
+from tests.refusals import rpc_refused
 
 SPEECH = Path(__file__).resolve().parents[3] / "gateway" / "cli" / "demo_speech.flac"
 PAL = Timeline(rate=Fraction(25))
-Requests = AsyncIterator[pb.ExtractFeaturesRequest]
+Requests = list[pb.ExtractFeaturesRequest]
 
 
 @pytest.fixture(scope="module")
@@ -43,46 +31,36 @@ def speech() -> Float32:
     return np.asarray(soundfile.read(SPEECH, dtype="float32")[0][:32000], np.float32)
 
 
-@pytest_asyncio.fixture
-async def stub() -> AsyncIterator[AudioServiceAsyncStub]:
-    settings = AudioSettings(port=0)
-    async with server_of("audio", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
-        yield AudioServiceStub(channel)
-
-
-def config(*kinds: pb.FeatureKind.ValueType) -> pb.ExtractFeaturesRequest:
+def config(*kinds: pb.FeatureKind.ValueType, **fields: object) -> pb.ExtractFeaturesRequest:
     """Some kinds, or all of them, at 25 frames per second."""
     kinds = kinds or tuple(number for number in pb.FeatureKind.values() if number != pb.FEATURE_KIND_UNSPECIFIED)
-    return pb.ExtractFeaturesRequest(
-        config=pb.ExtractFeaturesConfig(sample_rate_hz=16000, channels=1, timeline=timeline_to_proto(PAL), kinds=kinds)
-    )
+    given: Any = {"sample_rate_hz": 16000, "channels": 1, "timeline": timeline_to_proto(PAL), "kinds": kinds, **fields}
+    return pb.ExtractFeaturesRequest(config=pb.ExtractFeaturesConfig(**given))
 
 
 def chunk(first_sample: int, samples: Float32) -> pb.ExtractFeaturesRequest:
     return pb.ExtractFeaturesRequest(chunk=pb.AudioChunk(first_sample=first_sample, pcm_f32=samples.astype("<f4").tobytes()))
 
 
-async def stream(samples: Float32, cut: int, *, first: int = 0) -> Requests:
-    yield config()
-    for start in range(0, len(samples), cut):
-        yield chunk(first + start, samples[start : start + cut])
+def stream(samples: Float32, cut: int, *, first: int = 0) -> Requests:
+    return [config(), *(chunk(first + start, samples[start : start + cut]) for start in range(0, len(samples), cut))]
 
 
-async def answers(stub: AudioServiceAsyncStub, requests: Requests) -> list[pb.ExtractFeaturesResponse]:
+async def answers(stub, requests: Requests) -> list[pb.ExtractFeaturesResponse]:
     return [response async for response in stub.ExtractFeatures(requests)]
 
 
 @pytest.mark.parametrize("cut", [640, 5000, 32000])
-async def test_the_wire_gives_the_bytes_of_the_function(stub: AudioServiceAsyncStub, speech: Float32, cut: int) -> None:
+async def test_the_wire_gives_the_bytes_of_the_function(stub, speech: Float32, cut: int) -> None:
     blocks = [reply.block for reply in await answers(stub, stream(speech, cut))]
     expected = extract_features(speech, 16000, PAL)
     firsts = [block.first_frame for block in blocks]
     assert firsts == sorted(firsts)
     for name, kind in KINDS.items():
-        got = [
-            from_tensor(getattr(block, name), name, dtype=np.float32, shape=(block.num_frames, *kind.frame_shape))
-            for block in blocks
-        ]
+        got = []
+        for block in blocks:
+            shape = (block.num_frames, *kind.frame_shape)
+            got.append(from_tensor(getattr(block, name), name, dtype=np.float32, shape=shape))
         assert np.concatenate(got).tobytes() == expected[name].tobytes()
 
 
@@ -103,9 +81,7 @@ def test_feature_kinds_match_contract() -> None:
     ],
     ids=["60 ms", "live states", "states"],
 )
-async def test_first_reply_before_half_close(
-    stub: AudioServiceAsyncStub, speech: Float32, kinds: tuple[pb.FeatureKind.ValueType, ...], sent: int, answered: int, rest: int
-) -> None:
+async def test_first_reply_before_half_close(stub, speech, kinds, sent, answered, rest) -> None:
     """The first reply comes before the stream is half closed."""
     call = stub.ExtractFeatures()
     await call.write(config(*kinds))
@@ -129,52 +105,28 @@ async def test_first_reply_before_half_close(
     ],
     ids=["out of order", "infinity"],
 )
-async def test_wrong_chunks_are_refused_by_name(stub: AudioServiceAsyncStub, speech: Float32, requests: object, field: str) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+async def test_wrong_chunks_are_refused_by_name(stub, speech: Float32, requests: object, field: str) -> None:
+    with rpc_refused(field):
         await answers(stub, requests(speech))  # type: ignore[operator]
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert field in (caught.value.details() or "")
-
-
-async def only(*requests: pb.ExtractFeaturesRequest) -> Requests:
-    for request in requests:
-        yield request
 
 
 @pytest.mark.parametrize(
     ("request_message", "says"),
     [
         (pb.ExtractFeaturesRequest(chunk=pb.AudioChunk()), "first message"),
-        (pb.ExtractFeaturesRequest(config=pb.ExtractFeaturesConfig(sample_rate_hz=16000, channels=1)), "timeline"),
-        (
-            pb.ExtractFeaturesRequest(
-                config=pb.ExtractFeaturesConfig(
-                    sample_rate_hz=16000,
-                    channels=1,
-                    timeline=timeline_to_proto(PAL),
-                    kinds=[pb.FEATURE_KIND_UNSPECIFIED],
-                )
-            ),
-            "FEATURE_KIND_UNSPECIFIED",
-        ),
-        (
-            pb.ExtractFeaturesRequest(
-                config=pb.ExtractFeaturesConfig(sample_rate_hz=1, channels=1, timeline=timeline_to_proto(PAL))
-            ),
-            r"8000 \.\. 192000",
-        ),
+        (config(timeline=None), "timeline"),
+        (config(pb.FEATURE_KIND_UNSPECIFIED), "FEATURE_KIND_UNSPECIFIED"),
+        (config(sample_rate_hz=1), r"8000 \.\. 192000"),
     ],
     ids=["no config", "no timeline", "unknown kind", "rate"],
 )
-async def test_wrong_configs_are_refused(
-    stub: AudioServiceAsyncStub, request_message: pb.ExtractFeaturesRequest, says: str
-) -> None:
-    with pytest.raises(grpc.aio.AioRpcError, match=says) as caught:
-        await answers(stub, only(request_message))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+async def test_wrong_configs_are_refused(stub, request_message, says) -> None:
+    with rpc_refused(match=says):
+        await answers(stub, [request_message])
 
 
 def test_timelines_make_a_round_trip() -> None:
+    """Timelines make a round trip, and a rate of zero is refused."""
     for timeline in (
         Timeline(rate=Fraction(30000, 1001)),
         Timeline(pts=np.array([-3, 0, 9], np.int64), time_base=Fraction(1, 90000)),
@@ -185,15 +137,12 @@ def test_timelines_make_a_round_trip() -> None:
         assert (back.pts is None) == (timeline.pts is None)
         if back.pts is not None and timeline.pts is not None:
             assert back.pts.tolist() == timeline.pts.tolist()
-
-
-def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(InvalidRequestError):
         timeline_from_proto(common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=0)), "config.timeline")
 
 
 async def resumed_answers(
-    stub: AudioServiceAsyncStub, asked: pb.ExtractFeaturesConfig, sound: Float32, state: pb.ExtractFeaturesResponse | None, cut: int
+    stub, asked: pb.ExtractFeaturesConfig, sound: Float32, state: pb.ExtractFeaturesResponse | None, cut: int
 ) -> tuple[dict[str, list[bytes]], list[pb.ExtractFeaturesResponse]]:
     """Features of a call that sends `cut` samples at a time: bytes of each frame by name. And all states."""
     config = pb.ExtractFeaturesConfig(states=True)
@@ -202,14 +151,11 @@ async def resumed_answers(
         config.resume.CopyFrom(state.state)
     begin = 0 if state is None else state.resume_from
 
-    async def requests() -> Requests:
-        yield pb.ExtractFeaturesRequest(config=config)
-        for first in range(begin, len(sound), cut):
-            yield chunk(first, sound[first : first + cut])
-
+    chunks = (chunk(first, sound[first : first + cut]) for first in range(begin, len(sound), cut))
+    requests = [pb.ExtractFeaturesRequest(config=config), *chunks]
     found: dict[str, list[bytes]] = {}
     states: list[pb.ExtractFeaturesResponse] = []
-    async for reply in stub.ExtractFeatures(requests()):
+    async for reply in stub.ExtractFeatures(requests):
         if reply.HasField("state"):
             states.append(reply)
         for kind in KINDS if reply.HasField("block") else ():
@@ -218,7 +164,7 @@ async def resumed_answers(
 
 
 @pytest.mark.parametrize(("rate_hz", "rate"), [(16000, Fraction(25)), (11025, Fraction(30000, 1001))])
-async def test_another_call_goes_on(stub: AudioServiceAsyncStub, rate_hz: int, rate: Fraction) -> None:
+async def test_another_call_goes_on(stub, rate_hz: int, rate: Fraction) -> None:
     """A call that goes on from any state answers the bytes of the undivided call, also in the silence after the sound."""
     sound = np.asarray(soundfile.read(SPEECH, dtype="float32")[0][: 11 * rate_hz], np.float32)
     asked = config().config
@@ -231,8 +177,7 @@ async def test_another_call_goes_on(stub: AudioServiceAsyncStub, rate_hz: int, r
     for state in states[1:]:
         rest, later = await resumed_answers(stub, asked, sound, state, 30_000)
         assert {kind: rows[-len(rest[kind]) :] for kind, rows in whole.items()} == rest
-        first = len(whole["mel"]) - len(rest["mel"])
-        assert first >= state.resume_from / rate_hz * rate + 4 * rate
+        assert (len(whole["mel"]) - len(rest["mel"])) >= state.resume_from / rate_hz * rate + 4 * rate
         assert all(each.resume_from > state.resume_from for each in later)
 
 
@@ -245,16 +190,10 @@ async def test_another_call_goes_on(stub: AudioServiceAsyncStub, rate_hz: int, r
         ("voice.cell", np.zeros(128, np.float32), "expected shape"),
     ],
 )
-async def test_states_that_cannot_be_used_say_why(
-    stub: AudioServiceAsyncStub, speech: Float32, name: str, value: npt.NDArray[Any], message: str
-) -> None:
+async def test_states_that_cannot_be_used_say_why(stub, speech, name, value, message) -> None:
     """Each array of a state is checked."""
-    arrays = {
-        "stream": np.array([8, 200]),
-        "voice.hidden": np.zeros((1, 1, 128), np.float32),
-        "voice.cell": np.zeros((1, 1, 128), np.float32),
-        name: value,
-    }
+    still = np.zeros((1, 1, 128), np.float32)
+    arrays = {"stream": np.array([8, 200]), "voice.hidden": still, "voice.cell": still, name: value}
     tensors = [common_pb2.NamedTensor(name=key, tensor=to_tensor(array)) for key, array in arrays.items()]
     state = pb.ExtractFeaturesResponse(state=common_pb2.StreamState(layout=1, tensors=tensors), resume_from=0)
     with pytest.raises(grpc.aio.AioRpcError, match=r"config\.resume") as caught:

@@ -1,31 +1,17 @@
 """Requests of the audio stage at the ends of what it takes, and beyond."""
 
-from __future__ import annotations
-
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-import grpc
 import grpc.aio
 import numpy as np
 import psutil
 import pytest
-import pytest_asyncio
 
 from dubstage.audio.v1 import audio_pb2 as pb
-from dubstage.audio.v1.audio_pb2_grpc import AudioServiceStub
 from dubstage.common.v1 import common_pb2
-from services.audio.__main__ import compose
-from services.audio.settings import AudioSettings
-from services.common.server.process import server_of
-from services.common.server.server import StageServer
-from tests.contract.finite import finite_or_refused
-
-if TYPE_CHECKING:
-    from dubstage.audio.v1.audio_pb2_grpc import AudioServiceAsyncStub
+from tests.contract.finite import finite_or_refused, idle_within
 
 KINDS = [pb.FEATURE_KIND_MEL, pb.FEATURE_KIND_MFCC, pb.FEATURE_KIND_POSTERIORGRAM, pb.FEATURE_KIND_IDENTITY_REMOVED]
 PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))
@@ -44,19 +30,6 @@ SOUNDS = {
 }
 
 
-@pytest_asyncio.fixture
-async def server() -> AsyncIterator[StageServer]:
-    settings = AudioSettings(port=0)
-    async with server_of("audio", settings, compose(settings)) as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stub(server: StageServer) -> AsyncIterator[AudioServiceAsyncStub]:
-    async with grpc.aio.insecure_channel(server.address) as channel:
-        yield AudioServiceStub(channel)
-
-
 def config(**fields: object) -> pb.ExtractFeaturesRequest:
     given = {"sample_rate_hz": 16000, "channels": 1, "timeline": PAL, "kinds": KINDS, **fields}
     return pb.ExtractFeaturesRequest(config=pb.ExtractFeaturesConfig(**given))  # type: ignore[arg-type]
@@ -66,7 +39,7 @@ def chunk(samples: np.ndarray, first: int = 0) -> pb.ExtractFeaturesRequest:
     return pb.ExtractFeaturesRequest(chunk=pb.AudioChunk(first_sample=first, pcm_f32=samples.astype("<f4").tobytes()))
 
 
-async def answers(stub: AudioServiceAsyncStub, requests: list[pb.ExtractFeaturesRequest]) -> list[pb.ExtractFeaturesResponse]:
+async def answers(stub, requests: list[pb.ExtractFeaturesRequest]) -> list[pb.ExtractFeaturesResponse]:
     return [reply async for reply in stub.ExtractFeatures(iter(requests), timeout=60)]
 
 
@@ -95,7 +68,7 @@ WITHOUT_END: list[dict[str, object]] = [
 ]
 
 
-async def test_work_without_end_is_refused_at_the_door(stub: AudioServiceAsyncStub) -> None:
+async def test_work_without_end_is_refused_at_the_door(stub) -> None:
     for fields in WITHOUT_END:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await answers(stub, [config(**fields), chunk(np.zeros(16000))])
@@ -106,25 +79,23 @@ async def test_work_without_end_is_refused_at_the_door(stub: AudioServiceAsyncSt
 @pytest.mark.parametrize(
     "fields", [{}, {"sample_rate_hz": 44_101, "num_frames": 3}, {"timeline": rated(1000, 1)}], ids=["plain", "odd rate", "fast"]
 )
-async def test_features_of_any_sound_are_finite(stub: AudioServiceAsyncStub, fields: dict[str, object]) -> None:
+async def test_features_of_any_sound_are_finite(stub, fields: dict[str, object]) -> None:
     for name, samples in SOUNDS.items() if not fields else [(name, SOUNDS[name]) for name in ("alternating", "click")]:
         answered = await finite_or_refused(answers(stub, [config(**fields), chunk(samples)]))
         assert answered == (name not in {"beyond", "NaN", "infinity"}), name
 
 
-async def test_invalid_sample_index_and_value(stub: AudioServiceAsyncStub) -> None:
-    """A sample that is no number is named by its index and value."""
+async def test_invalid_sample_index_and_value(stub) -> None:
     samples = np.zeros(2000)
     samples[1501] = np.nan
     with pytest.raises(grpc.aio.AioRpcError, match=r"sample 5750 of channel 1 is not a finite number \(nan\)"):
         await answers(stub, [config(channels=2), chunk(np.zeros(10_000)), chunk(samples, 5000)])
 
 
-async def test_hours_gap_in_little_memory(stub: AudioServiceAsyncStub) -> None:
+async def test_hours_gap_in_little_memory(stub) -> None:
     """A gap of hours is worked off in little memory and ends with its call."""
-    call = stub.ExtractFeatures(
-        iter([config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]), timeout=600
-    )
+    requests = [config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]
+    call = stub.ExtractFeatures(requests, timeout=600)
     await call.read()
     held = psutil.Process(os.getpid()).memory_info().rss
     await asyncio.sleep(1.0)
@@ -133,21 +104,8 @@ async def test_hours_gap_in_little_memory(stub: AudioServiceAsyncStub) -> None:
     assert await idle_within(60.0)
 
 
-async def idle_within(seconds: float) -> bool:
-    """Whether this process, which holds the server too, stops computing within so many seconds."""
-    process = psutil.Process(os.getpid())
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        before = process.cpu_times()
-        await asyncio.sleep(0.5)
-        after = process.cpu_times()
-        if after.user + after.system - before.user - before.system < 0.15:
-            return True
-    return False
-
-
 @pytest.mark.parametrize("num_frames", [0, 10_000_000])
-async def test_fast_sound_does_not_pile_up(stub: AudioServiceAsyncStub, num_frames: int) -> None:
+async def test_fast_sound_does_not_pile_up(stub, num_frames: int) -> None:
     """Minutes of sound pushed as fast as possible do not pile up."""
     seconds = 60
 
@@ -170,12 +128,11 @@ async def test_fast_sound_does_not_pile_up(stub: AudioServiceAsyncStub, num_fram
     assert await idle_within(60.0)
 
 
-async def test_long_message_answered_in_pieces(stub: AudioServiceAsyncStub) -> None:
+async def test_long_message_answered_in_pieces(stub) -> None:
     """A thousand frames a second of ten seconds' sound are 30 MB of features: they never lie in memory as a whole."""
     process, held, frames = psutil.Process(os.getpid()), 0, 0
-    call = stub.ExtractFeatures(
-        iter([config(timeline=rated(1000, 1), sample_rate_hz=8000), chunk(np.zeros(10 * 8000))]), timeout=120
-    )
+    requests = [config(timeline=rated(1000, 1), sample_rate_hz=8000), chunk(np.zeros(10 * 8000))]
+    call = stub.ExtractFeatures(requests, timeout=120)
     async for reply in call:
         frames += reply.block.num_frames
         now = process.memory_info().rss

@@ -1,7 +1,5 @@
 """Requests of the face stage from the stage's own types, and answers back, for tests."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,10 +15,7 @@ def options_to_proto(
     options: TrackOptions, timeline: common_pb2.Timeline | None = None, fitting: FitOrder | None = None
 ) -> pb.TrackRequest:
     config = pb.TrackConfig(
-        timeline=timeline,
-        max_faces=options.max_faces,
-        smoothing_half_width=options.half_width,
-        embed_every=options.embed_every,
+        timeline=timeline, max_faces=options.max_faces, smoothing_half_width=options.half_width, embed_every=options.embed_every
     )
     if fitting is not None:
         config.morphable_model = fitting.model

@@ -1,14 +1,10 @@
 """Morphable-model coefficients and identities through a real server of the face stage."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -36,10 +32,8 @@ from services.face.settings import FaceSettings
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
 from tests.contract.face.requests import frames_from_proto, options_to_proto, picture_to_proto
+from tests.refusals import rpc_refused
 from tests.unit.common.geometry.small_models import small_model
-
-if TYPE_CHECKING:
-    from dubstage.face.v1.face_pb2_grpc import FaceServiceAsyncStub
 
 PHOTOGRAPH = np.ascontiguousarray(astronaut()[:320, 60:400])
 PICTURES = [np.ascontiguousarray(np.roll(PHOTOGRAPH, 2 * step, axis=1)) for step in range(5)]
@@ -55,37 +49,28 @@ def settings(tmp_path: Path) -> FaceSettings:
 
 
 @pytest_asyncio.fixture
-async def stub(settings: FaceSettings) -> AsyncIterator[FaceServiceAsyncStub]:
+async def stub(settings: FaceSettings):
     async with server_of("face", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
         yield FaceServiceStub(channel)
-
-
-async def stream(requests: Iterable[object]) -> AsyncIterator[object]:
-    for request in requests:
-        yield request
 
 
 async def track(stub, model: str = "", identity: ArtefactRef | None = None, *, colours: bool = False) -> list[pb.FaceTrack]:
     requests = [options_to_proto(OPTIONS, fitting=FitOrder(model, identity, colours))]
     requests += [picture_to_proto(index, picture) for index, picture in enumerate(PICTURES)]
-    return [face async for reply in stub.Track(stream(requests)) for frame in reply.frames for face in frame.faces]
+    return [face async for reply in stub.Track(requests) for frame in reply.frames for face in frame.faces]
 
 
-async def refused(stub, config: pb.TrackRequest) -> grpc.aio.AioRpcError:
-    """The error of a stream whose config is refused. (It sends no more: a stream cut while it sends can fail otherwise.)"""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in stub.Track(stream([config])):
-            pass
-    return caught.value
+async def begun(stub, config: pb.TrackRequest) -> None:
+    """Send a config that is refused, and no more: a stream that is cut while it sends can fail otherwise."""
+    async for _ in stub.Track([config]):
+        pass
 
 
 async def fit(stub, faces: list[pb.FaceTrack], model: str = "", *, three_stage: bool = False) -> pb.FitIdentityResponse:
     config = pb.FitIdentityRequest(config=pb.FitIdentityConfig(morphable_model=model, three_stage=three_stage))
     images = [picture_to_proto(0, picture).frame.image for picture in PICTURES]
-    frames = [
-        pb.FitIdentityRequest(frame=pb.FitIdentityFrame(image=image, face=face)) for image, face in zip(images, faces, strict=False)
-    ]
-    return await stub.FitIdentity(stream([config, *frames]))
+    seen = (pb.FitIdentityFrame(image=image, face=face) for image, face in zip(images, faces, strict=False))
+    return await stub.FitIdentity([config, *(pb.FitIdentityRequest(frame=frame) for frame in seen)])
 
 
 def ref(message) -> ArtefactRef:
@@ -104,7 +89,8 @@ def direct(fitter: StreamFitter) -> list[FrameFaces]:
     return [frame for picture in PICTURES for frame in tracker.push(picture)] + tracker.finish()
 
 
-async def test_coefficients_are_answered_as_the_tracker_fits_them(stub) -> None:
+async def test_named_model_is_fitted(stub) -> None:
+    """The model that a call names, ours or a user's, is fitted as in the tracker, and no model where none is named."""
     faces = await track(stub, "mediapipe_468")
     expected = direct(StreamFitter(FittableModels(MorphableModels()).get("mediapipe_468")))
     assert len(faces) == len(PICTURES)
@@ -117,10 +103,12 @@ async def test_coefficients_are_answered_as_the_tracker_fits_them(stub) -> None:
         assert face.coefficients.expression.shape == (64,)
         assert not message.coefficients.HasField("light")
         assert 0.0 < message.landmark_error < 1.5
-
-
-async def test_nothing_is_fitted_where_no_model_is_named(stub) -> None:
     assert not any(face.HasField("coefficients") for face in await track(stub))
+    faces = await track(stub, "mine")
+    assert face_from_proto(faces[0]).coefficients.expression.shape == (4,)
+    for message in await track(stub, "mediapipe_468"):
+        copy = frames_from_proto(pb.TrackResponse(frames=[pb.FrameFaces(faces=[message])]))[0].faces[0]
+        assert copy.coefficients.landmark_error == message.landmark_error
 
 
 async def test_an_identity_is_fitted_stored_and_used(stub, settings: FaceSettings) -> None:
@@ -161,94 +149,62 @@ async def test_three_fitting_stages(stub, settings: FaceSettings) -> None:
         assert message.landmark_error < 0.6
 
 
-async def test_colours_need_an_identity(stub) -> None:
-    error = await refused(stub, pb.TrackRequest(config=pb.TrackConfig(morphable_model="mediapipe_468", fit_colours=True)))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "config.fit_colours needs config.identity" in error.details()
-
-
-def test_missing_rasteriser_ends_start(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rasteriser that is not installed ends the start."""
+def test_unusable_rasteriser_ends_start(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailableError, match="pytorch3d is not installed"):
         compose(settings.model_copy(update={"rasteriser": "pytorch3d"}))
-
-
-def test_another_rasteriser_is_no_setting() -> None:
     with pytest.raises(InvalidRequestError, match="DUBSTAGE_RASTERISER"):
         load_settings(FaceSettings, rasteriser="opengl")
 
 
-async def test_one_still_picture_is_enough(stub) -> None:
+async def test_fit_identity_needs_few_things(stub) -> None:
+    """One still picture is enough; the config and whole frames are needed."""
     answer = await fit(stub, (await track(stub))[:1])
     assert answer.num_frames == 1
     assert answer.landmark_error < 0.5
-
-
-async def test_a_users_model_is_fitted_by_its_name(stub) -> None:
-    faces = await track(stub, "mine")
-    assert face_from_proto(faces[0]).coefficients.expression.shape == (4,)
-
-
-async def test_faces_with_coefficients_come_through_a_message_unchanged(stub) -> None:
-    for message in await track(stub, "mediapipe_468"):
-        copy = frames_from_proto(pb.TrackResponse(frames=[pb.FrameFaces(faces=[message])]))[0].faces[0]
-        assert copy.coefficients.landmark_error == message.landmark_error
-
-
-@pytest.mark.parametrize(
-    ("config", "code", "reason", "said"),
-    [
-        (pb.TrackConfig(morphable_model="flame"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "mediapipe_468, mine"),
-        (pb.TrackConfig(morphable_model="../mine"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "no morphable model"),
-    ],
-)
-async def test_a_model_that_is_not_there_is_named(stub, config, code, reason, said) -> None:
-    error = await refused(stub, pb.TrackRequest(config=config))
-    assert (error.code(), reason_of(error)) == (code, reason)
-    assert said in error.details()
-
-
-async def test_wrong_identity_model_refused(stub, settings: FaceSettings) -> None:
-    """An identity of another model or of no kind is refused."""
-    answer = await fit(stub, (await track(stub))[:1])
-    error = await refused(stub, options_to_proto(OPTIONS, fitting=FitOrder("mine", ref(answer.identity))))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "'mediapipe_468'" in error.details()
-
-    other = ArtefactStore(settings.artefacts_url).put_arrays({"boxes": np.zeros(2, np.float32)}, {"format": "something else"})
-    error = await refused(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "no face identity" in error.details()
-
-    assert ArtefactStore(settings.artefacts_url).delete(other)
-    error = await refused(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
-    assert (error.code(), reason_of(error)) == (grpc.StatusCode.NOT_FOUND, "ARTEFACT_NOT_FOUND")
-
-
-async def test_footage_without_face_is_error(stub) -> None:
-    """Footage without a usable face is an error of its own."""
-    faces = (await track(stub))[:2]
-    for face in faces:
-        face.reason = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
-    for given in (faces, []):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await fit(stub, given)
-        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert reason_of(caught.value) == "NO_USABLE_FOOTAGE"
-
-
-async def test_fit_identity_needs_its_config_and_whole_frames(stub) -> None:
     for requests, field in (
         ([], "config"),
         ([pb.FitIdentityRequest(frame=pb.FitIdentityFrame())], "config"),
         ([pb.FitIdentityRequest(config=pb.FitIdentityConfig())] * 2, "frame"),
         ([pb.FitIdentityRequest(config=pb.FitIdentityConfig()), pb.FitIdentityRequest(frame=pb.FitIdentityFrame())], "frame.image"),
     ):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.FitIdentity(stream(requests))
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert field in caught.value.details()
+        with rpc_refused(field):
+            await stub.FitIdentity(requests)
+
+
+@pytest.mark.parametrize(("model", "said"), [("flame", "mediapipe_468, mine"), ("../mine", "no morphable model")])
+async def test_a_model_that_is_not_there_is_named(stub, model: str, said: str) -> None:
+    with rpc_refused(said, code="NOT_FOUND") as caught:
+        await begun(stub, pb.TrackRequest(config=pb.TrackConfig(morphable_model=model)))
+    assert reason_of(caught.value) == "MODEL_NOT_FOUND"
+
+
+async def test_wrong_identity_refused(stub, settings: FaceSettings) -> None:
+    """An identity of another model, of no kind, or none where colours need one, is refused."""
+    answer = await fit(stub, (await track(stub))[:1])
+    with rpc_refused("'mediapipe_468'"):
+        await begun(stub, options_to_proto(OPTIONS, fitting=FitOrder("mine", ref(answer.identity))))
+
+    other = ArtefactStore(settings.artefacts_url).put_arrays({"boxes": np.zeros(2, np.float32)}, {"format": "something else"})
+    with rpc_refused("no face identity"):
+        await begun(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
+
+    assert ArtefactStore(settings.artefacts_url).delete(other)
+    with rpc_refused(code="NOT_FOUND") as caught:
+        await begun(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
+    assert reason_of(caught.value) == "ARTEFACT_NOT_FOUND"
+    with rpc_refused("config.fit_colours needs config.identity"):
+        await begun(stub, pb.TrackRequest(config=pb.TrackConfig(morphable_model="mediapipe_468", fit_colours=True)))
+
+
+async def test_footage_without_face_is_error(stub) -> None:
+    faces = (await track(stub))[:2]
+    for face in faces:
+        face.reason = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+    for given in (faces, []):
+        with rpc_refused(code="FAILED_PRECONDITION") as caught:
+            await fit(stub, given)
+        assert reason_of(caught.value) == "NO_USABLE_FOOTAGE"
 
 
 async def test_the_deadline_ends_a_fit(stub) -> None:

@@ -1,7 +1,5 @@
 """Kitsu's own API server (zou) in processes of its own, with PostgreSQL and Redis."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

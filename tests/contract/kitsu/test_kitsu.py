@@ -1,12 +1,9 @@
 """`dubstage batch kitsu` against Kitsu's own API server."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gazu
@@ -71,9 +68,7 @@ class Project:
 
 
 @pytest.fixture
-def project(
-    kitsu: KitsuServer, bot: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Project:
+def project(kitsu, bot, tmp_path, monkeypatch, request) -> Project:
     """The project of a test, and a batch whose rows are two shots of the project and one other."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))

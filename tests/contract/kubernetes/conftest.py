@@ -1,7 +1,5 @@
 """A cluster, a store of batches, and batches of three rows and more."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 It refuses what the schema of Kubernetes refuses. Tests play the controller: they set the status of Jobs.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import socket

@@ -1,7 +1,5 @@
 """The commands of a person against the API, and the command of a pod as the kubelet would start it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,10 +53,7 @@ def manifest(api: JobApi, store: BatchStore, tmp_path: Path, monkeypatch: pytest
     (plates / "de.wav").write_bytes(b"no sound")
     mount = {"name": "plates", "mountPath": str(plates)}
     database = f"sqlite:///{tmp_path}/data/{DATABASE_FILE}"
-    env = [
-        {"name": "DUBSTAGE_DATA_DIR", "value": str(tmp_path / "data")},
-        {"name": "DUBSTAGE_DATABASE_URL", "value": database},
-    ]
+    env = [{"name": "DUBSTAGE_DATA_DIR", "value": str(tmp_path / "data")}, {"name": "DUBSTAGE_DATABASE_URL", "value": database}]
     api.put("configmaps", config_map(volume_mounts=[mount], volumes=[{"name": "plates", "emptyDir": {}}], env=env))
     monkeypatch.setenv("DUBSTAGE_DATABASE_URL", database)
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
@@ -94,7 +89,6 @@ def test_batch_life_on_cluster(api: JobApi, store: BatchStore, manifest: Path, d
 
 
 def test_missing_permission_exit_code(api: JobApi, manifest: Path, dubstage: Command) -> None:
-    """A missing permission is one line and exit code 11."""
     api.refused["create", "jobs"] = (403, 'User "me" cannot create resource "jobs"')
     code, _, said = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")
     assert code == 11

@@ -1,7 +1,5 @@
 """Tests of failures between the command and the cluster, and of the command's messages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -30,9 +28,7 @@ from tests.contract.kubernetes.job_api import JobApi
         ("delete", "jobs", "batch", "cancel"),
     ],
 )
-def test_missing_permission_is_named(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, verb: str, resource: str, group: str, act: str
-) -> None:
+def test_missing_permission_is_named(api, engine, store, batch, verb, resource, group, act) -> None:
     """A missing permission is named as the role needs it."""
     if act == "cancel":
         engine.submit(store, batch)
@@ -48,32 +44,13 @@ def test_missing_permission_is_named(
     ("status", "said", "kind", "message"),
     [
         (401, "Unauthorized", UnauthenticatedError, "log in again, or choose another kubeconfig"),
-        (
-            403,
-            "exceeded quota: jobs, requested: count/jobs.batch=1",
-            ClusterRefusedError,
-            "refuses to create jobs .*exceeded quota",
-        ),
-        (
-            422,
-            "spec.template.spec.volumes[0].name: Invalid value",
-            ClusterRefusedError,
-            "correct the values under batch of the chart",
-        ),
+        (403, "exceeded quota: jobs, requested: 1", ClusterRefusedError, "refuses to create jobs .*exceeded quota"),
+        (422, "spec.template: Invalid value", ClusterRefusedError, "correct the values under batch of the chart"),
         (429, "too many requests", OverloadedError, "too many requests"),
         (503, "etcdserver: leader changed", BackendUnavailableError, "HTTP 503.*leader changed"),
     ],
 )
-def test_each_refusal_says_what_to_do(
-    api: JobApi,
-    engine: KubernetesEngine,
-    store: BatchStore,
-    batch: str,
-    status: int,
-    said: str,
-    kind: type[Exception],
-    message: str,
-) -> None:
+def test_each_refusal_says_what_to_do(api, engine, store, batch, status, said, kind, message) -> None:
     api.refused["create", "jobs"] = (status, said)
     with pytest.raises(kind, match=message):
         engine.submit(store, batch)
@@ -81,23 +58,20 @@ def test_each_refusal_says_what_to_do(
 
 def test_release_without_batches(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     """A release without batches is told apart from a missing permission."""
-    with pytest.raises(
-        InvalidRequestError, match=r"has no ConfigMap studio-batch: install the chart there with batch\.enabled=true"
-    ):
+    told = r"has no ConfigMap studio-batch: install the chart there with batch\.enabled=true"
+    with pytest.raises(InvalidRequestError, match=told):
         engine.submit(store, batch, config_map="studio-batch")
     with pytest.raises(InvalidRequestError, match=r"namespace nowhere of the cluster .* has no ConfigMap"):
         open_engine(namespace="nowhere").submit(store, batch)
 
 
 def test_unreachable_cluster_shows_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: BatchStore, batch: str) -> None:
-    """A cluster that is away is said with its address."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
     with pytest.raises(BackendUnavailableError, match=r"http://127.0.0.1:9 cannot be reached .*Connection refused"):
         open_engine().submit(store, batch)
 
 
 def test_silent_cluster_times_out(api: JobApi, store: BatchStore, batch: str) -> None:
-    """A cluster that does not answer is not waited for."""
     impatient = KubernetesEngine(connect(read_s=0.5), QUICK)
     api.silent = True
     with pytest.raises(StageDeadlineExceededError, match="did not answer in time"):
@@ -114,26 +88,21 @@ def test_invalid_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tex
     assert "\n" not in caught.value.message
 
 
-def test_missing_kubeconfig_shows_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a kubeconfig, the error names the ways to a cluster."""
+def test_missing_kubeconfig_shows_remedies(api: JobApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context that the kubeconfig lacks is named, and without a kubeconfig the ways to a cluster are."""
+    with pytest.raises(InvalidRequestError, match="moon"):
+        connect(context="moon")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     with pytest.raises(InvalidRequestError, match="set KUBECONFIG to a kubeconfig, or give context"):
         connect()
 
 
-def test_a_context_that_the_kubeconfig_lacks_is_named(api: JobApi) -> None:
-    with pytest.raises(InvalidRequestError, match="moon"):
-        connect(context="moon")
-
-
 def test_pod_uses_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a pod, the service account leads to the cluster."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    with pytest.raises(
-        InvalidRequestError, match=r"no cluster to talk to: .*a gateway of the chart needs gateway\.batchesOnKubernetes"
-    ):
+    told = r"no cluster to talk to: .*a gateway of the chart needs gateway\.batchesOnKubernetes"
+    with pytest.raises(InvalidRequestError, match=told):
         connect(account=tmp_path)
     for name, text in {"token": "secret", "ca.crt": "-----BEGIN CERTIFICATE-----", "namespace": "studio\n"}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

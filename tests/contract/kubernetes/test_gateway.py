@@ -1,7 +1,5 @@
 """A gateway sends batches to the API of Kubernetes, and shows, changes and removes them there."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -97,9 +95,7 @@ def test_batch_life_over_gateway(api: JobApi, request_of_three: pb.SubmitBatchRe
     assert not call(lambda gateway: gateway.ListBatches(pb.ListBatchesRequest(), None)).batches
 
 
-def test_end_of_batch_is_one_event(
-    api: JobApi, request_of_three: pb.SubmitBatchRequest, call: Call[Any], installation: TenantStorage
-) -> None:
+def test_end_of_batch_is_one_event(api, request_of_three, call, installation) -> None:
     """The end of a batch makes one event, after a new start of the gateway too. Shots that have lost their Job make none."""
     hooks = WebhookStore(installation.context.actors.database)
     hook, _ = hooks.create("https://8.8.8.8/", list(EventType))
@@ -126,9 +122,7 @@ def test_end_of_batch_is_one_event(
     assert call(lambda gateway: gateway.GetBatch(pb.GetBatchRequest(name="batches/shots"), None)).progress.num_waiting == 1
 
 
-def test_unreadable_files_name_row(
-    api: JobApi, store: BatchStore, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path
-) -> None:
+def test_unreadable_files_name_row(api, store, request_of_three, call, tmp_path) -> None:
     """Files that pods cannot open are reported by their row."""
     api.put("configmaps", config_map())
     with pytest.raises(InvalidRequestError, match=r"row 1 .sh0.: footage: .* is a file that pods cannot open"):

@@ -62,9 +62,7 @@ def outside(emulator: Emulator) -> KubernetesEngine:
     return open_engine()
 
 
-def test_a_batch_is_sent_once_continued_and_cancelled(
-    emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_a_batch_is_sent_once_continued_and_cancelled(emulator, outside, store, batch) -> None:
     jobs = emulator.state.objects
     assert outside.submit(store, batch).jobs == (JOB,)
     assert outside.submit(store, batch) == Submitted((), 0)
@@ -83,14 +81,11 @@ def test_a_batch_is_sent_once_continued_and_cancelled(
 def test_existing_job_of_same_batch(emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str) -> None:
     """A name that is taken is no error for the same batch."""
     outside.submit(store, batch)
-    body = emulator.state.objects["batch/v1/jobs", NAMESPACE, JOB].raw
-    assert outside.cluster.create_job(body) is False
+    assert outside.cluster.create_job(emulator.state.objects["batch/v1/jobs", NAMESPACE, JOB].raw) is False
     assert outside.cluster.job(JOB)["metadata"]["annotations"]["dubstage.io/rows"] == "0-4"
 
 
-def test_a_forbidden_call_names_the_permission(
-    emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_a_forbidden_call_names_the_permission(emulator, outside, store, batch) -> None:
     emulator.state["post", kmock.resource("batch/v1/jobs")] << 403
     with pytest.raises(ClusterRefusedError, match=r"resources: \[jobs\], verbs: \[create\]"):
         outside.submit(store, batch)

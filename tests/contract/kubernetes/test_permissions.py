@@ -1,7 +1,5 @@
 """The Role of the chart is what the engine needs: with it everything works, and without any of its verbs something does not."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.batch.kubernetes.engine import KubernetesEngine
@@ -51,10 +49,7 @@ def test_the_role_of_the_chart_is_enough(api: JobApi, engine: KubernetesEngine, 
 
 
 @pytest.mark.parametrize("permission", sorted(allowed()))
-def test_role_has_no_excess_permission(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, permission: tuple[str, str]
-) -> None:
-    """No permission of the role is more than needed."""
+def test_role_has_no_excess_permission(api, engine, store, batch, permission) -> None:
     api.refused[permission] = (403, "forbidden")
     with pytest.raises(ClusterRefusedError, match=rf"resources: \[{permission[1]}\], verbs: \[{permission[0]}\]"):
         everything(api, engine, store, batch)

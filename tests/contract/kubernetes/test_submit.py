@@ -1,7 +1,5 @@
 """Batches that are sent to a cluster over HTTP: once, twice, in part, and anew."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from gateway.batch.kubernetes.cluster import Cluster
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState, manifest_of
-from services.common.errors import BatchNotFoundError, ClusterRefusedError, DubstageError, InvalidRequestError
+from services.common.errors import BatchNotFoundError, ClusterRefusedError, InvalidRequestError
 from tests.contract.kubernetes.conftest import NAME, config_map, shots
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi
 
@@ -23,17 +21,12 @@ def args_of(api: JobApi, name: str) -> list[str]:
 
 
 def test_one_job_one_index_per_row(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A batch becomes one job with one index a row."""
+    """A batch becomes one job with one index a row, and has its job once if it is sent twice."""
     assert engine.submit(store, batch, workers=2) == Submitted(("dubstage-night-1-0-0",), 5)
     (job,) = api.jobs()
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (5, 2)
     assert args_of(api, "dubstage-night-1-0-0") == ["batch", "run", NAME, "--index", "$(JOB_COMPLETION_INDEX)", "--rows", "0-4"]
     assert store.facts(batch).details["kubernetes"]["namespace"] == NAMESPACE
-
-
-def test_sending_twice_creates_jobs_once(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A batch that is sent twice has its jobs once."""
-    engine.submit(store, batch)
     assert engine.submit(store, batch) == Submitted((), 0)
     assert len(api.jobs()) == 1
 
@@ -70,10 +63,7 @@ def test_interrupted_submission_resumes(api: JobApi, engine: KubernetesEngine, s
     assert args_of(api, "dubstage-night-1-1-0")[-1] == "0,2-4"
 
 
-def test_large_batch_becomes_several_jobs(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A batch of more rows than a job may have is several jobs."""
+def test_large_batch_becomes_several_jobs(api, engine, store, monkeypatch) -> None:
     monkeypatch.setattr("gateway.batch.kubernetes.jobs.MOST_COMPLETIONS", 100)
     store.create(manifest_of("large", shots(250)), "kubernetes")
     assert engine.submit(store, "large", workers=7).jobs == tuple(f"dubstage-large-0-{shard}" for shard in range(3))
@@ -82,7 +72,6 @@ def test_large_batch_becomes_several_jobs(
 
 
 def test_failed_row_gets_new_job(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A failed row gets a job of its own and begins anew."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00003", state=ShotState.FAILED, attempts=1, exit_code=10, error="no face"))
     api.set_status("dubstage-night-1-0-0", completedIndexes="0-1", failedIndexes="3", active=2)
@@ -94,7 +83,6 @@ def test_failed_row_gets_new_job(api: JobApi, engine: KubernetesEngine, store: B
 
 
 def test_retry_takes_failed_and_cancelled(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """All that failed or was cancelled is tried again."""
     engine.submit(store, batch)
     store.cancel(batch, ["sh00001"])
     store.put(batch, ShotRecord(id="sh00004", state=ShotState.FAILED))
@@ -105,7 +93,6 @@ def test_retry_takes_failed_and_cancelled(api: JobApi, engine: KubernetesEngine,
 
 
 def test_named_done_shot_runs_again(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A shot that is done is done again if it is named."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00002", state=ShotState.DONE))
     api.set_status("dubstage-night-1-0-0", completedIndexes="2", active=2)
@@ -123,15 +110,6 @@ def test_retry_with_other_options(api: JobApi, engine: KubernetesEngine, store: 
     assert store.record(batch, "sh00002") == ShotRecord(id="sh00002")
 
 
-def test_cancelled_waiting_row_rejoins_job(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A cancelled row that its job has not begun waits for that job again."""
-    engine.submit(store, batch)
-    engine.cancel(store, batch, ["sh00004"])
-    assert engine.retry(store, batch, ["sh00004"]) == Submitted((), 0)
-    assert store.record(batch, "sh00004").state is ShotState.WAITING
-    assert len(api.jobs()) == 1
-
-
 @pytest.mark.parametrize(
     ("shot", "kind", "message"),
     [
@@ -140,9 +118,7 @@ def test_cancelled_waiting_row_rejoins_job(api: JobApi, engine: KubernetesEngine
         ("sh99999", BatchNotFoundError, "no shot"),
     ],
 )
-def test_running_shot_not_restarted(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, shot: str, kind: type[DubstageError], message: str
-) -> None:
+def test_running_shot_not_restarted(api, engine, store, batch, shot, kind, message) -> None:
     """A shot that has not ended is not begun anew."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00000", state=ShotState.RUNNING))
@@ -152,15 +128,18 @@ def test_running_shot_not_restarted(
 
 
 def test_cancelled_rows_job_goes_on(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """Cancelled rows are marked and the job goes on."""
+    """Cancelled rows are marked and the job goes on; a row that the job has not begun may wait for the job again."""
     engine.submit(store, batch)
     assert engine.cancel(store, batch, ["sh00002"]) == 1
     assert len(api.jobs()) == 1
     assert engine.snapshot(store, batch).left.keys() == {0, 1, 3, 4}
+    engine.cancel(store, batch, ["sh00004"])
+    assert engine.retry(store, batch, ["sh00004"]) == Submitted((), 0)
+    assert store.record(batch, "sh00004").state is ShotState.WAITING
+    assert len(api.jobs()) == 1
 
 
 def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A cancelled batch has no jobs and no open rows."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00000", state=ShotState.DONE))
     # Its worker was killed in the middle.
@@ -173,18 +152,14 @@ def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, sto
     assert store.record(batch, "sh00001").state is ShotState.CANCELLED
 
 
-def test_later_commands_find_the_namespace_of_the_batch(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_later_commands_find_the_namespace_of_the_batch(api, engine, store, batch) -> None:
     with pytest.raises(InvalidRequestError, match="has not been sent to a cluster"):
         open_engine_of(store.facts(batch))
     engine.submit(store, batch)
     assert open_engine_of(store.facts(batch)).cluster.namespace == NAMESPACE
 
 
-def test_local_database_refused(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_database_refused(api, engine, store, batch, monkeypatch) -> None:
     """Pods could not read the file of this machine, and need the URL of the database."""
     api.put("configmaps", config_map(env=[]))
     with pytest.raises(InvalidRequestError, match=r"have no database: set gateway\.database of the chart"):
@@ -195,14 +170,11 @@ def test_local_database_refused(
     assert not api.jobs()
 
 
-def test_unknown_profile_lists_profiles(engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
-    """A profile that the cluster lacks is refused with those that exist."""
+def test_unknown_profile_and_settings_named(engine: KubernetesEngine, store: BatchStore, batch: str, api: JobApi) -> None:
+    """A profile that the cluster lacks is refused with those that exist, and settings of another version are named."""
     with pytest.raises(InvalidRequestError, match=r"'tpu' is not among the profiles of this cluster \(cpu, gpu\)"):
         engine.submit(store, batch, profile="tpu")
     assert store.facts(batch).details == {}
-
-
-def test_settings_of_another_version_are_named(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     api.put("configmaps", config_map(colour="blue"))
     with pytest.raises(InvalidRequestError, match=r"dubstage-batch, settings.json: colour: Extra inputs"):
         engine.submit(store, batch)
@@ -258,9 +230,7 @@ def test_two_retries_at_once_each_get_a_job(api: JobApi, engine: KubernetesEngin
     assert (left[1].state, left[3].state) == (ShotState.WAITING, ShotState.WAITING)
 
 
-def test_status_keeps_concurrent_retry(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_keeps_concurrent_retry(api, engine, store, batch, monkeypatch) -> None:
     """A look at a batch does not undo a retry that comes in between."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00001", state=ShotState.FAILED))
@@ -276,9 +246,7 @@ def test_status_keeps_concurrent_retry(
     assert engine.snapshot(store, batch).left[1].state is ShotState.WAITING
 
 
-def test_record_written_during_query_stays(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_record_written_during_query_stays(api, engine, store, batch, monkeypatch) -> None:
     """A record that is written while the cluster is asked stays."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00001", state=ShotState.RUNNING, attempts=1))

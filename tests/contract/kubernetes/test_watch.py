@@ -1,7 +1,5 @@
 """The watch of a batch: over changes, lost connections, expired versions and failed pods, to the end."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -105,7 +103,6 @@ def test_watch_until_batch_ends(api: JobApi, engine: KubernetesEngine, store: Ba
 
 
 def test_watch_survives_failing_call(api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str, begin: Begin) -> None:
-    """A watch outlives a call beside it that fails."""
     api.refused["list", "pods"] = (429, "too many requests")
     api.set_status(JOB, active=2)
     seen = begin(engine.watch(store, sent))
@@ -182,8 +179,7 @@ def test_a_removed_job_is_no_longer_told(api: JobApi, engine: KubernetesEngine, 
     seen = begin(engine.watch(store, sent))
     api.wait_for_watches(1)
     engine.cancel(store, sent)
-    last = seen.end()[-1]
-    assert last.jobs == ()
+    assert seen.end()[-1].jobs == ()
     assert {record.state for record in store.records(sent)} == {ShotState.CANCELLED}
 
 
@@ -249,16 +245,11 @@ def test_what_keeps_pods_from_starting_is_said(api: JobApi, engine: KubernetesEn
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "dubstage/suite:0.1.0"'}}
     api.put("pods", pod(0, "Pending", {"containerStatuses": [{"name": "worker", "state": waiting}]}))
     for index in (1, 2):
-        condition = {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": "0/3 nodes: no nvidia.com/gpu",
-        }
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no GPU"}
         api.put("pods", pod(index, "Pending", {"conditions": [condition]}))
     api.set_status(JOB, active=3)
     assert engine.snapshot(store, sent).notes == (
-        "2 pods wait: Unschedulable: 0/3 nodes: no nvidia.com/gpu",
+        "2 pods wait: Unschedulable: 0/3 nodes: no GPU",
         '1 pod waits: ImagePullBackOff: Back-off pulling image "dubstage/suite:0.1.0"',
     )
 

@@ -1,12 +1,7 @@
 """The motion stage behind a real server."""
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import pytest_asyncio
 
@@ -16,15 +11,9 @@ from services.common.server.settings import load_settings
 from services.motion.__main__ import compose
 from services.motion.settings import MotionSettings
 
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
-
 
 @pytest_asyncio.fixture
-async def stub(tmp_path: Path) -> AsyncIterator[MotionServiceAsyncStub]:
+async def stub(tmp_path: Path):
     settings = load_settings(MotionSettings, port=0, artefacts_url=str(tmp_path / "artefacts"))
-    async with (
-        server_of("motion", settings, compose(settings)) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
+    async with server_of("motion", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
         yield MotionServiceStub(channel)

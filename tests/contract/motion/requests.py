@@ -1,7 +1,5 @@
 """Messages of the motion stage as a caller writes and reads them."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import numpy as np

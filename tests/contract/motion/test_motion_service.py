@@ -1,20 +1,16 @@
 """The motion stage behind a real server: motion over the wire, styles, personalisation and lags."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from dubstage.client import to_tensor
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
 from services.common.wire.convert import ref_from_proto, ref_to_proto
 from services.motion.constraints import WHOLE
-from services.motion.convert import FeatureBlock, PredictConfig
+from services.motion.convert import PredictConfig
 from services.motion.features import silence
 from services.motion.lag import peak_fraction
 from services.motion.models import MotionModels
@@ -23,56 +19,34 @@ from services.motion.predictors.dubstage.predictor import SpeechMapPredictor
 from services.motion.predictors.everybody.predictor import EverybodyPredictor
 from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.speech_map import HEARINGS, LIVE, Hearing, SpeechMapModel
-from services.motion.stream import MotionStream
 from services.motion.types import Footage, SpeechFeatures
-from tests.contract.motion.calls import (
-    PAL,
-    encoded,
-    predicted,
-    stream,
-    style_request,
-    talking,
-)
-from tests.contract.motion.requests import block_to_proto, config_to_proto, lag_from_proto, motion_from_proto
+from tests.contract.motion.calls import PAL, computed, encoded, heard, predicted, seen, stream, streamed, style_request, talking
+from tests.contract.motion.requests import config_to_proto, lag_from_proto, motion_from_proto
 from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
-
-async def test_motion_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:
-    """Motion over the wire is the motion of the algorithm."""
+async def test_motion_wire_equals_algorithm(stub) -> None:
     features = random_features(30)
-    config = PredictConfig("ugc", await encoded(stub), PAL, 0)
-    models = MotionModels()
-    local = MotionStream(UgcPredictor(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
-    parts = [local.push(0, features)]
-    while (part := local.drain()) is not None:
-        parts.append(part)
-    expected = np.concatenate([part.mouth_landmarks for part in parts])
-    np.testing.assert_array_equal(await predicted(stub, config_to_proto(replace(config, method="ugc")), features), expected)
+    config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
+    expected = np.concatenate([part.mouth_landmarks for part in computed(UgcPredictor, features)])
+    np.testing.assert_array_equal(await predicted(stub, config, features), expected)
 
 
-async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionServiceAsyncStub) -> None:
+async def test_first_reply_comes_before_the_stream_is_closed(stub) -> None:
     config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     call = stub.PredictMotion()
     await call.write(config)
-    await call.write(pb.PredictMotionRequest(features=block_to_proto(FeatureBlock(0, random_features(3)))))
+    await call.write(pb.PredictMotionRequest(features=heard(random_features(3))))
     reply = await call.read()
     assert isinstance(reply, pb.PredictMotionResponse)
     assert [frame.frame_index for frame in reply.frames] == [0]
     await call.done_writing()
 
 
-async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:
-    """Everybody over the wire is the motion of the algorithm."""
+async def test_everybody_wire_equals_algorithm(stub) -> None:
     features = with_states(with_identity_removed(random_features(30)), "speech_states")
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0))
-    models = MotionModels()
-    local = MotionStream(EverybodyPredictor(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
-    parts = [local.push(0, features)]
-    while (part := local.drain()) is not None:
-        parts.append(part)
+    parts = computed(EverybodyPredictor, features)
     for cut in (9, 30):
         got = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, features, cut))]
         for name in ("mouth_landmarks", "expression"):
@@ -81,24 +55,20 @@ async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> 
 
 
 @pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
-async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, hearing: Hearing) -> None:
-    """The speech map over the wire is the motion of the algorithm."""
+async def test_speech_map_wire_equals_algorithm(stub, hearing: Hearing) -> None:
     features = with_states(random_features(30), hearing.feature)
     method, chosen = ("dubstage_live", hearing.ahead) if hearing.live else ("dubstage", None)
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, look_ahead_frames=chosen))
     models = MotionModels()
     style = encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)
-    local = MotionStream(SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, None), PAL)
-    parts = [local.push(0, features)]
-    while (part := local.drain()) is not None:
-        parts.append(part)
+    parts = streamed(SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, None), features)
     expected = b"".join(part.mouth_landmarks.tobytes() for part in parts)
     for cut in (9, 30):
         got = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, features, cut))]
         assert b"".join(part.mouth_landmarks.tobytes() for part in got) == expected
 
 
-async def test_unset_look_ahead_is_the_default(stub: MotionServiceAsyncStub) -> None:
+async def test_unset_look_ahead_is_the_default(stub) -> None:
     """Live speech without a chosen look-ahead is answered as with the one that the stage lists."""
     features = with_states(random_features(30), LIVE.feature)
     config = PredictConfig("dubstage_live", await encoded(stub), PAL, 0)
@@ -110,22 +80,18 @@ async def test_unset_look_ahead_is_the_default(stub: MotionServiceAsyncStub) -> 
     assert unset != other
 
 
-async def test_every_method_has_the_same_style(stub: MotionServiceAsyncStub) -> None:
-    request = style_request()
-    request.method = "everybody"
-    assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
+async def test_styles_of_footage(stub) -> None:
+    """Footage has one style for several methods and calls, and may have another rate."""
+    everybody = await stub.EncodeStyle(style_request(method="everybody"))
+    assert ref_from_proto(everybody.style, "style") == await encoded(stub)
+    assert await encoded(stub) == await encoded(stub)
+    assert (await stub.EncodeStyle(style_request(num_frames=200, rate=50))).style.sha256
 
 
-async def test_everybody_personalises_style_for_ugc(stub: MotionServiceAsyncStub) -> None:
-    """Everybody personalises the style that ugc goes on using."""
+async def test_everybody_personalises_style_for_ugc(stub) -> None:
     features = with_states(with_identity_removed(random_features(60)), "speech_states")
-    request = pb.PersonalizeRequest(
-        method="everybody",
-        style=ref_to_proto(await encoded(stub)),
-        features=block_to_proto(FeatureBlock(0, features)),
-        mouth_landmarks=to_tensor(talking(60)),
-        usable=to_tensor(np.ones(60, np.bool_)),
-    )
+    style = ref_to_proto(await encoded(stub))
+    request = pb.PersonalizeRequest(method="everybody", style=style, features=heard(features), **seen(talking(60)))
     *_, last = [step async for step in stub.Personalize(request)]
     refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5)
     plain = PredictConfig("ugc", await encoded(stub), PAL, 5)
@@ -135,7 +101,7 @@ async def test_everybody_personalises_style_for_ugc(stub: MotionServiceAsyncStub
     assert (await predicted(stub, config_to_proto(replace(refined, method="everybody")), short)).shape == (5, 59, 3)
 
 
-async def test_mouth_opens_before_sound(stub: MotionServiceAsyncStub) -> None:
+async def test_mouth_opens_before_sound(stub) -> None:
     """In speech that is there as a whole, the mouth opens before the sound."""
     live = PredictConfig("ugc", await encoded(stub), PAL, 40)
     features = SpeechFeatures.joined([silence(20), random_features(20)])
@@ -150,21 +116,9 @@ async def test_mouth_opens_before_sound(stub: MotionServiceAsyncStub) -> None:
     assert (whole[18:20] > shut + 0.05).all()
 
 
-async def test_same_footage_gives_the_same_style_artefact(stub: MotionServiceAsyncStub) -> None:
-    assert await encoded(stub) == await encoded(stub)
-
-
-async def test_footage_at_another_rate_is_taken(stub: MotionServiceAsyncStub) -> None:
-    assert (await stub.EncodeStyle(style_request(num_frames=200, rate=50))).style.sha256
-
-
-async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> None:
-    request = pb.EstimateLagRequest(
-        features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
-        mouth_landmarks=to_tensor(talking(60)),
-        usable=to_tensor(np.ones(60, np.bool_)),
-    )
-    answer = await stub.EstimateLag(request)
+async def test_lag_has_a_score_for_every_shift(stub) -> None:
+    features = with_states(random_features(60), "speech_states")
+    answer = await stub.EstimateLag(pb.EstimateLagRequest(features=heard(features), **seen(talking(60))))
     assert 0.0 <= answer.distance <= 2.0
     estimate = lag_from_proto(answer)
     assert estimate.scores.shape == (31,)
@@ -173,16 +127,10 @@ async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> 
     assert estimate.lag_fraction == peak_fraction(estimate.scores, int(estimate.scores.argmax()))
 
 
-async def test_personalise_ends_with_style(stub: MotionServiceAsyncStub) -> None:
-    """Personalise ends with a style that can be used."""
+async def test_personalise_ends_with_style(stub) -> None:
     style = await encoded(stub)
-    request = pb.PersonalizeRequest(
-        method="ugc",
-        style=ref_to_proto(style),
-        features=block_to_proto(FeatureBlock(0, random_features(60))),
-        mouth_landmarks=to_tensor(talking(60)),
-        usable=to_tensor(np.ones(60, np.bool_)),
-    )
+    sound = heard(random_features(60))
+    request = pb.PersonalizeRequest(method="ugc", style=ref_to_proto(style), features=sound, **seen(talking(60)))
     steps = [step async for step in stub.Personalize(request)]
     assert [bool(step.style.uri) for step in steps] == [False] * (len(steps) - 1) + [True]
     refined, features = ref_from_proto(steps[-1].style, "style"), random_features(5)

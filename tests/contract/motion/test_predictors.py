@@ -1,13 +1,10 @@
 """The registry of predictors behind a real server: unknown names, ListModels, and a predictor of the test's own."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -21,22 +18,18 @@ from services.common.methods import LIVE_LOOK_AHEAD, PREDICTORS, SHARED_FEATURES
 from services.common.wire.convert import from_tensor
 from services.motion import predictors
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
-from services.motion.convert import FeatureBlock
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.person_predictor import PersonPredictor
 from services.motion.predictor import Predictor, StyleStep, encode_mouths
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Footage, Motion, SpeechFeatures
-from tests.contract.motion.requests import block_to_proto
-from tests.unit.motion.synthesised import mouths, random_features
-
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
+from tests.contract.motion.calls import heard, seen, style_request, talking
+from tests.refusals import rpc_refused
+from tests.unit.motion.synthesised import random_features
 
 FRAMES = 60
 RATE = common_pb2.Rational(num=25, den=1)
-MOUTHS = mouths((5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)).astype(np.float32))
 MFCC = np.random.default_rng(0).standard_normal((FRAMES, 4, 40)).astype(np.float32)
 
 
@@ -47,10 +40,7 @@ class ToyPredictor(PersonPredictor):
         super().__init__(style, constraints, np.zeros((CONTEXT_PAST, 4, 1), np.float32), 3)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
-        still = silence(num_frames)
-        return SpeechFeatures(
-            still.posteriorgram, still.mel, still.speech_probability, {"mfcc": np.zeros((num_frames, 4, 40), np.float32)}
-        )
+        return replace(silence(num_frames), extra={"mfcc": np.zeros((num_frames, 4, 40), np.float32)})
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         return features.extra["mfcc"][..., :1]
@@ -88,63 +78,44 @@ def register_toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PREDICTORS, "toy", TOY.spec)
 
 
-def style_request(method: str) -> pb.EncodeStyleRequest:
-    return pb.EncodeStyleRequest(
-        method=method, mouth_landmarks=to_tensor(MOUTHS), usable=to_tensor(np.ones(FRAMES, np.bool_)), frame_rate=RATE
-    )
-
-
 def block(frames: int = FRAMES) -> audio_pb2.AudioFeatureBlock:
-    features = random_features(frames)
-    message = block_to_proto(FeatureBlock(0, features))
+    message = heard(random_features(frames))
     message.mfcc.CopyFrom(to_tensor(MFCC[:frames]))
     return message
 
 
 def personalize_request(method: str, style: common_pb2.ArtefactRef) -> pb.PersonalizeRequest:
-    return pb.PersonalizeRequest(
-        method=method,
-        style=style,
-        features=block(),
-        mouth_landmarks=to_tensor(MOUTHS),
-        usable=to_tensor(np.ones(FRAMES, np.bool_)),
-    )
+    return pb.PersonalizeRequest(method=method, style=style, features=block(), **seen(talking(FRAMES)))
 
 
-async def personalized(stub: MotionServiceAsyncStub, method: str, style: common_pb2.ArtefactRef) -> list[pb.PersonalizeResponse]:
+async def personalized(stub, method: str, style: common_pb2.ArtefactRef) -> list[pb.PersonalizeResponse]:
     return [step async for step in stub.Personalize(personalize_request(method, style))]
 
 
-async def motion(stub: MotionServiceAsyncStub, method: str, style: common_pb2.ArtefactRef) -> list[pb.MotionFrame]:
-    async def requests() -> AsyncIterator[pb.PredictMotionRequest]:
-        yield pb.PredictMotionRequest(
-            config=pb.PredictMotionConfig(
-                method=method, style=style, feature_rate=RATE, output_timeline=common_pb2.Timeline(frame_rate=RATE)
-            )
-        )
-        yield pb.PredictMotionRequest(features=block(9))
-
-    return [frame async for reply in stub.PredictMotion(requests()) for frame in reply.frames]
+async def motion(stub, method: str, style: common_pb2.ArtefactRef) -> list[pb.MotionFrame]:
+    timeline = common_pb2.Timeline(frame_rate=RATE)
+    config = pb.PredictMotionConfig(method=method, style=style, feature_rate=RATE, output_timeline=timeline)
+    requests = [pb.PredictMotionRequest(config=config), pb.PredictMotionRequest(features=block(9))]
+    return [frame async for reply in stub.PredictMotion(requests) for frame in reply.frames]
 
 
 @pytest.mark.parametrize("name", ["", "unknown", "Ugc", "ugc "])
 @pytest.mark.parametrize("rpc", ["PredictMotion", "EncodeStyle", "Personalize"])
-async def test_unknown_predictor_lists_names(stub: MotionServiceAsyncStub, rpc: str, name: str) -> None:
+async def test_unknown_predictor_lists_names(stub, rpc: str, name: str) -> None:
     """A name that is not there is refused with the names that are."""
-    style = (await stub.EncodeStyle(style_request("ugc"))).style
+    style = (await stub.EncodeStyle(style_request(FRAMES, method="ugc"))).style
     calls = {
         "PredictMotion": lambda: motion(stub, name, style),
-        "EncodeStyle": lambda: stub.EncodeStyle(style_request(name)),
+        "EncodeStyle": lambda: stub.EncodeStyle(style_request(FRAMES, method=name)),
         "Personalize": lambda: personalized(stub, name, style),
     }
-    with pytest.raises(grpc.aio.AioRpcError, match="method") as caught:
+    with rpc_refused(match="method") as caught:
         await calls[rpc]()
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     for known in PREDICTORS:
         assert known in (caught.value.details() or "")
 
 
-async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServiceAsyncStub) -> None:
+async def test_models_are_listed_with_their_needs_and_abilities(stub) -> None:
     found = {model.name: model for model in (await stub.ListModels(pb.ListModelsRequest())).models}
     assert list(found) == list(PREDICTORS)
     shared = [audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM]
@@ -154,9 +125,8 @@ async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServ
         assert list(found[name].features) == [*shared, audio_pb2.FEATURE_KIND_SPEECH_STATES]
     assert list(found["everybody"].features) == [*shared, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED]
     assert list(found["dubstage_live"].features) == [*shared, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE]
-    assert {name: list(model.look_ahead_choices) for name, model in found.items() if model.look_ahead_choices} == {
-        "dubstage_live": [0, 1, 2, 3]
-    }
+    choices = {name: list(model.look_ahead_choices) for name, model in found.items() if model.look_ahead_choices}
+    assert choices == {"dubstage_live": [0, 1, 2, 3]}
     assert {name: model.frames_ahead for name, model in found.items()} == {
         "dubstage": 4, "dubstage_live": LIVE_LOOK_AHEAD, "portrait": 4, "ugc": 2, "everybody": 4,
         "headpose": 2, "hetero": 5, "everyone": 10,
@@ -165,12 +135,12 @@ async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServ
     assert len({model.version for model in found.values()}) == len(found)
 
 
-async def test_a_predictor_that_is_registered_is_served(stub: MotionServiceAsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_predictor_that_is_registered_is_served(stub, monkeypatch: pytest.MonkeyPatch) -> None:
     register_toy(monkeypatch)
     (listed,) = [model for model in (await stub.ListModels(pb.ListModelsRequest())).models if model.name == "toy"]
     assert listed.version == "toy-1"
     assert audio_pb2.FEATURE_KIND_MFCC in listed.features
-    style = (await stub.EncodeStyle(style_request("toy"))).style
+    style = (await stub.EncodeStyle(style_request(FRAMES, method="toy"))).style
     *_, last = await personalized(stub, "toy", style)
     own, refined = [
         np.stack(
@@ -184,11 +154,9 @@ async def test_a_predictor_that_is_registered_is_served(stub: MotionServiceAsync
     assert len(await motion(stub, "ugc", last.style)) == 9
 
 
-async def test_a_predictor_that_is_registered_needs_its_features(
-    stub: MotionServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_predictor_that_is_registered_needs_its_features(stub, monkeypatch) -> None:
     register_toy(monkeypatch)
-    request = personalize_request("toy", (await stub.EncodeStyle(style_request("toy"))).style)
+    request = personalize_request("toy", (await stub.EncodeStyle(style_request(FRAMES, method="toy"))).style)
     request.features.ClearField("mfcc")
     with pytest.raises(grpc.aio.AioRpcError, match=r"features\.mfcc"):
         _ = [step async for step in stub.Personalize(request)]

@@ -1,12 +1,7 @@
 """Tests of the requests that the motion stage refuses over the wire, and of the fields that it names."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
 import numpy as np
 import pytest
 
@@ -15,28 +10,22 @@ from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.methods import PREDICTORS
 from services.motion.convert import FeatureBlock, PredictConfig
-from tests.contract.motion.calls import (
-    PAL,
-    Requests,
-    drained,
-    encoded,
-    refusal,
-    stream,
-    style_request,
-    talking,
-)
+from tests.contract.motion.calls import PAL, drained, encoded, heard, seen, stream, style_request, talking
 from tests.contract.motion.requests import block_to_proto, config_to_proto
+from tests.refusals import rpc_refused
 from tests.unit.motion.synthesised import random_features, with_states
 
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
-
-async def test_everybody_without_its_features_is_refused_by_name(stub: MotionServiceAsyncStub) -> None:
+async def test_missing_features_and_style(stub) -> None:
+    """Features that the predictor needs are named, and a style that is not there is not found."""
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0))
-    code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "features.identity_removed" in says
+    with rpc_refused("features.identity_removed"):
+        await drained(stub.PredictMotion(stream(config, random_features(9))))
+    ref = await encoded(stub)
+    lost = replace(ref, uri=ref.uri.replace(ref.sha256, "0" * 64).replace(f"/{ref.sha256[:2]}/", "/00/"), sha256="0" * 64)
+    config = config_to_proto(PredictConfig("ugc", lost, PAL, 0))
+    with rpc_refused(code="NOT_FOUND"):
+        await drained(stub.PredictMotion(stream(config, random_features(3))))
 
 
 @pytest.mark.parametrize(
@@ -53,8 +42,7 @@ async def test_everybody_without_its_features_is_refused_by_name(stub: MotionSer
         ("look_ahead_frames", 4),
     ],
 )
-async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
-    """A config that cannot be used names its field."""
+async def test_unusable_config_names_field(stub, field: str, value: object) -> None:
     request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     if field == "style":
         request.config.ClearField("style")
@@ -62,30 +50,20 @@ async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: 
         request.config.feature_rate.num = 30
     else:
         setattr(request.config, field, value)
-    code, details = await refusal(drained(stub.PredictMotion(stream(request, random_features(3)))))
-    assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert field in details
+    with rpc_refused(field):
+        await drained(stub.PredictMotion(stream(request, random_features(3))))
 
 
 @pytest.mark.parametrize("name", [name for name, row in PREDICTORS.items() if not row.look_ahead_choices])
-async def test_look_ahead_without_choice_refused(stub: MotionServiceAsyncStub, name: str) -> None:
+async def test_look_ahead_without_choice_refused(stub, name: str) -> None:
     """A predictor without a choice of look-ahead refuses the field, and the error says why."""
     config = config_to_proto(PredictConfig(name, await encoded(stub), PAL, 0, look_ahead_frames=1))
-    code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(3)))))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"config.look_ahead_frames: the predictor {name} always hears {PREDICTORS[name].frames_ahead} frames ahead" in says
-
-
-async def test_a_missing_style_is_not_found(stub: MotionServiceAsyncStub) -> None:
-    ref = await encoded(stub)
-    lost = replace(ref, uri=ref.uri.replace(ref.sha256, "0" * 64).replace(f"/{ref.sha256[:2]}/", "/00/"), sha256="0" * 64)
-    config = config_to_proto(PredictConfig("ugc", lost, PAL, 0))
-    code, _ = await refusal(drained(stub.PredictMotion(stream(config, random_features(3)))))
-    assert code == grpc.StatusCode.NOT_FOUND
+    with rpc_refused(f"config.look_ahead_frames: the predictor {name} always hears {PREDICTORS[name].frames_ahead} frames ahead"):
+        await drained(stub.PredictMotion(stream(config, random_features(3))))
 
 
 @pytest.mark.parametrize("broken", ["nan", "shape", "missing", "range", "order"])
-async def test_broken_features_are_refused(stub: MotionServiceAsyncStub, broken: str) -> None:
+async def test_broken_features_are_refused(stub, broken: str) -> None:
     config = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
     block = block_to_proto(FeatureBlock(5 if broken == "order" else 0, random_features(3)))
     if broken == "nan":
@@ -96,36 +74,20 @@ async def test_broken_features_are_refused(stub: MotionServiceAsyncStub, broken:
         block.ClearField("posteriorgram")
     if broken == "range":
         block.speech_probability.CopyFrom(to_tensor(np.full(3, 1.5, np.float32)))
-
-    async def requests() -> Requests:
-        yield config
-        yield pb.PredictMotionRequest(features=block)
-
-    code, details = await refusal(drained(stub.PredictMotion(requests())))
-    assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert "features" in details or "frame 5" in details
+    with rpc_refused("frame 5" if broken == "order" else "features"):
+        await drained(stub.PredictMotion([config, pb.PredictMotionRequest(features=block)]))
 
 
-async def test_sound_and_picture_of_other_lengths_are_refused(stub: MotionServiceAsyncStub) -> None:
-    request = pb.EstimateLagRequest(
-        features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
-        mouth_landmarks=to_tensor(talking(50)),
-        usable=to_tensor(np.ones(50, np.bool_)),
-    )
-    code, details = await refusal(stub.EstimateLag(request))
-    assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert "60" in details
-    assert "50" in details
+async def test_unusable_footage_is_refused(stub) -> None:
+    """Sound and picture have one length, and the picture has faces."""
+    features = with_states(random_features(60), "speech_states")
+    request = pb.EstimateLagRequest(features=heard(features), **seen(talking(50)))
+    with rpc_refused("60", "50"):
+        await stub.EstimateLag(request)
     request.features.ClearField("speech_states")
-    code, details = await refusal(stub.EstimateLag(request))
-    assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert "features.speech_states" in details
-
-
-async def test_footage_without_face_fails_precondition(stub: MotionServiceAsyncStub) -> None:
-    """Footage without a usable face is a failed precondition."""
-    request = style_request()
-    request.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))
-    code, details = await refusal(stub.EncodeStyle(request))
-    assert code == grpc.StatusCode.FAILED_PRECONDITION
-    assert "25 usable frames" in details
+    with rpc_refused("features.speech_states"):
+        await stub.EstimateLag(request)
+    faceless = style_request()
+    faceless.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))
+    with rpc_refused("25 usable frames", code="FAILED_PRECONDITION"):
+        await stub.EncodeStyle(faceless)

@@ -1,14 +1,9 @@
 """Streams of motion that go on in another call, behind a real server."""
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -19,14 +14,12 @@ from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.methods import PREDICTORS, MouthOptions
 from services.common.wire.convert import ref_from_proto
 from services.common.wire.timeline import Timeline
-from services.motion.convert import FeatureBlock, PredictConfig
+from services.motion.convert import PredictConfig
 from services.motion.types import EXTRA_FEATURES, SpeechFeatures
-from tests.contract.motion.calls import encoded_head, head_request
-from tests.contract.motion.requests import block_to_proto, config_to_proto
+from tests.contract.motion.calls import encoded_head, head_request, stream
+from tests.contract.motion.requests import config_to_proto
+from tests.refusals import rpc_refused
 from tests.unit.motion.synthesised import random_features
-
-if TYPE_CHECKING:
-    from dubstage.motion.v1.motion_pb2_grpc import MotionServiceAsyncStub
 
 FRAMES = 420
 NTSC = Timeline(rate=Fraction(30000, 1001))
@@ -45,7 +38,7 @@ def speech() -> SpeechFeatures:
 
 
 async def answers(
-    stub: MotionServiceAsyncStub, config: pb.PredictMotionRequest, resume: pb.PredictMotionResponse | None, states: int = 100
+    stub, config: pb.PredictMotionRequest, resume: pb.PredictMotionResponse | None, states: int = 100
 ) -> tuple[list[bytes], pb.PredictMotionResponse | None]:
     """Answered frames up to a number of states, and the last state."""
     asked, features = pb.PredictMotionRequest.FromString(config.SerializeToString()), speech()
@@ -55,13 +48,8 @@ async def answers(
         asked.config.resume.CopyFrom(resume.state)
         begin = resume.resume_from
 
-    async def requests() -> AsyncIterator[pb.PredictMotionRequest]:
-        yield asked
-        for first in range(begin, FRAMES, 37):
-            yield pb.PredictMotionRequest(features=block_to_proto(FeatureBlock(first, features[first : first + 37])))
-
     found: list[bytes] = []
-    async for reply in stub.PredictMotion(requests()):
+    async for reply in stub.PredictMotion(stream(asked, features, 37, begin)):
         found.extend(frame.SerializeToString(deterministic=True) for frame in reply.frames)
         if reply.HasField("state"):
             states -= 1
@@ -80,7 +68,7 @@ async def answers(
         ),
     ],
 )
-async def test_another_call_goes_on(stub: MotionServiceAsyncStub, name: str, timeline: Timeline) -> None:
+async def test_another_call_goes_on(stub, name: str, timeline: Timeline) -> None:
     """A call that goes on from a state answers the bytes of the undivided call."""
     request = head_request(100)
     request.method = name
@@ -101,8 +89,7 @@ async def test_another_call_goes_on(stub: MotionServiceAsyncStub, name: str, tim
 
 
 @pytest.mark.parametrize("ahead", PREDICTORS["dubstage_live"].look_ahead_choices)
-async def test_chosen_look_ahead_goes_on(stub: MotionServiceAsyncStub, ahead: int) -> None:
-    """A call with a chosen look-ahead goes on from a state."""
+async def test_chosen_look_ahead_goes_on(stub, ahead: int) -> None:
     name = "dubstage_live"
     request = head_request(100)
     request.method = name
@@ -115,18 +102,16 @@ async def test_chosen_look_ahead_goes_on(stub: MotionServiceAsyncStub, ahead: in
     assert parts + more == whole
 
 
-async def test_states_that_cannot_be_used_say_why(stub: MotionServiceAsyncStub) -> None:
+async def test_states_that_cannot_be_used_say_why(stub) -> None:
     """Each array of a state is checked."""
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), NTSC, 0))
     _, state = await answers(stub, config, None, 1)
-    assert state is not None
 
     async def refused(change: Callable[[common_pb2.StreamState], object]) -> str:
         wrong = pb.PredictMotionResponse.FromString(state.SerializeToString())
         change(wrong.state)
-        with pytest.raises(grpc.aio.AioRpcError, match=r"config\.resume") as caught:
+        with rpc_refused(match=r"config\.resume") as caught:
             await answers(stub, config, wrong)
-        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         return str(caught.value.details())
 
     def put(name: str, array: npt.ArrayLike) -> Callable[[common_pb2.StreamState], object]:

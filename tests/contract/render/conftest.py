@@ -1,18 +1,15 @@
 """A real tritonserver on the CPU with the committed networks, and frames of real footage."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
-import grpc
 import grpc.aio
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +39,6 @@ from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.contract.ports import free_port
 from tests.unit.render.conftest import bank, frames, mask
-
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 __all__ = ["bank", "frames", "mask"]
 
@@ -117,9 +111,8 @@ def connect() -> Iterator[Connect]:
         chosen = TritonOptions(**{"url": server.url, **patience, "probe_interval_s": 600.0, **options})
 
         def attempt() -> RenderModels:
-            backend = make_backend(
-                device="cpu", backend="triton", precision=precision, num_threads=1, triton=chosen, monitor=monitor
-            )
+            options = {"precision": precision, "triton": chosen, "monitor": monitor}
+            backend = make_backend(device="cpu", backend="triton", num_threads=1, **options)
             assert isinstance(backend, TritonBackend)
             backends.append(backend)
             models = load_models(weights, backend)
@@ -143,26 +136,28 @@ def connect() -> Iterator[Connect]:
         backend.close()
 
 
+def models_here(weights: Path = WEIGHTS_FOLDER, precision: Precision = Precision.INT8) -> RenderModels:
+    """Networks by ONNX Runtime in this process, on one thread."""
+    return load_models(weights, make_backend(device="cpu", backend="onnxruntime", precision=precision, num_threads=1))
+
+
+def models_of_stage() -> RenderModels:
+    """The committed networks by the backend that a stage chooses here, on one thread."""
+    return load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+
+
 @pytest.fixture(scope="session")
 def in_process() -> Backend:
-    """The same network by ONNX Runtime in this process, on one thread."""
-    return load_models(
-        WEIGHTS_FOLDER, make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1)
-    ).backend
+    return models_here().backend
 
 
 @pytest.fixture(scope="session")
 def footage(carphone: Path, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     """24 frames of a real man talking: his picture beside his own of three frames later, under a drawn mask."""
     with av.open(str(carphone)) as container:
-        pictures = [
-            np.ascontiguousarray(
-                frame.reformat(2 * frame.width, 2 * frame.height).to_ndarray(format="rgb24")[
-                    100 : 100 + BOX_SIZE, 100 : 100 + BOX_SIZE
-                ]
-            )
-            for frame in container.decode(video=0)
-        ][:27]
+        frames = (frame.reformat(2 * frame.width, 2 * frame.height) for frame in container.decode(video=0))
+        part = slice(100, 100 + BOX_SIZE)
+        pictures = [np.ascontiguousarray(frame.to_ndarray(format="rgb24")[part, part]) for frame in frames][:27]
     return [RenderFrame(row, pictures[row], pictures[row + 3], mask, bank.box_landmarks[row]) for row in range(24)]
 
 
@@ -174,9 +169,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
 @pytest.fixture(scope="module")
 def address(store: ArtefactStore) -> Iterator[str]:
     """Address of a real server, with the models that come with it. The server has a loop of its own, for all tests of a file."""
-    settings = RenderSettings(
-        port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=2, drain_grace_s=0.0
-    )
+    threads = {"compute_threads": 1, "personalize_threads": 1}
+    settings = RenderSettings(port=0, artefacts_url=store.url, batch_size=2, drain_grace_s=0.0, **threads)
     loop, ended, found = asyncio.new_event_loop(), asyncio.Event(), Future[str]()
 
     async def serve() -> None:
@@ -193,7 +187,7 @@ def address(store: ArtefactStore) -> Iterator[str]:
 
 
 @pytest_asyncio.fixture
-async def stub(address: str) -> AsyncIterator[RenderServiceAsyncStub]:
+async def stub(address: str):
     """Calls the real server."""
     async with grpc.aio.insecure_channel(address) as channel:
         yield RenderServiceStub(channel)
@@ -204,19 +198,12 @@ def rendered_from_proto(response: pb.RenderResponse) -> RenderedFrame:
     return RenderedFrame(response.frame_index, from_image(response.box), from_image(response.mask))
 
 
-async def rendered(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
+async def rendered(stub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:
     """The answers to a stream of these messages."""
-
-    async def stream() -> AsyncIterator[pb.RenderRequest]:
-        for message in messages:
-            yield message
-
-    return [rendered_from_proto(response) async for response in stub.Render(stream())]
+    return [rendered_from_proto(response) async for response in stub.Render(messages)]
 
 
-async def personalised(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, model: str, **options: Any
-) -> list[pb.PersonalizeResponse]:
+async def personalised(stub, store: ArtefactStore, bank: MouthBank, model: str, **options: Any) -> list[pb.PersonalizeResponse]:
     """The reports of a personalisation on a bank. `options` are further fields of the request."""
     ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     return [report async for report in stub.Personalize(pb.PersonalizeRequest(model=model, bank=ref, **options))]

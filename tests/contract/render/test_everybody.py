@@ -1,27 +1,18 @@
 """The model `everybody` behind a real server, with the weights that come with it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.mouth_bank import MouthBank
-from services.common.store.artefacts import ArtefactStore
-from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.streams import default_state, load_models, make_backend, open_stream
+from services.render.streams import default_state, open_stream
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import personalised, rendered
-
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
+from tests.contract.render.conftest import models_of_stage, personalised, rendered
+from tests.refusals import rpc_refused
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="everybody"))
 
@@ -32,15 +23,15 @@ def clip(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     return [RenderFrame(row, bank.boxes[row], None, mask, bank.box_landmarks[row + 5]) for row in range(10)]
 
 
-async def test_it_is_listed(stub: RenderServiceAsyncStub) -> None:
+async def test_it_is_listed(stub) -> None:
     models = {model.name: model for model in (await stub.ListModels(pb.ListModelsRequest())).models}
     assert len(models["everybody"].sha256) == 64
     assert models["everybody"].sha256 != models["ugc"].sha256
 
 
-async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsyncStub, clip: list[RenderFrame]) -> None:
+async def test_the_wire_gives_the_bytes_of_the_function(stub, clip: list[RenderFrame]) -> None:
     answers = await rendered(stub, [CONFIG, *map(frame_to_proto, clip)])
-    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    models = models_of_stage()
     file = models.files["everybody"]
     expected = open_stream(models.backend, file, default_state(file)).render(clip)
     assert [answer.frame_index for answer in answers] == list(range(10))
@@ -48,10 +39,7 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsync
         assert np.array_equal(got.box, want.box)
 
 
-async def test_personalised_actor_and_cut_stream(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
-    """An actor is personalised and a stream is cut without a trace."""
+async def test_personalised_actor_and_cut_stream(stub, store, bank, clip) -> None:
     reports = await personalised(stub, store, bank, "everybody", num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
@@ -61,24 +49,15 @@ async def test_personalised_actor_and_cut_stream(
     assert [answer.frame_index for answer in rest] == [7, 8, 9]
     for got, want in zip(rest, whole[7:], strict=True):
         assert np.array_equal(got.box, want.box)
-    nobody = await rendered(stub, [CONFIG, frame_to_proto(clip[0])])
-    assert not np.array_equal(nobody[0].box, whole[0].box)
+    assert not np.array_equal((await rendered(stub, [CONFIG, frame_to_proto(clip[0])]))[0].box, whole[0].box)
 
 
-async def test_other_models_actor_refused(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
-    """An actor of one model is refused by the other."""
+async def test_parts_of_other_models_refused(stub, store, bank, clip) -> None:
+    """An actor of one model is refused by the other, and a frame without the texture that the other needs."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=1)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with rpc_refused():
         await rendered(stub, [actor, frame_to_proto(clip[0])])
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-
-
-async def test_without_a_texture_the_other_model_says_so(stub: RenderServiceAsyncStub, clip: list[RenderFrame]) -> None:
     other = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with rpc_refused("texture is missing"):
         await rendered(stub, [other, frame_to_proto(clip[0])])
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "texture is missing" in (caught.value.details() or "")

@@ -1,12 +1,7 @@
 """The model `headpose` behind a real server, with the weights that come with it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -14,19 +9,16 @@ import pytest
 from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
-from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.headpose.personalize import personalize_headpose
-from services.render.streams import load_models, make_backend, open_stream
+from services.render.streams import open_stream
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import personalised, rendered
+from tests.contract.render.conftest import models_of_stage, personalised, rendered
+from tests.refusals import rpc_refused
 from tests.unit.render.drawn_person import drawing, person
-
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="headpose"))
 
@@ -41,15 +33,7 @@ def clip(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> list[RenderFrame]:
     ]
 
 
-async def refused(stub: RenderServiceAsyncStub, request: pb.PersonalizeRequest) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        _ = [report async for report in stub.Personalize(request)]
-    return caught.value
-
-
-async def test_personalised_still_wire_bytes(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
+async def test_personalised_still_wire_bytes(stub, store, bank, clip) -> None:
     """A still picture is personalised and the wire gives the bytes of the function."""
     one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
     identity = store.put_arrays(person().arrays(), person().metadata())
@@ -57,7 +41,7 @@ async def test_personalised_still_wire_bytes(
     assert (report.step, report.num_steps, report.HasField("actor")) == (0, 0, True)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="headpose", actor=report.actor))
     answers = await rendered(stub, [actor, *map(frame_to_proto, clip)])
-    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    models = models_of_stage()
     state = list(personalize_headpose(PersonalizeJob(bank=one, drawing=drawing(), weights=WEIGHTS_FOLDER)))[-1].state
     expected = open_stream(models.backend, models.files["headpose"], state).render(clip)
     assert [answer.frame_index for answer in answers] == list(range(6))
@@ -71,29 +55,18 @@ async def test_personalised_still_wire_bytes(
         assert np.array_equal(got.box, want.box)
 
 
-async def test_an_actor_is_personalised_in_steps(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
+async def test_an_actor_is_personalised_in_steps(stub, store, bank, clip) -> None:
+    """Personalisation reports its steps, and says what it lacks; another model refuses the actor."""
     identity = store.put_arrays(person().arrays(), person().metadata())
     reports = await personalised(stub, store, bank, "headpose", identity=ref_to_proto(identity), num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     other = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with rpc_refused():
         await rendered(stub, [other, frame_to_proto(clip[0])])
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-
-
-async def test_what_is_wrong_is_said(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, clip: list[RenderFrame]
-) -> None:
     stored = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
-    missing = await refused(stub, pb.PersonalizeRequest(model="headpose", bank=stored))
-    assert missing.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "identity is missing" in (missing.details() or "")
-    wrong = await refused(stub, pb.PersonalizeRequest(model="headpose", bank=stored, identity=stored))
-    assert wrong.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "no face identity" in (wrong.details() or "")
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with rpc_refused("identity is missing"):
+        _ = [report async for report in stub.Personalize(pb.PersonalizeRequest(model="headpose", bank=stored))]
+    with rpc_refused("no face identity"):
+        _ = [report async for report in stub.Personalize(pb.PersonalizeRequest(model="headpose", bank=stored, identity=stored))]
+    with rpc_refused("texture is missing"):
         await rendered(stub, [CONFIG, frame_to_proto(replace(clip[0], texture=None))])
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "texture is missing" in (caught.value.details() or "")

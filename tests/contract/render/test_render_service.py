@@ -1,12 +1,7 @@
 """The render stage behind a real server, with the models that come with it."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -19,26 +14,18 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.streams import default_state, load_models, make_backend
+from services.render.streams import default_state
 from services.render.types import RenderFrame
-from tests.contract.render.conftest import personalised, rendered
+from tests.contract.render.conftest import models_of_stage, personalised, rendered
+from tests.refusals import rpc_refused
 from tests.unit.render.rendering import render
-
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
 
 
-async def refused(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rendered(stub, messages)
-    return caught.value
-
-
-async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsyncStub, frames: list[RenderFrame]) -> None:
+async def test_the_wire_gives_the_bytes_of_the_function(stub, frames: list[RenderFrame]) -> None:
     answers = await rendered(stub, [CONFIG, *map(frame_to_proto, frames)])
-    models = load_models(WEIGHTS_FOLDER, make_backend(device="cpu", backend=None, precision=None, num_threads=1))
+    models = models_of_stage()
     file = models.files["ugc"]
     expected = [render(models.backend, file, [frame], default_state(file))[0] for frame in frames]
     assert [answer.frame_index for answer in answers] == [frame.frame_index for frame in frames]
@@ -47,7 +34,7 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsync
         assert np.array_equal(got.mask, want.mask)
 
 
-async def test_first_picture_before_half_close(stub: RenderServiceAsyncStub, frames: list[RenderFrame]) -> None:
+async def test_first_picture_before_half_close(stub, frames: list[RenderFrame]) -> None:
     """The first picture comes before the stream is half closed."""
     call = stub.Render()
     await call.write(CONFIG)
@@ -59,10 +46,7 @@ async def test_first_picture_before_half_close(stub: RenderServiceAsyncStub, fra
     assert await call.read() == grpc.aio.EOF
 
 
-async def test_personalised_actor_can_be_rendered(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, frames: list[RenderFrame]
-) -> None:
-    """Personalisation reports progress and its actor can be rendered."""
+async def test_personalised_actor_can_be_rendered(stub, store, bank, frames) -> None:
     reports = await personalised(stub, store, bank, "ugc", num_steps=2)
     assert [report.step for report in reports] == [2, 2]
     assert [report.HasField("actor") for report in reports] == [False, True]
@@ -73,7 +57,7 @@ async def test_personalised_actor_can_be_rendered(
 
 
 @pytest.mark.parametrize("model", ["ugc", "everybody", "hetero"])
-async def test_untrained_state_equals_bank(model: str, stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank) -> None:
+async def test_untrained_state_equals_bank(model: str, stub, store: ArtefactStore, bank: MouthBank) -> None:
     """Without training, the state is what the bank gives at once."""
     *_, last = await personalised(stub, store, bank, model, num_steps=2, skip_training=True)
     assert (last.step, last.num_steps) == (0, 0)
@@ -81,7 +65,7 @@ async def test_untrained_state_equals_bank(model: str, stub: RenderServiceAsyncS
     assert state.any() == (model != "ugc"), "pictures of the person are in the state, and ugc has none"
 
 
-async def test_models_are_listed_with_digest_and_arithmetic(stub: RenderServiceAsyncStub) -> None:
+async def test_models_are_listed_with_digest_and_arithmetic(stub) -> None:
     models = (await stub.ListModels(pb.ListModelsRequest())).models
     assert [model.name for model in models] == ["everybody", "everyone", "headpose", "hetero", "ugc"]
     for model in models:
@@ -90,9 +74,7 @@ async def test_models_are_listed_with_digest_and_arithmetic(stub: RenderServiceA
         assert model.num_threads == 1
 
 
-async def test_what_is_wrong_with_a_stream_is_said(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, frames: list[RenderFrame]
-) -> None:
+async def test_what_is_wrong_with_a_stream_is_said(stub, store, frames) -> None:
     first, second = (frame_to_proto(frame) for frame in frames[:2])
     small = pb.RenderRequest()
     small.CopyFrom(first)
@@ -113,12 +95,10 @@ async def test_what_is_wrong_with_a_stream_is_said(
         ([missing], grpc.StatusCode.NOT_FOUND, "no artefact"),
     ]
     for messages, code, text in cases:
-        error = await refused(stub, messages)
-        assert error.code() == code, text
-        assert text in (error.details() or "")
+        with rpc_refused(text, code=code.name):
+            await rendered(stub, messages)
 
 
 def test_committed_files_are_those_that_were_exported() -> None:
-    total = sum(path.stat().st_size for path in Path(WEIGHTS_FOLDER).iterdir())
-    assert total < 36 << 20
+    assert sum(path.stat().st_size for path in Path(WEIGHTS_FOLDER).iterdir()) < 36 << 20
     assert all(path.stat().st_size < 8 << 20 for path in WEIGHTS_FOLDER.iterdir())

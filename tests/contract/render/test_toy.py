@@ -1,14 +1,10 @@
 """Tests of a new renderer over the wire: a renderer and a network of a few lines behind a real server."""
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -27,17 +23,15 @@ from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
 from services.render.types import Precision
 from tests.contract.render.conftest import personalised, rendered
+from tests.refusals import rpc_refused
 from tests.unit.render.toy import NAME, SPEECH, Toy
-
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model=NAME))
 INPUTS = ("texture", "speech_features", "reference")
 
 
 @asynccontextmanager
-async def serving(toy: Toy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RenderServiceAsyncStub]:
+async def serving(toy: Toy, folder: Path, monkeypatch: pytest.MonkeyPatch):
     """A real server with the toy, and with no other model."""
     toy.register(monkeypatch)
     toy.write(folder / "weights")
@@ -50,10 +44,7 @@ async def serving(toy: Toy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> As
         backend="onnxruntime",
         precision=Precision.FLOAT32,
     )
-    async with (
-        server_of("render", settings, compose(settings)) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
+    async with server_of("render", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
         yield RenderServiceStub(channel)
 
 
@@ -61,12 +52,6 @@ async def next_index(call: Any) -> int:
     reply = await call.read()
     assert isinstance(reply, pb.RenderResponse)
     return reply.frame_index
-
-
-async def refused(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequest]) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await rendered(stub, messages)
-    return caught.value
 
 
 async def test_look_ahead_delays_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,9 +112,8 @@ async def test_a_missing_input_is_refused_by_its_name(tmp_path: Path, monkeypatc
     toy = Toy(inputs=(name,))
     (frame,) = toy.frames([0])
     async with serving(toy, tmp_path, monkeypatch) as stub:
-        error = await refused(stub, [CONFIG, frame_to_proto(replace(frame, **{name: None}))])
-    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert f"frame.{name} is missing" in (error.details() or "")
+        with rpc_refused(f"frame.{name} is missing"):
+            await rendered(stub, [CONFIG, frame_to_proto(replace(frame, **{name: None}))])
 
 
 async def test_inputs_of_another_form_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,9 +140,8 @@ async def test_inputs_of_another_form_are_refused(tmp_path: Path, monkeypatch: p
     async with serving(toy, tmp_path, monkeypatch) as stub:
         assert len(await rendered(stub, requests(reference))) == len(await rendered(stub, requests(None))) == 1
         for messages, text in cases:
-            error = await refused(stub, messages)
-            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, text
-            assert text in (error.details() or "")
+            with rpc_refused(text):
+                await rendered(stub, messages)
 
 
 async def test_unlisted_inputs_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,16 +159,13 @@ async def test_unlisted_inputs_are_ignored(tmp_path: Path, monkeypatch: pytest.M
 async def test_unknown_model_lists_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bank: MouthBank) -> None:
     """A name that is not there is refused with the names that are."""
     async with serving(Toy(), tmp_path, monkeypatch) as stub:
-        error = await refused(stub, [pb.RenderRequest(config=pb.RenderConfig(model="ugc"))])
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+        with rpc_refused("no model 'ugc': there are toy", code="NOT_FOUND"):
+            await rendered(stub, [pb.RenderRequest(config=pb.RenderConfig(model="ugc"))])
+        with rpc_refused("no model 'ugc': there are toy", code="NOT_FOUND"):
             _ = [report async for report in stub.Personalize(pb.PersonalizeRequest(model="ugc"))]
-    for each in (error, caught.value):
-        assert each.code() == grpc.StatusCode.NOT_FOUND
-        assert "no model 'ugc': there are toy" in (each.details() or "")
 
 
 async def test_model_without_renderer_stops_start(tmp_path: Path) -> None:
-    """A stage does not start with a model of no renderer."""
     Toy().write(tmp_path / "weights")
     settings = RenderSettings(port=0, artefacts_url=str(tmp_path / "artefacts"), render_weights=tmp_path / "weights")
     with pytest.raises(ModelNotFoundError, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):

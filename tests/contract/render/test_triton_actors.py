@@ -1,17 +1,23 @@
-"""Triton joins frames of many actors to batches on one loaded model; its own statistics say so."""
-
-from __future__ import annotations
+"""Streams of actors on a real tritonserver: the bytes of this process, and batches of several actors on one loaded model."""
 
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import tritonclient.grpc as tritongrpc
 
 from research.bench.renderer import Inputs, batch_of, frames_of
+from services.common.face.crops import HeadPose
+from services.common.face.mouth_bank import MouthBank
+from services.render.key_pictures import STATE_SIZE, choose_keys, packed
+from services.render.streams import RenderModels, open_stream
 from services.render.triton.launch import TritonProcess
-from tests.contract.render.conftest import Connect
+from services.render.types import RenderFrame
+from tests.contract.render.conftest import Connect, models_here
+from tests.unit.render.drawn_person import drawing
 
 STREAMS: Final = 4
 FRAMES: Final = 4
@@ -49,3 +55,36 @@ def test_statistics_count_every_actor(triton: TritonProcess, connect: Connect) -
     after = counted(before[0] + STREAMS * FRAMES)
     assert after[0] - before[0] == STREAMS * FRAMES
     assert FRAMES <= after[1] - before[1] < STREAMS * FRAMES
+
+
+def test_window_stream_same_bytes(triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    there = connect(triton, shared_memory=True)
+    frames = [RenderFrame(row, bank.boxes[row], None, mask, bank.box_landmarks[row + 3]) for row in range(6)]
+    one, other = boxes_there_and_here(there, "everybody", bank, frames)
+    assert one == other
+
+
+def test_drawn_faces_same_bytes(triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    there = connect(triton, shared_memory=True)
+    face, pose = drawing(), HeadPose(1.0, np.eye(3), np.zeros(3))
+    frames = [
+        RenderFrame(row, bank.boxes[row], face.draw(bank.mouth[row + 3], pose, detailed=True), mask, bank.box_landmarks[row + 3])
+        for row in range(6)
+    ]
+    one, other = boxes_there_and_here(there, "headpose", bank, frames)
+    assert one == other
+
+
+def boxes_there_and_here(
+    there: RenderModels, model: str, bank: MouthBank, frames: Sequence[RenderFrame]
+) -> tuple[list[bytes], list[bytes]]:
+    """The boxes of one stream from `there` and from ONNX Runtime in this process, on one thread."""
+    here = models_here()
+    length = here.files[model].state_size - STATE_SIZE
+    film = np.random.default_rng(0).normal(0.0, 0.05, length).astype(np.float32)
+    state = packed(film, choose_keys(bank, np.arange(bank.num_frames)))
+    one, other = (
+        [made.box.tobytes() for made in open_stream(models.backend, models.files[model], state).render(frames)]
+        for models in (there, here)
+    )
+    return one, other

@@ -1,7 +1,5 @@
 """One renderer, two backends: in the process, and on a real tritonserver that runs the same file."""
 
-from __future__ import annotations
-
 import queue
 import re
 import shutil
@@ -21,7 +19,7 @@ import tritonclient.grpc as tritongrpc
 
 from services.common.array_types import Float32
 from services.common.errors import BackendUnavailableError, ContractBrokenError, ModelNotFoundError, OverloadedError
-from services.render.backends.base import Backend, TritonOptions
+from services.render.backends.base import TritonOptions
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, file_sha256
 from services.render.backends.triton_control import SharedRegion, TritonControl
 from services.render.backends.triton_healing import TritonMonitor
@@ -31,7 +29,7 @@ from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.contract.ports import free_port
-from tests.contract.render.conftest import Connect, StartTriton, actor_states, stub_of
+from tests.contract.render.conftest import Connect, StartTriton, actor_states, models_here, stub_of
 from tests.unit.render.rendering import render
 from tests.unit.render.unreadable import weights_with_unreadable
 
@@ -75,9 +73,7 @@ def psnr(first: RenderedFrame, second: RenderedFrame) -> float:
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
-def test_real_frames_same_bytes(
-    triton: TritonProcess, connect: Connect, in_process: Backend, footage: list[RenderFrame], shared_memory: bool
-) -> None:
+def test_real_frames_same_bytes(triton, connect, in_process, footage, shared_memory) -> None:
     """Real frames get the bytes of the backend in the process."""
     models = connect(triton, shared_memory=shared_memory)
     file = models.files["ugc"]
@@ -87,9 +83,7 @@ def test_real_frames_same_bytes(
             assert boxes(render(models.backend, file, batch, state)) == boxes(render(in_process, file, batch, state))
 
 
-def test_large_batch_is_split(
-    start_ugc: StartUgc, connect: Connect, in_process: Backend, footage: list[RenderFrame], ugc_alone: Path
-) -> None:
+def test_large_batch_is_split(start_ugc, connect, in_process, footage, ugc_alone) -> None:
     """A batch that is larger than the server takes is cut."""
     models = connect(start_ugc(RepositorySpec(max_batch_size=2)), weights=ugc_alone)
     (state,) = actor_states(1)
@@ -116,9 +110,7 @@ def test_list_models_shows_backend(triton: TritonProcess, connect: Connect) -> N
     assert info.sha256 == file_sha256(WEIGHTS_FOLDER / "ugc.int8.onnx")
 
 
-def test_actors_share_one_model(
-    start_ugc: StartUgc, connect: Connect, in_process: Backend, footage: list[RenderFrame], ugc_alone: Path
-) -> None:
+def test_actors_share_one_model(start_ugc, connect, in_process, footage, ugc_alone) -> None:
     """Each actor has one frame underway at a time, so any inference of more than one frame is of several actors."""
     server = start_ugc(RepositorySpec(queue_delay_us=300_000, max_batch_size=4))
     models = connect(server, weights=ugc_alone)
@@ -185,55 +177,40 @@ def test_nobody_at_the_address_is_said_in_time() -> None:
 
 
 def test_a_repository_with_another_network_is_refused(triton: TritonProcess, connect: Connect) -> None:
-    with pytest.raises(
-        ModelNotFoundError, match=r"another network for model '(\w+)'.*\(\1\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
-    ):
+    told = r"another network for model '(\w+)'.*\(\1\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
+    with pytest.raises(ModelNotFoundError, match=told):
         connect(triton, precision=Precision.FLOAT32)
 
 
 def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ModelNotFoundError,
-        match=r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.triton\.repository",
-    ):
+    told = r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.triton\.repository"
+    with pytest.raises(ModelNotFoundError, match=told):
         connect(start_triton(tmp_path / "empty"))
 
 
-def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path) -> None:
-    write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec())
-    path = tmp_path / "damaged" / "ugc" / "1" / "model.onnx"
+@pytest.mark.parametrize(
+    ("precision", "file", "place"), [(Precision.INT8, "model.onnx", 0.5), (Precision.FLOAT32, "ugc.safetensors", 1.0)]
+)
+def test_a_damaged_file_is_not_served(precision, file, place, start_triton, connect, ugc_alone, tmp_path) -> None:
+    write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec(precision=precision))
+    path = tmp_path / "damaged" / "ugc" / "1" / file
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[int(place * (len(content) - 1))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelNotFoundError, match="is damaged: sha256"):
-        connect(start_triton(tmp_path / "damaged"), weights=ugc_alone)
+    with pytest.raises(ModelNotFoundError, match=rf"{re.escape(file)} is damaged: sha256"):
+        connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=precision)
 
 
-def test_a_network_in_float32_gets_its_weights_file(
-    start_ugc: StartUgc, connect: Connect, footage: list[RenderFrame], ugc_alone: Path
-) -> None:
+def test_a_network_in_float32_gets_its_weights_file(start_ugc, connect, footage, ugc_alone) -> None:
     models = connect(start_ugc(RepositorySpec(precision=Precision.FLOAT32)), weights=ugc_alone, precision=Precision.FLOAT32)
     (state,) = actor_states(1)
-    alone = make_backend(device="cpu", backend="onnxruntime", precision=Precision.FLOAT32, num_threads=1)
-    file = load_models(ugc_alone, alone).files["ugc"]
-    assert boxes(render(models.backend, file, footage[:3], state)) == boxes(render(alone, file, footage[:3], state))
+    alone = models_here(ugc_alone, Precision.FLOAT32)
+    file = alone.files["ugc"]
+    assert boxes(render(models.backend, file, footage[:3], state)) == boxes(render(alone.backend, file, footage[:3], state))
 
 
-def test_damaged_weights_not_served(start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path) -> None:
-    """A network with a damaged weights file is not served."""
-    write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec(precision=Precision.FLOAT32))
-    path = tmp_path / "damaged" / "ugc" / "1" / "ugc.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ModelNotFoundError, match=r"ugc\.safetensors is damaged: sha256"):
-        connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=Precision.FLOAT32)
-
-
-def test_unloadable_model_spares_others(
-    start_triton: StartTriton, connect: Connect, in_process: Backend, footage: list[RenderFrame], tmp_path: Path
-) -> None:
+def test_unloadable_model_spares_others(start_triton, connect, in_process, footage, tmp_path) -> None:
     """A model that the server cannot load keeps no other from serving."""
     weights = weights_with_unreadable(tmp_path / "weights", "hetero")
     write_repository(tmp_path / "repository", weights, RepositorySpec())
@@ -254,9 +231,7 @@ def test_impossible_batch_is_internal_error(triton: TritonProcess, connect: Conn
         models.backend.infer("ugc", inputs)
 
 
-def test_renderer_gets_own_weights_version(
-    start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], ugc_alone: Path, tmp_path: Path
-) -> None:
+def test_renderer_gets_own_weights_version(start_triton, connect, footage, ugc_alone, tmp_path) -> None:
     """A renderer gets the version of its own weights and an upgrade unloads the older."""
     write_repository(tmp_path / "versions", ugc_alone, RepositorySpec())
     newer = newer_weights(ugc_alone, tmp_path / "weights")
@@ -268,9 +243,8 @@ def test_renderer_gets_own_weights_version(
     before = boxes(render(old.backend, old.files["ugc"], footage[:2], state))
     new = connect(server, weights=newer)
     assert served_versions(server) == ["2"]
-    assert [info.sha256 for info in new.info() if info.spec.name == "ugc"] != [
-        info.sha256 for info in old.info() if info.spec.name == "ugc"
-    ]
+    earlier, later = ([info.sha256 for info in models.info() if info.spec.name == "ugc"] for models in (old, new))
+    assert earlier != later
     # The newer file differs in its notes alone.
     assert boxes(render(new.backend, new.files["ugc"], footage[:2], state)) == before
 
@@ -391,14 +365,7 @@ def registered(client: tritongrpc.InferenceServerClient) -> set[str]:
         pytest.param(True, psutil.Process.suspend, marks=pytest.mark.long),
     ],
 )
-def test_dead_model_healed_same_bytes(
-    triton: TritonProcess,
-    connect: Connect,
-    in_process: Backend,
-    footage: list[RenderFrame],
-    shared_memory: bool,
-    end: Callable[[psutil.Process], None],
-) -> None:
+def test_dead_model_healed_same_bytes(triton, connect, in_process, footage, shared_memory, end) -> None:
     """A model that is killed or hangs is healed, and the inference gives the same bytes."""
     # Only a model that hangs is waited for so long.
     options = {"timeout_s": 6.0, "heal_attempts": 5, "heal_wait_s": 5.0} if end is psutil.Process.suspend else {}
@@ -411,9 +378,7 @@ def test_dead_model_healed_same_bytes(
         assert np.array_equal(models.backend.infer("ugc", inputs)[OUTPUT_RESIDUAL], expected)
 
 
-def test_concurrent_callers_heal_once(
-    triton: TritonProcess, connect: Connect, in_process: Backend, footage: list[RenderFrame]
-) -> None:
+def test_concurrent_callers_heal_once(triton, connect, in_process, footage) -> None:
     """Many callers that find the model dead heal it once."""
     monitor = TritonMonitor()
     models = connect(triton, monitor=monitor)

@@ -1,7 +1,5 @@
 """A tritonserver that restarts has lost every model, and every model is given back by its own reload."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -40,7 +38,6 @@ def _loaded(server: TritonProcess) -> set[str]:
 
 
 def test_reload_of_other_model_ignored(triton: TritonProcess, healer: TritonHealer) -> None:
-    """The reload of one model is not taken for that of another."""
     triton.stop(kill=True)
     triton.start()
     assert _loaded(triton) == set()
@@ -52,7 +49,6 @@ def test_reload_of_other_model_ignored(triton: TritonProcess, healer: TritonHeal
 
 
 def test_reloaded_model_not_reloaded_again(triton: TritonProcess, healer: TritonHealer) -> None:
-    """A model that another thread reloaded is not reloaded again."""
     triton.stop(kill=True)
     triton.start()
     seen = {name: healer.reloads(name) for name in MODELS}

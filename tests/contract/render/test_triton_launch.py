@@ -1,7 +1,5 @@
 """`python -m services.render.triton.launch` becomes a server."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time
@@ -40,9 +38,7 @@ def status_of(request: urllib.request.Request) -> int:
         return 0
 
 
-def test_triton_answers_probes_only(
-    launched: tuple[subprocess.Popen[bytes], int, Path],
-) -> None:
+def test_triton_answers_probes_only(launched) -> None:
     """The server answers probes from outside and nothing else, and ends on SIGTERM."""
     process, port, left = launched
     live = urllib.request.Request(f"http://127.0.0.1:{port}/v2/health/live")

@@ -1,16 +1,13 @@
 """The render stage on Triton, behind its own server: dead processes, health and metrics."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import grpc
 import grpc.aio
 import psutil
 import pytest
@@ -27,16 +24,14 @@ from services.render.backends.base import Backend
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
-from services.render.streams import default_state, load_models, make_backend
+from services.render.streams import default_state
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
-from services.render.types import Precision, RenderFrame
+from services.render.types import RenderFrame
 from tests.contract.ports import free_port
-from tests.contract.render.conftest import RESTARTS, StartTriton, gave_up, rendered_from_proto, stub_of
+from tests.contract.render.conftest import RESTARTS, gave_up, models_here, rendered_from_proto, stub_of
+from tests.refusals import rpc_refused
 from tests.unit.render.rendering import render
-
-if TYPE_CHECKING:
-    from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -120,8 +115,7 @@ async def many(frames: list[RenderFrame], times: int) -> AsyncIterator[pb.Render
 
 async def health_of(channel: grpc.aio.Channel) -> int:
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
-    return int(answer.status)
+    return int((await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)).status)
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:
@@ -140,23 +134,19 @@ def heals(server: StageServer, outcome: str) -> float:
 
 @pytest.fixture
 def expected(in_process: Backend, footage: list[RenderFrame]) -> list[bytes]:
-    file = load_models(
-        WEIGHTS_FOLDER, make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1)
-    ).files["ugc"]
+    file = models_here().files["ugc"]
     return [render(in_process, file, [frame], default_state(file))[0].box.tobytes() for frame in footage]
 
 
 @pytest.mark.parametrize("shared_memory", [pytest.param(False, marks=pytest.mark.long), True])
-async def test_model_killed_mid_stream(
-    triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes], shared_memory: bool
-) -> None:
+async def test_model_killed_mid_stream(triton, tmp_path, footage, expected, shared_memory) -> None:
     """A stream whose model is killed in its middle completes with the same bytes."""
     async with (
         stage_on(triton, tmp_path, triton_shared_memory=shared_memory, triton_heal_wait_s=60.0) as server,
         grpc.aio.insecure_channel(server.address) as channel,
         started_again(triton),
     ):
-        stub: RenderServiceAsyncStub = RenderServiceStub(channel)
+        stub: Any = RenderServiceStub(channel)
         answers = []
         async for response in stub.Render(many(footage, 4)):
             answers.append(rendered_from_proto(response))
@@ -169,15 +159,13 @@ async def test_model_killed_mid_stream(
         assert heals(server, "healed") >= 2
 
 
-async def test_restarted_server_loads_model(
-    triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes]
-) -> None:
+async def test_restarted_server_loads_model(triton, tmp_path, footage, expected) -> None:
     """A server that is killed and started again is given its model back."""
     async with (
         stage_on(triton, tmp_path, triton_shared_memory=True, triton_heal_wait_s=60.0) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
-        stub: RenderServiceAsyncStub = RenderServiceStub(channel)
+        stub: Any = RenderServiceStub(channel)
         answers, restart = [], None
         async for response in stub.Render(many(footage, 2)):
             answers.append(rendered_from_proto(response))
@@ -202,28 +190,21 @@ async def test_unhealable_model_not_serving(triton: TritonProcess, tmp_path: Pat
     """A model that cannot be healed is not serving until it can be healed."""
     # Only a model that hangs is waited for so long, twice. A pause of the machine is shorter.
     options = {"triton_probe_interval_s": 0.2, "triton_heal_attempts": 1, "triton_heal_wait_s": 3.0 if hangs else 1.0}
-    async with (
-        stage_on(triton, tmp_path, **options) as server,
-        grpc.aio.insecure_channel(server.address) as channel,
-    ):
-        stub: RenderServiceAsyncStub = RenderServiceStub(channel)
+    async with stage_on(triton, tmp_path, **options) as server, grpc.aio.insecure_channel(server.address) as channel:
+        stub: Any = RenderServiceStub(channel)
         assert await health_of(channel) == SERVING
         if hangs:
             psutil.Process(triton.pid).suspend()
         else:
             await asyncio.to_thread(triton.stop, kill=True)
 
-        async def is_shut() -> bool:
-            return await health_of(channel) == NOT_SERVING
+        async def has_health(status: int) -> bool:
+            return await health_of(channel) == status
 
-        async def is_open() -> bool:
-            return await health_of(channel) == SERVING
-
-        await until(is_shut, "NOT_SERVING")
-        with pytest.raises(grpc.aio.AioRpcError, match="does not compute") as caught:
+        await until(lambda: has_health(NOT_SERVING), "NOT_SERVING")
+        with rpc_refused(code="UNAVAILABLE", match="does not compute"):
             async for _ in stub.Render(many(footage[:1], 1)):
                 pass
-        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert heals(server, "failed") >= 1
         # Calls that need no network are answered all the while.
         assert (await stub.ListModels(pb.ListModelsRequest())).models[0].backend == "triton/onnxruntime"
@@ -238,25 +219,22 @@ async def test_unhealable_model_not_serving(triton: TritonProcess, tmp_path: Pat
                 return len([reply async for reply in stub.Render(many(footage, 1))]) == len(footage)
             return False
 
-        await until(is_open, "SERVING")
+        await until(lambda: has_health(SERVING), "SERVING")
         await until(is_rendered, "rendered")
 
 
 async def test_missing_triton_stops_start(tmp_path: Path) -> None:
     """A stage without its Triton says so and does not begin."""
     port = free_port()
-    settings = RenderSettings(
-        port=0, artefacts_url=str(tmp_path), backend="triton", triton_url=f"127.0.0.1:{port}", triton_start_timeout_s=0.3
-    )
+    triton = {"backend": "triton", "triton_url": f"127.0.0.1:{port}", "triton_start_timeout_s": 0.3}
+    settings = RenderSettings(port=0, artefacts_url=str(tmp_path), **triton)
     with pytest.raises(BackendUnavailableError, match="no Triton answers"):
         async with server_of("render", settings, compose(settings)):
             pass
 
 
 @pytest.mark.long
-async def test_waiting_at_triton_is_load(
-    start_triton: StartTriton, tmp_path: Path, in_process: Backend, footage: list[RenderFrame]
-) -> None:
+async def test_waiting_at_triton_is_load(start_triton, tmp_path, in_process, footage) -> None:
     """Eight streams on a slow device for two wait three seconds for each second of computing, and the stage says so."""
     weights = tmp_path / "weights"
     weights.mkdir()
@@ -268,7 +246,7 @@ async def test_waiting_at_triton_is_load(
     slow = start_triton(tmp_path / "repository")
     async with stage_on(slow, tmp_path / "artefacts", batch_size=1, render_weights=str(weights)) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
-            stub: RenderServiceAsyncStub = RenderServiceStub(channel)  # type: ignore[assignment]
+            stub: Any = RenderServiceStub(channel)  # type: ignore[assignment]
 
             async def stream() -> int:
                 return len([answer async for answer in stub.Render(many(footage, 1), timeout=120)])

@@ -1,7 +1,5 @@
 """A network with an input of the actor on a real tritonserver: no dynamic batches, and the bytes of this process."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,18 +8,14 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from services.render.streams import load_models, make_backend
 from services.render.triton.repository import RepositorySpec, write_repository
-from services.render.types import Precision
-from tests.contract.render.conftest import Connect, StartTriton
+from tests.contract.render.conftest import models_here
 from tests.unit.render.rendering import render
 from tests.unit.render.toy import NAME, Toy
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
-def test_actor_input_once_per_request(
-    start_triton: StartTriton, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared_memory: bool
-) -> None:
+def test_actor_input_once_per_request(start_triton, connect, monkeypatch, tmp_path, shared_memory) -> None:
     """An actor's input goes once a request and streams of several actors keep their bytes."""
     # The state is shorter than a batch: it must not be taken for the batch axis.
     toy = Toy(before=1, after=1, inputs=("speech_features", "reference"), state_size=3, max_batch_size=16)
@@ -30,9 +24,7 @@ def test_actor_input_once_per_request(
     write_repository(tmp_path / "repository", tmp_path / "weights", RepositorySpec())
     server = start_triton(tmp_path / "repository")
     there = connect(server, weights=tmp_path / "weights", shared_memory=shared_memory)
-    here = load_models(
-        tmp_path / "weights", make_backend(device="cpu", backend="onnxruntime", precision=Precision.INT8, num_threads=1)
-    )
+    here = models_here(tmp_path / "weights")
     frames = toy.frames(list(range(9)))
     actors = [(np.full(3, level, np.float32), np.full((160, 160, 3), level, np.uint8)) for level in (1, 20, 40, 60)]
 
@@ -55,15 +47,9 @@ def test_its_configuration_has_no_dynamic_batches(tmp_path: Path) -> None:
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert config.max_batch_size == 0
     assert not config.HasField("dynamic_batching")
-    assert {one.name: list(one.dims) for one in config.input} == {
-        "actor_state": [7],
-        "window": [-1, 160, 160, 1],
-        "reference": [160, 160, 3],
-    }
+    inputs = {"actor_state": [7], "window": [-1, 160, 160, 1], "reference": [160, 160, 3]}
+    assert {one.name: list(one.dims) for one in config.input} == inputs
     assert {one.name: list(one.dims) for one in config.output} == {"picture": [-1, 160, 160, 3], "brightest": [-1]}
     (warm_up,) = config.model_warmup
-    assert {name: list(one.dims) for name, one in warm_up.inputs.items()} == {
-        "actor_state": [7],
-        "window": [1, 160, 160, 1],
-        "reference": [160, 160, 3],
-    }
+    shapes = {name: list(one.dims) for name, one in warm_up.inputs.items()}
+    assert shapes == inputs | {"window": [1, 160, 160, 1]}

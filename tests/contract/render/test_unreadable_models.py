@@ -1,12 +1,9 @@
 """A network that a backend cannot read, behind a real server: the other methods are served, and the network is named."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,18 +16,17 @@ from gateway.cli.doctor import check_renderers
 from gateway.settings import GatewaySettings
 from gateway.stages.local import LocalStages
 from services.common.errors import ModelNotFoundError
-from services.common.face.mouth_bank import MouthBank
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
 from services.render.__main__ import compose
 from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
-from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.unreadable import weights_with_unreadable
 
 RUNTIMES = (("onnxruntime", "int8"), ("onnxruntime", "float32"), ("openvino", "float32"))
 REASON = r"on this machine cannot read hetero\.(int8\.)?onnx \(.*NoSuchOperator.*\): choose another runtime with DUBSTAGE_BACKEND"
+REFUSED = rf"model 'hetero' cannot be used here: \w+ {REASON}.*there are ugc"
 
 
 def settings_of(folder: Path, runtime: tuple[str, str], weights: Path) -> RenderSettings:
@@ -48,17 +44,12 @@ def settings_of(folder: Path, runtime: tuple[str, str], weights: Path) -> Render
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
-async def test_unreadable_network_spares_others(
-    tmp_path: Path, runtime: tuple[str, str], footage: list[RenderFrame], bank: MouthBank
-) -> None:
+async def test_unreadable_network_spares_others(tmp_path, runtime, footage, bank) -> None:
     """One network that cannot be read keeps no other from serving."""
     settings = settings_of(tmp_path, runtime, weights_with_unreadable(tmp_path / "weights", "hetero"))
     config = pb.RenderRequest(config=pb.RenderConfig(model="hetero"))
     with capture_logs() as logs:
-        async with (
-            server_of("render", settings, compose(settings)) as server,
-            grpc.aio.insecure_channel(server.address) as channel,
-        ):
+        async with server_of("render", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
             stub = RenderServiceStub(channel)
             health_stub: Any = health_pb2_grpc.HealthStub(channel)
             health = await health_stub.Check(health_pb2.HealthCheckRequest())
@@ -70,9 +61,7 @@ async def test_unreadable_network_spares_others(
                 rendered(stub, [config, frame_to_proto(footage[0])]),
                 personalised(stub, ArtefactStore(tmp_path / "artefacts"), bank, "hetero"),
             ):
-                with pytest.raises(
-                    grpc.aio.AioRpcError, match=rf"model 'hetero' cannot be used here: \w+ {REASON}.*there are ugc"
-                ) as caught:
+                with pytest.raises(grpc.aio.AioRpcError, match=REFUSED) as caught:
                     await call
                 refused.append(caught.value)
     assert health.status == health_pb2.HealthCheckResponse.SERVING
@@ -87,7 +76,6 @@ async def test_unreadable_network_spares_others(
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
 async def test_no_readable_network_stops_start(tmp_path: Path, runtime: tuple[str, str]) -> None:
-    """A stage that can read no network does not start."""
     settings = settings_of(tmp_path, runtime, weights_with_unreadable(tmp_path / "weights", "hetero", "ugc", others=()))
     with pytest.raises(ModelNotFoundError, match=rf"{REASON}.*cannot read ugc\."):
         async with server_of("render", settings, compose(settings)):
@@ -116,7 +104,7 @@ async def test_unreadable_network_found_late(tmp_path: Path) -> None:
     async with LocalStages({"render": compose(settings)}) as stages:
         before = await stages.unary(rpcs.render.LIST_MODELS, pb.ListModelsRequest())
         for _ in range(2):
-            with pytest.raises(ModelNotFoundError, match=rf"model 'hetero' cannot be used here: \w+ {REASON}.*there are ugc"):
+            with pytest.raises(ModelNotFoundError, match=REFUSED):
                 _ = [reply async for reply in stages.stream(rpcs.render.RENDER, config())]
         after = await stages.unary(rpcs.render.LIST_MODELS, pb.ListModelsRequest())
     assert [model.name for model in before.models] == ["hetero", "ugc"]

@@ -1,14 +1,11 @@
 """A tiny service of raw bytes with all four kinds of methods, behind the real server on a real port."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from cryptography import x509
@@ -77,14 +74,8 @@ class EchoClient:
                     self.received.append(response)
 
     def method(self, kind: str) -> Any:
-        channel: Any = self.stage.channel
-        makers = {
-            "Unary": channel.unary_unary,
-            "Upload": channel.stream_unary,
-            "Download": channel.unary_stream,
-            "Stream": channel.stream_stream,
-        }
-        return makers[kind](f"/{SERVICE}/{kind}")
+        makers = {"Unary": "unary_unary", "Upload": "stream_unary", "Download": "unary_stream", "Stream": "stream_stream"}
+        return getattr(self.stage.channel, makers[kind])(f"/{SERVICE}/{kind}")
 
 
 @dataclass
@@ -112,15 +103,8 @@ class Echo:
             if register is not None:
                 register(target)
 
-        server = StageServer(
-            "echo",
-            StageSettings(**settings),
-            register=add,
-            services=[SERVICE],
-            warm_up=warm_up,
-            workers=workers,
-            is_serving=is_serving,
-        )
+        parts = {"register": add, "warm_up": warm_up, "workers": workers, "is_serving": is_serving}
+        server = StageServer("echo", StageSettings(**settings), services=[SERVICE], **parts)
         self.ends.append(lambda: server.drain(grace_s=0))
         await server.start()
         if warm:

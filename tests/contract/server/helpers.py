@@ -1,12 +1,11 @@
 """Shared code of the tests of the server."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,22 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def process_of(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a process of a stage.
+@contextmanager
+def process_of(code: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a process of a stage, and kill the process in the end.
 
     Args:
         code: Python code of the process; its first argument is the folder of these tests.
         arguments: further arguments of the process.
         environment: further variables of its environment.
     """
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(Path(__file__).parent), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "DUBSTAGE_LOG_FORMAT": "json", **environment},
-    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), *arguments]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "DUBSTAGE_LOG_FORMAT": "json", **environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class RawRpc(Rpc[Any, Any]):
@@ -66,8 +66,7 @@ async def answer(message: bytes) -> bytes:
 
 async def health(client: Any, service: str = "") -> int:
     stub: Any = health_pb2_grpc.HealthStub(client.stage.channel)
-    response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
-    return int(response.status)
+    return int((await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)).status)
 
 
 async def outlasted(client: Any, *, begun: Callable[[], bool]) -> float:

@@ -1,7 +1,5 @@
 """Callers that send half a message and go no further, which no library of gRPC does: HTTP/2 frames by hand."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import struct

@@ -1,7 +1,5 @@
 """Calls over the limits, cancelled calls and second attempts, on real servers."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

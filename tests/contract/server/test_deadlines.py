@@ -1,14 +1,11 @@
 """Deadlines and cancellation, from both ends, on real servers."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading
 import time
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from structlog.testing import capture_logs
@@ -79,7 +76,6 @@ async def test_handler_timeout_is_not_deadline(echo: Any) -> None:
 
 
 async def test_cancelled_call_stops_thread(echo: Any) -> None:
-    """Work in a thread stops when its call is cancelled."""
     pool = WorkerPool(num_threads=1, max_queued=1)
     begun, stopped = threading.Event(), threading.Event()
 
@@ -106,7 +102,6 @@ async def test_cancelled_call_stops_thread(echo: Any) -> None:
 
 
 async def test_early_consumer_stop_ends_stream(echo: Any) -> None:
-    """A consumer that stops early ends the stream at the server."""
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(_: bytes) -> bytes:

@@ -1,13 +1,10 @@
 """Each row of the error table crosses a real server, by each kind of method, and arrives as what it was."""
 
-from __future__ import annotations
-
 import asyncio
 import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 from structlog.testing import capture_logs
@@ -17,6 +14,7 @@ from services.common.server.call_context import current_call
 from services.common.server.error_status import TABLE, from_rpc_error
 from services.common.server.retries import RetryPolicy
 from tests.contract.server.helpers import answer, raw, sent
+from tests.refusals import raised
 
 EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequestError("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
@@ -125,8 +123,6 @@ async def test_unknown_exception_is_opaque(echo: Any, kind: str) -> None:
 
 
 async def test_task_group_error_is_unwrapped(echo: Any) -> None:
-    """Error of a task group is found inside of it."""
-
     async def fail(_: bytes) -> bytes:
         async def inner() -> None:
             raise errors.ModelNotFoundError("no such model", resource="wav")
@@ -162,9 +158,8 @@ async def test_error_names_originating_stage(echo: Any) -> None:
         raise error
 
     client = echo.connect(await echo.serve(fail))
-    with pytest.raises(errors.NoUsableFootageError) as caught:
+    with raised(errors.NoUsableFootageError, stage="face"):
         await client.call("Unary", policy=ONCE)
-    assert caught.value.stage == "face"
 
 
 async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
@@ -175,7 +170,6 @@ async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_grpc_statuses_have_errors(code: grpc.StatusCode) -> None:
-    """Every status that gRPC itself makes has an error."""
     error = from_rpc_error(grpc.aio.AioRpcError(code, details="made by a proxy"), peer="render at r:1")
     assert type(error) in TABLE
     assert "render at r:1" in str(error)
@@ -203,7 +197,6 @@ async def test_error_reaches_waiting_caller(echo: Any) -> None:
 
 
 async def test_error_reaches_read_ahead_caller(echo: Any) -> None:
-    """Error reaches a caller whose requests are read ahead."""
     server = await echo.serve(answer, register=lambda target: target.add_generic_rpc_handlers([_reads_ahead()]))
     client = echo.connect(server)
     method = raw("dubstage.echo.v1.AheadService", "Stream")
@@ -218,7 +211,6 @@ async def test_external_end_reaches_sending_caller(echo: Any) -> None:
 
     async def ended(_: bytes) -> bytes:
         call = current_call()
-        assert call is not None
         asyncio.get_running_loop().call_soon(
             call.end, errors.CallTooLargeError("2.1 GiB are over the 2 GiB that one call may hold")
         )

@@ -1,7 +1,5 @@
 """A caller that neither sends nor takes anything does not keep its place for ever."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
@@ -16,7 +14,9 @@ import pytest
 from services.common import errors
 from services.common.server import call_context, watchdog
 from services.common.server.limits import WorkerPool
+from tests.contract.server.conftest import SERVICE
 from tests.contract.server.helpers import ONCE, answer, eventually, raw
+from tests.refusals import raised
 
 IDLE_S = 0.4
 
@@ -52,19 +52,20 @@ async def silent_after(*messages: bytes) -> AsyncIterator[bytes]:
     await asyncio.Event().wait()
 
 
+async def drained(client: Any, *messages: bytes) -> None:
+    """Read all answers to a stream that falls silent."""
+    async for _ in client.stage.connection.stream(raw(SERVICE, "Stream"), silent_after(*messages), timeout_s=120):
+        pass
+
+
 @pytest.mark.parametrize("messages", [(), (b"a", b"b")])
 async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
     """A stream without a message ends and says why."""
     server = await echo.serve(answer, max_idle_s=IDLE_S)
     client = echo.connect(server)
-    with pytest.raises(errors.StageDeadlineExceededError, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
-        _ = [
-            reply
-            async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(*messages), timeout_s=120)
-        ]
-    assert caught.value.stage == "echo"
-    ended = server.metrics.ended.labels("echo", "STAGE_DEADLINE_EXCEEDED")
-    assert ended._value.get() == 1
+    with raised(errors.StageDeadlineExceededError, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S", stage="echo"):
+        await drained(client, *messages)
+    assert server.metrics.ended.labels("echo", "STAGE_DEADLINE_EXCEEDED")._value.get() == 1
 
 
 async def test_idle_upload_ends(echo: Any) -> None:
@@ -80,9 +81,7 @@ async def test_idle_streams_do_not_starve_a_stage(echo: Any) -> None:
 
     async def idle(client: Any) -> None:
         with pytest.raises(errors.StageDeadlineExceededError):
-            _ = [
-                reply async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(), timeout_s=120)
-            ]
+            await drained(client)
 
     async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         for client in idlers:

@@ -1,21 +1,20 @@
-"""Health from the warm-up to the drain, on real servers."""
-
-from __future__ import annotations
+"""Health from the warm-up to the drain, and its probes: liveness from the start on, and a plain port beside TLS."""
 
 import asyncio
 import threading
 from typing import Any
 
+import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.common import errors
 from tests.contract.server.helpers import NOT_SERVING, ONCE, SERVING, answer, eventually, health
+from tests.refusals import rpc_refused
 
 
 async def test_nothing_served_before_warm_up(echo: Any) -> None:
-    """Nothing is served before the warm up has ended."""
     may_end = threading.Event()
     server = await echo.serve(answer, warm=False, warm_up=may_end.wait)
     client = echo.connect(server)
@@ -95,3 +94,49 @@ async def test_a_port_that_is_taken_is_named(echo: Any) -> None:
     server = await echo.serve(answer)
     with pytest.raises(errors.InvalidRequestError, match=str(server.port)):
         await echo.serve(answer, port=server.port)
+
+
+# Probes
+
+
+async def plain_health(address: str, service: str = "") -> int:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return int((await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)).status)
+
+
+async def test_liveness_during_warm_up(echo: Any) -> None:
+    """Liveness is answered while the stage still warms up."""
+    may_end = threading.Event()
+    server = await echo.serve(answer, warm=False, warm_up=may_end.wait)
+    warming = asyncio.create_task(server.warm_up())
+    assert await plain_health(server.address) == NOT_SERVING
+    assert await plain_health(server.address, "liveness") == SERVING
+    assert server.metrics.registry.get_sample_value("dubstage_serving", {"stage": server.stage}) == 0
+    may_end.set()
+    await warming
+    assert await plain_health(server.address) == SERVING
+    assert server.metrics.registry.get_sample_value("dubstage_serving", {"stage": server.stage}) == 1
+
+
+async def test_plain_probe_beside_tls(echo: Any, certificates: Any, free_port: int) -> None:
+    """A probe without TLS reads health beside a port with TLS."""
+    server = await echo.serve(
+        answer,
+        health_port=free_port,
+        tls_certificate_file=certificates.server.chain,
+        tls_key_file=certificates.server.key,
+        tls_client_ca_file=certificates.authority,
+        require_client_certificate=True,
+    )
+    assert await plain_health(f"127.0.0.1:{free_port}") == SERVING
+    assert await plain_health(f"127.0.0.1:{free_port}", echo.service) == SERVING
+    await server.drain()
+
+
+async def test_the_plain_port_serves_health_and_nothing_else(echo: Any, free_port: int) -> None:
+    await echo.serve(answer, health_port=free_port)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{free_port}") as channel:
+        call: Any = channel.unary_unary(f"/{echo.service}/Unary")
+        with rpc_refused(code="UNIMPLEMENTED"):
+            await call(b"x", timeout=60)

@@ -1,13 +1,10 @@
 """Log lines, call metrics and spans, on real servers."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 import urllib.request
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 import structlog
@@ -75,11 +72,8 @@ async def test_nested_call_carries_context(echo: Any) -> None:
 
     client = echo.connect(await echo.serve(outer))
     trace_id = "0af7651916cd43dd8448eb211c80319c"
-    metadata = (
-        (call_context.JOB_ID_KEY, "job-7"),
-        (call_context.SHOT_ID_KEY, "shot-3"),
-        ("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),
-    )
+    ids = ((call_context.JOB_ID_KEY, "job-7"), (call_context.SHOT_ID_KEY, "shot-3"))
+    metadata = (*ids, ("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"))
     with capture_logs() as lines:
         await client.stage.channel.unary_unary(f"/{echo.service}/Unary")(b"x", metadata=metadata, timeout=60)
         await eventually(lambda: len(lines) == 2)

@@ -1,7 +1,5 @@
 """The memory that one call may take is bounded, and work in threads notices that its call is over."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Iterator
@@ -109,18 +107,14 @@ def test_outside_of_a_call_nothing_is_charged() -> None:
 async def test_largest_call_ends_first(echo: Any) -> None:
     """The call that takes most memory is ended and the others go on."""
     with process_of(STAGE) as process:
-        try:
-            assert process.stdout is not None
-            target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
-            address = type("Address", (), {"address": target})()
-            modest, greedy = echo.connect(address), echo.connect(address)
-            running = asyncio.create_task(modest.call("Unary", b"modest", policy=ONCE))
-            assert (await asyncio.to_thread(process.stdout.readline)).strip() == "modest"
-            with pytest.raises(errors.CallTooLargeError, match=r"was ended: the stage takes .* MiB") as caught:
-                await greedy.call("Unary", b"hoard", policy=ONCE)
-            await running
-        finally:
-            process.kill()
+        target = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
+        address = type("Address", (), {"address": target})()
+        modest, greedy = echo.connect(address), echo.connect(address)
+        running = asyncio.create_task(modest.call("Unary", b"modest", policy=ONCE))
+        assert (await asyncio.to_thread(process.stdout.readline)).strip() == "modest"
+        with pytest.raises(errors.CallTooLargeError, match=r"was ended: the stage takes .* MiB") as caught:
+            await greedy.call("Unary", b"hoard", policy=ONCE)
+        await running
     assert caught.value.stage == "echo"
     assert modest.received == [b"modest"]
 
@@ -152,7 +146,6 @@ async def test_cancelled_computation_does_not_start(echo: Any) -> None:
 
 
 async def test_outliving_computation_logged_once(echo: Any, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A computation that outlives its call is logged once and counted."""
     monkeypatch.setattr(watchdog, "OUTLIVED_AFTER_S", 0.1)
     free = threading.Event()
 

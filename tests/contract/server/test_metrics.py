@@ -1,7 +1,5 @@
 """Tests of a server's metrics port, on a real server under real load."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import sys
@@ -21,10 +19,8 @@ from services.common import errors
 from services.common.server import call_context
 from services.common.server import server as server_server
 from services.common.server.limits import WorkerPool
-from services.common.server.retries import RetryPolicy
-from tests.contract.server.helpers import answer, eventually
+from tests.contract.server.helpers import ONCE, answer, eventually
 
-ONCE = RetryPolicy(max_attempts=1)
 RATIO = "dubstage_queue_to_compute_ratio"
 
 

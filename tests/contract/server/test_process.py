@@ -1,7 +1,5 @@
 """A stage as a process: signals, exit codes, the end of one that is killed."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal
@@ -48,13 +46,8 @@ raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
 """
 
 
-def start_process(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return process_of(STAGE, *arguments, **environment)
-
-
 async def listening(process: subprocess.Popen[str]) -> str:
     """Return the address that a process says it listens on."""
-    assert process.stdout is not None
     line = await asyncio.to_thread(process.stdout.readline)
     assert line.startswith("dubstage echo listening on 127.0.0.1:")
     return line.split()[-1]
@@ -70,17 +63,14 @@ async def begun(echo: Any, target: str, message: bytes) -> tuple[Any, asyncio.Ta
 
 async def test_sigterm_finishes_running_call(echo: Any, tmp_path: Path) -> None:
     """SIGTERM lets the running call end and the process exits with zero."""
-    with start_process(DUBSTAGE_READY_FILE=str(tmp_path / "ready")) as process:
-        try:
-            target = await listening(process)
-            assert (tmp_path / "ready").read_text().strip() == target
-            client, running = await begun(echo, target, b"slow")
-            process.send_signal(signal.SIGTERM)
-            await running
-            assert client.received == [b"first", b"slow"]
-            _, log = await asyncio.to_thread(process.communicate, timeout=60)
-        finally:
-            process.kill()
+    with process_of(STAGE, DUBSTAGE_READY_FILE=str(tmp_path / "ready")) as process:
+        target = await listening(process)
+        assert (tmp_path / "ready").read_text().strip() == target
+        client, running = await begun(echo, target, b"slow")
+        process.send_signal(signal.SIGTERM)
+        await running
+        assert client.received == [b"first", b"slow"]
+        _, log = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
     assert '"event": "rpc_finished"' in log
     assert "Traceback" not in log
@@ -88,39 +78,29 @@ async def test_sigterm_finishes_running_call(echo: Any, tmp_path: Path) -> None:
 
 async def test_sigterm_during_warm_up() -> None:
     """SIGTERM in mid warm up ends the process at once."""
-    with start_process("slow-warm-up") as process:
-        try:
-            assert process.stdout is not None
-            assert (await asyncio.to_thread(process.stdout.readline)).strip() == "warming"
-            process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(process.communicate, timeout=60)
-        finally:
-            process.kill()
+    with process_of(STAGE, "slow-warm-up") as process:
+        assert (await asyncio.to_thread(process.stdout.readline)).strip() == "warming"
+        process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
 
 
 async def test_busy_computation_ends_after_grace(echo: Any) -> None:
     """A computation that does not look up does not hold the process beyond the grace."""
-    with start_process(DUBSTAGE_DRAIN_GRACE_S="0.1") as process:
-        try:
-            _, running = await begun(echo, await listening(process), b"stuck")
-            process.send_signal(signal.SIGTERM)
-            with pytest.raises(errors.BackendUnavailableError):
-                await running
-            await asyncio.to_thread(process.communicate, timeout=60)
-        finally:
-            process.kill()
+    with process_of(STAGE, DUBSTAGE_DRAIN_GRACE_S="0.1") as process:
+        _, running = await begun(echo, await listening(process), b"stuck")
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(errors.BackendUnavailableError):
+            await running
+        await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0
 
 
 async def test_unusable_port_exit_code(echo: Any) -> None:
     """A process that cannot listen says so and exits with the error's code."""
     server = await echo.serve(answer)
-    with start_process(DUBSTAGE_PORT=str(server.port)) as process:
-        try:
-            _, log = await asyncio.to_thread(process.communicate, timeout=60)
-        finally:
-            process.kill()
+    with process_of(STAGE, DUBSTAGE_PORT=str(server.port)) as process:
+        _, log = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == errors.InvalidRequestError.exit_code
     sentence = f"dubstage echo: the echo stage cannot listen on 127.0.0.1:{server.port}: another process listens there"
     assert [line for line in log.splitlines() if line.startswith(sentence)]
@@ -131,11 +111,8 @@ async def test_unusable_port_exit_code(echo: Any) -> None:
 
 async def test_bug_exit_code_and_id() -> None:
     """An error of our own ends the process with the exit code of a bug, and its id leads to the traceback."""
-    with start_process("broken") as process:
-        try:
-            _, log = await asyncio.to_thread(process.communicate, timeout=60)
-        finally:
-            process.kill()
+    with process_of(STAGE, "broken") as process:
+        _, log = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == errors.UnexpectedError.exit_code == 12
     (sentence,) = [line for line in log.splitlines() if line.startswith("dubstage echo: ")]
     (line,) = [json.loads(line) for line in log.splitlines() if line.startswith("{") and "cannot_serve" in line]
@@ -146,15 +123,11 @@ async def test_bug_exit_code_and_id() -> None:
 
 async def test_killed_server_is_retryable(echo: Any) -> None:
     """A server that is killed in mid stream is an error worth trying elsewhere."""
-    with start_process() as process:
-        try:
-            target = await listening(process)
-            client, running = await begun(echo, target, b"stuck")
-            process.kill()
-            with pytest.raises(errors.BackendUnavailableError, match=target):
-                await running
-            with pytest.raises(errors.BackendUnavailableError, match=target):
-                await client.call("Unary", policy=ONCE)
-        finally:
-            process.kill()
-            process.communicate()
+    with process_of(STAGE) as process:
+        target = await listening(process)
+        client, running = await begun(echo, target, b"stuck")
+        process.kill()
+        with pytest.raises(errors.BackendUnavailableError, match=target):
+            await running
+        with pytest.raises(errors.BackendUnavailableError, match=target):
+            await client.call("Unary", policy=ONCE)

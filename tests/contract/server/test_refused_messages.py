@@ -1,11 +1,8 @@
 """Tests of requests that reach no handler: bytes that are no message, too large messages, and fields out of their bounds."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import grpc.aio
 import pytest
 
@@ -15,6 +12,7 @@ from dubstage.render.v1 import render_pb2, render_pb2_grpc
 from services.common import errors
 from services.common.server.error_status import from_rpc_error
 from tests.contract.server.helpers import ONCE, answer
+from tests.refusals import raised
 
 MIB = 1 << 20
 KINDS = ["Unary", "Download", "Upload", "Stream"]
@@ -56,20 +54,16 @@ async def failure(address: str, rpc: str, kind: str, *messages: bytes) -> grpc.a
     """How a call of raw bytes fails, by a client that has no limits of its own."""
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
-    async def each() -> AsyncIterator[bytes]:
-        for message in messages:
-            yield message
-
     async def ask(channel: Any) -> None:
         match kind:
             case "Unary":
                 await channel.unary_unary(f"/{rpc}")(messages[0], timeout=60)
             case "Upload":
-                await channel.stream_unary(f"/{rpc}")(each(), timeout=60)
+                await channel.stream_unary(f"/{rpc}")(messages, timeout=60)
             case "Download":
                 _ = [reply async for reply in channel.unary_stream(f"/{rpc}")(messages[0], timeout=60)]
             case _:
-                _ = [reply async for reply in channel.stream_stream(f"/{rpc}")(each(), timeout=60)]
+                _ = [reply async for reply in channel.stream_stream(f"/{rpc}")(messages, timeout=60)]
 
     async with grpc.aio.insecure_channel(address, options=unlimited) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -80,7 +74,6 @@ async def failure(address: str, rpc: str, kind: str, *messages: bytes) -> grpc.a
 @pytest.mark.parametrize("rpc", RPCS)
 @pytest.mark.parametrize("junk", [b"\xff\xff\xff", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", bytes(10), b"\x0a\x02\x08"])
 async def test_invalid_bytes_are_callers_mistake(echo: Any, rpc: str, junk: bytes) -> None:
-    """Bytes that are no message are the caller's mistake."""
     server = await echo.serve(answer, register=add_servicers)
     error = await failure(server.address, rpc, RPCS[rpc], junk)
     found = from_rpc_error(error, peer="echo")
@@ -130,9 +123,8 @@ async def test_oversized_answer_is_error(echo: Any, kind: str) -> None:
         return message * 5
 
     client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
-    with pytest.raises(errors.MessageTooLargeError, match=r"the answer of .* is too large") as caught:
+    with raised(errors.MessageTooLargeError, match=r"the answer of .* is too large", stage="echo"):
         await client.call(kind, bytes(4000), policy=ONCE)
-    assert caught.value.stage == "echo"
 
 
 async def test_field_bounds_checked_before_handler(echo: Any) -> None:

@@ -1,7 +1,5 @@
 """Several servers behind one name: how calls are shared, and what becomes of them when one comes, goes or gets old."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from pathlib import Path
@@ -14,9 +12,7 @@ from services.common.server.client import ClientConfig, StageClient
 from services.common.server.retries import RetryPolicy
 from services.common.server.server import StageServer
 from services.common.server.settings import StageSettings
-from tests.contract.server.helpers import eventually
-
-ONCE = RetryPolicy(max_attempts=1)
+from tests.contract.server.helpers import ONCE, eventually
 
 
 def both(*servers: StageServer) -> Any:
@@ -29,6 +25,15 @@ def naming(name: bytes) -> Any:
         return name
 
     return answer
+
+
+def late_until(may_end: asyncio.Event) -> Any:
+    async def wait(message: bytes) -> bytes:
+        if message == b"late":
+            await may_end.wait()
+        return message
+
+    return wait
 
 
 async def answered(client: Any, count: int, policy: RetryPolicy | None = ONCE) -> list[bytes]:
@@ -67,13 +72,7 @@ async def test_a_replica_that_warms_up_gets_no_calls(echo: Any) -> None:
 async def test_draining_replica_gets_no_calls(echo: Any) -> None:
     """A replica that drains gets no more calls and ends those that it has."""
     may_end = asyncio.Event()
-
-    async def wait(message: bytes) -> bytes:
-        if message == b"late":
-            await may_end.wait()
-        return message
-
-    leaving = await echo.serve(wait)
+    leaving = await echo.serve(late_until(may_end))
     staying = await echo.serve(naming(b"staying"))
     alone = echo.connect(leaving)
     running = asyncio.create_task(alone.call("Stream", b"late"))
@@ -94,8 +93,6 @@ async def test_draining_replica_gets_no_calls(echo: Any) -> None:
 
 
 async def test_dropped_call_succeeds_elsewhere(echo: Any) -> None:
-    """A call that a replica dropped succeeds on another."""
-
     async def never(_: bytes) -> bytes:
         await asyncio.Event().wait()
         raise AssertionError
@@ -139,13 +136,7 @@ async def test_new_client_connects_at_once(echo: Any, free_port: int) -> None:
 async def test_stream_outlives_connection_age(echo: Any) -> None:
     """A stream outlives the age of its connection and later calls find a new one."""
     may_end = asyncio.Event()
-
-    async def wait(message: bytes) -> bytes:
-        if message == b"late":
-            await may_end.wait()
-        return message
-
-    server = await echo.serve(wait, max_connection_age_s=0.3)
+    server = await echo.serve(late_until(may_end), max_connection_age_s=0.3)
     client = echo.connect(server, only_serving=True)
     running = asyncio.create_task(client.call("Stream", b"late"))
     await eventually(lambda: client.received == [b"first"])

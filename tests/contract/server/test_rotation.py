@@ -1,7 +1,5 @@
 """Certificates, keys, authorities and tokens are replaced while real servers and clients run."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
@@ -152,11 +150,9 @@ async def test_certificate_without_key_logged(pair: Pair, certificates: Any) -> 
 
 @pytest.mark.parametrize("wrong", ["key of another certificate", "no certificate", "no authority", "missing"])
 async def test_unusable_files_named_at_start(echo: Any, pair: Pair, certificates: Any, wrong: str) -> None:
-    """Files that cannot be used are named at the start."""
     side = pair.callers
-    named = {"key of another certificate": side.key, "no certificate": side.chain, "no authority": side.authority}.get(
-        wrong, side.chain
-    )
+    files = {"key of another certificate": side.key, "no authority": side.authority}
+    named = files.get(wrong, side.chain)
     if wrong == "missing":
         side.chain.unlink()
     elif wrong == "key of another certificate":
@@ -196,7 +192,6 @@ async def test_client_reads_token_again(echo: Any, tmp_path: Path, kind: str) ->
 
 
 async def test_grpc_health_watch_carries_token(echo: Any, tmp_path: Path) -> None:
-    """The watch of health that gRPC begins by itself carries the token."""
     accepted = tmp_path / "accepted"
     accepted.write_text("a-token\n")
     server = await echo.serve(answer, warm=False, auth_token_file=accepted)

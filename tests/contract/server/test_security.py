@@ -1,6 +1,4 @@
-"""Sizes, tokens and TLS, on real servers."""
-
-from __future__ import annotations
+"""Sizes, tokens, TLS and tenants, on real servers."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +8,9 @@ from typing import Any
 import pytest
 
 from services.common import errors
+from services.common.server.call_context import acting_for, current_caller
 from services.common.server.client import ClientConfig, StageClient
+from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, tenants_store
 from tests.contract.server.helpers import ONCE, answer, presenting
 
 # Sizes
@@ -93,10 +93,7 @@ WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", WITHOUT_TOKENS.values(), ids=WITHOUT_TOKENS)
-async def test_empty_token_file_refuses_calls(
-    echo: Any, token_file: Path, tmp_path: Path, change: Callable[[Path], object]
-) -> None:
-    """While the token file holds no token, every call is refused."""
+async def test_empty_token_file_refuses_calls(echo, token_file, tmp_path, change) -> None:
     server = await echo.serve(answer, auth_token_file=token_file)
     client = echo.connect(server, auth_token_file=presenting(tmp_path, "old-token"))
     await client.call("Unary", policy=ONCE)
@@ -124,17 +121,13 @@ async def test_tls_serves_those_who_know_the_authority_only(echo: Any, certifica
     server = await echo.serve(answer, tls_certificate_file=certificates.server.chain, tls_key_file=certificates.server.key)
     target = f"localhost:{server.port}"
     await echo.connect(server, target=target, tls=True, tls_ca_file=certificates.authority).call("Unary", policy=ONCE)
-    strangers = [
-        echo.connect(server, target=target, tls=True, tls_ca_file=certificates.other_authority),
-        echo.connect(server, target=target),
-    ]
-    for client in strangers:
+    for tls in ({"tls": True, "tls_ca_file": certificates.other_authority}, {}):
+        client = echo.connect(server, target=target, **tls)
         with pytest.raises(errors.BackendUnavailableError):
             await client.call("Unary", policy=ONCE)
 
 
 async def test_mutual_tls_requires_certificate(echo: Any, certificates: Any) -> None:
-    """Mutual TLS asks for a certificate of the authority."""
     server = await echo.serve(
         answer,
         tls_certificate_file=certificates.server.chain,
@@ -153,3 +146,78 @@ async def test_mutual_tls_requires_certificate(echo: Any, certificates: Any) -> 
     for stranger in strangers:
         with pytest.raises(errors.BackendUnavailableError):
             await stranger.call("Unary", policy=ONCE)
+
+
+KINDS = ["Unary", "Download", "Upload", "Stream"]
+
+
+@pytest.fixture
+def tenants_file(tmp_path: Path) -> Path:
+    file = tmp_path / "tokens"
+    file.write_text("token-of-the-gateway\nacme token-of-acme\nbeta token-of-beta\n")
+    return file
+
+
+async def tell_tenant(_: bytes) -> bytes:
+    return current_caller().tenant.encode()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_token_says_whom_a_stage_works_for(echo: Any, tenants_file: Path, tmp_path: Path, kind: str) -> None:
+    server = await echo.serve(tell_tenant, auth_token_file=tenants_file)
+    for token, tenant in (("token-of-acme", b"acme"), ("token-of-beta", b"beta"), ("token-of-the-gateway", b"default")):
+        client = echo.connect(server, auth_token_file=presenting(tmp_path, token))
+        await client.call(kind, policy=ONCE)
+        assert client.received[-1] == tenant
+
+
+async def test_gateway_names_tenant(echo: Any, tenants_file: Path, tmp_path: Path) -> None:
+    guarded = await echo.serve(tell_tenant, auth_token_file=tenants_file)
+    for client in (
+        echo.connect(guarded, auth_token_file=presenting(tmp_path, "token-of-the-gateway")),
+        echo.connect(await echo.serve(tell_tenant)),
+    ):
+        with acting_for("acme"):
+            await client.call("Unary", policy=ONCE)
+        await client.call("Unary", policy=ONCE)
+        assert client.received == [b"acme", b"default"]
+
+
+async def test_a_tenant_cannot_name_another(echo: Any, tenants_file: Path, tmp_path: Path) -> None:
+    server = await echo.serve(tell_tenant, auth_token_file=tenants_file)
+    client = echo.connect(server, auth_token_file=presenting(tmp_path, "token-of-beta"))
+    with acting_for("acme"), pytest.raises(errors.UnauthenticatedError, match="does not speak for that tenant"):
+        await client.call("Unary", policy=ONCE)
+    with acting_for("beta"):
+        await client.call("Unary", policy=ONCE)
+    assert client.received == [b"beta"]
+
+
+async def test_artefact_readable_by_own_tenant(echo: Any, tenants_file: Path, tmp_path: Path) -> None:
+    """The stage's store and cache are shared by all calls. An artefact of another tenant is refused as one of a foreign store."""
+    store = ArtefactStore(tmp_path / "artefacts", by_tenant=True)
+    cache = ArrayCache(store, max_bytes=1 << 20)
+
+    async def keep_or_read(message: bytes) -> bytes:
+        if message.startswith(b"keep "):
+            return store.put_arrays({}, {"text": message.removeprefix(b"keep ").decode()}).uri.encode()
+        uri = message.decode()
+        return cache.get_arrays(ArtefactRef(uri, uri.rpartition("/")[2], 0)).metadata["text"].encode()
+
+    server = await echo.serve(keep_or_read, auth_token_file=tenants_file)
+    acme, beta, gateway = (
+        echo.connect(server, auth_token_file=presenting(tmp_path, f"token-of-{name}")) for name in ("acme", "beta", "the-gateway")
+    )
+    await acme.call("Unary", b"keep secret", policy=ONCE)
+    uri = acme.received[-1]
+    assert uri.decode().startswith(tenants_store(ArtefactStore(tmp_path / "artefacts").url, "acme"))
+    await acme.call("Unary", uri, policy=ONCE)
+    assert acme.received[-1] == b"secret"
+    # The same digest at the place where the caller's own artefacts lie: there is none.
+    root = ArtefactStore(tmp_path / "artefacts").url.encode()
+    for client, own in ((beta, uri.replace(b"/acme/", b"/beta/")), (gateway, uri.replace(b"/tenants/acme", b""))):
+        with pytest.raises(errors.ArtefactNotFoundError):
+            await client.call("Unary", own, policy=ONCE)
+        for spelling in (uri, uri.replace(b"/tenants/", b"//tenants/"), own.replace(root, root + b"/../artefacts")):
+            with pytest.raises(errors.InvalidRequestError):
+                await client.call("Unary", spelling, policy=ONCE)

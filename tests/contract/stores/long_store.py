@@ -1,7 +1,5 @@
 """A store that has served for years, and the work that one dub and one look at a list give the database."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sqlalchemy import Engine, LargeBinary, bindparam, text

@@ -4,8 +4,6 @@ Two requests that write the same object at once make moto answer 500 (it closes 
 No real store does so, and the tests write the same blob from many threads and processes.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """A real PostgreSQL in processes of its own, from an ordinary wheel."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """A real S3 over HTTP in a process of its own, and what can go wrong on the way to it."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import os

@@ -1,16 +1,11 @@
 """A backup of an installation, in SQLite and in PostgreSQL, and the installation that is made from the backup."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -48,10 +43,10 @@ from services.common.errors import (
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import fill
-from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, on_disk, settings
+from tests.contract.stores.people import keep
+from tests.contract.stores.programs import begun
+from tests.unit.actors.installation import on_disk
 from tests.unit.batch.rows import shot_of_row
-
-__all__ = ["actors", "blobs", "geometry", "settings"]
 
 MEMORY_BYTES = 10_000_000
 
@@ -59,16 +54,11 @@ about_files = pytest.mark.parametrize("database_url", ["sqlite", pytest.param("p
 """For tests of keys and of files, which are refused before a row reaches a database."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
-
-
 @pytest.fixture
 def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> Installation:
     """Ann and Bob, an operation that has ended, and one that waits; Cid was erased."""
     for name in ("ann", "bob", "cid"):
-        actors.create(name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+        keep(actors, blobs, geometry, name)
     operations = OperationStore(actors.database)
     ended = operations.add("dub", b"\x00request", actor_id="ann", output="video.mp4")
     operations.finish(replace(ended, response=b"\xffresult"))
@@ -85,16 +75,25 @@ def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, g
     return Installation(settings, actors, blobs)
 
 
-def drop_tables(place: Installation) -> None:
+def lose_database(place: Installation) -> None:
+    """Remove database and data folder. The artefact store stays, and belongs to the lost database."""
     Base.metadata.drop_all(place.actors.database.engine)
     RECORD.drop(place.actors.database.engine)
+    place.actors.close()
+    shutil.rmtree(place.settings.data_dir)
 
 
 def wipe(place: Installation) -> None:
-    drop_tables(place)
-    place.actors.close()
-    shutil.rmtree(place.settings.data_dir)
+    lose_database(place)
     shutil.rmtree(place.settings.artefacts_url)
+
+
+@contextmanager
+def wiped(place: Installation) -> Iterator[Installation]:
+    """Remove all that an installation holds, and open the empty installation."""
+    wipe(place)
+    with open_installation(place.settings) as again:
+        yield again
 
 
 def facts(place: Installation, name: str) -> tuple[object, ...]:
@@ -132,9 +131,7 @@ def test_a_wiped_installation_comes_back_whole(place: Installation, tmp_path: Pa
     made = write_backup(place, tmp_path / "backup.tar")
     assert (made.actors, made.blobs) == (2, len(files))
     assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
-    wipe(place)
-
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         assert restore_backup(again, tmp_path / "backup.tar") == made
         assert [facts(again, name) for name in ("ann", "bob")] == before
         assert on_disk(place.settings) == files
@@ -151,9 +148,8 @@ def test_a_wiped_installation_comes_back_whole(place: Installation, tmp_path: Pa
         # New rows get new numbers.
         assert operations.add("dub", b"").number > waiting.number
         write_backup(again, tmp_path / "second.tar")
-    changed = {
-        name for name, lines in tables_of(tmp_path / "second.tar").items() if lines != tables_of(tmp_path / "backup.tar")[name]
-    }
+    first, second = (tables_of(tmp_path / f"{name}.tar") for name in ("backup", "second"))
+    changed = {name for name, lines in second.items() if lines != first[name]}
     assert changed == {"operations", "audit_log"}, "the log knows of the backup and of the restore"
 
 
@@ -165,13 +161,8 @@ def enrol_at_once(place: Installation, name: str) -> None:
     with database.writing() as session:
         if not database.shared:
             session.execute(text("PRAGMA busy_timeout = 0"))
-        created = {
-            "created_at": "2026-11-23T00:00:00+00:00",
-            "footage_sha256": "0" * 64,
-            "enrolment_sha256": style.sha256,
-            "consent_sha256": "",
-        }
-        session.add(ActorRow(actor_id=name, method="hetero", consent=None, **created))
+        digests = {"footage_sha256": "0" * 64, "enrolment_sha256": style.sha256, "consent_sha256": ""}
+        session.add(ActorRow(actor_id=name, method="hetero", consent=None, created_at="2026-11-23T00:00:00+00:00", **digests))
         session.flush()
         session.add(LineageRow(actor_id=name, sha256=style.sha256, kind="style", uri=style.uri, size_bytes=style.size_bytes))
 
@@ -190,8 +181,7 @@ def test_backup_during_enrolment_is_consistent(place: Installation, tmp_path: Pa
     monkeypatch.undo()
     assert len(place.actors.list()) == 3, "a gateway need not wait for the backup"
     assert b"dan" not in rows_in(tmp_path / "backup.tar")
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         assert restore_backup(again, tmp_path / "backup.tar").actors == 2
 
 
@@ -217,8 +207,7 @@ def test_many_rows_in_little_memory(place: Installation, tmp_path: Path) -> None
         made = write_backup(place, tmp_path / "backup.tar")
     before = tables_of(tmp_path / "backup.tar")["operations"]
     assert len(before) > 2 * MEMORY_BYTES
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         with little_memory():
             assert restore_backup(again, tmp_path / "backup.tar") == made
         write_backup(again, tmp_path / "second.tar")
@@ -231,18 +220,14 @@ def test_incremental_backups(place: Installation, geometry: ActorGeometry, tmp_p
     write_backup(place, full)
     for name, file, base in (("dan", second, full), ("eve", third, second)):
         before = on_disk(place.settings)
-        place.actors.create(
-            name, method="dubstage", enrolled=learned(place.artefacts, name, geometry), footage_sha256="0" * 64, consent=CONSENT
-        )
+        keep(place.actors, place.artefacts, geometry, name)
         new = on_disk(place.settings) - before
         made = write_backup(place, file, base=base)
         assert made.blobs == len(new) > 0
     assert made.actors == 4
     assert [base.created_at for base in made.bases] == [read_manifest(full).created_at, read_manifest(second).created_at]
     people, files = [facts(place, name) for name in ("ann", "bob", "dan", "eve")], on_disk(place.settings)
-    wipe(place)
-
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         seen: list[tuple[str, int, int]] = []
         restored = restore_backup(again, third, bases=[second, full], on_blob=lambda *step: seen.append(step))
         assert restored == made
@@ -257,14 +242,11 @@ def test_unusable_bases_are_refused(place: Installation, geometry: ActorGeometry
     full, other, later = (tmp_path / f"{name}.tar" for name in ("full", "other", "later"))
     write_backup(place, full)
     write_backup(place, other)
-    place.actors.create(
-        "dan", method="dubstage", enrolled=learned(place.artefacts, "dan", geometry), footage_sha256="0" * 64, consent=CONSENT
-    )
+    keep(place.actors, place.artefacts, geometry, "dan")
     with pytest.raises(InvalidRequestError, match="is the base itself"):
         write_backup(place, full, base=full, overwrite=True)
     write_backup(place, later, base=full)
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         with pytest.raises(InvalidRequestError, match="backup of another installation"):
             write_backup(again, tmp_path / "new.tar", base=full)
         created = re.escape(read_manifest(full).created_at)
@@ -280,6 +262,9 @@ def test_unusable_bases_are_refused(place: Installation, geometry: ActorGeometry
 
 
 def test_an_actor_can_be_left_out(place: Installation, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="there is no actor 'bobby' to leave out"):
+        write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob", "bobby"}))
+    assert not list(tmp_path.glob("*backup*"))
     made = write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob"}))
     assert made.actors == 1
     assert b"bob" not in rows_in(tmp_path / "backup.tar")
@@ -302,15 +287,7 @@ def test_another_artefact_store_is_refused(place: Installation, tmp_path: Path) 
         restore_backup(other, tmp_path / "backup.tar")
 
 
-def lose_database(place: Installation) -> None:
-    """Remove database and data folder. The artefact store stays, and belongs to the lost database."""
-    drop_tables(place)
-    place.actors.close()
-    shutil.rmtree(place.settings.data_dir)
-
-
 def test_store_accepts_restored_database(place: Installation, tmp_path: Path) -> None:
-    """A store that outlived its database accepts the restored one."""
     lost = place.actors.database.id
     assert write_backup(place, tmp_path / "backup.tar").database == lost
     before = facts(place, "ann")
@@ -323,9 +300,7 @@ def test_store_accepts_restored_database(place: Installation, tmp_path: Path) ->
         assert facts(again, "ann") == before
     with open_installation(place.settings) as again:
         assert facts(again, "ann") == before
-        owner = owner_of(again.artefacts)
-        assert owner is not None
-        assert owner.database == again.actors.database.id != lost
+        assert owner_of(again.artefacts).database == again.actors.database.id != lost
 
 
 def test_second_restore_replaces_owner(place: Installation, tmp_path: Path, geometry: ActorGeometry) -> None:
@@ -363,9 +338,8 @@ def test_third_database_refused(place: Installation, tmp_path: Path) -> None:
     store.set_owner(json.dumps({"database": "f" * 32, "where": "sqlite:///third", "since": "2026-11-25"}).encode(), replace=True)
     owner = store.owner()
     with open_installation(place.settings, claim_artefacts=False) as again:
-        with pytest.raises(
-            StorageRefusedError, match=r"belongs to another database.* If the other database is gone for good, remove"
-        ):
+        told = "belongs to another database.* If the other database is gone for good, remove"
+        with pytest.raises(StorageRefusedError, match=told):
             restore_backup(again, tmp_path / "backup.tar")
         assert again.actors.list() == []
     assert store.owner() == owner
@@ -394,26 +368,17 @@ def test_concurrent_key_not_replaced(place: Installation, tmp_path: Path) -> Non
     """A key that is made while blobs are restored is not replaced silently."""
     installation_credential(place.settings.data_dir)
     write_backup(place, tmp_path / "backup.tar")
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         with pytest.raises(InvalidRequestError, match=f"{KEY_FILE} is another key than the backup's"):
             restore_backup(again, tmp_path / "backup.tar", on_blob=lambda *_: installation_credential(place.settings.data_dir))
         assert again.actors.list() == []
 
 
-def test_a_backup_without_somebody_unknown_is_refused(place: Installation, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="there is no actor 'bobby' to leave out"):
-        write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob", "bobby"}))
-    assert not list(tmp_path.glob("*backup*"))
-
-
 @about_files
 def test_unsigned_installation_backup_lacks_key(place: Installation, tmp_path: Path) -> None:
-    """An installation that has signed nothing has a backup without that key."""
     made = write_backup(place, tmp_path / "backup.tar")
     assert KEY_FILE not in made.members
-    wipe(place)
-    with open_installation(place.settings) as again:
+    with wiped(place) as again:
         own = installation_credential(place.settings.data_dir)
         assert restore_backup(again, tmp_path / "backup.tar") == made
         assert installation_credential(place.settings.data_dir) == own
@@ -484,12 +449,9 @@ with open_installation(load_settings(GatewaySettings)) as place:
     write_backup(place, Path(sys.argv[1]), on_blob=lambda *_: (print("writes", flush=True), time.sleep(600)))
 """
     named = {name: str(getattr(place.settings, name)) for name in ("data_dir", "artefacts_url", "database_url")}
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    environment |= {f"DUBSTAGE_{name.upper()}": value for name, value in named.items() if value}
-    command = [sys.executable, "-c", script, str(folder / "killed.tar")]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as killed:
-        assert killed.stdout is not None
-        assert killed.stdout.readline() == b"writes\n"
+    environment = {f"DUBSTAGE_{name.upper()}": value for name, value in named.items() if value}
+    with begun(script, str(folder / "killed.tar"), environment=environment) as killed:
+        assert killed.stdout.readline() == "writes\n"
         (left,) = partial()
         assert left.stat().st_mode & 0o777 == 0o600
         killed.kill()
@@ -589,7 +551,6 @@ HOSTILE = [_claims_a_petabyte, _claims_a_petabyte_of_holes, _broken_map, _member
 @about_files
 @pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar, *HOSTILE])
 def test_partial_backup_changes_nothing(place: Installation, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    """A file that is not a whole backup changes nothing."""
     file = tmp_path / "backup.tar"
     write_backup(place, file)
     wipe(place)

@@ -1,7 +1,5 @@
 """Batches of processes that work at once, in SQLite and in PostgreSQL."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack

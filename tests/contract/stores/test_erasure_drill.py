@@ -1,10 +1,6 @@
 """Erasure drill over SQLite and a folder, and over PostgreSQL and S3: nothing is left, and what is left is told."""
 
-from __future__ import annotations
-
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +20,11 @@ from gateway.signatures import installation_key
 from services.common.errors import ActorError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.contract.stores.people import keep
+from tests.contract.stores.programs import begun
 from tests.contract.stores.s3_servers import BUCKET, S3Server
-from tests.unit.actors.installation import CONSENT, geometry, learned
 from tests.unit.batch.rows import shot_of_row
 
-__all__ = ["geometry"]
 _APPEND = """
 import sys
 from pathlib import Path
@@ -56,17 +52,6 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> GatewaySettings:
 
 
 @pytest.fixture
-def actors(settings: GatewaySettings) -> Iterator[ActorStore]:
-    with ActorStore(settings) as opened:
-        yield opened
-
-
-@pytest.fixture
-def blobs(settings: GatewaySettings) -> ArtefactStore:
-    return ArtefactStore(settings.artefacts_url)
-
-
-@pytest.fixture
 def batches(actors: ActorStore) -> BatchStore:
     return BatchStore(actors.database)
 
@@ -76,9 +61,7 @@ def job(actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, geometry:
     """Ann with footage, an interrupted dub, an operation and a picture in a batch; Bob stays. The folder of the dub."""
     for name in ("ann", "bob"):
         more = {"footage": blobs.put_bytes(f"footage of {name}".encode())}
-        actors.create(
-            name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT, more=more
-        )
+        keep(actors, blobs, geometry, name, more=more)
     folder = settings.data_dir / "jobs" / "1"
     ledger = JobLedger(actors, "ann")
     ledger.begin(folder)
@@ -96,9 +79,7 @@ def erase(actors: ActorStore, batches: BatchStore) -> str:
     return actors.erasures.erase_or_ask("ann", [BatchPictures(batches)]).to_json()
 
 
-def test_erasure_leaves_nothing(
-    actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
-) -> None:
+def test_erasure_leaves_nothing(actors, blobs, batches, settings, job) -> None:
     """Nothing of the person is left and the receipt says so."""
     own = {ref.sha256 for ref in actors.get("bob").artefacts.values()}
     receipt = verified(erase(actors, batches).encode(), lambda _: installation_key(settings.data_dir).public)
@@ -127,9 +108,7 @@ def test_erasure_leaves_nothing(
         JobLedger(actors, "ann").begin(job)
 
 
-def test_undeletable_blob_fails_erasure(
-    actors: ActorStore, batches: BatchStore, job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_undeletable_blob_fails_erasure(actors, batches, job, monkeypatch) -> None:
     """A blob that does not go makes the erasure fail and the next one succeed."""
     kept = actors.get("ann").artefacts["footage"]
     really = ArtefactStore.delete
@@ -147,9 +126,7 @@ def test_undeletable_blob_fails_erasure(
         actors.get("ann")
 
 
-def test_leftover_copies_are_reported(
-    actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
-) -> None:
+def test_leftover_copies_are_reported(actors, blobs, batches, settings, job) -> None:
     """A copy in the data folder and a journal of another job are reported."""
     copy = settings.data_dir / "forgotten" / "copy.mp4"
     copy.parent.mkdir()
@@ -176,11 +153,11 @@ def test_equal_files_of_other_jobs(actors: ActorStore, batches: BatchStore, sett
 
 def test_concurrent_gateways_write_one_chain(actors: ActorStore, settings: GatewaySettings) -> None:
     """Gateways that append at the same time write one chain."""
-    command = [sys.executable, "-c", _APPEND, settings.database_url, str(settings.data_dir)]
-    writers = [subprocess.Popen([*command, name], stderr=subprocess.PIPE) for name in ("first", "second", "third")]
+    place = (settings.database_url, str(settings.data_dir))
+    writers = [begun(_APPEND, *place, name, stderr=subprocess.PIPE) for name in ("first", "second", "third")]
     for writer in writers:
         said = writer.communicate(timeout=120)[1]
-        assert writer.returncode == 0, said.decode()
+        assert writer.returncode == 0, said
     assert actors.audit.verify().sequence == 120
     works = [entry["work"] for entry in actors.audit.newest(200)]
     for name in ("first", "second", "third"):

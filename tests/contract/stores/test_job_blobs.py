@@ -1,10 +1,6 @@
 """Counting and deleting of one blob come one after the other, in both databases."""
 
-from __future__ import annotations
-
-import os
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +12,12 @@ from gateway.actors.store import ActorStore
 from gateway.dub.state import workspace
 from gateway.dub.state.workspace import remove_locked
 from gateway.settings import GatewaySettings
-from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
-
-__all__ = ["actors", "blobs", "geometry", "settings"]
+from tests.contract.stores.programs import begun
+from tests.unit.actors.installation import CONSENT, learned
 
 WAITING_S = 0.3
+
 COUNTS = """
 import sys
 from pathlib import Path
@@ -70,18 +65,7 @@ print("again", again)
 """A process whose jobs make the blobs of other jobs again and again, and look whether each counted blob is there."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
-
-
-def environment() -> dict[str, str]:
-    """Environment of a process that finds the modules of this one."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
 def test_counting_job_waits_for_deletion(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
-    """A job that counts a blob waits for the job that deletes it."""
     bank = blobs.put_bytes(b"bank")
     actors.jobs.begin(tmp_path / "job")
     counted = threading.Event()
@@ -102,7 +86,6 @@ def test_counting_job_waits_for_deletion(actors: ActorStore, blobs: ArtefactStor
 
 
 def test_job_end_waits_for_counting(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
-    """The end of a job waits for a job that counts its blob."""
     bank = blobs.put_bytes(b"bank")
     for name in ("ending", "other"):
         actors.jobs.begin(tmp_path / name)
@@ -114,9 +97,7 @@ def test_job_end_waits_for_counting(actors: ActorStore, blobs: ArtefactStore, tm
         assert list(unused) == []
 
 
-def test_job_that_begins_and_ends_beside_another_leaves_no_blob(
-    actors: ActorStore, blobs: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_job_that_begins_and_ends_beside_another_leaves_no_blob(actors, blobs, tmp_path, monkeypatch) -> None:
     """While a job ends, another job stores the same blob, and ends too: nothing counts the blob, and it is deleted."""
 
     def job(name: str) -> tuple[Path, JobLedger]:
@@ -140,14 +121,7 @@ def test_job_that_begins_and_ends_beside_another_leaves_no_blob(
     assert not list(blobs.stored())
 
 
-def test_other_process_waits_for_erasure(
-    actors: ActorStore,
-    blobs: ArtefactStore,
-    geometry: ActorGeometry,
-    settings: GatewaySettings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_other_process_waits_for_erasure(actors, blobs, geometry, settings, tmp_path, monkeypatch) -> None:
     """A job of another process that counts a blob waits for the erasure that deletes it."""
     enrolled = learned(blobs, "ann", geometry)
     actors.create("ann", method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
@@ -163,12 +137,11 @@ def test_other_process_waits_for_erasure(
         return delete(store, ref)
 
     monkeypatch.setattr(ArtefactStore, "delete", slowly)
-    command = [sys.executable, "-c", COUNTS, str(tmp_path), settings.database_url, bank.uri, bank.sha256, str(bank.size_bytes)]
+    arguments = (str(tmp_path), settings.database_url, bank.uri, bank.sha256, str(bank.size_bytes))
     with ThreadPoolExecutor(1) as pool:
         erasing = pool.submit(actors.erase, "ann")
         assert deletes.wait(60)
-        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as counting:
-            assert counting.stdout is not None
+        with begun(COUNTS, *arguments) as counting:
             if settings.database_url:  # SQLite's file has one writer at a time, and opening the file writes
                 assert counting.stdout.readline() == "begins\n"
             with pytest.raises(subprocess.TimeoutExpired):
@@ -181,14 +154,10 @@ def test_other_process_waits_for_erasure(
 
 
 @pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
-def test_concurrent_processes_lose_no_blobs(
-    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_concurrent_processes_lose_no_blobs(actors, blobs, settings, tmp_path) -> None:
     """Processes that count and delete the same blobs lose none."""
-    command = [sys.executable, "-c", JOBS, str(tmp_path), settings.database_url]
-    working = [
-        subprocess.Popen([*command, name, "12"], env=environment(), stderr=subprocess.PIPE, text=True) for name in ("a", "b", "c")
-    ]
+    place = (str(tmp_path), settings.database_url)
+    working = [begun(JOBS, *place, name, "12", stderr=subprocess.PIPE) for name in ("a", "b", "c")]
     for process in working:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said

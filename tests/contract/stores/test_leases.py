@@ -1,7 +1,5 @@
 """Operations that several gateways share: what one of them runs, waits for, cancels or loses. Asked of SQLite and PostgreSQL."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -161,7 +159,6 @@ def test_unanswered_commit_keeps_its_gateway(databases: Callable[[], Database]) 
 
 
 def test_one_gateway_until_lease_ends(databases: Callable[[], Database]) -> None:
-    """An operation has one gateway until its lease ends."""
     first, second = queue_on(databases()), queue_on(databases())
     record = submit(first)
     assert second.take(9, busy=())[0] == ()
@@ -176,7 +173,6 @@ def test_one_gateway_until_lease_ends(databases: Callable[[], Database]) -> None
 
 
 def test_lease_counts_from_last_renewal(databases: Callable[[], Database]) -> None:
-    """A lease lasts so many seconds from its last renewal."""
     first, second, database = queue_on(databases()), queue_on(databases()), databases()
     submissions: list[OperationRecord] = []
     steps: tuple[Callable[[], object], ...] = (
@@ -231,8 +227,7 @@ def test_queue_keeps_order(databases: Callable[[], Database]) -> None:
     """Waiting operations run in their order, each once."""
     first, second = queue_on(databases()), queue_on(databases())
     names = [submit(first, free=0).name for _ in range(4)]
-    taken = [one.record.name for queue in (first, second, first) for one in queue.take(2, busy=())[0]]
-    assert taken == names
+    assert [one.record.name for queue in (first, second, first) for one in queue.take(2, busy=())[0]] == names
 
 
 def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Database]) -> None:
@@ -249,7 +244,6 @@ def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Da
 
 
 async def test_dead_gateways_operation_ended(databases: Callable[[], Database]) -> None:
-    """An operation whose gateway died is ended by another."""
     dead = queue_on(databases())
     record = submit(dead)
     begun: list[str] = []
@@ -294,7 +288,6 @@ async def test_starting_gateway_spares_others_work(databases: Callable[[], Datab
 
 
 async def test_cancellation_reaches_running_gateway(databases: Callable[[], Database]) -> None:
-    """A cancellation reaches the gateway that runs the operation."""
     stopped: list[str] = []
     async with gateway(databases(), until_told(asyncio.Event(), stopped)) as first, gateway(databases(), saying("x")) as second:
         record = await first.submit("work", b"")
@@ -304,9 +297,7 @@ async def test_cancellation_reaches_running_gateway(databases: Callable[[], Data
     assert stopped == [record.name]
 
 
-async def test_any_gateway_begins_or_cancels(
-    databases: Callable[[], Database],
-) -> None:
+async def test_any_gateway_begins_or_cancels(databases) -> None:
     """Any gateway with a free slot begins a waiting operation, and any gateway can cancel one."""
     goes_on, begun = asyncio.Event(), list[str]()
     async with gateway(databases(), until_told(goes_on)) as first:
@@ -333,7 +324,6 @@ async def test_closing_gateway_hands_over(databases: Callable[[], Database]) -> 
 
 
 async def test_lost_operation_stops_work(databases: Callable[[], Database]) -> None:
-    """A gateway that lost an operation stops its work and writes nothing."""
     stopped: list[str] = []
     database = databases()
     async with gateway(database, until_told(asyncio.Event(), stopped)) as first:
@@ -354,7 +344,6 @@ async def test_lost_operation_stops_work(databases: Callable[[], Database]) -> N
 
 
 async def test_work_on_person_stops_everywhere(databases: Callable[[], Database]) -> None:
-    """Work on a person is stopped in all gateways."""
     stopped: list[str] = []
     handler = until_told(asyncio.Event(), stopped)
     async with gateway(databases(), handler) as first, gateway(databases(), handler) as second:

@@ -1,7 +1,5 @@
 """10,000 actors and 100,000 finished operations cost no dub anything: the database finds every row by an index."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,17 +15,10 @@ from gateway.operations.store import AT_ONCE, OperationStore, expire_operations
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import ANN, Dubs, analyse, enrol, fill
-from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
-
-__all__ = ["actors", "blobs", "geometry", "settings"]
+from tests.unit.actors.installation import CONSENT, learned
 
 MANY_ACTORS, MANY_OPERATIONS = 10_000, 100_000
 LONG_TABLES = ("operations", "actors", "enrolments", "lineage")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
 
 
 @pytest.fixture
@@ -100,7 +91,6 @@ class Work:
 
 @pytest.mark.parametrize("database_url", [""])
 def test_database_work_independent_of_size(actors: ActorStore, dubs: Dubs, tmp_path: Path) -> None:
-    """The work of the database does not grow with what it holds."""
     # The pages of the lists are full in both.
     fill(actors.database, actors=1_000, operations=1_000)
     work = Work(actors.database)

@@ -1,7 +1,5 @@
 """A process that pauses inside a transaction keeps the other processes from the rows no longer than a while."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from services.common.errors import BackendUnavailableError
 
 
 def test_paused_gateways_lease_is_taken(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lease that a paused gateway was renewing is taken."""
     monkeypatch.setattr(database_session, "PAUSED_S", 1)
     paused, other = Database(postgres_url, tmp_path), Database(postgres_url, tmp_path)
     try:

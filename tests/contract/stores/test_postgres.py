@@ -1,12 +1,7 @@
 """Actors and operations in a real PostgreSQL; what SQLite must do as well is asked of both."""
 
-from __future__ import annotations
-
 import asyncio
 import datetime
-import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -39,24 +34,16 @@ from services.common.errors import (
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.ports import free_port
+from tests.contract.stores.people import keep
 from tests.contract.stores.postgres_servers import PASSWORD, PostgresServer
-from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, on_disk, settings
-
-__all__ = ["actors", "blobs", "geometry", "settings"]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
+from tests.contract.stores.programs import begun, said_by
+from tests.refusals import raised
+from tests.unit.actors.installation import CONSENT, on_disk
 
 
 @pytest.fixture
 def operations(actors: ActorStore) -> OperationStore:
     return OperationStore(actors.database)
-
-
-def keep(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, name: str) -> None:
-    actors.create(name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
 
 
 # Both databases
@@ -97,11 +84,8 @@ def test_concurrent_ids_are_unique(actors: ActorStore, blobs: ArtefactStore, geo
 def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
     def fail() -> None:
         with actors.database.writing() as session:
-            session.add(
-                ActorRow(
-                    actor_id="ann", method="dubstage", footage_sha256="", created_at="", enrolment_sha256="", consent_sha256=""
-                )
-            )
+            nothing = dict.fromkeys(("footage_sha256", "created_at", "enrolment_sha256", "consent_sha256"), "")
+            session.add(ActorRow(actor_id="ann", method="dubstage", **nothing))
             session.flush()
             raise ZeroDivisionError
 
@@ -112,16 +96,13 @@ def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
 
 
 def test_unknown_actor_refused_by_database(actors: ActorStore, tmp_path: Path) -> None:
-    """The database refuses work with an actor who is not enrolled."""
     with pytest.raises(ActorError):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
     with pytest.raises(IntegrityError), actors.database.writing() as session:
         session.add(JobRow(actor_id="nobody", folder="x"))
 
 
-def test_erasing_removes_every_blob_job_and_row(
-    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_erasing_removes_every_blob_job_and_row(actors, blobs, geometry, settings, tmp_path) -> None:
     keep(actors, blobs, geometry, "ann")
     job = tmp_path / "data" / "jobs" / "1"
     Journal(job / "journal", blobs).record("window", {"box": np.zeros(4, np.uint8)})
@@ -182,13 +163,11 @@ def test_job_ended_elsewhere_leaves_disk(actors: ActorStore, blobs: ArtefactStor
     with Workspace(running):
         remove_unknown(actors, blobs, jobs)
     # With SQLite no other gateway has ended a job of this disk.
-    assert {folder for folder in jobs.iterdir() if folder.is_dir()} == (
-        {known, running} if actors.database.shared else {known, unknown, running}
-    )
+    left = {known, running} if actors.database.shared else {known, unknown, running}
+    assert {folder for folder in jobs.iterdir() if folder.is_dir()} == left
 
 
 def test_rows_persist_across_processes(settings: GatewaySettings, operations: OperationStore) -> None:
-    """Rows that were written are there for the next process."""
     name = operations.add("dub", b"request").name
     with ActorStore(settings) as again:
         assert OperationStore(again.database).get(name).request == b"request"
@@ -219,10 +198,7 @@ from gateway.operations.store import OperationStore
 database = Database({postgres_url!r}, Path({str(tmp_path)!r}))
 print(OperationStore(database).add("dub", b"").number)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    running = [
-        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    running = [begun(script) for _ in range(3)]
     assert sorted(int(process.communicate(timeout=120)[0]) for process in running) == [1, 2, 3]
 
 
@@ -276,11 +252,8 @@ def test_several_gateways_one_erasure_alone(postgres_url: str, tmp_path: Path) -
     """Several gateways share a database and a folder and an erasure without a gateway has it alone."""
 
     def gateway(folder: str) -> GatewayServer:
-        return GatewayServer(
-            GatewaySettings(
-                port=0, data_dir=tmp_path / folder, database_url=postgres_url, artefacts_url=str(tmp_path / "b"), drain_grace_s=0
-            )
-        )
+        shared = {"database_url": postgres_url, "artefacts_url": str(tmp_path / "b")}
+        return GatewayServer(GatewaySettings(port=0, data_dir=tmp_path / folder, drain_grace_s=0, **shared))
 
     async def scene() -> None:
         running = [gateway("one"), gateway("one"), gateway("two")]
@@ -294,9 +267,9 @@ def test_several_gateways_one_erasure_alone(postgres_url: str, tmp_path: Path) -
         async with asyncio.timeout(60):
             while not database.try_claim():  # noqa: ASYNC110 - the lock is the server's
                 await asyncio.sleep(0.02)
-        with pytest.raises(InvalidRequestError, match="`dubstage actor erase` works with the database") as caught:
+        said = "`dubstage actor erase` works with the database"
+        with raised(InvalidRequestError, match=said, field="DUBSTAGE_DATABASE_URL") as caught:
             gateway("two")
-        assert caught.value.field == "DUBSTAGE_DATABASE_URL"
         assert PASSWORD not in caught.value.message
         database.close()
         # Neither the database nor the folder of the refused one is still held.
@@ -370,7 +343,6 @@ def test_full_server_is_told(postgres: PostgresServer, postgres_url: str, tmp_pa
 
 
 def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) -> None:
-    """A server that is not there is reported soon."""
     begin = time.monotonic()
     port = free_port()
     with pytest.raises(BackendUnavailableError, match=f"127.0.0.1:{port}") as caught:
@@ -384,10 +356,8 @@ def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) 
     "url", ["postgres", "mysql://user:hidden-word@host/db", "postgresql+psycopg://user:hidden-word@host:port/db"]
 )
 def test_unsupported_url_hides_password(url: str, tmp_path: Path) -> None:
-    """An URL of nothing that is supported is refused without its password."""
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="DUBSTAGE_DATABASE_URL") as caught:
         Database(url, tmp_path)
-    assert caught.value.field == "DUBSTAGE_DATABASE_URL"
     assert "hidden-word" not in caught.value.message
 
 
@@ -403,6 +373,4 @@ try:
 except InvalidRequestError as error:
     print(error)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
-    assert "pip install 'dubstage-suite[postgres]'" in said
+    assert "pip install 'dubstage-suite[postgres]'" in said_by(script)

@@ -1,7 +1,5 @@
 """Requests that come again, at several gateways of one database. Asked of SQLite and PostgreSQL."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import threading

@@ -1,13 +1,8 @@
 """Artefacts in a real S3, over HTTP."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,16 +25,9 @@ from services.common.errors import (
 from services.common.store import backends
 from services.common.store.artefacts import OWNER, ArrayCache, ArtefactRef, ArtefactStore
 from tests.contract.ports import free_port
-from tests.contract.stores.s3_servers import (
-    BUCKET,
-    SECRET,
-    Proxy,
-    S3Server,
-    answering,
-    client_of,
-    running_s3,
-    without_conditions,
-)
+from tests.contract.stores.programs import begun, said_by
+from tests.contract.stores.s3_servers import BUCKET, SECRET, Proxy, S3Server, answering, client_of, running_s3, without_conditions
+from tests.refusals import raised
 
 Aws = Callable[..., None]
 GIVEN_UP_S = 60.0
@@ -78,23 +66,11 @@ def test_one_database_owns_new_store(store: ArtefactStore, tmp_path: Path, url: 
     refused = [text for text in told if f"the artefact store {url} belongs to another database" in text]
     assert len(refused) == 7
     assert all(f"remove {url}/{OWNER}" in text for text in refused)
-    owner = owner_of(store)
-    assert owner is not None
-    assert owner.database in told
+    assert owner_of(store).database in told
     assert list(store.stored()) == []
     assert not store.set_owner(b"another")
     assert store.set_owner(b"another", replace=True)
     assert store.owner() == b"another"
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "error"), [(403, "AccessDenied", StorageRefusedError), (503, "SlowDown", BackendUnavailableError)]
-)
-def test_a_store_that_takes_no_owner_is_told(aws: Aws, tmp_path: Path, status: int, code: str, error: type[Exception]) -> None:
-    with answering(status, code) as (endpoint, _):
-        aws(endpoint)
-        with pytest.raises(error, match=code):
-            ActorStore(GatewaySettings(data_dir=tmp_path / "data", artefacts_url=f"s3://{BUCKET}/none"))
 
 
 def test_a_server_without_conditions_takes_the_owner_too(aws: Aws, s3: S3Server, url: str) -> None:
@@ -133,7 +109,6 @@ def test_what_lies_there_already_is_not_sent_again(store: ArtefactStore, s3: S3S
 
 
 def test_delete_reports_whether_blob_existed(store: ArtefactStore, s3: S3Server) -> None:
-    """Delete removes one blob and tells whether there was one."""
     gone, stays = store.put_bytes(b"gone"), store.put_bytes(b"stays")
     assert store.exists(gone)
     assert store.delete(gone)
@@ -141,9 +116,8 @@ def test_delete_reports_whether_blob_existed(store: ArtefactStore, s3: S3Server)
     assert not store.delete(gone)
     assert key_of(gone) not in s3.all_keys()
     assert store.get_bytes(stays) == b"stays"
-    with pytest.raises(ArtefactNotFoundError, match=gone.sha256) as caught:
+    with raised(ArtefactNotFoundError, match=gone.sha256, resource=gone.uri):
         store.get_bytes(gone)
-    assert caught.value.resource == gone.uri
 
 
 def test_cache_drops_erased_blob(store: ArtefactStore, s3: S3Server) -> None:
@@ -158,12 +132,10 @@ def test_cache_drops_erased_blob(store: ArtefactStore, s3: S3Server) -> None:
 
 @pytest.mark.parametrize("damage", [b"moutH", b"mou", b"", b"mouth and more"])
 def test_damaged_object_refused_and_repaired(store: ArtefactStore, s3: S3Server, damage: bytes) -> None:
-    """A damaged object is refused and putting it again repairs it."""
     ref = store.put_bytes(b"mouth")
     s3.client.put_object(Bucket=BUCKET, Key=key_of(ref), Body=damage)
-    with pytest.raises(ArtefactCorruptError, match=ref.sha256) as caught:
+    with raised(ArtefactCorruptError, match=ref.sha256, resource=ref.uri):
         store.get_bytes(ref)
-    assert caught.value.resource == ref.uri
     assert store.put_bytes(b"mouth") == ref
     assert store.get_bytes(ref) == b"mouth"
 
@@ -188,10 +160,7 @@ store = ArtefactStore({url!r})
 for _ in range(2):
     print(store.put_bytes(np.random.default_rng(1).bytes(1 << 20)).sha256)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    processes = [begun(script) for _ in range(2)]
     with ThreadPoolExecutor(6) as threads:
         refs = set(threads.map(lambda _: store.put_bytes(data), range(8)))
     (ref,) = refs
@@ -260,9 +229,11 @@ def proxy(s3: S3Server, aws: Aws) -> Iterator[Proxy]:
 
 
 def test_server_outage_and_return(proxy: Proxy, url: str) -> None:
-    """A server that is away is reported and found again."""
+    """A connection that breaks once is not noticed, and a server that is away is reported and found again."""
     store = ArtefactStore(url)
     ref = store.put_bytes(b"mouth")
+    proxy.cut(connections=1)
+    assert store.get_bytes(ref) == b"mouth"
     proxy.cut()
     begin = time.monotonic()
     for use in (lambda: store.put_bytes(b"nose"), lambda: store.get_bytes(ref), lambda: store.exists(ref)):
@@ -275,30 +246,16 @@ def test_server_outage_and_return(proxy: Proxy, url: str) -> None:
     assert store.get_bytes(ref) == b"mouth"
 
 
-def test_a_connection_that_breaks_once_is_not_noticed(proxy: Proxy, url: str) -> None:
-    store = ArtefactStore(url)
-    ref = store.put_bytes(b"mouth")
-    proxy.cut(connections=1)
-    assert store.get_bytes(ref) == b"mouth"
-
-
-def test_closed_port_reported_at_once(aws: Aws, url: str) -> None:
-    """A port where nothing listens is reported at once."""
-    aws(f"http://127.0.0.1:{free_port()}")
-    begin = time.monotonic()
-    with pytest.raises(BackendUnavailableError, match="does not answer"):
-        ArtefactStore(url).put_bytes(b"mouth")
-    assert time.monotonic() - begin < GIVEN_UP_S
-
-
 def test_a_server_that_never_answers_is_given_up(aws: Aws, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that nobody listens at, and a server that says nothing."""
     monkeypatch.setattr(backends, "S3_READ_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        aws(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        begin = time.monotonic()
-        with pytest.raises(BackendUnavailableError, match="does not answer"):
-            ArtefactStore(url).put_bytes(b"mouth")
-        assert time.monotonic() - begin < GIVEN_UP_S
+        for port in (free_port(), silent.getsockname()[1]):
+            aws(f"http://127.0.0.1:{port}")
+            begin = time.monotonic()
+            with pytest.raises(BackendUnavailableError, match="does not answer"):
+                ArtefactStore(url).put_bytes(b"mouth")
+            assert time.monotonic() - begin < GIVEN_UP_S
 
 
 @pytest.mark.parametrize(
@@ -309,9 +266,15 @@ def test_a_server_that_never_answers_is_given_up(aws: Aws, url: str, monkeypatch
         (507, "XMinioStorageFull", StorageFullError),
         (403, "QuotaExceeded", StorageFullError),
         (400, "AuthorizationHeaderMalformed", StorageRefusedError),
+        (403, "AccessDenied", StorageRefusedError),
     ],
 )
-def test_what_the_server_answers_says_who_must_act(aws: Aws, url: str, status: int, code: str, kind: type[Exception]) -> None:
+def test_what_the_server_answers_says_who_must_act(aws, url, status, code, kind, tmp_path) -> None:
+    """A blob and the owner of a store that the server does not take are told alike."""
+    with answering(status, code) as (endpoint, _):
+        aws(endpoint)
+        with pytest.raises(kind, match=f"s3://{BUCKET}/none" if kind is StorageFullError else code):
+            ActorStore(GatewaySettings(data_dir=tmp_path / "data", artefacts_url=f"s3://{BUCKET}/none"))
     with answering(status, code) as (endpoint, seen):
         aws(endpoint)
         with pytest.raises(kind, match=url):
@@ -336,9 +299,8 @@ def test_doctor_tries_the_store(s3: S3Server, aws: Aws) -> None:
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///prefix", "nonsense://bucket"])
 def test_an_url_that_names_no_store_is_refused(aws: Aws, url: str) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="DUBSTAGE_ARTEFACTS_URL"):
         ArtefactStore(url)
-    assert caught.value.field == "DUBSTAGE_ARTEFACTS_URL"
 
 
 def test_without_the_package_the_remedy_is_named() -> None:
@@ -352,6 +314,4 @@ try:
 except InvalidRequestError as error:
     print(error)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
-    assert "pip install 'dubstage-suite[s3]'" in said
+    assert "pip install 'dubstage-suite[s3]'" in said_by(script)

@@ -1,13 +1,9 @@
 """Tables in SQLite and PostgreSQL: their creation, and their upgrade by a migration of a later version."""
 
-from __future__ import annotations
-
 import io
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -40,9 +36,9 @@ from gateway.tenants.paths import settings_of
 from services.common.errors import InvalidRequestError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
-from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
-
-__all__ = ["actors", "blobs", "geometry", "settings"]
+from tests.contract.stores.people import keep
+from tests.contract.stores.programs import begun, said_by
+from tests.unit.actors.installation import CONSENT
 
 TENANT: Final = "acme-2"
 HEAD: Final = upgrades.head()
@@ -79,11 +75,6 @@ every_database = pytest.mark.parametrize(
 KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
-
-
 def opened(settings: GatewaySettings) -> Database:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     return Database(settings.database_url, settings.data_dir, tenant=settings.tenant)
@@ -114,7 +105,7 @@ def filled(settings: GatewaySettings, geometry: ActorGeometry) -> ActorStore:
     store = ActorStore(settings)
     kept = ArtefactStore(settings.artefacts_url)
     for name in ("ann", "bob"):
-        store.create(name, method="dubstage", enrolled=learned(kept, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+        keep(store, kept, geometry, name)
     OperationStore(store.database).add("dub", b"\x00\xff", actor_id="ann")
     return store
 
@@ -210,7 +201,6 @@ def test_the_names_of_migrations_are_their_revisions() -> None:
 
 @every_database
 def test_opening_takes_one_query(settings: GatewaySettings, tenant: str) -> None:
-    """Opening takes one query if there is nothing to do."""
     own = settings_of(settings, tenant)
     opened(own).close()
     statements: list[str] = []
@@ -239,26 +229,19 @@ Database({settings.database_url!r}, Path({str(settings.data_dir)!r})).close()
 print("alembic" in sys.modules)
 """
     settings.data_dir.mkdir()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    said = [
-        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
-    assert said == ["True\n", "False\n"]
+    assert [said_by(script) for _ in range(2)] == ["True\n", "False\n"]
 
 
 @every_database
 def test_later_database_version_refused(settings: GatewaySettings, tenant: str, geometry: ActorGeometry) -> None:
-    """A database of a later version is refused and not changed."""
     own = settings_of(settings, tenant)
     filled(own, geometry).close()
     with bare(own) as engine, engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
         connection.execute(text("DROP INDEX ix_lineage_sha256_size_bytes"))
     before = rows_of(own)
-    with pytest.raises(
-        StorageRefusedError, match=rf"revision '0999'.*later version.*revisions up to {HEAD}: install the later"
-    ) as caught:
+    told = rf"revision '0999'.*later version.*revisions up to {HEAD}: install the later"
+    with pytest.raises(StorageRefusedError, match=told) as caught:
         opened(own)
     assert ("(tenant acme-2)" in caught.value.message) == (tenant != "default")
     assert rows_of(own) == before
@@ -266,10 +249,7 @@ def test_later_database_version_refused(settings: GatewaySettings, tenant: str, 
     assert len(differences(own)) == 1, "the index is still missing"
 
 
-def test_backup_refused_after_later_upgrade(
-    settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
-) -> None:
-    """A backup is refused if a later version has upgraded the tables."""
+def test_backup_refused_after_later_upgrade(settings, actors, blobs, tmp_path) -> None:
     with actors.database.writing() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     with pytest.raises(StorageRefusedError, match="revision '0999'"):
@@ -296,16 +276,10 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(Database({settings.database_url!r}, Path({str(settings.data_dir)!r})).opened_revision)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    running = [
-        subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    running = [begun(script, stdin=subprocess.PIPE) for _ in range(3)]
     for process in running:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
     for process in running:
-        assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
     assert sorted(process.communicate(timeout=120)[0] for process in running) == ["\n", f"{HEAD}\n", f"{HEAD}\n"]
@@ -324,9 +298,7 @@ def test_threads_that_open_several_databases_upgrade_each(settings: GatewaySetti
 
 
 @every_database
-def test_a_later_migration_keeps_every_row(
-    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_migration_keeps_every_row(settings, tenant, geometry, tmp_path, monkeypatch) -> None:
     own = settings_of(settings, tenant)
     filled(own, geometry).close()
     opened(settings).close()
@@ -345,9 +317,7 @@ def test_a_later_migration_keeps_every_row(
 
 
 @every_database
-def test_a_migration_that_fails_changes_nothing(
-    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_that_fails_changes_nothing(settings, tenant, geometry, tmp_path, monkeypatch) -> None:
     own = settings_of(settings, tenant)
     filled(own, geometry).close()
     before = rows_of(own)
@@ -399,9 +369,7 @@ def set_revision(file: Path, revision: str) -> None:
 
 
 @every_database
-def test_a_backup_of_an_earlier_revision_is_upgraded(
-    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backup_of_an_earlier_revision_is_upgraded(settings, tenant, geometry, tmp_path, monkeypatch) -> None:
     own = settings_of(settings, tenant)
     before = back_up(own, geometry, tmp_path / "backup.tar")
     add_migration(tmp_path, monkeypatch)
@@ -419,9 +387,7 @@ def test_a_backup_of_an_earlier_revision_is_upgraded(
 
 
 @pytest.mark.parametrize("revision", [NEXT, "", "../0001"])
-def test_a_backup_of_a_later_revision_is_refused(
-    settings: GatewaySettings, geometry: ActorGeometry, tmp_path: Path, revision: str
-) -> None:
+def test_a_backup_of_a_later_revision_is_refused(settings, geometry, tmp_path, revision) -> None:
     back_up(settings, geometry, tmp_path / "backup.tar")
     set_revision(tmp_path / "backup.tar", revision)
     with open_installation(settings, claim_artefacts=False) as place:
@@ -433,9 +399,7 @@ def test_a_backup_of_a_later_revision_is_refused(
 # The command
 
 
-def test_the_command_upgrades_the_tables_of_all_tenants(
-    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_command_upgrades_the_tables_of_all_tenants(settings, monkeypatch, capsys, tmp_path) -> None:
     for name, value in (("DATA_DIR", settings.data_dir), ("DATABASE_URL", settings.database_url), ("TENANT", "acme-2")):
         monkeypatch.setenv(f"DUBSTAGE_{name}", str(value))
     if not settings.database_url:

@@ -1,10 +1,6 @@
 """A real server of the texture stage on a store in the test's folder."""
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import grpc.aio
 import pytest_asyncio
@@ -15,12 +11,9 @@ from services.common.server.settings import load_settings
 from services.texture.__main__ import compose
 from services.texture.settings import TextureSettings
 
-if TYPE_CHECKING:
-    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
-
 
 @pytest_asyncio.fixture
-async def stub(tmp_path: Path) -> AsyncIterator[TextureServiceAsyncStub]:
+async def stub(tmp_path: Path):
     settings = load_settings(TextureSettings, port=0, artefacts_url=str(tmp_path))
     async with server_of("texture", settings, compose(settings)) as server, grpc.aio.insecure_channel(server.address) as channel:
         yield TextureServiceStub(channel)

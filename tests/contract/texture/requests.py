@@ -1,9 +1,6 @@
 """Requests of the texture stage from the stage's own types, and answers back, for tests."""
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +13,6 @@ from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.wire.convert import from_image, from_tensor, pose_to_proto
 from services.texture.types import BankFrame, PortraitFrame, TargetFrame, WarpedFrame, WarpMode
-
-Request = TypeVar("Request")
-
-
-async def sent(requests: Iterable[Request]) -> AsyncIterator[Request]:
-    for request in requests:
-        yield request
 
 
 def bank_frame_to_proto(frame: BankFrame) -> pb.BuildBankRequest:
@@ -91,9 +81,9 @@ def portrait_frame_to_proto(frame: PortraitFrame) -> pb.RotatePortraitRequest:
 
 def face_stream(
     mode: WarpMode, identity: common_pb2.ArtefactRef | None, frames: Iterable[TargetFrame] = ()
-) -> AsyncIterator[pb.RetrieveWarpRequest]:
+) -> list[pb.RetrieveWarpRequest]:
     """The requests of RetrieveWarp that draw a person's face, without a bank."""
-    return sent([warp_config_to_proto(None, mode, identity), *map(target_to_proto, frames)])
+    return [warp_config_to_proto(None, mode, identity), *map(target_to_proto, frames)]
 
 
 def portrait_stream(
@@ -102,6 +92,6 @@ def portrait_stream(
     pose: HeadPose,
     identity: common_pb2.ArtefactRef,
     frames: Iterable[PortraitFrame] = (),
-) -> AsyncIterator[pb.RotatePortraitRequest]:
+) -> list[pb.RotatePortraitRequest]:
     """The requests of RotatePortrait that turn a portrait."""
-    return sent([portrait_to_proto(picture, landmarks, pose, identity), *map(portrait_frame_to_proto, frames)])
+    return [portrait_to_proto(picture, landmarks, pose, identity), *map(portrait_frame_to_proto, frames)]

@@ -1,12 +1,7 @@
 """Fine detail at the footage's own resolution, over the wire."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
 import numpy as np
 import pytest
 
@@ -21,10 +16,8 @@ from services.texture.inside_path import InsideCosts
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import BankFrame, TargetFrame, WarpMode
-from tests.contract.texture.requests import bank_frame_to_proto, sent, target_to_proto, warp_config_to_proto
-
-if TYPE_CHECKING:
-    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
+from tests.contract.texture.requests import bank_frame_to_proto, target_to_proto, warp_config_to_proto
+from tests.refusals import rpc_refused
 
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 POSE = HeadPose(2.0, np.eye(3), np.array([320.0, 240.0, 0.0]))
@@ -52,43 +45,38 @@ def message(frame: BankFrame, picture: np.ndarray) -> pb.BuildBankRequest:
     return request
 
 
-async def built(stub: TextureServiceAsyncStub, frames: list[pb.BuildBankRequest]) -> pb.BuildBankResponse:
-    return await stub.BuildBank(sent([pb.BuildBankRequest(config=pb.BuildBankConfig()), *frames]))
+async def built(stub, frames: list[pb.BuildBankRequest]) -> pb.BuildBankResponse:
+    return await stub.BuildBank([pb.BuildBankRequest(config=pb.BuildBankConfig()), *frames])
 
 
-async def test_the_wire_gives_the_detail_of_the_function(stub: TextureServiceAsyncStub) -> None:
+async def test_the_wire_gives_the_detail_of_the_function(stub) -> None:
     frames = footage(12)
     response = await built(stub, [message(frame, native(frame.frame_index)) for frame in frames])
     bank = build_bank([replace(frame, native=encoded(native(frame.frame_index))) for frame in frames])
     wanted = [TargetFrame(number, head(number + 40)[list(MOUTH_AREA)], POSE) for number in range(3)]
     config = warp_config_to_proto(response.bank, WarpMode.TEMPORAL_WARP_NETWORK)
     config.config.detail_scale = 2
-    replies = [reply async for reply in stub.RetrieveWarp(sent([config, *map(target_to_proto, wanted)]))]
+    replies = [reply async for reply in stub.RetrieveWarp([config, *map(target_to_proto, wanted)])]
     stream = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, TemporalWarpModel(), 2)
     for reply, frame in zip(replies, wanted, strict=True):
         answer = stream.push(frame)
-        assert answer is not None
         assert answer.detail is not None
         np.testing.assert_array_equal(from_image(reply.detail, "detail", channels=1, size=(320, 320)), answer.detail)
 
 
 @pytest.mark.parametrize("shape", [(160, 160), (321, 321), (800, 800), (320, 480)])
-async def test_a_native_picture_of_another_size_is_refused(stub: TextureServiceAsyncStub, shape: tuple[int, int]) -> None:
+async def test_a_native_picture_of_another_size_is_refused(stub, shape: tuple[int, int]) -> None:
     request = message(footage(1)[0], np.zeros(shape, np.uint8))
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+    with rpc_refused("frame.native"):
         await built(stub, [request])
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "frame.native" in str(refused.value.details())
 
 
 @pytest.mark.parametrize(
     ("mode", "scale"), [(WarpMode.RETRIEVAL_ONLY, 2), (WarpMode.DETAILED_ALBEDO, 1), (WarpMode.THIN_PLATE_SPLINE, 5)]
 )
-async def test_detail_that_cannot_be_given_is_refused(stub: TextureServiceAsyncStub, mode: WarpMode, scale: int) -> None:
+async def test_detail_that_cannot_be_given_is_refused(stub, mode: WarpMode, scale: int) -> None:
     response = await built(stub, list(map(bank_frame_to_proto, footage(8))))
     config = warp_config_to_proto(response.bank, mode, response.bank)
     config.config.detail_scale = scale
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        _ = [reply async for reply in stub.RetrieveWarp(sent([config]))]
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "config.detail_scale" in str(refused.value.details())
+    with rpc_refused("config.detail_scale"):
+        _ = [reply async for reply in stub.RetrieveWarp([config])]

@@ -1,12 +1,9 @@
 """SampleNeuralTexture behind a real server of the texture stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import grpc
 import grpc.aio
 import numpy as np
 import pytest
@@ -21,11 +18,8 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE, NeuralSurface, sample
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.convert import from_tensor, pose_to_proto, ref_to_proto
-from tests.contract.texture.requests import sent
+from tests.refusals import rpc_refused
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
-
-if TYPE_CHECKING:
-    from dubstage.texture.v1.texture_pb2_grpc import TextureServiceAsyncStub
 
 TEXTURE = np.random.default_rng(4).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
 UV = np.random.default_rng(5).uniform(-0.3, 1.0, (48, 64, 2)).astype(np.float32)
@@ -49,7 +43,7 @@ def target(number: int, *, context_only: bool = False) -> texture_client.Target:
 
 @dataclass
 class Service:
-    stub: TextureServiceAsyncStub
+    stub: Any
     store: ArtefactStore
     kept: ArtefactRef
 
@@ -61,28 +55,15 @@ class Service:
         return ref_to_proto(self.store.put_arrays(arrays, {"format": form}))
 
     async def sampled(
-        self,
-        frames: list[Frame],
-        texture: common_pb2.ArtefactRef | None = None,
-        identity: common_pb2.ArtefactRef | None = None,
+        self, frames: list[Frame], texture: common_pb2.ArtefactRef | None = None, identity: common_pb2.ArtefactRef | None = None
     ) -> list[pb.SampleNeuralTextureResponse]:
         made = texture_client.sample_neural_texture.requests(texture=texture or ref_to_proto(self.kept), identity=identity)
         requests = [made.config, *(made.item(frame) for frame in frames)]
-        return [reply async for reply in self.stub.SampleNeuralTexture(sent(requests), timeout=60)]
-
-    async def refusal(
-        self,
-        frames: list[Frame],
-        texture: common_pb2.ArtefactRef | None = None,
-        identity: common_pb2.ArtefactRef | None = None,
-    ) -> grpc.aio.AioRpcError:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await self.sampled(frames, texture, identity)
-        return caught.value
+        return [reply async for reply in self.stub.SampleNeuralTexture(requests, timeout=60)]
 
 
 @pytest.fixture
-def service(stub: TextureServiceAsyncStub, tmp_path: Path) -> Service:
+def service(stub, tmp_path: Path) -> Service:
     store = ArtefactStore(str(tmp_path))
     arrays = {"actor_state": np.zeros(4, np.float32), ARRAY_NAME: TEXTURE}
     return Service(stub, store, store.put_arrays(arrays, {"format": ACTOR_FORMAT}))
@@ -104,7 +85,6 @@ async def test_the_wire_gives_the_features_of_the_function(service: Service) -> 
 
 
 async def test_reply_before_next_frame(service: Service) -> None:
-    """Each reply comes before the next frame is sent."""
     made = texture_client.sample_neural_texture.requests(texture=ref_to_proto(service.kept), identity=service.identity())
     call = service.stub.SampleNeuralTexture()
     await call.write(made.config)
@@ -117,30 +97,20 @@ async def test_reply_before_next_frame(service: Service) -> None:
     assert await call.read() is grpc.aio.EOF
 
 
-async def test_artefacts_without_a_neural_texture_are_refused(service: Service) -> None:
+async def test_unusable_requests_are_named(service: Service) -> None:
+    """A texture, an identity and a target that cannot be used are named."""
     without = service.actor({"actor_state": np.zeros(4, np.float32)})
     another = service.actor({ARRAY_NAME: TEXTURE}, "dubstage.mouth_bank/1")
     small = service.actor({ARRAY_NAME: TEXTURE[..., :3]})
     for texture, says in ((without, "no neural texture"), (another, "not a renderer's actor"), (small, "damaged")):
-        error = await service.refusal([(0, UV)], texture)
-        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "config.texture" in (error.details() or "")
-        assert says in (error.details() or "")
-
-
-async def test_an_identity_of_another_model_is_refused(service: Service) -> None:
-    error = await service.refusal([target(0)], identity=service.identity(model_digest="0" * 64))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "fitted on another" in (error.details() or "")
-    error = await service.refusal([target(0)], identity=service.identity(model="somebodys_own"))
-    assert error.code() is grpc.StatusCode.NOT_FOUND
-    error = await service.refusal([target(0)], identity=ref_to_proto(service.kept))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "no face identity" in (error.details() or "")
-
-
-async def test_faulty_target_is_named(service: Service) -> None:
-    """A target without identity and a wrong frame are named."""
+        with rpc_refused("config.texture", says):
+            await service.sampled([(0, UV)], texture)
+    with rpc_refused("fitted on another"):
+        await service.sampled([target(0)], identity=service.identity(model_digest="0" * 64))
+    with rpc_refused(code="NOT_FOUND"):
+        await service.sampled([target(0)], identity=service.identity(model="somebodys_own"))
+    with rpc_refused("no face identity"):
+        await service.sampled([target(0)], identity=ref_to_proto(service.kept))
     frames: list[tuple[list[Frame], str]] = [
         ([target(0)], "config.identity"),
         ([(0, UV * np.float32(np.nan))], "uv.uv"),
@@ -148,12 +118,12 @@ async def test_faulty_target_is_named(service: Service) -> None:
         ([(4, UV), (4, UV)], "frame_index must increase"),
     ]
     for wrong, says in frames:
-        error = await service.refusal(wrong)
-        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert says in (error.details() or "")
+        with rpc_refused(says):
+            await service.sampled(wrong)
 
 
 async def test_an_erased_texture_is_not_served_from_memory(service: Service) -> None:
     assert len(await service.sampled([(0, UV)])) == 1
     assert service.store.delete(service.kept)
-    assert (await service.refusal([(0, UV)])).code() is grpc.StatusCode.NOT_FOUND
+    with rpc_refused(code="NOT_FOUND"):
+        await service.sampled([(0, UV)])

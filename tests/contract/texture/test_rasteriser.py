@@ -1,11 +1,10 @@
 """The rasteriser of the texture stage's settings: checked at the start, and used by every picture that the stage draws."""
 
-from __future__ import annotations
-
 import importlib.util
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from services.texture.__main__ import compose
 from services.texture.servicer import TextureServicer
 from services.texture.settings import TextureSettings
 from services.texture.types import PortraitFrame, TargetFrame, WarpMode
-from tests.contract.texture.requests import face_stream, portrait_stream, sent, target_to_proto, warped_from_proto
+from tests.contract.texture.requests import face_stream, portrait_stream, target_to_proto, warped_from_proto
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait, turned
 
 MOUTH = HEAD[list(MOUTH_AREA)]
@@ -32,6 +31,11 @@ MOUTH = HEAD[list(MOUTH_AREA)]
 @pytest.fixture
 def settings(tmp_path: Path) -> TextureSettings:
     return load_settings(TextureSettings, port=0, artefacts_url=str(tmp_path), rasteriser="pytorch3d")
+
+
+async def sent(requests: Iterable[Any]) -> AsyncIterator[Any]:
+    for request in requests:
+        yield request
 
 
 class Drawings:
@@ -51,7 +55,7 @@ class Drawings:
             pool.shutdown()
 
     def face(self, mode: WarpMode) -> AsyncIterator[pb.RetrieveWarpResponse]:
-        return self._servicer.RetrieveWarp(face_stream(mode, self._identity, [TargetFrame(0, MOUTH, POSE)]), None)
+        return self._servicer.RetrieveWarp(sent(face_stream(mode, self._identity, [TargetFrame(0, MOUTH, POSE)])), None)
 
     def features(self) -> AsyncIterator[pb.SampleNeuralTextureResponse]:
         config = pb.SampleNeuralTextureConfig(texture=self._texture, identity=self._identity)
@@ -61,7 +65,8 @@ class Drawings:
 
     def portrait(self) -> AsyncIterator[pb.RotatePortraitResponse]:
         pose = PortraitFrame(0, replace(POSE, rotation=turned(yaw=6.0)), 0.0)
-        return self._servicer.RotatePortrait(portrait_stream(a_portrait(), LANDMARKS, POSE, self._identity, [pose]), None)
+        requests = portrait_stream(a_portrait(), LANDMARKS, POSE, self._identity, [pose])
+        return self._servicer.RotatePortrait(sent(requests), None)
 
 
 @pytest.fixture
@@ -75,32 +80,22 @@ def withdrawn(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_missing_rasteriser_ends_start(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rasteriser that is not installed ends the start."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendUnavailableError, match=r"pytorch3d is not installed: install .* or choose the rasteriser numba"):
         compose(settings)
-
-
-def test_another_rasteriser_is_no_setting() -> None:
     with pytest.raises(InvalidRequestError, match="DUBSTAGE_RASTERISER"):
         load_settings(TextureSettings, rasteriser="opengl")
 
 
 @pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
 async def test_faces_use_chosen_rasteriser(withdrawn: Drawings, mode: WarpMode) -> None:
-    """Faces are drawn by the rasteriser of the settings."""
     with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.face(mode))
 
 
-async def test_textures_use_chosen_rasteriser(withdrawn: Drawings) -> None:
-    """Textures are sampled by the rasteriser of the settings."""
+async def test_drawings_use_chosen_rasteriser(withdrawn: Drawings) -> None:
     with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.features())
-
-
-async def test_portraits_use_chosen_rasteriser(withdrawn: Drawings) -> None:
-    """Portraits are turned by the rasteriser of the settings."""
     with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.portrait())
 

@@ -1,7 +1,5 @@
 """The start of a process that makes features."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Worker processes that cannot work, die or hang before their first shot. tests/system/test_batch.py has those that dub."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json
@@ -73,9 +71,7 @@ async def test_no_worker_can_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sent", "silent_s", "said"), [(signal.SIGKILL, 60.0, "signal 9"), (signal.SIGSTOP, 0.5, "no sign of life for 0.5 s")]
 )
-async def test_dead_or_hanging_worker_reported(
-    sent: signal.Signals, silent_s: float, said: str, tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_dead_or_hanging_worker_reported(sent, silent_s, said, tmp_path, started, monkeypatch) -> None:
     """A worker that dies or hangs is reported and is gone."""
     monkeypatch.setattr(local, "SILENT_S", silent_s)
     started.sends = sent
@@ -96,7 +92,6 @@ async def test_unreadable_network_stops_worker(tmp_path: Path, monkeypatch: pyte
 
 
 async def test_worker_ignores_modules_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of the folder are no modules of a worker."""
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     settings = settings_in(tmp_path, stages_start_s=0.2).model_dump(mode="json")

@@ -1,22 +1,15 @@
 """`dubstage batch submit` with worker processes. Shots that are dubbed to the end are in tests/system/test_batch.py."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-
-import pytest
 
 from gateway.batch.leases import batch_lease
 from gateway.batch.types import ShotState
 from gateway.cli.app import run
 from tests.batches import open_store
-from tests.integration.servers import RunningStages
 
 
-def test_local_workers_exit_code(
-    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_local_workers_exit_code(stages, tmp_path, monkeypatch, capsys) -> None:
     """Local workers try every shot and the exit code tells of failures."""
     for name, place in {"data_dir": str(tmp_path / "data"), "artefacts_url": str(stages.artefacts), **stages.endpoints()}.items():
         monkeypatch.setenv(f"DUBSTAGE_{name.upper()}", place)

@@ -1,7 +1,5 @@
 """`dubstage batch deliver` with real signed videos: streams bit by bit, decisions in manifests, and what is not delivered."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -26,7 +24,7 @@ from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.batches import open_store
-from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
+from tests.contract.stores.s3_servers import BUCKET
 from tests.frame_files import FIRST, write_sequence
 from tests.integration.provenance.conftest import carphone
 from tests.unit.batch.asset_library import write_publisher
@@ -34,7 +32,9 @@ from tests.unit.batch.rows import shot_of_row
 from tests.unit.provenance.second_reader import second_verdict
 from tests.unit.provenance.signed_videos import claim_of, write_video
 
-__all__ = ["aws", "carphone", "s3"]
+__all__ = ["carphone"]
+
+pytestmark = pytest.mark.timeout(300)
 
 SUFFIXES = {"a": ".mp4", "b": ".mkv", "c": ".mov", "d": ".mp4", "e": ".mp4"}
 Library = Callable[[], dict[str, list[dict[str, Any]]]]
@@ -47,23 +47,15 @@ def store(carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ba
     settings = load_settings(GatewaySettings)
     sealer = open_sealer(settings)
     store = open_store(settings.data_dir)
-    shots = [
-        shot_of_row(id=name, footage=str(carphone), output=f"{tmp_path}/out/{name}{suffix}") for name, suffix in SUFFIXES.items()
-    ]
+    outputs = {name: f"{tmp_path}/out/{name}{suffix}" for name, suffix in SUFFIXES.items()}
+    shots = [shot_of_row(id=name, footage=str(carphone), output=output) for name, output in outputs.items()]
     store.create(manifest_of("night", [*shots, shot_of_row(id="f", footage="/no.mp4", output="/no/f.mp4")]), "local")
     (tmp_path / "out").mkdir()
     for shot in shots:
         video = write_video(Path(shot.output), carphone, sealer)
-        record = ShotRecord(
-            id=shot.id,
-            state=ShotState.DONE,
-            frames=12,
-            frames_dubbed=4,
-            output=shot.output,
-            output_sha256=sha256_of(video),
-            frame_rate="30000/1001",
-        )
-        store.put("night", record)
+        told = {"frames": 12, "frames_dubbed": 4, "frame_rate": "30000/1001"}
+        made = {"output": shot.output, "output_sha256": sha256_of(video)}
+        store.put("night", ShotRecord(id=shot.id, state=ShotState.DONE, **told, **made))
     store.put("night", ShotRecord(id="f", state=ShotState.FAILED, exit_code=10, error="no such file"))
     return store
 
@@ -84,7 +76,6 @@ def approve(shot: str, *more: str) -> None:
     assert run(["batch", "review", "night", shot, "--approve", *more]) == 0
 
 
-@pytest.mark.timeout(300)
 def test_delivered_videos_have_their_decisions(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Approved videos are copied with the same streams and a valid manifest about the decision. Others are named and counted."""
     for shot in ("a", "b", "c", "d"):
@@ -108,7 +99,6 @@ def test_delivered_videos_have_their_decisions(store: BatchStore, tmp_path: Path
         assert streams(file) == streams(source)
         told = verdict_of(file)
         assert told.state is ManifestState.VALID, told.reasons
-        assert told.decision is not None
         assert (told.decision.reviewer, told.decision.note, told.decision.state) == ("Ada", "ship it", "approved")
         assert told.decision.video_sha256 == sha256_of(source)
         (parent,) = told.ingredients
@@ -123,7 +113,6 @@ def test_delivered_videos_have_their_decisions(store: BatchStore, tmp_path: Path
     assert entry["details"] == {"shots": 3}
 
 
-@pytest.mark.timeout(300)
 def test_a_second_reader_finds_delivered_videos_valid(store: BatchStore, tmp_path: Path) -> None:
     """A reader of other authors finds delivered videos valid, with the manifest of the reviewed video inside."""
     for shot in ("a", "b", "c"):
@@ -134,7 +123,6 @@ def test_a_second_reader_finds_delivered_videos_valid(store: BatchStore, tmp_pat
         assert second_verdict(tmp_path / "delivered" / name, certificate) == ("valid", "Trusted", [])
 
 
-@pytest.mark.timeout(300)
 def test_delivery_replaces_nothing_unasked(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A second delivery leaves its files, another file is refused without --overwrite, and --complete wants every shot."""
     approve("a")
@@ -172,7 +160,6 @@ def sequence_shot(store: BatchStore, carphone: Path, tmp_path: Path) -> Sequence
     return dub
 
 
-@pytest.mark.timeout(300)
 def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The files of an image sequence are delivered in a folder, with a signed list about the decision."""
     dub = sequence_shot(store, carphone, tmp_path)
@@ -193,7 +180,6 @@ def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsy
     assert [name for name in names if (folder / name).read_bytes() != (dub.listing.with_name(name)).read_bytes()] == []
     told = verdict_of(folder / "b.sha256")
     assert told.state is ManifestState.VALID, told.reasons
-    assert told.decision is not None
     assert (told.decision.reviewer, told.decision.video_sha256) == ("Ada", record.output_sha256)
     assert told.dub == verdict_of(dub.listing).dub != None  # noqa: E711
     (folder / frame.name).unlink()
@@ -201,10 +187,7 @@ def test_image_sequence(store: BatchStore, carphone: Path, tmp_path: Path, capsy
     assert "b.sha256 exists, and is not the delivered video of shot a" in capsys.readouterr().err
 
 
-@pytest.mark.timeout(300)
-def test_videos_of_a_bucket(
-    store: BatchStore, s3: S3Server, aws: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_videos_of_a_bucket(store, s3, aws, tmp_path, capsys) -> None:
     """Videos in S3 are delivered to a folder, those with a manifest beside them too; a video that is gone is named."""
     aws(s3.endpoint)
     for shot in ("a", "b", "c"):
@@ -244,10 +227,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     return entities
 
 
-@pytest.mark.timeout(300)
-def test_delivered_videos_are_registered_once(
-    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_delivered_videos_are_registered_once(store, library, tmp_path, capsys) -> None:
     """Each copy becomes a version of its entity, whose reference finds the file. A later delivery registers only new copies."""
     approve("a")
     folder = tmp_path / "my delivered%"
@@ -272,7 +252,6 @@ def test_delivered_videos_are_registered_once(
     assert {name: len(versions) for name, versions in library().items()} == {"a/dub": 2, "b/dub": 2}
 
 
-@pytest.mark.timeout(300)
 def test_a_delivery_that_was_never_registered_is_registered_later(store: BatchStore, library: Library, tmp_path: Path) -> None:
     approve("a")
     deliver = ["batch", "deliver", "night", "--output", str(tmp_path / "delivered")]
@@ -285,10 +264,7 @@ def test_a_delivery_that_was_never_registered_is_registered_later(store: BatchSt
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-@pytest.mark.timeout(300)
-def test_image_sequences_are_registered_with_their_frames(
-    store: BatchStore, library: Library, carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_image_sequences_are_registered_with_their_frames(store, library, carphone, tmp_path, capsys) -> None:
     """The location has the variable `frame`, as a manifest reads it, and the frames have the numbers of the files."""
     sequence_shot(store, carphone, tmp_path)
     approve("a")
@@ -303,7 +279,6 @@ def test_image_sequences_are_registered_with_their_frames(
     assert is_sequence(Path(pattern))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
@@ -313,9 +288,7 @@ def test_image_sequences_are_registered_with_their_frames(
         ("shots/{id}", "'shots/a' is no entity reference of Basic Asset Library"),
     ],
 )
-def test_a_reference_that_cannot_be_registered_delivers_nothing(
-    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str], reference: str, told: str
-) -> None:
+def test_a_reference_that_cannot_be_registered_delivers_nothing(store, library, tmp_path, capsys, reference, told) -> None:
     approve("a")
     approve("b")
     capsys.readouterr()
@@ -328,10 +301,7 @@ def test_a_reference_that_cannot_be_registered_delivers_nothing(
     assert library() == {}
 
 
-@pytest.mark.timeout(300)
-def test_managers_that_take_no_videos(
-    store: BatchStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_managers_that_take_no_videos(store, tmp_path, monkeypatch, capsys) -> None:
     """Without a manager, and where the manager takes no videos or asks for traits that videos lack, nothing is copied."""
     pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
     approve("a")
@@ -355,10 +325,7 @@ def test_managers_that_take_no_videos(
         assert told in refusal()
 
 
-@pytest.mark.timeout(300)
-def test_a_file_that_the_manager_refuses_is_named_and_registered_later(
-    store: BatchStore, library: Library, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_the_manager_refuses_is_named_and_registered_later(store, library, tmp_path, capsys) -> None:
     """The copies stay. The command fails, and registers what is missing when it runs again."""
     plug_in = tmp_path / "keeping" / "keeping" / "__init__.py"
     able = plug_in.read_text()

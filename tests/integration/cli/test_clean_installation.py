@@ -1,7 +1,5 @@
 """The command line in the installation of the README: packages that only other extras have are not there."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Messages of `dubstage dub` on the terminal."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -17,13 +15,8 @@ from tests.integration.servers import RunningStages
 from tests.integration.videos import Media
 
 ROOT = Path(__file__).parents[3]
-RECORD = {
-    "subject": "Ann Example",
-    "granted_by": "Ann Example",
-    "scope": "dubs of the tests",
-    "date": "2026-05-01",
-    "reference": "drawer 7",
-}
+PERSON = {"subject": "Ann Example", "granted_by": "Ann Example"}
+RECORD = {**PERSON, "scope": "dubs of the tests", "date": "2026-05-01", "reference": "drawer 7"}
 
 
 @pytest.mark.long

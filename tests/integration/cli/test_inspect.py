@@ -1,6 +1,4 @@
-"""`dubstage inspect`: says whether a video is what its maker signed, and what the maker says."""
-
-from __future__ import annotations
+"""`dubstage inspect` and `dubstage watermark`: is a video what its maker signed, and whom to ask about its watermark."""
 
 import json
 from pathlib import Path
@@ -12,8 +10,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.cli.app import run
 from gateway.provenance.credential import KEY_FILE, credential_of, installation_credential
-from gateway.provenance.installation import open_sealer
+from gateway.provenance.directory import entries_of, read_directories
+from gateway.provenance.installation import open_sealer, own_watermark_key, trusted_authorities
 from gateway.provenance.seal import Sealer
+from gateway.provenance.verdict import ManifestState
+from gateway.provenance.watermark.payload import installation_of
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 from tests.unit.provenance.conftest import carphone
@@ -23,7 +24,7 @@ from tests.unit.provenance.time_stamps import STAMPED_AT, authority, new_stamper
 __all__ = ["carphone"]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Data folder of an installation."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
@@ -31,7 +32,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_own_video_valid_and_trusted(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A video of this installation is valid and trusted."""
     video = write_video(tmp_path / "video.mp4", carphone, Sealer(installation_credential(data)))
     assert run(["inspect", str(video)]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -64,9 +64,7 @@ def test_foreign_video_needs_its_authority(carphone: Path, data: Path, tmp_path:
     assert not data.exists()
 
 
-def test_studio_video_shows_time_stamp(
-    carphone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_studio_video_shows_time_stamp(carphone, data, tmp_path, monkeypatch, capsys) -> None:
     """A video of a studio shows the time of its authority and whether that is trusted."""
     stamper, key = new_stamper(), Ed25519PrivateKey.generate()
     chain, anchor = chain_for(key)
@@ -88,9 +86,7 @@ def test_studio_video_shows_time_stamp(
     assert not data.exists()
 
 
-def test_other_customer_of_same_authority(
-    carphone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_customer_of_same_authority(carphone, data, tmp_path, monkeypatch, capsys) -> None:
     """Another customer of the same authority is trusted and is not this installation."""
     authority_key, ours, theirs = (Ed25519PrivateKey.generate() for _ in range(3))
     root = certificate_of("Test Authority", "Test Authority", authority_key, authority_key, days=3650, usages=[])
@@ -157,10 +153,66 @@ def test_everything_is_there_as_json(carphone: Path, data: Path, tmp_path: Path,
         (["."], "is a folder"),
     ],
 )
-def test_what_cannot_be_inspected_is_told(
-    words: list[str], reason: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_inspected_is_told(words, reason, data, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words.txt").write_text("words")
     assert run(["inspect", *words]) == 10
     assert reason in capsys.readouterr().err
+
+
+NAMED = ["--name", "A studio", "--contact", "https://studio.example/watermarks"]
+
+
+def test_published_entry_is_that_of_the_installation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "studio.json"
+    assert run(["watermark", "publish", "-o", str(file), *NAMED]) == 0
+    settings = load_settings(GatewaySettings)
+    key = own_watermark_key(settings)
+    assert key is not None
+    name = f"{installation_of(key):03x}"
+    shown = capsys.readouterr()
+    assert (shown.out, f"installation {name}" in shown.err) == (f"{file}\n", True)
+    (found,) = entries_of(read_directories([file]), name, trusted_authorities(settings))
+    assert (found.state, found.entry.name, found.entry.contact) == (ManifestState.TRUSTED, NAMED[1], NAMED[3])
+    assert run(["watermark", "publish", "-o", str(file), *NAMED]) == 10
+    assert f"{file} exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--name", "", "--contact", NAMED[3]], "--name is 1 to 200 characters"),
+        (["--name", "A", "--contact", "http://studio.example"], "--contact is https://... or mailto:..."),
+    ],
+)
+def test_wrong_entry_is_refused(words: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["watermark", "publish", "-o", str(tmp_path / "studio.json"), *words]) == 10
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "studio.json").exists()
+
+
+@pytest.mark.parametrize("setting", ["DUBSTAGE_WATERMARK", "DUBSTAGE_WATERMARK_PUBLIC"])
+def test_nothing_to_publish(setting, data, tmp_path, monkeypatch, capsys) -> None:
+    """An installation without public watermarks has no entry."""
+    monkeypatch.setenv(setting, "false")
+    assert run(["watermark", "publish", "-o", str(tmp_path / "studio.json"), *NAMED]) == 10
+    assert "this installation writes no public watermarks" in capsys.readouterr().err
+    assert not data.exists()
+
+
+def test_anybody_checks_a_video(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A machine that has never dubbed looks for public watermarks, and makes neither key nor folder."""
+    video = tmp_path / "video.mp4"
+    video.symlink_to(carphone)
+    assert run(["inspect", "--json", str(video)]) == 4
+    found = json.loads(capsys.readouterr().out)["watermark"]
+    assert (found["found"], found["standing"]) == (False, None)
+    assert not data.exists()
+
+
+def test_file_that_is_no_directory(carphone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "words.txt").write_text("words")
+    assert run(["inspect", "--no-watermark", str(carphone), "--directory", str(tmp_path / "words.txt")]) == 10
+    shown = capsys.readouterr()
+    assert "words.txt, line 1" in shown.err
+    assert shown.out == ""

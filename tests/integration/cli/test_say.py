@@ -1,7 +1,5 @@
 """`dubstage dub --say`: a command speaks the words once, after the checks, and the video names the synthetic voice."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,11 +1,8 @@
 """Start-up of processes: libraries are loaded late, and numeric libraries use one thread."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -32,9 +29,7 @@ print(*sys.modules)
         pytest.param(["dub", "missing.mp4", "-o", "out.mp4"], 10, NETWORKS, id="missing-footage"),
     ],
 )
-def test_a_command_loads_only_the_libraries_that_it_needs(
-    arguments: list[str], code: int, unneeded: set[str], tmp_path: Path
-) -> None:
+def test_a_command_loads_only_the_libraries_that_it_needs(arguments, code, unneeded, tmp_path) -> None:
     """Help and lists come without a wait for libraries of networks, media and calls."""
     environment = {**os.environ, "DUBSTAGE_DATA_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-m", "gateway.cli", "actor", "list"], env=environment, capture_output=True, check=True)

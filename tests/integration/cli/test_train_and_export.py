@@ -1,7 +1,5 @@
 """`dubstage train` and `dubstage export`: a whole run on a tiny set of a drawn person."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -26,9 +24,7 @@ def config(tmp_path: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
-def test_a_network_is_trained_continued_and_exported(
-    data: Path, tmp_path: Path, config: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_is_trained_continued_and_exported(data, tmp_path, config, capsys) -> None:
     output, weights = tmp_path / "run", tmp_path / "weights"
     assert train(data, output, "--config", config) == 0
     assert {"CARD.md", "config.json", "curves.csv", "curves.png"} <= {path.name for path in output.iterdir()}

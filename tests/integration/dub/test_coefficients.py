@@ -1,7 +1,5 @@
 """Fitted expressions of the frames of an enrolment, from the face stage."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,57 +1,52 @@
 """Estimates of dubs, through the gateway's API and the command line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
-import av
 import cv2
+import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from dubstage.client import DubstageCallError
+from dubstage.client import Connection
 from dubstage.client import gateway as client
 from gateway.cli.app import run
 from gateway.dub.state.costs import PaceFile
 from tests.integration.client_calls import dubbing
-from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.servers import StartGateway
 from tests.integration.videos import NUM_FRAMES, Media, write_short_clip
+from tests.refusals import refused
+from tests.written_pictures import write_pictures
 
 
 def seconds(duration: Duration) -> float:
     return duration.ToTimedelta().total_seconds()
 
 
-def test_estimate_is_the_dub(gateway: RunningGateway, media: Media, actor: str) -> None:
+def test_estimate_is_the_dub(connection: Connection, media: Media, actor: str) -> None:
     """Frames are exact, and nothing is written."""
-    with gateway.connect() as connection:
-        for fit, frames in (("cut", NUM_FRAMES), ("loop", 38), ("pad", NUM_FRAMES)):
-            request = client.dub.request(**dubbing("estimated.mp4", actor_id=actor, fit=fit))
-            found = client.estimate(connection, request.dub)
-            assert (found.num_frames, found.num_rendered) == (frames, frames)
-            assert seconds(found.processor_duration) > seconds(found.wall_duration) > 0
-            assert found.memory_bytes > 500e6
-            assert found.disk_bytes > frames * 200_000
-        learned = client.estimate(connection, client.dub.request(**dubbing("estimated.mp4") | {"personalize": True}).dub)
-        assert seconds(learned.processor_duration) > seconds(found.processor_duration) + 10
-        with pytest.raises(DubstageCallError, match="seed") as caught:
-            client.estimate(connection, client.dub.request(**dubbing("estimated.mp4", seed=-1)).dub)
-        assert caught.value.reason == "INVALID_REQUEST"
+    for fit, frames in (("cut", NUM_FRAMES), ("loop", 38), ("pad", NUM_FRAMES)):
+        request = client.dub.request(**dubbing("estimated.mp4", actor_id=actor, fit=fit))
+        found = client.estimate(connection, request.dub)
+        assert (found.num_frames, found.num_rendered) == (frames, frames)
+        assert seconds(found.processor_duration) > seconds(found.wall_duration) > 0
+        assert found.memory_bytes > 500e6
+        assert found.disk_bytes > frames * 200_000
+    learned = client.estimate(connection, client.dub.request(**dubbing("estimated.mp4") | {"personalize": True}).dub)
+    assert seconds(learned.processor_duration) > seconds(found.processor_duration) + 10
+    with refused(match="seed", reason="INVALID_REQUEST"):
+        client.estimate(connection, client.dub.request(**dubbing("estimated.mp4", seed=-1)).dub)
     assert not (media.root / "estimated.mp4").exists()
 
 
-def test_single_picture_is_estimated(gateway: RunningGateway, media: Media, astronaut: Path) -> None:
+def test_single_picture_is_estimated(connection: Connection, media: Media, astronaut: Path) -> None:
     """A picture that a method makes a video of has an estimate too. A photograph costs as much as the picture of its video."""
     found = []
     for side in (1920, 2400):
-        larger = cv2.resize(cv2.imread(str(astronaut)), (side, side))
-        assert cv2.imwrite(str(media.root / "estimated.png"), larger)
-        with gateway.connect() as connection:
-            request = client.dub.request(**dubbing("estimated.mp4", footage="estimated.png"))
-            found.append(client.estimate(connection, request.dub))
-    assert found[0].num_rendered == found[0].num_frames > 0
-    assert found[1].num_rendered == found[0].num_rendered
+        assert cv2.imwrite(str(media.root / "estimated.png"), cv2.resize(cv2.imread(str(astronaut)), (side, side)))
+        request = client.dub.request(**dubbing("estimated.mp4", footage="estimated.png"))
+        found.append(client.estimate(connection, request.dub))
+    assert found[0].num_rendered == found[0].num_frames == found[1].num_rendered > 0
     for costs in ("processor_duration", "memory_bytes", "disk_bytes"):
         assert getattr(found[0], costs) == getattr(found[1], costs)
 
@@ -70,24 +65,16 @@ def test_dubs_correct_estimates(start_gateway: StartGateway, media: Media, long_
     assert seconds(after.wall_duration) == pytest.approx(seconds(before.wall_duration) * pace.wall)
 
 
-def test_preview_is_estimated_as_shown(gateway: RunningGateway, media: Media, carphone: Path) -> None:
+def test_preview_is_estimated_as_shown(connection: Connection, media: Media, carphone: Path) -> None:
     """A preview has the frames of four seconds."""
     write_short_clip(carphone, media.root / "long.mp4", 110)
-    with gateway.connect() as connection:
-        request = client.dub.request(**dubbing("x.mp4", footage="long.mp4", preview=True))
-        assert client.estimate(connection, request.dub).num_frames == 100
+    request = client.dub.request(**dubbing("x.mp4", footage="long.mp4", preview=True))
+    assert client.estimate(connection, request.dub).num_frames == 100
 
 
-def test_footage_without_a_face(gateway: RunningGateway, media: Media) -> None:
-    with av.open(str(media.root / "grey.mp4"), "w") as writer:
-        stream = writer.add_stream("libx264", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        for _ in range(10):
-            writer.mux(stream.encode(av.VideoFrame(320, 240, "yuv420p")))
-        writer.mux(stream.encode(None))
-    with gateway.connect() as connection:
-        found = client.estimate(connection, client.dub.request(**dubbing("x.mp4", footage="grey.mp4")).dub)
+def test_footage_without_a_face(connection: Connection, media: Media) -> None:
+    write_pictures(media.root / "grey.mp4", [np.full((240, 320, 3), 128, np.uint8)] * 10, "libx264")
+    found = client.estimate(connection, client.dub.request(**dubbing("x.mp4", footage="grey.mp4")).dub)
     assert (found.num_frames, found.num_rendered) == (10, 0)
 
 

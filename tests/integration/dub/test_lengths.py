@@ -1,7 +1,5 @@
 """Speech of other lengths than the footage: frames, times and sound of the video, for every fit (docs/length.md has the table)."""
 
-from __future__ import annotations
-
 import math
 import wave
 from fractions import Fraction
@@ -10,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from dubstage.client import DubstageCallError
+from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
 from gateway.dub.choices import FITS, Fit
 from tests.integration.client_calls import dubbing
@@ -79,9 +77,7 @@ def check_length(gateway: RunningGateway, media: Media, actor: str, fit: Fit, ra
 @pytest.mark.long
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("ratio", RATIOS, ids=[str(float(ratio)) for ratio in RATIOS])
-def test_documented_lengths(
-    gateway: RunningGateway, media: Media, actor: str, footage: list[bytes], fit: Fit, ratio: Fraction
-) -> None:
+def test_documented_lengths(gateway, media, actor, footage, fit, ratio) -> None:
     """Every row of the table."""
     check_length(gateway, media, actor, fit, ratio)
 
@@ -94,11 +90,10 @@ def test_shown_footage(gateway: RunningGateway, media: Media, actor: str, footag
     assert [footage.index(top) for top in tops(video)] == SHOWN[fit]
 
 
-def test_retime_needs_half_the_speech(gateway: RunningGateway, media: Media, actor: str, footage: list[bytes]) -> None:
-    with gateway.connect() as connection:
-        dub = dubbing("too_long.mkv", footage=FOOTAGE, speech=speech_of(media, 33 * 640), actor_id=actor, fit="retime")
-        with pytest.raises(DubstageCallError, match="33 frames of speech need 17 frames of footage, there are 16"):
-            client.dub(connection, **dub).wait(timeout_s=300)
+def test_retime_needs_half_the_speech(connection: Connection, media: Media, actor: str, footage: list[bytes]) -> None:
+    dub = dubbing("too_long.mkv", footage=FOOTAGE, speech=speech_of(media, 33 * 640), actor_id=actor, fit="retime")
+    with pytest.raises(DubstageCallError, match="33 frames of speech need 17 frames of footage, there are 16"):
+        client.dub(connection, **dub).wait(timeout_s=300)
 
 
 @pytest.mark.long

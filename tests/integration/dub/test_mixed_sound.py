@@ -1,7 +1,5 @@
 """Music and effects under the new speech of a dub, through the gateway's API."""
 
-from __future__ import annotations
-
 import wave
 
 import av
@@ -9,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dubstage.client import DubstageCallError
+from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
 from tests.integration.client_calls import dubbing
-from tests.integration.servers import RunningGateway, StartGateway
+from tests.integration.servers import StartGateway
 from tests.integration.videos import NUM_FRAMES, OTHER, Media
 
 STEM_HZ = 48000
@@ -62,10 +60,9 @@ def test_mix_under_speech(start_gateway: StartGateway, media: Media, stem: npt.N
     np.testing.assert_allclose(under[::3, 0][: rate // 2], speech[: rate // 2, 0], atol=0.01)
 
 
-def test_mix_beside_footage_sound(gateway: RunningGateway, media: Media, stem: npt.NDArray[np.float32]) -> None:
+def test_mix_beside_footage_sound(connection: Connection, media: Media, stem: npt.NDArray[np.float32]) -> None:
     """Music and effects do not lie under the sound of the footage; a missing file is named."""
-    with gateway.connect() as connection:
-        for options, field in (({"mix": "stem.wav", "keep_audio": True}, "mix_uri"), ({"mix": "no_such.wav"}, "mix_uri")):
-            with pytest.raises(DubstageCallError) as caught:
-                client.dub(connection, **dubbing("refused.mp4", **options))
-            assert caught.value.field.removeprefix("dub.") == field
+    for options, field in (({"mix": "stem.wav", "keep_audio": True}, "mix_uri"), ({"mix": "no_such.wav"}, "mix_uri")):
+        with pytest.raises(DubstageCallError) as caught:
+            client.dub(connection, **dubbing("refused.mp4", **options))
+        assert caught.value.field.removeprefix("dub.") == field

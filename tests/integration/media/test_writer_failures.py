@@ -1,7 +1,5 @@
 """A disk that is full while a video is written: a clear error, and nothing left of the video."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from gateway.media.reader import VideoReader
 from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoWriter
 from services.common.errors import StorageFullError
+from tests.refusals import raised
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -44,11 +43,9 @@ def _names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("room_kib", [16, 600])
 def test_full_disk_leaves_no_file(tmp_path: Path, room_kib: int) -> None:
-    """A full disk is named and nothing is left."""
     noisy = Clip(codec="libx264", size=(320, 240), pts=tuple(range(0, 40 * 512, 512)))
     info = probe(make_clip(tmp_path / "clip.mp4", noisy))
     with _small_disk(tmp_path / "small", room_kib) as folder:
-        with pytest.raises(StorageFullError, match=r"no space left to write .*out\.mp4") as caught:
+        with raised(StorageFullError, match=r"no space left to write .*out\.mp4", subject=str(folder)):
             _write(info, folder / "out.mp4")
-        assert caught.value.subject == str(folder)
         assert _names(folder) == []

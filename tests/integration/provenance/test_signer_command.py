@@ -1,7 +1,5 @@
 """A command signs videos in place of a key file, as one does that asks a key management service."""
 
-from __future__ import annotations
-
 import sys
 import textwrap
 from dataclasses import replace
@@ -96,9 +94,8 @@ def test_the_watermark_follows_from_its_own_file(tmp_path: Path) -> None:
     assert key is not None
     assert own_watermark_key(settings) == key
     (tmp_path / "secret").write_bytes(bytes(31))
-    with pytest.raises(
-        InvalidRequestError, match=r"DUBSTAGE_WATERMARK_KEY_FILE: .*secret has 31 bytes; give a file of at least 32"
-    ):
+    told = "DUBSTAGE_WATERMARK_KEY_FILE: .*secret has 31 bytes; give a file of at least 32"
+    with pytest.raises(InvalidRequestError, match=told):
         open_sealer(settings)
 
 
@@ -107,9 +104,8 @@ def test_broken_signer_refused_before_work(fault: str, tmp_path: Path) -> None:
     """A command that does not sign is reported before any work."""
     source, reason = FAULTS[fault]
     chain, _ = chain_for(Ed25519PrivateKey.generate())
-    with pytest.raises(
-        BackendUnavailableError, match=rf"the command of DUBSTAGE_PROVENANCE_SIGNER_COMMAND gave no signature .*{reason}"
-    ):
+    told = f"the command of DUBSTAGE_PROVENANCE_SIGNER_COMMAND gave no signature .*{reason}"
+    with pytest.raises(BackendUnavailableError, match=told):
         open_sealer(settings_of(tmp_path, chain, command_of(tmp_path, source)))
 
 

@@ -1,7 +1,5 @@
 """A video is dated by a time stamp authority, and a video that the authority does not date is not written."""
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 import io
@@ -88,9 +86,7 @@ def _forger(stamper: Stamper) -> Stamper:
 
 
 @pytest.mark.parametrize("suffix", VIDEOS)
-def test_a_video_has_the_time_of_the_authority(
-    suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
-) -> None:
+def test_a_video_has_the_time_of_the_authority(suffix, carphone, stamper, studio, tmp_path) -> None:
     plain = write_video(tmp_path / f"plain{suffix}", carphone, studio.sealer)
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         video = write_video(tmp_path / f"video{suffix}", carphone, replace(studio.sealer, time_stamp_url=url))
@@ -99,34 +95,25 @@ def test_a_video_has_the_time_of_the_authority(
     assert datetime.datetime.fromisoformat(verdict.signer["time"]) == STAMPED_AT
     assert verdict.media_sha256 == verdict_of(plain).media_sha256
     doubted = verdict_of(video, anchors=studio.anchor)
-    assert (doubted.state, doubted.time_is_trusted, doubted.signer["time"]) == (
-        ManifestState.TRUSTED,
-        False,
-        verdict.signer["time"],
-    )
+    assert (doubted.state, doubted.time_is_trusted) == (ManifestState.TRUSTED, False)
+    assert doubted.signer["time"] == verdict.signer["time"]
     undated = verdict_of(plain, anchors=studio.anchor + stamper.anchor)
     assert (undated.state, undated.time_is_trusted, "time" in undated.signer) == (ManifestState.TRUSTED, False, False)
 
 
-def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
+def test_other_reader_and_changed_byte(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
+    """C2PA's own reader finds the time, and a video that was changed is reported in spite of its time."""
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         video = write_video(tmp_path / "video.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     trust = {"trust": {"trust_anchors": (studio.anchor + stamper.anchor).decode()}, "verify": {"verify_trust": True}}
     with c2pa.Context.from_dict(trust) as context, c2pa.Reader(video, context=context) as reader:
         assert reader.get_validation_state() == "Trusted"
         results, manifest = reader.get_validation_results(), reader.get_active_manifest()
-    assert results is not None
     assert manifest is not None
     codes = [success["code"] for success in results["activeManifest"]["success"]]
     assert {"timeStamp.validated", "timeStamp.trusted", "claimSignature.validated"} <= set(codes)
     assert results["activeManifest"]["failure"] == []
     assert datetime.datetime.fromisoformat(manifest["signature_info"]["time"]) == STAMPED_AT
-
-
-def test_changed_time_stamped_video_detected(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
-    """A video that was changed is reported in spite of its time."""
-    with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
-        video = write_video(tmp_path / "video.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     flip(video, video.stat().st_size - 100)
     assert verdict_of(video, anchors=studio.anchor + stamper.anchor).state == ManifestState.INVALID
 
@@ -143,9 +130,7 @@ def test_damaged_manifest_not_authority_error(carphone: Path, stamper: Stamper, 
 
 
 @pytest.mark.parametrize(("case", "suffix"), list(zip(WRONG, cycle(VIDEOS), strict=False)))
-def test_missing_time_stamp_is_retryable(
-    case: str, suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
-) -> None:
+def test_missing_time_stamp_is_retryable(case, suffix, carphone, stamper, studio, tmp_path) -> None:
     """An authority that gives no time stamp is an error that may pass."""
     answer, reason = WRONG[case]
     video = tmp_path / f"video{suffix}"
@@ -179,8 +164,6 @@ def test_unfinished_authority_answer_times_out(said: str, carphone: Path, studio
 
 
 def test_endless_authority_answer_refused(carphone: Path, studio: Studio, tmp_path: Path) -> None:
-    """An answer without end is the fault of the authority."""
-
     def answer(door: Door, request: Request) -> None:
         door.begin()
         with suppress(OSError):

@@ -1,7 +1,5 @@
 """Fixtures of the render stage's tests."""
 
-from __future__ import annotations
-
 from tests.unit.render.conftest import bank, frames, mask, small_weights
 
 __all__ = ["bank", "frames", "mask", "small_weights"]

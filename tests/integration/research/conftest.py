@@ -1,7 +1,5 @@
 """Fixtures of the motion stage's tests, for the trainings of motion."""
 
-from __future__ import annotations
-
 from tests.integration.motion.predictors.conftest import data, whole
 from tests.unit.motion.conftest import models
 

@@ -1,7 +1,5 @@
 """Timelines become batches and come back with every cut on its frame: frames show their own numbers."""
 
-from __future__ import annotations
-
 import csv
 import json
 import random
@@ -100,9 +98,8 @@ def write_otio(path: Path, events: list[Event], rate: Fraction) -> Path:
             track.append(otio.schema.Gap(duration=time(event.record - end)))
         if event.dissolve:
             track.append(otio.schema.Transition("", "SMPTE_Dissolve", time(2), time(event.dissolve - 2)))
-        media = otio.schema.ExternalReference(
-            f"file:///Volumes/OFFLINE/A{event.file:03d}.mov", otio.opentime.TimeRange(time(HOUR[rate]), time(FRAMES))
-        )
+        whole = otio.opentime.TimeRange(time(HOUR[rate]), time(FRAMES))
+        media = otio.schema.ExternalReference(f"file:///Volumes/OFFLINE/A{event.file:03d}.mov", whole)
         span = otio.opentime.TimeRange(time(HOUR[rate] + event.source), time(event.length))
         track.append(otio.schema.Clip(f"sh{number:04d}", media, span))
         end = event.record + event.length
@@ -154,16 +151,9 @@ def finish(store: BatchStore, manifest: Path, *, leave: str = "") -> None:
             continue
         Path(shot.output).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(shot.dub.footage_uri, shot.output)
-        record = ShotRecord(
-            id=shot.id,
-            state=ShotState.DONE,
-            frames=frames[shot.id],
-            frames_dubbed=1,
-            output=shot.output,
-            output_sha256=sha256_of(Path(shot.output)),
-            frame_rate=facts["rate"],
-        )
-        store.put(found.name, record)
+        told = {"frames": frames[shot.id], "frames_dubbed": 1, "frame_rate": facts["rate"]}
+        video = {"output": shot.output, "output_sha256": sha256_of(Path(shot.output))}
+        store.put(found.name, ShotRecord(id=shot.id, state=ShotState.DONE, **told, **video))
 
 
 def shown(item: Any, numbers: dict[str, list[int]]) -> list[int]:
@@ -199,9 +189,7 @@ def formats_at_rates(*kinds: str, always: Container[tuple[str, Fraction]]) -> li
 @pytest.mark.long
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("kind", "rate"), formats_at_rates("edl", "otio", always={("edl", DROP), ("otio", NTSC_FILM)}))
-def test_every_cut_in_3_languages(
-    count: int, kind: str, rate: Fraction, store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path
-) -> None:
+def test_every_cut_in_3_languages(count, kind, rate, store, media_of, tmp_path) -> None:
     """Parts with handles, videos on new tracks: each frame of the cut is the frame of the media that the timeline names."""
     events = drawn_events(count, 7)
     source = WRITERS[kind](tmp_path / f"cut.{kind}", events, rate)
@@ -256,9 +244,7 @@ def check_edl(text: str, events: list[Event], rate: Fraction, *, lead: int) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "rate"), formats_at_rates("fcpxml", "aaf", always={("fcpxml", DROP), ("aaf", NTSC_FILM)}))
-def test_fcpxml_and_aaf_are_exact_both_ways(
-    kind: str, rate: Fraction, store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path
-) -> None:
+def test_fcpxml_and_aaf_are_exact_both_ways(kind, rate, store, media_of, tmp_path) -> None:
     """A timeline that was written in a format makes the same batch again, and comes back with every cut on its frame."""
     # otio-aaf-adapter writes no transitions of its own.
     events = [replace(event, dissolve=event.dissolve if kind == "fcpxml" else 0) for event in drawn_events(20, 3)]
@@ -287,9 +273,7 @@ def test_fcpxml_and_aaf_are_exact_both_ways(
             assert shown(item, numbers) == list(range(begin, begin + event.length))
 
 
-def test_markers_gaps_and_missing_videos(
-    store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_markers_gaps_and_missing_videos(store, media_of, tmp_path, capsys) -> None:
     """Decisions and flags are markers on their frames. A shot that failed stops the conform, or is left out as a gap."""
     events = [Event(0, 50, 10, 0), Event(1, 60, 10, 10), Event(2, 70, 10, 20), Event(3, 80, 10, 30)]
     source = write_otio(tmp_path / "cut.otio", events, NTSC_FILM)
@@ -334,17 +318,13 @@ def test_markers_gaps_and_missing_videos(
     assert "shot 0002_sh0002_de is on no clip of later.otio" in said
 
 
-def test_refused_clips_are_named_and_nothing_is_written(
-    media_of: Callable[[Fraction], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refused_clips_are_named_and_nothing_is_written(media_of, tmp_path, capsys) -> None:
     events = [Event(0, 50, 10, 0), Event(1, 60, 10, 10), Event(2, 390, 20, 20), Event(3, 80, 10, 40)]
     media = shutil.copytree(media_of(DROP), tmp_path / "media")
     (media / "day1" / "A003.mov").unlink()
     source = write_edl(tmp_path / "cut.edl", events, DROP)
-    text = source.read_text().replace(
-        "* FROM CLIP NAME:  sh0002", "M2   A001     -030.0                01:00:02:00\n* FROM CLIP NAME:  sh0002"
-    )
-    source.write_text(text)
+    name = "* FROM CLIP NAME:  sh0002"
+    source.write_text(source.read_text().replace(name, f"M2   A001     -030.0                01:00:02:00\n{name}"))
     script = write_script(tmp_path / "script.csv", events, DROP, ("de",))
     made = ("from-timeline", source, "--rate", "29.97", "--script", script, "--media", media, "--output", tmp_path / "night")
     assert command(*made) == 10
@@ -401,46 +381,25 @@ def test_speech_by_clip_without_a_script(store: BatchStore, media_of: Callable[[
     assert [part.read_bytes() for part in sorted((folder / "parts").iterdir())] == before
 
 
-def test_a_common_reel_of_two_files_is_no_match(
-    store: BatchStore, media_of: Callable[[Fraction], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_common_reel_of_two_files_is_no_match(store, media_of, tmp_path, capsys) -> None:
     """EDLs cut reels to eight letters. A clip of another file with the same reel and frames keeps its own picture."""
     source = write_edl(tmp_path / "cut.edl", [Event(0, 50, 10, 0), Event(0, 50, 10, 10)], DROP)
     text = source.read_text().replace("A000 ", "SHOW_A00")
-    source.write_text(
-        text.replace("sh0001", "sh0001\n* SOURCE FILE: A000.mov").replace("sh0002", "sh0002\n* SOURCE FILE: A001.mov")
-    )
+    for clip, file in (("sh0001", "A000"), ("sh0002", "A001")):
+        text = text.replace(clip, f"{clip}\n* SOURCE FILE: {file}.mov")
+    source.write_text(text)
     script = write_script(tmp_path / "script.csv", [Event(0, 50, 10, 0)], DROP, ("de",))
-    made = (
-        "from-timeline",
-        source,
-        "--rate",
-        "29.97",
-        "--script",
-        script,
-        "--media",
-        media_of(DROP),
-        "--output",
-        tmp_path / "night",
-    )
-    assert command(*made) == 0
+    media, rate = media_of(DROP), ("--rate", "29.97")
+    assert command("from-timeline", source, *rate, "--script", script, "--media", media, "--output", tmp_path / "night") == 0
     finish(store, tmp_path / "night" / "night.jsonl")
-    assert command("conform", "night", source, "--rate", "29.97", "--output", tmp_path / "back.edl") == 0
+    assert command("conform", "night", source, *rate, "--output", tmp_path / "back.edl") == 0
     assert "1 clips on 1 new tracks" in capsys.readouterr().err
     words = (tmp_path / "back.edl").read_text().split()
-    assert [words[words.index("FILE:") + 1], words[-1]] == [
-        str(tmp_path / "night" / "dubs" / "de" / "0001_sh0001_de.mov"),
-        "A001.mov",
-    ]
+    dub = tmp_path / "night" / "dubs" / "de" / "0001_sh0001_de.mov"
+    assert [words[words.index("FILE:") + 1], words[-1]] == [str(dub), "A001.mov"]
 
 
-def test_media_by_entity_reference(
-    store: BatchStore,
-    media_of: Callable[[Fraction], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_media_by_entity_reference(store, media_of, tmp_path, monkeypatch, capsys) -> None:
     """Clips name their media by entity references whose last parts are equal. A later cut gets the dubs of its own media."""
     pytest.importorskip("openassetio", reason="OpenAssetIO has no wheels for this machine")
     media = media_of(NTSC_FILM)

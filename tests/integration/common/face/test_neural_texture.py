@@ -1,7 +1,5 @@
 """A texture from the frames of real footage, drawn in frames that the texture has not seen."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +87,6 @@ def colours_of(frames: list[Frame], surface: NeuralSurface) -> UInt8:
 
 
 def test_texture_draws_other_mouths(frames: list[Frame], surface: NeuralSurface) -> None:
-    """A texture of seen frames draws the mouths of others."""
     seen, others = frames[:SEEN], frames[SEEN:]
     texture = colours_of(seen[::2], surface)
     geometry = measure_geometry(np.stack([frame.mouth for frame in seen]), np.stack([frame.anchors for frame in seen]))

@@ -1,7 +1,5 @@
 """No kernel of BLAS which a machine asks for changes the last bits."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Readers and writers of one store at the same time, in threads and processes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The small training set and a short run, for the tests of all predictors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

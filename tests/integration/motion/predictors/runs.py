@@ -1,7 +1,5 @@
 """Runs of a few steps, and what a run or an export leaves."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any

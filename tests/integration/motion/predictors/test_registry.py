@@ -1,7 +1,5 @@
 """The modules that a process of the motion stage loads."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

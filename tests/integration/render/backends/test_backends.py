@@ -1,7 +1,5 @@
 """The committed networks on all backends in the process: the same bytes whatever the batches, and in every process."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

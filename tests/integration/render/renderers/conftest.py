@@ -1,7 +1,5 @@
 """Models, and a clip of the drawn person, for the tests of all renderers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An actor whom a renderer draws."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Checks of a renderer's changes inside and outside the mask of a frame."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Phone labels of real sentences, and what becomes of transcripts that cannot be used."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -24,13 +22,22 @@ def hello(speech: Float32) -> Float32:
     return speech[:24000]
 
 
-def test_a_transcript_is_aligned(sphinx: Sphinx, hello: Float32) -> None:
+def test_transcript_words_and_times(sphinx: Sphinx, hello: Float32) -> None:
+    """A transcript is aligned, words are recognised where there is none, and given times that do not fit are left out."""
     found = label(sphinx, hello, SAID, ())
     assert (found.origin, found.reason) == ("aligned", "")
     assert len(found.labels) == len(found.heard) == 150
     spoken = [phone for index, phone in enumerate(found.labels) if phone and (index == 0 or found.labels[index - 1] != phone)]
     names = [name for phone in spoken for name, number in PHONE_INDEX.items() if number == phone]
     assert "".join(names).endswith("WEHLKAHM")
+    found, told = label(sphinx, hello, "", ()), label(sphinx, hello, SAID, ())
+    assert (found.origin, found.reason) == ("recognised", "")
+    known = found.labels != IGNORED
+    assert (found.labels == told.labels)[known].mean() > 0.7
+    late = tuple(WordSpan(word, 1.3 + 0.05 * index, 1.35 + 0.05 * index) for index, word in enumerate(words_of(SAID)))
+    found = label(sphinx, hello, SAID, late)
+    assert found.origin == "recognised"
+    assert "given times" in found.reason
 
 
 def test_labels_do_not_depend_on_the_clips_before(sphinx: Sphinx, speech: Float32) -> None:
@@ -40,13 +47,6 @@ def test_labels_do_not_depend_on_the_clips_before(sphinx: Sphinx, speech: Float3
     assert found.heard.tobytes() == alone.heard.tobytes()
 
 
-def test_words_are_recognised_where_there_is_no_transcript(sphinx: Sphinx, hello: Float32) -> None:
-    found, told = label(sphinx, hello, "", ()), label(sphinx, hello, SAID, ())
-    assert (found.origin, found.reason) == ("recognised", "")
-    known = found.labels != IGNORED
-    assert (found.labels == told.labels)[known].mean() > 0.7
-
-
 def test_unknown_word_skipped_with_reason(sphinx: Sphinx, hello: Float32, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transcript with an unknown word is left out with the reason."""
     monkeypatch.setattr(sphinx_module, "flite_pronunciation", lambda _word: "")
@@ -54,14 +54,6 @@ def test_unknown_word_skipped_with_reason(sphinx: Sphinx, hello: Float32, monkey
     assert found.origin == "recognised"
     assert "welkommen" in found.reason
     assert "English word" in label(sphinx, hello, "здравствуйте", ()).reason
-
-
-def test_wrong_times_skipped_with_reason(sphinx: Sphinx, hello: Float32) -> None:
-    """Given times that do not fit are left out with the reason."""
-    late = tuple(WordSpan(word, 1.3 + 0.05 * index, 1.35 + 0.05 * index) for index, word in enumerate(words_of(SAID)))
-    found = label(sphinx, hello, SAID, late)
-    assert found.origin == "recognised"
-    assert "given times" in found.reason
 
 
 def test_sound_without_words_is_heard_by_free_recognition(sphinx: Sphinx) -> None:

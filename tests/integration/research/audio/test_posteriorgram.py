@@ -1,7 +1,5 @@
 """The training of the posteriorgram network, from a tiny set to the file that the stage serves."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from research.training.trainset import TrainSet
 from services.audio.models import WEIGHTS
 from services.audio.posteriorgram import PosteriorgramModel
 from services.common.errors import InvalidRequestError
+from tests.refusals import raised
 from tests.unit.research.audio.runs import trained
 from tests.unit.research.audio.speech_sets import speech_set, write_rows
 
@@ -65,7 +64,6 @@ def test_run_exports_served_file(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_interrupted_run_same_bytes(data: Path, tmp_path: Path) -> None:
-    """A run that was interrupted comes to the same bytes."""
     trained(NETWORK, TINY, data, tmp_path / "whole")
     trained(NETWORK, TINY, data, tmp_path / "cut", stop_after=3)
     trained(NETWORK, TINY, data, tmp_path / "cut", resume=True)
@@ -97,14 +95,11 @@ def test_fine_tuning_starts_from_committed(data: Path, tmp_path: Path) -> None:
 
 
 def test_fine_tuning_other_size_refused(data: Path) -> None:
-    """Fine tuning at other sizes is refused with the remedy."""
-    with pytest.raises(InvalidRequestError, match=r"ppg\.onnx cannot be trained further: .*set fine_tune = false") as refused:
+    with raised(InvalidRequestError, match=r"ppg\.onnx cannot be trained further: .*set fine_tune = false", field="config"):
         opened(data, replace(TINY, fine_tune=True))
-    assert refused.value.field == "config"
 
 
 def test_batch_from_seed_step_index(data: Path) -> None:
-    """A batch depends on seed step and index alone."""
     config = replace(TINY, windows_of_a_recording=95)
     first, again = opened(data, config), opened(data, config)
     first.batch(9, 9)
@@ -114,24 +109,14 @@ def test_batch_from_seed_step_index(data: Path) -> None:
     assert one.cepstra.tobytes() != other.cepstra.tobytes()
 
 
-def test_set_without_held_out_refused(tmp_path: Path) -> None:
-    """A set without held out labels is refused with a reason."""
+def test_unusable_sets_and_runs(tmp_path: Path) -> None:
     rows = speech_set(tmp_path)
     write_rows(tmp_path, [replace(row, phones="" if row.split == "val" else row.phones) for row in rows])
-    with pytest.raises(InvalidRequestError, match="no clip of split 'val' with phones") as refused:
+    with raised(InvalidRequestError, match="no clip of split 'val' with phones", field="data"):
         opened(tmp_path)
-    assert refused.value.field == "data"
-
-
-def test_clips_without_sound_refused(tmp_path: Path) -> None:
-    """Clips without half a second of sound are refused."""
     write_rows(tmp_path, [replace(row, seconds=0.3) for row in speech_set(tmp_path)])
     with pytest.raises(InvalidRequestError, match=r"0\.5 s of sound"):
         opened(tmp_path)
-
-
-def test_export_without_run(tmp_path: Path) -> None:
-    """An export of a folder without a run names the folder."""
     with pytest.raises(InvalidRequestError, match="holds no training run"):
         export(tmp_path, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()

@@ -1,7 +1,5 @@
 """The preparation `phones` of a training set."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -69,9 +67,7 @@ def origins(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_labels_name_their_origin(
-    labelled: tuple[Path, dict[str, str], list[tuple[int, int]]],
-) -> None:
+def test_labels_name_their_origin(labelled) -> None:
     """Every clip with sound gets labels that say where they come from."""
     folder, reasons, seen = labelled
     assert origins(folder) == {"told": "aligned", "timed": "aligned", "heard": "recognised"}
@@ -104,7 +100,6 @@ def test_processes_write_the_same_bytes(spoken: Path, labelled: tuple[Path, dict
 
 
 def test_damaged_sound_named_others_labelled(spoken: Path) -> None:
-    """A damaged sound file is named and the others are done."""
     write_rows(spoken, list(read_manifest(spoken))[:2])
     damaged = part_path(spoken, "00000", "timed", "sound")
     damaged.write_bytes(b"no sound")
@@ -116,7 +111,6 @@ def test_damaged_sound_named_others_labelled(spoken: Path) -> None:
 
 @pytest.mark.long
 def test_network_labels_unknown_words(tmp_path: Path) -> None:
-    """A network labels the clips whose words are unknown."""
     rows = speech_set(tmp_path, speakers=2, clips=1)
     write_rows(tmp_path, [rows[0], replace(rows[1], phones="allphone")])
     assert relabel(TrainSet(tmp_path), WEIGHTS) == 1

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from services.render.settings import RenderSettings
 
 
 async def test_streams_timed_on_real_stage(tmp_path: Path) -> None:
-    """Streams and health checks are timed on a real stage."""
     settings = RenderSettings(port=0, artefacts_url=str(tmp_path), compute_threads=1, drain_grace_s=0.0)
     async with server_of("render", settings, compose(settings)) as server:
         row = await under_load("in the process", server.address, streams=2, seconds=1.0)
@@ -21,6 +18,5 @@ async def test_streams_timed_on_real_stage(tmp_path: Path) -> None:
 
 
 def test_missing_stage_gives_no_time() -> None:
-    """A stage that is not there is an error and no time."""
     with pytest.raises(RuntimeError, match="UNAVAILABLE"):
         check_health("127.0.0.1:1", 0.1)

@@ -1,12 +1,11 @@
-"""The rows of the face model's fitting and of the renderers."""
-
-from __future__ import annotations
+"""The rows of the face model's fitting, of the renderers, and of a GPU."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from research.bench import gpu
 from research.bench.fitting import measure_fitting
 from research.bench.renderer import batch_of, frames_of, measure_models
 from services.render.backends.model_files import WEIGHTS_FOLDER
@@ -21,7 +20,6 @@ def test_every_renderer_has_geometry_row() -> None:
 
 
 def test_actor_frame_same_among_others() -> None:
-    """A frame of an actor is the same among other actors."""
     backend = make_backend(device="cpu", backend=None, precision=None, num_threads=1)
     batching = {
         name: model
@@ -45,3 +43,15 @@ def test_fitting_is_measured_on_a_real_face(carphone: Path) -> None:
     assert 0.0 < times.identity_error_px < 1.5
     assert 0.0 < times.landmark_error_px < 1.5
     assert times.track_ms > 0.0
+
+
+def test_parity_of_processor_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor draws what it draws, alone and in a batch, and the page has a row for each network."""
+    monkeypatch.setattr(gpu, "_PARITY_FRAMES", 2)
+    rows = gpu.measure_parity("cpu")
+    assert all(row.mean == row.largest == 0.0 and row.alone and row.holds for row in rows)
+    page = gpu.page(
+        gpu.Report(machine=gpu.describe_machine(), device="cpu", rows={"parity": rows}, failures={"triton": "no server"})
+    )
+    assert all(f"| {row.model} | 0 | 0 |" in page for row in rows)
+    assert "**triton failed**: no server" in page

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +24,7 @@ QUICK = EvaluationSettings(
 )
 
 SEEN = {
-    "tint_alarms",
-    "nostril_alarms",
-    "low_contrast_excess",
-    "popping_ratio",
-    "seam_sharpness_ratio",
-    "lip_jump_ratio",
+    *("tint_alarms", "nostril_alarms", "low_contrast_excess", "popping_ratio", "seam_sharpness_ratio", "lip_jump_ratio"),
     "clothing_moved",
 }
 """Metrics of what eyes see. A drawing may be too plain for them."""
@@ -44,7 +37,8 @@ def result() -> ClipResult:
     return evaluate_clip(DrawnClip(gain=1.0, num_frames=75), read_mouths, settings=QUICK)
 
 
-def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
+def test_scores_of_variants(result: ClipResult) -> None:
+    """A perfect method reaches the ceiling, the mean mouth knows nothing of the speech, and wrong audio obeys its command only."""
     full = result.variants["full"].metrics
     assert full["mouth_psnr_db"] == full["face_psnr_db"] == 100.0
     assert full["mouth_ssim"] == pytest.approx(1.0, abs=1e-6)
@@ -52,22 +46,26 @@ def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
     for name in ("mouth_opening_correlation", *(ratio for ratio in METRICS if ratio.endswith("_ratio"))):
         assert full[name] == pytest.approx(1.0, nan_ok=name in SEEN), name
     assert result.variants["full"].paper["ssiou"] == pytest.approx(1.0)
-
-
-def test_perfect_method_scores(result: ClipResult) -> None:
-    """A perfect method is on time and at rest."""
-    full = result.variants["full"].metrics
     assert full["vowel_shift_ms"] == full["closure_shift_ms"] == pytest.approx(0.0, abs=1e-6)
     assert full["delay_ms"] == pytest.approx(0.0, abs=1.0)
     assert full["silence_opening"] == 0.0
     for other in ("mean_mouth", "wrong_audio"):
         assert np.isnan(result.variants[other].metrics["silence_opening"])
     assert np.isnan(result.variants["wrong_audio"].metrics["vowel_shift_ms"])
+    mean = result.variants["mean_mouth"].metrics
+    assert mean["mouth_opening_correlation"] == 0.0
+    assert np.isnan(mean["delay_ms"])
+    assert mean["opening_spread_ratio"] == 0.0
+    assert mean["frame_difference_ratio"] == mean["skin_flicker_ratio"] == 0.0
+    assert mean["mouth_lmd_px"] > 0.3
+    wrong = result.variants["wrong_audio"]
+    assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
+    assert wrong.paper["commanded_opening_correlation"] > 0.98
+    assert wrong.frames == 60
 
 
 @pytest.mark.long
 def test_late_closing_mouth_shows() -> None:
-    """A mouth that shuts late shows in the silence."""
     opened = [evaluate_clip(DrawnClip(late=late), read_mouths, settings=FULL) for late in (4, 5)]
     measured = [each.variants["full"].metrics["silence_opening"] for each in opened]
     # One of two silences, half of the range.
@@ -100,26 +98,8 @@ def test_delay_not_hidden_by_lag(lag_frames: int) -> None:
     assert missed.reached is False
 
 
-def test_the_mean_mouth_knows_nothing_of_the_speech(result: ClipResult) -> None:
-    mean = result.variants["mean_mouth"].metrics
-    assert mean["mouth_opening_correlation"] == 0.0
-    assert np.isnan(mean["delay_ms"])
-    assert mean["opening_spread_ratio"] == 0.0
-    assert mean["frame_difference_ratio"] == mean["skin_flicker_ratio"] == 0.0
-    assert mean["mouth_lmd_px"] > 0.3
-
-
-def test_wrong_audio_follows_command(result: ClipResult) -> None:
-    """Wrong audio obeys its command but not the truth."""
-    wrong = result.variants["wrong_audio"]
-    assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
-    assert wrong.paper["commanded_opening_correlation"] > 0.98
-    assert wrong.frames == 60
-
-
 @pytest.mark.long
 def test_foreign_speech_variants_are_means() -> None:
-    """Both variants of foreign speech are means over all foreign speeches."""
     clip = DrawnClip(num_frames=50)
     settings = replace(QUICK, variants=("full", "wrong_audio_kept"))
     wrong = evaluate_clip(clip, read_mouths, settings=settings).variants["wrong_audio_kept"]
@@ -134,18 +114,13 @@ def test_pieces_do_not_cross_folds() -> None:
     clip = DrawnClip()
     settings = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=2))
     found = evaluate_clip(clip, read_mouths, settings=settings)
-    assert [frames for frames, _ in clip.asked] == [
-        FrameRange(75, 115),
-        FrameRange(115, 125),
-        FrameRange(0, 40),
-        FrameRange(40, 50),
-    ]
+    pieces = ((75, 115), (115, 125), (0, 40), (40, 50))
+    assert [frames for frames, _ in clip.asked] == [FrameRange(*piece) for piece in pieces]
     assert found.variants["full"].frames == 100
     assert found.variants["full"].paper["fitting_error"] == pytest.approx((40 * 40 + 10 * 10 + 40 * 40 + 10 * 10) / 100)
 
 
 def test_enrolment_seconds_test_last_fifth() -> None:
-    """Given seconds of enrolment are tested on the last fifth."""
     clip = DrawnClip()
     settings = EvaluationSettings(variants=("full",), bootstrap=BootstrapSettings(replicates=2), enrol_seconds=2.0)
     found = evaluate_clip(clip, read_mouths, settings=settings)
@@ -155,14 +130,8 @@ def test_enrolment_seconds_test_last_fifth() -> None:
 
 
 def test_the_cut_into_pieces_changes_no_mean() -> None:
-    whole, cut = (
-        evaluate_clip(
-            DrawnClip(gain=0.7, num_frames=75),
-            read_mouths,
-            settings=EvaluationSettings(variants=("full",), piece_frames=length, bootstrap=BootstrapSettings(replicates=2)),
-        )
-        for length in (250, 24)
-    )
+    settings = [replace(FULL, piece_frames=length, bootstrap=BootstrapSettings(replicates=2)) for length in (250, 24)]
+    whole, cut = (evaluate_clip(DrawnClip(gain=0.7, num_frames=75), read_mouths, settings=each) for each in settings)
     a, b = whole.variants["full"].metrics, cut.variants["full"].metrics
     # The first frame of a piece has no frame before it. The person's own mouth is learned from one piece.
     for name in set(METRICS) - {"frame_difference_ratio", "skin_flicker_ratio", "closure"} - SEEN:
@@ -216,25 +185,28 @@ def test_bilabials_at_shown_frames(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(times, wanted)
 
 
-def test_lag_of_longer_part_counts(result: ClipResult) -> None:
-    """Lag of the longer enrolment part stands for the clip."""
+def test_lag_report_and_targets(result: ClipResult) -> None:
+    """The longer enrolment part gives the lag, the report has pictures and curves, and targets compare with the mean mouth."""
     assert result.lag_frames == 1
     assert [fold.lag_frames for fold in result.folds] == [1, -1]
     assert [fold.lag_doubt for fold in result.folds] == ["", "made up"]
+    assert result.sample_frames == (50, 60, 70)
+    assert result.truth.crops.shape == (3, 256, 256, 3)
+    assert result.samples["full"].opening.shape == (30,)
+    assert result.samples["full"].commanded is not None
+    assert result.video.shape == (10, 256, 512, 3)
+    gain = check_target([result], MetricTarget("full", "mouth_psnr_db", low=1.5, against="difference"))
+    assert gain.reached is True
+    assert gain.value == pytest.approx(100.0 - result.variants["mean_mouth"].metrics["mouth_psnr_db"])
+    lmd = check_target([result], MetricTarget("mean_mouth", "mouth_lmd_px", high=0.85, against="ratio"))
+    assert lmd.value == pytest.approx(1.0)
+    assert lmd.reached is False
+    assert check_target([result], MetricTarget("full", "closure", low=0.8)).reached is None
 
 
 def test_a_lag_that_is_not_applied_is_told(result: ClipResult, capsys: pytest.CaptureFixture[str]) -> None:
     show_scores([result])
     assert "drawn.mp4, enrolled on frames 30 to 74: no lag is applied: made up" in " ".join(capsys.readouterr().err.split())
-
-
-def test_pictures_and_curves_are_kept_for_the_report(result: ClipResult) -> None:
-    assert result.sample_frames == (50, 60, 70)
-    assert result.truth is not None
-    assert result.truth.crops.shape == (3, 256, 256, 3)
-    assert result.samples["full"].opening.shape == (30,)
-    assert result.samples["full"].commanded is not None
-    assert result.video.shape == (10, 256, 512, 3)
 
 
 def test_the_same_evaluation_gives_the_same_numbers() -> None:
@@ -262,13 +234,3 @@ def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
         assert "photometric_error" in variant["paper"]
     assert document["means"]["full"]["mouth_psnr_db"] == 100.0
     assert {"target", "value", "reached"} == set(document["targets"][0])
-
-
-def test_targets_are_held_against_the_mean_mouth(result: ClipResult) -> None:
-    gain = check_target([result], MetricTarget("full", "mouth_psnr_db", low=1.5, against="difference"))
-    assert gain.reached is True
-    assert gain.value == pytest.approx(100.0 - result.variants["mean_mouth"].metrics["mouth_psnr_db"])
-    lmd = check_target([result], MetricTarget("mean_mouth", "mouth_lmd_px", high=0.85, against="ratio"))
-    assert lmd.value == pytest.approx(1.0)
-    assert lmd.reached is False
-    assert check_target([result], MetricTarget("full", "closure", low=0.8)).reached is None

@@ -1,7 +1,5 @@
 """The openings that predictors answer for real speech, compared with each other."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from itertools import combinations
 

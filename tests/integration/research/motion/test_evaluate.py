@@ -1,7 +1,5 @@
 """The evaluation of the serving code on a made-up clip."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -32,7 +30,6 @@ def test_every_predictor_is_evaluated_in_every_variant(models: MotionModels, cli
 
 
 def test_folder_without_training_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder that is no training set is named."""
     monkeypatch.setattr(sys, "argv", ["evaluate", "--predictor", "ugc", "--data", str(tmp_path)])
     assert command.main() == 10
     assert "is not a training set" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """The judge of a served predictor on a made-up set: rows by clip and by language, and recordings without a picture."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
@@ -34,17 +32,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_clips_languages_and_recordings_have_their_rows(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_clips_languages_and_recordings_have_their_rows(folder, tmp_path, monkeypatch, capsys) -> None:
     report = tmp_path / "report.json"
     monkeypatch.setattr(sys, "argv", ["judge", "--predictor", "dubstage", "--data", str(folder), "--json", str(report)])
     assert command.main() == 0
     found = json.loads(report.read_text())
-    assert [(row["name"], row["language"], row["split"]) for row in found["clips"]] == [
-        ("clip0", "en", "train"),
-        ("clip1", "zh", "dev"),
-    ]
+    shown = [(row["name"], row["language"], row["split"]) for row in found["clips"]]
+    assert shown == [("clip0", "en", "train"), ("clip1", "zh", "dev")]
     assert [(row["name"], row["people"]) for row in found["languages"]] == [("en", 1), ("zh", 1)]
     # By default the people outside of the split `train` speak the recordings.
     ((recording),) = found["speech"]

@@ -1,7 +1,5 @@
 """The exports of the sync network and of the networks of the style, into a folder of weights that they share."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping
@@ -45,7 +43,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def exported(network: TrainableNetwork, runs: Path, weights: Path) -> set[str]:
-    assert network.export is not None
     return {path.name for path in network.export(runs / network.name, weights)}
 
 
@@ -83,7 +80,6 @@ def test_exports_share_served_folder(runs: Path, weights: Path) -> None:
 
 def test_wrong_run_or_folder_refused(runs: Path, weights: Path) -> None:
     """A run of another network and a folder that lacks weights are refused."""
-    assert SYNC.export is not None
     with pytest.raises(InvalidRequestError, match="not of 'sync'"):
         SYNC.export(runs / "ugc_motion", weights)
     (weights / "motion.onnx").unlink()

@@ -1,7 +1,5 @@
 """The training of the sync network."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from tests.unit.research.motion.tiny import TINY_SYNC
 
 @pytest.mark.long
 def test_killed_run_same_bytes(tmp_path: Path) -> None:
-    """A run that was killed ends with the same bytes."""
     data = small_set(tmp_path / "set")
     train_briefly(SYNC, data, TINY_SYNC, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

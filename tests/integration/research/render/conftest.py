@@ -1,7 +1,5 @@
 """A small training set, and runs of other networks, for the trainings of all renderers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

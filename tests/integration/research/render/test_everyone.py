@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +57,6 @@ def training(data: TrainSet, runs: dict[str, Path]) -> EveryoneTrainer:
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=2)
     assert weights_of(whole) == weights_of(broken)
     assert (whole / "calibration.npy").read_bytes() == (broken / "calibration.npy").read_bytes()
@@ -107,8 +104,8 @@ def test_people_without_an_identity_are_left_out(runs: dict[str, Path], bank: Mo
         opened(NETWORK, RECIPE, nobody, runs)
 
 
-def test_speech_window_ignores_lag(data: TrainSet) -> None:
-    """Speech lies around its frame without the clip's lag."""
+def test_speech_and_looks_of_examples(data: TrainSet) -> None:
+    """Speech lies around its frame without the clip's lag, and a held-out clip is shown with the looks of its first part."""
     row = data.of("train")[0]
     rows = data.arrays(row, "speech", ("posteriorgram",))["posteriorgram"]
     speech = read_speech(data, [ClipSpan(row, 0, row.usable_frames)])
@@ -117,10 +114,6 @@ def test_speech_window_ignores_lag(data: TrainSet) -> None:
     assert np.array_equal(speech[0][4:], rows[:4].reshape(16, 40))
     lagging = ClipSpan(replace(row, lag_frames=2), 0, row.usable_frames)
     assert np.array_equal(read_speech(data, [lagging])[10], rows[11:16].reshape(20, 40))
-
-
-def test_held_out_clip_uses_first_part(data: TrainSet) -> None:
-    """A held out clip is shown with the looks of its first part."""
     held = TRAINING.held_out(Clip(data, data.of("val")[0]), 3)
     assert held.pairs[0].picture.shape == (160, 160, PICTURE_CHANNELS)
     assert held.pairs[0].picture[..., SPEECH].any()

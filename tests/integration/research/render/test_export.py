@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +63,6 @@ def job(tmp_path: Path) -> ExportJob:
 
 
 def test_own_inputs_exported_by_name(job: ExportJob) -> None:
-    """Inputs of a network's own are exported by name."""
     path = export_network(SPEC, job)
     facts = json.loads((job.folder / "toy.export.json").read_text())
     assert facts["inputs"] == {
@@ -92,14 +89,11 @@ def test_own_inputs_exported_by_name(job: ExportJob) -> None:
     assert session.run([OUTPUT_RESIDUAL], given)[0].shape == (5, 320, 320, 3)
 
 
-def test_export_mismatch_writes_nothing(job: ExportJob) -> None:
-    """An export that computes something else fails and writes nothing."""
+def test_refused_export_writes_nothing(job: ExportJob) -> None:
+    """An export that computes something else, or whose calibration pictures do not fit, writes nothing."""
     with pytest.raises(ContractBrokenError, match="grey levels"):
         export_network(replace(SPEC, tolerance_levels=-1.0), job)
     assert not job.folder.exists()
-
-
-def test_calibration_pictures_must_fit(job: ExportJob) -> None:
     pictures = np.zeros((1, 160, 160, 9), np.uint8)
     with pytest.raises(InvalidRequestError, match="calibration pictures"):
         export_network(SPEC, ExportJob(weights=job.weights, folder=job.folder, calibration=pictures))

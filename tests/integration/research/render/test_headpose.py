@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,16 +52,13 @@ def source(bank: MouthBank, data: TrainSet) -> DrawnSource:
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=2)
     assert weights_of(whole) == weights_of(broken)
     assert load(whole / "headpose.safetensors").config.spatial_widths == (4, 4, 4, 4)
     assert embedding_of(whole / "headpose.safetensors").path == whole / "identity_embedding.safetensors"
 
 
-def test_memory_and_discriminators_take_turns_with_the_generator(
-    source: DrawnSource, data: TrainSet, runs: dict[str, Path]
-) -> None:
+def test_memory_and_discriminators_take_turns_with_the_generator(source, data, runs) -> None:
     training = opened(NETWORK, RECIPE, data, runs)
     reports = [training.learn(step, [source.batch(step, 0, 1)]) for step in range(3)]
     assert "adversarial" not in reports[0]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +27,6 @@ RECIPE = HeteroRecipe(
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert load(whole / "hetero.safetensors").config == RECIPE.network
@@ -82,7 +79,7 @@ def test_wide_mouths_are_drawn_more_often(bank: MouthBank) -> None:
 
 
 def test_only_lips_are_coloured(bank: MouthBank) -> None:
-    """Lips are coloured and the skin and the inside of the mouth are not."""
+    """Lips of half of the examples are coloured, and the skin and the inside of the mouth are not."""
     coloured = made_up(bank.boxes[6], bank.box_landmarks[6], np.array([1.0, 0.5, 0.5], np.float32)).astype(int)
     changed = np.abs(coloured - bank.boxes[6]).max(axis=2)
     column, row = bank.box_landmarks[6, [5, 25]].mean(axis=0).round().astype(int)
@@ -90,10 +87,6 @@ def test_only_lips_are_coloured(bank: MouthBank) -> None:
     inside, chin = bank.box_landmarks[6, 20:40].mean(axis=0), bank.box_landmarks[6, 15] + (0.0, 12.0)
     for column, row in (inside.round().astype(int), chin.round().astype(int)):
         assert changed[row, column] == 0
-
-
-def test_half_examples_keep_lip_colour(bank: MouthBank) -> None:
-    """Half of the examples keep the colour of their lips."""
     gains = [random_lips(np.random.default_rng(seed)) for seed in range(200)]
     kept = [gain for gain in gains if (gain == 1.0).all()]
     assert 80 < len(kept) < 120

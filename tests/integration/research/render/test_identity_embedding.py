@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +94,6 @@ def test_two_people_are_told_apart_after_some_steps(bank: MouthBank, data: Train
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)
     assert read_identity_features(whole / f"{EMBEDDING}.safetensors").size == 4
@@ -105,8 +102,7 @@ def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
 
 def test_batch_balances_people(data: TrainSet) -> None:
     """A batch has the same number of pictures of each person."""
-    training = opened(NETWORK, RECIPE, data, {})
-    assert training.batch(0, 0).labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert opened(NETWORK, RECIPE, data, {}).batch(0, 0).labels.tolist() == [0, 0, 0, 1, 1, 1]
     (one,) = set(opened(NETWORK, replace(RECIPE, batch_people=1), data, {}).batch(0, 0).labels.tolist())
     assert one in {0, 1}
 

@@ -1,7 +1,5 @@
 """The run that makes the mean mouth, and its export."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ def test_run_without_steps_is_mean(bank: MouthBank, tmp_path: Path) -> None:
     recipe = MouthInteriorRecipe()
     training = opened(NETWORK, recipe, small_set(tmp_path / "set", bank), {})
     folder = run(training, NETWORK, recipe, tmp_path / "run")
-    assert NETWORK.export is not None
     (tmp_path / "render").mkdir()
     (path,) = NETWORK.export(folder, tmp_path / "render")
     assert path.read_bytes() == (folder / "mouth_interior.safetensors").read_bytes()

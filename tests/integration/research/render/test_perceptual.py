@@ -1,7 +1,5 @@
 """The training of the perceptual network."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +25,9 @@ def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 
 @pytest.mark.long
 def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)
     assert "held_out_landmark_error_px" in (whole / "CARD.md").read_text()
-    assert NETWORK.export is not None
     (path,) = NETWORK.export(whole, tmp_path)
     assert load_perceptual(path).config.num_speakers == 2
 

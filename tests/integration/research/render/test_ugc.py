@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +25,6 @@ RECIPE = UgcRecipe(
 
 
 def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert set(weights_of(whole)) == {"ugc.safetensors", "frame_discriminator.safetensors"}
@@ -67,7 +64,6 @@ def test_batches_are_those_of_their_step_and_index(data: TrainSet) -> None:
 
 
 def test_one_short_clip_is_enough(bank: MouthBank, tmp_path: Path) -> None:
-    """A person with one short clip can be learned from."""
     add_clip(tmp_path, first_frames(bank, 30), "one", speaker="anna")
     source = UgcSource(people_of(TrainSet(tmp_path)), seed=3)
     for step in range(8):

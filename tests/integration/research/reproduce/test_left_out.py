@@ -1,7 +1,5 @@
 """Predictors that are trained in two ways: with and without ID removal, with and without speech that has no pictures."""
 
-from __future__ import annotations
-
 import pytest
 
 from research.reproduce.everybody import measure_removal

@@ -1,13 +1,10 @@
 """Training of the temporal warp on drawn clips: steps, selection, export."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
@@ -25,10 +22,6 @@ from services.texture.temporal_warp import TemporalWarpModel
 from tests.unit.research.training.tiny import QuickFolder
 from tests.unit.texture.train_sets import drawn_set
 
-if TYPE_CHECKING:
-    from tests.unit.texture.conftest import DrawnPerson
-
-
 DEFAULT = CONFIGS["default"]
 SMALL = replace(
     DEFAULT,
@@ -40,7 +33,7 @@ SMALL = replace(
 
 
 @pytest.fixture(scope="module")
-def data(person: DrawnPerson, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
+def data(person, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     clips = {"a": ("drawn", "train", 90), "b": ("drawn", "train", 90), "c": ("other", "train", 50), "d": ("new", "val", 50)}
     return drawn_set(tmp_path_factory.mktemp("set"), person, clips)
 
@@ -49,13 +42,8 @@ def data(person: DrawnPerson, tmp_path_factory: pytest.TempPathFactory) -> Train
 def run(data: TrainSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run")
     folder = QuickFolder(path, "temporal_warp", asdict(SMALL))
-    train(
-        TemporalWarpTraining(Opening(SMALL, data, CPU, {})),
-        folder,
-        resume=False,
-        title="temporal_warp",
-        console=Console(quiet=True),
-    )
+    training = TemporalWarpTraining(Opening(SMALL, data, CPU, {}))
+    train(training, folder, resume=False, title="temporal_warp", console=Console(quiet=True))
     return path
 
 
@@ -91,7 +79,6 @@ def test_a_network_of_any_size_is_exported(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
 def test_refused_export_keeps_folder(run: Path, tmp_path: Path) -> None:
-    """A refused export leaves the folder as it was."""
     with pytest.raises(ContractBrokenError, match=r"temporal_warp\.onnx was not written"):
         export(run, tmp_path, WarpExportSpec(parity_runs=1, tolerance_px=-1.0))
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,5 @@
 """Training in several processes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

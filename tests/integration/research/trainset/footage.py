@@ -1,7 +1,5 @@
 """Videos and recordings that are made here: a photograph that moves, and a tone that comes and goes."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Work of processes, in a module that other processes can import."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterator

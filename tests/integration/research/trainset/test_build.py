@@ -1,7 +1,5 @@
 """Training sets from videos and recordings: what is made, what is kept, and what is left out."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -79,7 +77,6 @@ def label_phones(order: BuildOrder, name: str) -> Path:
 
 
 def test_videos_and_recordings_become_clips(first: BuildOrder) -> None:
-    """Videos and recordings become clips with all their facts."""
     data = TrainSet(first.output)
     rows = {row.file: row for row in data.rows}
     assert sorted(rows) == ["ann/one.mkv", "bob/fast.mkv", "cat/speech.wav", "dan/speech.flac", "eve/speech.ogg"]
@@ -105,18 +102,11 @@ def test_videos_and_recordings_become_clips(first: BuildOrder) -> None:
     sound, speech = read(first, recording, "sound"), read(first, recording, "speech")
     assert sound["samples"].shape == (22 * 640,)
     assert 0.2 * 32767 < np.abs(sound["samples"]).max() < 0.3 * 32767
-    assert (sound.metadata["speaker"], sound.metadata["transcript"], sound.metadata["sha256"]) == (
-        "cat",
-        "one two",
-        recording.sha256,
-    )
+    told = {"speaker": "cat", "transcript": "one two", "sha256": recording.sha256}
+    assert {name: sound.metadata[name] for name in told} == told
     assert "words" not in sound.metadata
-    assert {name: speech[name].shape[1:] for name in ("mel", "mfcc", "posteriorgram", "identity_removed")} == {
-        "mel": (4, 80),
-        "mfcc": (4, 40),
-        "posteriorgram": (4, 40),
-        "identity_removed": (4, 20),
-    }
+    shapes = {"mel": (4, 80), "mfcc": (4, 40), "posteriorgram": (4, 40), "identity_removed": (4, 20)}
+    assert {name: speech[name].shape[1:] for name in shapes} == shapes
     assert len(speech["speech_probability"]) == 22
     assert speech.metadata["audio_networks"]
 
@@ -159,7 +149,6 @@ def test_other_networks_rebuild_features(copy: BuildOrder, monkeypatch: pytest.M
 
 
 def test_set_without_lags_keeps_measurements(copy: BuildOrder) -> None:
-    """A set without lags keeps what was measured for the next set with lags."""
     path = record_path(copy.output, "00000", "ann__one.mkv")
     record = json.loads(path.read_text())
     record["pieces"][0].update(lag_frames=3, lag_confidence=0.5)
@@ -207,7 +196,6 @@ def interrupted(order: BuildOrder) -> list[str]:
 
 
 def test_interrupted_set_completed_later(copy: BuildOrder, tmp_path: Path) -> None:
-    """An interrupted set can be used and is completed later."""
     for video in ("ann", "bob"):
         shutil.rmtree(copy.folder / video)
     order = replace(copy, output=tmp_path / "new")
@@ -217,7 +205,6 @@ def test_interrupted_set_completed_later(copy: BuildOrder, tmp_path: Path) -> No
 
 
 def test_interruption_keeps_finished_clips(copy: BuildOrder) -> None:
-    """An interruption takes no finished clip from the manifest."""
     label_phones(copy, "cat__speech.wav")
     assert len(interrupted(copy)) == 5
     assert [row.phones for row in TrainSet(copy.output).rows] == ["", "", "aligned", "", ""]
@@ -235,10 +222,7 @@ def test_long_recordings_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     order = BuildOrder(folder=tmp_path / "clips", output=tmp_path / "set", corpus=corpus, processes=0)
     rows, _, said = make(order)
-    assert [(row.name, row.first_frame, row.frames) for row in rows.values()] == [
-        ("talk.wav", 0, 50),
-        ("talk.wav+1", 50, 50),
-    ]
+    assert [(row.name, row.first_frame, row.frames) for row in rows.values()] == [("talk.wav", 0, 50), ("talk.wav+1", 50, 50)]
     assert [row.transcript for row in rows.values()] == ["early", "late"]
     words = [json.loads(read(order, row, "sound").metadata["words"]) for row in rows.values()]
     assert words == [[["early", 1.0, 1.5]], [["late", 1.0, 1.5]]]
@@ -275,7 +259,6 @@ def test_two_processes_never_make_one_set(copy: BuildOrder) -> None:
 
 
 def test_wrong_side_files_reported(tmp_path: Path) -> None:
-    """Side files that are wrong or missing are reported."""
     for name in ("a", "b", "c"):
         write_recording(tmp_path / "clips" / f"{name}.wav")
     (tmp_path / "clips" / "a.words").write_text("0 1 one\n1 two\n")

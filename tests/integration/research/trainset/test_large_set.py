@@ -1,7 +1,5 @@
 """A training set of 200 hours is read with little memory."""
 
-from __future__ import annotations
-
 import os
 import tracemalloc
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Work in several processes."""
 
-from __future__ import annotations
-
 import multiprocessing
 from functools import partial
 

@@ -1,21 +1,30 @@
-from __future__ import annotations
-
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
-from services.common.errors import InvalidRequestError
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.crops import HeadPose
-from services.common.face.mouth_bank import MouthBank
-from services.render.key_pictures import STATE_SIZE, choose_keys, packed
+from services.common.face.mouth_bank import MouthBank, make_bank
+from services.render.backends.model_files import file_sha256
+from services.render.key_pictures import STATE_SIZE, choose_keys, packed, unpacked
+from services.render.networks.weights import save_weights
+from services.render.personalization import PersonalizeRecipe
+from services.render.renderer import PersonalizeJob
+from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbedding, IdentityEmbeddingConfig, embedding_of
+from services.render.renderers.headpose.network import HeadposeConfig, HeadposeNetwork, load
+from services.render.renderers.headpose.personalize import FEWEST_FRAMES, personalize_headpose
 from services.render.streams import RenderModels, default_state
-from services.render.types import RenderFrame
+from services.render.types import PersonalizeProgress, RenderFrame
 from tests.integration.render.renderers.drawn_actor import DrawnActor, bytes_of, drawn_by
 from tests.integration.render.renderers.masks import is_background_outside, repainted
 from tests.unit.render.drawn_person import drawing
 from tests.unit.render.rendering import committed_models
+from tests.unit.render.zero_weights import fill_zero_weights
 
 
 @pytest.fixture(scope="module", params=["onnxruntime-float32", "onnxruntime-int8"])
@@ -42,17 +51,14 @@ def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
     return DrawnActor(models, "headpose", packed(film, choose_keys(bank, np.arange(bank.num_frames))))
 
 
-def test_chunks_and_start_same_bytes(actor: DrawnActor, clip: list[RenderFrame]) -> None:
-    """Neither the chunks nor the start of a stream change a byte."""
+def test_parts_of_a_stream(actor: DrawnActor, clip: list[RenderFrame]) -> None:
+    """Neither the chunks nor the start of a stream change a byte, and after a gap the window begins anew."""
     whole = bytes_of(actor.drawn(clip))
     assert [index for index, _ in whole] == list(range(20, 26))
     assert whole == bytes_of(actor.drawn(clip[:1], clip[1:3], clip[3:]))
     past = [replace(frame, context_only=True) for frame in clip[2:4]]
     assert whole[4:] == bytes_of(actor.drawn([*past, *clip[4:]]))
     assert whole[4] != bytes_of(actor.drawn(clip[4:5]))[0]
-
-
-def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, clip: list[RenderFrame]) -> None:
     assert bytes_of(actor.drawn([*clip[:2], *clip[4:]]))[2:] == bytes_of(actor.drawn(clip[4:]))
 
 
@@ -86,3 +92,80 @@ def test_without_an_actor_and_without_a_drawn_face(models: RenderModels, clip: l
 def test_int8_is_near_float(bank: MouthBank, clip: list[RenderFrame]) -> None:
     float_, int8 = drawn_by(("onnxruntime-float32", "onnxruntime-int8"), lambda models: person(models, bank), clip[0])
     assert np.abs(float_ - int8).mean() < 2.0
+
+
+RECIPE = PersonalizeRecipe(num_steps=2, batch_size=1, num_pairs=3, report_every=1)
+
+
+@pytest.fixture(scope="module")
+def weights(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("headpose") / "weights"
+    shutil.copytree(small_weights, folder)
+    torch.manual_seed(6)
+    embedding = IdentityEmbedding(IdentityEmbeddingConfig(widths=(8, 8), size=6))
+    save_weights(folder / f"{EMBEDDING}.safetensors", embedding, embedding.config.to_metadata())
+    network = HeadposeNetwork(
+        HeadposeConfig(
+            widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), items=4, actor_items=2, identity_size=6, spatial_widths=(4, 4, 4, 4)
+        )
+    )
+    fill_zero_weights(network)
+    digest = {EMBEDDING: file_sha256(folder / f"{EMBEDDING}.safetensors")}
+    save_weights(folder / "headpose.safetensors", network, network.config.to_metadata(), **digest)
+    return folder
+
+
+def job(bank: MouthBank, weights: Path, *, seed: int = 0, num_steps: int = 0) -> PersonalizeJob:
+    return PersonalizeJob(bank=bank, drawing=drawing(), weights=weights, seed=seed, num_steps=num_steps)
+
+
+@pytest.fixture(scope="module")
+def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
+    """Reports of a whole bank with seed 0."""
+    return list(personalize_headpose(job(bank, weights), RECIPE))
+
+
+def test_state_learns_from_a_seed(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """The state learns and holds items and key pictures, and the same seed gives the same bytes."""
+    assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
+    actor, keys = unpacked(reports[-1].state)
+    network = load(weights / "headpose.safetensors")
+    assert len(actor) == network.state_size
+    assert actor[: network.film_size].any()
+    items = actor[network.film_size :].reshape(2, -1)
+    assert np.allclose(np.linalg.norm(items[0, :64]), 1.0, atol=1e-3)
+    assert np.allclose(np.linalg.norm(items[0, 64:]), 1.0, atol=1e-3)
+    assert np.array_equal(keys.pictures, choose_keys(bank, np.arange(bank.num_frames)).pictures)
+    again, other = (list(personalize_headpose(job(bank, weights, seed=seed), RECIPE))[-1].state.tobytes() for seed in (0, 2))
+    assert reports[-1].state.tobytes() == again
+    assert again != other
+
+
+def test_still_gives_key_picture(bank: MouthBank, weights: Path) -> None:
+    one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
+    (report,) = personalize_headpose(job(one, weights))
+    assert (report.step, report.num_steps) == (0, 0)
+    actor, keys = unpacked(report.state)
+    assert not actor[: load(weights / "headpose.safetensors").film_size].any()
+    assert actor[load(weights / "headpose.safetensors").film_size :].any()
+    assert np.array_equal(keys.pictures, np.repeat(bank.boxes[:1], len(keys.pictures), axis=0))
+
+
+def test_few_frames_tuned_on_request(bank: MouthBank, weights: Path) -> None:
+    assert bank.num_frames < FEWEST_FRAMES
+    (report,) = personalize_headpose(job(bank, weights))
+    assert (report.step, report.num_steps) == (0, 0)
+    assert not unpacked(report.state)[0][: load(weights / "headpose.safetensors").film_size].any()
+    assert [each.step for each in personalize_headpose(job(bank, weights, num_steps=1), RECIPE)] == [1]
+
+
+def test_another_embedding_is_refused(bank: MouthBank, weights: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(weights, other)
+    embedding = IdentityEmbedding(IdentityEmbeddingConfig(widths=(8, 8), size=6))
+    save_weights(other / f"{EMBEDDING}.safetensors", embedding, embedding.config.to_metadata())
+    with pytest.raises(ModelNotFoundError, match="was trained with the identity embedding"):
+        next(personalize_headpose(job(bank, other)))
+    (other / f"{EMBEDDING}.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match="no identity_embedding"):
+        embedding_of(other / "headpose.safetensors")

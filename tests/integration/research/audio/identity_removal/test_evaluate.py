@@ -1,7 +1,5 @@
 """The classifiers that judge the Audio ID-Removing Network, and the measurement on a training set."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

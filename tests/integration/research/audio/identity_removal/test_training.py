@@ -1,7 +1,5 @@
 """The training of the Audio ID-Removing Network, from a tiny set to the file that the stage serves."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from research.training.trainset import ClipRow, TrainSet
 from services.audio.identity_removal import IdentityRemovalModel
 from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import encode_arrays
+from tests.refusals import raised
 from tests.unit.research.audio.runs import trained
 from tests.unit.research.audio.speech_sets import speech_set, write_part, write_rows
 
@@ -92,7 +91,6 @@ def test_lagging_clip_is_aligned(tmp_path: Path) -> None:
     rows = with_expression(tmp_path, speech_set(tmp_path, speakers=2, clips=1), lag=2)
     training = IdRemovalTraining(Opening(TINY, TrainSet(tmp_path), CPU, {}))
     moving = training.batch(0, 0).moving
-    assert moving is not None
     heard = training._speech.of_clip(rows[0])
     for segment, coefficients in zip(moving.rows, moving.expression, strict=True):
         # The frame has 28 rows to warm up and 20 frames of sound before it; its own sound comes two frames later.
@@ -101,8 +99,6 @@ def test_lagging_clip_is_aligned(tmp_path: Path) -> None:
 
 
 def test_short_clips_refused(tmp_path: Path) -> None:
-    """Clips shorter than a segment are refused with a reason."""
     speech_set(tmp_path, seconds=0.5)
-    with pytest.raises(InvalidRequestError, match="no speaker has so much") as refused:
+    with raised(InvalidRequestError, match="no speaker has so much", field="data"):
         IdRemovalTraining(Opening(TINY, TrainSet(tmp_path), CPU, {}))
-    assert refused.value.field == "data"

@@ -1,7 +1,5 @@
 """The closed-form filter of a narrow corpus."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A training of a few steps, and its export."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -29,7 +27,6 @@ def test_export_includes_training_basis(data: TrainSet, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "motion"
     train_briefly(NETWORK, data, TINY, run)
     assert figures_of(run) >= {"velocity", "baseline new r_opening"}
-    assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, out)
     paths = NETWORK.export(run, out)
     assert {path.name for path in paths} == {

@@ -1,7 +1,5 @@
 """A training of a few steps, and its export."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -23,7 +21,6 @@ from tests.unit.research.methods.everyone.tiny import TINY
 
 @pytest.mark.long
 def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
-    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "closure", "score", "new r_opening", "baseline new r_opening"}
@@ -32,7 +29,6 @@ def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> N
 def test_export_includes_training_basis(whole: Path, tmp_path: Path) -> None:
     """Trained weights are exported beside the basis that they were trained on."""
     out = tmp_path / "motion"
-    assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, out)
     paths = NETWORK.export(whole, out)
     names = {f"everyone_motion{ending}" for ending in (".onnx", ".json", "_constants.safetensors", ".card.md")}
@@ -49,9 +45,7 @@ def test_export_includes_training_basis(whole: Path, tmp_path: Path) -> None:
 
 
 def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
-    """A run on the paper's input is judged and not exported."""
     config = replace(TINY, network=replace(TINY.network, heard="phones"))
     train_briefly(NETWORK, data, config, tmp_path / "run")
-    assert NETWORK.export is not None
     with pytest.raises(InvalidRequestError, match=r"network\.heard is 'phones'"):
         NETWORK.export(tmp_path / "run", tmp_path / "motion")

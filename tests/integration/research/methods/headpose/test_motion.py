@@ -1,7 +1,5 @@
 """A training of a few steps, and its export."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +36,6 @@ def test_export_includes_head_motion(data: TrainSet, tmp_path: Path) -> None:
 
 
 def test_ablation_and_unfinished_not_exported(data: TrainSet, tmp_path: Path) -> None:
-    """An ablation and an unfinished run are not exported."""
     out = tmp_path / "motion"
     shutil.copytree(WEIGHTS, out)
     with pytest.raises(KeyboardInterrupt):

@@ -1,7 +1,5 @@
 """A training of a few steps, and its export."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -29,7 +27,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 
 @pytest.mark.long
 def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
-    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "phones", "taught", "score", "new r_opening"}
@@ -38,7 +35,6 @@ def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> N
 def test_what_was_trained_is_exported_and_served(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "motion"
     shutil.copytree(WEIGHTS, out)
-    assert NETWORK.export is not None
     paths = NETWORK.export(whole, out)
     assert {path.name for path in paths} == {
         "hetero_generator.onnx", "hetero_person.onnx", "hetero_constants.safetensors", "hetero.json", "hetero.card.md",
@@ -60,7 +56,6 @@ def test_the_card_counts_speech_without_a_face(data: TrainSet) -> None:
 def test_a_run_on_states_is_not_exported(data: TrainSet, tmp_path: Path) -> None:
     """A run on states of the speech encoder is judged and not exported."""
     train_briefly(NETWORK, data, STATES, tmp_path / "run")
-    assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, tmp_path / "motion")
     with pytest.raises(InvalidRequestError, match=r"network\.heard is 'states'"):
         NETWORK.export(tmp_path / "run", tmp_path / "motion")

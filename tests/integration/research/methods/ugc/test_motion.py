@@ -1,7 +1,5 @@
 """A training of a few steps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from research.methods.ugc.motion import NETWORK
@@ -12,7 +10,6 @@ from tests.unit.research.methods.ugc.tiny import TINY
 
 
 def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
-    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "closure", "score", "new r_opening"}

@@ -1,7 +1,5 @@
 """The toy's motion predictor: the mouth opens as far as the speech probability says, by an amount that a person's style holds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final
 

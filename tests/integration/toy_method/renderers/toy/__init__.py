@@ -3,8 +3,6 @@
 picture = background + lips * colour        lips: the opening in pixels between the lips' landmarks, 0 elsewhere
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

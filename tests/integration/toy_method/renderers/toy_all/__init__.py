@@ -3,8 +3,6 @@
 picture = background + neural features [.., :3] * colour * sum of speech features / rows + reference - 128
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
