@@ -20,10 +20,10 @@ from wsproto import ConnectionType, WSConnection, events
 from dubstage.client import gateway as gateway_client
 from gateway.actors.store import ActorStore
 from gateway.api.live_socket import FRAME_HEAD, MAX_MESSAGE_BYTES
+from tests.contract.ports import free_port
 from tests.integration.client_calls import until
 from tests.integration.servers import LoopThread, RunningGateway, StartGateway
 from tests.integration.test_live import Samples, with_the_actors_of
-from tests.integration.test_rest import free_port
 from tests.unit.consent.records import trusted
 
 TOKEN = "token-of-the-studio"

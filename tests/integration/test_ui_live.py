@@ -15,9 +15,10 @@ import soundfile
 
 from dubstage.client import gateway as gateway_client
 from gateway.api.live_socket import FRAME_HEAD
+from tests.contract.ports import free_port
 from tests.integration.servers import LoopThread, RunningGateway, StartGateway
 from tests.integration.test_live import Samples, pieces, with_the_actors_of
-from tests.integration.test_ui import BROWSER, TOKEN, Site, free_port, serious, shown, signed_in, sync_api, until
+from tests.integration.test_ui import BROWSER, TOKEN, Site, serious, shown, signed_in, sync_api, until
 from tests.integration.videos import Media
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
