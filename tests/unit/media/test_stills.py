@@ -136,16 +136,18 @@ def test_avif_stands_upright(tmp_path: Path, orientation: int) -> None:
 
 
 def test_first_picture_of_jpeg_counts(tmp_path: Path) -> None:
-    """A JPEG with a smaller picture behind it (gain maps of HDR photographs) is the first picture, also where an index (MPF) names
-    the second. Pictures of one size without an index are a video.
+    """A JPEG with a smaller picture behind it (gain maps of HDR photographs) or with other bytes is the first picture, also where
+    an index (MPF) names the second. Pictures of one size without an index are a video.
     """
     first, second = Image.fromarray(_drawn(200, 200)), Image.fromarray(_drawn(100, 100))
     for image, name in ((first, "first.jpg"), (second, "second.jpg")):
         image.save(tmp_path / name, quality=95)
     data = (tmp_path / "first.jpg").read_bytes()
     (tmp_path / "two.jpg").write_bytes(data + (tmp_path / "second.jpg").read_bytes())
+    (tmp_path / "rest.jpg").write_bytes(data + data[:3] + bytes(99))
     first.save(tmp_path / "listed.jpg", format="MPO", save_all=True, append_images=[first], quality=95)
-    for name in ("two.jpg", "listed.jpg"):
+    for name in ("two.jpg", "rest.jpg", "listed.jpg"):
+        assert is_still(probe(tmp_path / name))
         assert np.abs(_shown(tmp_path / name).astype(int) - _drawn(200, 200)).mean() < 3.0
     (tmp_path / "video.mjpeg").write_bytes(data * 3)
     assert inspect_video(tmp_path / "video.mjpeg").video.num_frames == 3
