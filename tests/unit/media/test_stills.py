@@ -21,7 +21,10 @@ from tests.unit.media.made_footage import Clip, make_clip
 from tests.unit.media.made_pictures import box, make_heic
 
 TURN, MIRROR = (lambda turns: box(b"irot", bytes([turns]))), (lambda axis: box(b"imir", bytes([axis])))
-CROP = box(b"clap", struct.pack(">IIIIiIiI", 100, 1, 60, 1, 10, 1, -20, 1))
+CROP, LEFT_OF_IT, BELOW_IT = (
+    box(b"clap", struct.pack(">IIIIiIiI", 200, 2, 60, 1, *middle)) for middle in ((30, 3, -20, 1), (-99, 1, 0, 1), (0, 1, 500, 1))
+)
+"""100 x 60 pixels around a middle, from the middle of the picture."""
 DISPLAY_P3 = {b"rXYZ": (0.51512, 0.2412, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189), b"bXYZ": (0.1571, 0.06657, 0.78407)}
 
 
@@ -98,6 +101,7 @@ def _drawn(height: int = 200, width: int = 200) -> npt.NDArray[np.uint8]:
         ((MIRROR(0),), lambda rgb: rgb[::-1]),
         ((TURN(1), MIRROR(1)), lambda rgb: np.rot90(rgb)[:, ::-1]),
         ((CROP,), lambda rgb: rgb[25:85, 45:145]),
+        ((LEFT_OF_IT,), lambda rgb: rgb[45:105, :100]),
     ],
 )
 def test_tiles_are_one_picture(tmp_path: Path, properties: tuple[bytes, ...], turned: Callable[[Any], Any]) -> None:
@@ -118,8 +122,10 @@ def test_damaged_heic_refused(tmp_path: Path) -> None:
         inspect_video(tmp_path / "cut.heic")
     place = data.index(b"ipma") + 8
     (tmp_path / "odd.heic").write_bytes(data[:place] + b"\xff" * 30 + data[place + 30 :])
-    with pytest.raises(MediaUnsupportedError, match="the description of the picture is damaged"):
-        inspect_video(tmp_path / "odd.heic")
+    make_heic(tmp_path / "outside.heic", _drawn(150, 170), 64, BELOW_IT)
+    for name in ("odd.heic", "outside.heic"):
+        with pytest.raises(MediaUnsupportedError, match="the description of the picture is damaged"):
+            inspect_video(tmp_path / name)
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
