@@ -203,7 +203,7 @@ def best_frames(moved: Float64, rotation: Float64) -> npt.NDArray[np.intp]:
         moved: [T, N, 3], movement of N points of the mesh by the expression, crop pixels. Its root mean square counts.
         rotation: [T, 3, 3].
     """
-    displacement = np.sqrt((moved**2).sum(-1).mean(-1))
+    displacement = np.sqrt((moved**2).sum(axis=2).mean(axis=1))
     turn = np.degrees(geodesic_angle(rotation, np.broadcast_to(np.eye(3), rotation.shape)))
     return np.argsort(displacement + turn / _DEGREES_A_PIXEL, kind="stable")[:_MOST_FRAMES]
 

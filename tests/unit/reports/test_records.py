@@ -168,7 +168,8 @@ def test_one_pass_takes_all_pictures(carphone: Path, tmp_path: Path) -> None:
     ("box", "rows", "columns"),
     [
         ((40, 20, 60, 80), slice(12, 108), slice(22, 118)),
-        ((0, 70, 40, 30), slice(61, 109), slice(0, 48)),
+        ((0, 2, 40, 30), slice(0, 48), slice(0, 48)),
+        ((30, 60, 180, 140), slice(0, 150), slice(0, 200)),
         ((170, 130, 40, 50), slice(90, 150), slice(140, 200)),
     ],
 )

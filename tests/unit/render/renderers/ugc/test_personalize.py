@@ -23,6 +23,9 @@ def test_most_similar_frame_first(bank: MouthBank) -> None:
     assert np.abs(best - bank.mouth[6]).max() < 1e-4
     assert chosen.weights.sum() == pytest.approx(1.0)
     assert (np.diff(chosen.weights) <= 0).all()
+    two = choose_sources(bank, 6, np.array([33, 18]), 2)
+    assert two.rows[:, -1].tolist() == [18, 33]
+    assert two.weights[0] > 1.1 * two.weights[1]
 
 
 def test_bank_without_distant_frame(bank: MouthBank) -> None:
