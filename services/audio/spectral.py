@@ -119,7 +119,7 @@ def silent_rows(rows: int) -> Float32:
 def loud_rows(context: Floating) -> Float64:
     """Return which rows of cepstra [N, 20] count as speech: 1 where the mean log-mel is near that of the loudest row, else 0."""
     level = context[:, 0] / np.sqrt(float(NUM_MELS))
-    return (level > max(float(level.max()) - _GATE, _QUIETEST)).astype(np.float64)
+    return np.asarray(level > max(float(level.max()) - _GATE, _QUIETEST), np.float64)
 
 
 def deltas(rows: Float32) -> Float32:
