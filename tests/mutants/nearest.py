@@ -19,6 +19,8 @@ _COMMANDS = ROOT / "gateway" / "cli"
 """Folder of the commands. Tests name a command in the arguments of a program."""
 _REFERENCE = ROOT / "tests" / "unit" / "docs" / "test_reference.py"
 """Compares the defaults of options and settings with the pages that list them."""
+_UPGRADES = ROOT / "tests" / "contract" / "stores" / "test_upgrades.py"
+"""Compares the tables with their migrations."""
 _STARTED = re.compile(r'"((?:services|gateway)(?:\.\w+)+)"')
 """Module that runs in a process of its own, as the module that starts it writes the name."""
 
@@ -29,13 +31,21 @@ def nearest_tests(path: str) -> list[str]:
     A unit test with the path of the module comes first, then other tests with its name. The others come in the order of their
     distance in imports, then of the folders and of the words in their names that they share with the module, of the number of
     ways by which they reach it, and of their kind. Tests that reach a module by a command, a server or another process import
-    nothing of it: they name it, or name a module that imports it. Settings and commands also have the test of their page.
+    nothing of it: they name it, or name a module that imports it. Settings, commands and tables also have the test that
+    compares them with their page or migration.
     """
     found = sorted(_distances(path), key=lambda test: _rank(path, test))[:MOST_FILES]
-    has_page = (ROOT / path).parent == _COMMANDS or Path(path).stem == "settings"
-    if has_page and _REFERENCE not in found:
-        found[MOST_FILES - 1 :] = [_REFERENCE]
+    comparing = _comparing(ROOT / path)
+    if comparing is not None and comparing not in found:
+        found[MOST_FILES - 1 :] = [comparing]
     return [str(test.relative_to(ROOT)) for test in found]
+
+
+def _comparing(path: Path) -> Path | None:
+    """Return the test that compares what a module states with a file that is no module; None: there is none."""
+    if path.parent == _COMMANDS or path.stem == "settings":
+        return _REFERENCE
+    return _UPGRADES if "mapped_column(" in _text(path) or "migrations" in path.parts else None
 
 
 def _rank(path: str, test: Path) -> tuple[object, ...]:
