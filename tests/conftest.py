@@ -48,14 +48,18 @@ def _commit() -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the folders of long tests. Within a folder the order stays random; with --budget the commit orders all files."""
+    """Let processes that share the files begin with the folders of long tests. With --budget the commit orders all files.
+
+    The order stays random within a folder. A process that runs alone keeps its order: tests of mutants begin with the nearest.
+    """
 
     def place(item: pytest.Item) -> int:
         folder = item.path.relative_to(_CHECKOUT / "tests").parts[0]
         return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
 
     if config.getoption("--budget") is None:
-        items.sort(key=place)
+        if hasattr(config, "workerinput"):
+            items.sort(key=place)
     else:
         commit = _commit()
         items.sort(key=lambda item: hashlib.sha256(f"{commit} {item.path.relative_to(_CHECKOUT)}".encode()).digest())

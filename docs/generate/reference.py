@@ -134,7 +134,9 @@ def _option(parameter: Any) -> tuple[str, str, str]:
     elif not is_flag:
         names += f" `{value}`"
     default = None if callable(parameter.default) else parameter.default
-    text = "" if default in (None, "", (), []) or is_flag else f"`{getattr(default, 'value', default)}`"
+    text = (
+        ("on" if default else "") if is_flag else "" if default in (None, "", (), []) else f"`{getattr(default, 'value', default)}`"
+    )
     shown = parameter.show_default if isinstance(parameter.show_default, str) else "required" if parameter.required else text
     low, high = parameter.min, parameter.max
     bounds = "" if low is None and high is None else f" {low} or more" if high is None else f" {low} to {high}"

@@ -67,9 +67,9 @@ def time_message(text: str) -> Timestamp | None:
 
 def duration_message(seconds: float) -> Duration:
     """Return a Duration, to the microsecond."""
-    whole, micros = divmod(round(abs(seconds) * 1e6), 1_000_000)
-    sign = -1 if seconds < 0 else 1
-    return Duration(seconds=sign * whole, nanos=sign * 1000 * micros)
+    message = Duration()
+    message.FromMicroseconds(round(seconds * 1e6))
+    return message
 
 
 def optional_duration(seconds: float | None) -> Duration | None:

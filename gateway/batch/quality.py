@@ -285,17 +285,17 @@ def _motion_reasons(quality: Quality, motion: ShotMotion) -> Iterator[str]:
     """
     shifts = [shift for shift in (motion.vowel_shift_ms, motion.closure_shift_ms) if shift is not None]
     checks = (
-        (_SILENCE, motion.silence_opening, None, quality.max_silence_opening, False),
-        (_OPENING, motion.opening_spread, quality.min_opening_spread, quality.max_opening_spread, True),
-        (_WIDTH, motion.width_spread, quality.min_width_spread, None, True),
-        (_STEP, motion.fastest_step, None, quality.max_fastest_step, True),
-        (_SHIFT, max(map(abs, shifts), default=None), None, quality.max_shift_ms, False),
+        (_SILENCE, motion.silence_opening, None, quality.max_silence_opening),
+        (_OPENING, motion.opening_spread, quality.min_opening_spread, quality.max_opening_spread),
+        (_WIDTH, motion.width_spread, quality.min_width_spread, None),
+        (_STEP, motion.fastest_step, None, quality.max_fastest_step),
+        (_SHIFT, max(map(abs, shifts), default=None), None, quality.max_shift_ms),
     )
-    for what, value, low, high, always in checks:
+    for what, value, low, high in checks:
         if low is None and high is None:
             continue
         if value is None:
-            if always or motion.fastest_step is None:
+            if motion.fastest_step is None or what not in (_SILENCE, _SHIFT):
                 yield f"{what} was not measured"
         elif low is not None and value < low:
             yield f"{what} is {_beside(value, low)}: at least {low} is wanted"

@@ -148,15 +148,14 @@ def _from_p3(levels: UInt8) -> UInt8:
 
 
 def _crop(content: bytes, width: int, height: int) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom edge of the clean aperture, pixels, within the picture."""
+    """Return left, top, right and bottom edge of the clean aperture, pixels, within the picture. Outside of it, right <= left."""
     numbers = struct.unpack_from(">8I", content)
     signed = struct.unpack_from(">8i", content)
     wide, high = (Fraction(numbers[place], max(1, numbers[place + 1])) for place in (0, 2))
     across, down = (Fraction(signed[place], max(1, numbers[place + 1])) for place in (4, 6))
-    left = round(across + Fraction(width - 1, 2) - (wide - 1) / 2)
-    top = round(down + Fraction(height - 1, 2) - (high - 1) / 2)
-    left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
-    return left, top, max(left + 1, min(width, left + round(wide))), max(top + 1, min(height, top + round(high)))
+    left = max(0, round(across + (width - wide) / 2))
+    top = max(0, round(down + (height - high) / 2))
+    return left, top, min(width, left + round(wide)), min(height, top + round(high))
 
 
 def is_heif(head: bytes) -> bool:

@@ -123,7 +123,7 @@ class _Mixed:
         level = 10 ** (self._mix.level_db / 20)
         ducked_db = 0.0
         for voice, music in zip(self._chunks(self._speech), self._chunks(self._stem), strict=True):
-            speaks = (_levels(voice, self._block) > self.threshold) & (self.threshold > 0.0)
+            speaks = _levels(voice, self._block) > self.threshold
             gains = self._gains(ducked_db, speaks)
             ducked_db = gains[-1]
             at = np.arange(len(voice)) / self._block

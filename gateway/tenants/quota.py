@@ -169,11 +169,12 @@ class TenantQuota:
         Raises:
             TenantFramesReachedError: the tenant has reached the limit.
         """
-        most, made = self._own.frames_per_minute, self._meter.last_minute()
-        if most is not None and made >= most:
+        most = self._own.frames_per_minute
+        if most is not None and (wait_s := self._meter.wait_s(most)):
             raise TenantFramesReachedError(
-                f"{made} frames of tenant {self._tenant} were made within a minute, and {most} may be: try again later",
-                retry_after_s=max(1.0, self._meter.wait_s(most)),
+                f"{self._meter.last_minute()} frames of tenant {self._tenant} were made within a minute, and {most} may be: try "
+                "again later",
+                retry_after_s=wait_s,
             )
 
     async def check_storage(self) -> None:

@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from services.audio.spectral import silent_rows
-from services.audio.types import NUM_CEPSTRA, NUM_MELS, ROWS_PER_VIDEO_FRAME, FeatureKind, SoundRows, run_windows
+from services.audio.spectral import loud_rows, silent_rows
+from services.audio.types import NUM_CEPSTRA, ROWS_PER_VIDEO_FRAME, FeatureKind, SoundRows, run_windows
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 
@@ -31,10 +31,6 @@ STATISTICS_ROWS: Final = 300
 RANGE: Final = 5.0
 """Normalised cepstra are kept within this many deviations."""
 
-_GATE: Final = 5.0
-"""Nats of mean log-mel below the loudest row (about 22 dB) down to which rows count as speech."""
-_QUIETEST: Final = -11.0
-"""Mean log-mel below which a row never counts: nearly digital silence."""
 _PRIOR_ROWS: Final = np.array([10.0] + [60.0] * (NUM_CEPSTRA - 1))
 """Weight of the typical mean and deviation, in rows: small for the level (C0), which differs between recordings."""
 _PRIOR_MEAN: Final = np.array(
@@ -69,8 +65,7 @@ class RunningNormaliser:
         return normal
 
     def _measure(self, context: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> None:
-        level = context[:, 0] / np.sqrt(float(NUM_MELS))
-        loud = (level > max(float(level.max()) - _GATE, _QUIETEST)).astype(np.float64)[:, None]
+        loud = loud_rows(context)[:, None]
         count = loud.sum() + _PRIOR_ROWS
         self._mean = ((context * loud).sum(axis=0) + _PRIOR_ROWS * _PRIOR_MEAN) / count
         squares = ((context - self._mean) ** 2 * loud).sum(axis=0) + _PRIOR_ROWS * _PRIOR_DEVIATION**2

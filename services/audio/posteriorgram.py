@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from services.audio.spectral import silent_rows
-from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME, FeatureKind, SoundRows, run_windows
+from services.audio.spectral import loud_rows, silent_rows
+from services.audio.types import ROWS_PER_VIDEO_FRAME, FeatureKind, SoundRows, run_windows
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 from services.common.wire.phones import NUM_PHONES, SILENCE
@@ -50,10 +50,6 @@ _PRIOR_MEAN: Final = np.array(
     ]
 )
 """Mean of the cepstra of speech rows over the training set, rounded; C0 is not normalised."""
-_GATE: Final = 5.0
-"""Nats of mean log-mel below the context's loudest row (about 22 dB) down to which rows count as speech."""
-_QUIETEST: Final = -11.0
-"""Mean log-mel below which a row never counts: nearly digital silence."""
 
 
 def normalise(context: Float32, window_rows: int = WINDOW_ROWS) -> Float32:
@@ -69,8 +65,7 @@ def normalise(context: Float32, window_rows: int = WINDOW_ROWS) -> Float32:
     Returns:
         [window_rows, 20] float32.
     """
-    level = context[:, 0] / np.sqrt(float(NUM_MELS))
-    loud = (level > max(float(level.max()) - _GATE, _QUIETEST)).astype(np.float64)
+    loud = loud_rows(context)
     # This is an elementwise product and a sum over rows: the order of additions in a matrix product could vary.
     total = (context.astype(np.float64) * loud[:, None]).sum(axis=0) + _PRIOR_ROWS * _PRIOR_MEAN
     mean = total / (loud.sum() + _PRIOR_ROWS)

@@ -32,7 +32,7 @@ from services.audio.types import (
     FeatureKind,
     SoundRows,
 )
-from services.common.array_types import Float32, Float64
+from services.common.array_types import Float32, Float64, Floating
 
 WINDOW_SAMPLES: Final = 400
 WINDOW_LEAD_SAMPLES: Final = (WINDOW_SAMPLES - HOP_SAMPLES) // 2
@@ -43,6 +43,10 @@ LOWEST_HZ: Final = 20.0
 HIGHEST_HZ: Final = 7600.0
 MEL_FLOOR: Final = 1e-6
 """Band power of white noise near -85 dB full scale. No speech lies below this power."""
+_GATE: Final = 5.0
+"""Nats of mean log-mel below the loudest row (about 22 dB) down to which rows count as speech."""
+_QUIETEST: Final = -11.0
+"""Mean log-mel below which a row never counts: nearly digital silence."""
 
 
 @functools.cache
@@ -110,6 +114,12 @@ def silent_rows(rows: int) -> Float32:
     silence = np.zeros((rows, NUM_CEPSTRA), np.float32)
     silence[:, 0] = np.float32(np.log(MEL_FLOOR) * np.sqrt(NUM_MELS))
     return silence
+
+
+def loud_rows(context: Floating) -> Float64:
+    """Return which rows of cepstra [N, 20] count as speech: 1 where the mean log-mel is near that of the loudest row, else 0."""
+    level = context[:, 0] / np.sqrt(float(NUM_MELS))
+    return np.asarray(level > max(float(level.max()) - _GATE, _QUIETEST), np.float64)
 
 
 def deltas(rows: Float32) -> Float32:

@@ -229,13 +229,17 @@ def test_only_own_files_are_signed(start_gateway: StartGateway, s3: S3Server, ur
             assert caught.value.code == "NOT_FOUND"
         uploaded(connection, "a.bin", os.urandom(600))
         files.sign_upload(connection, "a.bin", size_bytes=900, sha256="ab" * 32)
-        with pytest.raises(DubstageCallError) as caught:
-            files.sign_upload(connection, "b.bin", size_bytes=500, sha256="ab" * 32)
-        assert caught.value.code == "RESOURCE_EXHAUSTED"
-        for wrong in ({"size_bytes": 0, "sha256": "ab" * 32}, {"size_bytes": 9, "sha256": ""}, {"size_bytes": 9, "sha256": "xy"}):
+        for size_bytes, sha256, code in (
+            (500, "ab" * 32, "RESOURCE_EXHAUSTED"),
+            (5 << 30, "ab" * 32, "RESOURCE_EXHAUSTED"),
+            ((5 << 30) + 1, "ab" * 32, "INVALID_ARGUMENT"),
+            (0, "ab" * 32, "INVALID_ARGUMENT"),
+            (9, "", "INVALID_ARGUMENT"),
+            (9, "xy", "INVALID_ARGUMENT"),
+        ):
             with pytest.raises(DubstageCallError) as caught:
-                files.sign_upload(connection, "c.bin", **wrong)  # type: ignore[arg-type]
-            assert caught.value.code == "INVALID_ARGUMENT"
+                files.sign_upload(connection, "b.bin", size_bytes=size_bytes, sha256=sha256)
+            assert caught.value.code == code
     with start_gateway().connect() as connection:
         with pytest.raises(DubstageCallError, match="signs no URLs: set its DUBSTAGE_MEDIA_URL") as caught:
             files.sign_upload(connection, "a.bin", size_bytes=9, sha256="ab" * 32)

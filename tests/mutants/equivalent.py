@@ -32,6 +32,13 @@ class Equivalent:
 
 EQUIVALENT = (
     Equivalent(
+        "gateway/batch/kubernetes/cluster.py",
+        "quick = not events and clock() - begun < timing.first_s",
+        "clock() - begun < timing.first_s",
+        "clock() - begun <= timing.first_s",
+        "two readings of a clock that counts nanoseconds are never so far apart to the nanosecond",
+    ),
+    Equivalent(
         "gateway/media/pictures.py",
         "if place < 0:",
         "place < 0",
@@ -46,10 +53,24 @@ EQUIVALENT = (
         "it chooses the order of the products, and changes their last bits at most",
     ),
     Equivalent(
+        "services/common/geometry/rasterise_pytorch3d.py",
+        "kept &= area < 0.0",
+        "area < 0.0",
+        "area <= 0.0",
+        "triangles without area are not kept before",
+    ),
+    Equivalent(
         "services/common/server/server.py",
         "late = [request for request, (_, end) in self._open.items() if now > end]",
         "now > end",
         "now >= end",
         "two readings of a clock that counts nanoseconds are never equal",
+    ),
+    Equivalent(
+        "services/motion/head_motion.py",
+        "angles = np.remainder(poses[:, :3] - reference[:3] + np.pi, 2.0 * np.pi) - np.pi",
+        "poses[:, :3] - reference[:3] + np.pi",
+        "poses[:, :3] - reference[:3] - np.pi",
+        "whole turns change nothing",
     ),
 )

@@ -56,12 +56,18 @@ def test_rest_of_file_stays() -> None:
         ("services/common/store/artefacts.py", "tests/unit/common/store/test_artefacts.py"),
         ("gateway/cli/consent.py", "tests/unit/cli/test_consent.py"),
         ("gateway/async_utilities.py", "tests/unit/gateway/test_async_utilities.py"),
+        ("gateway/api/uploads.py", "tests/integration/test_uploads.py"),
+        ("gateway/cli/batch_timeline.py", "tests/unit/cli/batch/test_batch_timeline.py"),
+        ("gateway/media/heif.py", "tests/unit/media/test_stills.py"),
+        ("gateway/database/migrations/versions/0001_tables.py", "tests/contract/stores/test_upgrades.py"),
+        ("gateway/studio/reading_child.py", "tests/unit/studio/test_reading_process.py"),
     ],
 )
 def test_test_of_the_module_comes_first(path: str, first: str) -> None:
     found = nearest_tests(path)
     assert found[0] == first
     assert len(found) == len(set(found)) <= MOST_FILES
+    assert ("tests/unit/docs/test_reference.py" in found) == path.startswith("gateway/cli")
     assert not [test for test in found if not (ROOT / test).is_file() or test.startswith("tests/system")]
 
 

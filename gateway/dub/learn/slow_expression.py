@@ -118,8 +118,11 @@ def slow_expression(mouths: FootageMouths, answered: slice = slice(None), rest_o
     usable = mouths.usable
     beyond: Float64 = np.zeros(mouths.filmed.shape, np.float64)
     beyond[usable] = _shut(mouths.filmed[usable]) - _shut(explained[usable])
-    weights, enough = _weights(mouths, answered, EXPRESSION_S)
-    average = np.tensordot(weights, beyond, axes=1) / np.maximum(weights.sum(axis=1), 1e-12)[:, None, None]
+    weights, total = _weights(mouths, answered, EXPRESSION_S)
+    seen = weights.sum(axis=1)
+    # With few usable frames the expression fades.
+    enough = np.minimum(seen / total / _ENOUGH, 1.0)
+    average = np.tensordot(weights, beyond, axes=1) / np.maximum(seen, 1e-12)[:, None, None]
     gain: Float64 = np.ones(len(average), np.float64)
     if mouths.explained.ndim == mouths.filmed.ndim:
         gain = _gain(mouths, answered)
@@ -146,32 +149,29 @@ def with_slow_expression(mouths: Float32, slow: SlowExpression) -> Float32:
 def _gain(mouths: FootageMouths, answered: slice) -> Float64:
     """Return the gain of the opening, float64 [N]. Frames on which the sound explains shut lips do not count."""
     filmed, explained = (np.asarray(mouth_opening(each), np.float64) for each in (mouths.filmed, mouths.explained))
-    weights, _ = _weights(mouths, answered, OPENING_S, every=True)
+    weights, total = _weights(mouths, answered, OPENING_S)
     speaks = mouths.usable & (explained > SHUT_PX)
     # Sums, and not averages over the speaking frames, so that a frame amid silence has a gain near 1.
-    before, after = (weights @ np.where(speaks, each, 0.0) for each in (explained, filmed))
+    before, after = ((weights / total[:, None]) @ np.where(speaks, each, 0.0) for each in (explained, filmed))
     return np.clip((after + _CALM_PX) / (before + _CALM_PX), 1.0 / LARGEST_GAIN, LARGEST_GAIN)
 
 
-def _weights(mouths: FootageMouths, answered: slice, width_s: float, *, every: bool = False) -> tuple[Float64, Float64]:
-    """Return the weight of every frame in the averages around the target frames, and how far usable frames are enough.
+def _weights(mouths: FootageMouths, answered: slice, width_s: float) -> tuple[Float64, Float64]:
+    """Return the weight of every frame in the averages around the target frames, and the sums if all frames could be used.
 
     Args:
         mouths: see `slow_expression`.
         answered: frames to answer.
         width_s: width of the averages, seconds.
-        every: divide the weights by the sum over all frames around, usable or not.
 
     Returns:
-        float64 [N, M], 0 for frames that are not usable and for other shots; and float64 [N], 0 to 1.
+        float64 [N, M], 0 for frames that are not usable and for other shots; and float64 [N], at least 1.
     """
     seconds, shot = mouths.seconds, mouths.shot
     apart = np.abs(seconds[answered, None] - seconds[None])
     around = np.exp(-0.5 * np.square(apart * (_WIDTH_PER_DEVIATION / width_s))) * (apart <= REACH_S)
     weights = around * (mouths.usable[None] & (shot[answered, None] == shot[None]))
-    total = around.sum(axis=1)
-    share = weights.sum(axis=1) / total
-    return (weights / total[:, None] if every else weights), np.minimum(share / _ENOUGH, 1.0)
+    return weights, around.sum(axis=1)
 
 
 def _shut(mouths: Float32) -> Float32:

@@ -504,7 +504,7 @@ def _line(line: pb.LineSpec, place: int, dub: DubRequest, files: DubFiles) -> Du
 
 def _start(line: pb.LineSpec) -> VideoTime:
     if not line.WhichOneof("start"):
-        raise InvalidRequestError("start: give start_time or start_timecode", field="start_time")
+        raise InvalidRequestError("give start_time or start_timecode", field="start_time", named=True)
     if line.HasField("start_timecode"):
         return parse_time(line.start_timecode)
     seconds = line.start_time.seconds + Fraction(line.start_time.nanos, 1_000_000_000)

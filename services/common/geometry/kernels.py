@@ -12,8 +12,8 @@ sign of the edge function, so the two triangles of an edge cannot both take a pi
 Kernels release the interpreter's lock and write only their own rows, so bands of rows may run in threads. The result does not
 depend on the number of threads. Callers check shapes, dtypes and indices; kernels do not.
 
-The kernels of the differentiable rasteriser compute the derivative of interpolation, and silhouettes between neighbouring pixels.
-Sums run in the order of the pixels, so equal input gives equal bytes. The last kernel samples a texture with many channels.
+The kernel of the differentiable rasteriser computes the derivative of interpolation. Its sums run in the order of the pixels, so
+equal input gives equal bytes. The last kernel samples a texture with many channels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit
 from numba.core import config
 
-from services.common.array_types import Float32, Float64, Int32, Int64, UInt8
+from services.common.array_types import Float32, Float64, Int32, UInt8
 
 _FOLDER_VARIABLE: Final = "NUMBA_CACHE_DIR"
 
@@ -41,7 +41,6 @@ With 24 binary places, differences of coordinates are exact in float64.
 """
 _NEAR_ZERO: Final = 1e-8
 _SPLIT: Final = 134217729.0  # 2**27 + 1: splits a float64's digits into two halves
-_LONGEST_WALK: Final = 64
 
 
 def kernel(function: _Function) -> _Function:
@@ -331,77 +330,6 @@ def interpolate_backward(
         to_points[b, 1] += slope_c * (ax - x) - slope_a * (cx - x)
         to_points[c, 0] += slope_b * (ay - y) - slope_a * (by - y)
         to_points[c, 1] += slope_a * (bx - x) - slope_b * (ax - x)
-
-
-@kernel
-def find_silhouettes(index: Int32, depth: Float32, points: Float64, triangles: Int32, neighbours: Int32, found: Int64) -> int:
-    """Find pairs of neighbouring pixels between whose centres the nearer pixel's surface ends, and return their number.
-
-    The search starts in the nearer pixel's triangle and follows the line towards the other centre through the mesh, triangle by
-    triangle. The search ends where the line leaves the surface (at an edge without neighbour, or at an edge whose neighbour turns
-    the other way on screen) or passes the other centre. Between left and right pixels only edges nearer to the vertical count;
-    between upper and lower pixels only edges nearer to the horizontal.
-
-    Args:
-        index: int32 [H, W].
-        depth: float32 [H, W].
-        points: float64 [V, 2], pixels.
-        triangles: int32 [F, 3].
-        neighbours: int32 [F, 3], the triangle across the edge opposite to each corner; -1: none.
-        found: int64 [2 H W, 5], output: nearer pixel, other pixel (row by row), both vertices of the edge, axis (0 = x, 1 = y).
-
-    Returns:
-        Number of rows written to `found`.
-    """
-    height, width = index.shape
-    turns = np.empty(triangles.shape[0], np.int8)
-    for triangle in range(triangles.shape[0]):
-        a, b, c = triangles[triangle, 0], triangles[triangle, 1], triangles[triangle, 2]
-        turns[triangle] = np.sign(
-            (points[b, 0] - points[a, 0]) * (points[c, 1] - points[a, 1])
-            - (points[b, 1] - points[a, 1]) * (points[c, 0] - points[a, 0])
-        )
-    count = 0
-    for row in range(height):
-        for column in range(width):
-            for axis in range(2):
-                other_row, other_column = row + axis, column + 1 - axis
-                if other_row >= height or other_column >= width or index[row, column] == index[other_row, other_column]:
-                    continue
-                forward = depth[row, column] < depth[other_row, other_column]
-                start_row, start_column = (row, column) if forward else (other_row, other_column)
-                sign = 1.0 if forward else -1.0
-                triangle = index[start_row, start_column]
-                if triangle < 0:
-                    continue
-                along = float(start_column if axis == 0 else start_row)
-                across = float(start_row if axis == 0 else start_column)
-                before = -1
-                for _ in range(_LONGEST_WALK):
-                    way, first, last, next_triangle = -1.0, -1, -1, -1
-                    for corner in range(3):
-                        if before >= 0 and neighbours[triangle, corner] == before:
-                            continue
-                        a, b = triangles[triangle, (corner + 1) % 3], triangles[triangle, (corner + 2) % 3]
-                        if (points[a, 1 - axis] <= across) == (points[b, 1 - axis] <= across):
-                            continue
-                        part = (across - points[a, 1 - axis]) / (points[b, 1 - axis] - points[a, 1 - axis])
-                        here = sign * (points[a, axis] + part * (points[b, axis] - points[a, axis]) - along)
-                        if here > way:
-                            way, first, last, next_triangle = here, a, b, neighbours[triangle, corner]
-                    if first < 0 or way > 1.0:
-                        break
-                    if next_triangle < 0 or turns[next_triangle] * turns[triangle] < 0:
-                        rise = abs(points[first, 1 - axis] - points[last, 1 - axis])
-                        if way >= 0.0 and rise >= abs(points[first, axis] - points[last, axis]):
-                            here_flat, there_flat = row * width + column, other_row * width + other_column
-                            found[count, 0] = here_flat if forward else there_flat
-                            found[count, 1] = there_flat if forward else here_flat
-                            found[count, 2], found[count, 3], found[count, 4] = first, last, axis
-                            count += 1
-                        break
-                    before, triangle = triangle, next_triangle
-    return count
 
 
 @kernel

@@ -225,7 +225,7 @@ def _fit_block(
     for step in range(options.iterations):
         check_not_cancelled()
         turned = (base + (beta @ flat.T).reshape(count, -1, 3)) @ camera.rotation.mT
-        seen, slope = _seen(camera, turned, depth_zero)
+        seen, slope = projected(camera, turned, depth_zero)
         scale = apparent_size(camera)
         residual = (image - seen) / scale[:, None, None]
         weights = face.facing(camera.rotation)
@@ -234,7 +234,7 @@ def _fit_block(
         # The rows are float32, which is precise enough for a step: their products take most of a frame's time.
         root = (np.sqrt(weights)[..., None] * axes).astype(np.float32)
         jacobian = np.empty((count, len(base), 3, _POSE + size), np.float32)
-        jacobian[..., :_POSE] = _pose_columns(camera, turned, slope)
+        jacobian[..., :_POSE] = pose_columns(camera, turned, slope)
         turn = camera.rotation if slope is None else slope @ camera.rotation[:, None]
         jacobian[..., _POSE:] = np.matmul(turn.astype(np.float32).reshape(count, -1, 3, 3), basis)
         jacobian *= root[..., None]
@@ -243,13 +243,13 @@ def _fit_block(
         right[:, _POSE:] -= options.ridge * beta
         change = np.linalg.solve((rows.mT @ rows).astype(np.float64) + np.diag(prior), right[..., None])[..., 0]
         beta = beta + change[:, _POSE:]
-        camera, depth_zero = _moved(camera, change[:, :_POSE], depth_zero)
+        camera, depth_zero = moved_cameras(camera, change[:, :_POSE], depth_zero)
     turned = (base + (beta @ flat.T).reshape(count, -1, 3)) @ camera.rotation.mT
-    error = landmark_errors(_seen(camera, turned, depth_zero)[0], image, apparent_size(camera))
+    error = landmark_errors(projected(camera, turned, depth_zero)[0], image, apparent_size(camera))
     return FrameFits((beta * face.model.expression_deviation).astype(np.float32), camera, error)
 
 
-def _seen(camera: AnyCamera, turned: Float64, depth_zero: Float64) -> tuple[Float64, Float64 | None]:
+def projected(camera: AnyCamera, turned: Float64, depth_zero: Float64) -> tuple[Float64, Float64 | None]:
     """Return the projection of turned points [T, N, 3] with the depth that is compared with the tracker's depth, and the slope.
 
     The slope is the projection's derivative by the point, [T, N, 3, 3] in crop pixels; None: the identity matrix.
@@ -269,7 +269,7 @@ def _seen(camera: AnyCamera, turned: Float64, depth_zero: Float64) -> tuple[Floa
     return np.concatenate([place, depth], -1), slope
 
 
-def _pose_columns(camera: AnyCamera, turned: Float64, slope: Float64 | None) -> Float64:
+def pose_columns(camera: AnyCamera, turned: Float64, slope: Float64 | None) -> Float64:
     """Return the derivatives [T, N, 3, 7] of the projection by the pose, crop pixels.
 
     The first three columns are rotations about the three axes. The last four are shift x, y, z and log size (weak perspective), or
@@ -293,7 +293,7 @@ def _pose_columns(camera: AnyCamera, turned: Float64, slope: Float64 | None) -> 
     return columns
 
 
-def _moved(camera: AnyCamera, change: Float64, depth_zero: Float64) -> tuple[AnyCamera, Float64]:
+def moved_cameras(camera: AnyCamera, change: Float64, depth_zero: Float64) -> tuple[AnyCamera, Float64]:
     """Return the cameras and the depths' zeros after a step [T, 7]."""
     rotation = matrix_from_axis_angle(change[:, :3]) @ camera.rotation
     if isinstance(camera, WeakPerspective):

@@ -196,13 +196,14 @@ class DetailedAlbedo(NamedTuple):
     seen: UInt8
 
 
-def best_frames(displacement: Float64, rotation: Float64) -> npt.NDArray[np.intp]:
+def best_frames(moved: Float64, rotation: Float64) -> npt.NDArray[np.intp]:
     """Return the rows of the most neutral, least turned frames, best first, at most seven.
 
     Args:
-        displacement: [T], root mean square movement of the mesh by the expression, crop pixels.
+        moved: [T, N, 3], movement of N points of the mesh by the expression, crop pixels. Its root mean square counts.
         rotation: [T, 3, 3].
     """
+    displacement = np.sqrt((moved**2).sum(axis=2).mean(axis=1))
     turn = np.degrees(geodesic_angle(rotation, np.broadcast_to(np.eye(3), rotation.shape)))
     return np.argsort(displacement + turn / _DEGREES_A_PIXEL, kind="stable")[:_MOST_FRAMES]
 
@@ -312,22 +313,21 @@ class IdentityFitter:
         count = len(clip.frames.error)
         if count <= KEY_FRAMES:
             return np.arange(count)
-        best = best_frames(self._displacement(clip), np.asarray(clip.frames.camera.rotation))[: KEY_FRAMES // 2]
+        best = best_frames(self._moved(clip), np.asarray(clip.frames.camera.rotation))[: KEY_FRAMES // 2]
         rest = np.setdiff1d(np.arange(count), best)
         spread = rest[np.linspace(0, len(rest) - 1, KEY_FRAMES - len(best)).round().astype(int)]
         return np.sort(np.concatenate([best, spread]))
 
-    def _displacement(self, clip: ClipFit) -> Float64:
+    def _moved(self, clip: ClipFit) -> Float64:
         scaled = clip.frames.expression / self._face.model.expression_deviation
-        moved = np.einsum("ndk,tk->tnd", self._face.expression, scaled, optimize=True)
-        return np.asarray(np.sqrt((moved**2).sum(-1).mean(-1)), np.float64)
+        return np.asarray(np.einsum("ndk,tk->tnd", self._face.expression, scaled, optimize=True), np.float64)
 
     def _texture(self, clip: ClipFit, colours: PhotometricFit, rows: npt.NDArray[np.intp], crops: UInt8) -> DetailedAlbedo:
         model, camera = self._face.model, colours.camera
         shapes = model.shape(
             colours.identity.astype(np.float64), colours.expression.astype(np.float64), clip.person.offset.astype(np.float64)
         )
-        best = best_frames(self._displacement(clip)[rows], np.asarray(camera.rotation))
+        best = best_frames(self._moved(clip)[rows], np.asarray(camera.rotation))
         if not len(model.uv):
             return DetailedAlbedo(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8))
         return detailed_albedo(

@@ -186,7 +186,9 @@ async def test_another_call_goes_on(stub, rate_hz: int, rate: Fraction) -> None:
     [
         ("stream", np.array([5, 200]), "does not follow a state at 5 s"),
         ("stream", np.array([8, 199]), "frame 199 does not follow a state at 8 s"),
-        ("voice.hidden", np.full((1, 1, 128), 2.0, np.float32), "-1 to 1"),
+        ("stream", np.array([1 << 31, 0]), "numbers from 0 to 1.07374e+09 are expected, got 0 to 2.14748e+09"),
+        ("voice.hidden", np.full((1, 1, 128), 2.0, np.float32), "numbers from -1 to 1 are expected"),
+        ("voice.cell", np.full((1, 1, 128), -2e6, np.float32), "numbers from -1e+06 to 1e+06 are expected"),
         ("voice.cell", np.zeros(128, np.float32), "expected shape"),
     ],
 )

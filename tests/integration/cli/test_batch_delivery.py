@@ -201,9 +201,11 @@ def test_videos_of_a_bucket(store, s3, aws, tmp_path, capsys) -> None:
     assert run(["batch", "deliver", "night", "--output", str(folder)]) == 0
     assert "c is not delivered: its video is missing" in capsys.readouterr().err
     assert sorted(file.name for file in folder.iterdir()) == ["a.mp4", "b.mkv", "b.mkv.c2pa"]
-    for name in ("a", "b"):
-        assert streams(folder / f"{name}{SUFFIXES[name]}") == streams(tmp_path / "out" / f"{name}{SUFFIXES[name]}")
-        assert verdict_of(folder / f"{name}{SUFFIXES[name]}").state is ManifestState.VALID
+    for name in ("a.mp4", "b.mkv"):
+        dub, delivered = verdict_of(tmp_path / "out" / name), verdict_of(folder / name)
+        assert streams(folder / name) == streams(tmp_path / "out" / name)
+        assert delivered.state is ManifestState.VALID
+        assert delivered.dub == dub.dub != None  # noqa: E711
 
 
 @pytest.fixture

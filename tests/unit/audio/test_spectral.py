@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.audio.spectral import MEL_FLOOR, SpectralStream, cepstra, deltas, spectral_rows
+from services.audio.spectral import MEL_FLOOR, SpectralStream, cepstra, deltas, loud_rows, spectral_rows
 from services.common.array_types import Float32
 
 RATE_HZ = 16_000
@@ -134,3 +134,12 @@ def test_pieces_change_no_bit(speech: Float32, cut: int) -> None:
     inner = len(still) - 4
     moved = [deltas(still[start : min(start + cut, inner) + 4]) for start in range(0, inner, cut)]
     assert np.concatenate(moved).tobytes() == deltas(still).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("levels", "loud"), [([-2.0, -6.9, -7.1, 1.0], [1, 0, 0, 1]), ([-10.9, -11.1, -8.0], [1, 0, 1]), ([-11.1, -13.0], [0, 0])]
+)
+def test_loud_rows_are_near_the_loudest(levels: list[float], loud: list[int]) -> None:
+    """Rows within 5 nats of the loudest row are loud, and no row whose mean log-mel is below -11."""
+    rows = cepstra(np.repeat(np.array(levels, np.float32)[:, None], 80, axis=1))
+    assert loud_rows(rows).tolist() == loud

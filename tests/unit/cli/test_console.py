@@ -22,7 +22,7 @@ from gateway.cli.console import printable, say, say_error, say_result, say_warni
         ("two\nlines", r"two\nlines"),
         ("\x1b[31mred", r"\x1b[31mred"),
         ("txt.\u202egpj", r"txt.\u202egpj"),
-        (b"caf\xe9".decode("utf-8", "surrogateescape"), r"caf\xe9"),
+        (b"caf\xe9\x80\xff".decode("utf-8", "surrogateescape"), r"caf\xe9\x80\xff"),
         ("\ud800", r"\ud800"),
         ("\x9b2J", r"\x9b2J"),
         ("می\u200cخواهم", "می\u200cخواهم"),

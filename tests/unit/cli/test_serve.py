@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from gateway.cli import serve
 from gateway.cli.app import run
 from gateway.cli.serve import MODULES, check_ports, further_ports, ports_of
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, StageSettings
+
+SLOW = """
+import os, pathlib, signal, sys, time
+told = []
+def tell(*_):
+    told.append(time.monotonic())
+    pathlib.Path(os.environ["TOLD"]).touch()
+signal.signal(signal.SIGTERM, tell)
+print("dubstage motion listening on 1", flush=True)
+while not told or time.monotonic() < (told[0] + float(os.environ["CALL_S"]) if len(told) == 1 else told[1] + 0.5):
+    time.sleep(0.01)
+sys.exit(len(told))
+"""
+"""A server with a call of CALL_S, which ends .5 s after a second request to end. Its exit code is the number of requests."""
 
 
 def test_every_server_has_its_default_port() -> None:
@@ -117,3 +135,18 @@ def test_device_of_a_server(capsys: pytest.CaptureFixture[str]) -> None:
     """`dubstage serve` knows --device."""
     assert run(["serve", "render", "--device", "tpu"]) == 10
     assert "--device 'tpu' is unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("call_s", "requests"), [(1, 1), (60, 2)])
+def test_hurried_servers_are_told_again(call_s: int, requests: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are asked once to end, and once more if they shall not wait for running calls."""
+    monkeypatch.setattr(serve, "_PYTHON", (sys.executable, "-c", SLOW))
+    told, servers, hurry = tmp_path / "told", serve.Servers(), threading.Event()
+    if requests == 2:
+        monkeypatch.setattr(hurry, "is_set", told.exists)
+    servers.start("motion", {**os.environ, "TOLD": str(told), "CALL_S": str(call_s)})
+    while servers.waiting():
+        assert servers.ended() is None
+        time.sleep(0.01)
+    servers.stop(hurry)
+    assert servers.ended() == ("motion", requests)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from gateway.media.reader import VideoReader
 from gateway.media.sequence_names import is_sequence
 from gateway.media.sequences import SequenceDub, SequenceSettings, open_sequence, parse_rate, sequence_fault
 from gateway.media.sound import SoundReader
+from gateway.media.types import Plane
 from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.forked import ForkedProcess
@@ -36,7 +38,11 @@ DRAWN = (slice(40, 60), slice(50, 80))
 ACES = OcioSettings(config="ocio://studio-config-latest")
 
 
-def draw(dub: SequenceDub) -> None:
+def halve(plane: Plane) -> None:
+    plane[DRAWN] //= 2
+
+
+def draw(dub: SequenceDub, change: Callable[[Plane], object] = halve) -> None:
     """Dub the video of a sequence: every pixel of a rectangle is half as bright."""
     info = probe(dub.video)
     settings = WriteSettings(codec="ffv1", overwrite=True)
@@ -44,7 +50,7 @@ def draw(dub: SequenceDub) -> None:
         for frame in reader:
             planes = [plane.copy() for plane in frame.planes]
             for plane in planes:
-                plane[DRAWN] //= 2
+                change(plane)
             writer.write(frame, planes)
 
 
@@ -104,6 +110,22 @@ def test_no_change_no_difference(place: Callable[[str], Path], carphone: Path) -
     dub.write()
     for number in (FIRST, FIRST + 1):
         assert stored(Path(str(pattern) % number)).tobytes() == stored(pattern.parents[1] / f"out/b.{number}.exr").tobytes()
+
+
+@pytest.mark.parametrize(("name", "bits", "rounding"), [("a.%04d.dpx", 10, 1), ("a.%04d.png", 16, 64)])
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_video_of_other_options_refused(
+    name: str, bits: int, rounding: int, beyond: int, place: Callable[[str], Path], carphone: Path
+) -> None:
+    """The first picture of the video may differ from the frame by rounding, and by no more."""
+    pattern = write_sequence(carphone, place("plates") / name, 2, bits=bits, rate=None)
+    dub = SequenceDub(pattern, place("out") / name, SequenceSettings(rate=Fraction(25)), place("work"))
+    dub.read()
+    draw(dub, lambda plane: np.add(plane[DRAWN], rounding + beyond, out=plane[DRAWN]))
+    shutil.move(dub.dubbed, dub.video)
+    draw(dub)
+    with pytest.raises(MediaUnsupportedError, match="its first picture is not") if beyond else nullcontext():
+        dub.write()
 
 
 def test_windows_of_exr(place: Callable[[str], Path], carphone: Path) -> None:

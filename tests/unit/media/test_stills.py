@@ -21,7 +21,10 @@ from tests.unit.media.made_footage import Clip, make_clip
 from tests.unit.media.made_pictures import box, make_heic
 
 TURN, MIRROR = (lambda turns: box(b"irot", bytes([turns]))), (lambda axis: box(b"imir", bytes([axis])))
-CROP = box(b"clap", struct.pack(">IIIIiIiI", 100, 1, 60, 1, 10, 1, -20, 1))
+CROP, LEFT_OF_IT, BELOW_IT = (
+    box(b"clap", struct.pack(">IIIIiIiI", 200, 2, 60, 1, *middle)) for middle in ((30, 3, -20, 1), (-99, 1, 0, 1), (0, 1, 500, 1))
+)
+"""100 x 60 pixels around a middle, from the middle of the picture."""
 DISPLAY_P3 = {b"rXYZ": (0.51512, 0.2412, -0.00105), b"gXYZ": (0.29198, 0.69225, 0.04189), b"bXYZ": (0.1571, 0.06657, 0.78407)}
 
 
@@ -98,6 +101,7 @@ def _drawn(height: int = 200, width: int = 200) -> npt.NDArray[np.uint8]:
         ((MIRROR(0),), lambda rgb: rgb[::-1]),
         ((TURN(1), MIRROR(1)), lambda rgb: np.rot90(rgb)[:, ::-1]),
         ((CROP,), lambda rgb: rgb[25:85, 45:145]),
+        ((LEFT_OF_IT,), lambda rgb: rgb[45:105, :100]),
     ],
 )
 def test_tiles_are_one_picture(tmp_path: Path, properties: tuple[bytes, ...], turned: Callable[[Any], Any]) -> None:
@@ -118,8 +122,10 @@ def test_damaged_heic_refused(tmp_path: Path) -> None:
         inspect_video(tmp_path / "cut.heic")
     place = data.index(b"ipma") + 8
     (tmp_path / "odd.heic").write_bytes(data[:place] + b"\xff" * 30 + data[place + 30 :])
-    with pytest.raises(MediaUnsupportedError, match="the description of the picture is damaged"):
-        inspect_video(tmp_path / "odd.heic")
+    make_heic(tmp_path / "outside.heic", _drawn(150, 170), 64, BELOW_IT)
+    for name in ("odd.heic", "outside.heic"):
+        with pytest.raises(MediaUnsupportedError, match="the description of the picture is damaged"):
+            inspect_video(tmp_path / name)
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
@@ -136,16 +142,18 @@ def test_avif_stands_upright(tmp_path: Path, orientation: int) -> None:
 
 
 def test_first_picture_of_jpeg_counts(tmp_path: Path) -> None:
-    """A JPEG with a smaller picture behind it (gain maps of HDR photographs) is the first picture, also where an index (MPF) names
-    the second. Pictures of one size without an index are a video.
+    """A JPEG with a smaller picture behind it (gain maps of HDR photographs) or with other bytes is the first picture, also where
+    an index (MPF) names the second. Pictures of one size without an index are a video.
     """
     first, second = Image.fromarray(_drawn(200, 200)), Image.fromarray(_drawn(100, 100))
     for image, name in ((first, "first.jpg"), (second, "second.jpg")):
         image.save(tmp_path / name, quality=95)
     data = (tmp_path / "first.jpg").read_bytes()
     (tmp_path / "two.jpg").write_bytes(data + (tmp_path / "second.jpg").read_bytes())
+    (tmp_path / "rest.jpg").write_bytes(data + data[:3] + bytes(99))
     first.save(tmp_path / "listed.jpg", format="MPO", save_all=True, append_images=[first], quality=95)
-    for name in ("two.jpg", "listed.jpg"):
+    for name in ("two.jpg", "rest.jpg", "listed.jpg"):
+        assert is_still(probe(tmp_path / name))
         assert np.abs(_shown(tmp_path / name).astype(int) - _drawn(200, 200)).mean() < 3.0
     (tmp_path / "video.mjpeg").write_bytes(data * 3)
     assert inspect_video(tmp_path / "video.mjpeg").video.num_frames == 3

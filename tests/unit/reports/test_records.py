@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -161,6 +162,22 @@ def test_one_pass_takes_all_pictures(carphone: Path, tmp_path: Path) -> None:
     assert len(pairs) == video.video.num_frames
     assert {pair.shape for pair in pairs} == {(360, 2 * 482, 3)}
     np.testing.assert_array_equal(pairs[7][:, :482], pairs[7][:, 482:])
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((40, 20, 60, 80), slice(12, 108), slice(22, 118)),
+        ((0, 2, 40, 30), slice(0, 48), slice(0, 48)),
+        ((30, 60, 180, 140), slice(0, 150), slice(0, 200)),
+        ((170, 130, 40, 50), slice(90, 150), slice(140, 200)),
+    ],
+)
+def test_square_around_a_box(box: tuple[int, int, int, int], rows: slice, columns: slice) -> None:
+    """The square is a fifth larger than the box, around its middle, and inside the picture."""
+    picture = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
+    expected = cv2.resize(picture[rows, columns], (256, 256), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(cut_around(picture, box), expected)
 
 
 def test_a_pass_reads_no_further_than_it_must(carphone: Path, tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def lasting(frames: int) -> str:
     return f'duration="{frames * 1001}/24000s"'
 
 
+def inside(frames: int) -> str:
+    """The offset in a storyline that is not the first one."""
+    return lasting(frames).replace("duration", "offset")
+
+
 def test_times_are_exact_fractions(tmp_path: Path) -> None:
     """Every frame of ten seconds, where floating point loses some."""
     spine = "".join(f'<asset-clip ref="r2" name="c{n}" {at(n)} {at(n, "start")} {lasting(1)}/>' for n in range(240))
@@ -49,7 +54,9 @@ def test_connected_clips_storylines_and_transitions(tmp_path: Path) -> None:
     spine = (
         f'<asset-clip ref="r2" name="a" {at(0)} {at(20, "start")} {lasting(48)}>'
         f'<asset-clip ref="r2" name="above" lane="1" {at(30)} {at(5, "start")} {lasting(6)}/>'
-        f'<spine lane="2" {at(44)}><asset-clip ref="r2" name="story" offset="0s" {lasting(7)}/></spine></asset-clip>'
+        f'<spine lane="2" {at(44)}><asset-clip ref="r2" name="story" offset="0s" {lasting(7)}/>'
+        f'<transition {inside(5)} {lasting(4)}/><asset-clip ref="r2" name="next" {inside(7)} {at(50, "start")} {lasting(4)}/>'
+        f'<gap {inside(11)} {lasting(2)}/><asset-clip ref="r2" name="late" {inside(13)} {lasting(3)}/></spine></asset-clip>'
         f'<transition name="Cross Dissolve" {at(44)} {lasting(8)}/>'
         f'<clip name="b" {at(48)} {at(0, "start")} {lasting(24)}><video ref="r2" {at(0)} {at(10, "start")}/></clip>'
         f'<gap name="Gap" {at(72)} start="3600s" {lasting(12)}/>'
@@ -62,9 +69,13 @@ def test_connected_clips_storylines_and_transitions(tmp_path: Path) -> None:
         (range(48, 72), 86_410, 4, 0),
         (range(84, 108), 86_400, 0, 0),
     ]
-    (above,), (story,) = (clips_of(found, track_of(found, name)) for name in ("V2", "V3"))
+    (above,), story = (clips_of(found, track_of(found, name)) for name in ("V2", "V3"))
     assert (above.record, above.source) == (range(10, 16), 86_405)
-    assert (story.record, story.source) == (range(24, 31), 86_400)
+    assert [(clip.record, clip.source, clip.before, clip.after) for clip in story] == [
+        (range(24, 31), 86_400, 0, 2),
+        (range(31, 35), 86_450, 2, 0),
+        (range(37, 40), 86_400, 0, 0),
+    ]
 
     write_timeline(found, tmp_path / "back.fcpxml", tracks=[])
     again = read_timeline(tmp_path / "back.fcpxml")

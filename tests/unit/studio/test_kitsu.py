@@ -94,7 +94,10 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 
 class Kitsu:
-    """A project with the shots SH010 of two sequences, SH020, and a canceled one, in place of gazu's calls of a server."""
+    """A project with the shots SH010 of two sequences, SH020, and a canceled one, in place of gazu's calls of a server.
+
+    The project has statuses of its own, and no task types.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.comments: dict[str, list[dict[str, Any]]] = {}
@@ -112,7 +115,8 @@ class Kitsu:
             },
             gazu.task: {
                 "all_task_statuses_for_project": [{"id": f"id of {short}", "short_name": short} for short in STATUSES.values()],
-                "all_task_types_for_project": [
+                "all_task_types_for_project": [],
+                "all_task_types": [
                     {"id": "t0", "name": "Dubbing", "for_entity": "Asset"},
                     {"id": "t1", "name": "Dubbing", "for_entity": "Shot"},
                 ],

@@ -42,7 +42,7 @@ def test_pod_volume_file_accepted() -> None:
     """A file on a volume of the pods is good."""
     mounted = settings(volume_mounts=[{"name": "plates", "mountPath": "/plates"}])
     check_reach([shot(footage="/plates/sc010/a.mov")], mounted)
-    with pytest.raises(InvalidRequestError, match="or a file below /plates"):
+    with pytest.raises(InvalidRequestError, match=r"or a file below /plates$"):
         check_reach([shot(footage="/plates2/a.mov")], mounted)
 
 

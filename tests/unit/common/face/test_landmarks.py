@@ -11,19 +11,28 @@ from services.common.array_types import Float32
 from services.common.face.crops import head_template
 from services.common.face.landmarks import (
     BROWS,
+    CHEEKS,
     EYES,
     FACE_OVAL,
     JAW,
     JAW_LINE,
+    LEFT_EYE_CORNERS,
+    LEFT_EYE_LIDS,
+    LIPS_INNER,
+    LIPS_OUTER,
     LOWER_OF_MOUTH,
     MOUTH_AREA,
     NOSE,
+    NOSE_BASE,
     NUM_DENSE_JAW,
     NUM_DENSE_LIPS,
     NUM_LANDMARKS,
     NUM_LIPS,
     NUM_LOWER,
     NUM_UPPER,
+    RIGHT_EYE_CORNERS,
+    RIGHT_EYE_LIDS,
+    STABLE,
     UPPER,
     UPPER_CONTOUR,
     layout_points,
@@ -99,10 +108,18 @@ def test_each_part_lies_where_its_name_says() -> None:
     assert points[JAW_LINE[0], 0] < points[152, 0] < points[JAW_LINE[-1], 0]
 
 
-def test_parts_are_balanced_between_right_and_left() -> None:
+def test_right_half_mirrors_left_half() -> None:
+    """Each part has every point once, and its points mirrored. The points of an upper lid lie above those of the lower lid."""
     points = head()
-    for part in (UPPER_CONTOUR, BROWS, EYES, NOSE):
-        assert abs(float(points[list(part), 0].mean())) < 1.0
+    lids = np.array((*RIGHT_EYE_LIDS, *LEFT_EYE_LIDS))
+    eyes = (*lids.ravel(), *RIGHT_EYE_CORNERS, *LEFT_EYE_CORNERS)
+    for part in (UPPER_CONTOUR, JAW, BROWS, EYES, NOSE, NOSE_BASE, CHEEKS, STABLE, FACE_OVAL, LIPS_OUTER, LIPS_INNER, eyes):
+        found = points[list(part)]
+        gaps = np.linalg.norm(found[:, None] * (-1, 1, 1) - found, axis=-1)
+        assert gaps.min(axis=1).max() < 2.0
+        assert len(set(part)) == len(part)
+    assert (points[lids[:, 0], 1] < points[lids[:, 1], 1]).all()
+    np.testing.assert_allclose(np.diff(points[lids, 0]), 0.0, atol=3.0)
 
 
 def test_wire_landmarks_unchanged_in_lower() -> None:

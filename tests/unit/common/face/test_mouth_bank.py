@@ -93,30 +93,31 @@ def test_equal_mouths_prefer_orientation() -> None:
 
 
 def test_opening_outweighs_position() -> None:
-    """A mouth of the same opening at another place is nearer than a wider mouth in place."""
-    aside = opened(np.zeros(6)) + np.array([1.5, 0, 0], np.float32)
-    wider = opened(np.full(6, 3.0))
-    same = opened(np.zeros(6))
+    """A mouth of the same opening in its last frame at another place is nearer than a wider mouth in place."""
+    same = opened(np.array([9.0, 9, 0, 0, 0, 0]))
+    aside = same + np.array([1.5, 0, 0], np.float32)
+    wider = opened(np.array([9.0, 9, 3, 3, 3, 3]))
     assert np.abs(aside - same).mean() > np.abs(wider - same).mean()
     costs = window_costs(bank_of(np.concatenate([aside, wider]), np.r_[0:6, 20:26]), same, np.eye(3))
     assert costs[0] < 0.9 * costs[1]
 
 
+def gaping(gap_px: float) -> np.ndarray:
+    """Six frames of lips that are so far apart in the last two: float32 [6, 59, 3]."""
+    gaps = np.repeat([[0.0, gap_px, 0.0]], 9, axis=0).astype(np.float32)
+    shut = shut_lips(MOUTH)
+    return np.stack([shut] * 4 + [part_lips(shut, gaps)] * 2)
+
+
 def test_parted_lips_not_from_shut() -> None:
     """Parted lips are not made from shut lips although these are nearer."""
-    shut = np.repeat(shut_lips(MOUTH)[None], 6, axis=0)
-    parted = np.repeat(part_lips(shut[0], np.repeat([[0.0, 7.0, 0.0]], 9, axis=0).astype(np.float32))[None], 6, axis=0)
+    shut = gaping(0.0)
+    parted = gaping(7.0)
     aside = parted + np.array([4.0, 2.0, 0.0], np.float32)
     assert np.abs(shut - parted).mean() < 0.8 * np.abs(aside - parted).mean()
     bank = bank_of(np.concatenate([shut, aside]), np.r_[0:6, 20:26])
     assert best(bank, parted, np.eye(3)).rows[0, -1] == 11
     assert best(bank, shut, np.eye(3)).rows[0, -1] == 5
-
-
-def gaping(gap_px: float) -> np.ndarray:
-    """Six frames of lips that are so far apart: float32 [6, 59, 3]."""
-    gaps = np.repeat([[0.0, gap_px, 0.0]], 9, axis=0).astype(np.float32)
-    return np.repeat(part_lips(shut_lips(MOUTH), gaps)[None], 6, axis=0)
 
 
 @pytest.mark.parametrize(("half", "taken"), [(12.0, "wide"), (18.0, "nearest")])

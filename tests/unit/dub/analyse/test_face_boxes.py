@@ -53,13 +53,12 @@ def test_boxes_that_agree_change_nothing() -> None:
 
 def test_swapped_ids_after_a_cut() -> None:
     """The tracker changes the ids of two people at a cut: the box after the cut says who is who."""
-    index = index_of([*[[(0, LEFT), (1, RIGHT)]] * 4, *[[(0, RIGHT), (1, LEFT)]] * 4], cuts=(4,))
-    found = follow_boxes(index, [box(0, LEFT), box(4, LEFT)], range(1, 6))
-    assert found.tracked_ids == (0, 1)
-    assert places(found.index, found.face_id) == [100.0] * 8
-    other = 1 - found.face_id
-    assert [place for place in places(found.index, other) if place >= 0] != []
-    assert 100.0 not in places(found.index, other)
+    index = index_of([*[[(1, RIGHT), (0, LEFT)]] * 4, *[[(0, RIGHT), (1, LEFT)]] * 4], cuts=(4,))
+    for line, most in ((range(1, 6), 0), (range(1, 8), 1)):
+        found = follow_boxes(index, [box(0, LEFT), box(4, LEFT)], line)
+        assert (found.face_id, found.tracked_ids) == (most, (0, 1))
+        assert places(found.index, most) == [100.0] * 8
+        assert places(found.index, 1 - most) == [300.0] * 8
 
 
 def test_new_id_after_a_cut() -> None:

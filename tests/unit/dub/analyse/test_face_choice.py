@@ -90,7 +90,12 @@ def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
 
 
 async def test_largest_face(two_faces: FaceIndex) -> None:
+    """Frames in which a face cannot be dubbed count a tenth."""
     assert await chosen(two_faces, FaceChoice("largest"), lags({3: 0.2, 7: 1.4})) == 3
+    turned = np.tile([common_pb2.FRAME_REASON_PROFILE_VIEW, DUBBED], 4)
+    for area, face in ((41.0, 7), (39.0, 3)):
+        index = replace(two_faces, reason=turned, area=np.tile([400.0, area], 4).astype(np.float32))
+        assert await chosen(index, FaceChoice("largest"), None) == face
 
 
 async def test_speaker_fits_the_sound(two_faces: FaceIndex) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dubstage.common.v1 import common_pb2
+from gateway.dub.learn.slow_expression import filmed_mouths
 from gateway.dub.learn.target_mouths import FADE_S, SHORTEST_S, TargetMouths, expressive_mouths, filmed_share
-from gateway.dub.state.records import EXPRESSION_RECORD, MOTION_RECORD, RecordFile, RecordSpan
+from gateway.dub.state.records import EXPRESSION_RECORD, FACE_RECORD, MOTION_RECORD, RecordFile, RecordSpan
 from services.common.array_types import Array, Bool, Float32, Float64
 
 FRAMES = 60
@@ -119,3 +121,19 @@ def test_target_mouths_same_in_pieces(tmp_path: Path) -> None:
         np.testing.assert_allclose(whole[24:36], filmed[34:46], atol=1e-5)
         pieces = [mouths(begin, begin + 7) for begin in range(10, 10 + FRAMES, 7)]
         np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_filmed_mouths_of_usable_faces(tmp_path: Path) -> None:
+    """A mouth is usable where the frame shows the face and its reason is DUBBED. Others are zero."""
+    records = np.zeros(150, FACE_RECORD)
+    records["mouth"] = np.arange(1.0, 151.0)[:, None, None]
+    reason = np.full(150, common_pb2.FRAME_REASON_DUBBED)
+    reason[7] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
+    rows = np.arange(149, -1, -1)
+    rows[4] = -1
+    with stored(tmp_path, records) as faces:
+        shot: Any = SimpleNamespace(rows=rows, index=SimpleNamespace(reason=reason), workspace=SimpleNamespace(faces=faces))
+        filmed, usable = filmed_mouths(shot, 2, 150)
+    expected = (rows >= 0) & (rows != 7)
+    np.testing.assert_array_equal(usable, expected[2:])
+    np.testing.assert_array_equal(filmed[:, 9, 1], np.where(expected, rows + 1.0, 0.0)[2:])

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
-from dubstage.gateway.v1.dub_pb2 import DubSpec
+from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
 from gateway.cli.words import COMMAND_LINE
 from gateway.dub.analyse.face_boxes import FrameBox
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.request.dub_request import DubLine, check_overlaps
-from gateway.dub.request.spec import LocalFiles, request_from
+from gateway.dub.request.spec import LocalFiles, mouths_of, request_from
 from gateway.dub.request.spec_text import naming_file, read_lines, read_spoken_lines, spec_from
 from services.common.errors import InvalidRequestError
 
@@ -85,6 +86,24 @@ def test_mistakes_name_line_and_field(tmp_path: Path, row: object, said: str) ->
     assert caught.value.in_words(COMMAND_LINE).startswith(f"{file}: line 2: {said}")
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (LineSpec(speech_uri="/a.wav", start_time=Duration(seconds=-1)), "lines[0].start_time: -1 s is before the first frame"),
+        (LineSpec(speech_uri="/a.wav", start_timecode="soon"), "lines[0].start: 'soon' is no time"),
+        (LineSpec(speech_uri="/a.wav"), "lines[0].start_time: give start_time or start_timecode"),
+        (LineSpec(start_time=Duration(seconds=1)), "lines[0].speech_uri: is missing"),
+    ],
+)
+def test_mistakes_of_messages(tmp_path: Path, line: LineSpec, said: str) -> None:
+    """A line of a message names its fields too."""
+    spec = spec_from(SCENE)
+    spec.lines.append(line)
+    with pytest.raises(InvalidRequestError) as caught:
+        request_from(spec, LocalFiles(str(tmp_path)), threads=1)
+    assert caught.value.message.startswith(said)
+
+
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", "[" * 9000, [GOOD] * 201])
 def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"lines\.json: ") as caught:
@@ -143,3 +162,22 @@ def test_wrong_words_of_lines(tmp_path: Path, row: dict[str, Any], said: str) ->
     with pytest.raises(InvalidRequestError) as caught:
         read_spoken_lines(file)
     assert said in caught.value.said(COMMAND_LINE)
+
+
+def test_mouths_of_scenes() -> None:
+    """Outputs change no mouth. Lines and options of mouths do, unless scenes of one footage are compared."""
+    alone, scene = spec_from(SCENE), spec_from(SCENE)
+    scene.lines.add(speech_uri="/a.wav", face_id=0)
+    for spec, changed, of_lines, same in (
+        (alone, {"output_uri": "b.mp4"}, True, True),
+        (alone, {"expressiveness": 1.1}, True, False),
+        (alone, {"expressiveness": 1.1}, False, False),
+        (scene, {"output_uri": "b.mp4"}, True, True),
+        (scene, {"lines": [LineSpec(speech_uri="/b.wav", face_id=0)]}, True, False),
+        (scene, {"lines": [LineSpec(speech_uri="/b.wav", face_id=0)], "expressiveness": 1.1}, False, True),
+        (scene, {"footage_uri": "b.mp4"}, False, False),
+    ):
+        other = DubSpec()
+        other.CopyFrom(spec)
+        other.MergeFrom(DubSpec(**changed))
+        assert (mouths_of(spec, of_lines=of_lines) == mouths_of(other, of_lines=of_lines)) == same, changed

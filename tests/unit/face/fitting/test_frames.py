@@ -9,7 +9,15 @@ import pytest
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import geodesic_angle
-from services.face.fitting.frames import FitOptions, fit_frames, start_cameras
+from services.face.fitting.frames import (
+    FitOptions,
+    apparent_size,
+    fit_frames,
+    moved_cameras,
+    pose_columns,
+    projected,
+    start_cameras,
+)
 from services.face.fitting.model import model_landmarks
 from services.face.fitting.person import MIN_FRAMES_TO_MEASURE, Pinhole, fit_clip, neutral_frames
 from tests.unit.common.geometry.small_models import small_model
@@ -47,6 +55,23 @@ def test_pinhole_is_recovered():
     assert degrees(clip.frames.camera, SCENE.pinhole(LENS.focal, LENS.centre)) < 0.2
     assert relative_expression_error(clip.frames.expression, SCENE.expression) < 0.05
     assert degrees(fit_clip(FACE, tracked).frames.camera, SCENE.pinhole(LENS.focal, LENS.centre)) > 1.0
+
+
+@pytest.mark.parametrize("camera", [SCENE.weak, SCENE.pinhole(LENS.focal, LENS.centre)], ids=["weak", "pinhole"])
+def test_pose_columns_are_derivatives(camera):
+    """Each column is the change of the projection, crop pixels, by a small step of its number."""
+    points, size, zero = FACE.base(SCENE.identity), apparent_size(camera)[:, None, None], np.zeros(len(camera.rotation))
+
+    def at(change):
+        cameras, depth_zero = moved_cameras(camera, change, zero)
+        return projected(cameras, points @ cameras.rotation.mT, depth_zero)[0] / size
+
+    turned = points @ camera.rotation.mT
+    columns = pose_columns(camera, turned, projected(camera, turned, zero)[1])
+    for axis in range(7):
+        step = np.zeros((len(zero), 7))
+        step[:, axis] = 1e-5
+        np.testing.assert_allclose(columns[..., axis], (at(step) - at(-step)) / 2e-5, atol=1e-4, err_msg=str(axis))
 
 
 def test_single_frames_equal_batch():

@@ -158,7 +158,9 @@ def test_neutral_frontal_frames_first():
     """The best frames are the most neutral and least turned."""
     angle = np.radians([0.0, 0.0, 20.0])
     rotation = np.stack([[[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]] for a in angle])
-    assert best_frames(np.array([3.0, 0.5, 0.0]), rotation).tolist() == [1, 0, 2]
+    moved = np.zeros((3, 40, 3))
+    moved[..., 1] = np.array([3.0, 0.5, 0.0])[:, None]
+    assert best_frames(moved, rotation).tolist() == [1, 0, 2]
 
 
 def _which(landmarks):

@@ -7,8 +7,10 @@ from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import sample
 from services.render.renderers.everyone.personalize import (
+    TexturedWindow,
     actor_windows,
     bank_texture,
+    composed_frames,
     first_texture,
     gathered,
     pair_of,
@@ -79,3 +81,18 @@ def test_learning_inputs_are_those_of_serving(bank: MouthBank) -> None:
         difference = np.abs(pictures.permute(1, 2, 0).numpy() * 255.0 - served)
         assert difference.mean() < 2.0
         assert np.percentile(difference, 99.0) < 10.0
+
+
+def test_composed_frames_blend_by_mask() -> None:
+    """The mask blends drawn frames into the footage, and weighs lips more than the rest of the mask."""
+    source = torch.Generator().manual_seed(0)
+    bases, residuals, targets = torch.rand(3, 2, 3, 3, 24, 40, generator=source)
+    masks = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1, 1).expand(2, 3, 1, 24, 40)
+    lips = torch.zeros(2, 1, 24, 40)
+    lips[1] = 1.0
+    window = TexturedWindow(torch.empty(0), bases, targets, masks, torch.tensor(0.0))
+    made = composed_frames(bases, residuals, window, lips)
+    drawn = bases + residuals
+    expected = torch.stack([targets[:, 0], (targets + drawn)[:, 1] / 2.0, drawn[:, 2]], dim=1)
+    torch.testing.assert_close(made.pictures, expected.flatten(0, 1))
+    torch.testing.assert_close(made.weights[:, 0, 12, 20], torch.tensor([0.0, 4.0, 8.0, 0.0, 5.0, 10.0]))

@@ -111,7 +111,7 @@ def test_no_pair_no_loss() -> None:
 def test_spatial_features_are_unit_vectors() -> None:
     """Spatial features are unit vectors whose base is the perceptual network."""
     torch.manual_seed(1)
-    perceptual = PerceptualNetwork(PerceptualConfig(widths=(4, 4, 6, 8)))
+    perceptual = PerceptualNetwork(PerceptualConfig(widths=(4, 6, 8)))
     spatial = SpatialFeatures(perceptual.config, 5)
     spatial.load_base(perceptual)
     frames = torch.rand(3, 3, 160, 160)

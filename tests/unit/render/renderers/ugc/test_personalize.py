@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.common.face.mouth_bank import MouthBank
+from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.pairs import NEAREST_FRAMES
-from services.render.renderers.ugc.personalize import choose_sources, make_pair
+from services.render.personalization import PersonalizeRecipe
+from services.render.renderers.ugc.personalize import actor_pairs, choose_sources, make_pair
 
 
 def test_the_moment_itself_never_serves_as_texture(bank: MouthBank) -> None:
@@ -22,12 +23,22 @@ def test_most_similar_frame_first(bank: MouthBank) -> None:
     assert np.abs(best - bank.mouth[6]).max() < 1e-4
     assert chosen.weights.sum() == pytest.approx(1.0)
     assert (np.diff(chosen.weights) <= 0).all()
+    two = choose_sources(bank, 6, np.array([33, 18]), 2)
+    assert two.rows[:, -1].tolist() == [18, 33]
+    assert two.weights[0] > 1.1 * two.weights[1]
 
 
 def test_bank_without_distant_frame(bank: MouthBank) -> None:
     """A bank without a distant frame has no pair."""
     with pytest.raises(ValueError, match="no frame lies more than 10"):
         choose_sources(bank, 0, np.arange(8), 3)
+
+
+def test_pairs_of_frames_with_distant_ones(bank: MouthBank) -> None:
+    """Frames in the middle of a short bank have no frame far enough, and so no pair."""
+    short = make_bank(bank.boxes[:14], bank.mouth[:14], bank.rotation[:14], bank.frame_index[:14], bank.geometry)
+    pairs = actor_pairs(short, PersonalizeRecipe(num_pairs=99), 0)
+    np.testing.assert_array_equal([pair.target for pair in pairs], short.boxes[[0, 1, 2, 11, 12, 13]])
 
 
 def test_the_texture_is_warped_to_the_wanted_mouth(bank: MouthBank) -> None:
