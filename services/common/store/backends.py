@@ -204,13 +204,13 @@ def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting:
     text = os.fspath(url)
     if text.startswith("s3://") and not text.removeprefix("s3://").partition("/")[0]:
         raise InvalidRequestError(f"{text} names no bucket: s3://BUCKET/PREFIX", field=setting)
-    options: dict[str, Any] = _s3_options() if text.startswith("s3://") else {}
+    options: dict[str, Any] = _s3_options() if text.startswith("s3://") else _http_options() if text.startswith("http") else {}
     try:
         files, root = fsspec.core.url_to_fs(text, **options)
     except (ImportError, ValueError) as error:
         remedy = ": pip install 'dubstage-suite[s3]'" if text.startswith("s3://") and isinstance(error, ImportError) else ""
         raise InvalidRequestError(f"cannot open {what} {text}: {error}{remedy}", field=setting) from error
-    if options:
+    if text.startswith("s3://"):
         # The number is set on the instance: s3fs has no argument for retries, and multiplies botocore's attempts by five.
         files.retries = S3_ATTEMPTS
     root = str(root).rstrip("/")
@@ -237,6 +237,15 @@ def _s3_options() -> dict[str, Any]:
             "retries": {"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
         },
     }
+
+
+def _http_options() -> dict[str, Any]:
+    try:
+        from aiohttp import ClientTimeout
+    except ImportError:  # fsspec's error names the package
+        return {}
+    # A large file takes longer than the five minutes that aiohttp gives an answer; a silent server is given up.
+    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=S3_CONNECT_SECONDS, sock_read=S3_READ_SECONDS)}}
 
 
 def _s3_endpoint() -> str:

@@ -106,6 +106,13 @@ def test_copy_keeps_video_extension(site: str, tmp_path: Path) -> None:
     assert copy_name("speech", f"s3://bucket/take.{'b' * 300}") == "speech"
 
 
+def test_server_without_ranges(site: str, tmp_path: Path) -> None:
+    """A large file comes whole from a web server that neither sends parts nor says so."""
+    content = os.urandom(20_000_000)
+    (tmp_path / "site" / "large.mov").write_bytes(content)
+    assert fetched(f"{site}/large.mov", tmp_path, field="footage", max_bytes=1 << 30).read_bytes() == content
+
+
 def test_nameless_url_is_row_problem() -> None:
     """URLs that can name no file are a problem of the row."""
     for place in ("s3://bucket/a\nb.mov", f"s3://bucket/{'a' * 1025}"):
