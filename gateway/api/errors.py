@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import services
 from dubstage.gateway.v1.dub_pb2 import DubSpec
@@ -53,8 +52,6 @@ _COLLECTION_OF: Final[Mapping[type[DubstageError], str]] = {
     WebhookNotFoundError: WEBHOOKS,
 }
 """Errors that name a resource by its id."""
-Rewrite = Callable[[DubstageError], DubstageError]
-"""Rewrites an error, and returns the same error."""
 
 
 def resource_of(collection: str, resource: str) -> str:
@@ -117,6 +114,22 @@ class ErrorRewriter:
             error.resource = resource_of(collection, error.resource)  # type: ignore[attr-defined]  # errors that have a resource
         return error
 
+    @contextmanager
+    def rewriting(self, rpc: str) -> Iterator[None]:
+        """Rewrite the error that the work of an RPC ends with.
+
+        Args:
+            rpc: name of the RPC, such as CreateDub.
+        """
+        rewrite = functools.partial(self.rewrite, fields=_FIELDS_OF.get(rpc, {}), in_dub=rpc in _OF_DUBS)
+        try:
+            yield
+        except DubstageError as error:
+            rewrite(error)
+            raise
+        except ExceptionGroup as group:
+            raise rewrite(error_status.domain_error(group)) from group
+
     def rewrite_of_operation(self, error: DubstageError, kind: str) -> DubstageError:
         """Rewrite an operation's error as `rewrite` does. The error of a dub names fields of the DubSpec."""
         return self.rewrite(error, in_dub=kind == DUB)
@@ -129,54 +142,3 @@ class ErrorRewriter:
         if not name:
             return "" if match["slash"] else "the media folder"
         return name + match["slash"]
-
-
-def with_names(servicer: Any, names: ErrorRewriter) -> Any:
-    """Return a servicer with the methods of `servicer` whose errors `names` rewrites."""
-    return _Renamed(servicer, names)
-
-
-class _Renamed:
-    """Stands in for a servicer. Generated code looks up the methods by name."""
-
-    def __init__(self, servicer: Any, names: ErrorRewriter) -> None:
-        self._servicer = servicer
-        self._names = names
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._servicer, name)
-        fields = _FIELDS_OF.get(name, {})
-        rewrite = functools.partial(self._names.rewrite, fields=fields, in_dub=name in _OF_DUBS)
-        return _streaming(method, rewrite) if inspect.isasyncgenfunction(method) else _unary(method, rewrite)
-
-
-@contextmanager
-def _rewriting(rewrite: Rewrite) -> Iterator[None]:
-    """Rewrite the error that a method's work ends with."""
-    try:
-        yield
-    except DubstageError as error:
-        rewrite(error)
-        raise
-    except ExceptionGroup as group:
-        raise rewrite(error_status.domain_error(group)) from group
-
-
-def _unary(method: Callable[..., Any], rewrite: Rewrite) -> Callable[..., Any]:
-    @functools.wraps(method)
-    async def call(request: Any, context: Any) -> Any:
-        with _rewriting(rewrite):
-            return await method(request, context)
-
-    return call
-
-
-def _streaming(method: Callable[..., Any], rewrite: Rewrite) -> Callable[..., Any]:
-    @functools.wraps(method)
-    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-        with _rewriting(rewrite):
-            async with aclosing(method(request, context)) as replies:
-                async for reply in replies:
-                    yield reply
-
-    return call

@@ -74,7 +74,7 @@ def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
 
 
 class _ByTenant:
-    """Stands in for the servicers of all tenants. Generated code looks up the methods by name."""
+    """Stands in for the servicers of all tenants, and rewrites their errors. Generated code looks up the methods by name."""
 
     def __init__(self, kind: type[Any], tenants: Tenants, choose: Callable[[Servicers], Any]) -> None:
         self._kind = kind
@@ -86,15 +86,17 @@ class _ByTenant:
 
         @functools.wraps(method)
         async def unary(request: Any, context: Any) -> Any:
-            return await getattr(self._choose((await self._tenants.of_caller()).servicers), name)(request, context)
+            own = (await self._tenants.of_caller()).servicers
+            with own.names.rewriting(name):
+                return await getattr(self._choose(own), name)(request, context)
 
         @functools.wraps(method)
         async def streaming(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with aclosing(
-                getattr(self._choose((await self._tenants.of_caller()).servicers), name)(request, context)
-            ) as replies:
-                async for reply in replies:
-                    yield reply
+            own = (await self._tenants.of_caller()).servicers
+            with own.names.rewriting(name):
+                async with aclosing(getattr(self._choose(own), name)(request, context)) as replies:
+                    async for reply in replies:
+                        yield reply
 
         return streaming if inspect.isasyncgenfunction(method) else unary
 

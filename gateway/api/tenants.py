@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import structlog
 from opentelemetry import trace
@@ -21,7 +21,7 @@ from gateway.api.batch_service import BatchServicer
 from gateway.api.batches import Batches, BatchViews
 from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
 from gateway.api.dubs import DubHandler, DubServicer, FaceHandler
-from gateway.api.errors import with_names
+from gateway.api.errors import ErrorRewriter
 from gateway.api.operations import ACTOR, DUB, FACES, OperationsServicer, audit_event_of, stages_of
 from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.api.webhooks import WebhookServicer, sender_of, write_event
@@ -116,14 +116,19 @@ def runner_of(
 
 @dataclass(frozen=True, slots=True)
 class Servicers:
-    """The servicers of one tenant: ActorService, DubService, BatchService, MediaService, WebhookService and Operations."""
+    """The servicers of one tenant: ActorService, DubService, BatchService, MediaService, WebhookService and Operations.
 
-    actors: Any
-    dubs: Any
-    batches: Any
-    media: Any
-    webhooks: Any
-    operations: Any
+    Attributes:
+        names: rewrites the errors of the servicers for callers.
+    """
+
+    names: ErrorRewriter
+    actors: ActorServicer
+    dubs: DubServicer
+    batches: BatchServicer
+    media: MediaServicer
+    webhooks: WebhookServicer
+    operations: OperationsServicer
 
     @classmethod
     def of(
@@ -152,14 +157,14 @@ class Servicers:
             webhooks: the RPCs of webhooks.
             stages: returns the stages as soon as they serve.
         """
-        names = context.names
         return cls(
-            with_names(ActorServicer(context, runner, eraser), names),
-            with_names(DubServicer(context, runner, live, long_calls, stages), names),
-            with_names(batches, names),
-            with_names(media, names),
-            with_names(webhooks, names),
-            with_names(OperationsServicer(runner, context.actors.audit, long_calls), names),
+            context.names,
+            ActorServicer(context, runner, eraser),
+            DubServicer(context, runner, live, long_calls, stages),
+            batches,
+            media,
+            webhooks,
+            OperationsServicer(runner, context.actors.audit, long_calls),
         )
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.api.errors import ErrorRewriter, with_names
+from gateway.api.errors import ErrorRewriter
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorruptError, DubstageError, InvalidRequestError, StorageFullError, leaves
+from services.common.errors import DubstageError, InvalidRequestError, StorageFullError, leaves
 from services.common.server import error_status
 
 
@@ -69,25 +67,17 @@ def test_pipeline_field_renamed_for_request(names: ErrorRewriter) -> None:
     assert names.rewrite(InvalidRequestError("x", field="audio"), fields={}).field == "audio"  # type: ignore[attr-defined]
 
 
-async def test_every_method_reports_errors(names: ErrorRewriter, tmp_path: Path) -> None:
-    """Every method of a servicer tells its errors so."""
-
-    class Servicer:
-        async def Unary(self, request: Any, context: Any) -> str:
-            if request == "fail":
-                raise StorageFullError(f"no space left in {tmp_path}/data", subject=f"{tmp_path}/data")
-            return "answer"
-
-        async def Streaming(self, request: Any, context: Any) -> AsyncIterator[int]:
-            yield 1
-            raise ExceptionGroup("tasks", [ArtefactCorruptError(f"{tmp_path}/data/blobs/ab is damaged", resource="ab")])
-
-    servicer = with_names(Servicer(), names)
-    assert await servicer.Unary("", None) == "answer"
-    with pytest.raises(StorageFullError) as caught:
-        await servicer.Unary("fail", None)
+@pytest.mark.parametrize("in_tasks", [False, True])
+def test_errors_of_rpcs_are_rewritten(names: ErrorRewriter, tmp_path: Path, in_tasks: bool) -> None:
+    """The error that an RPC ends with names no folder of the server, also if a group of tasks raised the error."""
+    error = StorageFullError(f"no space left in {tmp_path}/data", subject=f"{tmp_path}/data")
+    with pytest.raises(StorageFullError) as caught, names.rewriting("CreateDub"):
+        raise ExceptionGroup("tasks", [error]) if in_tasks else error
     assert (caught.value.message, caught.value.subject) == ("no space left in DUBSTAGE_DATA_DIR", "DUBSTAGE_DATA_DIR")
-    replies = servicer.Streaming("", None)
-    assert await anext(replies) == 1
-    with pytest.raises(ArtefactCorruptError, match=r"^DUBSTAGE_ARTEFACTS_URL/ab is damaged$"):
-        await anext(replies)
+
+
+def test_fields_are_those_of_rpc(names: ErrorRewriter) -> None:
+    for rpc, field in (("CreateDub", "dub.output_uri"), ("CreateActor", "output_uri"), ("GetUpload", "output")):
+        with pytest.raises(InvalidRequestError) as caught, names.rewriting(rpc):
+            raise InvalidRequestError("x", field="output")
+        assert caught.value.field == field
