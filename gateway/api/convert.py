@@ -17,7 +17,7 @@ from gateway.actors.create import EnrolRequest
 from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.stored import ActorSummary, check_actor_id
 from gateway.api.media import RequestMedia
-from gateway.api.resources import actor_id_of, actor_name, duration_message, seconds_of, time_message
+from gateway.api.resources import actor_name, duration_message, seconds_of, time_message
 from gateway.consent.messages import consent_from, consent_message
 from gateway.consent.record import ConsentUse, use_of
 from gateway.dub.job.estimate import DubEstimate
@@ -25,6 +25,7 @@ from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.learn.face_list import FaceList, ListedFace
 from gateway.dub.request.dub_request import DubRequest, default_method
 from gateway.dub.request.spec import enrol_options, face_of, label_from, within
+from gateway.dub.request.spec_text import actor_of
 from gateway.live.session import LiveFrame, LiveMouth, first_sample
 from gateway.live.streams import Disclosing
 from gateway.media.encoders import check_target
@@ -283,7 +284,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     if config.channels not in LIVE_CHANNELS:
         raise InvalidRequestError(f"{config.channels} is not within 1 .. 8", field="config.channels", named=True)
     with within("config"):
-        actor_id = check_actor_id(actor_id_of(config.actor, "actor") or "", "actor")
+        actor_id = check_actor_id(actor_of(config), "actor")
         use = use_of(config.project, config.language)
         label = label_from(config)
     max_late_s = seconds_of(config.max_lateness) if config.HasField("max_lateness") else None

@@ -40,15 +40,6 @@ def id_of(name: str, collection: str, field: str) -> str:
     return found
 
 
-def actor_id_of(name: str, field: str) -> str:
-    """Return the id of the actor that a request names; empty: the request names none.
-
-    Raises:
-        InvalidRequestError: the text is no name of an actor.
-    """
-    return id_of(name, ACTORS, field) if name else ""
-
-
 def actor_name(actor_id: str) -> str:
     """Return the name of an actor, such as `actors/ada`."""
     return f"{ACTORS}/{actor_id}"

@@ -24,6 +24,7 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from dubstage.gateway.v1 import dub_pb2 as pb
+from dubstage.gateway.v1.gateway_pb2 import LiveConfig
 from gateway.consent.files import field_and_reason
 from gateway.consent.messages import consent_message
 from gateway.consent.record import Consent
@@ -84,8 +85,8 @@ _TEXT_OR_NUMBER: Final = ("encode_quality", "rate")
 """Texts that may be written as whole numbers."""
 
 
-def actor_of(spec: pb.DubSpec | pb.LineSpec) -> str:
-    """Return the id of the actor of a dub or a line; empty: none is named.
+def actor_of(spec: pb.DubSpec | pb.LineSpec | LiveConfig) -> str:
+    """Return the id of the actor of a dub, a line or a live stream; empty: none is named.
 
     Raises:
         InvalidRequestError: the text is no name of an actor.
