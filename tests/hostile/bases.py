@@ -30,7 +30,7 @@ from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures
 from services.texture.types import BankFrame
 from tests.contract.face.requests import picture_to_proto
-from tests.contract.motion.calls import head_request, seen
+from tests.contract.motion.calls import head_request, seen, talking
 from tests.contract.motion.requests import block_to_proto
 from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_proto
 from tests.unit.motion.synthesised import head_poses, random_features, with_identity_removed, with_states
@@ -116,7 +116,7 @@ def refs_of(call: Call, store: ArtefactStore) -> dict[str, common_pb2.ArtefactRe
 
 def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, list[list[Message]]]:
     """Valid streams of requests by RPC; a unary RPC's have one message."""
-    talking, clip = (block_to_proto(FeatureBlock(0, _heard(frames))) for frames in (4, 50))
+    heard, clip = (block_to_proto(FeatureBlock(0, _heard(frames))) for frames in (4, 50))
     mouths, poses = seen(talking(50)), to_tensor(head_poses(50))
     tracked = _tracked(call)
     person = {"bank": refs["bank"], "identity": refs["identity"]}
@@ -127,7 +127,7 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "face.Track": [_pictures(), [_tracking("mediapipe_468"), *_pictures()[1:]], _resumed(call)],
         "face.FitIdentity": [tracked],
         "motion.PredictMotion": [
-            [_motion_config(method, refs[style]), motion_pb2.PredictMotionRequest(features=talking)]
+            [_motion_config(method, refs[style]), motion_pb2.PredictMotionRequest(features=heard)]
             for style, methods in (("style", ("dubstage", "ugc", "everybody")), ("head_style", ("headpose", "portrait")))
             for method in methods
         ],

@@ -276,7 +276,7 @@ async def test_speech_goes_on(stages: RunningStages, media: Media, tmp_path: Pat
             frames, kinds = motion_frames_for(duration), method.motion.features
             await extract_features(connected, speech, features, frames, duration, kinds)
             timeline = timeline_to_proto(Timeline(rate=Fraction(30000, 1001)))
-            request = MotionRequest(method.motion, style=style, timeline=timeline, num_frames=SPEECH_S * 30 - 2)
+            request = MotionRequest(predictor=method.motion, style=style, timeline=timeline, num_frames=SPEECH_S * 30 - 2)
             await predict_motion(connected, request, features, motion, on_frames=told.append)
             assert told == sorted(set(told))
         return files[0].read_bytes(), files[1].read_bytes()
