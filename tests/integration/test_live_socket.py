@@ -130,6 +130,7 @@ def test_frames_equal_those_of_rpc(door: Door, samples: Samples) -> None:
     """The socket gives the frames that the RPC gives, as JPEG, with the record of the stream, and ends with 1000."""
     speech, rate = samples
     heard = np.round(32767 * speech[:rate]) / np.float32(32768)
+    until(lambda: door.running == 0)
     with door.gateway.connect(token=TOKEN) as connection:
         expected = list(gateway_client.live(connection, [heard.astype(np.float32)], actor_id=door.actor, sample_rate_hz=rate))
     with door.signed_in() as client:
