@@ -54,6 +54,13 @@ def test_stream_starts_as_silence() -> None:
     np.testing.assert_allclose(RunningNormaliser().push(rows), normal_silence(10), atol=1e-3)
 
 
+def test_first_row_has_statistics_of_training() -> None:
+    """The network knows rows that are normalised with these numbers: other numbers need other weights."""
+    expected = [1.741, -1.235, -0.757, -1.357, 0.208, 0.518, 0.297, 0.648, 0.317, 0.04]
+    expected += [0.05, 0.261, 0.396, 0.261, 0.768, 0.64, 0.248, 0.396, 0.565, 0.354]
+    np.testing.assert_allclose(RunningNormaliser().push(np.zeros((1, 20), np.float32))[0], expected, atol=6e-4)
+
+
 def test_the_batch_changes_no_bit() -> None:
     model = IdentityRemovalModel(WEIGHTS)
     windows = np.random.default_rng(2).standard_normal((17, IDENTITY_WINDOW_ROWS, 20)).astype(np.float32)

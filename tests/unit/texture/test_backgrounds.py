@@ -76,9 +76,10 @@ def test_distances_are_bounded_both_ways(seed: int, count: int) -> None:
 
 def test_turning_points_know_their_size() -> None:
     line = np.array([0.0, 3.0, 1.0, 5.0, 4.9, 5.0, -2.0])
-    found = turning_points(line, 1.5)
-    assert [frame for frame, _ in found] == [1, 2, 3]
-    assert [size for _, size in found] == pytest.approx([2.0, 2.0, 4.0])
+    for upright_or_not in (line, -line):
+        found = turning_points(upright_or_not, 1.5)
+        assert [frame for frame, _ in found] == [1, 2, 3]
+        assert [size for _, size in found] == pytest.approx([2.0, 2.0, 4.0])
     assert turning_points(line, 10.0) == []
 
 

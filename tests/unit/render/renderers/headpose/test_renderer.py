@@ -101,6 +101,17 @@ def test_very_soft_faces_are_not_blown_up(bank: MouthBank, mask: npt.NDArray[np.
     assert np.abs(made - np.clip(np.rint(soft + 1.5 * mask[..., None] / 255.0 * fine), 0, 255)).max() <= 1
 
 
+@pytest.mark.parametrize(("shape", "changes"), [((9, 9), True), ((8, 9), False), ((9, 8), False)])
+def test_seam_is_no_detail(bank: MouthBank, mask: npt.NDArray[np.uint8], shape: tuple[int, int], changes: bool) -> None:
+    """Pixels less than 5 px from the border of the mask do not count."""
+    edges = np.abs(cv2.Laplacian(bank.boxes[6].astype(np.float32).sum(axis=2), cv2.CV_32F))
+    top, left = np.unravel_index(np.argmax(edges[20:-20, 20:-20]), (120, 120))
+    small = np.zeros_like(mask)
+    small[top + 16 : top + 16 + shape[0], left + 16 : left + 16 + shape[1]] = 255
+    soft = cv2.GaussianBlur(bank.boxes[6], (0, 0), 0.6)
+    assert np.array_equal(with_detail(soft, bank.boxes[[6]], small), soft) != changes
+
+
 def test_a_sharp_face_stays_as_it_is(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
     soft = np.stack([cv2.GaussianBlur(box, (0, 0), 1.0) for box in bank.boxes[:3]])
     for seen in (mask, np.zeros_like(mask)):
