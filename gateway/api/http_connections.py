@@ -16,10 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 from gateway.api.http_callers import host_key
 
@@ -166,13 +168,16 @@ class _Listening(socket.socket):
         return accepted, peer
 
 
-def connection_class(connections: Connections) -> type[HttpConnection]:
-    """Return the class of the connections of one server, for uvicorn."""
+def connection_classes(connections: Connections) -> tuple[type[HttpConnection], type[LiveConnection]]:
+    """Return the classes of the connections of one server and of their WebSockets, for uvicorn."""
 
     class Counted(HttpConnection):
         counted_by = connections
 
-    return Counted
+    class CountedSocket(LiveConnection):
+        counted_by = connections
+
+    return Counted, CountedSocket
 
 
 class HttpConnection(H11Protocol):
@@ -202,13 +207,45 @@ class HttpConnection(H11Protocol):
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Become a WebSocket. The kernel keeps little for a client that takes frames slowly: further frames are left out."""
+        try:
+            dict(self.headers)[b"host"].decode("idna").encode("idna")
+        except UnicodeError:  # wsproto decodes the name, and uvicorn does not expect this error
+            self.send_400_response("Invalid Host header")
+            return
         self._is_socket = True
         with suppress(OSError):
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
         super().handle_websocket_upgrade(event)
 
+    def end_socket(self) -> None:
+        """Begin to wait for the client of a WebSocket to take the last messages."""
+        self._is_socket = False
+        self._wait()
+
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""
+        self._wait()
+        super().on_response_complete()
+
+    def _wait(self) -> None:
         if self._accepted is not None:
             self._accepted.since = time.monotonic()
-        super().on_response_complete()
+
+
+class LiveConnection(WSProtocol):
+    """WebSocket over an HttpConnection, which counts as busy until the application has ended."""
+
+    counted_by: Connections
+
+    def handle_connect(self, event: Any) -> None:
+        """Begin the handshake. `Host` stays as the client sent it: wsproto decodes international names."""
+        super().handle_connect(replace(event, host=event.host.encode("idna").decode("ascii")))
+
+    async def run_asgi(self) -> None:
+        """Run the application."""
+        try:
+            await super().run_asgi()
+        finally:
+            accepted = self.counted_by.of(self.transport.get_extra_info("peername"))
+            if accepted is not None and accepted.connection is not None:
+                accepted.connection.end_socket()

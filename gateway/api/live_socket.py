@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final, cast
 
@@ -130,20 +130,18 @@ class LiveSocket:
                 if frame.HasField("disclosure"):
                     await _send(socket, {"disclosure": json_of(frame.disclosure)})
                 picture = await asyncio.to_thread(_jpeg, frame.image)
-                async with asyncio.timeout(FRAME_S):
-                    await socket.send_bytes(FRAME_HEAD.pack(frame.frame_index, frame.reason) + picture)
+                await _sent(socket.send_bytes(FRAME_HEAD.pack(frame.frame_index, frame.reason) + picture))
 
     async def _refuse(self, socket: WebSocket, error: Exception) -> None:
         """Tell an error to a client that may be gone."""
         number, body, headers = self._problem(error)
         with suppress(WebSocketDisconnect, TimeoutError):
-            async with asyncio.timeout(FRAME_S):
-                if socket.application_state is WebSocketState.CONNECTING:
-                    await socket.send_denial_response(JSONResponse(body, number, headers))
-                    return
-                await _send(socket, body)
-                text = body["error"]["message"].encode()[:_MOST_REASON_BYTES].decode(errors="ignore")
-                await socket.close(4000 + number, text)
+            if socket.application_state is WebSocketState.CONNECTING:
+                await _sent(socket.send_denial_response(JSONResponse(body, number, headers)))
+                return
+            await _send(socket, body)
+            text = body["error"]["message"].encode()[:_MOST_REASON_BYTES].decode(errors="ignore")
+            await _sent(socket.close(4000 + number, text))
 
 
 async def _missing(socket: WebSocket) -> None:
@@ -156,7 +154,21 @@ async def _deny(socket: WebSocket, number: int, name: str, text: str) -> None:
 
 
 async def _send(socket: WebSocket, message: dict[str, Any]) -> None:
-    await socket.send_text(json.dumps(message))
+    await _sent(socket.send_text(json.dumps(message)))
+
+
+async def _sent(sending: Awaitable[None]) -> None:
+    """Wait until a message is sent.
+
+    Raises:
+        WebSocketDisconnect: the client is gone, or uvicorn has closed the socket for a message that is too large.
+        TimeoutError: the client takes nothing.
+    """
+    try:
+        async with asyncio.timeout(FRAME_S):
+            await sending
+    except RuntimeError:
+        raise WebSocketDisconnect from None
 
 
 async def _config(socket: WebSocket) -> pb.LiveConfig:

@@ -55,7 +55,7 @@ from dubstage.client.errors import status_of
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
 from gateway.api.http_bodies import Bodies, check_items, limits_of
 from gateway.api.http_callers import HttpCallers, Shares
-from gateway.api.http_connections import Connections, connection_class
+from gateway.api.http_connections import Connections, connection_classes
 from gateway.api.live_socket import MAX_MESSAGE_BYTES, LiveSocket
 from gateway.api.openapi import openapi_document
 from gateway.api.resources import json_of
@@ -782,13 +782,16 @@ class RestServer:
         options = [("grpc.max_send_message_length", settings.max_message_bytes), ("grpc.max_receive_message_length", -1)]
         self._channel = grpc.aio.insecure_channel(self.target, options=options)
         self._application = RestApplication(self._channel, settings, self._tokens, self._proxy)
+        http, websocket = connection_classes(self._connections)
         self._server = _Server(
             uvicorn.Config(
                 self._application,
-                http=connection_class(self._connections),
-                ws="wsproto",
+                http=http,
+                ws=websocket,
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,
+                # A pong comes after all sound that the client has sent, so a pong may be late on a stream that is well.
+                ws_ping_timeout=None,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -267,7 +267,7 @@ class BatchStore:
     def sizes_bytes(self) -> dict[str, int]:
         """Return about how many bytes each batch takes in the database, by name."""
         texts = func.length(BatchShotRow.dub) + func.length(BatchShotRow.quality)
-        texts += func.length(func.coalesce(BatchShotRow.record, ""))
+        texts += func.length(func.coalesce(BatchShotRow.record, "")) + func.length(func.coalesce(BatchShotRow.words, ""))
         with self.database.reading() as session:
             sizes = Counter(dict(_pairs(session, select(BatchShotRow.batch, func.sum(texts)).group_by(BatchShotRow.batch))))
             jpegs = select(BatchPictureRow.batch, func.sum(func.length(BatchPictureRow.jpeg))).group_by(BatchPictureRow.batch)

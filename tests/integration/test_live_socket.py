@@ -32,12 +32,12 @@ TOKEN = "token-of-the-studio"
 class Client:
     """A WebSocket of a program, or of a browser with the headers of one."""
 
-    def __init__(self, port: int, path: str = "/v1/live", **headers: str) -> None:
+    def __init__(self, port: int, path: str = "/v1/live", host: str = "localhost", **headers: str) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._events: Iterator[Any] = iter(())
         extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        self.send(events.Request(host=f"localhost:{port}", target=path, extra_headers=extra))
+        self.send(events.Request(host=f"{host}:{port}", target=path, extra_headers=extra))
         self.opened = self.next()
 
     def send(self, event: events.Event) -> None:
@@ -176,6 +176,20 @@ def test_cookie_counts_with_own_origin(door: Door) -> None:
     for path in ("/v1/actors", "/ui/static/live.js"):
         with door.open(path, cookie=cookie, origin=own) as client:
             assert client.opened.status_code == 404
+    name = "xn--mnchen-3ya.example"
+    with door.open(host=name, cookie=cookie, origin=f"http://{name}:{door.port}") as client:
+        assert isinstance(client.opened, events.AcceptConnection)
+
+
+@pytest.mark.parametrize("host", [b"\xe9", b"xn--0", b"xn--\xff", b"a" * 70])
+def test_host_that_is_no_name_is_refused(door: Door, host: bytes) -> None:
+    handshake = (
+        b"GET /v1/live HTTP/1.1\r\nHost: " + host + b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", door.port), timeout=60) as connection:
+        connection.sendall(handshake)
+        assert connection.recv(12) == b"HTTP/1.1 400"
 
 
 @pytest.mark.parametrize(

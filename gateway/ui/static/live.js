@@ -158,8 +158,9 @@ class Stream {
     // A browser that decodes too slowly leaves frames out.
     if (this.decoding >= MOST_DECODING) return;
     this.decoding += 1;
-    const picture = await createImageBitmap(new Blob([new Uint8Array(data, 8)], { type: "image/jpeg" }));
-    this.decoding -= 1;
+    const picture = await createImageBitmap(new Blob([new Uint8Array(data, 8)], { type: "image/jpeg" })).finally(() => {
+      this.decoding -= 1;
+    });
     if (this.ended || number <= this.last) {
       picture.close();
       return;
@@ -255,17 +256,17 @@ at("live").addEventListener("submit", async (event) => {
   at("start").disabled = true;
   at("stop").disabled = false;
   const text = (id) => at(id).value.trim();
-  stream = new Stream({ actor: at("actor").value, project: text("project"), language: text("language"), label: text("label") });
   at("figures").textContent = "The stream begins …";
   try {
+    stream = new Stream({ actor: at("actor").value, project: text("project"), language: text("language"), label: text("label") });
     say("The stream begins.");
     await stream.begin(chosen(), at("file").files[0]);
     say("The stream has ended.");
   } catch (problem) {
     // Of a stream that the user has stopped, nothing more matters.
-    if (!stream.ended) refused(problem);
+    if (!stream?.ended) refused(problem);
   } finally {
-    stream.end();
+    stream?.end();
     stream = null;
     at("start").disabled = false;
     at("stop").disabled = true;

@@ -105,6 +105,22 @@ async def test_watch_after_leaver(ports: Ports, port: str, may_serve: list[bool]
     assert (await change).status == NOT_SERVING
 
 
+async def test_calls_after_client_left(ports: Ports, echo: Any) -> None:
+    """Calls reach a stage that serves though another client left."""
+    client = echo.connect(ports.server, only_serving=True)
+    stub = ports.stranger("calls").stub()
+    leaves, _ = await begin(stub)
+    connecting = client.stage.channel.get_state(try_to_connect=True)
+    assert connecting is not grpc.ChannelConnectivity.READY
+    while client.stage.channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+        await client.stage.channel.wait_for_state_change(client.stage.channel.get_state())
+    await leave(stub, leaves)
+    await ports.server.warm_up()
+    await client.stage.wait_until_reachable(TIMEOUT_S)
+    await client.call("Unary")
+    assert client.received == [b"x"]
+
+
 @both_ports
 @pytest.mark.parametrize("rpc", ["Check", "Watch"])
 async def test_a_long_name_is_refused(ports: Ports, port: str, rpc: str) -> None:
