@@ -24,7 +24,6 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from dubstage.gateway.v1 import dub_pb2 as pb
-from dubstage.gateway.v1.gateway_pb2 import LiveConfig
 from gateway.consent.files import field_and_reason
 from gateway.consent.messages import consent_message
 from gateway.consent.record import Consent
@@ -39,6 +38,8 @@ from services.common.server.bounds import declared
 from services.common.texts import RPCS, Command, Option, Text, Words
 
 if TYPE_CHECKING:
+    # At run time this module of messages would load gRPC, which lists do without.
+    from dubstage.gateway.v1.gateway_pb2 import LiveConfig
     from gateway.dub.analyse.face_choice import FaceChoice
 
 T = TypeVar("T")
