@@ -299,14 +299,14 @@ def _without_blocks(content: Sequence[str]) -> Iterator[str]:
     """Yield the rows of a subtitle without the notes and styles of WebVTT behind it."""
     inside, before = False, "text"
     for row in content:
-        inside = (inside and bool(row.strip())) or (not before.strip() and row.split(maxsplit=1)[:1] == [_block_of(row)])
+        inside = (inside and bool(row.strip())) or (not before.strip() and _begins_block(row))
         before = row
         if not inside:
             yield row
 
 
-def _block_of(row: str) -> str:
-    return next((word for word in _BLOCKS if row.strip() == word or row.startswith(f"{word} ")), "")
+def _begins_block(row: str) -> bool:
+    return any(row.strip() == word or row.startswith(f"{word} ") for word in _BLOCKS)
 
 
 def _ttml_lines(path: Path, text: str, language: str | None, times: _Times) -> Iterator[ScriptLine]:

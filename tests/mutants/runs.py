@@ -20,6 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 import services  # noqa: F401  # sets the variables that BLAS reads, before NumPy is loaded
@@ -170,6 +171,11 @@ class Checkout:
             os.environ["PYTHONPATH"] = os.pathsep.join(folders)
             os.environ.setdefault("DUBSTAGE_CLIPS", str(ROOT.parent / "shared" / "clips"))
             os.chdir(self._root)
+            # Looking for a simpler example takes minutes, and a failure is enough.
+            hypothesis.settings.register_profile(
+                "mutants", phases=set(hypothesis.Phase) - {hypothesis.Phase.shrink, hypothesis.Phase.explain}
+            )
+            hypothesis.settings.load_profile("mutants")
             recorder = _Recorder()
             options = ("--exitfirst", "--quiet", "--numprocesses=0", "-mnot long", "-pno:cacheprovider", f"-W{_PRELOADED_WARNING}")
             # The tests of a file stay in its order, the nearest file stays first, and random numbers are the same in every run.

@@ -329,13 +329,13 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r\n=1", "=1", "%0A", "|calc"])
 def test_formula_text_is_escaped(tmp_path: Path, text: str) -> None:
     """A text that begins like a formula is no formula in the table."""
-    records = [ShotRecord(id="sh000", state=ShotState.FAILED, error=text), done(1, r_opening=-0.25, warnings=(text, "second"))]
+    records = [ShotRecord(id="sh000", state=ShotState.FAILED, error=text), done(1, r_opening=-0.249951, warnings=(text, "second"))]
     written(tmp_path / "report", SHOTS[:2], records)
     with (tmp_path / "report" / "shots.csv").open(newline="", encoding="utf-8") as file:
         first, second = csv.DictReader(file)
     assert first["error"] == f"'{text}"
     assert second["warnings"] == f"'{text} | second"
-    assert second["r_opening"] == "-0.25", "a number stays a number"
+    assert second["r_opening"] == "-0.25", "a number stays a number, of four decimal places"
 
 
 def test_sortable_columns_have_values(tmp_path: Path) -> None:

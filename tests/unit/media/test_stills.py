@@ -46,6 +46,10 @@ def test_picture_becomes_one_frame(tmp_path: Path, name: str) -> None:
         (frame,) = reader
     assert (video.video.num_frames, video.video.pixel.name, video.video.average_rate) == (1, "yuv420p", 25)
     assert np.abs(to_rgb(frame).astype(int) - rgb).mean() < 2.0
+    with VideoReader(inspect_video(tmp_path / name)) as reader:
+        (alone,) = reader
+    assert np.abs(to_rgb(alone).astype(int) - rgb).mean() < 2.0
+    assert not any(plane.flags.writeable for plane in alone.planes)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

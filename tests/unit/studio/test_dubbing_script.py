@@ -34,7 +34,7 @@ SUBTITLES = {
     "no numbers": "00:00:00,200 --> 00:00:01,500\nADA: Eins\n\n00:00:01,600 --> 00:00:01,900\nADA: Drei\n",
     "styles": "1\n00:00:00,200 --> 00:00:01,500\n{\\an8}<i>ADA: Eins</i>\n\n2\n00:00:01,600 --> 00:00:01,900\n<b>ADA: Drei</b>\n",
     "WebVTT": "WEBVTT - cut\n\nNOTE\nfirst\nversion\n\nintro\n00:00.200 --> 00:01.500 line:0\n<v ADA>Eins</v>\n\n"
-    "STYLE\n::cue { color: red }\n\n00:01.600 --> 00:01.900\n<v.loud ADA>Dr<00:01.700>ei\n",
+    "NOTE of the\nsecond version\n\nSTYLE\n::cue { color: red }\n\n00:01.600 --> 00:01.900\n<v.loud ADA>Dr<00:01.700>ei\n",
     "lines of Windows": "\ufeff1\r\n00:00:00,200 --> 00:00:01,500\r\nADA: Eins\r\n\r\n2\r\n"
     "00:00:01,600 --> 00:00:01,900\r\nADA: Drei",
 }

@@ -71,6 +71,8 @@ def test_retrieved_windows_come_from_different_places_best_first() -> None:
     ends = found.rows[:, -1]
     assert len(ends) == 4
     assert np.abs(ends[:, None] - ends[None, :])[~np.eye(4, dtype=bool)].min() >= 3
+    apart = np.abs(bank.window_rows[:, -1] - 30).astype(np.float32)
+    assert retrieve(bank, apart, 3).rows[:, -1].tolist() == [30, 27, 33]
     assert found.weights.sum() == pytest.approx(1.0)
     assert (np.diff(found.weights) <= 0).all()
 

@@ -11,6 +11,7 @@ from services.render.key_pictures import match_colour
 from services.render.pairs import LIPS, MASK
 from services.render.renderers.hetero.renderer import (
     EMBEDDING_SIZE,
+    GENERATOR_INPUTS,
     NUM_CHANNELS,
     NUM_REFERENCES,
     REACH,
@@ -65,6 +66,8 @@ def test_window_layout_matches_losses(bank: MouthBank, mask: Mask) -> None:
     picture = window_picture(window, bank.boxes[0], mask, bank.box_landmarks[6], bank.boxes[9])
     assert picture.shape == (160, 160, NUM_CHANNELS)
     assert [int(level) for level in picture[0, 0, [0, *range(8, NUM_CHANNELS, 3)]]] == [REACH, 0, 1, 3, 4]
+    channels = np.arange(NUM_CHANNELS)
+    assert [channel for part in GENERATOR_INPUTS for channel in channels[part]] == np.delete(channels, REFERENCE).tolist()
     assert np.array_equal(picture[..., REFERENCE], match_colour(bank.boxes[9], bank.boxes[0], mask))
     assert np.array_equal(picture[..., MASK], mask)
     assert set(np.unique(picture[..., LIPS])) >= {0, 127, 255}
