@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import pytest
+import structlog
 
 from services.common.server.call_context import Caller, current_caller
 
@@ -109,6 +110,12 @@ def _the_same_numbers_of_torch() -> None:
     """
     if torch := sys.modules.get("torch"):
         torch.default_generator.manual_seed(1)
+
+
+@pytest.fixture(autouse=True)
+def _log_is_no_output() -> None:
+    """Keep the log lines of servers in this process from the output of the command that a test runs."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.__stderr__))
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
+
+import structlog
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.gateway.v1.dub_pb2 import DubSpec
@@ -23,6 +26,7 @@ from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
+from services.common.stderr import log_lines_on_stderr
 
 T = TypeVar("T")
 
@@ -63,7 +67,10 @@ def dub(
             )
         use_of("", spec.language)
         words = spoken_text(settings, say or "", language=spec.language, voice=voice)
-    return _run(lambda: _dub(settings, spec, report, on_progress, on_footage, words))
+    # A program that has configured structlog gets the lines where it wants them; otherwise they would go to its stdout.
+    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    with nullcontext() if structlog.is_configured() else log_lines_on_stderr(level):
+        return _run(lambda: _dub(settings, spec, report, on_progress, on_footage, words))
 
 
 async def _dub(

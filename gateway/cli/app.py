@@ -303,24 +303,14 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
 
 @contextmanager
 def log_on_stderr() -> Iterator[None]:
-    """Send the log lines of a command to stderr: those from the level of `_log_level` on. Afterwards the log is as before.
+    """Send the log lines of a command to stderr, from the level of `_log_level` on. Afterwards the log is as before.
 
     `run_async` does this. A command that starts stages otherwise has this as a decorator. Other commands start without structlog.
     """
-    import structlog
+    from services.common.stderr import log_lines_on_stderr
 
-    before = structlog.get_config() if structlog.is_configured() else None
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(_log_level()),
-        # `sys.stderr` of the moment: MediaPipe's start replaces it for a while.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-    )
-    try:
+    with log_lines_on_stderr(_log_level()):
         yield
-    finally:
-        structlog.reset_defaults()
-        if before is not None:
-            structlog.configure(**before)
 
 
 def _log_level() -> str:

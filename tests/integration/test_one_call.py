@@ -1,6 +1,8 @@
 """`dubstage.dub` in this process and at a gateway: the same result, the same errors."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -70,6 +72,14 @@ def test_same_video_near_and_far(served: RunningGateway, alone: None, media: Med
     assert (near.frames, near.dubbed, near.undubbed) == (NUM_FRAMES - 8, NUM_FRAMES - 8, "")
     assert (near.frames, near.dubbed, near.reasons, near.warnings) == (far.frames, far.dubbed, far.reasons, far.warnings)
     assert pictures(tmp_path / OUTPUT) == pictures(media.root / OUTPUT)
+
+
+def test_stdout_is_the_programs(alone: None, media: Media, tmp_path: Path) -> None:
+    """A program that dubs finds nothing in its standard output that it did not print."""
+    arguments = [str(media.root / OTHER), str(media.speech), str(tmp_path / OUTPUT)]
+    program = f"import dubstage; print(dubstage.dub(*{arguments}, personalize=False).dubbed)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=300)
+    assert found.stdout == f"{NUM_FRAMES - 8}\n"
 
 
 def test_files_travel(served: RunningGateway, media: Media, tmp_path: Path) -> None:
