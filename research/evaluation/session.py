@@ -60,6 +60,7 @@ _MODES: Final[dict[str, texture_pb2.WarpMode.ValueType]] = {
     "mean_mouth": texture_pb2.WARP_MODE_MEAN_MOUTH,
     "retrieval": texture_pb2.WARP_MODE_RETRIEVAL_ONLY,
     "tps": texture_pb2.WARP_MODE_THIN_PLATE_SPLINE,
+    "tps_refined": texture_pb2.WARP_MODE_THIN_PLATE_SPLINE,
 }
 _STILL_FRAMES: Final = 50
 """Frames of the motionless clip that the style of the variant `single_frame` is encoded from."""

@@ -21,6 +21,7 @@ Variant = Literal[
     "wrong_audio",
     "retrieval",
     "tps",
+    "tps_refined",
     "warp_network",
     "full",
     "full_aligned",
@@ -38,6 +39,7 @@ but for `full_aligned`.
     wrong_audio   `full`, driven by foreign speech; mean over all foreign speeches
     retrieval     predicted motion, retrieved textures pasted without warp
     tps           + thin-plate spline frame by frame
+    tps_refined   + the renderer, without the temporal warp network
     warp_network  + the temporal warp network
     full          + the renderer: the method without the slow expression of the footage (`--expression neutral`)
     full_aligned  `full`, driven by the speech moved by the lag that was measured on the enrolment part: without the error in time

@@ -1,7 +1,7 @@
 """Network of `everybody` at the size that is served: seven masked frames and heatmaps -> the mouth of the last frame.
 
-Paper `everybody`, Sec. 3.3.1 and table 7 (research/methods/everybody/render.py has the table's own size). The network is the U-Net
-of services/render/networks/unet.py with other inputs and another way out. Departures from the table:
+Paper `everybody`, Sec. 3.3.1 and table 7, at a smaller size. The network is the U-Net of services/render/networks/unet.py with
+other inputs and another way out. Departures from the table:
 
 * One frame comes out, frame t, where the table has seven. Streams are drawn frame by frame, so six of seven would be thrown away.
 * The first level is a pixel unshuffle, and an actor's state goes into every layer (FiLM), so that one model serves all actors.

@@ -23,7 +23,7 @@ from research.evaluation.results import (
     seconds_rows,
 )
 from research.evaluation.table import FilledRow, TableRun, better_of, check_table_place, labels_of, metrics_of
-from research.evaluation.types import COSTS, TABLE_VARIANTS
+from research.evaluation.types import COSTS, TABLE_VARIANTS, VARIANTS
 from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Finish
 from tests.unit.research.evaluation.drawn_clip import DrawnClip, read_mouths
@@ -63,6 +63,7 @@ def test_ablation_rows() -> None:
     assert {0, 14} <= {row.of.steps for row in rows}
     assert {"no_prior", "channels_4"} <= {row.of.weights for row in rows}
     assert "retrieval" in {row.variant for row in ablation_rows("ugc")}
+    assert {row.variant for name in ("ugc", "hetero", "everyone") for row in ablation_rows(name)} <= set(VARIANTS)
     with pytest.raises(InvalidRequestError, match="no ablation of 'nobody'; there are ugc, hetero"):
         ablation_rows("nobody")
 
