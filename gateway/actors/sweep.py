@@ -18,7 +18,8 @@ from gateway.actors.receipts import SweptPlace
 from gateway.audit.log import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
 from gateway.dub.state.journal import journalled
-from gateway.dub.state.workspace import JOBS, JOURNAL, SCRATCH, remove_left_copies
+from gateway.dub.state.scratch import SCRATCH, remove_left_copies
+from gateway.dub.state.workspace import JOBS, JOURNAL
 from services.common.errors import StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.texts import Command, Text

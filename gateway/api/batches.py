@@ -25,7 +25,7 @@ from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch import changes
 from gateway.batch.changes import batch_event, review_event
-from gateway.batch.local import run_in_process
+from gateway.batch.in_process import run_in_process
 from gateway.batch.manifest import ActorLookup
 from gateway.batch.records import Progress, progress_from
 from gateway.batch.reviews import Decision, ReviewState

@@ -24,7 +24,7 @@ from gateway.api.media import Media
 from gateway.api.operations import ACTOR, DUB, FACES
 from gateway.database.session import Database
 from gateway.database.upgrades import head
-from gateway.dub.state.workspace import delete_unused, remove_job, remove_partial_video
+from gateway.dub.state.removal import delete_unused, remove_job, remove_partial_video
 from gateway.engine import Engine
 from gateway.live.admission import LiveAdmission
 from gateway.media.locations import is_url

@@ -27,7 +27,8 @@ from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
 from gateway.audit.protection import record_settings
-from gateway.batch.changes import BatchPictures, expire_batches
+from gateway.batch.erasure import BatchPictures
+from gateway.batch.expiry import expire_batches
 from gateway.batch.store import BatchStore
 from gateway.housekeeping import expire, remove_unknown, run_hourly
 from gateway.live.streams import LiveStreams
