@@ -37,7 +37,7 @@ import os, sys
 from pathlib import Path
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub.state.workspace import remove_locked
+from gateway.dub.state.removal import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactStore
 
