@@ -40,7 +40,8 @@ from gateway.dub.request.sequences import frame_by_frame, is_signed, with_files
 from gateway.dub.request.spec import DubFiles, method_of, request_from, within
 from gateway.dub.request.spec_text import actor_of
 from gateway.dub.sound.speech_command import SpokenText, kept_speech, speak, write_silence
-from gateway.dub.state.workspace import ScratchFolders, Workspace
+from gateway.dub.state.scratch import ScratchFolders
+from gateway.dub.state.workspace import Workspace
 from gateway.housekeeping import bound_analyses, expire, kept_bytes, open_jobs_folder
 from gateway.media.inspection import inspect_in_child
 from gateway.media.sequences import SequenceDub, SequenceSettings

@@ -27,17 +27,8 @@ from gateway.dub.sound.speech_command import remove_old_speech
 from gateway.dub.state.disk import fillable_bytes, job_folder
 from gateway.dub.state.journal import journalled
 from gateway.dub.state.records import read_note
-from gateway.dub.state.workspace import (
-    ANALYSIS,
-    FACTS,
-    JOBS,
-    JOURNAL,
-    RemovalReport,
-    folder_bytes,
-    is_analysis,
-    is_running,
-    remove_job,
-)
+from gateway.dub.state.removal import RemovalReport, folder_bytes, remove_job
+from gateway.dub.state.workspace import ANALYSIS, FACTS, JOBS, JOURNAL, is_analysis, is_running
 from gateway.private_files import data_folder, folder_error
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError

@@ -41,7 +41,8 @@ from gateway.dub.state.disk import MAX_JOB_BYTES, job_folder
 from gateway.dub.state.disk_needs import records_need
 from gateway.dub.state.journal import MOST_TRIES, Journal, artefact_lost_error
 from gateway.dub.state.records import FACE_RECORD
-from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
+from gateway.dub.state.removal import remove_job, remove_locked
+from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace
 from gateway.media.inspection import inspect_in_child
 from gateway.media.stills import is_still
 from gateway.media.takes import TAKES_SUFFIX, Take, check_number_of_takes, join_takes, joined_info, takes_in_order

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,8 +17,10 @@ from gateway.actors.receipts import SweptPlace
 from gateway.audit.log import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
 from gateway.dub.state.journal import journalled
-from gateway.dub.state.workspace import JOBS, JOURNAL, SCRATCH, remove_left_copies
+from gateway.dub.state.scratch import SCRATCH, remove_left_copies
+from gateway.dub.state.workspace import JOBS, JOURNAL
 from services.common.errors import StorageRefusedError
+from services.common.files import file_sha256
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.texts import Command, Text
 
@@ -211,7 +212,6 @@ def regular_files(folder: Path, enters: Callable[[Path], bool] = lambda _: True)
 def digest_of_file(file: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal; empty: the file vanished or cannot be read."""
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(file)
     except OSError:
         return ""

@@ -62,11 +62,11 @@ class EnrolmentHandler:
         context = self.context
 
         async with context.media.opened() as media:
-            request = await in_thread(partial(enrol_request_from, message, media, threads=context.threads))
+            request = await in_thread(partial(enrol_request_from, message, media, threads=context.engine.threads))
             steps = enrolment_steps(method_named(request.method), skip=not request.options.trains)
-            report = OperationReporter(operation, steps, paces=StepPaces(context.jobs.parent, request.method))
-            if await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm):
-                request = await in_thread(partial(enrol_request_from, message, media, threads=context.threads))
+            report = OperationReporter(operation, steps, paces=StepPaces(context.engine.jobs.parent, request.method))
+            if await media.fetch(report, max_bytes=context.engine.max_job_bytes, confirm=operation.confirm):
+                request = await in_thread(partial(enrol_request_from, message, media, threads=context.engine.threads))
             actor = await self._made_before(request) if operation.resumed else None
             if actor is None:
                 actor = await context.engine.create_actor(
@@ -85,7 +85,7 @@ class EnrolmentHandler:
 
     async def _made_before(self, request: EnrolRequest) -> StoredActor | None:
         """Return the actor that an earlier process stored from this footage; None: there is none."""
-        actor = await asyncio.to_thread(self.context.actors.find, request.actor_id)
+        actor = await asyncio.to_thread(self.context.engine.actors.find, request.actor_id)
         if actor is None or actor.footage_sha256 != joined_digest(await asyncio.to_thread(digests_of_files, request.files)):
             return None
         return actor
@@ -249,9 +249,9 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def _begin(self, wanted: pb.CreateActorRequest, identity: RequestIdentity) -> OperationRecord:
         async with self._context.media.opened() as media:
-            enrol = await in_thread(partial(enrol_request_from, wanted, media, threads=self._context.threads))
-            await asyncio.to_thread(self._context.actors.consents.check_enrolment, enrol.consent, enrol.use, wanted.actor_id)
-            await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
+            enrol = await in_thread(partial(enrol_request_from, wanted, media, threads=self._context.engine.threads))
+            await asyncio.to_thread(self._context.engine.actors.consents.check_enrolment, enrol.consent, enrol.use, wanted.actor_id)
+            await asyncio.to_thread(self._context.engine.actors.check_free, enrol.actor_id)
             await asyncio.to_thread(media.check, overwrite=False)
         if await self._runner.concerns(enrol.actor_id):
             raise InvalidRequestError(f"an operation on {enrol.actor_id!r} has not ended", field="actor_id", named=True)
@@ -267,32 +267,32 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.Actor:  # noqa: N802
         """Return one actor."""
-        actor = await asyncio.to_thread(self._context.actors.show, _id_of(request.name))
+        actor = await asyncio.to_thread(self._context.engine.actors.show, _id_of(request.name))
         return (await asyncio.to_thread(self._messages, [actor]))[0]
 
     async def GetActorPicture(self, request: pb.GetActorPictureRequest, context: Any) -> pb.ActorPicture:  # noqa: N802
         """Return the picture of one actor."""
-        jpeg = await asyncio.to_thread(self._context.actors.picture, _id_of(request.name))
+        jpeg = await asyncio.to_thread(self._context.engine.actors.picture, _id_of(request.name))
         return pb.ActorPicture(media_type="image/jpeg", data=jpeg)
 
     async def ListActors(self, request: pb.ListActorsRequest, context: Any) -> pb.ListActorsResponse:  # noqa: N802
         """List actors in the order of their ids."""
         size = page_size_from(request.page_size)
         after = check_actor_id(request.page_token, "page_token") if request.page_token else ""
-        actors = await asyncio.to_thread(lambda: self._context.actors.list(after=after, limit=size + 1))
+        actors = await asyncio.to_thread(lambda: self._context.engine.actors.list(after=after, limit=size + 1))
         page = actors[:size]
         token = page[-1].actor_id if len(actors) > size else ""
         return pb.ListActorsResponse(actors=await asyncio.to_thread(self._messages, page), next_page_token=token)
 
     def _messages(self, actors: Sequence[ActorSummary]) -> list[pb.Actor]:
         """Return the messages of actors with the numbers of their dubs. Blocks."""
-        made = self._context.actors.audit.counts(EventKind.DUB_ENDED, [actor.actor_id for actor in actors])
+        made = self._context.engine.actors.audit.counts(EventKind.DUB_ENDED, [actor.actor_id for actor in actors])
         return [actor_message(actor, made.get(actor.actor_id, 0)) for actor in actors]
 
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase the person."""
         receipt = await self._eraser.erase(_id_of(request.name))
-        key = await asyncio.to_thread(self._context.actors.erasures.signing_key)
+        key = await asyncio.to_thread(self._context.engine.actors.erasures.signing_key)
         return receipt_message(receipt, key.public_pem if key.id == receipt.key else "")
 
     async def RevokeConsent(self, request: pb.RevokeConsentRequest, context: Any) -> pb.RevokeConsentResponse:  # noqa: N802
@@ -300,7 +300,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         return withdrawal_message(await asyncio.to_thread(self._withdraw, request))
 
     def _withdraw(self, request: pb.RevokeConsentRequest) -> Withdrawal:
-        actors = self._context.actors
+        actors = self._context.engine.actors
         if bool(request.actor) == bool(request.record_sha256):
             raise InvalidRequestError("give either the actor or the digest of the record", field="actor", named=True)
         if request.record_sha256:

@@ -336,7 +336,7 @@ class RowReader:
     """
 
     def __init__(self, context: TenantContext) -> None:
-        self._actors = context.actors
+        self._actors = context.engine.actors
         self._places = context.media.places
         self._names = context.names
 

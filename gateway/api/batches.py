@@ -25,7 +25,7 @@ from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch import changes
 from gateway.batch.changes import batch_event, review_event
-from gateway.batch.local import run_in_process
+from gateway.batch.in_process import run_in_process
 from gateway.batch.manifest import ActorLookup
 from gateway.batch.records import Progress, progress_from
 from gateway.batch.reviews import Decision, ReviewState
@@ -118,10 +118,10 @@ class BatchHandler:
     def __init__(self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext, on_end: OnEnd) -> None:
         self._settings = settings
         self._rewrite = context.names.rewrite_of_operation
-        self.operations = OperationStore(context.actors.database, kinds=(BATCH,), on_end=on_end)
+        self.operations = OperationStore(context.engine.actors.database, kinds=(BATCH,), on_end=on_end)
         self._slots = context.quota.shots(shared.shots)
         self._stack = AsyncExitStack()
-        installation = Installation(settings, context.actors, context.artefacts)
+        installation = Installation(settings, context.engine.actors, context.engine.artefacts)
         self.worker_context = WorkerContext(installation, self._stack, shared.stages.serving)
 
     async def __call__(self, operation: BegunOperation) -> bytes:
@@ -180,7 +180,7 @@ class ClusterBatchHandler:
     def __init__(self, settings: GatewaySettings, context: TenantContext, on_end: OnEnd) -> None:
         self._settings = settings
         self._rewrite = context.names.rewrite_of_operation
-        self.operations = OperationStore(context.actors.database, kinds=(CLUSTER_BATCH,), on_end=on_end)
+        self.operations = OperationStore(context.engine.actors.database, kinds=(CLUSTER_BATCH,), on_end=on_end)
 
     async def __call__(self, operation: BegunOperation) -> bytes:
         """Wait until all shots of a batch have ended; the response is empty."""
@@ -279,13 +279,13 @@ class Batches:
         self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext, on_end: OnEnd = tell_nobody
     ) -> None:
         self._settings = settings
-        self._actors = context.actors
-        self._audit = context.actors.audit
+        self._actors = context.engine.actors
+        self._audit = context.engine.actors.audit
         self._handler = BatchHandler(settings, context, shared, on_end)
         self._runner = self._handler.runner()
         self._cluster_runner = ClusterBatchHandler(settings, context, on_end).runner()
-        self._reviews = OperationStore(context.actors.database, kinds=(REVIEW,), audit_of=review_audit, on_end=on_end)
-        self.views = BatchViews(OperationStore(context.actors.database, kinds=(BATCH, CLUSTER_BATCH)))
+        self._reviews = OperationStore(context.engine.actors.database, kinds=(REVIEW,), audit_of=review_audit, on_end=on_end)
+        self.views = BatchViews(OperationStore(context.engine.actors.database, kinds=(BATCH, CLUSTER_BATCH)))
         self._store = self.views.store
         self._closing = asyncio.Event()
 

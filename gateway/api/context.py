@@ -16,6 +16,7 @@ from typing import Self
 
 import structlog
 
+from gateway.actors.installation import Installation
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.api.errors import ErrorRewriter
@@ -23,17 +24,14 @@ from gateway.api.media import Media
 from gateway.api.operations import ACTOR, DUB, FACES
 from gateway.database.session import Database
 from gateway.database.upgrades import head
-from gateway.dub.state.workspace import delete_unused, remove_job, remove_partial_video
+from gateway.dub.state.removal import delete_unused, remove_job, remove_partial_video
 from gateway.engine import Engine
-from gateway.housekeeping import kept_bytes, open_jobs_folder
 from gateway.live.admission import LiveAdmission
 from gateway.media.locations import is_url
 from gateway.operations.execution import BegunOperation, Handler
 from gateway.operations.runner import Slots
 from gateway.operations.store import OperationRecord, unfinished_in
 from gateway.private_files import data_folder, folder_error
-from gateway.provenance.installation import open_sealer
-from gateway.provenance.seal import Sealer
 from gateway.safe_paths import confined_root, entry_of
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
@@ -157,44 +155,19 @@ class ProcessContext:
 
 @dataclass(frozen=True, slots=True)
 class TenantContext:
-    """Stores and settings that the operations of a tenant work with.
+    """Engine, places and limits that the operations of a tenant work with.
 
     Attributes:
-        actors: the enrolled people.
-        artefacts: the store that the stages share.
+        engine: dubs for the tenant, with the tenant's stores.
         media: files and objects that callers may name.
-        jobs: folder of all jobs.
-        threads: threads of decoders and encoders.
         names: rewrites results and errors that name the server's files.
-        max_job_bytes: most bytes of one job's folder.
-        analyses_bytes: most bytes of all kept analyses of footage together; 0: none is kept.
-        sealer: signs videos.
         quota: limits of the tenant.
     """
 
-    actors: ActorStore
-    artefacts: ArtefactStore
+    engine: Engine
     media: Media
-    jobs: Path
-    threads: int
     names: ErrorRewriter
-    max_job_bytes: int
-    analyses_bytes: int
-    sealer: Sealer
     quota: TenantQuota
-
-    @property
-    def engine(self) -> Engine:
-        """Engine that dubs for the tenant."""
-        return Engine(
-            actors=self.actors,
-            artefacts=self.artefacts,
-            jobs=self.jobs,
-            threads=self.threads,
-            max_job_bytes=self.max_job_bytes,
-            sealer=lambda: self.sealer,
-            analyses_bytes=self.analyses_bytes,
-        )
 
     async def abandon(self, record: OperationRecord) -> None:
         """Remove what a cancelled operation has left: job folder, blobs that nothing else counts, partial file of the output."""
@@ -221,15 +194,16 @@ class TenantContext:
             _log.warning("folders_not_removed", operation=record.name, problem=str(problem))
 
     def _give_up_folders(self, record: OperationRecord) -> None:
-        ledger = JobLedger(self.actors)
-        for stored in self.actors.jobs.folders_of(record.name):
+        engine = self.engine
+        ledger = JobLedger(engine.actors)
+        for stored in engine.actors.jobs.folders_of(record.name):
             folder = Path(stored)
-            if entry_of(self.jobs, stored) is None:
+            if entry_of(engine.jobs, stored) is None:
                 # The folder is on the disk of another gateway, which removes the folder, or the path is wrong.
-                _log.info("folder_outside_of_jobs_kept", operation=record.name, folder=stored, jobs=str(self.jobs))
-            elif remove_job(folder, ledger, self.artefacts) is not None or folder.is_dir():
+                _log.info("folder_outside_of_jobs_kept", operation=record.name, folder=stored, jobs=str(engine.jobs))
+            elif remove_job(folder, ledger, engine.artefacts) is not None or folder.is_dir():
                 continue
-            delete_unused(folder, ledger.release(folder, ()), ledger, self.artefacts)
+            delete_unused(folder, ledger.release(folder, ()), ledger, engine.artefacts)
 
 
 def lock_data_folder(folder: Path, *, together: bool) -> int:
@@ -296,7 +270,7 @@ class TenantStorage:
         self._actors: ActorStore | None = None
         self._media: Media | None = None
         try:
-            others = beside.context.actors if beside is not None else None
+            others = beside.context.engine.actors if beside is not None else None
             self._actors = actors = ActorStore(settings, beside=others)
             before, after = actors.database.opened_revision, head()
             if before not in {"", after}:
@@ -305,16 +279,13 @@ class TenantStorage:
             actors.database.claim()
             artefacts = ArtefactStore(settings.artefacts_url)
             self._media = media = Media.of(settings)
+            engine = Engine.of(Installation(settings, actors, artefacts))
+            # A key that cannot be used ends the start of the gateway, not the first dub.
+            engine.sealer()
             self.context: TenantContext = TenantContext(
-                actors=actors,
-                artefacts=artefacts,
+                engine=engine,
                 media=media,
-                jobs=open_jobs_folder(settings.data_dir),
-                threads=settings.compute_threads,
                 names=ErrorRewriter(settings, actors.database.where, artefacts.url),
-                max_job_bytes=settings.max_job_bytes,
-                analyses_bytes=kept_bytes(settings),
-                sealer=open_sealer(settings),
                 quota=quota_of(limits, actors.database),
             )
         except BaseException:

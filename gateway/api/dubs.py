@@ -63,9 +63,9 @@ class DubHandler:
         async with context.media.opened() as media:
             # Lines with 10,000 boxes each take seconds.
             request = await in_thread(context.engine.request, spec, media)
-            paces = StepPaces(context.jobs.parent, request.method)
+            paces = StepPaces(context.engine.jobs.parent, request.method)
             report = OperationReporter(operation, dub_steps(request), paces=paces, count=context.quota.counting())
-            if await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm):
+            if await media.fetch(report, max_bytes=context.engine.max_job_bytes, confirm=operation.confirm):
                 request = await in_thread(context.engine.request, spec, media)
             dub = context.engine.dub(
                 request,
@@ -127,7 +127,7 @@ class FaceHandler:
         report = OperationReporter(operation, FACE_STEPS)
         async with context.media.opened() as media:
             footage = media.source(message.footage_uri, "footage_uri")
-            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=operation.confirm)
+            await media.fetch(report, max_bytes=context.engine.max_job_bytes, confirm=operation.confirm)
             info = await inspect_in_child(footage)
             report.footage(*info.video.size)
             async with entered_in_threads(context.media.scratch()) as folder:
@@ -204,9 +204,9 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
                 dub = await in_thread(own.engine.request, request.dub, media)
                 await in_thread(partial(media.check, overwrite=request.dub.overwrite))
                 await own.quota.check_storage()
-                if await media.fetch(lambda *_: None, max_bytes=own.max_job_bytes):
+                if await media.fetch(lambda *_: None, max_bytes=own.engine.max_job_bytes):
                     dub = await in_thread(own.engine.request, request.dub, media)
-                return estimate_message(await estimate_dub(dub, await self._stages(), own.jobs))
+                return estimate_message(await estimate_dub(dub, await self._stages(), own.engine.jobs))
 
     async def DetectFaces(self, request: pb.DetectFacesRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin to list the faces of a video."""

@@ -15,14 +15,14 @@ from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from gateway.async_utilities import in_thread
-from gateway.batch.media import check_replaceable, fetched, fetched_in_thread, input_problem, upload
 from gateway.dub.progress import OnProgress
-from gateway.dub.state.workspace import ScratchFolders
+from gateway.dub.state.scratch import ScratchFolders
 from gateway.media.locations import copy_name, is_url, url_problem
 from gateway.media.sequence_names import is_sequence
 from gateway.provenance.binding import SIDECAR
 from gateway.safe_paths import confine
 from gateway.settings import TENANTS_FOLDER, GatewaySettings
+from gateway.transfer import check_replaceable, fetched, fetched_in_thread, input_problem, upload
 from services.common.errors import DubstageError, InvalidRequestError
 
 _LONGEST_URI: Final = 4096
@@ -311,7 +311,7 @@ class RequestMedia:
 
         Raises:
             InvalidRequestError: as `MediaLocations.source`, or the object is larger than a record.
-            ArtefactNotFoundError, StorageRefusedError, BackendUnavailableError: as `gateway.batch.media.fetched`.
+            ArtefactNotFoundError, StorageRefusedError, BackendUnavailableError: as `gateway.transfer.fetched`.
         """
         place = self._places.source(uri, field)
         if not is_url(place):
@@ -352,7 +352,7 @@ class RequestMedia:
             confirm: called after each piece; raises an error if the work has ended.
 
         Raises:
-            DubstageError: as `gateway.batch.media.fetched`.
+            DubstageError: as `gateway.transfer.fetched`.
         """
         for done, (copy, (place, field)) in enumerate(self._sources.items()):
             report("fetch", done, len(self._sources))
@@ -369,7 +369,7 @@ class RequestMedia:
             confirm: called before the upload; raises an error if the work has ended.
 
         Raises:
-            DubstageError: as `gateway.batch.media.upload`.
+            DubstageError: as `gateway.transfer.upload`.
         """
         for file, place in self._outputs.items():
             report("upload", 0, 1)

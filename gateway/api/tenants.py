@@ -27,7 +27,8 @@ from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
 from gateway.audit.protection import record_settings
-from gateway.batch.changes import BatchPictures, expire_batches
+from gateway.batch.erasure import BatchPictures
+from gateway.batch.expiry import expire_batches
 from gateway.batch.store import BatchStore
 from gateway.housekeeping import expire, remove_unknown, run_hourly
 from gateway.live.streams import LiveStreams
@@ -58,11 +59,11 @@ async def expire_hourly(settings: GatewaySettings, context: TenantContext, batch
         uploads: the uploads of the tenant.
     """
     await run_hourly(
-        partial(expire, settings, context.actors, context.artefacts, context.jobs),
+        partial(expire, settings, context.engine.actors, context.engine.artefacts, context.engine.jobs),
         # After the jobs: an operation stays as long as its job is on the disk.
         partial(
             expire_operations,
-            context.actors.database,
+            context.engine.actors.database,
             max_age_days=settings.operation_max_age_days,
             max_finished=settings.max_finished_operations,
         ),
@@ -80,8 +81,10 @@ def eraser_of(settings: GatewaySettings, context: TenantContext, runner: Operati
         runner: runs the operations.
         live: opens live streams.
     """
-    clean = partial(remove_unknown, context.actors, context.artefacts, context.jobs)
-    return ActorEraser(context.actors, runner, live, clean, partial(BatchPictures, BatchStore(context.actors.database)))
+    clean = partial(remove_unknown, context.engine.actors, context.engine.artefacts, context.engine.jobs)
+    return ActorEraser(
+        context.engine.actors, runner, live, clean, partial(BatchPictures, BatchStore(context.engine.actors.database))
+    )
 
 
 def runner_of(
@@ -164,7 +167,7 @@ class Servicers:
             batches,
             media,
             webhooks,
-            OperationsServicer(runner, context.actors.audit, long_calls),
+            OperationsServicer(runner, context.engine.actors.audit, long_calls),
         )
 
 
@@ -197,17 +200,17 @@ class Tenant:
 
     def _furnish(self, shared: ProcessContext, settings: GatewaySettings) -> None:
         context, stages = self.installation.context, shared.stages
-        record_settings(context.actors.database, settings)
+        record_settings(context.engine.actors.database, settings)
         kinds = (DUB, ACTOR, FACES)
-        operations = OperationStore(context.actors.database, kinds=kinds, audit_of=audit_event_of, on_end=write_event)
+        operations = OperationStore(context.engine.actors.database, kinds=kinds, audit_of=audit_event_of, on_end=write_event)
         self._runner = runner = runner_of(settings, context, stages, shared.jobs, operations)
         live = LiveStreams(
             stages,
-            context.actors,
-            context.artefacts,
+            context.engine.actors,
+            context.engine.artefacts,
             max_message_bytes=settings.max_message_bytes,
             admission=shared.live,
-            sealer=context.sealer,
+            sealer=context.engine.sealer(),
         )
         self._batches = Batches(settings, context, shared, write_event)
         self._eraser = eraser_of(settings, context, runner, live)
@@ -216,9 +219,9 @@ class Tenant:
         self._chores: list[asyncio.Task[None]] = []
         batches = BatchServicer(settings, context, self._batches, shared.long_calls)
         media = MediaServicer(uploads, settings, context.quota, shared.long_calls)
-        hooks = WebhookStore(context.actors.database)
+        hooks = WebhookStore(context.engine.actors.database)
         self._sender = sender_of(settings, hooks, operations, self._batches.views, context.names)
-        webhooks = WebhookServicer(settings, hooks, context.actors.audit)
+        webhooks = WebhookServicer(settings, hooks, context.engine.actors.audit)
         self.servicers: Servicers = Servicers.of(
             context,
             runner,
@@ -322,7 +325,7 @@ class Tenants:
         self._tracer = tracer
         await self.default.start(tracer)
         await self._look()
-        if self.default.installation.context.actors.database.shared:
+        if self.default.installation.context.engine.actors.database.shared:
             self._looking = asyncio.create_task(self._look_for_ever())
 
     async def stop(self) -> None:
@@ -355,7 +358,7 @@ class Tenants:
                 return self._tenants[name]
             if self._closed:
                 raise BackendUnavailableError("the gateway is shutting down")
-            await in_thread(remember_tenant, self.default.installation.context.actors.database, name)
+            await in_thread(remember_tenant, self.default.installation.context.engine.actors.database, name)
             tenant = await in_thread(Tenant, self._shared, settings_of(self._shared.settings, name), self.default)
             try:
                 tenant.watch()
@@ -372,7 +375,7 @@ class Tenants:
 
     async def _look(self) -> None:
         """Open all tenants that a gateway has served."""
-        for name in await in_thread(served_tenants, self.default.installation.context.actors.database):
+        for name in await in_thread(served_tenants, self.default.installation.context.engine.actors.database):
             if name not in self._tenants:
                 try:
                     await self._open(name)

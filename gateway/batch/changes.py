@@ -1,16 +1,12 @@
 """Changes of a batch that a person asks for, the same for the command line and for a gateway. All functions block.
 
 An entry of the audit log follows the change that it records: what a cluster does is in no transaction.
-
-Removal of old batches whose shots have all ended, and of the pictures of an erased person. Videos stay. All functions block.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Literal
 
 from dubstage.gateway.v1.dub_pb2 import ShotOptions
@@ -20,9 +16,8 @@ from gateway.batch.leases import batch_lease
 from gateway.batch.lists import ShotQuery
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, LEFT, TO_RETRY, WORKERS_FOLDER, BatchFacts, Engine, Manifest, ShotSpec, ShotState
+from gateway.batch.types import ENDED, LEFT, TO_RETRY, BatchFacts, Engine, Manifest, ShotSpec, ShotState
 from gateway.dub.request.spec_text import CHANGEABLE, option_words
-from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.texts import Command, Option, Text
 
@@ -32,14 +27,6 @@ if TYPE_CHECKING:
 
 NO_OPTIONS: Final = ShotOptions()
 """Options of a retry that changes none."""
-PICTURE: Final = "batch picture"
-"""Kind of the pictures of shots in receipts."""
-EARLIER: Final = "earlier video"
-"""Kind of the videos that retries have replaced in receipts."""
-_DAY_S: Final = 86400.0
-
-IsWorkedOn = Callable[[str], bool]
-"""Returns whether a gateway works on the batch of a name, or will."""
 
 
 def batch_event(
@@ -367,96 +354,3 @@ def _has_jobs(facts: BatchFacts) -> bool:
     from gateway.batch.kubernetes import was_sent
 
     return was_sent(facts)
-
-
-def expire_batches(settings: GatewaySettings, store: BatchStore, is_worked_on: IsWorkedOn) -> list[str]:
-    """Remove the batches that are older, or together larger, than the settings allow, and return their names.
-
-    Batches with shots that have not ended stay, whatever their age. Logs of worker processes that are as old are removed too.
-
-    Args:
-        settings: limits, and the data folder with the logs.
-        store: store of batches.
-        is_worked_on: says which batches must stay.
-
-    Raises:
-        DubstageError: the store of batches cannot be used.
-    """
-    removed = []
-    if settings.batch_max_age_days:
-        before = time.time() - settings.batch_max_age_days * _DAY_S
-        removed = [facts.name for facts in store.ended_before(before) if _removed(store, facts, is_worked_on)]
-        _remove_logs(settings, before)
-    if settings.batches_max_bytes:
-        sizes = store.sizes_bytes()
-        over = sum(sizes.values()) - settings.batches_max_bytes
-        for facts in store.ended_before(time.time() + _DAY_S):
-            if over <= 0:
-                break
-            if _removed(store, facts, is_worked_on):
-                removed.append(facts.name)
-                over -= sizes[facts.name]
-    return removed
-
-
-def _removed(store: BatchStore, batch: BatchFacts, is_worked_on: IsWorkedOn) -> bool:
-    """Remove a batch, and return whether the batch is gone. One that cannot be removed now is tried again by the next call."""
-    # Imported here: commands that show a batch log nothing.
-    import structlog
-
-    log = structlog.stdlib.get_logger("dubstage.batch")
-    try:
-        if is_worked_on(batch.name):
-            return False
-        remove(store, batch.name)
-    except DubstageError as problem:
-        log.warning("batch_not_expired", batch=batch.name, reason=problem.reason, message=problem.message)
-        return False
-    log.info("batch_expired", batch=batch.name, shots=batch.rows)
-    return True
-
-
-def _remove_logs(settings: GatewaySettings, before: float) -> None:
-    for log in (settings.data_dir / WORKERS_FOLDER).glob("*.log"):
-        with suppress(OSError):
-            if log.stat().st_mtime < before:
-                log.unlink()
-
-
-class BatchPictures:
-    """Pictures and earlier videos of people in the store of batches. All methods block.
-
-    Rows and records stay: they hold the actor's id, paths and figures, and nothing of the person's footage. The videos belong to
-    whoever ordered the shots.
-
-    Each method raises StorageRefusedError or BackendUnavailableError if the database cannot be used, and StorageRefusedError if an
-    earlier video cannot be removed.
-
-    Args:
-        store: the store of batches.
-    """
-
-    place = "pictures of batches"
-
-    def __init__(self, store: BatchStore) -> None:
-        self._store = store
-
-    def forget(self, actor_id: str) -> Mapping[str, set[str]]:
-        """Remove pictures and earlier videos of all shots of an actor, and return their SHA-256 by kind, hexadecimal."""
-        found: set[str] = set()
-        videos: set[str] = set()
-        for name, shots in self._store.shots_of_actor(actor_id).items():
-            videos |= {video.sha256 for video in self._store.earlier(name, shots).values()}
-            self._store.remove_earlier(name, shots)
-            found |= {hashlib.sha256(jpeg).hexdigest() for jpeg in self._store.thumbnails(name, shots).values()}
-            self._store.remove_thumbnails(name, shots)
-        return {PICTURE: found, **({EARLIER: videos} if videos else {})}
-
-    def left(self, actor_id: str) -> tuple[int, Sequence[str]]:
-        """Return the number of the actor's shots, and their pictures and earlier videos that are still there."""
-        number, left = 0, []
-        for name, shots in self._store.shots_of_actor(actor_id).items():
-            number += len(shots)
-            left += [f"picture of shot {shot} of batch {name}" for shot in self._store.thumbnails(name, shots)]
-            left += [f"earlier video of shot {shot} of batch {name}" for shot in self._store.earlier(name, shots)]
-        return number, left

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 from gateway.batch.types import ShotFinish
+from gateway.compositing.face_parts import filled_polygon
 from gateway.dub.analyse.face_records import cut_box
 from gateway.dub.analyse.motion_clip import MotionClip, SoundLag, frame_seconds, measured_lag, on_motion_grid
 from gateway.dub.sound.speech import extract_features, motion_frames_for
@@ -33,7 +34,7 @@ from gateway.dub.state.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo
-from gateway.reports.appearance import filled, skin_light
+from gateway.reports.appearance import skin_light
 from gateway.reports.records import TrackedOutput
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Bool, Float32, UInt8
@@ -190,8 +191,8 @@ def skin_beside_lips(points: Float32) -> Bool:
         points: float32 [478, 2], landmarks in box pixels.
     """
     kernel = np.ones((2 * _INSET_PX + 1, 2 * _INSET_PX + 1), np.uint8)
-    face = cv2.erode(filled(points[list(_FACE)]).astype(np.uint8), kernel)
-    lips = cv2.dilate(filled(points[list(LIPS_OUTER)]).astype(np.uint8), kernel)
+    face = cv2.erode(filled_polygon(points[list(_FACE)]), kernel)
+    lips = cv2.dilate(filled_polygon(points[list(LIPS_OUTER)]), kernel)
     return np.asarray((face > 0) & (lips == 0), np.bool_)
 
 

@@ -1,40 +1,28 @@
 """The local engine: worker processes on this machine, which are started, given shots, and ended.
 
 The database is the only journal, so that nothing is lost with the engine.
-
-Queue of the rows that are left to dub: each row once, and again later if its attempt failed.
-
-The engine of batches in a gateway: shots are dubbed in the gateway's process, with the stages that the gateway has opened.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from gateway.async_utilities import entered_in_threads, gather_all, in_thread
 from gateway.batch.leases import batch_lease
-from gateway.batch.lists import ShotQuery
 from gateway.batch.records import died, present_time
+from gateway.batch.row_queue import RowQueue, again_in_s, rows_left
 from gateway.batch.serve_shots import AnswerKind, WorkerAnswer, WorkerSetup
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, WORKERS_FOLDER, WRITTEN, ShotRecord, ShotState
-from gateway.batch.worker import WorkerContext, run_shot, video_fault
+from gateway.batch.types import MAX_ATTEMPTS, WORKERS_FOLDER, ShotRecord, ShotState
 from gateway.child_process import child_environment
-from gateway.dub.progress import OnProgress
 from gateway.safe_paths import path_below
 from gateway.settings import GatewaySettings
-from services.common.errors import DubstageError, UnexpectedError
+from services.common.errors import UnexpectedError
 
-RETRY_S: Final = 3.0
-"""Seconds before a second attempt; five times as long before a third."""
 MODULE: Final = "gateway.batch.serve_shots"
 SILENT_S: Final = 180.0
 """Seconds without a sign of life after which a worker is ended. A worker gives one every BEAT_S seconds."""
@@ -42,76 +30,6 @@ BEAT_S: Final = 5.0
 _END_S: Final = 30.0
 """Seconds that a worker has to put its shot back and to close its stages."""
 _LONGEST_LINE: Final = 16 << 20
-PAUSE_S: Final = 10.0
-"""Seconds before a further try if the database does not answer."""
-
-_log = structlog.stdlib.get_logger("dubstage.batch")
-
-
-class RowQueue:
-    """Rows to dub.
-
-    Args:
-        rows: rows, drawn in this order.
-    """
-
-    def __init__(self, rows: Iterable[int]) -> None:
-        self._waiting = [(0.0, row) for row in rows]
-        heapq.heapify(self._waiting)
-        self._drawn: set[int] = set()
-        self._changed = asyncio.Condition()
-
-    async def next(self) -> int | None:
-        """Return the next row to dub; None: all rows have ended. Wait while every row is dubbed now or waits for its next try."""
-        loop = asyncio.get_running_loop()
-        async with self._changed:
-            while self._waiting or self._drawn:
-                rest_s = self._waiting[0][0] - loop.time() if self._waiting else None
-                if rest_s is not None and rest_s <= 0:
-                    _, row = heapq.heappop(self._waiting)
-                    self._drawn.add(row)
-                    return row
-                try:
-                    async with asyncio.timeout(rest_s):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
-            return None
-
-    async def ended(self, row: int, *, again_in_s: float | None) -> None:
-        """Give a drawn row back.
-
-        Args:
-            again_in_s: seconds until the row can be drawn again; None: the row has ended.
-        """
-        async with self._changed:
-            self._drawn.discard(row)
-            if again_in_s is not None:
-                heapq.heappush(self._waiting, (asyncio.get_running_loop().time() + again_in_s, row))
-            self._changed.notify_all()
-
-
-async def rows_left(store: BatchStore, name: str, *, check_videos: bool) -> list[int]:
-    """Return the rows of the shots that are to be dubbed.
-
-    Args:
-        store: store of batches.
-        name: name of the batch.
-        check_videos: also return shots that are done and whose video is gone or was changed. Every video is read.
-
-    Raises:
-        DubstageError: the store of batches, or the place of a video, cannot be used.
-    """
-    rows = list(await in_thread(store.left, name))
-    if check_videos:
-        written = await in_thread(store.shots, name, ShotQuery(states=WRITTEN))
-        rows += [row for row, shot, record, _ in written if await video_fault(shot, record)]
-    return sorted(rows)
-
-
-def again_in_s(record: ShotRecord) -> float | None:
-    """Return the seconds after which a shot is to be tried again; None: the shot has ended."""
-    return None if record.state in ENDED else float(RETRY_S * 5 ** max(0, record.attempts - 1))
 
 
 class WorkerDiedError(Exception):
@@ -307,78 +225,3 @@ class _Engine:
             record = died(record, how, present_time())
             await in_thread(self._store.put, self._name, record)
         return again_in_s(record)
-
-
-async def run_in_process(
-    context: WorkerContext,
-    store: BatchStore,
-    name: str,
-    *,
-    slots: AbstractAsyncContextManager[OnProgress],
-    workers: int,
-    confirm: Callable[[], None],
-    check_videos: bool,
-    pause_s: float = PAUSE_S,
-) -> None:
-    """Dub the shots of a batch until all have ended. Shots that begin anew meanwhile are dubbed too.
-
-    If the task is cancelled, the running shots are put back. The next run goes on from there.
-
-    Args:
-        context: what the worker dubs with.
-        store: store of batches.
-        name: name of the batch.
-        slots: entered for each attempt, so that all batches of the process together have a bound. Give what is called with every
-            frame and step of the attempt.
-        workers: most shots of this batch at once.
-        confirm: raises WorkCancelledError if another gateway runs the batch; blocks.
-        check_videos: dub shots anew that are done and whose video is gone or was changed.
-        pause_s: seconds before a further try if a store does not answer.
-
-    Raises:
-        WorkCancelledError: from `confirm`.
-        DubstageError: the store of batches or the stages cannot be used, and another try would end the same way.
-    """
-    while True:
-        try:
-            rows = await rows_left(store, name, check_videos=check_videos)
-            if not rows:
-                return
-            await _Pass(context, store, name, RowQueue(rows), slots, confirm).run(min(workers, len(rows)))
-            # Later passes look for shots that began anew. The videos of the first pass are known.
-            check_videos = False
-        except DubstageError as problem:
-            if not problem.retryable:
-                raise
-            _log.warning("batch_waits", batch=name, reason=problem.reason, message=problem.message)
-            await asyncio.sleep(pause_s)
-
-
-class _Pass:
-    """One walk through the rows that are left."""
-
-    def __init__(
-        self,
-        context: WorkerContext,
-        store: BatchStore,
-        name: str,
-        rows: RowQueue,
-        slots: AbstractAsyncContextManager[OnProgress],
-        confirm: Callable[[], None],
-    ) -> None:
-        self._context, self._store, self._name = context, store, name
-        self._rows, self._slots, self._confirm = rows, slots, confirm
-
-    async def run(self, workers: int) -> None:
-        """Work until all rows have ended. The first error that is not one of a shot ends all workers."""
-        await gather_all(self._work() for _ in range(workers))
-
-    async def _work(self) -> None:
-        while (row := await self._rows.next()) is not None:
-            wait_s: float | None = 0.0
-            try:
-                async with self._slots as count:
-                    record = await run_shot(self._context, self._store, self._name, row, on_progress=count, confirm=self._confirm)
-                wait_s = again_in_s(record)
-            finally:
-                await self._rows.ended(row, again_in_s=wait_s)

@@ -29,7 +29,6 @@ from pydantic import Strict, TypeAdapter, ValidationError
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
 from gateway.batch.assets import resolve_references
-from gateway.batch.media import consent_at, fetched, footage_problem, input_problem, output_problem
 from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, Words, manifest_of
 from gateway.consent.messages import consent_from
 from gateway.consent.record import Consent, canonical_form, use_of
@@ -42,6 +41,7 @@ from gateway.media.inspection import inspect_video
 from gateway.media.locations import is_url, local_path
 from gateway.media.scene_colour import OcioColour
 from gateway.media.stills import is_named_like_picture, is_still
+from gateway.transfer import consent_at, fetched, footage_problem, input_problem, output_problem
 from services.common.errors import (
     ActorError,
     ActorNotReadyError,

@@ -258,14 +258,6 @@ class ShotWork(NamedTuple):
     review: ReviewState = ReviewState.UNDECIDED
 
 
-def progress_of(records: Sequence[ShotRecord], *, now_s: float | None = None) -> Progress:
-    """Return the progress of a batch from the records of all its shots, as `progress_from`."""
-    return progress_from(
-        [ShotWork(one.state, bool(one.look), one.frames, unix_time(one.begun_at), unix_time(one.ended_at)) for one in records],
-        now_s=now_s,
-    )
-
-
 def progress_from(shots: Sequence[ShotWork], *, now_s: float | None = None) -> Progress:
     """Return the progress of a batch from the work on all its shots.
 

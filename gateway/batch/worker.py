@@ -25,7 +25,6 @@ from gateway.actors.installation import Installation, open_installation
 from gateway.actors.watch import FORBIDDEN, while_allowed
 from gateway.async_utilities import entered_in_threads, in_thread, settle_all
 from gateway.batch.leases import WAIT_S, shot_lease
-from gateway.batch.media import digest_of, fetched_in_thread, output_file, remove_uploaded, upload
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
     CANCELLED,
@@ -46,7 +45,8 @@ from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.request.spec import mouths_of, sequence_of
 from gateway.dub.sound.speech_command import SpokenText, spoken_text
-from gateway.dub.state.workspace import JobRunningError, ScratchFolders, locked_in_thread
+from gateway.dub.state.scratch import ScratchFolders
+from gateway.dub.state.workspace import JobRunningError, locked_in_thread
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.locations import is_url, local_path
@@ -55,6 +55,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stages
 from gateway.stages.remote import RemoteStages
+from gateway.transfer import digest_of, fetched_in_thread, output_file, remove_uploaded, upload
 from services.common.errors import (
     BackendUnavailableError,
     DubstageError,

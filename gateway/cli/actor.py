@@ -84,7 +84,7 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         InvalidRequestError: the file of the receipt exists or cannot be written.
         DubstageError: the erasure failed.
     """
-    from gateway.batch.changes import BatchPictures
+    from gateway.batch.erasure import BatchPictures
     from gateway.batch.store import BatchStore
 
     if save is not None:

@@ -139,7 +139,7 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
         store: store of batches.
         workers: worker processes; 0: one for each `compute_threads` cores.
     """
-    from gateway.batch.changes import expire_batches
+    from gateway.batch.expiry import expire_batches
     from gateway.batch.local import run_local
 
     processes = workers or max(1, len(os.sched_getaffinity(0)) // settings.compute_threads)

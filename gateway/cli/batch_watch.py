@@ -223,12 +223,10 @@ def _cells(record: ShotRecord) -> tuple[str, ...]:
 class BatchProgress:
     """Shows how many shots of a batch have ended, the speed and the time left: a bar on a terminal, otherwise lines.
 
-    Args:
-        line_s: least seconds between two lines if stderr is not a terminal. A line is printed only if something changed.
+    If stderr is not a terminal, a line is printed only if something changed, and at most one in LINE_SECONDS.
     """
 
-    def __init__(self, name: str, line_s: float = LINE_SECONDS) -> None:
-        self._line_s = line_s
+    def __init__(self, name: str) -> None:
         self._printed_at, self._printed = float("-inf"), ""
         columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._bars = Bars(*columns, console=err) if err.is_terminal else None
@@ -250,7 +248,7 @@ class BatchProgress:
             self._bars.update(self._bar, description=text, completed=progress.total - progress.left, total=progress.total)
             return
         line = f"{counts(progress)}{pace(progress)}"
-        if line != self._printed and time.monotonic() - self._printed_at >= self._line_s:
+        if line != self._printed and time.monotonic() - self._printed_at >= LINE_SECONDS:
             self._printed_at, self._printed = time.monotonic(), line
             say(line)
 

@@ -280,7 +280,7 @@ class DubRun:
     async def _prepared(self, engine: Engine, spec: DubSpec, report: Path | None, stack: AsyncExitStack) -> _Prepared:
         from gateway.dub.request.spec import sequence_of
         from gateway.dub.request.spec_text import naming_file
-        from gateway.dub.state.workspace import ScratchFolders
+        from gateway.dub.state.scratch import ScratchFolders
 
         files = self._files
         footage, output = files.source(spec.footage_uri, "footage_uri"), files.output(spec.output_uri, "output_uri")

@@ -17,7 +17,7 @@ from gateway.cli.app import app, run_async
 from gateway.cli.console import check_new_file, say, say_json, say_table, say_warning, wants_json, write_new_file
 from gateway.cli.progress import StepProgress
 from gateway.dub.learn.face_list import FaceList
-from gateway.dub.state.workspace import ScratchFolders
+from gateway.dub.state.scratch import ScratchFolders
 from gateway.engine import Engine, remove_old_jobs
 from gateway.media.inspection import inspect_in_child
 from gateway.settings import GatewaySettings

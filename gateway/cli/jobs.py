@@ -13,7 +13,8 @@ from gateway.cli.app import command_group
 from gateway.cli.console import say, say_json, say_result, wants_json
 from gateway.cli.options import AsJson, gateway_settings
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
-from gateway.dub.state.workspace import BLOBS_PER_LOCK, JOBS, RemovalReport
+from gateway.dub.state.removal import BLOBS_PER_LOCK, RemovalReport
+from gateway.dub.state.workspace import JOBS
 from gateway.housekeeping import (
     DAY_S,
     LEAST_BLOB_AGE_S,

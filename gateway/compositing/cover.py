@@ -19,11 +19,10 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from gateway.compositing.movable import inside_jaw
+from gateway.compositing.face_parts import fill_lips, inside_jaw
 from services.common.array_types import Bool, Float32, Int16, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.hands import hand_mask
-from services.common.face.landmarks import LIPS_OUTER
 
 LOOK_FRAMES: Final = 24
 """Frames of a shot, evenly spread, that show how the free face looks."""
@@ -111,7 +110,7 @@ def learn_looks(boxes: Sequence[UInt8], mouths: Sequence[Float32]) -> FaceLooks:
     """
     lips = np.zeros((_SIDE, _SIDE), np.uint8)
     for mouth in mouths:
-        cv2.fillConvexPoly(lips, cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)] / 2.0).astype(np.int32)), (1,))
+        fill_lips(lips, mouth / 2.0, 1)
     moving = cv2.dilate(lips, _JAW_DROPS) > 0
     pictures = [_small_lab(box) for box in boxes]
     lowest = _around(cv2.erode, pictures, moving)
@@ -160,7 +159,7 @@ def cover_of(covered: UInt8, mouth: Float32) -> Cover:
         mouth: float32 [59, 2], mouth-area landmarks of the person's mean mouth in the pose of the frame, box pixels.
     """
     lips, pixels = np.zeros_like(covered), cv2.dilate(covered, _RIM) > 0
-    cv2.fillConvexPoly(lips, cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)]).astype(np.int32)), (1,))
+    fill_lips(lips, mouth, 1)
     inside = _lower_face(mouth) > 0
     return Cover(
         pixels,

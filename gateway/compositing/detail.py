@@ -20,11 +20,11 @@ from typing import Final
 import cv2
 import numpy as np
 
+from gateway.compositing.face_parts import fill_lips
 from gateway.media.pixels import ColourModel
 from gateway.media.types import Plane
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import BOX_SIZE
-from services.common.face.landmarks import LIPS_OUTER
 from services.common.face.mouth_detail import NO_DETAIL, at_scale, coarse_of, enlarged, luma_of, middle_of, on_box_grid
 
 _MOST_RAISED: Final = 1.25
@@ -46,9 +46,7 @@ def skin_under(mask: UInt8, *mouths: Float32) -> UInt8:
     """
     skin = mask.copy()
     for mouth in mouths:
-        lips = cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)]).astype(np.int32))
-        cv2.fillConvexPoly(skin, lips, (0,))
-        cv2.polylines(skin, [lips], True, (0,), 2 * _LIPS_MARGIN_PX + 1)
+        fill_lips(skin, mouth, 0, margin_px=_LIPS_MARGIN_PX)
     return skin
 
 

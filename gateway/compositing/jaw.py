@@ -21,7 +21,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from gateway.compositing.movable import JAW_CONTOUR, inside_jaw
+from gateway.compositing.face_parts import JAW_CONTOUR, inside_jaw
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS

@@ -21,13 +21,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gateway.compositing.face_parts import fill_lips, inside_jaw
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
-from services.common.face.crops import BOX_SIZE
-from services.common.face.landmarks import JAW, LIPS_OUTER, NUM_LIPS
+from services.common.face.landmarks import LIPS_OUTER
 
-JAW_CONTOUR: Final = slice(NUM_LIPS, NUM_LIPS + len(JAW) - 2)
-"""Mouth-area landmarks of the jaw from ear to ear. The two points that close the ends lie on the cheeks."""
-_SUBPIXEL_BITS: Final = 4
 _LEVELS: Final = 64
 """Levels of red, green and blue in the table of a shot."""
 _BINS: Final = 32
@@ -135,25 +132,10 @@ def colours_in(boxes: Sequence[UInt8], parts: Sequence[Bool]) -> FaceColours:
     return FaceColours(table.reshape(_LEVELS, _LEVELS, _LEVELS))
 
 
-def inside_jaw(mouth: Float32) -> UInt8:
-    """Return 1 inside the jaw and above its ends, 0 elsewhere, uint8 [160, 160].
-
-    Args:
-        mouth: float32 [59, 2], mouth-area landmarks, box pixels.
-    """
-    contour = mouth[JAW_CONTOUR]
-    closed = np.concatenate([contour, [[contour[-1, 0], 0.0], [contour[0, 0], 0.0]]])
-    inside = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
-    cv2.fillPoly(inside, [np.rint(closed * (1 << _SUBPIXEL_BITS)).astype(np.int32)], (1,), shift=_SUBPIXEL_BITS)
-    return inside
-
-
 def _skin_inside(mouth: Float32) -> UInt8:
     """Return 1 well inside the jaw, below the nose and beside the lips, uint8 [160, 160]."""
     skin = np.asarray(cv2.erode(inside_jaw(mouth), np.ones((2 * _INSIDE_PX + 1,) * 2, np.uint8)), np.uint8)
-    lips = cv2.convexHull(np.rint(mouth[: len(LIPS_OUTER)]).astype(np.int32))
-    cv2.fillConvexPoly(skin, lips, (0,))
-    cv2.polylines(skin, [lips], True, (0,), 2 * _LIPS_PX + 1)
+    fill_lips(skin, mouth, 0, margin_px=_LIPS_PX)
     skin[:_TOP] = 0
     return skin
 

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gateway.compositing.movable import colours_in, inside_jaw
+from gateway.compositing.face_parts import inside_jaw
+from gateway.compositing.movable import colours_in
 from services.common.array_types import Bool, Float32, Float64, UInt8
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, head_template, head_to_box, invert
 from services.common.face.landmarks import MOUTH_AREA

@@ -111,13 +111,6 @@ class PixelFormat:
         """3, or 1 for grey."""
         return 1 if self.kind == "grey" else 3
 
-    @property
-    def chroma_name(self) -> str:
-        """The usual name of the subsampling: 4:2:0, 4:2:2, 4:4:4, 4:1:1, 4:4:0, RGB or grey."""
-        if self.kind != "yuv":
-            return {"rgb": "RGB", "grey": "grey"}[self.kind]
-        return {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (4, 1): "4:1:1", (1, 2): "4:4:0"}[self.chroma_step]
-
     def plane_shape(self, plane: int, width: int, height: int) -> tuple[int, int]:
         """Return rows and columns of a plane of a frame of `width` x `height`. Odd sizes round up."""
         if self.kind == "yuv" and plane in (1, 2):

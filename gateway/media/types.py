@@ -88,13 +88,6 @@ class Orientation:
             affine[axis, 2] = (affine[axis, 2] + 0.5) * coded / square - 0.5
         return affine
 
-    @property
-    def upright_from_coded(self) -> Float64:
-        """Affine map coded luma samples -> upright pixels, float64 [2, 3]."""
-        affine = self.coded_from_upright
-        linear = np.linalg.inv(affine[:, :2])
-        return np.column_stack([linear, -linear @ affine[:, 2]])
-
     def upright(self, coded: UInt8) -> UInt8:
         """Return a coded picture [height, width, 3] upright. If nothing is to be done, the same array is returned."""
         # The import is here and not above: the process that inspects a file turns no picture, and starts a quarter faster without

@@ -17,6 +17,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from gateway.compositing.face_parts import filled_polygon
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.face.crops import BOX_ORIGIN, BOX_SIZE
 from services.common.face.landmarks import (
@@ -55,7 +56,6 @@ _OVER_LIP: Final[tuple[int, ...]] = (267, 0, 37)
 _UNDER_NOSE_PX: Final = (0.0, 5.0)
 _OVER_LIP_PX: Final = (0.0, -2.0)
 _MIN_SKIN_PX: Final = 20
-_SUBPIXEL_BITS: Final = 4
 _PATCH: Final = 3
 _SEAM_PX: Final = 8
 _DETAIL_SIGMA: Final = 1.5
@@ -151,9 +151,7 @@ def _cheek_colour(box: Array, mesh: Float32) -> Float32:
 
 def filled(points: Float32) -> Bool:
     """Return the pixels of a polygon, float32 [N, 2] box pixels -> bool [160, 160]."""
-    mask = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
-    cv2.fillPoly(mask, [np.rint(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)], (1,), shift=_SUBPIXEL_BITS)
-    return mask.astype(np.bool_)
+    return filled_polygon(points).astype(np.bool_)
 
 
 def mouth_appearance(boxes: UInt8, points: Float32, light: Float32) -> MouthAppearance:
@@ -361,7 +359,7 @@ def clothing_moved(video: UInt8, dub: UInt8, points: Float32) -> Float32:
 
 def _clothing(box: UInt8, luma: Array, mesh: Float32) -> Bool:
     # The jaw's shadow lies under the oval of the face.
-    face = cv2.dilate(filled(mesh[list(FACE_OVAL)]).astype(np.uint8), np.ones((17, 17), np.uint8))
+    face = cv2.dilate(filled_polygon(mesh[list(FACE_OVAL)]), np.ones((17, 17), np.uint8))
     colours = cv2.split(cv2.GaussianBlur(box.astype(np.float32), (0, 0), 1.0))
     cheeks = _cheek_colour(box, mesh)
     # Skin in the shade is darker than the cheeks by a factor and an offset.

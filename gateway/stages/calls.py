@@ -13,7 +13,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 from dubstage.audio.v1.audio_pb2 import ExtractFeaturesResponse
 from dubstage.client.rpcs import Stream
@@ -25,12 +27,15 @@ from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.server.retries import RetryPolicy, retry
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+R_contra = TypeVar("R_contra", contravariant=True)
+P = TypeVar("P", bound="StreamPoint[Any]")
 
 JOB_POLICY: Final = RetryPolicy(max_attempts=8, initial_backoff_s=0.2, overload_patience_s=600.0)
 """Retries for about 18 s: a stage that restarts is found again, and a stage that stays away is an error within half a minute."""
 NEARLY_OVER: Final = 0.75
 """Share of the deadline after which a call that can go on in another call is ended."""
-R = TypeVar("R", ExtractFeaturesResponse, PredictMotionResponse)
 _FIELDS_OF_STATES: Final = ("config.resume", "chunk.first_sample", "features.first_frame")
 """Fields that a stage refuses if it does not take a state, or knows no states."""
 
@@ -82,9 +87,22 @@ class CallTime:
         return self._until is not None and self._clock() > self._until
 
 
+class StreamPoint(Protocol[R_contra]):
+    """Where a stream of answers goes on when a call has ended early."""
+
+    state: common_pb2.StreamState | None
+    """State of the stage; None: the stream begins."""
+
+    def move(self, reply: R_contra) -> bool:
+        """Move to the state of a reply, and return whether the reply has one."""
+
+    def begin_anew(self) -> None:
+        """Forget the state, so that the next call answers from the beginning."""
+
+
 @dataclass(slots=True)
 class CallPoint:
-    """Where a stream of answers goes on when a call has ended early.
+    """Where a stream of features or of motion goes on.
 
     Attributes:
         state: state of the stage; None: the stream begins.
@@ -94,18 +112,39 @@ class CallPoint:
     state: common_pb2.StreamState | None = None
     begin: int = 0
 
+    def move(self, reply: ExtractFeaturesResponse | PredictMotionResponse) -> bool:
+        """Move to the state of a reply, and return whether the reply has one. A reply with a state has no frames."""
+        if not reply.HasField("state"):
+            return False
+        self.state, self.begin = reply.state, int(reply.resume_from)
+        return True
+
+    def begin_anew(self) -> None:
+        """Forget the state, so that the next call begins with the first sample or frame."""
+        self.state, self.begin = None, 0
+
 
 async def continued(
-    stages: Stages, rpc: Stream[Any, R], requests: Callable[[CallPoint], AsyncIterator[Any]], point: CallPoint
+    stages: Stages,
+    rpc: Stream[Q, R],
+    requests: Callable[[P], AsyncIterator[Q]],
+    point: P,
+    *,
+    ahead: int = 1,
+    stage: str = "the stage",
+    resumed: Callable[[R], bool] = lambda reply: True,
 ) -> AsyncGenerator[R, None]:
-    """Yield the replies of a stream that calls answer one after the other. Replies with a state are not yielded.
+    """Yield the replies of a stream that calls answer one after the other. Closing the generator ends the call.
 
     A call that comes near the deadline is ended at a state, and a further call goes on from the state.
 
     Args:
-        requests: yields a config that asks for states and has the state of a point, then what the call hears from the point on.
-        point: is moved to each state that comes. After an error, another attempt goes on from the point, and repeats the replies
-            after it.
+        requests: yields a config that asks for states and has the state of a point, then what the call reads from the point on.
+        point: is moved to each state that comes, after the reply was yielded. After an error, another attempt goes on from the
+            point, and repeats the replies after it.
+        ahead: most requests that wait for the stage, and most replies that wait to be taken.
+        stage: the stage, as errors name it.
+        resumed: returns whether a call that was given a state went on from the state.
 
     Raises:
         BackendUnavailableError: a stage of another version does not take the state. The point is then at the beginning.
@@ -116,20 +155,20 @@ async def continued(
         time_of_call = CallTime(stages.call_deadline_s)
         resumes, ended = point.state is not None, True
         async with AsyncExitStack() as stack:
-            messages = ReadAhead(requests(point), 1)
+            messages = ReadAhead(requests(point), ahead)
             stack.push_async_callback(close, messages)
-            replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpc, messages), 1)))
+            replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpc, messages), ahead)))
             try:
                 async for reply in replies:
-                    if not reply.HasField("state"):
-                        yield reply
-                        continue
-                    point.state, point.begin = reply.state, int(reply.resume_from)
-                    if time_of_call.nearly_over:
+                    if resumes and not resumed(reply):
+                        point.begin_anew()
+                        raise BackendUnavailableError(f"{stage} began anew and did not go on from its state")
+                    yield reply
+                    if point.move(reply) and time_of_call.nearly_over:
                         ended = False
                         break
             except InvalidRequestError as problem:
                 if not (resumes and (problem.field or "").startswith(_FIELDS_OF_STATES)):
                     raise
-                point.state, point.begin = None, 0
-                raise BackendUnavailableError(f"the stage is of another version: {problem.message}") from problem
+                point.begin_anew()
+                raise BackendUnavailableError(f"{stage} is of another version: {problem.message}") from problem

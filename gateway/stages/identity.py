@@ -20,6 +20,7 @@ import services
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.opening import settings_of_stage
+from services.common.files import file_sha256
 
 _COMPILED: Final = "__pycache__"
 _LIBRARY: Final = ".dist-info"
@@ -67,9 +68,7 @@ def _settings_and_files() -> list[str]:
 def _add_folder(digest: hashlib._Hash, folder: Path) -> None:
     """Add names and contents of all files below a folder, in order; of a file, its content."""
     for file in _files(folder):
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(folder)}\0{content}\0".encode())
+        digest.update(f"{file.relative_to(folder)}\0{file_sha256(file)}\0".encode())
 
 
 def _files(folder: Path) -> Iterator[Path]:

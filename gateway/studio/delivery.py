@@ -21,7 +21,6 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gateway.batch.assets import AssetFile, resolve_references
-from gateway.batch.media import fetched, folder_error
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.types import WRITTEN, ShotRecord, ShotSpec
 from gateway.dub.request.dub_request import sha256_of
@@ -36,6 +35,7 @@ from gateway.provenance.claim import DecisionFacts, DeliveryClaim, SourceFile
 from gateway.provenance.seal import Sealer, VideoSeal
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.safe_paths import make_folder, open_media_file, path_below
+from gateway.transfer import fetched, folder_error
 from services.common.errors import ArtefactNotFoundError, InvalidRequestError, MediaUnsupportedError
 from services.common.texts import Option, Text
 

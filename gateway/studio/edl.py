@@ -18,6 +18,7 @@ from gateway.studio.timeline import (
     exact_rate,
     noted_in,
     opentimelineio,
+    other_ending_needed,
     path_of_url,
     rate_text,
     timecode_frames,
@@ -269,7 +270,7 @@ def edl_text(timeline: Timeline, track: Any) -> str:
             lines += _event_lines(timeline, number, placed, before)
         before = placed
     if number > MOST_EVENTS:
-        raise _refused(f"an EDL has at most {MOST_EVENTS} events, and this track has {number}")
+        raise other_ending_needed(f"an EDL has at most {MOST_EVENTS} events, and this track has {number}")
     return "\n".join(lines) + "\n"
 
 
@@ -282,7 +283,7 @@ def _placed(timeline: Timeline, items: Sequence[Any]) -> list[_Placed]:
         if isinstance(item, otio.schema.Transition):
             continue
         if not isinstance(item, otio.schema.Clip | otio.schema.Gap):
-            raise _refused(f"an EDL cannot hold {item.name or 'a nested sequence'}")
+            raise other_ending_needed(f"an EDL cannot hold {item.name or 'a nested sequence'}")
         before, after = (
             items[near] if 0 <= near < len(items) and isinstance(items[near], otio.schema.Transition) else None
             for near in (place - 1, place + 1)
@@ -297,13 +298,9 @@ def _placed(timeline: Timeline, items: Sequence[Any]) -> list[_Placed]:
     return found
 
 
-def _refused(problem: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{problem}: give an output that ends in .otio", field="output", named=True)
-
-
 def _frames(timeline: Timeline, time: Any) -> int:
     if exact_rate(time.rate) != timeline.rate or time.value != int(time.value):
-        raise _refused(
+        raise other_ending_needed(
             f"an EDL has one frame rate, {rate_text(timeline.rate)}, and an item has {time.rate:.6g} or lies between two frames"
         )
     return int(time.value)
@@ -326,7 +323,7 @@ def _event_lines(timeline: Timeline, number: int, placed: _Placed, before: _Plac
     frozen = isinstance(speed, otio.schema.FreezeFrame)
     scalar = 0.0 if frozen else 1.0 if speed is None else speed.time_scalar
     if not abs(scalar) < _MOST_SPEED:
-        raise _refused(f"an EDL cannot hold the speed {100 * scalar:.3g} %")
+        raise other_ending_needed(f"an EDL cannot hold the speed {100 * scalar:.3g} %")
     played = 1 if frozen else round(len(record) * abs(scalar))
     labels = [_label(timeline, item, frame) for frame in (placed.source, placed.source + played)]
     lines.append(_line(number, _reel(item), kind, *labels, begin, end))

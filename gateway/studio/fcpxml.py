@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from gateway.studio.timeline import Timeline, exact_rate, noted_in, opentimelineio, rate_text
+from gateway.studio.timeline import Timeline, exact_rate, noted_in, opentimelineio, other_ending_needed, rate_text
 from services.common.errors import InvalidRequestError
 
 _VERSION: Final = "1.8"
@@ -252,7 +252,7 @@ class _Writer:
 
     def _frames(self, time: Any) -> int:
         if exact_rate(time.rate) != self._timeline.rate or time.value != int(time.value):
-            raise _refused(
+            raise other_ending_needed(
                 f"an item has {time.rate:.6g} frames per second or lies between two frames, and the timeline has "
                 f"{rate_text(self._timeline.rate)}"
             )
@@ -323,7 +323,7 @@ class _Writer:
         otio = opentimelineio()
         if not isinstance(item, otio.schema.Clip) or any(isinstance(one, otio.schema.TimeEffect) for one in item.effects):
             kind = "a speed change" if isinstance(item, otio.schema.Clip) else "a nested sequence"
-            raise _refused(f"{item.name or 'an item'} is {kind}, which dubstage does not write as FCPXML")
+            raise other_ending_needed(f"{item.name or 'an item'} is {kind}, which dubstage does not write as FCPXML")
         start = self._frames(item.trimmed_range().start_time)
         element = ElementTree.SubElement(
             spine,
@@ -414,10 +414,6 @@ def _runs(track: Any, frames: Any) -> Iterator[tuple[int, list[Any]]]:
             position += frames(item.trimmed_range().duration)
     if run:
         yield begin, run
-
-
-def _refused(problem: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{problem}: give an output that ends in .otio", field="output", named=True)
 
 
 def fcpxml_text(timeline: Timeline) -> str:

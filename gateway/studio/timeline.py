@@ -50,6 +50,11 @@ def not_installed(package: str | None) -> InvalidRequestError:
     )
 
 
+def other_ending_needed(problem: str) -> InvalidRequestError:
+    """Return the error that the format of an output cannot hold a timeline, because of a problem."""
+    return InvalidRequestError(f"{problem}: give an output that ends in .otio", field="output", named=True)
+
+
 def exact_rate(rate: float | Fraction) -> Fraction | None:
     """Return the frame rate that a rounded number such as 23.976 or 29.97 stands for; None: no usual rate is near."""
     if not 0.5 < rate < 1000:

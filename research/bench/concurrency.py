@@ -28,6 +28,8 @@ import numpy as np
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from dubstage.client import render as render_client
+from dubstage.client.render import Conditions
 from dubstage.render.v1 import render_pb2 as pb
 from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from research.bench.runs import rows_of, table, write_json
@@ -35,10 +37,9 @@ from services.common.errors import BackendUnavailableError
 from services.common.face.crops import BOX_SIZE
 from services.render.backends.base import Device
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.convert import frame_to_proto
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
-from services.render.types import Precision, RenderFrame
+from services.render.types import Precision
 
 if TYPE_CHECKING:
     from dubstage.render.v1.render_pb2_grpc import RenderServiceAsyncStub
@@ -243,7 +244,9 @@ def _message(seed: int) -> pb.RenderRequest:
     background, texture = rng.integers(0, 256, (2, BOX_SIZE, BOX_SIZE, 3), dtype=np.uint8)
     mask = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
     mask[30:150, 20:140] = 255
-    return frame_to_proto(RenderFrame(0, background, texture, mask, rng.uniform(20.0, 140.0, (59, 2)).astype(np.float32)))
+    landmarks = rng.uniform(20.0, 140.0, (59, 2)).astype(np.float32)
+    inputs = Conditions(frame_index=0, background=background, mask=mask, texture=texture, box_landmarks=landmarks)
+    return render_client.render.requests(model="").item(inputs)
 
 
 def _percentile(values: Sequence[float], percent: float) -> float:

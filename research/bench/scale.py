@@ -38,9 +38,9 @@ from gateway.audit.entries import START, AuditEvent, EventKind, digest_of_line, 
 from gateway.audit.log import AuditPersonRow, AuditRow
 from gateway.batch.leases import shot_lease
 from gateway.batch.lists import ShotQuery
-from gateway.batch.local import RowQueue
 from gateway.batch.records import begun, progress_from
 from gateway.batch.report import write_report
+from gateway.batch.row_queue import RowQueue
 from gateway.batch.store import BatchStore, columns_of
 from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotSpec, ShotState, manifest_of
 from gateway.consent.record import Consent, digest_of

@@ -26,7 +26,7 @@ from research.training.run_folder import CONFIG
 from services.common.array_types import Array, UInt8
 from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.face.crops import BOX_SIZE
-from services.common.files import write_whole
+from services.common.files import file_sha256, write_whole
 from services.common.store.exported_networks import copy_card
 from services.render.backends.model_files import (
     BATCH_AXIS,
@@ -36,7 +36,6 @@ from services.render.backends.model_files import (
     WEIGHTS_DIGEST,
     WEIGHTS_FOLDER,
     TensorForm,
-    file_sha256,
 )
 from services.render.networks.unet import UNetTrunk
 

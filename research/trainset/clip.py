@@ -53,6 +53,7 @@ from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
 from services.common.errors import NoUsableFootageError
 from services.common.face.crops import head_template
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.files import file_sha256
 from services.common.wire.convert import from_tensor
 from services.common.wire.timeline import MOTION_RATE
 
@@ -441,8 +442,7 @@ class ClipMaker:
         if old is not None and (old.size, old.changed_ns) == (facts.st_size, facts.st_mtime_ns):
             sha256 = old.sha256
         else:
-            with path.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            sha256 = file_sha256(path)
         if old is not None:
             if old.sha256 == sha256 and all(file.is_file() for file in files_of(self._output, old, MADE_HERE)):
                 try:

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from research.training.folder_lock import locked_folder
 from research.training.trainset import (
     CLIPS_A_SHARD,
     FORMAT_VERSION,
@@ -32,7 +33,6 @@ from research.training.trainset import (
 )
 from services.common.array_types import Array
 from services.common.files import translating_full_disk, write_whole
-from services.common.locks import locked_folder
 from services.common.store.tensor_bytes import encode_arrays
 
 MADE_HERE: Final[tuple[Part, ...]] = ("track", "sound", "speech")

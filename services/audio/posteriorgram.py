@@ -52,7 +52,7 @@ _PRIOR_MEAN: Final = np.array(
 """Mean of the cepstra of speech rows over the training set, rounded; C0 is not normalised."""
 
 
-def normalise(context: Float32, window_rows: int = WINDOW_ROWS) -> Float32:
+def normalise(context: Float32) -> Float32:
     """Return cepstra of the window at the end of `context`, minus the mean of the context's loud rows.
 
     C0 keeps its absolute level, which says whether a person speaks. Subtracting the means of C1 to C19 removes the microphone's
@@ -60,17 +60,16 @@ def normalise(context: Float32, window_rows: int = WINDOW_ROWS) -> Float32:
 
     Args:
         context: [300, 20] float32, the rows up to the window's last row. Rows before the stream are silence.
-        window_rows: rows to give back.
 
     Returns:
-        [window_rows, 20] float32.
+        [WINDOW_ROWS, 20] float32.
     """
     loud = loud_rows(context)
     # This is an elementwise product and a sum over rows: the order of additions in a matrix product could vary.
     total = (context.astype(np.float64) * loud[:, None]).sum(axis=0) + _PRIOR_ROWS * _PRIOR_MEAN
     mean = total / (loud.sum() + _PRIOR_ROWS)
     mean[0] = 0.0
-    return np.asarray(context[-window_rows:] - mean, dtype=np.float32)
+    return np.asarray(context[-WINDOW_ROWS:] - mean, dtype=np.float32)
 
 
 class PosteriorgramModel:

@@ -159,6 +159,12 @@ def digest_and_size(file: Path) -> tuple[str, int]:
         return sha256_of(stream), stream.tell()
 
 
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file of any size, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sha256_of(stream: IO[bytes]) -> str:
     """Return the sha256 of the rest of a stream, 64 hexadecimal digits."""
     digest = hashlib.sha256()

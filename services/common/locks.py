@@ -9,17 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-
-from services.common.errors import InvalidRequestError
-from services.common.files import folder_not_writable, make_folder
-
-_LOCK: Final = ".lock"
-_held: Final[set[int]] = set()
-"""Descriptors of the locks of folders that this process holds."""
 
 
 def try_lock(handle: int, *, shared: bool = False) -> bool | None:
@@ -67,41 +57,3 @@ def open_locked(path: Path, *, shared: bool = False, mode: int = 0o600) -> int |
         os.close(handle)
         return None
     return handle
-
-
-@contextmanager
-def locked_folder(folder: Path, in_use: str) -> Iterator[None]:
-    """Create a folder, and keep other processes out for as long as the context is open. The lock ends with this process.
-
-    Args:
-        folder: the folder. Its lock file stays.
-        in_use: what the user is told if another process is in the folder.
-
-    Raises:
-        InvalidRequestError: the folder cannot be written, or another process holds the lock.
-        StorageFullError: no space is left.
-    """
-    make_folder(folder)
-    try:
-        lock = open_locked(folder / _LOCK, mode=0o640)
-    except OSError as problem:
-        raise folder_not_writable(folder, problem) from problem
-    if lock is None:
-        raise InvalidRequestError(in_use, field="output")
-    _held.add(lock)
-    try:
-        yield
-    finally:
-        if lock in _held:
-            _held.remove(lock)
-            os.close(lock)
-
-
-def _let_go() -> None:
-    for lock in _held:
-        os.close(lock)
-    _held.clear()
-
-
-# A forked worker that outlives this process for some seconds would hold the lock against the process that goes on.
-os.register_at_fork(after_in_child=_let_go)

@@ -177,15 +177,12 @@ def _describe(picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int16], np
 class EmbeddingNetwork:
     """The network on ONNX Runtime, which the first use loads in 0.1 s. It has no state: any thread may use it.
 
-    Args:
-        path: the ONNX file.
-
     Raises:
         ModelNotFoundError, ArtefactCorruptError: the file is missing or damaged.
     """
 
-    def __init__(self, path: Path = WEIGHTS) -> None:
-        self._session = open_network(path, threads=1)
+    def __init__(self) -> None:
+        self._session = open_network(WEIGHTS, threads=1)
 
     def __call__(self, picture: UInt8, landmarks: Float32, pose: HeadPose) -> FaceEmbedding:
         """Return the embedding of a face.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from dubstage.client import to_image, to_tensor
+from dubstage.client import to_image
 from dubstage.render.v1 import render_pb2 as pb
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError, ModelNotFoundError
@@ -113,22 +113,6 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None, model: Mod
         context_only=frame.context_only,
         speech_features=features("speech_features", (None, None)),
         neural_features=features("neural_features", (side, side, None)),
-    )
-
-
-def frame_to_proto(frame: RenderFrame) -> pb.RenderRequest:
-    """Return the message of a frame."""
-    return pb.RenderRequest(
-        frame=pb.RenderFrame(
-            frame_index=frame.frame_index,
-            background=to_image(frame.background),
-            texture=None if frame.texture is None else to_image(frame.texture),
-            mask=to_image(frame.mask),
-            box_landmarks=to_tensor(frame.box_landmarks),
-            context_only=frame.context_only,
-            speech_features=None if frame.speech_features is None else to_tensor(frame.speech_features),
-            neural_features=None if frame.neural_features is None else to_tensor(frame.neural_features),
-        )
     )
 
 

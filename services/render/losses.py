@@ -158,31 +158,6 @@ def total_variation_loss(composed: ComposedPictures) -> Tensor:
     return (across + down) / (6.0 * mask.sum())
 
 
-def reconstruction_terms(composed: ComposedPictures, weights: RenderLossWeights) -> dict[str, Tensor]:
-    """Return the weighted losses that need no other network: reconstruction and total variation."""
-    return {
-        "reconstruction": weights.reconstruction * reconstruction_loss(composed),
-        "total_variation": weights.total_variation * total_variation_loss(composed),
-    }
-
-
-def detail_loss(composed: ComposedPictures) -> Tensor:
-    """Return the mean absolute difference of the strength of fine detail inside the mask. Eq. 10 has no such term.
-
-    The strength is the root mean square of the Laplacian over 9 x 9 px. The loss asks for as much detail as the footage has, even
-    if the detail lies a pixel beside the footage's. L1 alone would prefer no detail.
-    """
-    got, target = (F.avg_pool2d(_laplacian(part).square(), 9, 4).add(1e-6).sqrt() for part in (composed.pictures, composed.target))
-    weight = F.avg_pool2d(composed.mask[..., 1:-1, 1:-1], 9, 4)
-    return ((got - target).abs() * weight).sum() / (3.0 * weight.sum())
-
-
-def _laplacian(pictures: Tensor) -> Tensor:
-    middle = pictures[..., 1:-1, 1:-1]
-    beside = pictures[..., 1:-1, :-2] + pictures[..., 1:-1, 2:] + pictures[..., :-2, 1:-1] + pictures[..., 2:, 1:-1]
-    return beside - 4.0 * middle
-
-
 def perceptual_loss(features: Features, pictures: Tensor, target: Tensor) -> Tensor:
     """Return L_vgg: the mean over scales of the mean absolute difference of features.
 
@@ -206,21 +181,6 @@ def adversarial_loss(scores: Tensor) -> Tensor:
 def discriminator_loss(real: Tensor, drawn: Tensor) -> Tensor:
     """Return the discriminator's part of L_frame or L_seq: half of mean (D(real) - 1)^2 + mean D(drawn)^2."""
     return 0.5 * ((real - 1.0).square().mean() + drawn.square().mean())
-
-
-def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, drawn: Tensor, shares: Tensor) -> Tensor:
-    """Return L_gp (Gulrajani et al. 2017): mean (|gradient of the score at a mixture| - 1)^2.
-
-    Args:
-        discriminator: the discriminator. The scores of one picture are added up.
-        real: float [B, C, H, W], footage.
-        drawn: float [B, C, H, W], drawn, without gradient.
-        shares: float [B, 1, 1, 1] in [0, 1], share of the real picture in each mixture.
-    """
-    mixed = (drawn + shares * (real - drawn)).detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(discriminator(mixed).sum(), mixed, create_graph=True)
-    length: Tensor = gradient.square().flatten(1).sum(dim=1).add(1e-12).sqrt()
-    return (length - 1.0).square().mean()
 
 
 def discriminator_view(pictures: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from dubstage.client import Connection, DubstageCallError, files
 from dubstage.client import gateway as client
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.gateway.v1 import media_pb2
-from gateway.dub.state.workspace import SCRATCH
+from gateway.dub.state.scratch import SCRATCH
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
 from tests.contract.stores.s3_servers import BUCKET, S3Server

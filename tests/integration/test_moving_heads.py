@@ -17,7 +17,7 @@ from dubstage.client import Connection
 from dubstage.client import gateway as client
 from gateway.actors import create
 from gateway.dub.job import dub_job
-from gateway.dub.state.workspace import SCRATCH
+from gateway.dub.state.scratch import SCRATCH
 from gateway.media.writer import VideoWriter
 from services.common.methods import METHODS
 from tests.integration.client_calls import dubbing, enrolment

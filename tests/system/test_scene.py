@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from gateway.batch.changes import revise
-from gateway.batch.local import run_in_process
+from gateway.batch.in_process import run_in_process
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.batch.worker import WorkerContext
 from gateway.consent.record import Consent, embedding_text

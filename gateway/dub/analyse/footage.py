@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -15,7 +15,7 @@ import numpy as np
 from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.face.v1 import face_pb2
-from gateway.async_utilities import ReadAhead, close, in_thread
+from gateway.async_utilities import in_thread
 from gateway.dub.analyse.face_records import cut_box, face_records, region_of_box
 from gateway.dub.analyse.tracking_point import TrackingCheckpoint, TrackingPoint
 from gateway.dub.convert import timeline_of
@@ -23,10 +23,10 @@ from gateway.dub.state.native_boxes import KeptLuma
 from gateway.dub.state.records import RecordFile
 from gateway.media.reader import FramePart, VideoReader, to_reduced_rgb, to_rgb, to_rgb_within
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.stages.calls import CallTime, until_done
+from gateway.stages.calls import continued, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
-from services.common.errors import BackendUnavailableError, InvalidRequestError
+from services.common.errors import BackendUnavailableError
 from services.common.face.crops import HeadPose
 
 MAX_TRACKED_SIDE: Final = 1280
@@ -148,44 +148,23 @@ async def tracked_answers(
 ) -> AsyncGenerator[face_pb2.FrameFaces, None]:
     """Yield the answer for every frame from `point.next_frame` on, in order. Closing the generator ends tracking.
 
-    A call that comes near the deadline is ended at a state, and a further call goes on from the state.
-
     Args:
         requests: yields a config with `state_every` and the state of a point, then the frames from the point on.
-        point: is moved to each state that comes. After an error, another attempt goes on from the point.
+        point: is moved to each state that comes (`continued`). After an error, another attempt goes on from the point.
         ahead: most requests that wait for the tracker, and most answers that wait to be taken.
 
     Raises:
         BackendUnavailableError: a face stage of another version does not take the state. The point is then at the first frame.
         DubstageError: from the face stage.
     """
-    ended = False
-    while not ended:
-        time_of_call = CallTime(stages.call_deadline_s)
-        resumes = point.state is not None
-        async with AsyncExitStack() as stack:
-            # Frames are decoded, tracked and cut at the same time.
-            messages = ReadAhead(requests(point), ahead)
-            stack.push_async_callback(close, messages)
-            replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), ahead)))
-            try:
-                ended = True
-                async for reply in replies:
-                    if resumes and not reply.resumed:
-                        point.begin_anew()
-                        raise BackendUnavailableError("the face stage began anew and did not go on from its state")
-                    for frame in reply.frames:
-                        yield frame
-                    if reply.HasField("state"):
-                        point.next_frame, point.state = int(reply.frames[-1].frame_index) + 1, reply.state
-                        if time_of_call.nearly_over:
-                            ended = False
-                            break
-            except InvalidRequestError as problem:
-                if not (resumes and (problem.field or "").startswith("config.resume")):
-                    raise
-                point.begin_anew()
-                raise BackendUnavailableError(f"the face stage is of another version: {problem.message}") from problem
+    # Frames are decoded, tracked and cut at the same time.
+    calls = continued(
+        stages, rpcs.face.TRACK, requests, point, ahead=ahead, stage="the face stage", resumed=lambda reply: reply.resumed
+    )
+    async with aclosing(calls) as replies:
+        async for reply in replies:
+            for frame in reply.frames:
+                yield frame
 
 
 async def tracked_frames(

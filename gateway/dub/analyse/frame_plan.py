@@ -109,7 +109,7 @@ def make_plan(
         index: faces of the video.
         face_id: face to dub; None: the video shows no face.
         silent: bool, see silent_frames, of every frame of the video, or of the line.
-        frames: frames of the line; None: the dub has no lines.
+        frames: frames of the line; None: all frames of the video.
         spoken: frames of the other lines of this face. The line does not fade beside them.
     """
     total = index.num_frames
@@ -121,10 +121,7 @@ def make_plan(
     reasons = index.reason.copy()
     reasons[index.partly_covered] = DUBBED
     reason[present] = reasons[row[present]]
-    if frames is None:
-        strength = _strength(reason == DUBBED, index.shot_cuts)
-        reason[(reason == DUBBED) & silent] = SILENT
-        return FramePlan(reason.astype(np.int32), row, strength)
+    frames = range(total) if frames is None else frames
     own, dubbed = (_within(ranges, total) for ranges in ((frames,), (frames, *spoken)))
     strength = np.where(own, _strength((reason == DUBBED) & dubbed, index.shot_cuts), np.float32(0.0))
     of_line = np.zeros(total, dtype=bool)

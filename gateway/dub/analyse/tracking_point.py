@@ -12,6 +12,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from dubstage.common.v1 import common_pb2
+from dubstage.face.v1 import face_pb2
 from gateway.dub.analyse.face_records import FaceMeans
 from gateway.dub.state.records import Checksum, RecordFile, read_note, write_note
 
@@ -42,6 +43,13 @@ class TrackingPoint:
     def begin(cls, first: int = 0) -> TrackingPoint:
         """Return the point of a tracking that begins with the frame `first`."""
         return cls(first, None, first, set())
+
+    def move(self, reply: face_pb2.TrackResponse) -> bool:
+        """Move to the state after the frames of a reply, and return whether the reply has one."""
+        if not reply.HasField("state"):
+            return False
+        self.next_frame, self.state = int(reply.frames[-1].frame_index) + 1, reply.state
+        return True
 
     def begin_anew(self) -> None:
         """Forget the state, so that the next call tracks from the first frame."""

@@ -69,7 +69,8 @@ from gateway.dub.state.disk import MAX_JOB_BYTES
 from gateway.dub.state.disk_needs import output_needs, records_need
 from gateway.dub.state.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.state.native_boxes import scale_of
-from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
+from gateway.dub.state.removal import remove_job, remove_locked
+from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace
 from gateway.media.background import own_timeline
 from gateway.media.encoders import EncoderChoice
 from gateway.media.inspection import inspect_in_child

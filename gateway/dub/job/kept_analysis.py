@@ -30,6 +30,7 @@ from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_refs
 from gateway.dub.progress import OnProgress
 from gateway.dub.state.disk_needs import DiskNeed, check_disks, on_disk_of
 from gateway.dub.state.journal import BlobLedger, Journal
+from gateway.dub.state.removal import remove_job, remove_locked
 from gateway.dub.state.workspace import (
     ANALYSIS,
     FOOTAGE_PASSES,
@@ -42,8 +43,6 @@ from gateway.dub.state.workspace import (
     is_whole,
     lock_folder,
     locked_in_thread,
-    remove_job,
-    remove_locked,
 )
 from services.common.errors import DubstageError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactStore

@@ -15,7 +15,7 @@ import numpy as np
 from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.analyse.face_choice import ChosenFace, about_faces
-from gateway.dub.analyse.face_records import TrackedVideo
+from gateway.dub.analyse.face_records import FaceIndex, TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, make_plan, silent_frames
 from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.analyse.shot_looks import ShotLooks
@@ -42,6 +42,7 @@ from gateway.dub.sound.speech import AlignedSpeech, MotionRequest, SpeechExtent,
 from gateway.dub.state.disk_needs import output_needs
 from gateway.dub.state.journal import BlobLedger, Journal, step_key
 from gateway.dub.state.native_boxes import scale_of
+from gateway.dub.state.records import RecordFile, RecordSpan
 from gateway.media.background import own_timeline
 from gateway.media.stills import is_still
 from gateway.media.writer import VideoWriter
@@ -149,6 +150,32 @@ class DubPart:
         inside = np.zeros(self.plan.num_frames, np.bool_)
         inside[self.frames.start : self.frames.stop] = True
         return np.asarray(inside & self.plan.rendered())
+
+
+def plan_of(
+    index: FaceIndex,
+    person: DubbedPerson,
+    motion: RecordFile | RecordSpan,
+    mouths: TargetMouths,
+    frames: range,
+    spoken: Sequence[range] = (),
+) -> FramePlan:
+    """Return what happens to every frame of the video. Blocks. A person who could not be learned is not dubbed: LOW_CONFIDENCE.
+
+    Args:
+        index: faces of the video.
+        person: who is dubbed.
+        motion: MOTION_RECORDs of `frames`; not read if the person could not be learned.
+        mouths: target mouths of `frames`; as `motion`.
+        frames: all frames of the video, or those of a line.
+        spoken: frames of all lines of this face.
+    """
+    if person.actor is not None:
+        silent = silent_frames(motion, mouths, frames, person.actor.speaking)
+        return make_plan(index, person.face_id, silent, frames, spoken)
+    plan = make_plan(index, person.face_id, np.zeros(len(frames), np.bool_), frames, spoken)
+    unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
+    return replace(plan, reason=unknown.astype(np.int32))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -269,20 +296,10 @@ class DubPasses:
         frames = range(workspace.motion.num_rows)
         return await expressive_mouths(self.analysis, workspace.motion, frames, workspace.expression)
 
-    def _plan(self, video: TrackedVideo, person: DubbedPerson, mouths: TargetMouths) -> FramePlan:
-        """Return what happens to every frame of the video."""
-        if person.actor is not None:
-            motion = self.analysis.workspace.motion
-            silent = silent_frames(motion, mouths, range(motion.num_rows), person.actor.speaking)
-            return make_plan(video.index, person.face_id, silent)
-        plan = make_plan(video.index, person.face_id, np.zeros(video.info.video.num_frames, np.bool_))
-        unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
-        return replace(plan, reason=unknown.astype(np.int32))
-
     async def part(self, video: TrackedVideo, person: DubbedPerson, extent: SpeechExtent) -> DubPart:
         """Return the person of a dub without lines, in all frames of the video."""
         mouths = await self._mouths(person)
-        plan = self._plan(video, person, mouths)
+        plan = plan_of(video.index, person, self.analysis.workspace.motion, mouths, range(video.index.num_frames))
         spoken: AlignedSpeech | None = None
         if self.analysis.method.renderer.speech:
             spoken = AlignedSpeech(self.analysis.workspace.speech, frame_seconds(video.info))

@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import in_thread
 from gateway.consent.record import digest_of
 from gateway.dub.analyse.face_choice import FaceChoice
-from gateway.dub.analyse.frame_plan import make_plan, silent_frames
 from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.job.outcome import LineRecords
-from gateway.dub.job.passes import DubbedPerson, DubPart, DubPasses
+from gateway.dub.job.passes import DubbedPerson, DubPart, DubPasses, plan_of
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import actor_refs
 from gateway.dub.learn.slow_expression import find_expression
@@ -135,15 +133,7 @@ class SceneLines:
         if person.actor is not None and request.keeps_expression:
             kept = await find_expression(analysis, person.actor, scene.on_progress, name=f"expression-{who[:16]}")
             mouths = await expressive_mouths(analysis, motion, frames, kept)
-
-        if person.actor is None:
-            plan = make_plan(analysis.index, person.face_id, np.zeros(len(frames), np.bool_), frames, spoken)
-            unknown = np.where(plan.rendered(), common_pb2.FRAME_REASON_LOW_CONFIDENCE, plan.reason)
-            plan = replace(plan, reason=unknown.astype(np.int32))
-        else:
-            silent = silent_frames(motion, mouths, frames, person.actor.speaking)
-            plan = make_plan(analysis.index, person.face_id, silent, frames, spoken)
-
+        plan = plan_of(analysis.index, person, motion, mouths, frames, spoken)
         aligned: AlignedSpeech | None = None
         if analysis.method.renderer.speech:
             seconds = frame_seconds(info)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from services.common.methods import SHARED_FEATURES, FeatureKinds, MouthOptions,
 from services.common.wire.convert import from_tensor, pose_from_proto
 from services.common.wire.timeline import MOTION_RATE
 
+R = TypeVar("R", audio_pb2.ExtractFeaturesResponse, motion_pb2.PredictMotionResponse)
 FEATURE_BLOCK: Final = 64
 """Feature frames per message to the motion stage. Changes no byte of the answers."""
 _Further = Literal["identity_removed", "speech_states", "speech_states_live"]
@@ -140,7 +141,7 @@ async def extract_features(
     point = CallPoint()
 
     async def extract() -> None:
-        async with aclosing(continued(stages, rpcs.audio.EXTRACT_FEATURES, requests, point)) as replies:
+        async with aclosing(_answers(stages, rpcs.audio.EXTRACT_FEATURES, requests, point)) as replies:
             async for reply in replies:
                 _append(features, feature_records(reply.block), reply.block.first_frame)
         features.sync()
@@ -152,6 +153,16 @@ async def extract_features(
     if not counted:
         total_samples = await asyncio.to_thread(_count_samples, speech, enough)
     return speech_extent(total_samples, limit, speech.sample_rate_hz)
+
+
+async def _answers(
+    stages: Stages, rpc: rpcs.Stream[Any, R], requests: Callable[[CallPoint], AsyncIterator[Any]], point: CallPoint
+) -> AsyncGenerator[R, None]:
+    """Yield the replies of `continued` that have frames: those with a state have none. Closing the generator ends the call."""
+    async with aclosing(continued(stages, rpc, requests, point)) as replies:
+        async for reply in replies:
+            if not reply.HasField("state"):
+                yield reply
 
 
 def _append(records: RecordFile, rows: npt.NDArray[np.void], first: int, on_frames: Callable[[int], None] | None = None) -> None:
@@ -269,7 +280,7 @@ async def predict_motion(
     point = CallPoint()
 
     async def predict() -> None:
-        async with aclosing(continued(stages, rpcs.motion.PREDICT_MOTION, requests, point)) as replies:
+        async with aclosing(_answers(stages, rpcs.motion.PREDICT_MOTION, requests, point)) as replies:
             async for reply in replies:
                 _append(motion, motion_records(reply.frames), reply.frames[0].frame_index, on_frames)
         motion.sync()

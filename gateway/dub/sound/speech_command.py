@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 import re
 import shlex
@@ -35,6 +34,7 @@ from gateway.provenance.claim import MOST_OF_A_NAME, VoiceFacts
 from gateway.provenance.signer import last_line
 from gateway.settings import SPEECH_PLACEHOLDERS, GatewaySettings
 from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
+from services.common.files import file_sha256
 from services.common.texts import Option, Text
 
 SETTING: Final = "DUBSTAGE_SPEECH_COMMAND"
@@ -134,7 +134,7 @@ def spoken_text(settings: GatewaySettings, text: str, *, language: str = "", voi
 def _digests(command: Sequence[str]) -> list[str]:
     """Return the digests of the program and of files that the command names: an edited script speaks differently."""
     files = [shutil.which(command[0]) or "", *command[1:]]
-    return [_digest(Path(file)) if file and "{" not in file and os.path.isfile(file) else "" for file in files]
+    return [file_sha256(Path(file)) if file and "{" not in file and os.path.isfile(file) else "" for file in files]
 
 
 def check_words(text: str, voice: str) -> None:
@@ -171,7 +171,7 @@ def kept_speech(words: SpokenText, seconds: Fraction, data_dir: Path) -> Path | 
             found.append((file.stat().st_mtime, file))
     for _, file in sorted(found, reverse=True):
         with suppress(OSError):
-            if file.stem.endswith(_digest(file)):
+            if file.stem.endswith(file_sha256(file)):
                 os.utime(file)
                 return file
             file.unlink()  # a disk that was full, or lost its power, has damaged the file
@@ -218,11 +218,6 @@ def write_silence(file: Path) -> Path:
 
 def _decimal(seconds: Fraction) -> str:
     return f"{float(seconds):.3f}"
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 async def _run(words: SpokenText, seconds: str, output: Path, stderr: IO[bytes]) -> None:
@@ -316,7 +311,7 @@ def _keep(file: Path, folder: Path, key: str) -> Path:
     """Move the speech to its place. The name has the digest of the content, so no speech that another dub reads is replaced."""
     with job_folder(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = folder / f"{key}-{_digest(file)}.wav"
+        kept = folder / f"{key}-{file_sha256(file)}.wav"
         file.chmod(0o600)
         os.replace(file, kept)
         os.utime(kept)

@@ -1,22 +1,13 @@
-"""The folder of one job: its record files and its finished passes.
-
-Folders for copies of media that come from a URL, or go to one. What a killed process leaves is removed by the next.
-
-Removal of a job: its folder, and its blobs that no actor and no other job uses.
-"""
+"""The folder of one job: its record files and its finished passes."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
 import os
-import shutil
-import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,7 +16,7 @@ import structlog
 
 from gateway.async_utilities import in_thread
 from gateway.dub.state.disk import MAX_JOB_BYTES, Allowance, job_folder
-from gateway.dub.state.journal import BlobLedger, journalled, step_key
+from gateway.dub.state.journal import step_key
 from gateway.dub.state.native_boxes import KeptLuma
 from gateway.dub.state.records import (
     EXPRESSION_RECORD,
@@ -38,11 +29,8 @@ from gateway.dub.state.records import (
     read_note,
     write_note,
 )
-from gateway.media.output import remove_leftovers
-from gateway.provenance.binding import sidecar_of
 from services.common.errors import InvalidRequestError
 from services.common.locks import try_lock
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 JOBS: Final = "jobs"
 """Folder of the data folder that holds the folders of all jobs."""
@@ -66,10 +54,6 @@ JOURNAL: Final = "journal"
 """Folder of finished steps (gateway.dub.state.journal)."""
 
 _log = structlog.stdlib.get_logger("dubstage.jobs")
-SCRATCH: Final = "fetched"
-"""Folder of the data folder for copies of media."""
-BLOBS_PER_LOCK: Final = 10
-"""Blobs that are deleted in one turn. No other job can count blobs during a turn."""
 
 
 class JobRunningError(InvalidRequestError):
@@ -418,156 +402,3 @@ def _path(file: RecordFile | Path) -> Path:
 
 def _checksum_of(file: RecordFile | Path) -> Checksum | None:
     return file.checksum_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)
-
-
-class ScratchFolders:
-    """Folders for copies, below a folder that this process holds until `close`."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._root = data_dir / SCRATCH
-        self._stack = ExitStack()
-        self._lock = threading.Lock()
-        self._own: Path | None = None
-
-    @contextmanager
-    def folder(self) -> Iterator[Path]:
-        """Make an empty folder, and remove the folder at the end. Blocks."""
-        with self._lock:
-            if self._own is None:
-                self._own = _own_folder(self._root, self._stack)
-        folder = Path(tempfile.mkdtemp(dir=self._own))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def close(self) -> None:
-        """Remove all folders of this process. Blocks."""
-        with self._lock:
-            self._own = None
-            self._stack.close()
-
-
-def _own_folder(root: Path, stack: ExitStack) -> Path:
-    """Make a locked folder below `root`, and remove the folders that dead processes left. The stack removes the folder."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _remove_left(root)
-    folder = root / f"{os.getpid()}-{os.urandom(4).hex()}"
-    handle = lock_folder(folder)
-    stack.callback(os.close, handle)
-    stack.callback(shutil.rmtree, folder, True)
-    return folder
-
-
-def remove_left_copies(data_dir: Path) -> None:
-    """Remove the copies of media that killed processes left below a data folder. Blocks."""
-    root = data_dir / SCRATCH
-    if root.is_dir():
-        _remove_left(root)
-
-
-def _remove_left(root: Path) -> None:
-    for left in root.iterdir():
-        if left.is_symlink() or is_running(left):
-            continue
-        # The removal holds the lock: another process may have made the folder just now, and be about to lock it.
-        with suppress(InvalidRequestError, OSError):
-            handle = lock_folder(left, make=False)
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(handle)
-
-
-@dataclass(frozen=True, slots=True)
-class RemovalReport:
-    """Space that a removal freed.
-
-    Attributes:
-        folder_bytes: bytes of the deleted files of jobs.
-        blobs: number of deleted blobs.
-        blob_bytes: bytes of the deleted blobs.
-    """
-
-    folder_bytes: int = 0
-    blobs: int = 0
-    blob_bytes: int = 0
-
-    def __add__(self, other: RemovalReport) -> RemovalReport:
-        return RemovalReport(self.folder_bytes + other.folder_bytes, self.blobs + other.blobs, self.blob_bytes + other.blob_bytes)
-
-
-def remove_job(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> RemovalReport | None:
-    """Remove a job, and return what was freed.
-
-    Returns:
-        What was freed; None: the job is running or does not exist, and nothing was removed.
-    """
-    try:
-        handle = lock_folder(folder, make=False)
-    except (InvalidRequestError, FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        return remove_locked(folder, ledger, store)
-    finally:
-        os.close(handle)
-
-
-def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> RemovalReport:
-    """Remove a job whose folder the caller has locked, and return what was freed."""
-    # Blobs are deleted first. If the store fails, the job still counts the rest, and the next try deletes them.
-    found = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
-    freed = folder_bytes(folder)
-    # A thread of the cancelled job counted further blobs meanwhile, or another job that used the same blob ended.
-    late = delete_unused(folder, ledger.release(folder, ()), ledger, store)
-    # The lock goes last. Another job could lock a new file in its place, and would work in a folder that is being removed.
-    with suppress(OSError):
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name != LOCK:
-                path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    sizes = [ref.size_bytes for ref, deleted in (*found.items(), *late.items()) if deleted]
-    return RemovalReport(freed, len(sizes), sum(sizes))
-
-
-def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger, store: ArtefactStore) -> dict[ArtefactRef, bool]:
-    """Delete the blobs that nothing but the job of this folder uses.
-
-    Returns:
-        The blobs that nothing else uses, and whether each was deleted: a blob that is gone or in another store was not.
-    """
-    found: dict[ArtefactRef, bool] = {}
-    distinct = list(dict.fromkeys(refs))
-    for begin in range(0, len(distinct), BLOBS_PER_LOCK):
-        with ledger.unused(folder, distinct[begin : begin + BLOBS_PER_LOCK]) as unused:
-            for ref in unused:
-                found[ref] = _delete(ref, folder, store)
-    return found
-
-
-def _delete(ref: ArtefactRef, folder: Path, store: ArtefactStore) -> bool:
-    try:
-        return store.delete(ref)
-    except InvalidRequestError as problem:
-        # The blob was stored before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
-        _log.warning("blob_of_another_store_kept", job=folder.name, problem=problem.message)
-        return False
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
-    size = 0
-    for part, _, names in os.walk(folder):
-        for name in names:
-            try:
-                size += os.lstat(os.path.join(part, name)).st_size
-            except FileNotFoundError:
-                continue
-    return size
-
-
-def remove_partial_video(output: Path) -> None:
-    """Remove what a process that was killed has left of a video beside the video's place, and of the manifest in its sidecar."""
-    for file in (output, sidecar_of(output)):
-        with suppress(OSError):
-            remove_leftovers(file)

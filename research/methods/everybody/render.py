@@ -48,6 +48,7 @@ from research.render.held_out import (
     held_out,
     still_mouth,
 )
+from research.render.losses import gradient_penalty, reconstruction_terms
 from research.render.people import BatchSource, random_colours, random_row
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
@@ -75,8 +76,6 @@ from services.render.losses import (
     compose,
     discriminator_loss,
     discriminator_view,
-    gradient_penalty,
-    reconstruction_terms,
 )
 from services.render.networks.weights import save_weights
 from services.render.pairs import BASE, NO_NOISE, Pair, window_rows

@@ -35,6 +35,7 @@ from research.render.held_out import (
     spread_places,
     still_mouth,
 )
+from research.render.losses import detail_loss
 from research.render.people import (
     BatchSource,
     People,
@@ -70,7 +71,6 @@ from services.render.losses import (
     PatchDiscriminator,
     adversarial_loss,
     compose,
-    detail_loss,
     discriminator_loss,
     discriminator_view,
     reconstruction_loss,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
+from research.render.losses import detail_loss
 from research.render.people import BatchSource, People, PeopleSettings, random_colours, random_row
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
@@ -39,7 +40,6 @@ from services.render.losses import (
     PatchDiscriminator,
     adversarial_loss,
     compose,
-    detail_loss,
     discriminator_loss,
     discriminator_view,
     reconstruction_loss,

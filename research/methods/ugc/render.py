@@ -17,6 +17,7 @@ from torch import Tensor
 
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out
+from research.render.losses import reconstruction_terms
 from research.render.people import BatchSource, PeopleSettings, random_colours, random_row
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
@@ -33,14 +34,7 @@ from research.training.networks import Opening, TrainableNetwork
 from research.training.training import LoopSettings
 from services.common.array_types import UInt8
 from services.common.face.mouth_bank import MouthBank
-from services.render.losses import (
-    PatchDiscriminator,
-    RenderLossWeights,
-    adversarial_loss,
-    compose,
-    discriminator_loss,
-    reconstruction_terms,
-)
+from services.render.losses import PatchDiscriminator, RenderLossWeights, adversarial_loss, compose, discriminator_loss
 from services.render.networks.weights import save_weights
 from services.render.pairs import BASE, MASK, NEAREST_FRAMES, Pair, perturbed
 from services.render.renderer import PersonalizeJob

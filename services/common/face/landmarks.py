@@ -107,7 +107,6 @@ JAW_LINE: Final[tuple[int, ...]] = (_RIGHT_END, *JAW[:17], _LEFT_END)
 """The nineteen jaw points in the order of the contour, from the subject's right ear over the chin to the left ear."""
 NUM_DENSE_LIPS: Final = 2 * NUM_LIPS
 NUM_DENSE_JAW: Final = 2 * len(JAW) - 1
-NUM_LOWER: Final = NUM_DENSE_LIPS + NUM_DENSE_JAW
 
 
 def mouth_area_positions(indices: tuple[int, ...]) -> npt.NDArray[np.intp]:

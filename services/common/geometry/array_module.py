@@ -6,7 +6,7 @@ are used (`stack(list, -1)`, `x.sum(-1)`, `matrix.mT`), so no formula is written
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 Array: TypeAlias = Any
 """A floating numpy array or torch tensor. A result of type Array is of the same kind as the arguments.
 (A type variable over both kinds would not help the type checker, because numpy's operators return Any for such a variable.)"""
+_SHORTEST: Final = 1e-12
 
 
 def is_tensor(value: object) -> bool:
@@ -51,10 +52,10 @@ def dot(a: Array, b: Array) -> Array:
     return (a * b).sum(-1)
 
 
-def normalised(vectors: Array, floor: float = 1e-12) -> Array:
-    """Return vectors [..., D] of length 1. Vectors shorter than `floor` stay near zero."""
+def normalised(vectors: Array) -> Array:
+    """Return vectors [..., D] of length 1. Vectors shorter than 1e-12 stay near zero."""
     xp = array_module(vectors)
     squared = dot(vectors, vectors)
-    tiny = squared < floor**2
+    tiny = squared < _SHORTEST**2
     length = xp.sqrt(xp.where(tiny, xp.ones_like(squared), squared))
     return vectors / length[..., None]

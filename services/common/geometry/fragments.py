@@ -49,8 +49,6 @@ def visible_vertices(
     vertices: Floating,
     depth: Floating,
     triangles: Int32,
-    *,
-    tolerance: float = DEPTH_TOLERANCE,
 ) -> npt.NDArray[np.bool_]:
     """Return bool [N, V]: whether each vertex is inside the picture, turned to the camera, and not behind another part of the mesh.
 
@@ -62,7 +60,6 @@ def visible_vertices(
         vertices: [N, V, 2], pixels.
         depth: [N, V].
         triangles: int32 [F, 3].
-        tolerance: 0..1, share of the mesh's depth range.
     """
     height, width = fragments.triangle_index.shape[1:]
     seen = np.zeros(depth.shape, bool)
@@ -73,7 +70,7 @@ def visible_vertices(
             continue
         inside &= facing(points, triangles)
         finite = z[np.isfinite(z)]
-        slack = tolerance * float(finite.max() - finite.min())
+        slack = DEPTH_TOLERANCE * float(finite.max() - finite.min())
         seen[item] = inside & not_behind(fragments.depth[item], np.where(inside[:, None], points, 0.0), z, slack)
     return seen
 

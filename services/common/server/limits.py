@@ -24,6 +24,8 @@ WINDOW_SECONDS: Final = 60.0
 LEAST_COMPUTED_SECONDS: Final = 1.0
 """Smallest divisor of a ratio, so that a few milliseconds of work in a quiet minute are no load."""
 _SAMPLE_SECONDS: Final = 1.0
+_RETRY_AFTER_S: Final = 1.0
+"""Seconds after which a refused call may come again."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -135,15 +137,13 @@ class Admission:
         max_active: most calls that run.
         max_queued: most calls that wait.
         most_of_tenant: most calls of one tenant that run or wait; None: one tenant may have all places.
-        retry_after_s: seconds after which a refused call may come again.
     """
 
-    def __init__(self, *, max_active: int, max_queued: int, most_of_tenant: int | None = None, retry_after_s: float = 1.0) -> None:
+    def __init__(self, *, max_active: int, max_queued: int, most_of_tenant: int | None = None) -> None:
         self._capacity = max_active + max_queued
         self._most_of_tenant = most_of_tenant
         self._of_tenant: Counter[str] = Counter()
         self._slots = asyncio.Semaphore(max_active)
-        self._retry_after_s = retry_after_s
         self._present = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -176,16 +176,14 @@ class Admission:
                 have.
         """
         if self._refusal is not None:
-            raise type(self._refusal)(self._refusal.message, retry_after_s=self._retry_after_s)
+            raise type(self._refusal)(self._refusal.message, retry_after_s=_RETRY_AFTER_S)
         if self._present >= self._capacity:
-            raise OverloadedError(
-                f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s
-            )
+            raise OverloadedError(f"the stage already has {self._present} calls, as many as it takes", retry_after_s=_RETRY_AFTER_S)
         tenant = current_caller().tenant
         if self._most_of_tenant is not None and self._of_tenant[tenant] >= self._most_of_tenant:
             raise OverloadedError(
                 f"tenant {tenant} already has {self._most_of_tenant} calls, as many as one tenant may have",
-                retry_after_s=self._retry_after_s,
+                retry_after_s=_RETRY_AFTER_S,
             )
         self._present += 1
         self._of_tenant[tenant] += 1

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.common.errors import ArtefactCorruptError, ModelNotFoundError
-from services.common.files import write_whole
+from services.common.files import file_sha256, write_whole
 
 CARD_ENDING: Final = ".card.md"
 """NAME.card.md beside NAME.onnx is the card of the training run that the network came from."""
@@ -123,7 +123,7 @@ def checked_sha256(path: Path) -> str:
     """
     if not path.is_file():
         raise ModelNotFoundError(f"{path}: no such file; {REMEDY}", resource=str(path))
-    digest = _sha256(path)
+    digest = file_sha256(path)
     recorded = _recorded(path.parent).get(path.name, {})
     if recorded and digest not in recorded:
         listed = ", ".join(f"{known[:12]} in {sheet}" for known, sheet in recorded.items())
@@ -169,11 +169,6 @@ def networks_in(folder: Path) -> list[NetworkFile]:
 def cards_in(folder: Path) -> list[Path]:
     """Return the cards of training runs in a folder of weights. Networks that were trained together have one card."""
     return sorted((folder.parent if folder.is_file() else folder).glob(f"*{CARD_ENDING}"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _recorded(folder: Path) -> dict[str, dict[str, str]]:

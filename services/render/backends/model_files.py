@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from services.common.errors import ArtefactCorruptError, ModelNotFoundError
 from services.common.face.crops import BOX_SIZE
+from services.common.files import file_sha256
 from services.render.types import Precision
 
 INPUT_PICTURES: Final = "pictures"
@@ -182,12 +183,6 @@ def tensor_forms(entries: Mapping[str, Any]) -> tuple[TensorForm, ...]:
         batched = bool(shape) and shape[0] == BATCH_AXIS
         forms.append(TensorForm(name, str(dtype), tuple(int(size) for size in shape[batched:]), batched))
     return tuple(forms)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the digest of a file of any size, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _box_size(sheet: Path, outputs: tuple[TensorForm, ...]) -> int:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from services.common.errors import DubstageError, InvalidRequestError
-from services.common.files import write_whole
+from services.common.files import file_sha256, write_whole
 from services.render.backends.base import PLAIN_CHOICE, Device
-from services.render.backends.model_files import WEIGHTS_FOLDER, TensorForm, file_sha256, read_models, tensor_forms
+from services.render.backends.model_files import WEIGHTS_FOLDER, TensorForm, read_models, tensor_forms
 from services.render.types import Precision
 
 DIGEST: Final = "sha256."

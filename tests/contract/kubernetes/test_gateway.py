@@ -97,9 +97,9 @@ def test_batch_life_over_gateway(api: JobApi, request_of_three: pb.SubmitBatchRe
 
 def test_end_of_batch_is_one_event(api, request_of_three, call, installation) -> None:
     """The end of a batch makes one event, after a new start of the gateway too. Shots that have lost their Job make none."""
-    hooks = WebhookStore(installation.context.actors.database)
+    hooks = WebhookStore(installation.context.engine.actors.database)
     hook, _ = hooks.create("https://8.8.8.8/", list(EventType))
-    operations = OperationStore(installation.context.actors.database, kinds=(CLUSTER_BATCH,))
+    operations = OperationStore(installation.context.engine.actors.database, kinds=(CLUSTER_BATCH,))
 
     async def until_left_alone(_: BatchServicer) -> None:
         await asyncio.to_thread(until, lambda: not operations.is_written(outputs_of("shots")))

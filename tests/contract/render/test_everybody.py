@@ -8,10 +8,10 @@ import pytest
 
 from dubstage.render.v1 import render_pb2 as pb
 from services.common.face.mouth_bank import MouthBank
-from services.render.convert import frame_to_proto
 from services.render.streams import default_state, open_stream
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import models_of_stage, personalised, rendered
+from tests.contract.render.requests import frame_to_proto
 from tests.refusals import rpc_refused
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model="everybody"))

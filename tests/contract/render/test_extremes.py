@@ -13,9 +13,9 @@ from services.common.face.crops import MAX_BOX_PX, MAX_HEAD_PX
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import ref_from_proto, ref_to_proto
-from services.render.convert import frame_to_proto
 from services.render.types import RenderFrame
 from tests.contract.finite import finite_or_refused
+from tests.contract.render.requests import frame_to_proto
 from tests.refusals import rpc_refused
 
 MODELS = ("ugc", "everybody", "headpose", "hetero")

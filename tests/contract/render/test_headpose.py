@@ -11,12 +11,12 @@ from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
 from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.convert import frame_to_proto
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.headpose.personalize import personalize_headpose
 from services.render.streams import open_stream
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import models_of_stage, personalised, rendered
+from tests.contract.render.requests import frame_to_proto
 from tests.refusals import rpc_refused
 from tests.unit.render.drawn_person import drawing, person
 

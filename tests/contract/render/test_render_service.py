@@ -13,10 +13,10 @@ from services.common.face.neural_texture import ACTOR_FORMAT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.convert import frame_to_proto
 from services.render.streams import default_state
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import models_of_stage, personalised, rendered
+from tests.contract.render.requests import frame_to_proto
 from tests.refusals import rpc_refused
 from tests.unit.render.rendering import render
 

@@ -19,10 +19,10 @@ from services.common.face.mouth_bank import MouthBank
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
 from services.render.__main__ import compose
-from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
 from services.render.types import Precision
 from tests.contract.render.conftest import personalised, rendered
+from tests.contract.render.requests import frame_to_proto
 from tests.refusals import rpc_refused
 from tests.unit.render.toy import NAME, SPEECH, Toy
 

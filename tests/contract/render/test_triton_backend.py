@@ -19,8 +19,9 @@ import tritonclient.grpc as tritongrpc
 
 from services.common.array_types import Float32
 from services.common.errors import BackendUnavailableError, ContractBrokenError, ModelNotFoundError, OverloadedError
+from services.common.files import file_sha256
 from services.render.backends.base import TritonOptions
-from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, file_sha256
+from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER
 from services.render.backends.triton_control import SharedRegion, TritonControl
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.renderers.ugc.renderer import network_picture

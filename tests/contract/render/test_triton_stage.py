@@ -22,7 +22,6 @@ from services.common.server.server import StageServer
 from services.render.__main__ import compose
 from services.render.backends.base import Backend
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
 from services.render.streams import default_state
 from services.render.triton.launch import TritonProcess
@@ -30,6 +29,7 @@ from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import RenderFrame
 from tests.contract.ports import free_port
 from tests.contract.render.conftest import RESTARTS, gave_up, models_here, rendered_from_proto, stub_of
+from tests.contract.render.requests import frame_to_proto
 from tests.refusals import rpc_refused
 from tests.unit.render.rendering import render
 

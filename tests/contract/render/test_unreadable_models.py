@@ -19,9 +19,9 @@ from services.common.errors import ModelNotFoundError
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
 from services.render.__main__ import compose
-from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
 from tests.contract.render.conftest import personalised, rendered
+from tests.contract.render.requests import frame_to_proto
 from tests.unit.render.unreadable import weights_with_unreadable
 
 RUNTIMES = (("onnxruntime", "int8"), ("onnxruntime", "float32"), ("openvino", "float32"))

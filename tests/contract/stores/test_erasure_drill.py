@@ -10,7 +10,7 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import verified
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.batch.changes import BatchPictures
+from gateway.batch.erasure import BatchPictures
 from gateway.batch.store import BatchStore
 from gateway.batch.types import manifest_of
 from gateway.dub.state.journal import Journal

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub.state import workspace
-from gateway.dub.state.workspace import remove_locked
+from gateway.dub.state import removal
+from gateway.dub.state.removal import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.contract.stores.programs import begun
@@ -37,7 +37,7 @@ import os, sys
 from pathlib import Path
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub.state.workspace import remove_locked
+from gateway.dub.state.removal import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactStore
 
@@ -116,7 +116,7 @@ def test_job_that_begins_and_ends_beside_another_leaves_no_blob(actors, blobs, t
         return 0
 
     # The size of the folder is measured after its blobs are deleted, and before the job is forgotten.
-    monkeypatch.setattr(workspace, "folder_bytes", meanwhile)
+    monkeypatch.setattr(removal, "folder_bytes", meanwhile)
     assert remove_locked(ending, ledger, blobs).blobs == 1
     assert not list(blobs.stored())
 

@@ -25,7 +25,8 @@ from gateway.actors.stored import FILES
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
 from gateway.dub.state.journal import Journal
-from gateway.dub.state.workspace import SCRATCH, describe_job, lock_folder
+from gateway.dub.state.scratch import SCRATCH
+from gateway.dub.state.workspace import describe_job, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from services.common.errors import (

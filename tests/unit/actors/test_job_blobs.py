@@ -11,7 +11,8 @@ import pytest
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.dub.state.journal import Journal
-from gateway.dub.state.workspace import JOURNAL, delete_unused, remove_job
+from gateway.dub.state.removal import delete_unused, remove_job
+from gateway.dub.state.workspace import JOURNAL
 from services.common.errors import BackendUnavailableError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, settings

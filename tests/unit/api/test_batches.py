@@ -34,14 +34,14 @@ def installation(settings: GatewaySettings) -> Iterator[TenantStorage]:
 @pytest.fixture
 def store(installation: TenantStorage) -> BatchStore:
     """Store with a batch of one shot, which failed."""
-    found = BatchStore(installation.context.actors.database)
+    found = BatchStore(installation.context.engine.actors.database)
     found.create(manifest_of("night", [shot_of_row(id="a", footage="/plate.mp4", output="/video.mp4")]), "gateway")
     found.put("night", ShotRecord(id="a", state=ShotState.FAILED, exit_code=10))
     return found
 
 
 def events(installation: TenantStorage) -> list[str]:
-    return [entry["event"] for entry in installation.context.actors.audit.newest(10)]
+    return [entry["event"] for entry in installation.context.engine.actors.audit.newest(10)]
 
 
 async def test_retry_is_recorded_once(

@@ -8,10 +8,12 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import select
 
+from gateway.actors.installation import Installation
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.api.context import TenantContext
 from gateway.database.tables import JobFolderRow
+from gateway.engine import Engine
 from gateway.media.output import OutputFile
 from gateway.operations.store import OperationStore
 from gateway.safe_paths import confine
@@ -39,18 +41,7 @@ def half_a_video(folder: Path) -> Path:
 
 def context_of(actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings) -> TenantContext:
     none = cast("Any", None)
-    return TenantContext(
-        actors=actors,
-        artefacts=blobs,
-        jobs=settings.data_dir / "jobs",
-        media=none,
-        threads=1,
-        names=none,
-        max_job_bytes=1 << 20,
-        analyses_bytes=0,
-        sealer=none,
-        quota=none,
-    )
+    return TenantContext(engine=Engine.of(Installation(settings, actors, blobs)), media=none, names=none, quota=none)
 
 
 @pytest.mark.parametrize("output", ["media", "elsewhere", "media/../elsewhere"])

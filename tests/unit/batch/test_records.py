@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from gateway.batch import records
-from gateway.batch.records import Failure, VideoMetrics, failure_of, progress_of, unix_time
+from gateway.batch.records import Failure, VideoMetrics, failure_of, unix_time
 from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
 from gateway.batch.worker import exit_code_of
 from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError
+from tests.unit.batch.rows import progress_of
 
 NOW = "2026-05-01T10:00:00.000Z"
 LATER = "2026-05-01T10:01:00.000Z"

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from dubstage.gateway.v1.dub_pb2 import EXPRESSION_NEUTRAL, ShotOptions
 from gateway.batch import store as batch_store
 from gateway.batch.lists import ShotQuery
-from gateway.batch.records import progress_from, progress_of
+from gateway.batch.records import progress_from
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.risk import risk_of
 from gateway.batch.store import BatchStore, open_batches
@@ -22,7 +22,7 @@ from gateway.settings import GatewaySettings
 from services.common.errors import BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings
 from tests.batches import names_of, open_store
-from tests.unit.batch.rows import changed_shot, shot_of_row
+from tests.unit.batch.rows import changed_shot, progress_of, shot_of_row
 
 SHOTS = [shot_of_row(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
 NIGHT = manifest_of("night", SHOTS)

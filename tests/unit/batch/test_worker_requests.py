@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.batch import media
+from gateway import transfer
 from gateway.batch.types import ShotSpec
 from gateway.batch.worker import WorkerContext, open_worker_context, shot_request
 from gateway.consent.record import digest_of
@@ -23,7 +23,7 @@ from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.sound.speech_command import write_silence
-from gateway.dub.state import workspace as aside_module
+from gateway.dub.state import scratch
 from gateway.dub.state.workspace import is_running
 from gateway.media.label import Label
 from gateway.provenance.claim import VoiceFacts
@@ -182,7 +182,7 @@ async def test_required_consent_for_shots(carphone: Path, tmp_path: Path, consen
 
 async def test_cancelled_copy_ends(bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy from a URL ends soon after its task is cancelled, however long the file is."""
-    monkeypatch.setattr(media, "_PIECE_BYTES", 1 << 16)
+    monkeypatch.setattr(transfer, "_PIECE_BYTES", 1 << 16)
     sends, ended = threading.Event(), threading.Event()
 
     class Endless(BaseHTTPRequestHandler):
@@ -237,7 +237,7 @@ async def test_leftovers_removed_under_lock(bench: WorkerContext, tmp_path: Path
             locked.append(is_running(folder))
         remove(folder, ignore_errors)
 
-    monkeypatch.setattr(aside_module, "shutil", SimpleNamespace(rmtree=watched))
+    monkeypatch.setattr(scratch, "shutil", SimpleNamespace(rmtree=watched))
     with bench.scratch_folder():
         assert locked == [True]
         assert not left.exists()

@@ -1,53 +1,15 @@
-"""Locks of open files, and folders that one process at a time writes to."""
+"""Locks of open files."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from services.common.errors import InvalidRequestError
 from services.common.files import make_folder
-from services.common.locks import locked_folder, open_locked, try_lock, unlock
-
-_HOLDS_AND_FORKS = """
-import os, sys
-from pathlib import Path
-from services.common.locks import locked_folder
-
-read, write = os.pipe()
-with locked_folder(Path(sys.argv[1]), "in use"):
-    if os.fork():
-        os.read(read, 1)  # the worker runs
-    else:
-        os.write(write, b"1")
-        sys.stdin.read()
-    os._exit(0)
-"""
-
-
-def test_second_process_waits_for_lock(tmp_path: Path) -> None:
-    """A second process is kept out until the first is done."""
-    folder = tmp_path / "new" / "folder"
-    with locked_folder(folder, "in use"):
-        with pytest.raises(InvalidRequestError, match="in use") as caught, locked_folder(folder, "in use"):
-            pytest.fail("two processes are in the folder")
-        assert caught.value.field == "output"
-    with locked_folder(folder, "in use"):
-        assert folder.is_dir()
-
-
-def test_forked_worker_keeps_no_lock(tmp_path: Path) -> None:
-    """A forked worker that lives longer does not keep the lock."""
-    command = [sys.executable, "-c", _HOLDS_AND_FORKS, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        # The worker waits for the end of its input, which comes at the end of this block.
-        assert process.wait() == 0
-        with locked_folder(tmp_path, "in use"):
-            pass
+from services.common.locks import open_locked, try_lock, unlock
 
 
 def test_file_instead_of_lock_folder(tmp_path: Path) -> None:

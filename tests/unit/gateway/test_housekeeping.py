@@ -17,7 +17,8 @@ from gateway import housekeeping
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.dub.state.journal import Journal
-from gateway.dub.state.workspace import RemovalReport, Workspace, describe_job, is_running, lock_folder, remove_job
+from gateway.dub.state.removal import RemovalReport, remove_job
+from gateway.dub.state.workspace import Workspace, describe_job, is_running, lock_folder
 from gateway.housekeeping import (
     JobFolder,
     JobLimits,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.media import output_file
 from gateway.consent.files import read_consent
 from gateway.safe_paths import bounded_bytes, confine, entry_of, make_folder, open_regular, path_below, remove_file
+from gateway.transfer import output_file
 from services.common.errors import InvalidRequestError
 
 

@@ -35,20 +35,20 @@ DISPLAY = [*(number for value in PRIMARIES for number in (value, 50_000)), 50, 1
 
 
 @pytest.mark.parametrize(
-    ("name", "bits", "chroma"),
+    ("name", "bits", "kind", "step"),
     [
-        ("yuv420p", 8, "4:2:0"),
-        ("yuv422p", 8, "4:2:2"),
-        ("yuv444p", 8, "4:4:4"),
-        ("yuv420p10le", 10, "4:2:0"),
-        ("yuv422p10le", 10, "4:2:2"),
-        ("gray", 8, "grey"),
-        ("gbrp10le", 10, "RGB"),
+        ("yuv420p", 8, "yuv", (2, 2)),
+        ("yuv422p", 8, "yuv", (2, 1)),
+        ("yuv444p", 8, "yuv", (1, 1)),
+        ("yuv420p10le", 10, "yuv", (2, 2)),
+        ("yuv422p10le", 10, "yuv", (2, 1)),
+        ("gray", 8, "grey", (1, 1)),
+        ("gbrp10le", 10, "rgb", (1, 1)),
     ],
 )
-def test_the_pixel_format_is_described(tmp_path: Path, name: str, bits: int, chroma: str) -> None:
+def test_the_pixel_format_is_described(tmp_path: Path, name: str, bits: int, kind: str, step: tuple[int, int]) -> None:
     pixel = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name))).video.pixel
-    assert (pixel.name, pixel.bits, pixel.chroma_name) == (name, bits, chroma)
+    assert (pixel.name, pixel.bits, pixel.kind, pixel.chroma_step) == (name, bits, kind, step)
 
 
 def test_packed_formats_by_planes(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.batch.media import footage_problem
 from gateway.media.choices import OcioSettings
 from gateway.media.encoders import WriteSettings
 from gateway.media.parts import timecode_of
@@ -27,6 +26,7 @@ from gateway.media.sequences import SequenceDub, SequenceSettings, open_sequence
 from gateway.media.sound import SoundReader
 from gateway.media.types import Plane
 from gateway.media.writer import VideoWriter
+from gateway.transfer import footage_problem
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.forked import ForkedProcess
 from tests.frame_files import FIRST, header_of, oiio, pictures, stored, write_sequence

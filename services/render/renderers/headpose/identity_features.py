@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from services.common.array_types import Float32, UInt8
 from services.common.errors import ModelNotFoundError
-from services.render.backends.model_files import file_sha256
+from services.common.files import file_sha256
 from services.render.networks.weights import StoredConfig, load_network, metadata_of, to_tensor
 
 _SLOPE: Final = 0.1

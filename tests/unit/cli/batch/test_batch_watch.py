@@ -16,7 +16,6 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli import batch_watch
 from gateway.cli.app import run
-from gateway.cli.batch_watch import BatchProgress
 from services.common.errors import BackendUnavailableError
 from tests.unit.cli.batch.records import Printed, done, failed
 
@@ -111,7 +110,7 @@ def test_watch_exit_code(store: BatchStore, printed: Printed, monkeypatch: pytes
         "time",
         SimpleNamespace(sleep=lambda _: store.put("night", left.pop()), monotonic=time.monotonic, time=time.time),
     )
-    monkeypatch.setattr(BatchProgress.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(batch_watch, "LINE_SECONDS", 0.0)
     assert run(["batch", "watch", "night"]) == 10
     out, err = printed()
     assert out == "batch night: 4 shots, 3 done, 1 failed\n"

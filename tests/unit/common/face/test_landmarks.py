@@ -28,7 +28,6 @@ from services.common.face.landmarks import (
     NUM_DENSE_LIPS,
     NUM_LANDMARKS,
     NUM_LIPS,
-    NUM_LOWER,
     NUM_UPPER,
     RIGHT_EYE_CORNERS,
     RIGHT_EYE_LIDS,
@@ -83,8 +82,7 @@ def head() -> np.ndarray:
 
 
 def test_the_layout_has_the_papers_number_of_points() -> None:
-    assert NUM_UPPER + NUM_LOWER == 216
-    assert NUM_DENSE_LIPS + NUM_DENSE_JAW == NUM_LOWER
+    assert NUM_UPPER + NUM_DENSE_LIPS + NUM_DENSE_JAW == 216
     assert layout_points(head()).shape == (216, 3)
 
 
@@ -126,7 +124,7 @@ def test_wire_landmarks_unchanged_in_lower() -> None:
     """The wire landmarks are in the lower part unchanged."""
     mouths = np.random.default_rng(0).normal(size=(4, 59, 3)).astype(np.float32)
     lower = lower_face(mouths)
-    assert lower.shape == (4, NUM_LOWER, 3)
+    assert lower.shape == (4, NUM_DENSE_LIPS + NUM_DENSE_JAW, 3)
     np.testing.assert_array_equal(lower[..., LOWER_OF_MOUTH.argmax(axis=0), :], mouths)
 
 

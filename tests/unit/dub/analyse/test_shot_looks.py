@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1 import common_pb2
-from gateway.compositing.movable import JAW_CONTOUR
+from gateway.compositing.face_parts import JAW_CONTOUR
 from gateway.dub.analyse.face_records import FaceIndex, read_index
 from gateway.dub.analyse.shot_looks import ShotLooks
 from gateway.dub.state.records import FACE_RECORD, RecordFile, mouth_in_box

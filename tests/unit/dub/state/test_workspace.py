@@ -1,14 +1,10 @@
-"""Which folder a job works in while another process works in the job's folder.
-
-Removal of a job that shares no artefacts: nothing that the job made stays.
-"""
+"""Which folder a job works in while another process works in the job's folder."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,25 +13,12 @@ import numpy as np
 import pytest
 
 from gateway.dub.state import workspace
-from gateway.dub.state.journal import Journal, OwnBlobs
 from gateway.dub.state.records import RecordFile
-from gateway.dub.state.workspace import (
-    CHECKPOINT,
-    JOURNAL,
-    LOCK,
-    Workspace,
-    describe_job,
-    is_running,
-    lock_folder,
-    open_workspace,
-    remove_job,
-)
+from gateway.dub.state.workspace import CHECKPOINT, LOCK, Workspace, describe_job, is_running, lock_folder, open_workspace
 from services.common.errors import InvalidRequestError, StorageFullError
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 KEY = "0123456789abcdef" * 2
 OPERATION = "operations/" + "ab" * 16
-STEPS = 150
 
 
 def test_busy_folder_uses_second(tmp_path: Path) -> None:
@@ -170,53 +153,3 @@ def test_full_disk_for_record_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert opened
     assert all(file._file.closed for file in opened)
     open_workspace(tmp_path / KEY).close()
-
-
-def test_lock_is_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that locks the folder while another job removes the folder finds nothing there, and loses nothing."""
-    folder = tmp_path / KEY
-    os.close(lock_folder(folder))
-    (folder / JOURNAL).mkdir()
-    for name in ("a", f"{JOURNAL}/step", "z"):
-        (folder / name).write_bytes(b"some")
-    real, left, handles = shutil.rmtree, list[list[str]](), list[int]()
-
-    def rmtree(path: Path, **options: Any) -> None:
-        if path != folder:
-            real(path, **options)
-            return
-        left.append(sorted(file.name for file in folder.iterdir()))
-        (folder / LOCK).unlink()
-        handles.append(lock_folder(folder))
-        # As rmtree ends that has removed all that it knew of: the new lock keeps the folder.
-        with pytest.raises(OSError, match="not empty"):
-            folder.rmdir()
-
-    monkeypatch.setattr(shutil, "rmtree", rmtree)
-    remove_job(folder, OwnBlobs(), ArtefactStore(tmp_path / "artefacts"))
-    assert left == [[LOCK]]
-    assert is_running(folder)
-    os.close(handles[0])
-
-
-def test_all_steps_and_artefacts_deleted(tmp_path: Path) -> None:
-    """All steps of a long job are deleted and the artefact whose entry is missing."""
-    store, ledger, made = ArtefactStore(tmp_path / "store"), OwnBlobs(), list[ArtefactRef]()
-    folder = tmp_path / "job"
-
-    def hold(ref: ArtefactRef) -> bool:
-        made.append(ref)
-        return ledger.hold(folder, ref)
-
-    journal = Journal(folder / JOURNAL, store, hold)
-    for step in range(STEPS):
-        journal.record(f"step{step}", {"value": np.array([step])})
-    (folder / JOURNAL / f"step{STEPS - 1}").unlink()  # The process stored the artefact, and the disk refused the entry.
-    assert all(store.exists(ref) for ref in made)
-
-    freed = remove_job(folder, ledger, store)
-
-    assert freed is not None
-    assert freed.blobs == STEPS
-    assert not any(store.exists(ref) for ref in made)
-    assert not folder.exists()

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from tritonclient.grpc import model_config_pb2
 
 from services.common.errors import BackendUnavailableError, InvalidRequestError, ModelNotFoundError
-from services.render.backends.model_files import WEIGHTS_FOLDER, file_sha256, read_models
+from services.common.files import file_sha256
+from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
 from services.render.settings import RenderSettings
 from services.render.triton.installation import find
 from services.render.triton.repository import MODEL_FILE, RepositorySpec, main, write_repository

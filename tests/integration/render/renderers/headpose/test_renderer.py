@@ -10,7 +10,7 @@ import torch
 from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.render.backends.model_files import file_sha256
+from services.common.files import file_sha256
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed, unpacked
 from services.render.networks.weights import save_weights
 from services.render.personalization import PersonalizeRecipe

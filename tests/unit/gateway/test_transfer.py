@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.media import (
+from gateway.media.locations import copy_name, is_url, local_path
+from gateway.provenance.binding import sidecar_of
+from gateway.transfer import (
     digest_of,
     fetched,
     fetched_in_thread,
@@ -27,8 +29,6 @@ from gateway.batch.media import (
     remove_uploaded,
     upload,
 )
-from gateway.media.locations import copy_name, is_url, local_path
-from gateway.provenance.binding import sidecar_of
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError, StorageFullError
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.file_limit import files_of_at_most
@@ -218,7 +218,7 @@ def test_a_video_cannot_go_everywhere(place: str, tmp_path: Path) -> None:
 def test_sequences_in_many_threads(tmp_path: Path) -> None:
     """The first patterns of a process may come in several threads at once."""
     script = (
-        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom gateway.batch.media import footage_problem\n"
+        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom gateway.transfer import footage_problem\n"
         "names = [f'{sys.argv[1]}/{number}.%04d.exr' for number in range(64)]\n"
         "with ThreadPoolExecutor(32) as threads:\n    print(*threads.map(footage_problem, names), sep='\\n')\n"
     )

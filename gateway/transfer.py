@@ -1,4 +1,4 @@
-"""Media of shots by path or by URL: inputs come as files of this machine, videos go whole to where they belong."""
+"""Media of dubs and batches by path or by URL: inputs come as files of this machine, videos go whole to where they belong."""
 
 from __future__ import annotations
 
