@@ -17,6 +17,7 @@ from gateway.cli.app import run
 from gateway.cli.serve import MODULES, check_ports, further_ports, ports_of
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, StageSettings
+from tests.refusals import raised
 
 SLOW = """
 import os, pathlib, signal, sys, time
@@ -62,9 +63,8 @@ def test_a_taken_port_is_refused_with_the_remedy() -> None:
 def test_foreign_host_names_setting() -> None:
     """A host that is no address of this machine is refused with its setting."""
     for host in ("nonsense.invalid", "203.0.113.7", "x" * 300):
-        with pytest.raises(InvalidRequestError, match="set DUBSTAGE_HOST to an address of this machine") as caught:
+        with raised(InvalidRequestError, match="set DUBSTAGE_HOST to an address of this machine", field="DUBSTAGE_HOST"):
             check_ports(host, {"audio": 50051})
-        assert caught.value.field == "DUBSTAGE_HOST"
 
 
 @pytest.mark.parametrize("server", ["gateway", "all"])

@@ -15,6 +15,7 @@ from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, grid_position
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
+from tests.refusals import raised
 from tests.unit.motion import streams
 from tests.unit.motion.streams import NTSC, PAL
 from tests.unit.motion.synthesised import random_features
@@ -121,9 +122,8 @@ def test_beyond_end_silence_shut(models: MotionModels, style: Style) -> None:
 def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -> None:
     stream = MotionStream(UgcPredictor(models, style), PAL)
     stream.push(0, random_features(3))
-    with pytest.raises(InvalidRequestError, match="frame 3 was due") as caught:
+    with raised(InvalidRequestError, match="frame 3 was due", field="features.first_frame"):
         stream.push(4, random_features(3))
-    assert caught.value.field == "features.first_frame"
 
 
 def test_more_frames_than_the_timeline_has_are_refused(models: MotionModels, style: Style) -> None:

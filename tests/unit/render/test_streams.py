@@ -18,6 +18,7 @@ from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.backends.openvino import OpenVinoBackend
 from services.render.streams import RenderModels, default_state, infer_frames, load_models, open_stream
 from services.render.types import Precision
+from tests.refusals import raised
 from tests.unit.render.rendering import render
 from tests.unit.render.toy import NAME, Toy
 
@@ -141,9 +142,8 @@ def test_a_missing_input_of_a_frame_is_named(tmp_path: Path, monkeypatch: pytest
     toy.write(tmp_path)
     model = load_models(tmp_path, backend).files[NAME]
     (frame,) = toy.frames([0])
-    with pytest.raises(InvalidRequestError, match=rf"frame\.{name} is missing: model 'toy' needs it") as caught:
+    with raised(InvalidRequestError, match=rf"frame\.{name} is missing: model 'toy' needs it", field=f"frame.{name}"):
         render(backend, model, [replace(frame, **{name: None})], default_state(model))
-    assert caught.value.field == f"frame.{name}"
     # A renderer without a window never looks at frames that are context only.
     assert render(backend, model, [replace(frame, **{name: None}, context_only=True)], default_state(model)) == []
 

@@ -23,6 +23,7 @@ from services.texture.backgrounds import (
     match_backgrounds,
     turning_points,
 )
+from tests.refusals import raised
 
 NO_CUTS = np.zeros(0, np.int64)
 
@@ -239,6 +240,5 @@ def test_wrong_input_is_named(field: str, changes: dict[str, np.ndarray]) -> Non
         "predicted": wandering(30, 2),
         **changes,
     }
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field=field):
         match_backgrounds(**inputs)
-    assert caught.value.field == field

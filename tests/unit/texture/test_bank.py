@@ -11,6 +11,7 @@ import pytest
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.texture.bank import build_bank
 from services.texture.types import BankFrame
+from tests.refusals import raised
 
 if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson
@@ -62,9 +63,8 @@ def test_no_frame_is_no_bank() -> None:
 
 
 def test_frames_must_come_in_order(person: DrawnPerson) -> None:
-    with pytest.raises(InvalidRequestError, match="3 came after 4") as caught:
+    with raised(InvalidRequestError, match="3 came after 4", field="frame.frame_index"):
         build_bank([person.bank_frame(4), person.bank_frame(3)])
-    assert caught.value.field == "frame.frame_index"
 
 
 def test_a_bank_of_nothing_is_refused(person: DrawnPerson) -> None:
@@ -108,17 +108,15 @@ def test_footage_without_sound_gives_a_bank_without_speech(person: DrawnPerson) 
 def test_all_frames_have_speech_and_expression_or_none(person: DrawnPerson, name: str) -> None:
     frames = [with_sound(person.bank_frame(number)) for number in range(7)]
     frames[3] = replace(frames[3], **{name: None})
-    with pytest.raises(InvalidRequestError, match="6 of 7 frames") as caught:
+    with raised(InvalidRequestError, match="6 of 7 frames", field=f"frame.{name}"):
         build_bank(frames)
-    assert caught.value.field == f"frame.{name}"
 
 
 def test_expressions_of_different_models_are_refused(person: DrawnPerson) -> None:
     frames = [with_sound(person.bank_frame(number)) for number in range(7)]
     frames[3] = replace(frames[3], expression=np.zeros(4, np.float32))
-    with pytest.raises(InvalidRequestError, match="must have the same shape") as caught:
+    with raised(InvalidRequestError, match="must have the same shape", field="frame.expression"):
         build_bank(frames)
-    assert caught.value.field == "frame.expression"
 
 
 def large(frame: BankFrame, scale: int = 2) -> BankFrame:

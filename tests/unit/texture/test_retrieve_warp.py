@@ -18,6 +18,7 @@ from services.texture.inside_path import InsideCosts
 from services.texture.retrieve_warp import UnseenInside, WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import WarpedFrame, WarpMode
+from tests.refusals import raised
 
 if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson
@@ -128,9 +129,8 @@ def test_frames_must_come_in_order() -> None:
 def test_no_detail_is_refused_at_once() -> None:
     plain = IdentityDrawing(a_person(texture=np.zeros((0, 0, 3), np.uint8), seen=np.zeros((0, 0), np.uint8)), MODEL)
     IdentityStream(plain, WarpMode.LOW_FREQUENCY_ALBEDO)
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="config.identity"):
         IdentityStream(plain, WarpMode.DETAILED_ALBEDO)
-    assert caught.value.field == "config.identity"
 
 
 @pytest.fixture(scope="module")

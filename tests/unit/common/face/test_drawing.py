@@ -26,6 +26,7 @@ from services.common.geometry.lighting import ambient
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.geometry.rotations import matrix_from_euler
+from tests.refusals import raised
 
 MODEL = default_model()
 MESH = FaceMesh.of(MODEL)
@@ -235,9 +236,8 @@ def test_no_detail_is_drawn_where_there_is_none() -> None:
 
 @pytest.mark.parametrize("mouth", [np.zeros((40, 3)), np.full((59, 3), np.nan)])
 def test_landmarks_that_cannot_be_used_are_refused(mouth: np.ndarray) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="mouth_landmarks"):
         DRAWING.expression_of(mouth)
-    assert caught.value.field == "mouth_landmarks"
 
 
 def box_landmarks(further_px: float) -> Float32:

@@ -28,6 +28,7 @@ from services.common.face.neural_texture import (
 from services.common.geometry.morphable_model import LandmarkSet
 from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.store.tensor_bytes import NamedArrays
+from tests.refusals import raised
 from tests.unit.common.face.test_drawing import DRAWING, MODEL, MOUTH, identity, opened, pose
 
 SURFACE = NeuralSurface(identity(), MODEL)
@@ -218,9 +219,8 @@ def test_a_stored_texture_comes_back() -> None:
     ids=["another artefact", "an actor without texture", "another size", "another type"],
 )
 def test_an_artefact_without_a_texture_is_refused(named: NamedArrays, says: str) -> None:
-    with pytest.raises(InvalidRequestError, match=says) as caught:
+    with raised(InvalidRequestError, match=says, field="config.texture"):
         neural_texture_from_arrays(named, "config.texture")
-    assert caught.value.field == "config.texture"
 
 
 def test_a_model_without_texture_coordinates_is_refused() -> None:

@@ -1,7 +1,10 @@
+"""Artefacts of a store: put, read, listed with the time when they were put, checked, refused and erased."""
+
 from __future__ import annotations
 
 import os
 import resource
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, check_ref
+from tests.refusals import raised
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -78,9 +82,8 @@ def test_references_of_wrong_form_are_named(store: ArtefactStore) -> None:
         (replace(ref, sha256="F" * 64), "sha256"),
         (replace(ref, size_bytes=-1), "size_bytes"),
     ):
-        with pytest.raises(InvalidRequestError) as caught:
+        with raised(InvalidRequestError, field=f"clip.{field}"):
             check_ref(wrong, "clip")
-        assert caught.value.field == f"clip.{field}"
 
 
 def test_exists_and_delete(store: ArtefactStore) -> None:
@@ -89,9 +92,8 @@ def test_exists_and_delete(store: ArtefactStore) -> None:
     assert store.delete(ref)
     assert not store.exists(ref)
     assert not store.delete(ref)
-    with pytest.raises(ArtefactNotFoundError, match=ref.sha256) as caught:
+    with raised(ArtefactNotFoundError, match=ref.sha256, resource=ref.uri):
         store.get_bytes(ref)
-    assert caught.value.resource == ref.uri
 
 
 def test_changed_blob_refused_and_repaired(folder: Path) -> None:
@@ -118,9 +120,8 @@ def test_mismatching_reference_refused(store: ArtefactStore) -> None:
 @pytest.mark.parametrize("sha256", ["", "0" * 63, "G" * 64, "A" * 64])
 def test_a_malformed_digest_is_named(store: ArtefactStore, sha256: str) -> None:
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="sha256"):
         store.get_bytes(ArtefactRef(ref.uri, sha256, 5))
-    assert caught.value.field == "sha256"
 
 
 @pytest.mark.parametrize(
@@ -257,9 +258,8 @@ def test_store_credentials_never_shown() -> None:
 def test_wrong_blob_size_refused(store: ArtefactStore, size: int) -> None:
     """A size that is not the blob's is refused."""
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequestError, match=r"size_bytes|5 bytes, not") as caught:
+    with raised(InvalidRequestError, match=r"size_bytes|5 bytes, not", field="size_bytes"):
         store.get_bytes(ArtefactRef(ref.uri, ref.sha256, size))
-    assert caught.value.field == "size_bytes"
     assert store.get_bytes(ArtefactRef(ref.uri, ref.sha256, 0)) == b"mouth"
 
 
@@ -269,3 +269,68 @@ def test_huge_blob_is_not_read(store: ArtefactStore) -> None:
     assert len(store.get_bytes(ref, max_bytes=1000)) == 1000
     with pytest.raises(InvalidRequestError, match="1000 bytes, and at most 999 are read"):
         store.get_arrays(ref, max_bytes=999)
+
+
+def test_all_blobs_are_listed_with_their_references(store: ArtefactStore) -> None:
+    assert list(store.stored()) == []
+    began = time.time() - 2.0
+    refs = {store.put_bytes(text) for text in (b"one", b"two", b"")}
+    found = list(store.stored())
+    assert {blob.ref for blob in found} == refs
+    assert all(began <= blob.put_at <= time.time() + 2.0 for blob in found)
+
+
+@pytest.mark.parametrize("by", ["bytes", "file"])
+def test_repeated_put_renews_age(tmp_path: Path, by: str) -> None:
+    """A blob of a folder that is put again is as young as a new one."""
+    store, file = ArtefactStore(tmp_path / "store"), tmp_path / "clip"
+    file.write_bytes(b"one")
+    ref = store.put_bytes(b"one")
+    os.utime(ref.uri.removeprefix("file://"), (0, 0))
+    assert (store.put_bytes(b"one") if by == "bytes" else store.put_file(file)) == ref
+    (found,) = store.stored()
+    assert found.put_at > time.time() - 60
+
+
+def test_files_that_are_no_blobs_are_not_listed(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    ref = store.put_bytes(b"one")
+    folder = Path(ref.uri.removeprefix("file://")).parent
+    for name in (".partial-x", "README", "f" * 64):
+        (folder / name).write_bytes(b"x")
+    (tmp_path / "notes.txt").write_bytes(b"x")
+    assert [blob.ref for blob in store.stored()] == [ref]
+
+
+def test_a_whole_blob_passes_the_check(store: ArtefactStore) -> None:
+    store.check(store.put_bytes(b"x" * 100_000))
+
+
+def test_what_is_wrong_with_a_blob_is_told(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    ref = store.put_bytes(b"one")
+    with pytest.raises(InvalidRequestError):
+        ArtefactStore(tmp_path / "other").check(ref)
+    with pytest.raises(InvalidRequestError):
+        store.check(replace(ref, sha256="x"))
+    blob = Path(ref.uri.removeprefix("file://"))
+    blob.chmod(0o600)
+    for content in (b"two", b"one and more", b""):
+        blob.write_bytes(content)
+        with pytest.raises(ArtefactCorruptError):
+            store.check(ref)
+    blob.unlink()
+    with pytest.raises(ArtefactNotFoundError):
+        store.check(ref)
+
+
+def test_only_old_partials_are_removed(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    folder = Path(store.put_bytes(b"one").uri.removeprefix("file://")).parent
+    old, young = folder / ".partial-old", folder / ".partial-young"
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert store.remove_partials(time.time() - 60) == 4
+    assert (old.exists(), young.exists(), len(list(store.stored()))) == (False, True, 1)
+    assert ArtefactStore("memory://partials").remove_partials(time.time()) == 0

@@ -21,6 +21,7 @@ from services.motion.predictors.registry import added_style_shapes, all_predicto
 from services.motion.speech_map import SpeechMapModel
 from services.motion.style import FASTEST_STEP, RESTING_MOUTH, WIDEST_OPENING, Style
 from services.motion.types import EXTRA_FEATURES, Footage, SpeechFeatures
+from tests.refusals import raised
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 FRAMES = 60
@@ -65,9 +66,8 @@ def test_a_predictor_is_found_by_its_own_name(predictor: Predictor) -> None:
 @pytest.mark.parametrize("name", ["", "unknown", "x" * 1000])
 def test_unknown_predictor_lists_names(name: str) -> None:
     """A name that is not there is refused with the names that are."""
-    with pytest.raises(InvalidRequestError, match="has no predictor") as caught:
+    with raised(InvalidRequestError, match="has no predictor", field="config.method") as caught:
         predictor_named(name, "config.method")
-    assert caught.value.field == "config.method"
     assert all(known in caught.value.message for known in PREDICTORS)
     assert len(caught.value.message) < 300
 

@@ -10,6 +10,7 @@ from services.render.backends.base import BackendName
 from services.render.settings import RenderSettings
 from services.render.streams import make_backend
 from services.render.types import Precision
+from tests.refusals import raised
 
 REFUSED = [
     (
@@ -30,9 +31,8 @@ REFUSED = [
 @pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
 def test_unsupported_precision_refused(backend: BackendName, precision: Precision, text: str) -> None:
     """A backend refuses a precision that it does not compute in."""
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, message=text):
         make_backend(device="cpu", backend=backend, precision=precision, num_threads=1)
-    assert caught.value.message == text
 
 
 @pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
@@ -42,6 +42,5 @@ def test_settings_refuse_before_reading(
     """The settings refuse the precision before a network is read."""
     monkeypatch.setenv("DUBSTAGE_BACKEND", backend)
     monkeypatch.setenv("DUBSTAGE_PRECISION", str(precision))
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, message=f"wrong settings: {text}"):
         load_settings(RenderSettings)
-    assert caught.value.message == f"wrong settings: {text}"

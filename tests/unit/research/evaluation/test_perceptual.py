@@ -8,6 +8,7 @@ import torch
 
 from research.evaluation.perceptual import SuppliedNetworks, frechet_distance
 from services.common.errors import InvalidRequestError
+from tests.refusals import raised
 
 
 class Means(torch.nn.Module):
@@ -84,9 +85,8 @@ def test_networks_under_wrong_option_refused(tmp_path: Path) -> None:
     lpips, fid = saved(Distances(), tmp_path / "lpips.pt"), saved(Features(), tmp_path / "fid.pt")
     with pytest.raises(InvalidRequestError, match=r"--lpips-weights .*fid\.pt: this network gives no LPIPS features"):
         SuppliedNetworks(fid, lpips)
-    with pytest.raises(InvalidRequestError, match=r"--fid-weights .*lpips\.pt: this network gives no FID features") as caught:
+    with raised(InvalidRequestError, match=r"--fid-weights .*lpips\.pt: this network gives no FID features", field="fid_weights"):
         SuppliedNetworks(None, lpips)
-    assert caught.value.field == "fid_weights"
     with pytest.raises(InvalidRequestError, match=r"no FID features \(.*299 pixels"):
         SuppliedNetworks(None, saved(OfOneSize(), tmp_path / "large.pt"))
     assert set(SuppliedNetworks(lpips, fid).sha256) == {"lpips", "fid"}

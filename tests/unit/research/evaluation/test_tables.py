@@ -26,6 +26,7 @@ from research.evaluation.table import FilledRow, TableRun, better_of, check_tabl
 from research.evaluation.types import COSTS, TABLE_VARIANTS
 from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Finish
+from tests.refusals import raised
 from tests.unit.research.evaluation.drawn_clip import DrawnClip, read_mouths
 
 A, B = Configuration(method="ugc"), Configuration(method="headpose", weights="other")
@@ -218,9 +219,8 @@ def test_foreign_page_replaced_on_request(near: dict[str, object], tmp_path: Pat
 def test_unwritable_table_refused_before_work(where: str, tmp_path: Path) -> None:
     """A table that cannot be written is refused before the work."""
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(InvalidRequestError, match="cannot be written") as caught:
+    with raised(InvalidRequestError, match="cannot be written", field="table"):
         check_table_place(tmp_path / where, tmp_path / "t.json")
-    assert caught.value.field == "table"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -12,6 +12,7 @@ from research.motion.left_out import left_out_scores, left_out_sets, mean_over_s
 from research.motion.protocol import Scores
 from research.motion.sync import SyncTraining
 from services.common.errors import InvalidRequestError
+from tests.refusals import raised
 from tests.unit.motion.made_clips import made_clip, write_set
 from tests.unit.research.methods.everyone.tiny import TINY
 from tests.unit.research.motion.tiny import TINY_SYNC
@@ -46,9 +47,8 @@ def test_left_out_speaker_is_unseen(tmp_path: Path) -> None:
     assert own != closed_form
     mean = mean_over_speakers(own)
     assert mean["r_opening"] == pytest.approx((own["anna"]["r_opening"] + own["ben"]["r_opening"]) / 2)
-    with pytest.raises(InvalidRequestError, match="--folds 1: at least 2") as caught:
+    with raised(InvalidRequestError, match="--folds 1: at least 2", field="folds"):
         next(left_out_scores(NETWORK, config, data, 1))
-    assert caught.value.field == "folds"
 
 
 def test_a_network_that_predicts_no_mouths_is_refused(tmp_path: Path) -> None:

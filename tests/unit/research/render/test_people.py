@@ -11,6 +11,7 @@ from research.render.people import People, PeopleSettings, frame_spans, person_c
 from research.training.trainset import ClipRow, TrainSet, part_path
 from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
+from tests.refusals import raised
 from tests.unit.research.render.tiny_training import SHARP, SOFT, add_clip, people_of
 
 ROW = ClipRow(
@@ -32,9 +33,8 @@ def test_sharp_and_soft_apart() -> None:
 
 def test_short_or_weightless_clips_out() -> None:
     """Clips that are too short or of no weight are left out."""
-    with pytest.raises(InvalidRequestError, match="at least 30 frames") as refusal:
+    with raised(InvalidRequestError, match="at least 30 frames", field="data"):
         person_clips([replace(ROW, usable_frames=29), replace(ROW, weight=0.0)])
-    assert refusal.value.field == "data"
 
 
 def test_shares_by_sharpness_and_root() -> None:

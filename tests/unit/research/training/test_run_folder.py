@@ -11,24 +11,23 @@ from research.training.run_folder import RunFolder, TrainingProgress, card, lice
 from research.training.trainset import ClipRow
 from services.common.errors import InvalidRequestError
 from tests.file_limit import files_of_at_most
+from tests.refusals import raised
 from tests.unit.research.training.tiny import CONFIG, KilledError, Tiny, run, with_loop
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InvalidRequestError, match="holds a run already: go on with it by --resume") as caught:
+    with raised(InvalidRequestError, match="holds a run already: go on with it by --resume", field="output"):
         run(tmp_path)
-    assert caught.value.field == "output"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_run_resumes_with_own_settings(tmp_path: Path) -> None:
     """A run goes on with its own settings only."""
     run(tmp_path)
-    with pytest.raises(InvalidRequestError, match=r"loop\.seed: 0, now 7") as caught:
+    with raised(InvalidRequestError, match=r"loop\.seed: 0, now 7", field="config"):
         run(tmp_path, with_loop(seed=7), resume=True)
-    assert caught.value.field == "config"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

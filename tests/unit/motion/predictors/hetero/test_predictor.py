@@ -32,6 +32,7 @@ from services.motion.speech_states import STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
+from tests.refusals import raised
 from tests.unit.motion.streams import NTSC, PAL, run
 from tests.unit.motion.synthesised import random_features, with_states
 
@@ -168,9 +169,8 @@ def test_too_few_frames_are_refused(models: MotionModels, footage: Footage) -> N
 
 def test_foreign_style_tells_remedy(models: MotionModels, style: Style) -> None:
     """A style of another method is refused with what to do."""
-    with pytest.raises(InvalidRequestError, match="encode the style with method `hetero`") as caught:
+    with raised(InvalidRequestError, match="encode the style with method `hetero`", field="style"):
         HeteroPredictor(models, style)
-    assert caught.value.field == "style"
 
 
 def test_mean_speaker_keeps_face(models: MotionModels, person: Style) -> None:
