@@ -39,16 +39,6 @@ def test_an_artefact_that_is_no_style_is_refused(style: Style, models: MotionMod
         Style.from_arrays(arrays, metadata, expected=models.style_shapes, added={}, field="config.style")
 
 
-def test_a_personalised_style_survives_its_artefact(style: Style, models: MotionModels) -> None:
-    shape = added_style_shapes(["landmark_correction"], models)["landmark_correction"]
-    refined = style.adding(landmark_correction=np.random.default_rng(0).normal(size=shape).astype(np.float32))
-    assert set(refined.arrays()) - set(style.arrays()) == {"landmark_correction"}
-    again = _read(refined.arrays(), models)
-    np.testing.assert_array_equal(again.added["landmark_correction"], refined.added["landmark_correction"])
-    with pytest.raises(InvalidRequestError, match="landmark_correction"):
-        _read(refined.adding(landmark_correction=np.ones((3, 5), np.float32)).arrays(), models)
-
-
 def test_style_without_arrays_loads_nothing(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
     """A style without arrays of a predictor loads no network of it."""
     models = MotionModels()

@@ -68,7 +68,7 @@ def test_unseen_open_mouth_is_dark(person: DrawnPerson, shut: MouthBank, model: 
 
 def test_inside_of_a_frame_outside_the_bank_is_refused(person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel) -> None:
     stream = WarpStream(InsideCosts(shut), WarpMode.TEMPORAL_WARP_NETWORK, model)
-    with pytest.raises(InvalidRequestError, match="the bank has no frame 91"):
+    with pytest.raises(InvalidRequestError, match="no frame 91"):
         stream.push(dataclasses.replace(person.target(0), inside_frame_index=91))
 
 

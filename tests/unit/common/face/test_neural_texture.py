@@ -191,7 +191,7 @@ def test_the_expression_is_that_of_the_drawn_face() -> None:
     mouth = DRAWING.shape_of(opened(2.5))[MOUTH]
     assert mouth_opening(mouth) > 4.0
     np.testing.assert_array_equal(SURFACE.expression_of(mouth), DRAWING.expression_of(mouth))
-    with pytest.raises(InvalidRequestError, match=r"mouth landmarks must be \[59, 3\] and finite"):
+    with pytest.raises(InvalidRequestError, match=r"\[59, 3\] and finite"):
         SURFACE.expression_of(np.full((59, 3), np.nan))
 
 
@@ -233,7 +233,7 @@ def test_unknown_inner_lips_refused() -> None:
     """A model whose inner lips are not known is refused."""
     lacking = [index for index in range(MODEL.num_vertices) if index != 13]
     points = LandmarkSet.of_vertices(lacking, lacking)
-    with pytest.raises(InvalidRequestError, match=r"no points for MediaPipe's landmarks \[13\]"):
+    with pytest.raises(InvalidRequestError, match=r"landmarks \[13\]"):
         NeuralSurface(identity(), dataclasses.replace(MODEL, landmarks={"mediapipe": points}))
 
 

@@ -161,7 +161,7 @@ async def test_tenant_call_limit() -> None:
         async with admission.slot():
             await call()
             async with admission.slot():
-                with pytest.raises(OverloadedError, match="tenant acme already has 2 calls") as caught:
+                with pytest.raises(OverloadedError, match=r"tenant acme .* 2 calls") as caught:
                     await call()
                 assert caught.value.retry_after_s > 0
                 with acting_for("bolt"):

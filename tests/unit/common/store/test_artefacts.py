@@ -66,7 +66,7 @@ def test_changing_file_leaves_no_blob(store: ArtefactStore, tmp_path: Path, monk
     with monkeypatch.context() as patched:
         # The digest of the file is known, and its bytes are not copied yet.
         patched.setattr(ArtefactStore, "_intact", changing)
-        with pytest.raises(InvalidRequestError, match=r"/clip changed while it was stored"):
+        with pytest.raises(InvalidRequestError, match=r"/clip changed"):
             store.put_file(clip)
     assert list(store.stored()) == []
     assert store.get_bytes(store.put_file(clip)) == clip.read_bytes()
@@ -267,7 +267,7 @@ def test_huge_blob_is_not_read(store: ArtefactStore) -> None:
     """A huge blob is not read where a small artefact is expected."""
     ref = store.put_bytes(bytes(1000))
     assert len(store.get_bytes(ref, max_bytes=1000)) == 1000
-    with pytest.raises(InvalidRequestError, match="1000 bytes, and at most 999 are read"):
+    with pytest.raises(InvalidRequestError, match="at most 999"):
         store.get_arrays(ref, max_bytes=999)
 
 

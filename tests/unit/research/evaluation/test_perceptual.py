@@ -75,7 +75,7 @@ def test_missing_or_wrong_weights_are_named(tmp_path: Path) -> None:
         SuppliedNetworks(tmp_path / "nowhere.pt", None)
     wrong = tmp_path / "wrong.pt"
     wrong.write_bytes(b"not a network")
-    with pytest.raises(InvalidRequestError, match="not a TorchScript file"):
+    with pytest.raises(InvalidRequestError, match="TorchScript"):
         SuppliedNetworks(None, wrong)
 
 
@@ -83,9 +83,9 @@ def test_missing_or_wrong_weights_are_named(tmp_path: Path) -> None:
 def test_networks_under_wrong_option_refused(tmp_path: Path) -> None:
     """Networks under the wrong option are refused when they are loaded."""
     lpips, fid = saved(Distances(), tmp_path / "lpips.pt"), saved(Features(), tmp_path / "fid.pt")
-    with pytest.raises(InvalidRequestError, match=r"--lpips-weights .*fid\.pt: this network gives no LPIPS features"):
+    with pytest.raises(InvalidRequestError, match=r"--lpips-weights .*fid\.pt: this network"):
         SuppliedNetworks(fid, lpips)
-    with raised(InvalidRequestError, match=r"--fid-weights .*lpips\.pt: this network gives no FID features", field="fid_weights"):
+    with raised(InvalidRequestError, match=r"--fid-weights .*lpips\.pt: this network", field="fid_weights"):
         SuppliedNetworks(None, lpips)
     with pytest.raises(InvalidRequestError, match=r"no FID features \(.*299 pixels"):
         SuppliedNetworks(None, saved(OfOneSize(), tmp_path / "large.pt"))

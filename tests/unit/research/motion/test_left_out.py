@@ -29,7 +29,7 @@ def test_speakers_left_out_once(tmp_path: Path) -> None:
     ]
     assert found == [(["anna"], {"anna"}, {"ben", "carl"}), (["ben"], {"ben"}, {"anna", "carl"})]
     data.rows = tuple(row for row in data.rows if row.speaker != "ben")
-    with pytest.raises(InvalidRequestError, match="at least two are needed"):
+    with pytest.raises(InvalidRequestError, match="at least two"):
         next(left_out_sets(data, 9))
 
 
@@ -54,5 +54,5 @@ def test_left_out_speaker_is_unseen(tmp_path: Path) -> None:
 def test_a_network_that_predicts_no_mouths_is_refused(tmp_path: Path) -> None:
     data = write_set(tmp_path / "set", [made_clip(index, speaker=("anna", "ben")[index % 2]) for index in range(4)])
     sync = replace(NETWORK, name="sync", open=SyncTraining)
-    with pytest.raises(InvalidRequestError, match="sync predicts no mouths"):
+    with pytest.raises(InvalidRequestError, match="sync predicts"):
         next(left_out_scores(sync, TINY_SYNC, data, 2))

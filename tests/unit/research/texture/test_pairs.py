@@ -66,5 +66,5 @@ def test_long_divided_short_share(data: TrainSet) -> None:
 
 def test_footage_that_is_too_short_is_named(person: DrawnPerson, tmp_path: Path) -> None:
     data = drawn_set(tmp_path, person, {"a": ("drawn", "train", 20)})
-    with raised(InvalidRequestError, match="clips of two seconds or more", field="data"):
+    with raised(InvalidRequestError, match="two seconds or more", field="data"):
         PairSource(data, data.of("train"), PairConfig(), seed=0)

@@ -51,7 +51,7 @@ from services.motion.style import Style, encode_style
 from services.motion.types import Footage, SpeechFeatures
 from tests.refusals import raised
 from tests.unit.motion.made_clips import in_memory, made_clip
-from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.streams import NTSC, PAL, mouths_of
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
 
 BOTH = (FILES.feature, LIVE_STATES)
@@ -85,7 +85,7 @@ def moved(
     constraints: object = None,
 ) -> np.ndarray:
     opened = SpeechMapPredictor(model, hearing, models, style, constraints)  # type: ignore[arg-type]
-    return np.concatenate([part.mouth_landmarks for part in run(MotionStream(opened, timeline), features, cut)])
+    return mouths_of(MotionStream(opened, timeline), features, cut)
 
 
 @CASES
