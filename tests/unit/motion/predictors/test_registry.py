@@ -84,12 +84,9 @@ def test_a_predictor_hears_tensors_that_there_are(predictor: Predictor) -> None:
     assert {"mel", "posteriorgram"} <= set(predictor.spec.tensors) <= {"mel", "posteriorgram", *EXTRA_FEATURES}
 
 
-@pytest.mark.parametrize("constraints", [None, LIVE, WHOLE])
-def test_frame_waits_declared_look_ahead(
-    predictor: Predictor, footage: Footage, models: MotionModels, constraints: ConstraintConfig | None
-) -> None:
+def test_frame_waits_declared_look_ahead(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     """A frame waits for as many frames as declared."""
-    opened = predictor.open(models, predictor.encode_style(footage, models), constraints)
+    opened = predictor.open(models, predictor.encode_style(footage, models), None)
     num_frames = predictor.spec.frames_ahead + 4
     features = heard(predictor, num_frames)
     counts = [len(opened.push(features[frame : frame + 1]).mouth_landmarks) for frame in range(num_frames)]

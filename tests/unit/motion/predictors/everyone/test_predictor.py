@@ -54,6 +54,13 @@ def personal(models: MotionModels, style: Style) -> Style:
 
 
 @pytest.mark.parametrize("constraints", [LIVE, WHOLE])
+def test_an_answer_comes_ten_frames_behind_the_features(models: MotionModels, style: Style, constraints: ConstraintConfig) -> None:
+    stream, features = opened(models, style, PAL, constraints), heard(14)
+    counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(14)]
+    assert counts == [0] * WINDOW_AHEAD + [1] * 4
+
+
+@pytest.mark.parametrize("constraints", [LIVE, WHOLE])
 def test_look_ahead_and_memory_bounds(models: MotionModels, personal: Style, constraints: ConstraintConfig) -> None:
     """No speech after ten frames and none before a second moves a frame."""
     features, other = heard(90), heard(90, seed=1)
