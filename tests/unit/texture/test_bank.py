@@ -6,26 +6,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequestError, NoUsableFootageError
-from services.texture.bank import build_bank
-from services.texture.types import BankFrame
-from tests.refusals import raised
-
-if TYPE_CHECKING:
-    from tests.unit.texture.conftest import DrawnPerson
-import cv2
-
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
 from services.common.face.mouth_detail import NO_DETAIL
 from services.common.face.native_pictures import encoded
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
+from services.texture.bank import build_bank
 from services.texture.inside_path import InsideCosts
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
-from services.texture.types import WarpedFrame, WarpMode
+from services.texture.types import BankFrame, WarpedFrame, WarpMode
+from tests.refusals import raised
+
+if TYPE_CHECKING:
+    from tests.unit.texture.conftest import DrawnPerson
 
 
 def with_sound(frame: BankFrame) -> BankFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, check_ref
+from tests.file_limit import files_of_at_most
 from tests.refusals import raised
 
 
@@ -161,14 +161,8 @@ def test_full_disk_leaves_nothing(folder: Path, tmp_path: Path, by: str) -> None
     store = ArtefactStore(folder)
     data = bytes(1 << 20)
     (tmp_path / "clip").write_bytes(data)
-    # The kernel refuses to write on, as it does on a full disk, without one being needed.
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
-    try:
-        with pytest.raises(StorageFullError, match="DUBSTAGE_ARTEFACTS_URL") as caught:
-            store.put_bytes(data) if by == "bytes" else store.put_file(tmp_path / "clip")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(1 << 19), pytest.raises(StorageFullError, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+        store.put_bytes(data) if by == "bytes" else store.put_file(tmp_path / "clip")
     assert caught.value.subject == f"file://…/{folder.name}"
     assert str(folder.parent) not in caught.value.message
     assert files(folder) == []
