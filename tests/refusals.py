@@ -27,6 +27,15 @@ def refused(match: str | None = None, **attributes: object) -> Iterator[pytest.E
         yield caught
 
 
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line that a refused command printed: an error on stderr, and nothing on stdout."""
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert len(printed.err.splitlines()) == 1, printed.err
+    assert not printed.out
+    return printed.err
+
+
 def _read(answer: object) -> None:
     if isinstance(answer, Iterator):
         list(answer)

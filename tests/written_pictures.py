@@ -13,15 +13,21 @@ FAST = {"crf": "12", "preset": "superfast"}
 
 
 def write_pictures(
-    target: Path, pictures: Iterable[np.ndarray | av.VideoFrame], codec: str = "ffv1", *, rate: int | Fraction = 25, **options: str
+    target: Path,
+    pictures: Iterable[np.ndarray | av.VideoFrame],
+    codec: str = "ffv1",
+    *,
+    rate: int | Fraction = 25,
+    pixel_format: str = "yuv420p",
+    **options: str,
 ) -> Path:
-    """Write RGB pictures, uint8 [rows, columns, 3], or frames, as a video of yuv420p without sound. Options are the encoder's."""
+    """Write RGB pictures, uint8 [rows, columns, 3], or frames, as a video without sound. Options are the encoder's."""
     with av.open(str(target), "w") as output:
         stream: Any = None
         for number, picture in enumerate(pictures):
             frame = picture if isinstance(picture, av.VideoFrame) else _frame(picture)
             stream = stream or output.add_stream(
-                codec, rate=rate, width=frame.width, height=frame.height, pix_fmt="yuv420p", options=options
+                codec, rate=rate, width=frame.width, height=frame.height, pix_fmt=pixel_format, options=options
             )
             frame.pts, frame.time_base = number, 1 / Fraction(rate)
             output.mux(stream.encode(frame))

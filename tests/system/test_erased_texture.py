@@ -19,12 +19,10 @@ import pytest
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, head_to_box, to_head_space
-from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank, make_bank
 from services.common.face.neural_texture import TEXTURE_SHAPE, NeuralSurface, sample
 from services.common.face.sampling import sample_patch
-from services.common.geometry.lighting import ambient
 from services.common.geometry.morphable_model import default_model
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
@@ -35,6 +33,7 @@ from services.render.renderers.headpose.identity_features import read_identity_f
 from services.render.streams import default_state
 from services.render.types import RenderFrame
 from tests.conftest import Clips
+from tests.unit.common.face.people import mean_person
 from tests.unit.render.rendering import committed_models, render
 
 MODEL: Final = default_model()
@@ -91,19 +90,7 @@ def upright(rotation: np.ndarray) -> HeadPose:
 
 def surface_of(head: Float32) -> NeuralSurface:
     """The person's surface. In place of a fitted identity: the mean of the tracked faces, float32 [T, V, 3]."""
-    person = FaceIdentity(
-        model=MODEL.name,
-        model_digest=MODEL.digest,
-        identity=np.zeros(MODEL.num_identity, np.float32),
-        offset=(head.mean(axis=0) - MODEL.mean_shape).astype(np.float32),
-        albedo=np.zeros(MODEL.num_albedo, np.float32),
-        light=ambient(),
-        texture=np.zeros((8, 8, 3), np.uint8),
-        seen=np.zeros((8, 8), np.uint8),
-        num_frames=len(head),
-        landmark_error=0.0,
-        photometric_error=0.0,
-    )
+    person = mean_person(offset=(head.mean(axis=0) - MODEL.mean_shape).astype(np.float32))
     return NeuralSurface(person, MODEL)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.app import run
-from tests.unit.research.cli.train_command import tiny_set, told, train
+from tests.refusals import error_line
+from tests.unit.research.cli.train_command import tiny_set, train
 
 TINY = "batch = 1\nnum_held_out = 1\n[loop]\nsteps = 2\ncheck_every = 2\n[network]\nhidden = 4\n"
 
@@ -31,11 +32,11 @@ def test_a_network_is_trained_continued_and_exported(data, tmp_path, config, cap
     assert "| drawn | CC0-1.0 | 1 | 1 | 0.0 |" in (output / "CARD.md").read_text()
     capsys.readouterr()
     assert train(data, output, "--config", config) == 10
-    assert "holds a run already: go on with it by --resume" in told(capsys)
+    assert "holds a run already: go on with it by --resume" in error_line(capsys)
     assert train(data, output, "--config", config, "--resume") == 0
     capsys.readouterr()
     assert train(data, output, "--config", config, "--resume", "--steps", "3") == 10
-    assert "loop.steps: 2, now 3" in told(capsys)
+    assert "loop.steps: 2, now 3" in error_line(capsys)
     assert run(["export", "temporal_warp", "--run", str(output), "--output", str(weights)]) == 0
     written = capsys.readouterr().out.splitlines()
     assert {Path(line).name for line in written} == {"temporal_warp.onnx", "temporal_warp.json", "temporal_warp.card.md"}

@@ -94,13 +94,8 @@ def test_ctrl_c_during_start() -> None:
 @pytest.mark.parametrize("closed", ["<&-", "1>&-", "2>&-", "<&- 1>&- 2>&-", "0>/dev/null 1</dev/null 2</dev/null"])
 def test_lines_for_a_closed_stream_go_nowhere(closed: str, tmp_path: Path) -> None:
     file = tmp_path / "result"
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$0" -c "$1" "$2" {closed}', sys.executable, WRITE, str(file)],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    command = ["sh", "-c", f'exec "$0" -c "$1" "$2" {closed}', sys.executable, WRITE, str(file)]
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     line, other = "a line of a stream\n", "a line of another process\n"
     assert (done.returncode, file.read_bytes()) == (0, b"")
     assert done.stdout == ("" if "1" in closed else line)
@@ -160,16 +155,17 @@ def test_list_of_commands_hides_research(monkeypatch: pytest.MonkeyPatch, capsys
     assert "trainset" not in capsys.readouterr().out
 
 
-def _lines_of_commands(command: Any, words: list[str]) -> Iterator[list[str]]:
-    yield words
+def _commands(command: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """All commands and groups, each with the words that call it."""
+    yield words, command
     for name, child in getattr(command, "commands", {}).items():
-        yield from _lines_of_commands(child, [*words, name])
+        yield from _commands(child, [*words, name])
 
 
 def test_h_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     """-h prints the help of every command and group, as --help does."""
     app.register_commands()
-    for words in _lines_of_commands(typer.main.get_command(app.app), []):
+    for words, _ in _commands(typer.main.get_command(app.app), []):
         printed = []
         for option in ("-h", "--help"):
             assert app.run([*words, option]) == 0, words
@@ -218,9 +214,8 @@ def test_module_runs_command_line(tmp_path: Path) -> None:
     assert client.stderr.count("\n") == 1
 
 
-def test_quiet_keeps_errors_and_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_keeps_errors_and_result(capsys: pytest.CaptureFixture[str]) -> None:
     """With --quiet, a command prints its result and its errors, and no message."""
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path))
     assert app.run(["receipt", "key"]) == 0
     loud = capsys.readouterr()
     assert loud.err.startswith("key ")
@@ -275,11 +270,8 @@ def test_warnings_of_log_are_printed(
         ("actor show nobody", 11, "no actor 'nobody'"),
     ],
 )
-def test_errors_begin_alike(
-    line: str, code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_begin_alike(line: str, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every error begins with `error: `, a mistyped option too."""
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path))
     assert app.run(line.split()) == code
     errors = [each for each in capsys.readouterr().err.splitlines() if each.lower().startswith("error")]
     assert len(errors) == 1
@@ -288,21 +280,19 @@ def test_errors_begin_alike(
 
 def test_values_of_options_are_words() -> None:
     """The help names the value of every option by a word, not by the type of a programming language."""
-    app.register_commands()
-    for words, parameter in _parameters(typer.main.get_command(app.app), []):
+    for words, parameter in _parameters():
         flag = getattr(parameter, "is_flag", False)
         assert flag or parameter.metavar, (words, parameter.opts)
 
 
 def test_options_have_names() -> None:
     """Every option begins with a letter behind its dashes, such as --device."""
-    app.register_commands()
-    for words, parameter in _parameters(typer.main.get_command(app.app), []):
+    for words, parameter in _parameters():
         for option in (*parameter.opts, *parameter.secondary_opts) if parameter.param_type_name == "option" else ():
             assert re.match("--?[a-z]", option), (words, option)
 
 
-def _parameters(command: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:
-    yield from ((words, parameter) for parameter in command.params)
-    for name, child in getattr(command, "commands", {}).items():
-        yield from _parameters(child, [*words, name])
+def _parameters() -> list[tuple[list[str], Any]]:
+    app.register_commands()
+    commands = _commands(typer.main.get_command(app.app), [])
+    return [(words, parameter) for words, command in commands for parameter in command.params]

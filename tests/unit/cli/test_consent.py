@@ -27,9 +27,7 @@ NIGHT = ["--project", "night", "--language", "de"]
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
+def trusted_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUBSTAGE_CONSENT_KEYS", str(trusted(tmp_path / "keys")))
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from gateway.cli import console
 from gateway.cli.app import run
 from gateway.cli.console import printable, say, say_error, say_result, say_warning
+from tests.refusals import error_line
 
 
 @pytest.mark.parametrize(
@@ -55,16 +56,10 @@ def test_names_with_markup_are_printed_as_they_are(name: str, capsys: pytest.Cap
         "\u202e",
     ],
 )
-def test_strange_name_answered_in_line(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_strange_name_answered_in_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A name of any characters is answered in one line."""
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
     assert run(["dub", str(tmp_path / name), "-o", str(tmp_path / "out.mp4")]) == 10
-    printed = capsys.readouterr().err
-    assert printed.startswith("error: ")
-    assert len(printed.splitlines()) == 1
-    assert printed.rstrip("\n").isprintable()
+    assert error_line(capsys).rstrip("\n").isprintable()
 
 
 def test_strange_argument_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,6 @@ from gateway.engine import Engine
 from services.common.errors import InvalidRequestError
 
 
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
-
-
 @pytest.fixture
 def methods(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Methods of the dubs and enrolments that commands ask for, each of which is then refused."""

@@ -67,10 +67,6 @@ def test_the_texture_stage_takes_the_file_itself_too(own_folder: Callable[[str],
     assert [row.name for row in network_rows("texture")] == ["texture networks", "  temporal_warp"]
 
 
-def _gone(path: Path) -> None:
-    path.unlink()
-
-
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
@@ -84,11 +80,11 @@ def _one_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "file", "damage", "error"),
     [
-        ("audio", "ppg.onnx", _gone, ModelNotFoundError),
-        ("audio", "silero_vad.onnx", _gone, ModelNotFoundError),
+        ("audio", "ppg.onnx", Path.unlink, ModelNotFoundError),
+        ("audio", "silero_vad.onnx", Path.unlink, ModelNotFoundError),
         ("audio", "ppg.onnx", _one_bit, ArtefactCorruptError),
         ("audio", "ppg.json", _cut, ArtefactCorruptError),
-        ("motion", "style_encoder.onnx", _gone, ModelNotFoundError),
+        ("motion", "style_encoder.onnx", Path.unlink, ModelNotFoundError),
         ("motion", "motion_constants.safetensors", _one_bit, ArtefactCorruptError),
         ("texture", "temporal_warp.onnx", _cut, ArtefactCorruptError),
         ("render", "ugc.onnx", _one_bit, ArtefactCorruptError),
@@ -109,19 +105,19 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ModelNotFoundError, match="nowhere: no such folder"):
         network_rows("motion")
     (tmp_path / "nowhere").mkdir()
-    with pytest.raises(ModelNotFoundError, match="nowhere holds no network"):
+    with pytest.raises(ModelNotFoundError, match="nowhere holds"):
         network_rows("motion")
 
 
 @pytest.mark.parametrize(
     ("stage", "file", "damage"),
     [
-        ("audio", "silero_vad.onnx", _gone),
+        ("audio", "silero_vad.onnx", Path.unlink),
         ("audio", "silero_vad.onnx", _cut),
         ("motion", "motion_constants.safetensors", _one_bit),
         ("motion", "sync_mouth.onnx", _cut),
-        ("texture", "temporal_warp.onnx", _gone),
-        ("render", "ugc.int8.onnx", _gone),
+        ("texture", "temporal_warp.onnx", Path.unlink),
+        ("render", "ugc.int8.onnx", Path.unlink),
         ("render", "ugc.int8.onnx", _one_bit),
     ],
 )

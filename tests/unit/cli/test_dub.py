@@ -16,6 +16,7 @@ from gateway.cli.values import sound_against_picture
 from gateway.dub.analyse.frame_plan import FramePlan
 from gateway.dub.request.dub_request import DubRequest
 from services.common.errors import InvalidRequestError
+from tests.refusals import raised
 
 REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("video.mp4"), method="dubstage")
 
@@ -49,11 +50,10 @@ def test_no_lag_is_no_line(actor: object, capsys: pytest.CaptureFixture[str]) ->
 
 def test_undubbed_video_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     """A video without a dubbed frame ends with an error and its own code."""
-    with pytest.raises(typer.Exit) as caught:
+    with raised(typer.Exit, exit_code=13):
         show_outcome(
             REQUEST, outcome(common_pb2.FRAME_REASON_NO_FACE, undubbed="none of the 3 frames is dubbed"), REQUEST.output, None
         )
-    assert caught.value.exit_code == 13
     printed = capsys.readouterr()
     assert printed.out == "video.mp4\n"
     assert printed.err.splitlines()[-1] == "error: none of the 3 frames is dubbed"

@@ -21,10 +21,8 @@ from services.common.store.artefacts import ArtefactStore
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def jobs(tmp_path: Path) -> Path:
     """Folder with two jobs: `aa...` is ten days old, `bb...` is new and larger."""
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
     folder = tmp_path / "data" / "jobs"
     blobs = ArtefactStore(tmp_path / "artefacts")
     for number, name, size, days in ((1, "a" * 32, 0, 10), (2, "b" * 32, 200_000, 0)):
@@ -59,8 +57,7 @@ def test_one_job_is_shown_as_json(jobs: Path, capsys: pytest.CaptureFixture[str]
     assert run(["jobs", "show", "cc"]) == 10
 
 
-def test_without_jobs_the_list_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
+def test_without_jobs_the_list_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["jobs", "list"]) == 0
     assert "no jobs on disk" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
@@ -155,11 +152,6 @@ def test_ages_and_sizes_are_read_and_shown() -> None:
     for text in ("", "7", "-1d", "1e9d", "nan", "7 years", "9" * 40 + "d"):
         with pytest.raises(InvalidRequestError, match="--x"):
             parse_age(text, "--x")
-    assert [shown_size(size) for size in (0, 999, 1000, 1_250_000_000, 5 * 10**17)] == [
-        "0 B",
-        "999 B",
-        "1 kB",
-        "1.25 GB",
-        "5e+05 TB",
-    ]
+    sizes = {0: "0 B", 999: "999 B", 1000: "1 kB", 1_250_000_000: "1.25 GB", 5 * 10**17: "5e+05 TB"}
+    assert {size: shown_size(size) for size in sizes} == sizes
     assert [shown_age(age) for age in (-1, 50, 7200, 3 * 86400)] == ["0 s", "50 s", "2 h", "3 d"]

@@ -20,11 +20,6 @@ SERVERS = ("serve", "ui")
 """Commands that neither list nor make anything."""
 
 
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
-
-
 def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     children = getattr(command, "commands", None)
     if children is None:

@@ -11,8 +11,21 @@ from gateway.cli.progress import StepProgress
 from gateway.operations.progress import StepCost
 
 
-def test_the_first_line_comes_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.cli.progress.time", SimpleNamespace(monotonic=lambda: 100.0))
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The one number in the list is the time."""
+    seconds = [100.0]
+    monkeypatch.setattr("gateway.cli.progress.time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    return seconds
+
+
+def last_line(progress: StepProgress, capsys: pytest.CaptureFixture[str]) -> str:
+    progress._shown._say()  # type: ignore[union-attr]
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("now")
+def test_the_first_line_comes_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with StepProgress(line_s=3600.0) as progress:
         progress("track", 3, 12)
         progress("track", 4, 12)
@@ -30,40 +43,31 @@ def test_lines_repeat_while_a_step_reports_nothing(capsys: pytest.CaptureFixture
     assert said.count("starting the stages ...") >= 3
 
 
-def test_a_line_has_rate_and_time_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("gateway.cli.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+def test_a_line_has_rate_and_time_left(capsys: pytest.CaptureFixture[str], now: list[float]) -> None:
     progress = StepProgress(line_s=3600.0)
     progress.begin("starting the stages")
     progress("dub", 0, 500)
     now[0] += 10.0
     progress("dub", 125, 500)
-    progress._shown._say()  # type: ignore[union-attr]
-    assert capsys.readouterr().err.splitlines()[-1].endswith("dub: 125 of 500, 12.5 per second, about 0:30 left")
+    assert last_line(progress, capsys).endswith("dub: 125 of 500, 12.5 per second, about 0:30 left")
 
 
-def test_a_continued_step_is_timed_from_its_continuation(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr("gateway.cli.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+def test_a_continued_step_is_timed_from_its_continuation(capsys: pytest.CaptureFixture[str], now: list[float]) -> None:
     progress = StepProgress(line_s=3600.0)
     progress("measure", 400, 500)
     progress("enrol", 1, 2)
     progress("measure", 410, 500)
     now[0] += 10.0
     progress("measure", 420, 500)
-    progress._shown._say()  # type: ignore[union-attr]
-    assert capsys.readouterr().err.splitlines()[-1].endswith("measure: 420 of 500, 1.0 per second, about 1:20 left")
+    assert last_line(progress, capsys).endswith("measure: 420 of 500, 1.0 per second, about 1:20 left")
 
 
-def test_a_line_has_the_share_of_all_steps(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.cli.progress.time", SimpleNamespace(monotonic=lambda: 100.0))
+@pytest.mark.usefixtures("now")
+def test_a_line_has_the_share_of_all_steps(capsys: pytest.CaptureFixture[str]) -> None:
     progress = StepProgress([StepCost("track", frame_ms=10.0), StepCost("dub", frame_ms=30.0)], line_s=3600.0)
     progress("track", 12, 12)
     progress("dub", 4, 12)
-    progress._shown._say()  # type: ignore[union-attr]
-    assert capsys.readouterr().err.splitlines()[-1].endswith("dub: 4 of 12; 50% of all steps")
+    assert last_line(progress, capsys).endswith("dub: 4 of 12; 50% of all steps")
 
 
 def test_the_thread_ends_with_the_progress() -> None:

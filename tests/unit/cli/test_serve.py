@@ -17,6 +17,7 @@ from gateway.cli.app import run
 from gateway.cli.serve import MODULES, check_ports, further_ports, ports_of
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, StageSettings
+from tests.refusals import error_line, raised
 
 SLOW = """
 import os, pathlib, signal, sys, time
@@ -62,9 +63,8 @@ def test_a_taken_port_is_refused_with_the_remedy() -> None:
 def test_foreign_host_names_setting() -> None:
     """A host that is no address of this machine is refused with its setting."""
     for host in ("nonsense.invalid", "203.0.113.7", "x" * 300):
-        with pytest.raises(InvalidRequestError, match="set DUBSTAGE_HOST to an address of this machine") as caught:
+        with raised(InvalidRequestError, match="set DUBSTAGE_HOST to an address of this machine", field="DUBSTAGE_HOST"):
             check_ports(host, {"audio": 50051})
-        assert caught.value.field == "DUBSTAGE_HOST"
 
 
 @pytest.mark.parametrize("server", ["gateway", "all"])
@@ -77,9 +77,7 @@ def test_missing_media_folder(
     for place in (tmp_path / "none", file):
         monkeypatch.setenv("DUBSTAGE_MEDIA_DIR", str(place))
         assert run(["serve", server]) == 10
-        printed = capsys.readouterr().err
-        assert printed.startswith(f"error: DUBSTAGE_MEDIA_DIR: {place} is no folder that can be read: make the folder")
-        assert len(printed.splitlines()) == 1
+        assert error_line(capsys).startswith(f"error: DUBSTAGE_MEDIA_DIR: {place} ")
     if server == "gateway":
         started = subprocess.run([sys.executable, "-m", "gateway"], capture_output=True, text=True, timeout=120, check=False)
         assert (started.returncode, started.stderr.count("DUBSTAGE_MEDIA_DIR")) == (10, 1)
@@ -96,10 +94,7 @@ def test_wrong_setting_in_one_line(
     """A wrong setting of a server is answered with one line."""
     monkeypatch.setenv(variable, value)
     assert run(["serve", server]) == 10
-    printed = capsys.readouterr().err
-    assert printed.startswith("error: wrong settings: ")
-    assert variable.removeprefix("DUBSTAGE_").lower() in printed.lower()
-    assert len(printed.splitlines()) == 1
+    assert variable.removeprefix("DUBSTAGE_").lower() in error_line(capsys).lower()
 
 
 def test_taken_port_refused_before_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,9 +121,7 @@ def test_ready_file_of_several_servers(tmp_path: Path, monkeypatch: pytest.Monke
     file.write_text('ready_file = "/tmp/ready"\n')
     monkeypatch.setenv("DUBSTAGE_SETTINGS_FILE", str(file))
     assert run(["serve", "all"]) == 10
-    assert capsys.readouterr().err.startswith(
-        f"error: {file}: ready_file: each server of `dubstage serve all` would write this file"
-    )
+    assert capsys.readouterr().err.startswith(f"error: {file}: ready_file: ")
 
 
 def test_device_of_a_server(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from gateway.actors.store import ActorStore
@@ -20,10 +18,8 @@ __all__ = ["geometry"]
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geometry: ActorGeometry) -> GatewaySettings:
+def settings(geometry: ActorGeometry) -> GatewaySettings:
     """An installation whose tenant acme has an actor."""
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
     found = GatewaySettings()
     acme = settings_of(found, "acme")
     with ActorStore(acme) as actors:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import onnx
 import pytest
 from skimage.data import astronaut
-from skimage.data import astronaut as portrait
 
 from dubstage.face.v1 import face_pb2 as pb
 from services.common.face.crops import HeadPose, apply_affine, fit_head_pose, head_template
@@ -36,7 +35,7 @@ from services.face.tracking import (
 )
 from services.face.types import FrameFaces, Reason, TrackOptions
 
-PHOTOGRAPH = np.ascontiguousarray(portrait()[:320, 60:400])
+PHOTOGRAPH = np.ascontiguousarray(astronaut()[:320, 60:400])
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 
 
@@ -194,44 +193,27 @@ def test_new_people_get_new_ids() -> None:
     assert book.recognise(face(2, 900), 0, {0}, whole=True) == 1
 
 
-def test_returning_face_keeps_id_elsewhere() -> None:
-    """A person who comes back elsewhere in the shot keeps the id."""
-    book = IdentityBook()
-    first = met(book, 1, 100)
-    assert book.recognise(face(1, 1500, 50), 0, set(), whole=True) == first
+@pytest.mark.parametrize(
+    ("found", "shot", "present", "whole", "is_first"),
+    [
+        (face(1, 1500, 50), 0, False, True, True),
+        (face(3, 1500), 0, False, True, False),
+        (face(1, 130, 60), 1, False, True, True),
+        (face(1, 100, 7), 0, True, True, False),
+        (face(3, 120), 0, False, False, True),
+        (face(3, 120), 1, False, False, False),
+    ],
+    ids=["elsewhere", "another person elsewhere", "after a cut", "present", "cut off, same place", "cut off, another shot"],
+)
+def test_first_person_is_recognised(found: RawFace, shot: int, present: bool, whole: bool, is_first: bool) -> None:
+    """A person keeps the id elsewhere and after a cut. A face that the frame cuts off is known by its place in the shot only.
 
-
-def test_another_person_elsewhere_does_not_take_it() -> None:
-    book = IdentityBook()
-    first = met(book, 1, 100)
-    assert book.recognise(face(2, 1500), 0, set(), whole=True) != first
-
-
-def test_cut_off_face_known_by_place() -> None:
-    """A cut off face is known by its place in the shot only."""
-    book = IdentityBook()
-    first = met(book, 1, 100)
-    assert book.recognise(face(3, 120), 0, set(), whole=False) == first
-    assert book.recognise(face(3, 120), 1, set(), whole=False) != first
-
-
-def test_after_a_cut_the_same_face_is_recognised() -> None:
+    The id of a person who is in the picture is not given to another face.
+    """
     book = IdentityBook()
     first = met(book, 1, 100)
     met(book, 2, 800)
-    assert book.recognise(face(1, 130, 60), 1, set(), whole=True) == first
-
-
-def test_present_id_is_not_reused() -> None:
-    """A person in the picture is not given away."""
-    book = IdentityBook()
-    first = met(book, 1, 100)
-    assert book.recognise(face(1, 100, 7), 0, {first}, whole=True) != first
-
-
-@pytest.fixture(scope="module")
-def photograph() -> np.ndarray:
-    return np.ascontiguousarray(astronaut()[:320, 60:400])
+    assert (book.recognise(found, shot, {first} if present else set(), whole=whole) == first) is is_first
 
 
 def moved(picture: np.ndarray, x: float, y: float = 0.0, degrees: float = 0.0, scale: float = 1.0) -> np.ndarray:
@@ -240,36 +222,30 @@ def moved(picture: np.ndarray, x: float, y: float = 0.0, degrees: float = 0.0, s
     return cv2.warpAffine(picture, affine, (480, 320), borderMode=cv2.BORDER_REPLICATE)
 
 
-def track(networks: Networks, pictures: list[np.ndarray], **options: int) -> list[FrameFaces]:
-    tracker = FaceTracker(networks, TrackOptions(**options))
-    frames = [frame for picture in pictures for frame in tracker.push(picture)]
-    return frames + tracker.finish()
-
-
-def test_frames_answered_in_order(networks, photograph) -> None:
+def test_frames_answered_in_order(networks) -> None:
     """Every frame is answered once in order with a bounded delay."""
     tracker = FaceTracker(networks, TrackOptions(half_width=3), first_frame=100)
-    counts = [len(tracker.push(moved(photograph, 0))) for _ in range(8)]
+    counts = [len(tracker.push(moved(PHOTOGRAPH, 0))) for _ in range(8)]
     assert counts == [0, 0, 0, 1, 1, 1, 1, 1]
     assert [frame.frame_index for frame in tracker.finish()] == [105, 106, 107]
 
 
-def test_tracking_same_bytes(networks, photograph) -> None:
+def test_tracking_same_bytes(networks) -> None:
     """The same pictures give the same bytes whatever was tracked before."""
-    pictures = [moved(photograph, 2 * index) for index in range(6)]
-    first = track(networks, pictures)
-    track(networks, [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures])
-    second = track(networks, pictures)
+    pictures = [moved(PHOTOGRAPH, 2 * index) for index in range(6)]
+    first = tracked(networks, pictures)
+    tracked(networks, [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures])
+    second = tracked(networks, pictures)
     for before, after in zip(first, second, strict=True):
         np.testing.assert_array_equal(before.faces[0].landmarks, after.faces[0].landmarks)
         assert before.faces[0].confidence == after.faces[0].confidence
 
 
-def test_landmarks_subpixel_accuracy(networks, photograph) -> None:
+def test_landmarks_subpixel_accuracy(networks) -> None:
     """Landmarks follow the picture to a fraction of a pixel."""
-    still = track(networks, [moved(photograph, 0)] * 4)[3].faces[0]
+    still = tracked(networks, [moved(PHOTOGRAPH, 0)] * 4)[3].faces[0]
     for degrees, scale in ((0.0, 1.25), (12.0, 1.0)):
-        face = track(networks, [moved(photograph, 40.5, degrees=degrees, scale=scale)] * 4)[3].faces[0]
+        face = tracked(networks, [moved(PHOTOGRAPH, 40.5, degrees=degrees, scale=scale)] * 4)[3].faces[0]
         affine = cv2.getRotationMatrix2D((165.0, 120.0), degrees, scale)
         affine[:, 2] += [40.5, 0.0]
         expected = still.landmarks[:468, :2] @ affine[:, :2].T + affine[:, 2]
@@ -278,11 +254,11 @@ def test_landmarks_subpixel_accuracy(networks, photograph) -> None:
         assert np.abs(face.mouth_landmarks - still.mouth_landmarks)[:, :2].mean() < 1.2
 
 
-def test_returning_face_keeps_id(networks, photograph) -> None:
+def test_returning_face_keeps_id(networks) -> None:
     """A face that leaves and comes back keeps its id."""
     places = [0, -30, -60, -90, -120, -150, -180, -220, -260, -300, -340]
-    pictures = [moved(photograph, x) for x in [*places, *[-340] * 4, *places[::-1]]]
-    frames = track(networks, pictures)
+    pictures = [moved(PHOTOGRAPH, x) for x in [*places, *[-340] * 4, *places[::-1]]]
+    frames = tracked(networks, pictures)
     assert frames[0].faces[0].reason is Reason.DUBBED
     assert not frames[13].faces
     assert {face.face_id for frame in frames for face in frame.faces} == {0}
@@ -290,50 +266,50 @@ def test_returning_face_keeps_id(networks, photograph) -> None:
     assert any(face.reason is Reason.OUT_OF_FRAME for frame in frames for face in frame.faces)
 
 
-def test_mouth_patch_is_noticed(networks, photograph) -> None:
+def test_mouth_patch_is_noticed(networks) -> None:
     """A patch over the mouth is noticed from its first frame to its last."""
-    face = track(networks, [moved(photograph, 0)])[0].faces[0]
+    face = tracked(networks, [moved(PHOTOGRAPH, 0)])[0].faces[0]
     chin, mouth = face.landmarks[152], face.landmarks[13]
     left = int(face.landmarks[JAW[2], 0])
-    pictures = [moved(photograph, 0) for _ in range(20)]
+    pictures = [moved(PHOTOGRAPH, 0) for _ in range(20)]
     for picture in pictures[8:14]:
         picture[int(mouth[1]) - 12 : int(chin[1]) + 10, left - 5 : int(mouth[0]) + 12] = (60, 110, 160)
-    reasons = [frame.faces[0].reason for frame in track(networks, pictures)]
+    reasons = [frame.faces[0].reason for frame in tracked(networks, pictures)]
     covered = [index for index, reason in enumerate(reasons) if reason is Reason.OCCLUDED_MOUTH]
     assert covered == list(range(8, 14))
     assert set(reasons) == {Reason.DUBBED, Reason.OCCLUDED_MOUTH}
 
 
-def test_max_faces_keeps_larger(networks, photograph) -> None:
+def test_max_faces_keeps_larger(networks) -> None:
     """Two faces get two ids and max faces keeps the larger."""
-    near = moved(photograph, 0)[:, :300]
+    near = moved(PHOTOGRAPH, 0)[:, :300]
     far = cv2.resize(near, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
     both = np.zeros((320, 540, 3), np.uint8)
     both[:, :300], both[: far.shape[0], 300 : 300 + far.shape[1]] = near, far
-    frames = track(networks, [both] * 4)
+    frames = tracked(networks, [both] * 4)
     assert [face.face_id for face in frames[-1].faces] == [0, 1]
     assert frames[-1].faces[0].pose.scale > frames[-1].faces[1].pose.scale
-    assert [len(frame.faces) for frame in track(networks, [both] * 4, max_faces=1)] == [1] * 4
+    assert [len(frame.faces) for frame in tracked(networks, [both] * 4, max_faces=1)] == [1] * 4
 
 
-def test_a_small_face_says_so(networks, photograph) -> None:
-    small = cv2.resize(photograph, None, fx=0.45, fy=0.45, interpolation=cv2.INTER_AREA)
-    faces = [face for frame in track(networks, [small] * 4) for face in frame.faces]
+def test_a_small_face_says_so(networks) -> None:
+    small = cv2.resize(PHOTOGRAPH, None, fx=0.45, fy=0.45, interpolation=cv2.INTER_AREA)
+    faces = [face for frame in tracked(networks, [small] * 4) for face in frame.faces]
     assert {face.reason for face in faces} == {Reason.FACE_TOO_SMALL}
 
 
 @pytest.mark.parametrize("size", [(240, 320), (16, 16), (5, 900)])
 def test_pictures_without_a_face_have_none(networks, size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
-    assert all(not frame.faces for frame in track(networks, [noise] * 2))
+    assert all(not frame.faces for frame in tracked(networks, [noise] * 2))
 
 
-def test_nothing_is_smoothed_across_a_cut(networks, photograph) -> None:
-    other = 255 - moved(photograph, 0)[::-1, ::-1]
-    first, second = moved(photograph, 0), moved(photograph, 60, scale=1.2)
-    frames = track(networks, [first] * 5 + [np.ascontiguousarray(other)] + [second] * 5)
+def test_nothing_is_smoothed_across_a_cut(networks) -> None:
+    other = 255 - moved(PHOTOGRAPH, 0)[::-1, ::-1]
+    first, second = moved(PHOTOGRAPH, 0), moved(PHOTOGRAPH, 60, scale=1.2)
+    frames = tracked(networks, [first] * 5 + [np.ascontiguousarray(other)] + [second] * 5)
     assert [frame.frame_index for frame in frames if frame.shot_cut] == [5, 6]
-    alone = track(networks, [second] * 5)
+    alone = tracked(networks, [second] * 5)
     before, after = frames[6].faces[0].landmarks, alone[0].faces[0].landmarks
     assert np.abs(before - after).max() < 1e-3
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import av
 import numpy as np
@@ -18,7 +19,10 @@ from gateway.media.encoders import WriteSettings
 from gateway.media.pixels import filter_graph, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
+from gateway.media.sound import Speech
+from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoWriter, WriteReport
+from tests.unit.media.made_pictures import box
 
 VARIABLE_PTS = (507, 1531, 2043, 2555, 3579, 4603, 24603, 25115, 25627, 26651, 27163, 28187)
 """Frame times as a screen recorder writes them: 33 and 67 ms steps, a pause, and a start that is not 0; ticks of 1/15360 s."""
@@ -150,6 +154,14 @@ def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, c
     output.mux(video.encode(None))
 
 
+def copied(info: MediaInfo, output: Path, *, speech: Speech | None = None, **settings: Any) -> WriteReport:
+    """Write the frames of a video as they are."""
+    with VideoWriter(output, info, speech=speech, settings=WriteSettings(**settings)) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame)
+    return writer.report
+
+
 def rewritten(source: Path, output: Path, codec: str | None = None) -> WriteReport:
     """Write a video again. Every second frame gets new planes with the same samples."""
     info = probe(source)
@@ -218,18 +230,18 @@ def make_sound(
     return path
 
 
-def make_clip_with_messages(path: Path, codec: str, payload: bytes) -> Path:
+def make_clip_with_messages(path: Path, codec: str, payloads: Sequence[bytes]) -> Path:
     """An MPEG transport stream in H.264 or HEVC with a registered SEI message (ITU-T T.35) in every frame."""
     begin = {"libx264": b"\x06", "libx265": b"\x4e\x01"}[codec]
-    message = b"\x00\x00\x00\x01" + begin + bytes([4, len(payload)]) + payload + b"\x80"
+    messages = iter([b"\x00\x00\x00\x01" + begin + bytes([4, len(payload)]) + payload + b"\x80" for payload in payloads])
     with av.open(str(path), "w", format="mpegts") as output:
         video = output.add_stream(codec, rate=25, options={"bf": "0", "tune": "zerolatency", "x265-params": "log-level=error"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        for index in range(12):
+        for index in range(len(payloads)):
             picture = av.VideoFrame.from_ndarray(np.full((72, 64), 40 + index, np.uint8), "yuv420p")
             picture.pts, picture.time_base = index, Fraction(1, 25)
-            for packet in [*video.encode(picture), *(video.encode(None) if index == 11 else [])]:
-                told = av.Packet(_before_slices(bytes(packet), message, codec))
+            for packet in [*video.encode(picture), *(video.encode(None) if index == len(payloads) - 1 else [])]:
+                told = av.Packet(_before_slices(bytes(packet), next(messages), codec))
                 told.pts, told.dts, told.time_base = packet.pts, packet.dts, packet.time_base
                 told.is_keyframe, told.stream = packet.is_keyframe, video
                 output.mux(told)
@@ -251,48 +263,35 @@ def _before_slices(access_unit: bytes, message: bytes, codec: str) -> bytes:
 
 def make_captioned_clip(path: Path, texts: Sequence[bytes]) -> Path:
     """An MPEG transport stream in H.264 with closed captions (CEA-608, two bytes a frame) in every frame's SEI message."""
-    with av.open(str(path), "w", format="mpegts") as output:
-        video = output.add_stream("libx264", rate=25, options={"bf": "0", "tune": "zerolatency"})
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        for index, text in enumerate(texts):
-            picture = av.VideoFrame.from_ndarray(np.full((72, 64), 40 + index, np.uint8), "yuv420p")
-            picture.pts, picture.time_base = index, Fraction(1, 25)
-            for packet in video.encode(picture):
-                payload = b"\xb5\x00\x31GA94\x03" + bytes([0x41, 0xFF, 0xFC]) + text + b"\xff"
-                message = b"\x00\x00\x00\x01\x06\x04" + bytes([len(payload)]) + payload + b"\x80"
-                captioned = av.Packet(message + bytes(packet))
-                captioned.pts, captioned.dts, captioned.time_base = packet.pts, packet.dts, packet.time_base
-                captioned.is_keyframe, captioned.stream = packet.is_keyframe, video
-                output.mux(captioned)
-        output.mux(video.encode(None))
-    return path
+    captions = [b"\xb5\x00\x31GA94\x03" + bytes([0x41, 0xFF, 0xFC]) + text + b"\xff" for text in texts]
+    return make_clip_with_messages(path, "libx264", captions)
 
 
 def with_edits(video: bytes, edits: Sequence[tuple[float, float | None]]) -> bytes:
     """An MP4 file whose index comes last, with an edit list in every track: seconds that are shown, and the second of the track at
     which they begin; None: nothing is shown.
     """
-    (moov,) = (box for box in _boxes(video) if box[0] == b"moov")
+    (moov,) = (found for found in _boxes(video) if found[0] == b"moov")
     start, stop = moov[1:]
-    (header,) = (box for box in _boxes(video, start + 8, stop) if box[0] == b"mvhd")
+    (header,) = (found for found in _boxes(video, start + 8, stop) if found[0] == b"mvhd")
     scale = struct.unpack_from(">I", video, header[1] + 20)[0]
     content = b"".join(
         _edited_track(video, begin, end, scale, edits) if kind == b"trak" else video[begin:end]
         for kind, begin, end in _boxes(video, start + 8, stop)
     )
-    return video[:start] + _box(b"moov", content) + video[stop:]
+    return video[:start] + box(b"moov", content) + video[stop:]
 
 
 def _edited_track(video: bytes, start: int, stop: int, scale: int, edits: Sequence[tuple[float, float | None]]) -> bytes:
     boxes = {kind: (begin, end) for kind, begin, end in _boxes(video, start + 8, stop)}
     media, old = boxes[b"mdia"], boxes.pop(b"edts")
     first = struct.unpack_from(">i", video, old[0] + 28)[0]  # pictures that are reordered do not begin at 0
-    (header,) = (box for box in _boxes(video, media[0] + 8, media[1]) if box[0] == b"mdhd")
+    (header,) = (found for found in _boxes(video, media[0] + 8, media[1]) if found[0] == b"mdhd")
     ticks = struct.unpack_from(">I", video, header[1] + 20)[0]
     rows = [(round(shown * scale), -1 if begin is None else first + round(begin * ticks), 1 << 16) for shown, begin in edits]
-    listed = _box(b"elst", struct.pack(">II", 0, len(rows)) + b"".join(struct.pack(">IiI", *row) for row in rows))
+    listed = box(b"elst", struct.pack(">II", 0, len(rows)) + b"".join(struct.pack(">IiI", *row) for row in rows))
     tkhd, *others = (video[begin:end] for begin, end in boxes.values())
-    return _box(b"trak", tkhd + _box(b"edts", listed) + b"".join(others))
+    return box(b"trak", tkhd + box(b"edts", listed) + b"".join(others))
 
 
 def _boxes(video: bytes, start: int = 0, stop: int | None = None) -> list[tuple[bytes, int, int]]:
@@ -303,10 +302,6 @@ def _boxes(video: bytes, start: int = 0, stop: int | None = None) -> list[tuple[
         found.append((kind, start, start + length))
         start += length
     return found
-
-
-def _box(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
 def with_unknown_sound(video: bytes) -> bytes:

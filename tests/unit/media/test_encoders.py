@@ -29,9 +29,10 @@ from gateway.media.pixels import ColourTags
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import FieldOrder, VideoInfo
-from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
-from tests.unit.media.made_footage import Clip, field_orders, make_clip, rewritten
+from tests.refusals import raised
+from tests.unit.media.made_footage import Clip, copied, field_orders, make_clip, rewritten
+from tests.written_pictures import write_pictures
 
 BT709 = (1, 1, 1, 1)
 FULL_RANGE = (1, 2, 1, 1)
@@ -47,9 +48,9 @@ def test_targets_that_footage_can_go_to_pass(output: str, codec: str | None) -> 
 @pytest.mark.parametrize(
     ("output", "codec", "field", "words"),
     [
-        ("a.gif", None, "output", r"a\.gif: videos are written as \.mp4 \.m4v \.mov \.mkv \.nut \.mxf"),
-        ("a", "h264", "output", "videos are written as"),
-        ("a.mp4", "divx", "codec", "unknown codec divx; choose one of h264, hevc, ffv1, prores, mpeg2video, dnxhr, av1"),
+        ("a.gif", None, "output", r"a\.gif: .* \.mp4 \.m4v \.mov \.mkv \.nut \.mxf"),
+        ("a", "h264", "output", r"\.mp4 \.m4v"),
+        ("a.mp4", "divx", "codec", "divx; .* h264, hevc, ffv1, prores, mpeg2video, dnxhr, av1"),
         ("a.mp4", "dnxhr", "codec", r"\.mp4 does not hold dnxhr; .* another ending \(\.mov \.mxf\)"),
         ("a.mp4", "prores", "codec", r"\.mp4 does not hold prores; .* another ending \(\.mov \.mkv \.mxf\)"),
         ("a.mov", "ffv1", "codec", r"\.mov does not hold ffv1; .* another ending \(\.mp4 \.m4v \.mkv \.nut\)"),
@@ -57,9 +58,8 @@ def test_targets_that_footage_can_go_to_pass(output: str, codec: str | None) -> 
 )
 def test_impossible_targets_refused_without_footage(output: str, codec: str | None, field: str, words: str) -> None:
     """Targets that no footage can go to are refused without any."""
-    with pytest.raises(InvalidRequestError, match=words) as caught:
+    with raised(InvalidRequestError, match=words, field=field):
         check_target(Path(output), codec)
-    assert caught.value.field == field
 
 
 def test_the_muxer_is_that_of_the_ending() -> None:
@@ -73,7 +73,7 @@ def test_qualities() -> None:
     assert crf_of("visually-lossless") < crf_of("high") < crf_of("small")
     assert crf_of("0") == 0
     for wrong in ("best", "52", "-1", "1.5", "²"):
-        with pytest.raises(InvalidRequestError, match=r"of the pictures is unknown: give visually-lossless, high, small"):
+        with pytest.raises(InvalidRequestError, match="visually-lossless, high, small"):
             crf_of(wrong)
 
 
@@ -89,10 +89,7 @@ def test_better_qualities_are_nearer_and_larger(tmp_path: Path) -> None:
     sizes, errors = [], []
     for name, crf in QUALITIES.items():
         output = tmp_path / f"{name}.mp4"
-        settings = WriteSettings(codec="h264", crf=crf)
-        with VideoWriter(output, info, settings=settings) as writer, VideoReader(info) as reader:
-            for frame in reader:
-                writer.write(frame)
+        copied(info, output, codec="h264", crf=crf)
         sizes.append(output.stat().st_size)
         with VideoReader(info) as reader, VideoReader(probe(output)) as written:
             pairs = [(old.planes[0].astype(float), new.planes[0]) for old, new in zip(reader, written, strict=True)]
@@ -117,18 +114,12 @@ def test_large_frames_have_their_own_parameters(tmp_path: Path) -> None:
 
 def _with_alpha(path: Path, codec: str, pixel_format: str) -> Path:
     """A video of slopes in all its planes, alpha too."""
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 80, pixel_format
-        for index in range(4):
-            picture = av.VideoFrame(96, 80, pixel_format)
-            for number, plane in enumerate(picture.planes):
-                row = np.linspace(300 + 20 * number, 700 - 10 * index, plane.line_size // 2).astype("<u2")
-                np.frombuffer(plane, "<u2").reshape(-1, plane.line_size // 2)[:] = row
-            picture.pts = index
-            video.mux(stream.encode(picture))
-        video.mux(stream.encode(None))
-    return path
+    pictures = [av.VideoFrame(96, 80, pixel_format) for _ in range(4)]
+    for index, picture in enumerate(pictures):
+        for number, plane in enumerate(picture.planes):
+            row = np.linspace(300 + 20 * number, 700 - 10 * index, plane.line_size // 2).astype("<u2")
+            np.frombuffer(plane, "<u2").reshape(-1, plane.line_size // 2)[:] = row
+    return write_pictures(path, pictures, codec, pixel_format=pixel_format)
 
 
 @pytest.mark.parametrize("suffix", [".mov", ".mxf"])
@@ -236,21 +227,15 @@ def test_jpeg_2000_is_read(tmp_path: Path, suffix: str, expected: str) -> None:
 
 def test_small_dnxhr_refused_with_the_codecs_that_do(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p", colour=BT709))).video
-    with pytest.raises(MediaUnsupportedError, match="dnxhr does not keep the footage's 96 x 80 samples of yuv422p; these do: h264"):
+    with pytest.raises(MediaUnsupportedError, match=r"dnxhr .* 96 x 80 .* yuv422p; .*: h264"):
         choose_encoder(tmp_path / "a.mov", video, "dnxhr", 16)
 
 
 def _png_video(path: Path, pixel_format: str) -> VideoInfo:
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("png", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
-        for index in range(3):
-            picture = av.VideoFrame(64, 48, pixel_format)
-            np.frombuffer(picture.planes[0], np.uint8)[:] = 40 * index
-            picture.pts = index
-            video.mux(stream.encode(picture))
-        video.mux(stream.encode(None))
-    return probe(path).video
+    pictures = [av.VideoFrame(64, 48, pixel_format) for _ in range(3)]
+    for index, picture in enumerate(pictures):
+        np.frombuffer(picture.planes[0], np.uint8)[:] = 40 * index
+    return probe(write_pictures(path, pictures, "png", pixel_format=pixel_format)).video
 
 
 def test_missing_pixel_format_lists_codecs(tmp_path: Path) -> None:
@@ -273,27 +258,18 @@ def test_unsupported_pixel_format_suggests_conversion(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "crop"), [((64, 48), ""), ((63, 49), " -vf crop=62:48:0:0")])
 def test_gif_suggests_conversion(tmp_path: Path, size: tuple[int, int], crop: str) -> None:
     """A GIF is named, and the error has the command that makes a video of it."""
-    path = tmp_path / "clip.gif"
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("gif", rate=25)
-        stream.width, stream.height, stream.pix_fmt = *size, "rgb8"
-        for index in range(3):
-            picture = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), 60 * index, np.uint8)).reformat(format="rgb8")
-            picture.pts = index
-            video.mux(stream.encode(picture))
-        video.mux(stream.encode(None))
-    with pytest.raises(MediaUnsupportedError) as caught:
+    pictures = [np.full((size[1], size[0], 3), 60 * index, np.uint8) for index in range(3)]
+    frames = [av.VideoFrame.from_ndarray(picture).reformat(format="rgb8") for picture in pictures]
+    path = write_pictures(tmp_path / "clip.gif", frames, "gif", pixel_format="rgb8")
+    with pytest.raises(MediaUnsupportedError, match="a GIF") as caught:
         choose_encoder(tmp_path / "a.mp4", probe(path).video, None, 16)
-    assert "(a GIF), and no other does; convert the footage to a video first" in caught.value.message
     assert f"(ffmpeg -i IN{crop} -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a copy OUT.mkv)" in caught.value.message
 
 
 def test_unsupported_transparency_may_be_dropped(tmp_path: Path) -> None:
     """Transparency that a container does not hold may be left out."""
     video = probe(_with_alpha(tmp_path / "clip.mov", "prores_ks", "yuva444p10le")).video
-    with pytest.raises(
-        MediaUnsupportedError, match=r"\(with transparency\); these do: .*; or convert the footage without its transparency"
-    ):
+    with pytest.raises(MediaUnsupportedError, match=r"with transparency.*without its transparency"):
         choose_encoder(tmp_path / "a.mp4", video, "h264", 16)
 
 
@@ -302,9 +278,7 @@ def test_decoder_drops_no_transparency_silently(tmp_path: Path) -> None:
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(codec="libvpx-vp9"))).video
     choose_encoder(tmp_path / "a.mp4", video, None, 16)
     clear = replace(video, metadata={**video.metadata, "alpha_mode": "1"})
-    with pytest.raises(
-        MediaUnsupportedError, match=r"beside its vp9 picture.*\(ffmpeg -c:v libvpx-vp9 -i IN -c:v ffv1 -pix_fmt yuva420p"
-    ):
+    with pytest.raises(MediaUnsupportedError, match=r"vp9 .*ffmpeg -c:v libvpx-vp9 -i IN -c:v ffv1 -pix_fmt yuva420p"):
         choose_encoder(tmp_path / "a.mp4", clear, None, 16)
 
 
@@ -329,21 +303,16 @@ def test_odd_size_finds_codec(tmp_path: Path, name: str, size: tuple[int, int], 
 @pytest.mark.parametrize(
     ("output", "codec", "words"),
     [
-        (
-            "a.mp4",
-            "h264",
-            r"h264 does not keep the footage's 99 x 79 samples of yuv420p; these do: ffv1 in \.mp4 \.m4v \.mkv \.nut",
-        ),
-        ("a.mp4", "hevc", "hevc does not keep the footage's 99 x 79 samples of yuv420p; these do: ffv1"),
-        ("a.mov", None, r"no codec of \.mov keeps the footage's 99 x 79 samples of yuv420p; these do: ffv1"),
+        ("a.mp4", "h264", r"h264 .* 99 x 79 .* yuv420p; .*: ffv1 in \.mp4 \.m4v \.mkv \.nut"),
+        ("a.mp4", "hevc", "hevc .* 99 x 79 .* yuv420p; .*: ffv1"),
+        ("a.mov", None, r"no codec of \.mov .* 99 x 79 .* yuv420p; .*: ffv1"),
     ],
 )
 def test_odd_size_lists_codecs(tmp_path: Path, output: str, codec: str | None, words: str) -> None:
     """An odd size that a codec lacks is named with the codecs that keep it."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(99, 79)))).video
-    with pytest.raises(MediaUnsupportedError, match=words) as caught:
+    with raised(MediaUnsupportedError, match=words, field="codec"):
         choose_encoder(tmp_path / output, video, codec, 16)
-    assert caught.value.field == "codec"
 
 
 def test_h264_interlaced_chroma_size(tmp_path: Path) -> None:
@@ -357,30 +326,15 @@ def test_h264_interlaced_chroma_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("clip", "output", "codec", "words"),
     [
-        (
-            Clip(rotation=90, codec="libx264"),
-            "a.mxf",
-            None,
-            r"mpeg2video in \.mxf cannot say that the picture is turned by 90 degrees",
-        ),
-        (
-            Clip(rotation=180, codec="libx264"),
-            "a.nut",
-            "h264",
-            r"h264 in \.nut cannot say that the picture is turned by 180 degrees",
-        ),
-        (
-            Clip(sample_aspect=Fraction(64, 45), codec="libx264"),
-            "a.mkv",
-            "ffv1",
-            r"ffv1 in \.mkv cannot say the pixel aspect 64:45",
-        ),
-        (Clip(sample_aspect=Fraction(16, 15), codec="libx264"), "a.mxf", "mpeg2video", "cannot say the pixel aspect 16:15"),
-        (Clip(colour=FULL_RANGE), "a.mxf", "mpeg2video", "mpeg2video .* that the samples have the full range"),
-        (Clip(pixel_format="yuv422p10le", colour=FULL_RANGE), "a.mov", "prores", "prores .* that the samples have the full range"),
-        (Clip(pixel_format="yuv422p10le", size=(256, 144), colour=BT2020_PQ), "a.mov", "dnxhr", "dnxhr .* is not BT.709"),
-        (Clip(codec="libx264", fields="tff"), "a.mp4", "hevc", r"hevc in \.mp4 cannot say that the frames are interlaced"),
-        (Clip(colour=BT709), "a.nut", None, r"ffv1 in \.nut cannot say the colour tags"),
+        (Clip(rotation=90, codec="libx264"), "a.mxf", None, r"mpeg2video in \.mxf .* 90 degrees"),
+        (Clip(rotation=180, codec="libx264"), "a.nut", "h264", r"h264 in \.nut .* 180 degrees"),
+        (Clip(sample_aspect=Fraction(64, 45), codec="libx264"), "a.mkv", "ffv1", r"ffv1 in \.mkv .* pixel aspect 64:45"),
+        (Clip(sample_aspect=Fraction(16, 15), codec="libx264"), "a.mxf", "mpeg2video", "pixel aspect 16:15"),
+        (Clip(colour=FULL_RANGE), "a.mxf", "mpeg2video", "mpeg2video .* full range"),
+        (Clip(pixel_format="yuv422p10le", colour=FULL_RANGE), "a.mov", "prores", "prores .* full range"),
+        (Clip(pixel_format="yuv422p10le", size=(256, 144), colour=BT2020_PQ), "a.mov", "dnxhr", r"dnxhr .* BT\.709"),
+        (Clip(codec="libx264", fields="tff"), "a.mp4", "hevc", r"hevc in \.mp4 .* interlaced"),
+        (Clip(colour=BT709), "a.nut", None, r"ffv1 in \.nut .* colour tags"),
     ],
 )
 def test_what_no_player_would_know_is_refused(tmp_path: Path, clip: Clip, output: str, codec: str | None, words: str) -> None:

@@ -30,9 +30,7 @@ def test_python_exception_is_own_fault(tmp_path: Path, monkeypatch: pytest.Monke
     program.write_text(f"#!/bin/sh\ncat {tmp_path / 'answer'}\n")
     program.chmod(0o755)
     monkeypatch.setattr("gateway.media.inspection.sys.executable", str(program))
-    with pytest.raises(
-        ContractBrokenError, match=r"clip\.mp4 cannot be inspected, because this program has a fault: AttributeError"
-    ):
+    with pytest.raises(ContractBrokenError, match=r"clip\.mp4 .*: AttributeError"):
         inspect_video(tmp_path / "clip.mp4")
 
 

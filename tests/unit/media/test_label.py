@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 
 from gateway.media.choices import LABEL_POSITIONS, MOST_CHARACTERS, LabelPosition
-from gateway.media.encoders import WriteSettings
 from gateway.media.label import Label, LabelPainter, label_of
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
-from gateway.media.reader import VideoReader
 from gateway.media.types import Orientation, VideoInfo
-from gateway.media.writer import VideoWriter
 from services.common.errors import InvalidRequestError
+from tests.unit.media.made_footage import copied
 
 
 def video_of(carphone: Path, name: str, *, turns: int = 0, mirrored: bool = False, aspect: Fraction = Fraction(1)) -> VideoInfo:
@@ -107,11 +105,8 @@ def test_the_longest_label_fits(carphone: Path) -> None:
 def test_every_frame_of_a_video_has_it(carphone: Path, tmp_path: Path) -> None:
     """A lossless video differs from the footage inside the label alone, and its report counts no frame as composited."""
     info, output = probe(carphone), tmp_path / "video.mp4"
-    settings = WriteSettings(codec="ffv1", threads=1, label=Label("KI-synchronisiert", "top-right"))
-    with VideoWriter(output, info, settings=settings) as writer, VideoReader(info) as reader:
-        for frame in reader:
-            writer.write(frame)
-    assert writer.report.changed_frames == 0
+    report = copied(info, output, codec="ffv1", threads=1, label=Label("KI-synchronisiert", "top-right"))
+    assert report.changed_frames == 0
     with av.open(str(carphone)) as old, av.open(str(output)) as new:
         for before, after in zip(old.decode(video=0), new.decode(video=0), strict=True):
             rows, columns = np.nonzero(before.to_ndarray()[:144] != after.to_ndarray()[:144])

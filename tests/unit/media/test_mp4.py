@@ -21,6 +21,7 @@ from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
 from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
+from tests.unit.media.made_pictures import box
 
 PADDING = 5000
 VIDEO = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
@@ -29,10 +30,6 @@ VIDEO = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
 def packets(video: Path) -> list[tuple[int | None, bytes]]:
     with av.open(str(video)) as container:
         return [(packet.pts, bytes(packet)) for packet in container.demux() if packet.size]
-
-
-def box(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
 def with_padding(footage: Path, video: Path, padding: int) -> None:
@@ -54,7 +51,7 @@ def test_padding_keeps_packets(carphone: Path, tmp_path: Path) -> None:
     video = tmp_path / "video.mp4"
     with_padding(carphone, video, PADDING)
     with video.open("rb") as file:
-        kinds = [(box.kind, box.end - box.start) for box in boxes_of(file)]
+        kinds = [(found.kind, found.end - found.start) for found in boxes_of(file)]
         padding = padding_box(file)
     assert kinds[0][0] == b"ftyp"
     assert kinds[1] == (b"free", PADDING)

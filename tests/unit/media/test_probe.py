@@ -19,6 +19,7 @@ from gateway.media.sound import SoundReader
 from gateway.media.types import HdrMetadata
 from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip, make_sound, tone, with_edits, with_unknown_sound
+from tests.written_pictures import write_pictures
 
 EDITS = {
     "tail": ([(1.6, 0.0)], [*range(40)]),
@@ -53,13 +54,8 @@ def test_the_pixel_format_is_described(tmp_path: Path, name: str, bits: int, kin
 
 def test_packed_formats_by_planes(tmp_path: Path) -> None:
     """Packed formats are described by the planes that hold them."""
-    path = tmp_path / "packed.nut"
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("rawvideo", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "bgr24"
-        output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "bgr24")))
-        output.mux(stream.encode(None))
-    video = probe(path).video
+    picture = av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "bgr24")
+    video = probe(write_pictures(tmp_path / "packed.nut", [picture], "rawvideo", pixel_format="bgr24")).video
     assert (video.stored_format, video.pixel.name) == ("bgr24", "gbrp")
 
 
@@ -166,18 +162,17 @@ def test_truncated_video_shows_time(tmp_path: Path, codec: str) -> None:
         probe(_written(tmp_path / "headless.mp4", make_clip(tmp_path / "made.mp4").read_bytes()[:-400]))
 
 
-def test_a_matroska_video_cut_short_is_refused(tmp_path: Path) -> None:
-    clip = Clip(pts=tuple(range(0, 100 * 512, 512)), sound_rate=48000)
-    whole = make_clip(tmp_path / "whole.mkv", clip).read_bytes()
-    with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s"):
-        probe(_written(tmp_path / "cut.mkv", whole[: len(whole) * 6 // 10]))
-
-
-def test_an_mxf_video_cut_short_is_refused(tmp_path: Path) -> None:
-    clip = Clip(codec="mpeg2video", pts=tuple(range(50)), time_base=Fraction(1, 25), last_duration=1, size=(352, 288))
-    whole = make_clip(tmp_path / "whole.mxf", clip).read_bytes()
-    with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s.*of 50 frames"):
-        probe(_written(tmp_path / "cut.mxf", whole[: len(whole) * 6 // 10]))
+@pytest.mark.parametrize(
+    ("suffix", "clip", "words"),
+    [
+        (".mkv", Clip(pts=tuple(range(0, 100 * 512, 512)), sound_rate=48000), ""),
+        (".mxf", Clip("yuv420p", "mpeg2video", (352, 288), tuple(range(50)), Fraction(1, 25), last_duration=1), "of 50 frames"),
+    ],
+)
+def test_other_videos_cut_short_are_refused(tmp_path: Path, suffix: str, clip: Clip, words: str) -> None:
+    whole = make_clip(tmp_path / f"whole{suffix}", clip).read_bytes()
+    with pytest.raises(MediaUnsupportedError, match=rf"breaks after \d\.\d+ s.*{words}"):
+        probe(_written(tmp_path / f"cut{suffix}", whole[: len(whole) * 6 // 10]))
 
 
 @pytest.mark.parametrize("edits", EDITS)
@@ -248,9 +243,8 @@ def test_containers_without_times_are_timed_by_decoding(tmp_path: Path) -> None:
 def test_colour_profile_read_repeatedly(astronaut: Path) -> None:
     """In a process of its own: the library once freed the profile's name twice, which ended the process."""
     code = "import gc\nfrom gateway.media.probe import probe\nfor _ in range(5):\n    probe(PATH)\n    gc.collect()\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code.replace("PATH", repr(str(astronaut)))], capture_output=True, text=True, timeout=300, check=False
-    )
+    command = [sys.executable, "-c", code.replace("PATH", repr(str(astronaut)))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 

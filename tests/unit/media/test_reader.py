@@ -5,7 +5,6 @@ import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from gateway.media.reader import VideoReader, to_reduced_rgb, to_rgb, to_rgb_wit
 from gateway.media.types import DecodedFrame, MediaInfo
 from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, drawn_planes, make_clip
+from tests.written_pictures import write_pictures
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,7 @@ def test_frames_decoded_exactly(tmp_path: Path, name: str) -> None:
 def test_packed_rgb_as_planes(tmp_path: Path) -> None:
     """Packed RGB comes as planes of the same samples."""
     picture = np.random.default_rng(1).integers(0, 256, (16, 32, 3), np.uint8)
-    path = tmp_path / "packed.nut"
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("rawvideo", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "rgb24"
-        output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        output.mux(stream.encode(None))
-    with VideoReader(probe(path)) as reader:
+    with VideoReader(probe(write_pictures(tmp_path / "packed.nut", [picture], "rawvideo", pixel_format="rgb24"))) as reader:
         frame = next(iter(reader))
         np.testing.assert_array_equal(np.dstack([frame.planes[2], frame.planes[0], frame.planes[1]]), picture)
         np.testing.assert_array_equal(to_rgb(frame), picture)

@@ -9,6 +9,7 @@ import pytest
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader, resampled, sound_file
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
+from tests.refusals import raised
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -88,9 +89,8 @@ def test_pauses_of_the_track_are_silence(tmp_path: Path) -> None:
 
 
 def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaUnsupportedError, match="no sound track") as caught:
+    with raised(MediaUnsupportedError, match="no sound track", field="audio"):
         SoundReader(make_clip(tmp_path / "clip.mp4"))
-    assert caught.value.field == "audio"
     with pytest.raises(MediaUnsupportedError, match="does not exist"):
         SoundReader(tmp_path / "missing.wav")
 
@@ -122,6 +122,7 @@ def test_one_channel_is_taken(tmp_path: Path) -> None:
     taken = reader.speech(channel=1)
     assert taken.channels == 1
     np.testing.assert_allclose(np.concatenate(list(taken.chunks)), samples[:, 1:], atol=1.1 / 32768)
-    with pytest.raises(InvalidRequestError, match=r"sound\.wav has the channels 1 to 2, and channel 3 was asked for") as caught:
+    with raised(
+        InvalidRequestError, match=r"sound\.wav has the channels 1 to 2, and channel 3 was asked for", field="audio_channel"
+    ):
         reader.speech(channel=2)
-    assert caught.value.field == "audio_channel"

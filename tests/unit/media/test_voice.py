@@ -7,13 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
-from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.voice import only_voice, voice_of
-from gateway.media.writer import VideoWriter
-from tests.unit.media.made_footage import Clip, make_clip, tone
+from tests.unit.media.made_footage import Clip, copied, make_clip, tone
 
 RATE = 16000
 VOICE = tone(RATE, RATE)[:, 0]
@@ -78,13 +75,7 @@ def test_voice_has_full_level() -> None:
 def test_video_gets_voice_at_full_level(tmp_path: Path, channels: tuple[float, ...]) -> None:
     """The video gets the speech as loud as it is from a recorder with several inputs, of which one has the speech."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip()))
-    settings = WriteSettings(codec="ffv1")
-    with (
-        VideoWriter(tmp_path / "out.mp4", info, speech=_sound(*channels), settings=settings) as writer,
-        VideoReader(info) as reader,
-    ):
-        for frame in reader:
-            writer.write(frame)
+    copied(info, tmp_path / "out.mp4", speech=_sound(*channels), codec="ffv1")
     written = np.concatenate([c.samples for c in SoundReader(tmp_path / "out.mp4", origin=Fraction(0))])
     assert written.shape[1] == 2
     for side in range(2):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -46,7 +46,7 @@ LATE = Clip(pts=tuple(range(46_219 * 12800 + 6400, 46_219 * 12800 + 6400 + 12 * 
 EARLY = Clip(pts=tuple(range(-6 * 512, 6 * 512, 512)), sound_rate=48000)
 ACTIVE_FORMAT = b"\xb5\x00\x31DTG1\x41\xf8"
 HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04\x01\x40" + b"\x00" * 24
-Spoil = Callable[[Path], Path]
+HALF_A_SECOND = Speech(16000, 1, [tone(16000, 8000)])
 
 
 def _inverted(planes: tuple[Plane, ...]) -> tuple[Plane, ...]:
@@ -273,12 +273,8 @@ def test_rotation_aspect_colour_and_tags_are_carried_over(tmp_path: Path) -> Non
 
 
 def test_full_range_footage_stays_full_range(tmp_path: Path) -> None:
-    info = probe(
-        make_clip(
-            tmp_path / "clip.avi",
-            Clip(codec="mjpeg", pixel_format="yuvj420p", colour=(5, 2, 2, 2), time_base=Fraction(1, 25), pts=range(6)),
-        )
-    )
+    clip = Clip(codec="mjpeg", pixel_format="yuvj420p", colour=(5, 2, 2, 2), time_base=Fraction(1, 25), pts=range(6))
+    info = probe(make_clip(tmp_path / "clip.avi", clip))
     assert info.video.pixel.name == "yuvj420p"
     for codec in ("h264", "ffv1"):
         _write(info, tmp_path / "out.mp4", codec=codec, overwrite=True)
@@ -291,7 +287,7 @@ def test_full_range_footage_stays_full_range(tmp_path: Path) -> None:
 def test_other_streams_are_carried_over_packet_by_packet(tmp_path: Path) -> None:
     clip = Clip(sound_rate=44100, sound_tracks=2, subtitles=True, chapters=True)
     info = probe(make_clip(tmp_path / "clip.mp4", clip))
-    report = _write(info, tmp_path / "out.mp4", speech=Speech(16000, 1, [tone(16000, 8000)]))
+    report = _write(info, tmp_path / "out.mp4", speech=HALF_A_SECOND)
     assert report.carried == ("audio stream 2 (aac)", "subtitle stream 3 (mov_text)")
 
     def packets(path: Path, kind: str, number: int) -> list[tuple[Fraction, bytes]]:
@@ -330,8 +326,7 @@ def test_further_video_track_is_whole(tmp_path: Path) -> None:
 def test_footage_closed_during_pictures(tmp_path: Path) -> None:
     """The index of long footage takes memory for as long as the file is open."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=44100, sound_tracks=2, chapters=True)))
-    speech = Speech(16000, 1, [tone(16000, 8000)])
-    with VideoWriter(tmp_path / "out.mp4", info, speech=speech) as writer:
+    with VideoWriter(tmp_path / "out.mp4", info, speech=HALF_A_SECOND) as writer:
         assert str(info.path) not in {file.path for file in psutil.Process().open_files()}
         with VideoReader(info) as reader:
             for frame in reader:
@@ -355,7 +350,7 @@ def test_unknown_sound_is_named(tmp_path: Path, suffix: str) -> None:
     """A sound track in a codec that FFmpeg does not know, as the spatial audio of phones, does not stop the dub."""
     made = make_clip(tmp_path / f"made{suffix}", Clip(codec="libx264", sound_rate=44100, sound_tracks=2)).read_bytes()
     (tmp_path / f"clip{suffix}").write_bytes(with_unknown_sound(made))
-    report = _write(probe(tmp_path / f"clip{suffix}"), tmp_path / f"out{suffix}", speech=Speech(16000, 1, [tone(16000, 8000)]))
+    report = _write(probe(tmp_path / f"clip{suffix}"), tmp_path / f"out{suffix}", speech=HALF_A_SECOND)
     assert report.dropped == ("audio stream 2 (of an unknown codec) of the footage is not carried over",)
     assert [track.codec for track in probe(tmp_path / f"out{suffix}").audio] == ["aac"]
 
@@ -366,7 +361,7 @@ def test_carried_sound_follows_edit_list(tmp_path: Path) -> None:
     made = make_clip(tmp_path / "made.mp4", clip).read_bytes()
     (tmp_path / "clip.mp4").write_bytes(with_edits(made, [(0.8, 1.6), (0.8, 0.2)]))
     info = probe(tmp_path / "clip.mp4")
-    report = _write(info, tmp_path / "out.mp4", speech=Speech(16000, 1, [tone(16000, 8000)]))
+    report = _write(info, tmp_path / "out.mp4", speech=HALF_A_SECOND)
     assert report.carried == ("audio stream 2 (aac)",)
     own, copied = (
         np.concatenate([chunk.samples for chunk in SoundReader(path, track=1, origin=Fraction(0))])
@@ -382,7 +377,7 @@ def test_carried_sound_follows_edit_list(tmp_path: Path) -> None:
     [("libx264", ACTIVE_FORMAT, "the active format description"), ("libx265", HDR10_PLUS, "the metadata of HDR10+")],
 )
 def test_metadata_that_no_encoder_takes_are_named(tmp_path: Path, codec: str, payload: bytes, words: str) -> None:
-    info = inspect_video(make_clip_with_messages(tmp_path / "clip.ts", codec, payload))
+    info = inspect_video(make_clip_with_messages(tmp_path / "clip.ts", codec, [payload] * 12))
     assert info.video.unkept == (words,)
     assert _write(info, tmp_path / "out.mp4").dropped == (words,)
     assert probe(tmp_path / "out.mp4").video.unkept == ()
@@ -390,7 +385,7 @@ def test_metadata_that_no_encoder_takes_are_named(tmp_path: Path, codec: str, pa
 
 def test_the_footages_own_sound_is_copied_on_request(tmp_path: Path) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=44100, sound_start_s=Fraction(1, 10))))
-    _write(info, tmp_path / "out.mp4", speech=Speech(16000, 1, [tone(16000, 8000)]), keep_audio=True)
+    _write(info, tmp_path / "out.mp4", speech=HALF_A_SECOND, keep_audio=True)
     own, copied = (
         np.concatenate([c.samples for c in SoundReader(path, origin=Fraction(0))]) for path in (info.path, tmp_path / "out.mp4")
     )
@@ -430,7 +425,7 @@ def test_equal_jobs_give_equal_bytes(tmp_path: Path, suffix: str) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=48000, codec="libx264")))
     videos = [tmp_path / f"{name}.{suffix}" for name in "ab"]
     for video in videos:
-        _write(info, video, speech=Speech(16000, 1, [tone(16000, 8000)]))
+        _write(info, video, speech=HALF_A_SECOND)
     assert videos[0].read_bytes() == videos[1].read_bytes()
 
 
@@ -447,21 +442,21 @@ def test_matroska_takes_constant_rates_and_refuses_variable_ones(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "settings", "words"),
+    ("output", "codec", "words"),
     [
-        (lambda folder: folder / "out.gif", {}, "videos are written as"),
-        (lambda folder: folder / "out.mov", {"codec": "ffv1"}, "does not hold ffv1"),
-        (lambda folder: folder / "out.mp4", {"codec": "divx"}, "unknown codec divx"),
-        (lambda folder: folder / "out.mp4", {"codec": "prores"}, "does not hold prores"),
-        (lambda folder: folder / "no" / "out.mp4", {}, "does not exist"),
-        (lambda folder: folder / "clip.mp4", {}, "footage itself"),
+        ("out.gif", None, "videos are written as"),
+        ("out.mov", "ffv1", "does not hold ffv1"),
+        ("out.mp4", "divx", "unknown codec divx"),
+        ("out.mp4", "prores", "does not hold prores"),
+        ("no/out.mp4", None, "does not exist"),
+        ("clip.mp4", None, "footage itself"),
     ],
 )
-def test_unwritable_refused_before_work(tmp_path: Path, spoil: Spoil, settings: dict[str, str], words: str) -> None:
+def test_unwritable_refused_before_work(tmp_path: Path, output: str, codec: str | None, words: str) -> None:
     """A video that cannot be written is refused before any work."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
     with pytest.raises(InvalidRequestError, match=words):
-        VideoWriter(spoil(tmp_path), info, settings=WriteSettings(**settings))  # type: ignore[arg-type]
+        VideoWriter(tmp_path / output, info, settings=WriteSettings(codec=codec))
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 

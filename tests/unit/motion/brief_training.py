@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from research.training.training import Training
 from research.training.trainset import TrainSet
 
 
-def opened(network: TrainableNetwork, data: TrainSet, config: Any, runs: dict[str, Path] | None = None) -> Training[Any]:
+def opened(network: TrainableNetwork, data: TrainSet, config: Any, runs: Mapping[str, Path] | None = None) -> Training[Any]:
     training: Training[Any] = network.open(Opening(config, data, CPU, runs or {}))
     return training
 
@@ -28,7 +29,7 @@ def train_briefly(
     config: Any,
     folder: Path,
     *,
-    runs: dict[str, Path] | None = None,
+    runs: Mapping[str, Path] | None = None,
     resume: bool = False,
     killed_at: int | None = None,
 ) -> Training[Any]:

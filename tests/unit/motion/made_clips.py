@@ -9,6 +9,7 @@ import numpy as np
 
 from research.motion.clips import Clips, TrainingClip, array_bytes
 from research.training.trainset import MANIFEST, BoundedCache, ClipRow, TrainSet, manifest_line, part_path
+from services.common.array_types import Float32
 from services.common.geometry.rotations import matrix_from_euler
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.features import content_rows, sync_rows
@@ -59,22 +60,29 @@ def in_memory(clips: Sequence[TrainingClip]) -> Clips:
     return Clips(rows, BoundedCache(rows.__getitem__, array_bytes))
 
 
-def write_set(folder: Path, clips: Sequence[TrainingClip], lags: Mapping[str, int] | None = None) -> TrainSet:
-    """Write a training set with what motion reads of it."""
-    rows = [row_of(clip, (lags or {}).get(clip.name, 0)) for clip in clips]
-    (folder / "shards" / "00000").mkdir(parents=True)
-    for row, clip in zip(rows, clips, strict=True):
+def write_arrays(folder: Path, row: ClipRow, clip: TrainingClip, landmarks: Float32 | None = None, *, face: bool = True) -> None:
+    """Write what motion reads of a clip, with landmarks of whole faces if they are given."""
+    if face:
         track = {
+            **({} if landmarks is None else {"landmarks": landmarks}),
             "mouth_landmarks": clip.mouth_landmarks,
             "usable": clip.usable,
             "rotation": np.asarray(matrix_from_euler(clip.poses[:, :3])),
             "translation": np.concatenate([clip.poses[:, 3:5], np.zeros((len(clip), 1))], axis=1),
             "scale": clip.poses[:, 5],
         }
-        names = ("posteriorgram", "mel", "speech_probability")
-        speech = {**{name: getattr(clip.features, name) for name in names}, **clip.features.extra}
         part_path(folder, row.shard, row.name, "track").write_bytes(encode_arrays(track))
-        part_path(folder, row.shard, row.name, "speech").write_bytes(encode_arrays(speech))
+    names = ("posteriorgram", "mel", "speech_probability")
+    speech = {**{name: getattr(clip.features, name) for name in names}, **clip.features.extra}
+    part_path(folder, row.shard, row.name, "speech").write_bytes(encode_arrays(speech))
+
+
+def write_set(folder: Path, clips: Sequence[TrainingClip], lags: Mapping[str, int] | None = None) -> TrainSet:
+    """Write a training set with what motion reads of it."""
+    rows = [row_of(clip, (lags or {}).get(clip.name, 0)) for clip in clips]
+    (folder / "shards" / "00000").mkdir(parents=True)
+    for row, clip in zip(rows, clips, strict=True):
+        write_arrays(folder, row, clip)
     (folder / MANIFEST).write_text("".join(map(manifest_line, rows)), encoding="utf-8")
     return TrainSet(folder)
 

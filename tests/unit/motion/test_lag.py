@@ -106,7 +106,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: LagModel, damage: str) -
     else:
         arrays["sound"] = arrays["sound"][:, :-1]
     (tmp_path / LAG_FILE).write_bytes(encode_arrays(arrays))
-    with pytest.raises(ArtefactCorruptError, match=r"lag\.safetensors is damaged: sound is missing or not of shape \[16, 1344\]"):
+    with pytest.raises(ArtefactCorruptError, match=r"lag\.safetensors is damaged: sound .*\[16, 1344\]"):
         LagModel.read(tmp_path)
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.call_context import Call, set_current_call
 from services.common.wire.timeline import Timeline, catmull_rom, sampled
@@ -15,8 +16,8 @@ from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, grid_position
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
-from tests.unit.motion import streams
-from tests.unit.motion.streams import NTSC, PAL
+from tests.refusals import raised
+from tests.unit.motion.streams import NTSC, PAL, mouths_of, run
 from tests.unit.motion.synthesised import random_features
 
 
@@ -58,26 +59,23 @@ def test_beyond_either_end_the_last_frame_stays() -> None:
     assert sampled(frames, 0.5)[-1] == pytest.approx(4.0)
 
 
-def run(
+def moved(
     models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline, *, cut: int = 1000, num_frames: int = 0
-) -> list[Motion]:
-    return streams.run(MotionStream(UgcPredictor(models, style), timeline, num_frames), features, cut)
-
-
-def joined(parts: list[Motion]) -> np.ndarray:
-    return np.concatenate([part.mouth_landmarks for part in parts])
+) -> Float32:
+    return mouths_of(MotionStream(UgcPredictor(models, style), timeline, num_frames), features, cut)
 
 
 @pytest.mark.parametrize("timeline", [PAL, NTSC])
 @pytest.mark.parametrize("cut", [1, 7])
 def test_other_chunks_give_the_same_bytes(models: MotionModels, style: Style, timeline: Timeline, cut: int) -> None:
     features = random_features(45)
-    whole, pieces = (joined(run(models, style, features, timeline, cut=size)) for size in (1000, cut))
+    whole, pieces = (moved(models, style, features, timeline, cut=size) for size in (1000, cut))
     np.testing.assert_array_equal(whole, pieces)
 
 
 def test_frames_follow_each_other_without_gap(models: MotionModels, style: Style) -> None:
-    parts = [p for p in run(models, style, random_features(30), NTSC, cut=4) if len(p.mouth_landmarks)]
+    answers = run(MotionStream(UgcPredictor(models, style), NTSC), random_features(30), 4)
+    parts = [part for part in answers if len(part.mouth_landmarks)]
     assert parts[0].first_frame == 0
     for before, after in zip(parts, parts[1:], strict=False):
         assert after.first_frame == before.first_frame + len(before.mouth_landmarks)
@@ -85,28 +83,28 @@ def test_frames_follow_each_other_without_gap(models: MotionModels, style: Style
 
 @pytest.mark.parametrize(("timeline", "expected"), [(PAL, 20), (NTSC, 24), (Timeline(rate=Fraction(10)), 8)])
 def test_as_many_frames_as_the_features_cover(models: MotionModels, style: Style, timeline: Timeline, expected: int) -> None:
-    assert len(joined(run(models, style, random_features(20), timeline))) == expected
+    assert len(moved(models, style, random_features(20), timeline)) == expected
 
 
 def test_as_many_frames_as_asked_for(models: MotionModels, style: Style) -> None:
     for count in (5, 33):
-        assert len(joined(run(models, style, random_features(20), PAL, num_frames=count))) == count
+        assert len(moved(models, style, random_features(20), PAL, num_frames=count)) == count
 
 
 def test_explicit_times_with_a_gap_are_answered(models: MotionModels, style: Style) -> None:
     pts = np.array([0, 33, 67, 100, 1500, 1533], np.int64)
     timeline = Timeline(pts=pts, time_base=Fraction(1, 1000))
-    result = run(models, style, random_features(20), timeline, num_frames=6)
-    assert len(joined(result)) == 6
-    on_grid = joined(run(models, style, random_features(20), PAL))
-    np.testing.assert_array_equal(joined(result)[0], on_grid[0])
+    result = moved(models, style, random_features(20), timeline, num_frames=6)
+    assert len(result) == 6
+    on_grid = moved(models, style, random_features(20), PAL)
+    np.testing.assert_array_equal(result[0], on_grid[0])
 
 
 @pytest.mark.parametrize("cut", [1, 30])
 def test_before_first_frame(models: MotionModels, style: Style, cut: int) -> None:
     """Times before the first frame get the first frame."""
     timeline = Timeline(pts=np.arange(-2, 3), time_base=Fraction(1, 25))
-    found = joined(run(models, style, random_features(30), timeline, cut=cut))
+    found = moved(models, style, random_features(30), timeline, cut=cut)
     assert len(found) == 5
     for early in found[:2]:
         np.testing.assert_array_equal(early, found[2])
@@ -114,16 +112,15 @@ def test_before_first_frame(models: MotionModels, style: Style, cut: int) -> Non
 
 def test_beyond_end_silence_shut(models: MotionModels, style: Style) -> None:
     """Speech behind the end is silence with the mouth shut."""
-    result = joined(run(models, style, random_features(20), PAL, num_frames=52))
+    result = moved(models, style, random_features(20), PAL, num_frames=52)
     np.testing.assert_allclose(result[45:], np.repeat(style.closed_mouth[None], 7, axis=0), atol=1e-4)
 
 
 def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -> None:
     stream = MotionStream(UgcPredictor(models, style), PAL)
     stream.push(0, random_features(3))
-    with pytest.raises(InvalidRequestError, match="frame 3 was due") as caught:
+    with raised(InvalidRequestError, match="frame 3 was due", field="features.first_frame"):
         stream.push(4, random_features(3))
-    assert caught.value.field == "features.first_frame"
 
 
 def test_more_frames_than_the_timeline_has_are_refused(models: MotionModels, style: Style) -> None:

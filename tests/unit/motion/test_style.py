@@ -14,6 +14,7 @@ from services.motion.predictor import encode_mouths
 from services.motion.predictors.registry import added_style_shapes
 from services.motion.style import STYLE_FORMAT, Style, encode_style, measure_mouth
 from services.motion.types import Footage
+from tests.refusals import raised
 from tests.unit.motion.synthesised import mouths
 
 
@@ -34,19 +35,8 @@ def test_an_artefact_that_is_no_style_is_refused(style: Style, models: MotionMod
         del arrays["code"]
     if broken == "nan":
         arrays["mean_mouth"] = np.full_like(arrays["mean_mouth"], np.nan)
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="config.style"):
         Style.from_arrays(arrays, metadata, expected=models.style_shapes, added={}, field="config.style")
-    assert caught.value.field == "config.style"
-
-
-def test_a_personalised_style_survives_its_artefact(style: Style, models: MotionModels) -> None:
-    shape = added_style_shapes(["landmark_correction"], models)["landmark_correction"]
-    refined = style.adding(landmark_correction=np.random.default_rng(0).normal(size=shape).astype(np.float32))
-    assert set(refined.arrays()) - set(style.arrays()) == {"landmark_correction"}
-    again = _read(refined.arrays(), models)
-    np.testing.assert_array_equal(again.added["landmark_correction"], refined.added["landmark_correction"])
-    with pytest.raises(InvalidRequestError, match="landmark_correction"):
-        _read(refined.adding(landmark_correction=np.ones((3, 5), np.float32)).arrays(), models)
 
 
 def test_style_without_arrays_loads_nothing(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def test_state_bound_to_prior(actors: ActorStates, tmp_path: Path) -> None:
     state = np.array([1.0, -2.0, 3.0], np.float32)
     ref = actors.store_state(state, model)
     assert np.array_equal(actors.state(ref, model), state)
-    with pytest.raises(InvalidRequestError, match=r"config\.actor was personalised with another version of model 'toy'"):
+    with pytest.raises(InvalidRequestError, match=r"config\.actor .* model 'toy'"):
         actors.state(ref, replace(model, prior_sha256="1" * 64))
     with pytest.raises(InvalidRequestError, match=r"config\.actor: expected float32 \[4\], got float32 \[3\]"):
         actors.state(ref, replace(model, state_size=4))
@@ -46,7 +46,7 @@ def test_a_neural_texture_is_stored_beside_the_state(actors: ActorStates, store:
     ref = actors.store_state(state, model, texture)
     assert np.array_equal(actors.state(ref, model), state)
     assert np.array_equal(neural_texture_from_arrays(store.get_arrays(ref)), texture)
-    with pytest.raises(InvalidRequestError, match="has no neural texture"):
+    with pytest.raises(InvalidRequestError, match="no neural texture"):
         neural_texture_from_arrays(store.get_arrays(actors.store_state(state, model)))
 
 

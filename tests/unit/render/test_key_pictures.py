@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from services.common.array_types import UInt8
 from services.common.face.landmarks import mouth_opening
@@ -22,8 +23,17 @@ from services.render.key_pictures import (
 )
 
 
-def test_keys_go_from_shut_to_wide(bank: MouthBank) -> None:
-    keys = choose_keys(bank, np.arange(bank.num_frames))
+@pytest.fixture(scope="module")
+def keys(bank: MouthBank) -> KeyPictures:
+    """The keys that are chosen from all frames."""
+    return choose_keys(bank, np.arange(bank.num_frames))
+
+
+def doubled(picture: UInt8) -> UInt8:
+    return np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1)
+
+
+def test_keys_go_from_shut_to_wide(keys: KeyPictures, bank: MouthBank) -> None:
     kept, openings = mouth_opening(bank.mouth[list(keys.rows)]), mouth_opening(bank.mouth)
     assert len(kept) == NUM_KEPT
     assert (np.diff(kept) > -0.1).all()
@@ -51,8 +61,7 @@ def test_opening_outweighs_position(bank: MouthBank) -> None:
     assert nearest_keys(keys, target).pictures[:, 0, 0, 0].tolist() == [20, 10, 30]
 
 
-def test_keys_stand_for_all_mouths(bank: MouthBank) -> None:
-    keys = choose_keys(bank, np.arange(bank.num_frames))
+def test_keys_stand_for_all_mouths(keys: KeyPictures, bank: MouthBank) -> None:
 
     def reach(landmarks: npt.NDArray[np.float32]) -> float:
         return float(np.abs(bank.box_landmarks[:, None, :40] - landmarks[None, :, :40]).mean(axis=(2, 3)).min(axis=1).mean())
@@ -67,9 +76,8 @@ def test_keys_come_from_the_candidates(bank: MouthBank) -> None:
     assert set(choose_keys(bank, candidates[:1]).rows) == {3}
 
 
-def test_key_moved_to_other_mouth(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_key_moved_to_other_mouth(keys: KeyPictures, bank: MouthBank) -> None:
     """A key moved to another mouth looks like it."""
-    keys = choose_keys(bank, np.arange(bank.num_frames))
     truth = bank.boxes[3]
     inside = (slice(45, 95), slice(45, 115))
     moved = moved_keys(keys, bank.box_landmarks[3])
@@ -81,15 +89,13 @@ def test_key_moved_to_other_mouth(bank: MouthBank, mask: npt.NDArray[np.uint8]) 
     assert error(moved[0]) < error(keys.pictures[0])
 
 
-def test_key_at_own_landmarks_stays(bank: MouthBank) -> None:
+def test_key_at_own_landmarks_stays(keys: KeyPictures) -> None:
     """A key stays in place if its own landmarks are the target."""
-    keys = choose_keys(bank, np.arange(bank.num_frames))
     moved = moved_keys(keys, keys.landmarks[5])
     assert np.abs(moved[5].astype(int) - keys.pictures[5]).mean() < 0.5
 
 
-def test_the_state_holds_film_and_keys(bank: MouthBank) -> None:
-    keys = choose_keys(bank, np.arange(bank.num_frames))
+def test_the_state_holds_film_and_keys(keys: KeyPictures) -> None:
     film = np.random.default_rng(0).normal(size=20).astype(np.float32)
     state = packed(film, keys)
     assert state.shape == (20 + STATE_SIZE,)
@@ -106,20 +112,18 @@ def test_nobody_has_the_light_of_the_cheeks(bank: MouthBank, mask: npt.NDArray[n
     assert np.abs(made[:, 40:100, 40:120].astype(int) - background[40:100, 40:120]).max() <= 4
 
 
-def test_masked_area_colours_no_key(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_masked_area_colours_no_key(keys: KeyPictures, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
     """Pixels that the mask hides do not colour the keys."""
-    keys = choose_keys(bank, np.arange(bank.num_frames))
     background = bank.boxes[5]
     hidden = np.where(mask[..., None] > 0, np.uint8(9), background)
     one, other = (matched_keys(keys, picture, mask, bank.box_landmarks[9]) for picture in (background, hidden))
     assert np.array_equal(one, other)
 
 
-def test_larger_box_same_keys(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_larger_box_same_keys(keys: KeyPictures, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
     """In a larger box, the same keys are shown enlarged."""
-    keys = choose_keys(bank, np.arange(bank.num_frames))
     small = matched_keys(keys, bank.boxes[5], mask, bank.box_landmarks[9])
-    background, large_mask = (np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1) for picture in (bank.boxes[5], mask))
+    background, large_mask = map(doubled, (bank.boxes[5], mask))
     large = matched_keys(keys, background, large_mask, 2.0 * bank.box_landmarks[9])
     assert large.shape == (NUM_KEYS, 320, 320, 3)
     halved = large.reshape(NUM_KEYS, 160, 2, 160, 2, 3).astype(float).mean(axis=(2, 4))
@@ -165,7 +169,6 @@ def test_larger_box_same_light(bank: MouthBank, mask: UInt8) -> None:
     """In a larger box, the light is matched as in a small box."""
     texture = np.clip(bank.boxes[9].astype(int) - 20, 0, 255).astype(np.uint8)
     small = match_colour(texture, bank.boxes[3], mask)
-    doubled = [np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1) for picture in (texture, bank.boxes[3], mask)]
-    large = match_colour(*doubled)
+    large = match_colour(doubled(texture), doubled(bank.boxes[3]), doubled(mask))
     assert large.shape == (320, 320, 3)
     assert np.abs(large[::2, ::2].astype(int) - small).max() <= 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +14,16 @@ import pytest
 from services.common.array_types import Array, Float32
 from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError
 from services.render.backends.base import Arrays, Backend
+from services.render.backends.model_files import ModelFile
 from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.backends.openvino import OpenVinoBackend
 from services.render.streams import RenderModels, default_state, infer_frames, load_models, open_stream
 from services.render.types import Precision
+from tests.refusals import raised
 from tests.unit.render.rendering import render
 from tests.unit.render.toy import NAME, Toy
 
+Load = Callable[[Toy], ModelFile]
 ALL = ("speech_features", "neural_features", "reference")
 
 
@@ -49,25 +52,33 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Watched]:
         yield Watched(OnnxRuntimeBackend(device="cpu", precision=Precision.FLOAT32, num_threads=1))
 
 
-def test_a_picture_depends_on_frames_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> Load:
+    """Register a toy, write its network, and load it."""
+
+    def load(toy: Toy) -> ModelFile:
+        toy.register(monkeypatch)
+        toy.write(tmp_path)
+        return load_models(tmp_path, backend).files[NAME]
+
+    return load
+
+
+def test_a_picture_depends_on_frames_before_and_after(loaded: Load, backend: Watched) -> None:
     toy = Toy(before=2, after=1)
-    toy.register(monkeypatch)
-    toy.write(tmp_path)
-    models = load_models(tmp_path, backend)
+    model = loaded(toy)
     frames = toy.frames([0, 1, 2, 3, 7, 8])
-    state = default_state(models.files[NAME])
-    made = render(backend, models.files[NAME], frames, state)
+    state = default_state(model)
+    made = render(backend, model, frames, state)
     assert [one.frame_index for one in made] == [0, 1, 2, 3, 7, 8]
     windows = [(0, 0, 0, 1), (0, 0, 1, 2), (0, 1, 2, 3), (1, 2, 3, 3), (4, 4, 4, 5), (4, 4, 5, 5)]
     for one, frame, window in zip(made, frames, windows, strict=True):
         assert np.array_equal(one.box, toy.expected([frames[place] for place in window], frame, state))
 
 
-def test_neither_chunks_nor_context_change_a_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_neither_chunks_nor_context_change_a_byte(loaded: Load, backend: Watched) -> None:
     toy = Toy(before=2, after=2)
-    toy.register(monkeypatch)
-    toy.write(tmp_path)
-    model = load_models(tmp_path, backend).files[NAME]
+    model = loaded(toy)
     frames = toy.frames(list(range(10)))
     whole = render(backend, model, frames, default_state(model))
     stream = open_stream(backend, model, default_state(model))
@@ -81,12 +92,10 @@ def test_neither_chunks_nor_context_change_a_byte(tmp_path: Path, monkeypatch: p
     assert alone[0].box.tobytes() != whole[4].box.tobytes()
 
 
-def test_inputs_by_name_actors_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_inputs_by_name_actors_once(loaded: Load, backend: Watched) -> None:
     """A network gets its inputs by name, and the inputs of an actor once a batch."""
     toy = Toy(inputs=ALL, state_size=50_000)
-    toy.register(monkeypatch)
-    toy.write(tmp_path)
-    model = load_models(tmp_path, backend).files[NAME]
+    model = loaded(toy)
     frames = toy.frames([3, 4, 5])
     state = np.full(50_000, 9.0, np.float32)
     reference = np.full((160, 160, 3), 11, np.uint8)
@@ -107,12 +116,10 @@ def test_inputs_by_name_actors_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert backend.arrays[-1]["reference"] is reference
 
 
-def test_batched_actor_input_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_batched_actor_input_repeated(loaded: Load, backend: Watched) -> None:
     """An actor's input with a batch axis is repeated."""
     toy = Toy(state_size=6, state_batched=True)
-    toy.register(monkeypatch)
-    toy.write(tmp_path)
-    model = load_models(tmp_path, backend).files[NAME]
+    model = loaded(toy)
     frames, state = toy.frames([1, 2]), np.full(6, 5.0, np.float32)
     made = render(backend, model, frames, state)
     assert backend.shapes[-1]["actor_state"] == (2, 6)
@@ -120,39 +127,30 @@ def test_batched_actor_input_repeated(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 3])
-def test_the_sheet_says_how_large_the_box_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched, multiple: int
-) -> None:
+def test_the_sheet_says_how_large_the_box_is(loaded: Load, backend: Watched, multiple: int) -> None:
     toy = Toy(before=1, multiple=multiple)
-    toy.register(monkeypatch)
-    toy.write(tmp_path)
-    models = load_models(tmp_path, backend)
-    assert [info.box_multiple for info in models.info()] == [multiple]
-    frames, state = toy.frames([0, 1]), default_state(models.files[NAME])
-    made = render(backend, models.files[NAME], frames, state)
+    model = loaded(toy)
+    assert model.box_multiple == multiple
+    frames, state = toy.frames([0, 1]), default_state(model)
+    made = render(backend, model, frames, state)
     assert made[1].box.shape == (160 * multiple, 160 * multiple, 3)
     assert np.array_equal(made[1].box, toy.expected(frames, frames[1], state))
 
 
 @pytest.mark.parametrize("name", ["texture", "speech_features", "neural_features"])
-def test_a_missing_input_of_a_frame_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched, name: str) -> None:
+def test_a_missing_input_of_a_frame_is_named(loaded: Load, backend: Watched, name: str) -> None:
     toy = Toy(inputs=(name,))
-    toy.register(monkeypatch)
-    toy.write(tmp_path)
-    model = load_models(tmp_path, backend).files[NAME]
+    model = loaded(toy)
     (frame,) = toy.frames([0])
-    with pytest.raises(InvalidRequestError, match=rf"frame\.{name} is missing: model 'toy' needs it") as caught:
+    with raised(InvalidRequestError, match=rf"frame\.{name} is missing: model 'toy' needs it", field=f"frame.{name}"):
         render(backend, model, [replace(frame, **{name: None})], default_state(model))
-    assert caught.value.field == f"frame.{name}"
     # A renderer without a window never looks at frames that are context only.
     assert render(backend, model, [replace(frame, **{name: None}, context_only=True)], default_state(model)) == []
 
 
-def test_without_a_reference_the_renderer_brings_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_without_a_reference_the_renderer_brings_its_own(loaded: Load, backend: Watched) -> None:
     toy = Toy(inputs=("reference",))
-    toy.register(monkeypatch)
-    toy.write(tmp_path)
-    model = load_models(tmp_path, backend).files[NAME]
+    model = loaded(toy)
     (frame,) = toy.frames([0])
     given = np.full((160, 160, 3), 30, np.uint8)
     (own,) = render(backend, model, [frame], default_state(model))

@@ -8,10 +8,10 @@ import numpy as np
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import NUM_LANDMARKS
-from services.common.geometry.lighting import ambient
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import matrix_from_euler
 from services.texture.portrait import LOWER_LIDS, UPPER_LIDS
+from tests.unit.common.face.people import mean_person
 
 MODEL = default_model()
 SIZE = 256
@@ -30,21 +30,8 @@ LANDMARKS = to_frame(HEAD, POSE)
 
 
 def a_person(**changes: object) -> FaceIdentity:
-    values: dict[str, object] = {
-        "model": "mediapipe_468",
-        "model_digest": MODEL.digest,
-        "identity": np.zeros(MODEL.num_identity, np.float32),
-        "offset": (head_template() - MODEL.mean_shape).astype(np.float32),
-        "albedo": np.zeros(MODEL.num_albedo, np.float32),
-        "light": ambient(),
-        "texture": np.full((32, 32, 3), 150, np.uint8),
-        "seen": np.full((32, 32), 255, np.uint8),
-        "num_frames": 1,
-        "landmark_error": 0.0,
-        "photometric_error": 0.0,
-        **changes,
-    }
-    return FaceIdentity(**values)  # type: ignore[arg-type]
+    offset = (head_template() - MODEL.mean_shape).astype(np.float32)
+    return mean_person(**{"offset": offset, **changes})
 
 
 def a_portrait() -> np.ndarray:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequestError, NoUsableFootageError
-from services.texture.bank import build_bank
-from services.texture.types import BankFrame
-
-if TYPE_CHECKING:
-    from tests.unit.texture.conftest import DrawnPerson
-import cv2
-
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
 from services.common.face.mouth_detail import NO_DETAIL
 from services.common.face.native_pictures import encoded
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
+from services.texture.bank import build_bank
 from services.texture.inside_path import InsideCosts
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
-from services.texture.types import WarpedFrame, WarpMode
+from services.texture.types import BankFrame, WarpedFrame, WarpMode
+from tests.refusals import raised
+
+if TYPE_CHECKING:
+    from tests.unit.texture.conftest import DrawnPerson
 
 
 def with_sound(frame: BankFrame) -> BankFrame:
@@ -62,9 +62,8 @@ def test_no_frame_is_no_bank() -> None:
 
 
 def test_frames_must_come_in_order(person: DrawnPerson) -> None:
-    with pytest.raises(InvalidRequestError, match="3 came after 4") as caught:
+    with raised(InvalidRequestError, match="3 came after 4", field="frame.frame_index"):
         build_bank([person.bank_frame(4), person.bank_frame(3)])
-    assert caught.value.field == "frame.frame_index"
 
 
 def test_a_bank_of_nothing_is_refused(person: DrawnPerson) -> None:
@@ -72,10 +71,15 @@ def test_a_bank_of_nothing_is_refused(person: DrawnPerson) -> None:
         build_bank([person.bank_frame(0)], max_frames=0)
 
 
-def test_kept_frames_keep_speech(person: DrawnPerson) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "max_frames", "second_gain"),
+    [(range(60), 12, 1.0), ((*range(8), *range(100, 107)), 60, 0.8)],
+    ids=["some frames are kept", "one exposure for two shots"],
+)
+def test_kept_frames_keep_speech(person: DrawnPerson, numbers: Sequence[int], max_frames: int, second_gain: float) -> None:
     """Speech and expression of the kept frames are kept."""
-    frames = [with_sound(person.bank_frame(number)) for number in range(60)]
-    bank = build_bank(frames, 12)
+    frames = [with_sound(person.bank_frame(number, gain=second_gain if number > 60 else 1.0)) for number in numbers]
+    bank = build_bank(frames, max_frames)
     assert bank.speech is not None
     assert bank.expression is not None
     assert bank.speech.shape == (bank.num_frames, 20, 40)
@@ -85,40 +89,24 @@ def test_kept_frames_keep_speech(person: DrawnPerson) -> None:
     np.testing.assert_array_equal(bank.spoken_mouth[:, 0, 0], bank.frame_index)
 
 
-def test_shared_exposure_keeps_speech(person: DrawnPerson) -> None:
-    """One exposure for two shots keeps speech and expression."""
-    frames = [with_sound(person.bank_frame(number, gain=0.8 if number > 50 else 1.0)) for number in (*range(8), *range(100, 107))]
-    bank = build_bank(frames)
-    assert bank.speech is not None
-    assert bank.expression is not None
-    np.testing.assert_array_equal(bank.speech[:, 0, 0], bank.frame_index)
-    np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
-    assert bank.spoken_mouth is not None
-    np.testing.assert_array_equal(bank.spoken_mouth[:, 0, 0], bank.frame_index)
-
-
 def test_footage_without_sound_gives_a_bank_without_speech(person: DrawnPerson) -> None:
     bank = build_bank([person.bank_frame(number) for number in range(7)])
-    assert bank.speech is None
-    assert bank.expression is None
-    assert bank.spoken_mouth is None
+    assert (bank.speech, bank.expression, bank.spoken_mouth) == (None, None, None)
 
 
 @pytest.mark.parametrize("name", ["speech", "expression"])
 def test_all_frames_have_speech_and_expression_or_none(person: DrawnPerson, name: str) -> None:
     frames = [with_sound(person.bank_frame(number)) for number in range(7)]
     frames[3] = replace(frames[3], **{name: None})
-    with pytest.raises(InvalidRequestError, match="6 of 7 frames") as caught:
+    with raised(InvalidRequestError, match="6 of 7 frames", field=f"frame.{name}"):
         build_bank(frames)
-    assert caught.value.field == f"frame.{name}"
 
 
 def test_expressions_of_different_models_are_refused(person: DrawnPerson) -> None:
     frames = [with_sound(person.bank_frame(number)) for number in range(7)]
     frames[3] = replace(frames[3], expression=np.zeros(4, np.float32))
-    with pytest.raises(InvalidRequestError, match="must have the same shape") as caught:
+    with raised(InvalidRequestError, match="the same shape", field="frame.expression"):
         build_bank(frames)
-    assert caught.value.field == "frame.expression"
 
 
 def large(frame: BankFrame, scale: int = 2) -> BankFrame:
@@ -134,8 +122,7 @@ def bank(person: DrawnPerson) -> MouthBank:
 
 
 def detail(bank: MouthBank, person: DrawnPerson, model: TemporalWarpModel, scale: int) -> np.ndarray:
-    stream = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, model, scale)
-    answered = stream.push(person.target(200))
+    answered = WarpStream(InsideCosts(bank), WarpMode.TEMPORAL_WARP_NETWORK, model, scale).push(person.target(200))
     assert isinstance(answered, WarpedFrame)
     assert answered.detail is not None
     return answered.detail

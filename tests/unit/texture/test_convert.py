@@ -13,6 +13,7 @@ from services.common.errors import InvalidRequestError
 from services.common.wire.convert import pose_to_proto
 from services.texture.convert import MAX_UV_SIDE, texture_config_from_proto, texture_frame_from_proto
 from services.texture.types import TargetFrame, UvFrame
+from tests.refusals import raised
 from tests.unit.texture.people import POSE
 
 REF = common_pb2.ArtefactRef(uri="file:///somewhere/ab", sha256="ab" * 32, size_bytes=9)
@@ -48,9 +49,8 @@ def test_identity_optional_texture_required() -> None:
     config = texture_config_from_proto(pb.SampleNeuralTextureRequest(config=pb.SampleNeuralTextureConfig(texture=REF)))
     assert config.identity is None
     assert config.texture.sha256 == REF.sha256
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="config.texture"):
         texture_config_from_proto(pb.SampleNeuralTextureRequest(config=pb.SampleNeuralTextureConfig(identity=REF)))
-    assert caught.value.field == "config.texture"
     with pytest.raises(InvalidRequestError, match="first message"):
         texture_config_from_proto(uv_request(of(0.0)))
 
@@ -73,9 +73,8 @@ def test_identity_optional_texture_required() -> None:
     ids=["nan", "inf", "above 1", "below -1", "flat", "three", "float64", "too high", "too wide", "no rows", "no columns"],
 )
 def test_a_wrong_uv_map_is_named(uv: np.ndarray) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="uv.uv"):
         texture_frame_from_proto(uv_request(uv))
-    assert caught.value.field == "uv.uv"
 
 
 def test_the_largest_uv_map_is_taken() -> None:

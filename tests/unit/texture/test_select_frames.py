@@ -65,7 +65,7 @@ def test_speech_twice_as_long() -> None:
 
 
 def test_too_little_footage_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="need 51 frames of footage, there are 50"):
+    with pytest.raises(InvalidRequestError, match=r"51 frames .* 50"):
         select_frames(np.zeros(50), np.zeros(50, bool), np.zeros(101, bool))
 
 

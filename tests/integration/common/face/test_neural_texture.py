@@ -11,14 +11,13 @@ import pytest
 from services.common.array_types import Float32, UInt8
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, head_to_box, to_head_space
-from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS, mouth_opening
 from services.common.face.neural_texture import TEXTURE_SIZE, NeuralSurface, sample
 from services.common.face.sampling import sample_patch
-from services.common.geometry.lighting import ambient
 from services.common.geometry.morphable_model import default_model
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
+from tests.unit.common.face.people import mean_person
 
 MODEL = default_model()
 SEEN = 80
@@ -56,19 +55,7 @@ def frames(carphone: Path) -> list[Frame]:
 def surface(frames: list[Frame]) -> NeuralSurface:
     """The man's surface. In place of a fitted identity: the mean of his tracked faces."""
     offset = np.mean([frame.head for frame in frames[:SEEN]], axis=0) - MODEL.mean_shape
-    person = FaceIdentity(
-        model=MODEL.name,
-        model_digest=MODEL.digest,
-        identity=np.zeros(MODEL.num_identity, np.float32),
-        offset=offset.astype(np.float32),
-        albedo=np.zeros(MODEL.num_albedo, np.float32),
-        light=ambient(),
-        texture=np.zeros((8, 8, 3), np.uint8),
-        seen=np.zeros((8, 8), np.uint8),
-        num_frames=1,
-        landmark_error=0.0,
-        photometric_error=0.0,
-    )
+    person = mean_person(offset=offset.astype(np.float32))
     return NeuralSurface(person, MODEL)
 
 

@@ -12,7 +12,8 @@ from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank
 from services.render.renderers.hetero.network import HeteroConfig, load
 from services.render.renderers.hetero.renderer import NUM_CHANNELS
-from tests.unit.research.render.tiny_training import opened, people_of, run, run_whole_and_killed, weights_of
+from tests.unit.motion.brief_training import train_briefly
+from tests.unit.research.render.tiny_training import people_of, run_whole_and_killed, weights_of
 
 RECIPE = HeteroRecipe(
     loop=LoopSettings(steps=2, seed=2, check_every=1, bfloat16=True),
@@ -36,7 +37,8 @@ def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path
 def test_a_recipe_can_leave_blocks_out(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
     network = replace(RECIPE.network, neighbours=False, adain_levels=0, skips=False, details=False)
     recipe = replace(RECIPE, network=network, weights=HeteroWeights(temporal=0.0))
-    folder = run(opened(NETWORK, recipe, data, runs), NETWORK, recipe, tmp_path / "run")
+    folder = tmp_path / "run"
+    train_briefly(NETWORK, data, recipe, folder, runs=runs)
     assert load(folder / "hetero.safetensors").config == network
     assert "spatial_judge" in figures_of(folder)
     assert "temporal_judge" not in figures_of(folder)

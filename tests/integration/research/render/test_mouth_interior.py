@@ -9,14 +9,14 @@ from research.methods.headpose.mouth_interior import NETWORK, MouthInteriorRecip
 from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.renderers.headpose.renderer import mean_mouth
-from tests.unit.research.render.tiny_training import opened, run, small_set
+from tests.unit.motion.brief_training import train_briefly
+from tests.unit.research.render.tiny_training import small_set
 
 
 def test_run_without_steps_is_mean(bank: MouthBank, tmp_path: Path) -> None:
     """A run without steps makes the mean of the set and the stage shows it."""
-    recipe = MouthInteriorRecipe()
-    training = opened(NETWORK, recipe, small_set(tmp_path / "set", bank), {})
-    folder = run(training, NETWORK, recipe, tmp_path / "run")
+    folder = tmp_path / "run"
+    train_briefly(NETWORK, small_set(tmp_path / "set", bank), MouthInteriorRecipe(), folder)
     (tmp_path / "render").mkdir()
     (path,) = NETWORK.export(folder, tmp_path / "render")
     assert path.read_bytes() == (folder / "mouth_interior.safetensors").read_bytes()

@@ -13,7 +13,8 @@ from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
 from services.common.face.mouth_bank import MouthBank
 from services.render.networks.perceptual import load_perceptual
-from tests.unit.research.render.tiny_training import opened, people_of, run, run_whole_and_killed, small_set, weights_of
+from tests.unit.motion.brief_training import train_briefly
+from tests.unit.research.render.tiny_training import people_of, run_whole_and_killed, small_set, weights_of
 
 RECIPE = PerceptualRecipe(loop=LoopSettings(steps=2, seed=1, check_every=1, bfloat16=True), batch_size=2, widths=(4, 4, 4, 4))
 
@@ -35,7 +36,8 @@ def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
 def test_features_have_unit_size(data: TrainSet, tmp_path: Path) -> None:
     """Features are of size one on the training people."""
     config = replace(RECIPE, loop=replace(RECIPE.loop, steps=1))
-    network = load_perceptual(run(opened(NETWORK, config, data, {}), NETWORK, config, tmp_path) / "perceptual.safetensors")
+    train_briefly(NETWORK, data, config, tmp_path)
+    network = load_perceptual(tmp_path / "perceptual.safetensors")
     scale = landmark_scale(data, person_clips(data.of("train")))
     shown = draw_examples(people_of(data), scale, RECIPE, np.random.default_rng(3), 0, augmented=False)
     for feature in network.features(torch.from_numpy(shown.pictures)):

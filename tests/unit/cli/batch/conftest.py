@@ -14,9 +14,7 @@ from tests.unit.cli.batch.records import Printed
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "artefacts"))
+def no_cluster_or_farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
     for name in ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)

@@ -74,7 +74,6 @@ def test_mistakes_of_from_timeline(
 def test_mistakes_of_conform(
     options: list[str], message: str, timeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(timeline.parent / "data"))
     monkeypatch.chdir(timeline.parent)
     shot = shot_of_row(id="a", footage="/a.mov", output=f"{timeline.parent}/night/dubs/de/a.mov")
     open_store(timeline.parent / "data").create(manifest_of("night", [shot]), "local")

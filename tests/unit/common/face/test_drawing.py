@@ -26,6 +26,8 @@ from services.common.geometry.lighting import ambient
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.geometry.rotations import matrix_from_euler
+from tests.refusals import raised
+from tests.unit.common.face.people import mean_person
 
 MODEL = default_model()
 MESH = FaceMesh.of(MODEL)
@@ -96,19 +98,7 @@ def test_crop_camera_matches_crop():
 
 def test_row_shows_mesh_and_albedos():
     """A row shows the face the mesh and both albedos."""
-    identity = FaceIdentity(
-        model="mediapipe_468",
-        model_digest=MODEL.digest,
-        identity=np.zeros(20, np.float32),
-        offset=np.zeros((468, 3), np.float32),
-        albedo=np.zeros(12, np.float32),
-        light=ambient(),
-        texture=np.full((32, 32, 3), [200, 100, 50], np.uint8),
-        seen=np.full((32, 32), 255, np.uint8),
-        num_frames=1,
-        landmark_error=0.0,
-        photometric_error=0.0,
-    )
+    identity = mean_person(texture=np.full((32, 32, 3), [200, 100, 50], np.uint8))
     picture = np.full((540, 640, 3), 90, np.uint8)
     row = fitting_row(picture, POSE, np.zeros(64, np.float32), identity, FaceMesh.of(MODEL))
     assert row.shape == (256, 1280, 3)
@@ -124,18 +114,9 @@ def test_row_shows_mesh_and_albedos():
 
 def identity(**changed: object) -> FaceIdentity:
     random = np.random.default_rng(3)
-    person = FaceIdentity(
-        model=MODEL.name,
-        model_digest=MODEL.digest,
+    person = mean_person(
         identity=random.normal(0.0, 0.5, MODEL.num_identity).astype(np.float32),
-        offset=np.zeros((MODEL.num_vertices, 3), np.float32),
         albedo=random.normal(0.0, 0.5, MODEL.num_albedo).astype(np.float32),
-        light=ambient(),
-        texture=np.full((32, 32, 3), 150, np.uint8),
-        seen=np.full((32, 32), 255, np.uint8),
-        num_frames=1,
-        landmark_error=0.0,
-        photometric_error=0.0,
     )
     return dataclasses.replace(person, **changed)  # type: ignore[arg-type]
 
@@ -235,9 +216,8 @@ def test_no_detail_is_drawn_where_there_is_none() -> None:
 
 @pytest.mark.parametrize("mouth", [np.zeros((40, 3)), np.full((59, 3), np.nan)])
 def test_landmarks_that_cannot_be_used_are_refused(mouth: np.ndarray) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="mouth_landmarks"):
         DRAWING.expression_of(mouth)
-    assert caught.value.field == "mouth_landmarks"
 
 
 def box_landmarks(further_px: float) -> Float32:

@@ -8,6 +8,7 @@ import pytest
 from services.common.errors import InvalidRequestError
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
+from tests.refusals import raised
 from tests.unit.common.geometry.small_models import small_model
 
 MODEL = small_model()
@@ -60,9 +61,8 @@ def test_neutral_face_of_personal_model():
     [{"identity": np.zeros(7, np.float32)}, {"offset": None}, {"light": np.full((9, 3), np.nan, np.float32)}, {"texture": None}],
 )
 def test_a_damaged_one_is_refused(changes):
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="identity"):
         identity_from_arrays(stored(identity(), **changes), MODEL)
-    assert caught.value.field == "identity"
 
 
 def test_foreign_identity_refused():

@@ -28,6 +28,7 @@ from services.common.face.neural_texture import (
 from services.common.geometry.morphable_model import LandmarkSet
 from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.store.tensor_bytes import NamedArrays
+from tests.refusals import raised
 from tests.unit.common.face.test_drawing import DRAWING, MODEL, MOUTH, identity, opened, pose
 
 SURFACE = NeuralSurface(identity(), MODEL)
@@ -190,7 +191,7 @@ def test_the_expression_is_that_of_the_drawn_face() -> None:
     mouth = DRAWING.shape_of(opened(2.5))[MOUTH]
     assert mouth_opening(mouth) > 4.0
     np.testing.assert_array_equal(SURFACE.expression_of(mouth), DRAWING.expression_of(mouth))
-    with pytest.raises(InvalidRequestError, match=r"mouth landmarks must be \[59, 3\] and finite"):
+    with pytest.raises(InvalidRequestError, match=r"\[59, 3\] and finite"):
         SURFACE.expression_of(np.full((59, 3), np.nan))
 
 
@@ -218,9 +219,8 @@ def test_a_stored_texture_comes_back() -> None:
     ids=["another artefact", "an actor without texture", "another size", "another type"],
 )
 def test_an_artefact_without_a_texture_is_refused(named: NamedArrays, says: str) -> None:
-    with pytest.raises(InvalidRequestError, match=says) as caught:
+    with raised(InvalidRequestError, match=says, field="config.texture"):
         neural_texture_from_arrays(named, "config.texture")
-    assert caught.value.field == "config.texture"
 
 
 def test_a_model_without_texture_coordinates_is_refused() -> None:
@@ -233,7 +233,7 @@ def test_unknown_inner_lips_refused() -> None:
     """A model whose inner lips are not known is refused."""
     lacking = [index for index in range(MODEL.num_vertices) if index != 13]
     points = LandmarkSet.of_vertices(lacking, lacking)
-    with pytest.raises(InvalidRequestError, match=r"no points for MediaPipe's landmarks \[13\]"):
+    with pytest.raises(InvalidRequestError, match=r"landmarks \[13\]"):
         NeuralSurface(identity(), dataclasses.replace(MODEL, landmarks={"mediapipe": points}))
 
 

@@ -115,10 +115,7 @@ def test_torch_gives_the_same_light_with_gradients():
 
 
 def ball(count=800):
-    i = np.arange(count) + 0.5
-    z, angle = 1 - 2 * i / count, np.pi * (1 + np.sqrt(5)) * i
-    r = np.sqrt(1 - z * z)
-    points = np.stack([r * np.cos(angle), r * np.sin(angle), z], -1)
+    points = sphere(count)
     triangles = ConvexHull(points).simplices
     corners = points[triangles]
     inwards = (np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) * corners[:, 0]).sum(-1) < 0

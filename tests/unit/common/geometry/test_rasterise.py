@@ -35,15 +35,19 @@ def meshes(draw, values):
     return vertices, depth, triangles
 
 
+def sheet(rows: int, columns: int) -> np.ndarray:
+    """The triangles of a sheet whose vertices are numbered row by row, int32 [F, 3]."""
+    number = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]))
+    return np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)]).astype(np.int32)
+
+
 def grid_mesh(side: int, low: float, high: float, jitter: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A square of side x side vertices, moved a little, as [1, V, 2] float32 and [F, 3]."""
     rows = np.linspace(low, high, side)
     points = np.stack(np.meshgrid(rows, rows), -1).reshape(-1, 2)
     points += np.random.default_rng(seed).uniform(-jitter, jitter, points.shape)
-    number = np.arange(side * side).reshape(side, side)
-    a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]))
-    triangles = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)]).astype(np.int32)
-    return points[None].astype(np.float32), triangles
+    return points[None].astype(np.float32), sheet(side, side)
 
 
 def assert_equals_definition(fragments: Fragments, vertices, depth, triangles, **options) -> None:
@@ -280,10 +284,7 @@ def bowl():
     random = np.random.default_rng(0)
     rows, columns = np.meshgrid(np.linspace(4.3, 35.1, 8), np.linspace(5.2, 41.7, 9), indexing="ij")
     points = np.stack([columns.ravel(), rows.ravel()], 1) + random.uniform(-0.8, 0.8, (72, 2))
-    number = np.arange(72).reshape(8, 9)
-    a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]))
-    triangles = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)]).astype(np.int32)
-    return points, random.uniform(0, 4, 72), triangles, random.uniform(0, 255, (72, 3))
+    return points, random.uniform(0, 4, 72), sheet(8, 9), random.uniform(0, 255, (72, 3))
 
 
 def test_the_drawn_values_are_those_of_the_rasteriser():
@@ -313,11 +314,12 @@ def test_the_gradient_is_the_slope_inside_the_surface():
     assert slope == pytest.approx((found.points * way).sum() + (found.attributes * shade).sum(), rel=1e-5)
 
 
-def test_triangles_that_are_turned_away_are_not_drawn():
+@pytest.mark.parametrize("backend", ["numba", pytest.param("pytorch3d", marks=needs_pytorch3d)])
+def test_triangles_that_are_turned_away_are_not_drawn(backend):
     points, depth, triangles, colours = bowl()
-    drawn = draw_surface(points, depth, np.ascontiguousarray(triangles[:, ::-1]), colours, SURFACE_SIZE)
+    drawn = draw_surface(points, depth, np.ascontiguousarray(triangles[:, ::-1]), colours, SURFACE_SIZE, backend=backend)
     assert not drawn.covered.any()
-    assert not drawn.gradient(np.ones_like(drawn.values)).points.any()
+    assert not any(part.any() for part in drawn.gradient(np.ones_like(drawn.values)))
 
 
 @needs_pytorch3d
@@ -329,14 +331,6 @@ def test_pytorch3d_draws_the_same_with_the_same_gradients():
     np.testing.assert_allclose(ours.values, theirs.values, atol=0.01)
     for one, other in zip(ours.gradient(wanted), theirs.gradient(wanted), strict=True):
         assert np.linalg.norm(one - other) < 1e-4 * np.linalg.norm(one)
-
-
-@needs_pytorch3d
-def test_pytorch3d_draws_nothing_where_nothing_faces_the_camera():
-    points, depth, triangles, colours = bowl()
-    drawn = draw_surface(points, depth, np.ascontiguousarray(triangles[:, ::-1]), colours, SURFACE_SIZE, backend="pytorch3d")
-    assert not drawn.covered.any()
-    assert not drawn.gradient(np.ones_like(drawn.values)).attributes.any()
 
 
 def test_a_missing_pytorch3d_is_named_with_the_remedy(monkeypatch):

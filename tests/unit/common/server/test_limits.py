@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -161,7 +161,7 @@ async def test_tenant_call_limit() -> None:
         async with admission.slot():
             await call()
             async with admission.slot():
-                with pytest.raises(OverloadedError, match="tenant acme already has 2 calls") as caught:
+                with pytest.raises(OverloadedError, match=r"tenant acme .* 2 calls") as caught:
                     await call()
                 assert caught.value.retry_after_s > 0
                 with acting_for("bolt"):
@@ -210,9 +210,16 @@ def test_two_large_messages_may_arrive() -> None:
     assert FirstMessages(budget_bytes=100, message_bytes=1000).num_places == 2
 
 
-async def test_pool_queue_limit() -> None:
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    """A pool of one thread, with room for one waiting computation."""
+    made = WorkerPool(num_threads=1, max_queued=1)
+    yield made
+    made.shutdown()
+
+
+async def test_pool_queue_limit(pool: WorkerPool) -> None:
     """The pool refuses what is over its queue and takes more when there is room."""
-    pool = WorkerPool(num_threads=1, max_queued=1)
     may_end = threading.Event()
     waiting = [asyncio.create_task(pool.run(may_end.wait, 60)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -222,11 +229,9 @@ async def test_pool_queue_limit() -> None:
     may_end.set()
     assert await asyncio.gather(*waiting) == [True, True]
     assert await pool.run(divmod, 7, 2) == (3, 1)
-    pool.shutdown()
 
 
-async def test_a_cancelled_wait_leaves_the_queue() -> None:
-    pool = WorkerPool(num_threads=1, max_queued=1)
+async def test_a_cancelled_wait_leaves_the_queue(pool: WorkerPool) -> None:
     began, may_end = threading.Event(), threading.Event()
     ran: list[bool] = []
 
@@ -246,12 +251,10 @@ async def test_a_cancelled_wait_leaves_the_queue() -> None:
     await running
     await pool.run(lambda: None)
     assert ran == []
-    pool.shutdown()
 
 
-async def test_cancelled_wait_frees_arguments() -> None:
+async def test_cancelled_wait_frees_arguments(pool: WorkerPool) -> None:
     """A cancelled wait lets go of its arguments while every thread is busy."""
-    pool = WorkerPool(num_threads=1, max_queued=1)
     may_end = threading.Event()
     running = asyncio.create_task(pool.run(may_end.wait, 60))
     await asyncio.sleep(0)
@@ -266,16 +269,13 @@ async def test_cancelled_wait_frees_arguments() -> None:
     assert kept() is None
     may_end.set()
     assert await running
-    pool.shutdown()
 
 
-async def test_worker_context_and_error() -> None:
+async def test_worker_context_and_error(pool: WorkerPool) -> None:
     """A worker sees the context of its call and its error comes back."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
     variable.set("mine")
-    pool = WorkerPool(num_threads=1, max_queued=1)
     assert await pool.run(variable.get) == "mine"
     with pytest.raises(ZeroDivisionError):
         await pool.run(divmod, 1, 0)
     assert pool.pending == 0
-    pool.shutdown()

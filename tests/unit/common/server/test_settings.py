@@ -41,6 +41,9 @@ def test_settings_cannot_be_changed() -> None:
         ({"DUBSTAGE_TLS_KEY_FILE": "/nowhere/key"}, "together"),
         ({"DUBSTAGE_REQUIRE_CLIENT_CERTIFICATE": "true"}, "needs tls_client_ca_file"),
         ({"DUBSTAGE_DEFAULT_DEADLINE_S": "9000"}, "over max_deadline_s"),
+        ({"DUBSTAGE_COMPUTE_THREADS": "100000"}, "DUBSTAGE_COMPUTE_THREADS: Input should be"),
+        ({"DUBSTAGE_WORKER_THREADS": "65"}, "DUBSTAGE_WORKER_THREADS: Input should be"),
+        ({"DUBSTAGE_MAX_CALL_MEMORY_BYTES": "0"}, "DUBSTAGE_MAX_CALL_MEMORY_BYTES: Input should be"),
     ],
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str) -> None:
@@ -114,13 +117,3 @@ def test_every_number_has_maximum(kind: type[StageSettings]) -> None:
     assert numbers > {"port", "compute_threads", "max_idle_s"}
     unbounded = {name for name in numbers if "maximum" not in schema[name]}
     assert unbounded == set()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("COMPUTE_THREADS", "100000"), ("WORKER_THREADS", "65"), ("MAX_CALL_MEMORY_BYTES", "0")]
-)
-def test_out_of_range_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting beyond its range is refused by its name."""
-    monkeypatch.setenv(f"DUBSTAGE_{name}", value)
-    with pytest.raises(InvalidRequestError, match=f"DUBSTAGE_{name}: Input should be"):
-        load_settings(StageSettings)

@@ -1,7 +1,9 @@
+"""Artefacts of a store: put, read, listed with the time when they were put, checked, refused and erased."""
+
 from __future__ import annotations
 
 import os
-import resource
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 
 from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, check_ref
+from tests.file_limit import files_of_at_most
+from tests.refusals import raised
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -62,7 +66,7 @@ def test_changing_file_leaves_no_blob(store: ArtefactStore, tmp_path: Path, monk
     with monkeypatch.context() as patched:
         # The digest of the file is known, and its bytes are not copied yet.
         patched.setattr(ArtefactStore, "_intact", changing)
-        with pytest.raises(InvalidRequestError, match=r"/clip changed while it was stored"):
+        with pytest.raises(InvalidRequestError, match=r"/clip changed"):
             store.put_file(clip)
     assert list(store.stored()) == []
     assert store.get_bytes(store.put_file(clip)) == clip.read_bytes()
@@ -78,9 +82,8 @@ def test_references_of_wrong_form_are_named(store: ArtefactStore) -> None:
         (replace(ref, sha256="F" * 64), "sha256"),
         (replace(ref, size_bytes=-1), "size_bytes"),
     ):
-        with pytest.raises(InvalidRequestError) as caught:
+        with raised(InvalidRequestError, field=f"clip.{field}"):
             check_ref(wrong, "clip")
-        assert caught.value.field == f"clip.{field}"
 
 
 def test_exists_and_delete(store: ArtefactStore) -> None:
@@ -89,9 +92,8 @@ def test_exists_and_delete(store: ArtefactStore) -> None:
     assert store.delete(ref)
     assert not store.exists(ref)
     assert not store.delete(ref)
-    with pytest.raises(ArtefactNotFoundError, match=ref.sha256) as caught:
+    with raised(ArtefactNotFoundError, match=ref.sha256, resource=ref.uri):
         store.get_bytes(ref)
-    assert caught.value.resource == ref.uri
 
 
 def test_changed_blob_refused_and_repaired(folder: Path) -> None:
@@ -118,9 +120,8 @@ def test_mismatching_reference_refused(store: ArtefactStore) -> None:
 @pytest.mark.parametrize("sha256", ["", "0" * 63, "G" * 64, "A" * 64])
 def test_a_malformed_digest_is_named(store: ArtefactStore, sha256: str) -> None:
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequestError) as caught:
+    with raised(InvalidRequestError, field="sha256"):
         store.get_bytes(ArtefactRef(ref.uri, sha256, 5))
-    assert caught.value.field == "sha256"
 
 
 @pytest.mark.parametrize(
@@ -160,14 +161,8 @@ def test_full_disk_leaves_nothing(folder: Path, tmp_path: Path, by: str) -> None
     store = ArtefactStore(folder)
     data = bytes(1 << 20)
     (tmp_path / "clip").write_bytes(data)
-    # The kernel refuses to write on, as it does on a full disk, without one being needed.
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
-    try:
-        with pytest.raises(StorageFullError, match="DUBSTAGE_ARTEFACTS_URL") as caught:
-            store.put_bytes(data) if by == "bytes" else store.put_file(tmp_path / "clip")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(1 << 19), pytest.raises(StorageFullError, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+        store.put_bytes(data) if by == "bytes" else store.put_file(tmp_path / "clip")
     assert caught.value.subject == f"file://…/{folder.name}"
     assert str(folder.parent) not in caught.value.message
     assert files(folder) == []
@@ -257,9 +252,8 @@ def test_store_credentials_never_shown() -> None:
 def test_wrong_blob_size_refused(store: ArtefactStore, size: int) -> None:
     """A size that is not the blob's is refused."""
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequestError, match=r"size_bytes|5 bytes, not") as caught:
+    with raised(InvalidRequestError, match=r"size_bytes|5 bytes, not", field="size_bytes"):
         store.get_bytes(ArtefactRef(ref.uri, ref.sha256, size))
-    assert caught.value.field == "size_bytes"
     assert store.get_bytes(ArtefactRef(ref.uri, ref.sha256, 0)) == b"mouth"
 
 
@@ -267,5 +261,70 @@ def test_huge_blob_is_not_read(store: ArtefactStore) -> None:
     """A huge blob is not read where a small artefact is expected."""
     ref = store.put_bytes(bytes(1000))
     assert len(store.get_bytes(ref, max_bytes=1000)) == 1000
-    with pytest.raises(InvalidRequestError, match="1000 bytes, and at most 999 are read"):
+    with pytest.raises(InvalidRequestError, match="at most 999"):
         store.get_arrays(ref, max_bytes=999)
+
+
+def test_all_blobs_are_listed_with_their_references(store: ArtefactStore) -> None:
+    assert list(store.stored()) == []
+    began = time.time() - 2.0
+    refs = {store.put_bytes(text) for text in (b"one", b"two", b"")}
+    found = list(store.stored())
+    assert {blob.ref for blob in found} == refs
+    assert all(began <= blob.put_at <= time.time() + 2.0 for blob in found)
+
+
+@pytest.mark.parametrize("by", ["bytes", "file"])
+def test_repeated_put_renews_age(tmp_path: Path, by: str) -> None:
+    """A blob of a folder that is put again is as young as a new one."""
+    store, file = ArtefactStore(tmp_path / "store"), tmp_path / "clip"
+    file.write_bytes(b"one")
+    ref = store.put_bytes(b"one")
+    os.utime(ref.uri.removeprefix("file://"), (0, 0))
+    assert (store.put_bytes(b"one") if by == "bytes" else store.put_file(file)) == ref
+    (found,) = store.stored()
+    assert found.put_at > time.time() - 60
+
+
+def test_files_that_are_no_blobs_are_not_listed(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    ref = store.put_bytes(b"one")
+    folder = Path(ref.uri.removeprefix("file://")).parent
+    for name in (".partial-x", "README", "f" * 64):
+        (folder / name).write_bytes(b"x")
+    (tmp_path / "notes.txt").write_bytes(b"x")
+    assert [blob.ref for blob in store.stored()] == [ref]
+
+
+def test_a_whole_blob_passes_the_check(store: ArtefactStore) -> None:
+    store.check(store.put_bytes(b"x" * 100_000))
+
+
+def test_what_is_wrong_with_a_blob_is_told(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    ref = store.put_bytes(b"one")
+    with pytest.raises(InvalidRequestError):
+        ArtefactStore(tmp_path / "other").check(ref)
+    with pytest.raises(InvalidRequestError):
+        store.check(replace(ref, sha256="x"))
+    blob = Path(ref.uri.removeprefix("file://"))
+    blob.chmod(0o600)
+    for content in (b"two", b"one and more", b""):
+        blob.write_bytes(content)
+        with pytest.raises(ArtefactCorruptError):
+            store.check(ref)
+    blob.unlink()
+    with pytest.raises(ArtefactNotFoundError):
+        store.check(ref)
+
+
+def test_only_old_partials_are_removed(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path)
+    folder = Path(store.put_bytes(b"one").uri.removeprefix("file://")).parent
+    old, young = folder / ".partial-old", folder / ".partial-young"
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert store.remove_partials(time.time() - 60) == 4
+    assert (old.exists(), young.exists(), len(list(store.stored()))) == (False, True, 1)
+    assert ArtefactStore("memory://partials").remove_partials(time.time()) == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,41 +111,24 @@ def test_network_without_description_accepted(weights: Path) -> None:
     assert networks_in(weights / "same.onnx") == networks_in(weights)
 
 
-def _without_network(weights: Path) -> None:
-    (weights / "same.onnx").unlink()
-
-
-def _with_half_a_network(weights: Path) -> None:
-    (weights / "same.onnx").write_bytes(identity_network()[:20])
-
-
-def _with_text_and_no_description(weights: Path) -> None:
-    (weights / "same.json").unlink()
-    (weights / "same.onnx").write_text("a page of a download that failed")
-
-
-def _with_half_a_description(weights: Path) -> None:
-    (weights / "same.json").write_text('{"sha256": ')
-
-
-def _with_a_list(weights: Path) -> None:
-    (weights / "same.json").write_text("[1]")
-
-
 @pytest.mark.parametrize(
-    ("damage", "error", "name"),
+    ("files", "error", "name"),
     [
-        (_without_network, ModelNotFoundError, "same.onnx"),
-        (_with_half_a_network, ArtefactCorruptError, "same.onnx"),
-        (_with_text_and_no_description, ArtefactCorruptError, "same.onnx"),
-        (_with_half_a_description, ArtefactCorruptError, "same.json"),
-        (_with_a_list, ArtefactCorruptError, "same.json"),
+        ({"same.onnx": None}, ModelNotFoundError, "same.onnx"),
+        ({"same.onnx": identity_network()[:20]}, ArtefactCorruptError, "same.onnx"),
+        ({"same.json": None, "same.onnx": b"a page of a download that failed"}, ArtefactCorruptError, "same.onnx"),
+        ({"same.json": b'{"sha256": '}, ArtefactCorruptError, "same.json"),
+        ({"same.json": b"[1]"}, ArtefactCorruptError, "same.json"),
     ],
+    ids=["missing", "half", "text without description", "half a description", "a list"],
 )
 def test_a_missing_or_damaged_file_is_named(
-    weights: Path, damage: Callable[[Path], None], error: type[DubstageError], name: str
+    weights: Path, files: dict[str, bytes | None], error: type[DubstageError], name: str
 ) -> None:
-    damage(weights)
+    for file, content in files.items():
+        (weights / file).unlink()
+        if content is not None:
+            (weights / file).write_bytes(content)
     with pytest.raises(error) as caught:
         open_network(weights / "same.onnx", 1)
     assert str(weights / name) in caught.value.message

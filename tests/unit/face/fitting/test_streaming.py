@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from services.common.face.crops import fit_head_pose, to_frame, weak_perspective_of
-from services.common.face.identity import FaceIdentity
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import geodesic_angle
 from services.face.fitting.model import model_landmarks
 from services.face.fitting.streaming import StreamFitter
 from services.face.smoothing import raw_face
+from tests.unit.common.face.people import mean_person
 from tests.unit.face.fitting.synthetic_face import relative_expression_error, scene
 
 FACE = model_landmarks(default_model())
@@ -19,18 +19,10 @@ HALF_WIDTH = 3
 
 
 def known():
-    return FaceIdentity(
-        model="mediapipe_468",
-        model_digest=default_model().digest,
+    return mean_person(
         identity=SCENE.identity.astype(np.float32),
-        offset=np.zeros((468, 3), np.float32),
         albedo=SCENE.albedo.astype(np.float32),
         light=SCENE.light.astype(np.float32),
-        texture=np.zeros((0, 0, 3), np.uint8),
-        seen=np.zeros((0, 0), np.uint8),
-        num_frames=1,
-        landmark_error=0.0,
-        photometric_error=0.0,
     )
 
 

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from services.common.array_types import Array
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS, MouthOptions
 from services.common.wire.phones import PHONES
-from services.motion.constraints import WHOLE
+from services.common.wire.timeline import Timeline
+from services.motion.constraints import LIVE, WHOLE, ConstraintConfig
 from services.motion.head_network import STYLE_ARRAYS
 from services.motion.models import MotionModels
 from services.motion.person_predictor import LARGEST_OPENING
 from services.motion.predictor import Predictor, StyleStep
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.speech_map import SpeechMapModel
-from services.motion.style import FASTEST_STEP, RESTING_MOUTH, WIDEST_OPENING, Style
+from services.motion.stream import MotionStream
+from services.motion.style import FASTEST_STEP, RESTING_MOUTH, STYLE_FORMAT, WIDEST_OPENING, Style
 from services.motion.types import EXTRA_FEATURES, Footage, SpeechFeatures
+from tests.refusals import raised
+from tests.unit.motion.streams import NTSC, PAL, run
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 FRAMES = 60
+UNEVEN = Timeline(pts=np.cumsum(np.random.default_rng(0).integers(20, 60, 40)), time_base=Fraction(1, 1000))
+ARRAYS_OF_MOTION = ("mouth_landmarks", "speech_probability", "expression", "poses", "blink")
 OPEN_IN_SILENCE = replace(WHOLE, pause=1000, quiet_pause=1000, presence_low=-1.0, presence_high=-0.5)
 """Constraints that let the mouth do in silence what is predicted."""
 
@@ -65,9 +74,8 @@ def test_a_predictor_is_found_by_its_own_name(predictor: Predictor) -> None:
 @pytest.mark.parametrize("name", ["", "unknown", "x" * 1000])
 def test_unknown_predictor_lists_names(name: str) -> None:
     """A name that is not there is refused with the names that are."""
-    with pytest.raises(InvalidRequestError, match="has no predictor") as caught:
+    with raised(InvalidRequestError, match="has no predictor", field="config.method") as caught:
         predictor_named(name, "config.method")
-    assert caught.value.field == "config.method"
     assert all(known in caught.value.message for known in PREDICTORS)
     assert len(caught.value.message) < 300
 
@@ -95,6 +103,25 @@ def test_chosen_look_ahead_is_waited(predictor: Predictor, footage: Footage, mod
         assert counts == [0] * ahead + [1] * 3
 
 
+@pytest.mark.parametrize("timeline", [PAL, NTSC, UNEVEN], ids=["25", "29.97", "uneven"])
+@pytest.mark.parametrize("constraints", [None, LIVE, WHOLE], ids=["default", "live", "whole"])
+def test_other_pieces_give_the_same_bytes(
+    predictor: Predictor, footage: Footage, models: MotionModels, timeline: Timeline, constraints: ConstraintConfig | None
+) -> None:
+    """Speech that comes in pieces of 1 or 7 frames moves a personalised face as speech in one piece does."""
+    style, features = refined(predictor, footage, models), heard(predictor, 45)
+
+    def moved(cut: int) -> dict[str, bytes]:
+        parts = run(MotionStream(predictor.open(models, style, constraints), timeline), features, cut)
+        arrays = {name: [getattr(part, name) for part in parts] for name in ARRAYS_OF_MOTION}
+        return {name: b"".join(each.tobytes() for each in found if each is not None) for name, found in arrays.items()}
+
+    whole = moved(1000)
+    assert whole["mouth_landmarks"]
+    assert bool(whole["poses"]) == predictor.spec.moves_head
+    assert moved(1) == moved(7) == whole
+
+
 def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     opened = predictor.open(models, predictor.encode_style(footage, models), None)
     motion = opened.push(heard(predictor, 8))
@@ -110,6 +137,30 @@ def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Fo
     assert bool(own) == bool(predictor.style_arrays)
     assert {name: array.shape for name, array in style.added.items()} == added_style_shapes(style.added, models)
     assert {array.dtype for array in style.arrays().values()} == {np.dtype(np.float32)}
+
+
+def test_personalised_style_makes_round_trip(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    """A style of an artefact has all arrays. Arrays of a wrong shape and numbers that are none are refused by name."""
+    style = refined(predictor, footage, models)
+
+    def read(arrays: Mapping[str, Array]) -> dict[str, bytes]:
+        declared = added_style_shapes(arrays, models)
+        found = Style.from_arrays(arrays, {"format": STYLE_FORMAT}, expected=models.style_shapes, added=declared, field="style")
+        return {name: array.tobytes() for name, array in found.arrays().items()}
+
+    assert read(style.arrays()) == {name: array.tobytes() for name, array in style.arrays().items()}
+    for name in style.added:
+        for wrong in (np.ones((3, 5), np.float32), np.full_like(style.added[name], np.nan)):
+            with pytest.raises(InvalidRequestError, match=name):
+                read({**style.arrays(), name: wrong})
+
+
+def test_personalising_leaves_other_methods_alone(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    style = predictor.encode_style(footage, models).adding(somebody_elses=np.ones((3, 5), np.float32))
+    *_, last = predictor.personalize(style, heard(predictor, FRAMES), footage, models)
+    assert last.style is not None
+    for name, array in style.arrays().items():
+        assert name in predictor.style_arrays or last.style.arrays()[name].tobytes() == array.tobytes()
 
 
 def test_style_works_for_all_predictors(footage: Footage, models: MotionModels) -> None:

@@ -12,36 +12,24 @@ from services.render.streams import make_backend
 from services.render.types import Precision
 
 REFUSED = [
-    (
-        "openvino",
-        Precision.INT8,
-        "DUBSTAGE_BACKEND=openvino does not compute in DUBSTAGE_PRECISION=int8: set DUBSTAGE_BACKEND=onnxruntime, or "
-        "DUBSTAGE_PRECISION=float32 or bfloat16",
-    ),
-    (
-        "onnxruntime",
-        Precision.BFLOAT16,
-        "DUBSTAGE_BACKEND=onnxruntime does not compute in DUBSTAGE_PRECISION=bfloat16: set DUBSTAGE_BACKEND=openvino, or "
-        "DUBSTAGE_PRECISION=float32 or int8",
-    ),
+    ("openvino", Precision.INT8, "set DUBSTAGE_BACKEND=onnxruntime, or DUBSTAGE_PRECISION=float32 or bfloat16"),
+    ("onnxruntime", Precision.BFLOAT16, "set DUBSTAGE_BACKEND=openvino, or DUBSTAGE_PRECISION=float32 or int8"),
 ]
 
 
-@pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
-def test_unsupported_precision_refused(backend: BackendName, precision: Precision, text: str) -> None:
+@pytest.mark.parametrize(("backend", "precision", "remedy"), REFUSED)
+def test_unsupported_precision_refused(backend: BackendName, precision: Precision, remedy: str) -> None:
     """A backend refuses a precision that it does not compute in."""
-    with pytest.raises(InvalidRequestError) as caught:
+    with pytest.raises(InvalidRequestError, match=f"DUBSTAGE_BACKEND={backend} .* DUBSTAGE_PRECISION={precision}: {remedy}"):
         make_backend(device="cpu", backend=backend, precision=precision, num_threads=1)
-    assert caught.value.message == text
 
 
-@pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
+@pytest.mark.parametrize(("backend", "precision", "remedy"), REFUSED)
 def test_settings_refuse_before_reading(
-    monkeypatch: pytest.MonkeyPatch, backend: BackendName, precision: Precision, text: str
+    monkeypatch: pytest.MonkeyPatch, backend: BackendName, precision: Precision, remedy: str
 ) -> None:
     """The settings refuse the precision before a network is read."""
     monkeypatch.setenv("DUBSTAGE_BACKEND", backend)
     monkeypatch.setenv("DUBSTAGE_PRECISION", str(precision))
-    with pytest.raises(InvalidRequestError) as caught:
+    with pytest.raises(InvalidRequestError, match=f"wrong settings: .* DUBSTAGE_PRECISION={precision}: {remedy}"):
         load_settings(RenderSettings)
-    assert caught.value.message == f"wrong settings: {text}"

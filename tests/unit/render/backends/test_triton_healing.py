@@ -108,20 +108,7 @@ def healer(control: Control, monitor: TritonMonitor) -> Iterator[TritonHealer]:
     """A healer of the models `dead` and `sound`, which probes all the time."""
     healer = TritonHealer(TritonOptions(url="triton:8001", probe_interval_s=0.005, heal_attempts=1), monitor)
     for name in ("dead", "sound"):
-        healer.load(
-            ModelFile(
-                name=name,
-                path=Path(name),
-                sha256="",
-                weights=None,
-                state_size=1,
-                prior_sha256="",
-                inputs=(),
-                outputs=(),
-                max_batch_size=1,
-                box_size=256,
-            )
-        )
+        healer.load(ModelFile(name, Path(name), "", None, 1, "", (), (), max_batch_size=1, box_size=256))
     yield healer
     healer.close()
     watchdogs_end()

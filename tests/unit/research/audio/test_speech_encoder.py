@@ -147,7 +147,7 @@ def test_another_file_is_refused(file: Path, data: TrainSet, tmp_path: Path) -> 
 def test_a_cut_file_and_other_sizes_are_refused(file: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.bin"
     cut.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(InvalidRequestError, match=r"cut\.bin: model\.bin is no model of CTranslate2"):
+    with pytest.raises(InvalidRequestError, match=r"cut\.bin: .* CTranslate2"):
         read_variables(cut, digest(cut))
     with pytest.raises(InvalidRequestError, match=r"encoder/conv1/weight is of shape \[32, 80, 3\], expected \[384, 80, 3\]"):
         encoder_of(read_variables(file, digest(file)), EncoderConfig())

@@ -9,6 +9,7 @@ import pytest
 from gateway.cli.app import run
 from research.cli.evaluate import score_lines
 from research.evaluation.types import METRICS, VARIANTS
+from tests.refusals import error_line
 
 SCORES = {variant: dict.fromkeys(METRICS, place + 0.5) for place, variant in enumerate(VARIANTS)}
 
@@ -32,9 +33,7 @@ def test_options_that_contradict_each_other_are_named(
     options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["evaluate", "video.mp4", *(option.format(tmp_path) for option in options)]) == 10
-    printed = capsys.readouterr()
-    assert said in printed.err
-    assert len(printed.err.splitlines()) == 1
+    assert said in error_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 

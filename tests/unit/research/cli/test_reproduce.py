@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.app import run
-from tests.unit.research.cli.train_command import told
+from tests.refusals import error_line
 from tests.unit.texture.conftest import DrawnPerson
 from tests.unit.texture.train_sets import drawn_set
 
@@ -39,5 +39,5 @@ def test_page_of_one_claim(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
 )
 def test_wrong_requests_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
     assert run(["reproduce", *arguments, "--output", str(tmp_path / "out")]) == 10
-    assert says in told(capsys)
+    assert says in error_line(capsys)
     assert not (tmp_path / "out").exists()

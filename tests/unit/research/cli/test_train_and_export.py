@@ -9,7 +9,8 @@ import pytest
 from gateway.cli.app import run
 from research.training.run_folder import RunFolder
 from tests.file_limit import files_of_at_most
-from tests.unit.research.cli.train_command import tiny_set, told, train
+from tests.refusals import error_line
+from tests.unit.research.cli.train_command import tiny_set, train
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +30,19 @@ def test_the_networks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) 
 
 def test_an_unknown_network_is_told_the_names(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(data, tmp_path / "run", network="magic") == 10
-    assert "there is no network 'magic' to train; there are posteriorgram" in told(capsys)
+    assert "there is no network 'magic' to train; there are posteriorgram" in error_line(capsys)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_set_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "nothing", tmp_path / "run") == 10
-    assert "nothing is not a training set: it has no manifest.jsonl" in told(capsys)
+    assert "nothing is not a training set: it has no manifest.jsonl" in error_line(capsys)
 
 
 def test_missing_set_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a set or a folder, nothing is trained."""
     assert run(["train", "temporal_warp"]) == 10
-    assert "--data FOLDER" in told(capsys)
+    assert "--data FOLDER" in error_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +58,13 @@ def test_wrong_options_are_named(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     assert train(data, tmp_path / "run", *arguments) == 10
-    assert says in told(capsys)
+    assert says in error_line(capsys)
 
 
 def test_folder_without_run_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that holds no run is not exported."""
     assert run(["export", "temporal_warp", "--run", str(tmp_path), "--output", str(tmp_path / "weights")]) == 10
-    assert "holds no training run: it has no config.json" in told(capsys)
+    assert "holds no training run: it has no config.json" in error_line(capsys)
     assert not (tmp_path / "weights").exists()
 
 
@@ -71,7 +72,7 @@ def test_busy_training_folder_refused(data: Path, tmp_path: Path, capsys: pytest
     """A folder in which another process trains is refused."""
     with RunFolder(tmp_path, "temporal_warp", {}).held():
         assert train(data, tmp_path, "--resume") == 10
-        assert "another process trains in this folder" in told(capsys)
+        assert "another process trains in this folder" in error_line(capsys)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
@@ -88,7 +89,7 @@ def test_file_instead_of_weights_folder(tmp_path: Path, capsys: pytest.CaptureFi
     file.parent.mkdir(exist_ok=True)
     file.write_text("no folder")
     assert export_of_a_run(tmp_path / "run", tmp_path / "weights") == 10
-    assert f"{place} cannot be written: it is a file, and a folder was expected" in told(capsys)
+    assert f"{place} cannot be written: it is a file, and a folder was expected" in error_line(capsys)
     assert file.read_text() == "no folder"
 
 
@@ -96,7 +97,7 @@ def test_export_to_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """An export to a full disk says so and leaves nothing."""
     with files_of_at_most(8192):
         assert export_of_a_run(tmp_path / "run", tmp_path / "weights") == 11
-    assert "weights: free some, or choose another folder" in told(capsys)
+    assert "weights: free some, or choose another folder" in error_line(capsys)
     assert list((tmp_path / "weights").iterdir()) == []
 
 

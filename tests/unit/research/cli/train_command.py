@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from gateway.cli.app import run
 from tests.unit.texture.conftest import DrawnPerson
 from tests.unit.texture.train_sets import drawn_set
@@ -20,12 +18,3 @@ def tiny_set(folder: Path) -> Path:
 def train(data: Path, output: Path, *more: str, network: str = "temporal_warp") -> int:
     """Run `dubstage train`; return the exit code."""
     return run(["train", network, "--data", str(data), "--output", str(output), *more])
-
-
-def told(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line of an error."""
-    printed = capsys.readouterr()
-    assert printed.err.startswith("error: ")
-    assert len(printed.err.splitlines()) == 1, printed.err
-    assert not printed.out
-    return printed.err

@@ -8,6 +8,7 @@ import torch
 
 from research.evaluation.perceptual import SuppliedNetworks, frechet_distance
 from services.common.errors import InvalidRequestError
+from tests.refusals import raised
 
 
 class Means(torch.nn.Module):
@@ -74,7 +75,7 @@ def test_missing_or_wrong_weights_are_named(tmp_path: Path) -> None:
         SuppliedNetworks(tmp_path / "nowhere.pt", None)
     wrong = tmp_path / "wrong.pt"
     wrong.write_bytes(b"not a network")
-    with pytest.raises(InvalidRequestError, match="not a TorchScript file"):
+    with pytest.raises(InvalidRequestError, match="TorchScript"):
         SuppliedNetworks(None, wrong)
 
 
@@ -82,11 +83,10 @@ def test_missing_or_wrong_weights_are_named(tmp_path: Path) -> None:
 def test_networks_under_wrong_option_refused(tmp_path: Path) -> None:
     """Networks under the wrong option are refused when they are loaded."""
     lpips, fid = saved(Distances(), tmp_path / "lpips.pt"), saved(Features(), tmp_path / "fid.pt")
-    with pytest.raises(InvalidRequestError, match=r"--lpips-weights .*fid\.pt: this network gives no LPIPS features"):
+    with pytest.raises(InvalidRequestError, match=r"--lpips-weights .*fid\.pt: this network"):
         SuppliedNetworks(fid, lpips)
-    with pytest.raises(InvalidRequestError, match=r"--fid-weights .*lpips\.pt: this network gives no FID features") as caught:
+    with raised(InvalidRequestError, match=r"--fid-weights .*lpips\.pt: this network", field="fid_weights"):
         SuppliedNetworks(None, lpips)
-    assert caught.value.field == "fid_weights"
     with pytest.raises(InvalidRequestError, match=r"no FID features \(.*299 pixels"):
         SuppliedNetworks(None, saved(OfOneSize(), tmp_path / "large.pt"))
     assert set(SuppliedNetworks(lpips, fid).sha256) == {"lpips", "fid"}

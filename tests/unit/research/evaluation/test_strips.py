@@ -58,7 +58,7 @@ def test_strips_replace_no_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="is not empty"):
         check_strips_folder(tmp_path, overwrite=False)
     check_strips_folder(tmp_path, overwrite=True)
-    with pytest.raises(InvalidRequestError, match="is not a folder"):
+    with pytest.raises(InvalidRequestError, match="not a folder"):
         check_strips_folder(tmp_path / "notes.txt", overwrite=True)
 
 

@@ -83,7 +83,7 @@ def test_the_onnx_file_computes_what_pytorch_computes(package: Path, tmp_path: P
 def test_other_package_names_file(tmp_path: Path, package: Path) -> None:
     """Another package is refused by the name of the file."""
     (package / BIN).write_bytes((package / BIN).read_bytes()[:-1] + b"\0")
-    with pytest.raises(InvalidRequestError, match=r"face_recognition_model\.bin is not the file of @vladmandic/face-api 1\.7\.15"):
+    with pytest.raises(InvalidRequestError, match=r"face_recognition_model\.bin .* 1\.7\.15"):
         convert(package, tmp_path / "out.onnx.gz")
     with pytest.raises(InvalidRequestError, match=r"npm pack @vladmandic/face-api@1\.7\.15"):
         convert(tmp_path / "nothing", tmp_path / "out.onnx.gz")
@@ -97,6 +97,6 @@ def test_differing_network_not_written(package: Path, tmp_path: Path, monkeypatc
     monkeypatch.undo()
     monkeypatch.setattr(embedding, "FILES", {name: hashlib.sha256((package / name).read_bytes()).hexdigest() for name in FILES})
     monkeypatch.setattr(embedding._Graph, "model", lambda _: graph)
-    with pytest.raises(ContractBrokenError, match="ONNX Runtime and PyTorch differ by"):
+    with pytest.raises(ContractBrokenError, match="PyTorch differ by"):
         convert(package, tmp_path / "out.onnx.gz")
     assert list(tmp_path.glob("out*")) == []

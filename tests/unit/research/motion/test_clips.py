@@ -69,7 +69,7 @@ def test_track_and_sound_of_another_length_are_refused(tmp_path: Path) -> None:
     part_path(data.folder, row.shard, row.name, "speech").write_bytes(
         part_path(other.folder, row.shard, row.name, "speech").read_bytes()
     )
-    with pytest.raises(InvalidRequestError, match="clip clip0 has 90 frames of track and 80 of sound"):
+    with pytest.raises(InvalidRequestError, match=r"clip0 has 90 frames .* 80 "):
         clips_of(data, "train")[0]
 
 

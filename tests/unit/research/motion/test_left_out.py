@@ -12,6 +12,7 @@ from research.motion.left_out import left_out_scores, left_out_sets, mean_over_s
 from research.motion.protocol import Scores
 from research.motion.sync import SyncTraining
 from services.common.errors import InvalidRequestError
+from tests.refusals import raised
 from tests.unit.motion.made_clips import made_clip, write_set
 from tests.unit.research.methods.everyone.tiny import TINY
 from tests.unit.research.motion.tiny import TINY_SYNC
@@ -28,7 +29,7 @@ def test_speakers_left_out_once(tmp_path: Path) -> None:
     ]
     assert found == [(["anna"], {"anna"}, {"ben", "carl"}), (["ben"], {"ben"}, {"anna", "carl"})]
     data.rows = tuple(row for row in data.rows if row.speaker != "ben")
-    with pytest.raises(InvalidRequestError, match="at least two are needed"):
+    with pytest.raises(InvalidRequestError, match="at least two"):
         next(left_out_sets(data, 9))
 
 
@@ -46,13 +47,12 @@ def test_left_out_speaker_is_unseen(tmp_path: Path) -> None:
     assert own != closed_form
     mean = mean_over_speakers(own)
     assert mean["r_opening"] == pytest.approx((own["anna"]["r_opening"] + own["ben"]["r_opening"]) / 2)
-    with pytest.raises(InvalidRequestError, match="--folds 1: at least 2") as caught:
+    with raised(InvalidRequestError, match="--folds 1: at least 2", field="folds"):
         next(left_out_scores(NETWORK, config, data, 1))
-    assert caught.value.field == "folds"
 
 
 def test_a_network_that_predicts_no_mouths_is_refused(tmp_path: Path) -> None:
     data = write_set(tmp_path / "set", [made_clip(index, speaker=("anna", "ben")[index % 2]) for index in range(4)])
     sync = replace(NETWORK, name="sync", open=SyncTraining)
-    with pytest.raises(InvalidRequestError, match="sync predicts no mouths"):
+    with pytest.raises(InvalidRequestError, match="sync predicts"):
         next(left_out_scores(sync, TINY_SYNC, data, 2))

@@ -17,6 +17,11 @@ from tests.unit.motion.made_clips import made_clip
 from tests.unit.motion.synthesised import mouths
 
 
+def opening(times: Float32) -> Float32:
+    """Openings of a mouth at times in frames."""
+    return np.asarray(6.0 + 5.0 * np.sin(1.3 * times) * np.sin(0.21 * times), np.float32)
+
+
 def test_folds_exclude_enrolled_frames() -> None:
     """Folds never test on what was enrolled but for very short clips."""
     for length in (125, 300, 600):
@@ -29,10 +34,6 @@ def test_folds_exclude_enrolled_frames() -> None:
 
 def test_mouths_compared_at_own_sound(models: MotionModels) -> None:
     """The sound comes half a frame after the picture, so frame n shows the mouth of the sound at n + 1/2."""
-
-    def opening(times: Float32) -> Float32:
-        return np.asarray(6.0 + 5.0 * np.sin(1.3 * times) * np.sin(0.21 * times), np.float32)
-
     times = np.arange(120, dtype=np.float32)
     clip = replace(made_clip(0, num_frames=120), mouth_landmarks=mouths(opening(times + 0.5)))
 
@@ -50,10 +51,6 @@ def test_mouths_compared_at_own_sound(models: MotionModels) -> None:
 
 def test_delay_at_the_true_time(models: MotionModels) -> None:
     """A predictor that is a frame late against the clip as filmed is on time once a lag of a frame is taken out."""
-
-    def opening(times: Float32) -> Float32:
-        return np.asarray(6.0 + 5.0 * np.sin(1.3 * times) * np.sin(0.21 * times), np.float32)
-
     times = np.arange(120, dtype=np.float32)
     made = made_clip(0, num_frames=120)
     # The features tell their own frame, so that the predictor draws the mouth of a frame earlier.

@@ -11,6 +11,7 @@ from research.render import export as render_export
 from research.render.export import ExportJob, RendererExportSpec, export_renderer, write_calibration
 from research.training.run_folder import RunFolder
 from services.common.errors import ContractBrokenError, InvalidRequestError
+from tests.refusals import raised
 
 SPEC = RendererExportSpec(name="toy", weights="toy.safetensors", load=lambda _path: nn.Identity(), inputs=lambda _network: ())
 
@@ -60,9 +61,8 @@ def test_export_has_card_and_weights(finished: Path, jobs: list[ExportJob], tmp_
 
 def test_a_run_that_is_not_complete_is_refused(finished: Path, jobs: list[ExportJob], tmp_path: Path) -> None:
     (finished / "calibration.npy").unlink()
-    with pytest.raises(InvalidRequestError, match="--resume") as refusal:
+    with raised(InvalidRequestError, match="--resume", field="run"):
         export_renderer(SPEC, lambda _run: (), finished, tmp_path / "render")
-    assert refusal.value.field == "run"
     assert not jobs
 
 

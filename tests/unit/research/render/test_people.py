@@ -11,6 +11,7 @@ from research.render.people import People, PeopleSettings, frame_spans, person_c
 from research.training.trainset import ClipRow, TrainSet, part_path
 from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
+from tests.refusals import raised
 from tests.unit.research.render.tiny_training import SHARP, SOFT, add_clip, people_of
 
 ROW = ClipRow(
@@ -32,9 +33,8 @@ def test_sharp_and_soft_apart() -> None:
 
 def test_short_or_weightless_clips_out() -> None:
     """Clips that are too short or of no weight are left out."""
-    with pytest.raises(InvalidRequestError, match="at least 30 frames") as refusal:
+    with raised(InvalidRequestError, match="at least 30 frames", field="data"):
         person_clips([replace(ROW, usable_frames=29), replace(ROW, weight=0.0)])
-    assert refusal.value.field == "data"
 
 
 def test_shares_by_sharpness_and_root() -> None:
@@ -110,7 +110,7 @@ def test_missing_file_and_wrong_manifest(bank: MouthBank, tmp_path: Path) -> Non
     row = add_clip(tmp_path, bank, "one", speaker="anna")
     data = TrainSet(tmp_path)
     parts = frame_spans(person_clips([replace(row, usable_frames=60)])[0], PeopleSettings(), np.random.default_rng(0))
-    with pytest.raises(InvalidRequestError, match="clip one has fewer usable frames"):
+    with pytest.raises(InvalidRequestError, match="clip one has fewer"):
         read_bank(data, parts)
     part_path(tmp_path, row.shard, row.name, "track").unlink()
     with pytest.raises(InvalidRequestError, match=r"one\.track\.safetensors"):

@@ -16,7 +16,7 @@ def test_features_come_at_four_scales() -> None:
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match=r"no VGG weights file at .*nowhere.pth"):
+    with pytest.raises(InvalidRequestError, match=r"nowhere\.pth"):
         load_vgg(tmp_path / "nowhere.pth")
 
 

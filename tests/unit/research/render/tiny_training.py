@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from safetensors.numpy import save_file
 
 from research.render.people import People, PeopleSettings, person_clips
 from research.training.device import CPU
-from research.training.loop import train
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import RunFolder
 from research.training.training import Training
@@ -25,20 +22,10 @@ from services.common.face.crops import head_template
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork
 from services.render.networks.weights import save_weights
+from tests.unit.motion.brief_training import train_briefly
 
 SHARP, SOFT = 240.0, 90.0
 """Widths of faces in sharp and in soft footage, pixels."""
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-class Folder(RunFolder):
-    """Folder of a run without curves.png, which takes longer to draw than the network to learn."""
-
-    def draw_curves(self) -> None:
-        """Draw nothing."""
 
 
 def add_clip(
@@ -107,34 +94,15 @@ def opened(network: TrainableNetwork, config: Any, data: TrainSet, runs: Mapping
     return network.open(Opening(config, data, CPU, runs))
 
 
-def run(training: Training[Any], network: TrainableNetwork, config: Any, folder: Path, *, resume: bool = False) -> Path:
-    """Train to the end, or to the step at which the training is killed; return the folder."""
-    train(training, Folder(folder, network.name, asdict(config)), resume=resume, title=network.name, console=Console(quiet=True))
-    return folder
-
-
-def kill_at(training: Training[Any], end: int) -> Training[Any]:
-    """Return the training, changed so that the process ends in step `end`."""
-    learn = training.learn
-
-    def learn_or_die(step: int, batches: Sequence[Any]) -> Mapping[str, float]:
-        if step == end:
-            raise KilledError
-        return learn(step, batches)
-
-    training.learn = learn_or_die  # type: ignore[method-assign]
-    return training
-
-
 def run_whole_and_killed(
     network: TrainableNetwork, config: Any, data: TrainSet, runs: Mapping[str, Path], folder: Path, *, killed_at: int
 ) -> tuple[Path, Path]:
     """Return the folders of two runs: one without interruption, and one that was killed before a step and then resumed."""
     whole, broken = folder / "whole", folder / "broken"
-    run(opened(network, config, data, runs), network, config, whole)
-    with pytest.raises(KilledError):
-        run(kill_at(opened(network, config, data, runs), killed_at), network, config, broken)
-    run(opened(network, config, data, runs), network, config, broken, resume=True)
+    train_briefly(network, data, config, whole, runs=runs)
+    with pytest.raises(KeyboardInterrupt):
+        train_briefly(network, data, config, broken, runs=runs, killed_at=killed_at)
+    train_briefly(network, data, config, broken, runs=runs, resume=True)
     return whole, broken
 
 

@@ -69,5 +69,5 @@ def test_every_method_of_papers_listed() -> None:
 
 
 def test_unknown_paper_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="there is no paper 'magic'; there are ugc"):
+    with pytest.raises(InvalidRequestError, match="'magic'; there are ugc"):
         paper_named("magic")

@@ -12,6 +12,7 @@ import pytest
 from research.texture.pairs import BANK_FRAMES, CHAIN, PairConfig, PairSource, plan_banks, read_bank
 from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequestError
+from tests.refusals import raised
 from tests.unit.texture.train_sets import drawn_set
 
 if TYPE_CHECKING:
@@ -65,6 +66,5 @@ def test_long_divided_short_share(data: TrainSet) -> None:
 
 def test_footage_that_is_too_short_is_named(person: DrawnPerson, tmp_path: Path) -> None:
     data = drawn_set(tmp_path, person, {"a": ("drawn", "train", 20)})
-    with pytest.raises(InvalidRequestError, match="clips of two seconds or more") as caught:
+    with raised(InvalidRequestError, match="two seconds or more", field="data"):
         PairSource(data, data.of("train"), PairConfig(), seed=0)
-    assert caught.value.field == "data"

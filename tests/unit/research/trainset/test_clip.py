@@ -140,7 +140,7 @@ def test_full_disk_names_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "set").mkdir()
     with (
         files_of_at_most(1000),
-        pytest.raises(StorageFullError, match=r"no space left in .*/set: free some, and run the same command"),
+        pytest.raises(StorageFullError, match=r"no space left in .*/set"),
     ):
         asyncio.run(track())
     assert list((tmp_path / "set").iterdir()) == []

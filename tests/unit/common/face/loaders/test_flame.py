@@ -13,6 +13,7 @@ from services.common.face.loaders.flame import JAW, jaw_basis, load_flame
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rasterise import sample_texture
+from tests.refusals import raised
 from tests.unit.common.face.loaders.foreign import RANDOM, Y_UP, basis, head, in_head_space, triangles
 
 
@@ -164,9 +165,8 @@ def test_inverted_triangles_are_turned_together_with_their_texture(tmp_path):
 def test_wrong_files_tell_remedy(flame, damage, message):
     """Wrong and damaged files are named with the remedy."""
     flame.write_bytes(damage(flame.read_bytes()))
-    with pytest.raises(InvalidRequestError, match=message) as error:
+    with raised(InvalidRequestError, match=message, field="morphable_model") as error:
         load_flame(flame)
-    assert error.value.field == "morphable_model"
     assert str(flame) in error.value.message
     assert "flame.is.tue.mpg.de" in error.value.message
 

@@ -16,7 +16,7 @@ def test_unknown_file_refused(tmp_path):
     (tmp_path / "face.txt").write_text("")
     with pytest.raises(InvalidRequestError, match=r"\.safetensors.*FLAME.*Basel"):
         load_model(tmp_path / "face.txt")
-    with pytest.raises(InvalidRequestError, match="there is no face model"):
+    with pytest.raises(InvalidRequestError, match="no face model"):
         load_model(tmp_path / "none.pkl")
     with pytest.raises(InvalidRequestError, match="holds neither"):
         load_model(tmp_path)

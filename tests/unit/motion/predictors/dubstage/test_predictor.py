@@ -49,8 +49,9 @@ from services.motion.speech_states import neighbours
 from services.motion.stream import MotionStream
 from services.motion.style import Style, encode_style
 from services.motion.types import Footage, SpeechFeatures
+from tests.refusals import raised
 from tests.unit.motion.made_clips import in_memory, made_clip
-from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.streams import NTSC, PAL, mouths_of
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
 
 BOTH = (FILES.feature, LIVE_STATES)
@@ -84,7 +85,7 @@ def moved(
     constraints: object = None,
 ) -> np.ndarray:
     opened = SpeechMapPredictor(model, hearing, models, style, constraints)  # type: ignore[arg-type]
-    return np.concatenate([part.mouth_landmarks for part in run(MotionStream(opened, timeline), features, cut)])
+    return mouths_of(MotionStream(opened, timeline), features, cut)
 
 
 @CASES
@@ -245,9 +246,8 @@ def test_live_speech_begins_where_the_states_hear_it(models: MotionModels, model
 
 def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
     opened = SpeechMapPredictor(model, FILES, models, style, None)
-    with pytest.raises(InvalidRequestError, match=r"features\.speech_states: missing") as caught:
+    with raised(InvalidRequestError, match=r"features\.speech_states: missing", field="features.speech_states"):
         opened.push(random_features(5))
-    assert caught.value.field == "features.speech_states"
 
 
 def talking(num_frames: int, seed: int) -> tuple[SpeechFeatures, Footage]:

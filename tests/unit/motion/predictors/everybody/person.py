@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from research.motion.evaluate import OFF
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.predictor import EverybodyPredictor
 from services.motion.stream import MotionStream
 from services.motion.style import Style
-from services.motion.types import Motion, SpeechFeatures
+from services.motion.types import SpeechFeatures
 from tests.unit.motion.synthesised import random_features, with_identity_removed
-
-NEVER = OFF
-"""Constraints that never act."""
 
 
 def opened(models: MotionModels, style: Style, timeline: Timeline) -> MotionStream:
@@ -23,8 +17,3 @@ def opened(models: MotionModels, style: Style, timeline: Timeline) -> MotionStre
 
 def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
     return with_identity_removed(random_features(num_frames, seed), seed=seed + 1)
-
-
-def joined(parts: list[Motion]) -> tuple[np.ndarray, np.ndarray]:
-    found = [part.expression for part in parts if part.expression is not None]
-    return np.concatenate([part.mouth_landmarks for part in parts]), np.concatenate(found)

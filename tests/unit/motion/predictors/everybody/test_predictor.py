@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from research.motion.evaluate import OFF
 from research.motion.protocol import served_mouths
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.geometry.morphable_model import default_model
-from services.common.wire.timeline import Timeline
-from services.motion.expression import expressed, expression_basis, expression_spread
+from services.motion.expression import expressed, expression_spread
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.predictor import (
@@ -29,27 +28,11 @@ from services.motion.predictors.everybody.predictor import (
     pooled_window,
     silent_speech,
 )
-from services.motion.predictors.registry import added_style_shapes
-from services.motion.style import STYLE_FORMAT, Style
+from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
-from tests.unit.motion.predictors.everybody.person import NEVER, heard, joined, opened
-from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.predictors.everybody.person import heard, opened
+from tests.unit.motion.streams import PAL, faces_of
 from tests.unit.motion.synthesised import mouths
-
-
-@pytest.mark.parametrize("timeline", [PAL, NTSC])
-@pytest.mark.parametrize("cut", [1, 7])
-def test_other_chunks_give_the_same_bytes(models: MotionModels, style: Style, timeline: Timeline, cut: int) -> None:
-    features = heard(40)
-    whole, pieces = (joined(run(opened(models, style, timeline), features, size)) for size in (1000, cut))
-    for first, second in zip(whole, pieces, strict=True):
-        assert first.tobytes() == second.tobytes()
-
-
-def test_an_answer_comes_four_frames_behind_the_features(models: MotionModels, style: Style) -> None:
-    stream, features = opened(models, style, PAL), heard(8)
-    counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(8)]
-    assert counts == [0] * WINDOW_AHEAD + [1] * 4
 
 
 def test_nothing_outside_its_second_moves_a_frame(models: MotionModels, style: Style) -> None:
@@ -57,7 +40,7 @@ def test_nothing_outside_its_second_moves_a_frame(models: MotionModels, style: S
     changed = features.extra[FEATURE].copy()
     changed[35:] += 1.0
     other = replace(features, extra={**features.extra, FEATURE: changed})
-    first, second = (joined(run(opened(models, style, PAL), each))[0] for each in (features, other))
+    first, second = (faces_of(opened(models, style, PAL), each)[0] for each in (features, other))
     np.testing.assert_array_equal(first[: 35 - WINDOW_AHEAD], second[: 35 - WINDOW_AHEAD])
     assert not np.array_equal(first[35 - WINDOW_AHEAD], second[35 - WINDOW_AHEAD])
 
@@ -70,18 +53,18 @@ def test_the_network_alone_moves_the_mouth(models: MotionModels, style: Style) -
     windows = [rows[n : n + WINDOW] for n in range(26)]
     answers = [model.predict(window) + correction @ pooled_window(window) for window in windows]
     expected = np.stack([expressed(answer * spread, basis, style) for answer in answers])
-    found = EverybodyPredictor(models, style.adding(**{CORRECTION: correction}), NEVER).push(features).mouth_landmarks
+    found = EverybodyPredictor(models, style.adding(**{CORRECTION: correction}), OFF).push(features).mouth_landmarks
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 def test_silence_is_the_closed_mouth(models: MotionModels, style: Style) -> None:
     features = silent_speech(30, EverybodyModel.of(models).silence)
-    found, _ = joined(run(opened(models, style, PAL), features))
+    found, _ = faces_of(opened(models, style, PAL), features)
     np.testing.assert_allclose(found, np.broadcast_to(style.closed_mouth, found.shape), atol=1e-5)
 
 
 def test_expression_and_landmarks_are_one_face(models: MotionModels, style: Style) -> None:
-    found, expression = joined(run(opened(models, style, PAL), heard(20)))
+    found, expression = faces_of(opened(models, style, PAL), heard(20))
     size = len(EverybodyModel.of(models).basis.typical_spread)
     assert expression.shape == (20, default_model().num_expression)
     assert not expression[:, size:].any()
@@ -96,7 +79,7 @@ def test_features_without_the_tensor_are_refused(models: MotionModels, style: St
 
 def test_without_style_is_another_motion(models: MotionModels, style: Style) -> None:
     features = heard(20)
-    full, plain = (joined(run(opened(models, each, PAL), features))[0] for each in (style, models.mean_speaker(style)))
+    full, plain = (faces_of(opened(models, each, PAL), features)[0] for each in (style, models.mean_speaker(style)))
     assert not np.array_equal(full, plain)
 
 
@@ -106,19 +89,9 @@ def test_joined_features_lose_cepstra() -> None:
     assert SpeechFeatures.joined([heard(3), heard(2)]).extra[FEATURE].shape == (5, 4, 20)
 
 
-def test_committed_network_matches_face_model(models: MotionModels) -> None:
-    """The committed network speaks of the committed face model."""
-    face = default_model()
-    assert EverybodyModel.of(models).face_model == face.digest
-    assert EverybodyModel.of(models).num_expression == face.num_expression
-    expected = expression_basis(face, models.basis, len(EverybodyModel.of(models).basis.typical_spread))
-    np.testing.assert_allclose(EverybodyModel.of(models).basis.components, expected.components)
-    np.testing.assert_allclose(EverybodyModel.of(models).basis.dual, expected.dual, atol=1e-6)
-
-
 def shown_by(models: MotionModels, style: Style, features: SpeechFeatures, shift: float) -> Float32:
     """Mouths of a person who moves as predicted, with an offset of the first coefficient in units of the spread."""
-    spoken = served_mouths(EverybodyPredictor(models, style, NEVER), features)
+    spoken = served_mouths(EverybodyPredictor(models, style, OFF), features)
     return spoken + shift * style.spread[0] * models.basis.components[0]
 
 
@@ -136,34 +109,9 @@ def test_the_persons_difference_is_learned(models: MotionModels, style: Style) -
     features = heard(200)
     refined, shown = refined_by(models, style, features, 0.8), shown_by(models, style, features, 0.8)
     before, after = (
-        np.abs(served_mouths(EverybodyPredictor(models, each, NEVER), features) - shown).mean() for each in (style, refined)
+        np.abs(served_mouths(EverybodyPredictor(models, each, OFF), features) - shown).mean() for each in (style, refined)
     )
     assert after < 0.8 * before
-
-
-def test_personalising_leaves_other_methods_alone(models: MotionModels, style: Style) -> None:
-    refined = refined_by(models, style, heard(120), 0.5)
-    assert set(refined.arrays()) - set(style.arrays()) == {CORRECTION}
-    for name, array in style.arrays().items():
-        np.testing.assert_array_equal(refined.arrays()[name], array)
-
-
-def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: Style) -> None:
-    refined = refined_by(models, style, heard(120), 0.5)
-    metadata = {"format": STYLE_FORMAT}
-    read: Callable[[Style], Style] = lambda each: Style.from_arrays(  # noqa: E731
-        each.arrays(),
-        metadata,
-        expected=models.style_shapes,
-        added=added_style_shapes(each.arrays(), models),
-        field="style",
-    )
-    np.testing.assert_array_equal(read(refined).added[CORRECTION], refined.added[CORRECTION])
-    assert CORRECTION not in read(style).added
-    with pytest.raises(InvalidRequestError, match=CORRECTION):
-        read(refined.adding(**{CORRECTION: np.ones((3, 5), np.float32)}))
-    with pytest.raises(InvalidRequestError, match=CORRECTION):
-        read(refined.adding(**{CORRECTION: np.full((24, NUM_POOLED), np.nan, np.float32)}))
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:

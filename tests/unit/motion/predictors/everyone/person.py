@@ -1,4 +1,4 @@
-"""Streams of motion, constraints that never act, and speech whose vowels open the mouth."""
+"""Streams of motion, and speech whose vowels open the mouth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from research.motion.evaluate import OFF
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.timeline import Timeline
 from services.motion.constraints import ConstraintConfig
@@ -16,21 +15,12 @@ from services.motion.predictors.everyone.predictor import WINDOW, EveryoneModel,
 from services.motion.speech_states import NUM_STATES, STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
-from services.motion.types import Motion, SpeechFeatures
+from services.motion.types import SpeechFeatures
 from tests.unit.motion.synthesised import rest_mouth, speech
-
-NEVER = OFF
-"""Constraints that never act."""
 
 
 def opened(models: MotionModels, style: Style, timeline: Timeline, constraints: ConstraintConfig | None = None) -> MotionStream:
     return MotionStream(EveryonePredictor(models, style, constraints), timeline)
-
-
-def joined(parts: list[Motion]) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks and expression of all parts."""
-    found = [part.expression for part in parts if part.expression is not None]
-    return np.concatenate([part.mouth_landmarks for part in parts]), np.concatenate(found)
 
 
 def person_spread(models: MotionModels, style: Style) -> np.ndarray:

@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from research.motion.evaluate import OFF
 from services.common.array_types import Float32
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.geometry.morphable_model import default_model
-from services.common.wire.timeline import Timeline
 from services.motion.constraints import LIVE, WHOLE, ConstraintConfig
-from services.motion.expression import expression_basis
 from services.motion.models import MotionModels
 from services.motion.person_predictor import amplified
 from services.motion.predictors.everyone.predictor import (
@@ -33,8 +32,8 @@ from services.motion.predictors.everyone.predictor import (
 from services.motion.speech_states import STATES, silence_with_states
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
-from tests.unit.motion.predictors.everyone.person import NEVER, joined, opened, person_spread, spoken
-from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.predictors.everyone.person import opened, person_spread, spoken
+from tests.unit.motion.streams import PAL, faces_of
 from tests.unit.motion.synthesised import mouths, random_features, with_states
 
 RNG = np.random.default_rng(1)
@@ -54,23 +53,11 @@ def personal(models: MotionModels, style: Style) -> Style:
     return style.adding(**{PERSON_LAYER: layer})
 
 
-@pytest.mark.parametrize("timeline", [PAL, NTSC])
 @pytest.mark.parametrize("constraints", [LIVE, WHOLE])
-@pytest.mark.parametrize("cut", [1, 7])
-def test_other_chunks_give_the_same_bytes(
-    models: MotionModels, personal: Style, timeline: Timeline, constraints: ConstraintConfig, cut: int
-) -> None:
-    features = heard(40)
-    whole, pieces = (joined(run(opened(models, personal, timeline, constraints), features, size)) for size in (1000, cut))
-    for first, second in zip(whole, pieces, strict=True):
-        assert first.tobytes() == second.tobytes()
-
-
-def test_an_answer_comes_ten_frames_behind_the_features(models: MotionModels, style: Style) -> None:
-    for constraints in (LIVE, WHOLE):
-        stream, features = opened(models, style, PAL, constraints), heard(14)
-        counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(14)]
-        assert counts == [0] * WINDOW_AHEAD + [1] * 4
+def test_an_answer_comes_ten_frames_behind_the_features(models: MotionModels, style: Style, constraints: ConstraintConfig) -> None:
+    stream, features = opened(models, style, PAL, constraints), heard(14)
+    counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(14)]
+    assert counts == [0] * WINDOW_AHEAD + [1] * 4
 
 
 @pytest.mark.parametrize("constraints", [LIVE, WHOLE])
@@ -80,7 +67,7 @@ def test_look_ahead_and_memory_bounds(models: MotionModels, personal: Style, con
     states = features.extra[STATES].copy()
     states[40:45] = other.extra[STATES][40:45]
     mixed = replace(features, extra={STATES: states})
-    first, second = (joined(run(opened(models, personal, PAL, constraints), each))[0] for each in (features, mixed))
+    first, second = (faces_of(opened(models, personal, PAL, constraints), each)[0] for each in (features, mixed))
     moved = np.flatnonzero((first != second).any(axis=(1, 2)))
     assert (moved.min(), moved.max()) == (40 - WINDOW_AHEAD, 44 + WINDOW_PAST)
 
@@ -88,10 +75,10 @@ def test_look_ahead_and_memory_bounds(models: MotionModels, personal: Style, con
 def test_speech_that_ends_early_goes_on_in_silence(models: MotionModels, personal: Style) -> None:
     features = heard(30)
     padded = SpeechFeatures.joined([features, silence_with_states(25)])
-    short, long = (joined(run(opened(models, personal, PAL), each))[0] for each in (features, padded))
+    short, long = (faces_of(opened(models, personal, PAL), each)[0] for each in (features, padded))
     assert len(short) == 30
     np.testing.assert_array_equal(short, long[:30])
-    alone = joined(run(opened(models, personal, PAL), features[:4]))[0]
+    alone = faces_of(opened(models, personal, PAL), features[:4])[0]
     assert alone.shape == (4, 59, 3)
 
 
@@ -99,12 +86,12 @@ def test_stream_and_whole_clip_hear_the_same(models: MotionModels, style: Style)
     features, model = heard(12), EveryoneModel.of(models)
     rows, spread = network_input(features), person_spread(models, style)
     alone = [style.rest_mouth + model.basis.reconstruct(model.predict(rows[n : n + WINDOW]) * spread) for n in range(12)]
-    found, _ = joined(run(opened(models, style, PAL, NEVER), features))
+    found, _ = faces_of(opened(models, style, PAL, OFF), features)
     np.testing.assert_allclose(found, amplified(np.stack(alone), style), atol=1e-4)
 
 
 def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> None:
-    found, _ = joined(run(opened(models, personal, PAL, WHOLE), silence_with_states(30)))
+    found, _ = faces_of(opened(models, personal, PAL, WHOLE), silence_with_states(30))
     np.testing.assert_allclose(found, np.broadcast_to(personal.closed_mouth, found.shape), atol=1e-5)
 
 
@@ -113,7 +100,7 @@ def test_vowels_open_bilabials_close(models: MotionModels, style: Style, constra
     """Open vowels open the mouth and bilabials close it."""
     phones = ["SIL", "B", "AA", "M", "AA", "P", "AA", "T", "AA", "SIL"]
     features = spoken(models, phones, 5)
-    found, _ = joined(run(opened(models, style, PAL, constraints), features))
+    found, _ = faces_of(opened(models, style, PAL, constraints), features)
     opening = mouth_opening(found).reshape(-1, 5)
     of = {phone: [opening[i, 2] for i, p in enumerate(phones) if p == phone] for phone in phones}
     closed = float(mouth_opening(style.closed_mouth))
@@ -124,14 +111,14 @@ def test_vowels_open_bilabials_close(models: MotionModels, style: Style, constra
 @pytest.mark.parametrize("constraints", [LIVE, WHOLE, None])
 def test_the_mouth_opens_before_the_speech(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
     features = spoken(models, ["SIL", "AA", "AA"], 30)
-    opening = mouth_opening(joined(run(opened(models, style, PAL, constraints), features))[0])
+    opening = mouth_opening(faces_of(opened(models, style, PAL, constraints), features)[0])
     closed = float(mouth_opening(style.closed_mouth))
     np.testing.assert_allclose(opening[:19], closed, atol=1e-3)
     assert opening[28:31].mean() > closed + 0.5
 
 
 def test_expression_and_landmarks_are_one_face(models: MotionModels, personal: Style) -> None:
-    found, expression = joined(run(opened(models, personal, PAL), heard(20)))
+    found, expression = faces_of(opened(models, personal, PAL), heard(20))
     basis = EveryoneModel.of(models).basis
     size = len(basis.typical_spread)
     assert expression.shape == (20, default_model().num_expression)
@@ -148,21 +135,11 @@ def test_layer_scales_each_coefficient(models: MotionModels, style: Style) -> No
     rows = network_input(features)
     plain = np.stack([EveryoneModel.of(models).predict(rows[n : n + WINDOW]) for n in range(20)])
     wanted = style.rest_mouth + basis.reconstruct((plain * layer[0] + layer[1]) * spread)
-    found = EveryonePredictor(models, style.adding(**{PERSON_LAYER: layer}), NEVER).push(
+    found = EveryonePredictor(models, style.adding(**{PERSON_LAYER: layer}), OFF).push(
         SpeechFeatures.joined([features, silence_with_states(10)])
     )
     # The last frames lie in the silence after the speech, where the person's part fades.
     np.testing.assert_allclose(found.mouth_landmarks[:18], amplified(wanted, style)[:18], atol=1e-3)
-
-
-def test_committed_network_matches_face_model(models: MotionModels) -> None:
-    """The committed network speaks of the committed face model."""
-    face, model = default_model(), EveryoneModel.of(models)
-    assert model.face_model == face.digest
-    assert model.num_expression == face.num_expression
-    expected = expression_basis(face, models.basis, len(model.basis.typical_spread))
-    np.testing.assert_allclose(model.basis.components, expected.components)
-    np.testing.assert_allclose(model.basis.dual, expected.dual, atol=1e-6)
 
 
 def test_layer_finds_range_and_level() -> None:
@@ -199,10 +176,6 @@ def test_a_coefficient_that_never_moves_stays_finite() -> None:
     assert np.isfinite(fit_layer(np.zeros((60, 3)), np.ones((60, 3)), WEIGHT)).all()
 
 
-def heard_of_personalize(num_frames: int) -> SpeechFeatures:
-    return with_states(random_features(num_frames), STATES)
-
-
 def shown_by(models: MotionModels, style: Style, features: SpeechFeatures, truth: Callable[[Float32], Float32]) -> Float32:
     """Mouths of a person who moves as `truth` makes of predicted coefficients."""
     rows, model = network_input(features), EveryoneModel.of(models)
@@ -221,11 +194,11 @@ def refined(models: MotionModels, style: Style, features: SpeechFeatures, shown:
 
 def test_range_and_level_are_learned(models: MotionModels, style: Style) -> None:
     """The range and the level of a person are learned."""
-    features = heard_of_personalize(220)
+    features = heard(220)
     shown = shown_by(models, style, features, lambda predicted: 0.5 * predicted + 0.4)
     personal = refined(models, style, features[:160], shown[:160])
     before, after = (
-        np.abs(joined(run(opened(models, each, PAL, NEVER), features))[0][170:] - amplified(shown[170:], style)).mean()
+        np.abs(faces_of(opened(models, each, PAL, OFF), features)[0][170:] - amplified(shown[170:], style)).mean()
         for each in (style, personal)
     )
     assert after < 0.6 * before
@@ -233,25 +206,20 @@ def test_range_and_level_are_learned(models: MotionModels, style: Style) -> None
 
 def test_confirming_footage_keeps_style(models: MotionModels, style: Style) -> None:
     """Footage that confirms the style leaves it as it is."""
-    features = heard_of_personalize(100)
+    features = heard(100)
     personal = refined(models, style, features, shown_by(models, style, features, lambda predicted: predicted))
-    plain, own = (joined(run(opened(models, each, PAL), features))[0] for each in (style, personal))
+    plain, own = (faces_of(opened(models, each, PAL), features)[0] for each in (style, personal))
     assert np.abs(plain - own).mean() < 0.3
 
 
-def test_personalising_is_separate_and_idempotent(models: MotionModels, style: Style) -> None:
-    """Personalising leaves other methods alone and twice is once."""
-    features, shown = heard_of_personalize(80), mouths(np.abs(np.sin(np.arange(80) * 0.7)).astype(np.float32) * 9.0)
-    other = style.adding(somebody_elses=np.ones((3, 5), np.float32))
-    once = refined(models, other, features, shown)
+def test_personalising_twice_is_personalising_once(models: MotionModels, style: Style) -> None:
+    features, shown = heard(80), mouths(np.abs(np.sin(np.arange(80) * 0.7)).astype(np.float32) * 9.0)
+    once = refined(models, style, features, shown)
     twice = refined(models, once, features, shown)
-    assert set(once.arrays()) - set(other.arrays()) == {PERSON_LAYER}
-    for name, array in other.arrays().items():
-        np.testing.assert_array_equal(once.arrays()[name], array)
     for name, array in once.arrays().items():
         np.testing.assert_array_equal(twice.arrays()[name], array)
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
     with pytest.raises(NoUsableFootageError, match="50 usable frames"):
-        list(personalize(style, heard_of_personalize(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))
+        list(personalize(style, heard(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

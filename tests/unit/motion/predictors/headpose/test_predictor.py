@@ -12,24 +12,10 @@ from services.motion.expression import expressed, expression_spread
 from services.motion.head_network import HeadModel, encode_head_style, head_answers, network_input
 from services.motion.models import MotionModels
 from services.motion.predictors.headpose.predictor import CORRECTION, HeadposePredictor, personalize
-from services.motion.stream import MotionStream
 from services.motion.style import Style
 from services.motion.types import Footage
-from tests.unit.motion.moving_head import FRAMES, joined, poses_of, talk, talking
-from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.moving_head import poses_of, talk
 from tests.unit.motion.synthesised import head_poses, mouths, random_features
-
-
-@pytest.mark.parametrize("timeline", [PAL, NTSC])
-@pytest.mark.parametrize("cut", [1, 7])
-def test_other_chunks_give_the_same_bytes(models: MotionModels, person: Style, timeline: object, cut: int) -> None:
-    features = random_features(40, 0)
-    whole, pieces = (
-        joined(run(MotionStream(HeadposePredictor(models, person), timeline), features, size))  # type: ignore[arg-type]
-        for size in (1000, cut)
-    )
-    for name in ("mouth_landmarks", "expression", "poses", "blink"):
-        assert getattr(whole, name).tobytes() == getattr(pieces, name).tobytes()
 
 
 def test_one_network_moves_mouth_and_head(models: MotionModels, person: Style) -> None:
@@ -86,11 +72,3 @@ def _run(steps):  # type: ignore[no-untyped-def]
 def test_a_style_without_a_head_is_refused(models: MotionModels, style: Style) -> None:
     with pytest.raises(InvalidRequestError, match="head_poses"):
         HeadposePredictor(models, style)
-
-
-def test_personalising_leaves_other_methods_alone(models: MotionModels, person: Style) -> None:
-    *_, last = personalize(person, talk(FRAMES), Footage(talking(), np.ones(FRAMES, np.bool_), head_poses(FRAMES)), models)
-    assert last.style is not None
-    own = ("pose_weights", "pose_steps", CORRECTION)
-    for name, array in last.style.arrays().items():
-        assert name in own or array.tobytes() == person.arrays()[name].tobytes()

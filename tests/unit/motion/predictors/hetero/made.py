@@ -17,7 +17,7 @@ from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS, NUM_UPPER
 from services.common.geometry.rotations import matrix_from_euler
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.predictors.hetero.network import HeteroConfig
-from tests.unit.motion.made_clips import made_clip, row_of
+from tests.unit.motion.made_clips import made_clip, row_of, write_arrays
 
 TINY = HeteroTrainingConfig(
     network=HeteroConfig(channels=(4, 4, 4), embedding=8, decoder_channels=4),
@@ -56,19 +56,7 @@ def write_clip(folder: Path, clip: TrainingClip, *, face: bool = True, labels: b
         known = np.full(4 * len(clip), 255, np.uint8)
         known[40:80] = 1
         part_path(folder, row.shard, row.name, "phones").write_bytes(encode_arrays({"labels": known}))
-    if face:
-        track = {
-            "landmarks": landmarks_of(clip),
-            "mouth_landmarks": clip.mouth_landmarks,
-            "usable": clip.usable,
-            "rotation": np.asarray(matrix_from_euler(clip.poses[:, :3])),
-            "translation": np.concatenate([clip.poses[:, 3:5], np.zeros((len(clip), 1))], axis=1),
-            "scale": clip.poses[:, 5],
-        }
-        part_path(folder, row.shard, row.name, "track").write_bytes(encode_arrays(track))
-    names = ("posteriorgram", "mel", "speech_probability")
-    speech = {**{name: getattr(clip.features, name) for name in names}, **clip.features.extra}
-    part_path(folder, row.shard, row.name, "speech").write_bytes(encode_arrays(speech))
+    write_arrays(folder, row, clip, landmarks_of(clip), face=face)
     return row
 
 

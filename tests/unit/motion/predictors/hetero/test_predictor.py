@@ -8,8 +8,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, NoUsableFootageError
-from services.common.wire.timeline import Timeline
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predictors.hetero.predictor import (
@@ -32,36 +32,18 @@ from services.motion.speech_states import STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
-from tests.unit.motion.streams import NTSC, PAL, run
+from tests.refusals import raised
+from tests.unit.motion.streams import PAL, mouths_of
 from tests.unit.motion.synthesised import random_features, with_states
 
 
-def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
-    return random_features(num_frames, seed)
-
-
-def moved(models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline = PAL, cut: int = 1000) -> np.ndarray:
-    parts = run(MotionStream(HeteroPredictor(models, style), timeline), features, cut)
-    return np.concatenate([part.mouth_landmarks for part in parts])
-
-
-@pytest.mark.parametrize("timeline", [PAL, NTSC])
-@pytest.mark.parametrize("cut", [1, 7])
-def test_other_chunks_give_the_same_bytes(models: MotionModels, person: Style, timeline: Timeline, cut: int) -> None:
-    features = heard(45)
-    whole, pieces = (moved(models, person, features, timeline, size) for size in (1000, cut))
-    assert whole.tobytes() == pieces.tobytes()
-
-
-def test_an_answer_comes_five_frames_behind_the_features(models: MotionModels, person: Style) -> None:
-    stream, features = MotionStream(HeteroPredictor(models, person), PAL), heard(9)
-    counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(9)]
-    assert counts == [0] * WINDOW_AHEAD + [1] * 4
+def moved(models: MotionModels, style: Style, features: SpeechFeatures) -> Float32:
+    return mouths_of(MotionStream(HeteroPredictor(models, style), PAL), features)
 
 
 def test_look_ahead_bound(models: MotionModels, person: Style) -> None:
     """Nothing later than the look ahead moves a frame."""
-    features, other = heard(50), heard(50, seed=1)
+    features, other = random_features(50), random_features(50, seed=1)
     mixed = SpeechFeatures.joined([features[:35], other[35:]])
     first, second = (moved(models, person, each) for each in (features, mixed))
     np.testing.assert_array_equal(first[: 35 - WINDOW_AHEAD], second[: 35 - WINDOW_AHEAD])
@@ -69,7 +51,7 @@ def test_look_ahead_bound(models: MotionModels, person: Style) -> None:
 
 
 def test_the_reference_changes_the_motion(models: MotionModels, person: Style) -> None:
-    features = heard(20)
+    features = random_features(20)
     other = person.adding(**{REFERENCE: -person.added[REFERENCE]})
     assert not np.array_equal(moved(models, person, features), moved(models, other, features))
 
@@ -168,9 +150,8 @@ def test_too_few_frames_are_refused(models: MotionModels, footage: Footage) -> N
 
 def test_foreign_style_tells_remedy(models: MotionModels, style: Style) -> None:
     """A style of another method is refused with what to do."""
-    with pytest.raises(InvalidRequestError, match="encode the style with method `hetero`") as caught:
+    with raised(InvalidRequestError, match="encode the style with method `hetero`", field="style"):
         HeteroPredictor(models, style)
-    assert caught.value.field == "style"
 
 
 def test_mean_speaker_keeps_face(models: MotionModels, person: Style) -> None:

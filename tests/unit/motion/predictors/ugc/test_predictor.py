@@ -10,7 +10,6 @@ import pytest
 from services.common.array_types import Float32
 from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
-from services.common.wire.timeline import Timeline
 from services.motion.features import NUM_POOLED, silence
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.predictor import (
@@ -29,19 +28,16 @@ from services.motion.predictors.ugc.predictor import (
 )
 from services.motion.stream import MotionStream
 from services.motion.style import Style
-from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
-from tests.unit.motion import streams
-from tests.unit.motion.streams import NTSC, PAL
+from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, Footage, SpeechFeatures
+from tests.unit.motion.streams import PAL, mouths_of
 from tests.unit.motion.synthesised import mouths, random_features, speech
 
 FRAMES = 600
 TAUGHT = 520
 
 
-def run(
-    models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline, *, cut: int = 1000, num_frames: int = 0
-) -> list[Motion]:
-    return streams.run(MotionStream(UgcPredictor(models, style), timeline, num_frames), features, cut)
+def moved(models: MotionModels, style: Style, features: SpeechFeatures) -> Float32:
+    return mouths_of(MotionStream(UgcPredictor(models, style), PAL), features)
 
 
 @pytest.fixture(scope="module")
@@ -50,36 +46,24 @@ def personal(style: Style) -> Style:
     return style.adding(**{CORRECTION: correction.astype(np.float32)})
 
 
-def joined(parts: list[Motion]) -> np.ndarray:
-    return np.concatenate([part.mouth_landmarks for part in parts])
-
-
-@pytest.mark.parametrize("cut", [1, 7])
-def test_chunks_same_bytes_with_style(models: MotionModels, personal: Style, cut: int) -> None:
-    """Other chunks give a personalised style the same bytes."""
-    features = random_features(45)
-    whole, pieces = (joined(run(models, personal, features, NTSC, cut=size)) for size in (1000, cut))
-    assert whole.tobytes() == pieces.tobytes()
-
-
 def test_a_correction_hears_no_further_than_the_network(models: MotionModels, style: Style, personal: Style) -> None:
     features, other = random_features(40), random_features(40, seed=1)
     mixed = SpeechFeatures.joined([features[:30], other[30:]])
-    first, second = (joined(run(models, personal, each, PAL)) for each in (features, mixed))
+    first, second = (moved(models, personal, each) for each in (features, mixed))
     np.testing.assert_array_equal(first[:28], second[:28])
     assert not np.array_equal(first[28:], second[28:])
-    assert not np.array_equal(first, joined(run(models, style, features, PAL)))
+    assert not np.array_equal(first, moved(models, style, features))
 
 
 def test_a_correction_of_nothing_changes_nothing(models: MotionModels, style: Style, personal: Style) -> None:
     features = random_features(20)
     nothing = personal.adding(**{CORRECTION: np.zeros_like(personal.added[CORRECTION])})
-    plain, same = (joined(run(models, each, features, PAL)) for each in (style, nothing))
+    plain, same = (moved(models, each, features) for each in (style, nothing))
     np.testing.assert_array_equal(plain, same)
 
 
 def test_silence_stays_shut_for_who_is_personalised(models: MotionModels, personal: Style) -> None:
-    found = joined(run(models, personal, silence(50), PAL))
+    found = moved(models, personal, silence(50))
     np.testing.assert_allclose(found, np.broadcast_to(personal.closed_mouth, found.shape), atol=1e-4)
 
 
@@ -90,14 +74,14 @@ def test_answer_comes_two_frames_behind_the_features(models: MotionModels, style
 
 
 def test_silent_sound_keeps_the_mouth_shut(models: MotionModels, style: Style) -> None:
-    opening = mouth_opening(joined(run(models, style, silence(50), PAL)))
+    opening = mouth_opening(moved(models, style, silence(50)))
     np.testing.assert_allclose(opening, mouth_opening(style.closed_mouth), atol=1e-3)
 
 
 def test_vowels_open_bilabials_close(models: MotionModels, style: Style) -> None:
     """Open vowels open the mouth and bilabials close it."""
     phones = ["SIL", "B", "AA", "M", "AA", "P", "AA", "T", "AA", "SIL"]
-    opening = mouth_opening(joined(run(models, style, speech(phones, frames_each=5), PAL))).reshape(-1, 5)
+    opening = mouth_opening(moved(models, style, speech(phones, frames_each=5))).reshape(-1, 5)
     of = {phone: [opening[i, 2] for i, p in enumerate(phones) if p == phone] for phone in phones}
     closed = float(mouth_opening(style.closed_mouth))
     assert min(of["AA"]) > closed + 2.0
@@ -109,10 +93,8 @@ def test_ablation_keeps_the_face(models: MotionModels, style: Style, personal: S
     plain = models.mean_speaker(style)
     np.testing.assert_array_equal(plain.mean_mouth, style.mean_mouth)
     features = random_features(12)
-    assert not np.array_equal(joined(run(models, plain, features, PAL)), joined(run(models, style, features, PAL)))
-    np.testing.assert_array_equal(
-        joined(run(models, models.mean_speaker(personal), features, PAL)), joined(run(models, plain, features, PAL))
-    )
+    assert not np.array_equal(moved(models, plain, features), moved(models, style, features))
+    np.testing.assert_array_equal(moved(models, models.mean_speaker(personal), features), moved(models, plain, features))
 
 
 def sentence(frames: int) -> SpeechFeatures:
@@ -133,9 +115,11 @@ def spoken_by(style: Style, features: SpeechFeatures, models: MotionModels) -> F
 
 
 def personalised(style: Style, features: SpeechFeatures, frames: Float32, models: MotionModels) -> Style:
-    *_, last = personalize(style, features, Footage(frames, np.ones(len(frames), np.bool_)), models)
-    assert last.style is not None
-    return last.style
+    steps = list(personalize(style, features, Footage(frames, np.ones(len(frames), np.bool_)), models))
+    assert [step.style is not None for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert [step.index for step in steps] == sorted(step.index for step in steps)
+    assert steps[-1].style is not None
+    return steps[-1].style
 
 
 def with_habits(style: Style, features: SpeechFeatures) -> Style:
@@ -180,25 +164,12 @@ def test_far_moment_reminds_nothing(models: MotionModels, style: Style) -> None:
     assert np.abs(far).max() < 1e-6 < np.abs(near).max()
 
 
-def _spoken_by(style: Style, features: SpeechFeatures, models: MotionModels) -> Float32:
-    padded = network_input(features)
-    return np.stack([landmarks_of_frame(padded[n : n + WINDOW], style, models) for n in range(len(features))])
-
-
-def _last(style: Style, features: SpeechFeatures, frames: Float32, models: MotionModels) -> Style:
-    steps = list(personalize(style, features, Footage(frames, np.ones(len(frames), np.bool_)), models))
-    assert [step.style is not None for step in steps] == [False] * (len(steps) - 1) + [True]
-    assert [step.index for step in steps] == sorted(step.index for step in steps)
-    assert steps[-1].style is not None
-    return steps[-1].style
-
-
 def test_a_consistent_habit_of_the_person_is_learned(models: MotionModels, style: Style) -> None:
     features = random_features(150)
     smile = models.basis.reconstruct(np.float32(0.4) * style.spread)
-    truth = style.rest_mouth + np.float32(0.6) * (_spoken_by(style, features, models) - style.rest_mouth) + smile
-    refined = _last(style, features[:100], truth[:100], models)
-    before, after = (np.abs(_spoken_by(s, features[100:], models) - truth[100:]).mean() for s in (style, refined))
+    truth = style.rest_mouth + np.float32(0.6) * (spoken_by(style, features, models) - style.rest_mouth) + smile
+    refined = personalised(style, features[:100], truth[:100], models)
+    before, after = (np.abs(spoken_by(s, features[100:], models) - truth[100:]).mean() for s in (style, refined))
     assert after < 0.75 * before
 
 
@@ -206,42 +177,36 @@ def test_personal_sound_is_learned(models: MotionModels, style: Style) -> None:
     """The motion of the person for a sound is learned."""
     own = np.random.default_rng(1).normal(0.0, 0.5, (len(style.spread), NUM_POOLED)).astype(np.float32)
     features = random_features(230)
-    truth = _spoken_by(style.adding(**{CORRECTION: own}), features, models)
-    refined = _last(style, features[:180], truth[:180], models)
-    before, after = (np.abs(_spoken_by(s, features[180:], models) - truth[180:]).mean() for s in (style, refined))
+    truth = spoken_by(style.adding(**{CORRECTION: own}), features, models)
+    refined = personalised(style, features[:180], truth[:180], models)
+    before, after = (np.abs(spoken_by(s, features[180:], models) - truth[180:]).mean() for s in (style, refined))
     assert after < 0.55 * before
 
 
 def test_unrelated_mouths_teach_little(models: MotionModels, style: Style) -> None:
     """Mouths that have nothing to do with the sound teach little."""
     features = random_features(230)
-    truth = _spoken_by(style, features, models)
+    truth = spoken_by(style, features, models)
     strange = truth[:180] + np.random.default_rng(2).permutation(truth[:180] - truth[:180].mean(axis=0))
-    refined = _last(style, features[:180], strange, models)
-    taught, told = (_spoken_by(s, features[180:], models) - truth[180:].mean(axis=0) for s in (refined, style))
+    refined = personalised(style, features[:180], strange, models)
+    taught, told = (spoken_by(s, features[180:], models) - truth[180:].mean(axis=0) for s in (refined, style))
     assert np.linalg.norm(taught - told) < 0.25 * np.linalg.norm(told)
 
 
 def test_confirming_footage_keeps_style(models: MotionModels, style: Style) -> None:
     """Footage that confirms the style leaves it as it is."""
     features = random_features(80)
-    truth = _spoken_by(style, features, models)
-    refined = _last(style, features, truth, models)
-    np.testing.assert_allclose(_spoken_by(refined, features, models), truth, atol=0.01)
+    truth = spoken_by(style, features, models)
+    refined = personalised(style, features, truth, models)
+    np.testing.assert_allclose(spoken_by(refined, features, models), truth, atol=0.01)
 
 
 def test_personalising_twice_is_personalising_once(models: MotionModels, style: Style) -> None:
     features, shown = random_features(80), mouths(np.abs(np.sin(np.arange(80) * 0.7)).astype(np.float32) * 9.0)
-    once = _last(style, features, shown, models)
-    twice = _last(once, features, shown, models)
+    once = personalised(style, features, shown, models)
+    twice = personalised(once, features, shown, models)
     for name, array in once.arrays().items():
         np.testing.assert_array_equal(array, twice.arrays()[name])
-
-
-def test_personalising_leaves_other_methods_alone(models: MotionModels, style: Style) -> None:
-    other = style.adding(somebody_elses=np.ones((24, 145), np.float32))
-    refined = _last(other, random_features(60), mouths(np.linspace(0.0, 9.0, 60).astype(np.float32)), models)
-    assert refined.added["somebody_elses"].tobytes() == np.ones((24, 145), np.float32).tobytes()
 
 
 def test_too_little_footage_is_named(models: MotionModels, style: Style) -> None:
