@@ -37,12 +37,12 @@ OPEN_IN_SILENCE = replace(WHOLE, pause=1000, quiet_pause=1000, presence_low=-1.0
 """Constraints that let the mouth do in silence what is predicted."""
 
 
-@pytest.fixture(params=sorted(PREDICTORS))
+@pytest.fixture(scope="module", params=sorted(PREDICTORS))
 def predictor(request: pytest.FixtureRequest) -> Predictor:
     return predictor_named(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def footage() -> Footage:
     opening = 5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)
     return Footage(mouths(opening.astype(np.float32)), np.ones(FRAMES, np.bool_), head_poses(FRAMES))
@@ -65,6 +65,11 @@ def refined(predictor: Predictor, footage: Footage, models: MotionModels) -> Sty
     last = steps[-1].style
     assert last is not None
     return last
+
+
+@pytest.fixture(scope="module")
+def personal(predictor: Predictor, footage: Footage, models: MotionModels) -> Style:
+    return refined(predictor, footage, models)
 
 
 def test_a_predictor_is_found_by_its_own_name(predictor: Predictor) -> None:
@@ -104,15 +109,15 @@ def test_chosen_look_ahead_is_waited(predictor: Predictor, footage: Footage, mod
 
 
 @pytest.mark.parametrize("timeline", [PAL, NTSC, UNEVEN], ids=["25", "29.97", "uneven"])
-@pytest.mark.parametrize("constraints", [None, LIVE, WHOLE], ids=["default", "live", "whole"])
+@pytest.mark.parametrize("constraints", [LIVE, WHOLE], ids=["live", "whole"])
 def test_other_pieces_give_the_same_bytes(
-    predictor: Predictor, footage: Footage, models: MotionModels, timeline: Timeline, constraints: ConstraintConfig | None
+    predictor: Predictor, personal: Style, models: MotionModels, timeline: Timeline, constraints: ConstraintConfig
 ) -> None:
     """Speech that comes in pieces of 1 or 7 frames moves a personalised face as speech in one piece does."""
-    style, features = refined(predictor, footage, models), heard(predictor, 45)
+    features = heard(predictor, 45)
 
     def moved(cut: int) -> dict[str, bytes]:
-        parts = run(MotionStream(predictor.open(models, style, constraints), timeline), features, cut)
+        parts = run(MotionStream(predictor.open(models, personal, constraints), timeline), features, cut)
         arrays = {name: [getattr(part, name) for part in parts] for name in ARRAYS_OF_MOTION}
         return {name: b"".join(each.tobytes() for each in found if each is not None) for name, found in arrays.items()}
 
@@ -128,31 +133,29 @@ def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, 
     assert (motion.poses is not None) == (motion.blink is not None) == predictor.spec.moves_head
 
 
-def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
-    style = refined(predictor, footage, models)
+def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, personal: Style, models: MotionModels) -> None:
     # An array may be left out: `ugc` adds its memory only to footage that is long enough.
-    assert WIDEST_OPENING in style.added
-    own = set(style.added) - {WIDEST_OPENING, FASTEST_STEP, RESTING_MOUTH}
+    assert WIDEST_OPENING in personal.added
+    own = set(personal.added) - {WIDEST_OPENING, FASTEST_STEP, RESTING_MOUTH}
     assert own <= set(predictor.style_arrays)
     assert bool(own) == bool(predictor.style_arrays)
-    assert {name: array.shape for name, array in style.added.items()} == added_style_shapes(style.added, models)
-    assert {array.dtype for array in style.arrays().values()} == {np.dtype(np.float32)}
+    assert {name: array.shape for name, array in personal.added.items()} == added_style_shapes(personal.added, models)
+    assert {array.dtype for array in personal.arrays().values()} == {np.dtype(np.float32)}
 
 
-def test_personalised_style_makes_round_trip(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+def test_personalised_style_makes_round_trip(predictor: Predictor, personal: Style, models: MotionModels) -> None:
     """A style of an artefact has all arrays. Arrays of a wrong shape and numbers that are none are refused by name."""
-    style = refined(predictor, footage, models)
 
     def read(arrays: Mapping[str, Array]) -> dict[str, bytes]:
         declared = added_style_shapes(arrays, models)
         found = Style.from_arrays(arrays, {"format": STYLE_FORMAT}, expected=models.style_shapes, added=declared, field="style")
         return {name: array.tobytes() for name, array in found.arrays().items()}
 
-    assert read(style.arrays()) == {name: array.tobytes() for name, array in style.arrays().items()}
-    for name in style.added:
-        for wrong in (np.ones((3, 5), np.float32), np.full_like(style.added[name], np.nan)):
+    assert read(personal.arrays()) == {name: array.tobytes() for name, array in personal.arrays().items()}
+    for name in personal.added:
+        for wrong in (np.ones((3, 5), np.float32), np.full_like(personal.added[name], np.nan)):
             with pytest.raises(InvalidRequestError, match=name):
-                read({**style.arrays(), name: wrong})
+                read({**personal.arrays(), name: wrong})
 
 
 def test_personalising_leaves_other_methods_alone(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
@@ -186,7 +189,7 @@ def test_predictors_share_the_head_alone() -> None:
     assert len(names) == len(set(names))
 
 
-def test_long_silence_without_correction(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+def test_long_silence_without_correction(predictor: Predictor, personal: Style, footage: Footage, models: MotionModels) -> None:
     """A long silence is predicted without the correction of the person."""
     spoken = heard(predictor, FRAMES)
     plain = predictor.encode_style(footage, models)
@@ -195,9 +198,8 @@ def test_long_silence_without_correction(predictor: Predictor, footage: Footage,
         opened = predictor.open(models, style, OPEN_IN_SILENCE)
         return np.concatenate([opened.push(spoken).mouth_landmarks, opened.push_silence(60).mouth_landmarks])[: FRAMES + 40]
 
-    style = refined(predictor, footage, models)
-    with_correction, without = said(style), said(plain)
-    if set(style.added) - set(plain.added):
+    with_correction, without = said(personal), said(plain)
+    if set(personal.added) - set(plain.added):
         assert np.abs(with_correction - without)[:FRAMES].max() > 0.5
     np.testing.assert_allclose(with_correction[FRAMES + 2 :], without[FRAMES + 2 :], atol=1e-4)
 
@@ -228,19 +230,18 @@ def expressed(
     return np.concatenate([*parts, opened.push_silence(60).mouth_landmarks])[: len(features) + 40]
 
 
-def test_expressiveness_grows_spread(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+def test_expressiveness_grows_spread(predictor: Predictor, personal: Style, models: MotionModels) -> None:
     """The spread of the opening grows with the expressiveness and closures stay."""
-    style = refined(predictor, footage, models)
     features = with_closed_lips(heard(predictor, FRAMES), slice(30, 36), models)
-    assert expressed(predictor, style, models, features, None).tobytes() == (
-        expressed(predictor, style, models, features, 1.0).tobytes()
+    assert expressed(predictor, personal, models, features, None).tobytes() == (
+        expressed(predictor, personal, models, features, 1.0).tobytes()
     )
     spreads = []
     for value in (0.5, 0.75, 1.0, 1.25, 1.5):
-        moved = expressed(predictor, style, models, features, value)
+        moved = expressed(predictor, personal, models, features, value)
         opening = mouth_opening(moved)
         spreads.append(float(opening[:FRAMES].std()))
         assert opening[32:34].max() < 0.5
-        np.testing.assert_allclose(moved[-5:], np.broadcast_to(style.closed_mouth, moved[-5:].shape), atol=1e-3)
-        assert opening.max() <= LARGEST_OPENING * style.added[WIDEST_OPENING][0] + 1e-3
+        np.testing.assert_allclose(moved[-5:], np.broadcast_to(personal.closed_mouth, moved[-5:].shape), atol=1e-3)
+        assert opening.max() <= LARGEST_OPENING * personal.added[WIDEST_OPENING][0] + 1e-3
     assert all(more > less * 1.02 for less, more in pairwise(spreads)), spreads
