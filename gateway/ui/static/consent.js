@@ -120,9 +120,7 @@ export function consentForm(onChange) {
       return;
     }
     const text = new Blob([`${JSON.stringify(recordOfFields(digests), null, 2)}\n`], { type: "application/json" });
-    const link = element("a", { href: URL.createObjectURL(text), download: "consent.json" });
-    link.click();
-    URL.revokeObjectURL(link.href);
+    element("a", { href: URL.createObjectURL(text), download: "consent.json" }).click();
     say("The record is saved as consent.json.");
   });
 

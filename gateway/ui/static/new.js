@@ -203,7 +203,7 @@ function movesHead() {
 
 function showFit() {
   at("fit").disabled = isScene() || movesHead();
-  at("actor").disabled = isScene();
+  for (const id of ["actor", "channel"]) at(id).disabled = isScene();
 }
 
 /** Return the DubSpec of the form. Names are those of the contract. */
@@ -257,6 +257,8 @@ function plan() {
     at("plan").replaceChildren(element("p", { className: "bad" }, consent.refusal().message));
     return;
   }
+  // A page that gets shorter can move a button away from the pointer that is about to press the button.
+  at("plan").style.minHeight = `${at("plan").offsetHeight}px`;
   at("plan").replaceChildren(element("p", { className: "soft" }, "The gateway looks at the footage …"));
   quiet = setTimeout(estimate, QUIET_MS);
 }
@@ -266,6 +268,7 @@ async function estimate() {
   asking = mine;
   try {
     const found = await api("POST", "/v1/dubs:estimate", { dub: request() }, mine.signal);
+    at("plan").style.minHeight = "";
     const tile = (value, text) => element("div", { className: "tile" }, element("b", {}, value), element("span", {}, text));
     const by = Number(found.numDubs) ? "by earlier dubs of this gateway" : "an estimate that the first dub here corrects";
     at("plan").replaceChildren(
@@ -283,6 +286,7 @@ async function estimate() {
     refused("");
   } catch (problem) {
     if (problem.name === "AbortError") return;
+    at("plan").style.minHeight = "";
     at("plan").replaceChildren(element("p", { className: "bad" }, problem.message));
     if (!(problem instanceof Refusal)) console.error(problem);
   }

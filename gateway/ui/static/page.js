@@ -161,7 +161,10 @@ export function refusedAt(form, problem) {
     refused(problem);
     return;
   }
-  const note = element("small", { id: `problem-${control.id}`, className: "bad", role: "alert" }, problem.message);
+  // At the control, the sentence needs no name of the field.
+  const named = problem.message.toLowerCase().startsWith(`${problem.field}: `);
+  const text = named ? capitalised(problem.message.slice(problem.field.length + 2)) : problem.message;
+  const note = element("small", { id: `problem-${control.id}`, className: "bad", role: "alert" }, text);
   const described = control.getAttribute("aria-describedby") ?? "";
   const until = new AbortController();
   const clear = () => {
