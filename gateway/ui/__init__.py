@@ -15,5 +15,8 @@ To add a page:
 3. Add a `Page` to PAGES in `gateway/ui/pages.py`. `nav` puts the page into the navigation. `values` computes values for the
    template on the server, where `Caller.call` calls an RPC as the user who asks.
 
+Forms share `templates/forms.html.j2`: `static/upload.js` takes files, `static/consent.js` the consent record, and `refusedAt` of
+`static/page.js` shows a refusal at the control whose `data-field` has the field's name.
+
 Colours, cards, tables, buttons and forms are classes of `static/style.css`.
 """

@@ -136,11 +136,11 @@ PAGES: Final[tuple[Page, ...]] = (
     Page(path="/dubs", template="dubs.html.j2", title="Dubs", nav="Dubs"),
     Page(path="/new", template="new.html.j2", title="New dub", nav="New dub", values=_methods),
     Page(path="/dubs/{operation}", template="dub.html.j2", title="Dub", section="/dubs"),
-    Page(path="/batches", template="batches.html.j2", title="Batches", nav="Batches"),
+    Page(path="/batches", template="batches.html.j2", title="Batches", nav="Batches", values=_methods),
     Page(path="/batches/{batch}", template="batch.html.j2", title="Batch", section="/batches"),
     Page(path="/batches/{batch}/shots/{shot}", template="shot.html.j2", title="Shot", section="/batches", values=_methods),
     Page(path="/live", template="live.html.j2", title="Live", nav="Live", values=_live_methods),
-    Page(path="/people", template="people.html.j2", title="People", nav="People"),
+    Page(path="/people", template="people.html.j2", title="People", nav="People", values=_methods),
 )
 """All pages. The first page is the one that the gateway opens with."""
 

@@ -1,5 +1,5 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
-import { Refusal, api, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, showBar, shownName, spoken, withUsersNames } from "./page.js";
+import { Refusal, api, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, secondsOf, showBar, shownName, spoken, withUsersNames } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
 import { dubOf, ended, mediaUrl, newestDubs, reasonOf, sha256Of, stepName, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
@@ -16,7 +16,8 @@ function title(dub) {
   at("name").textContent = footage;
   document.title = `${footage} – dubstage`;
   const made = dub.request.preview ? "Preview of the first seconds, " : "";
-  const speech = made + (dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound");
+  const { lines = [] } = dub.request;
+  const speech = made + (lines.length ? `with ${lines.length} ${lines.length > 1 ? "lines" : "line"}` : dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound");
   at("about").textContent = [speech, dub.created && `begun ${day(dub.created)}`].filter(Boolean).join(", ");
 }
 
@@ -47,7 +48,8 @@ function optionRows(request) {
   return [
     ["Preview", request.preview ? "the first seconds" : ""],
     ["Method", request.method || "the gateway's own choice"],
-    ["Person", request.actor ? lastPart(request.actor) : "learned from the footage"],
+    ["Person", request.actor ? lastPart(request.actor) : request.lines?.length ? "" : "learned from the footage"],
+    ["Lines", (request.lines ?? []).map((line) => `${secondsOf(line.startTime)} s: ${shownName(line.speechUri)}${line.actor ? `, ${lastPart(line.actor)}` : ""}`).join("; ")],
     ["Length", words(request.fit, "FIT_").replace("unspecified", "")],
     ["Expression", words(request.expression, "EXPRESSION_").replace("unspecified", "keep where possible")],
     ["Finish", words(request.finish, "FINISH_").replace("unspecified", "the method decides")],
@@ -56,6 +58,8 @@ function optionRows(request) {
     ["Quality of the pictures", request.encodeQuality],
     ["Language", request.language],
     ["Project", request.project],
+    ["Music and effects", request.mixUri ? `${shownName(request.mixUri)}, ${request.mixLevelDb ?? 0} dB` : ""],
+    ["Label", request.label],
     ["Sound", request.keepAudio ? "that of the footage" : "the new speech"],
     ["Networks", request.skipPersonalization ? "not adapted to the person" : ""],
   ];

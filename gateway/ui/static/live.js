@@ -282,7 +282,7 @@ try {
   };
   at("actor").append(...entries.map(option));
   if (token) at("actor").append(element("option", { disabled: true }, `${MOST_ACTORS} people are listed; show others with the client or the command`));
-  if (!entries.length) refused("Nobody is enrolled: dubstage actor create enrols a person.");
+  if (!entries.length) refused("Nobody is enrolled: the page People enrols a person.");
   at("start").disabled = !at("actor").value;
 } catch (problem) {
   refused(problem);

@@ -1,9 +1,10 @@
 // The page of a new dub: uploads, faces, options, plan, and the begin of the dub.
-import { Refusal, api, during, element, lastPart, pageOf, refused, say, secondsOf, showBar, shownName, sized, spoken, withUsersNames } from "./page.js";
+import { Refusal, api, during, element, lastPart, newRequestId, pageOf, refusalIn, refused, secondsOf, showBar, shownName, sized, spoken } from "./page.js";
+import { consentForm } from "./consent.js";
 import { dubOf, ended, mediaUrl } from "./operations.js";
-import { plainName, random, upload } from "./upload.js";
+import { sceneLines } from "./scene.js";
+import { onFiles, plainName, random, uploadShown } from "./upload.js";
 
-const LONGEST_RECORD_BYTES = 64 << 10;
 const QUIET_MS = 500;
 /** Matches names of pictures, which are dubbed with the method for stills unless another one is chosen. */
 const PICTURE = /\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)$/i;
@@ -13,12 +14,13 @@ const MOST_ACTORS = 1000;
 const ALIKE_S = 0.1;
 const at = (id) => document.querySelector(`#${id}`);
 const form = at("dub");
-const chosen = { footage: "", speech: "", consent: null, face: null, footageName: "" };
+const chosen = { footage: "", speech: "", mix: "", face: null, footageName: "" };
 const shownUrls = {};
 
 /** Show footage or a sound in its player. A browser cannot play every file that the gateway reads. */
 function preview(kind, url) {
   const player = at(`${kind}-preview`);
+  if (!player) return;
   URL.revokeObjectURL(shownUrls[kind] ?? "");
   shownUrls[kind] = url;
   player.hidden = false;
@@ -31,29 +33,16 @@ function preview(kind, url) {
 
 async function take(kind, file) {
   refused("");
-  const place = at(`${kind}-progress`);
-  const state = at(`${kind}-state`);
-  place.hidden = false;
   chosen[kind] = "";
+  at(`${kind}-progress`).hidden = false;
+  if (kind === "mix") at("mix-fields").hidden = false;
   plan();
   preview(kind, URL.createObjectURL(file));
   try {
-    const began = performance.now();
-    let before = null;
-    const name = await upload(file, (bytes) => {
-      before ??= bytes;
-      const seconds = (performance.now() - began) / 1000;
-      const pace = (bytes - before) / Math.max(seconds, 0.1);
-      const left = pace > 0 && seconds > 2 ? `, ${spoken((file.size - bytes) / pace)} left` : "";
-      state.textContent = `${file.name}: ${sized(bytes)} of ${sized(file.size)}${left}`;
-      showBar(place, bytes / file.size);
-    });
-    state.textContent = `${file.name}, ${sized(file.size)}`;
-    showBar(place, 1);
-    say(`${file.name} is uploaded.`);
-    settle(kind, name, file.name);
+    const name = await uploadShown(file, at(`${kind}-progress`));
+    // Music and effects can be removed during the upload.
+    if (!at(`${kind}-progress`).hidden) settle(kind, name, file.name);
   } catch (problem) {
-    state.textContent = `${file.name} was not uploaded. Choose the file again to go on.`;
     refused(problem);
   }
 }
@@ -66,28 +55,33 @@ function settle(kind, uri, name) {
     showFit();
     chosen.face = null;
     findFaces(uri);
+    consent.footage([uri]);
   }
+  if (kind === "mix") at("mix-fields").hidden = false;
   plan();
 }
 
-for (const kind of ["footage", "speech"]) {
-  const drop = at(`${kind}-drop`);
-  at(`${kind}-file`).addEventListener("change", (event) => event.target.files[0] && take(kind, event.target.files[0]));
-  for (const name of ["dragenter", "dragover"]) {
-    drop.addEventListener(name, (event) => {
-      event.preventDefault();
-      drop.classList.add("over");
-    });
-  }
-  for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
-    event.preventDefault();
-    if (event.dataTransfer.files[0]) take(kind, event.dataTransfer.files[0]);
-  });
-}
+for (const kind of ["footage", "speech", "mix"]) onFiles(at(`${kind}-drop`), ([file]) => take(kind, file));
 
-// A file that misses the place to drop must not replace the page.
-for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
+at("mix-remove").addEventListener("click", () => {
+  chosen.mix = "";
+  at("mix-fields").hidden = at("mix-progress").hidden = true;
+  at("mix-file").focus();
+  plan();
+});
+
+const scene = sceneLines(plan, () => at("footage-preview").currentTime);
+const isScene = () => at("scene").checked;
+function showScene() {
+  at("one-speech").hidden = isScene();
+  at("line-speech").hidden = at("lines-card").hidden = !isScene();
+  for (const id of ["faces-choice", "preview"]) at(id).hidden = isScene();
+  showFit();
+}
+at("scene").addEventListener("change", () => {
+  showScene();
+  plan();
+});
 
 let recorder = null;
 let clock = 0;
@@ -127,6 +121,7 @@ let search = 0;
 async function findFaces(uri) {
   search += 1;
   const mine = search;
+  scene.faces(null);
   at("faces-card").hidden = false;
   at("faces").hidden = true;
   at("faces-progress").hidden = false;
@@ -141,7 +136,7 @@ async function findFaces(uri) {
       showBar(at("faces-progress"), Math.min(fraction, 0.99));
     });
     if (mine !== search) return;
-    if (operation.error) throw new Refusal(withUsersNames(operation.error.message), 400, "");
+    if (operation.error) throw refusalIn(operation.error, 400);
     showFaces(operation.response);
   } catch (problem) {
     if (mine !== search) return;
@@ -154,12 +149,13 @@ async function findFaces(uri) {
 function showFaces(found) {
   showBar(at("faces-progress"), 1);
   if (!found.faces.length) {
+    scene.faces(found);
     at("faces-state").textContent = "The footage shows no face: the video would keep its pictures and get the new sound.";
     return;
   }
   const named = found.faces.some((face) => face.faceId === chosen.face) ? chosen.face : (found.speakerFaceId ?? found.faces[0].faceId);
   chosen.face = named;
-  at("faces-state").textContent = found.faces.length === 1 ? "One face is found." : `${found.faces.length} faces are found. Choose who says the new words.`;
+  at("faces-state").textContent = found.faces.length === 1 ? "One face is found." : `${found.faces.length} faces are found. Choose who says the new words, or give lines if several people speak.`;
   const cards = found.faces.map((face, place) => {
     const words = [
       place === 0 && found.faces.length > 1 ? "largest" : "",
@@ -177,6 +173,7 @@ function showFaces(found) {
   });
   at("faces").replaceChildren(at("faces").firstElementChild, ...cards);
   at("faces").hidden = false;
+  scene.faces(found);
   plan();
 }
 
@@ -185,29 +182,17 @@ function chooseFace(id) {
   plan();
 }
 
-at("consent-file").addEventListener("change", async (event) => {
-  const file = event.target.files[0];
-  chosen.consent = null;
-  at("consent-state").textContent = "";
-  if (file) {
-    try {
-      if (file.size > LONGEST_RECORD_BYTES) throw new SyntaxError("too large");
-      const record = JSON.parse(await file.text());
-      if (record === null || typeof record !== "object" || Array.isArray(record)) throw new SyntaxError("no object");
-      chosen.consent = record;
-      at("consent-state").textContent = `Record of ${record.subject}, given by ${record.granted_by ?? record.grantedBy} on ${record.date}.`;
-    } catch {
-      at("consent-state").textContent = `${file.name} is no consent record: choose the JSON file with the record of the person.`;
-    }
-  }
-  plan();
-});
+const consent = consentForm(plan);
 
 const output = random(10);
 /** Controls whose names are fields of DubSpec. */
 const controls = [...at("options").querySelectorAll("[name]")];
-const valueOf = (control) =>
-  control.type === "checkbox" ? control.checked : control.type === "range" ? Number(control.value) : control.value.trim();
+function valueOf(control) {
+  if (control.type === "checkbox") return control.checked;
+  // An empty number is left out of the request.
+  if (control.type === "range" || control.type === "number") return control.value === "" ? undefined : Number(control.value);
+  return control.value.trim();
+}
 /** Return whether the dub is with a method that moves the head, whose videos are as long as the speech. It refuses a fit. */
 function movesHead() {
   const { value, dataset } = at("method").selectedOptions[0];
@@ -217,7 +202,8 @@ function movesHead() {
 }
 
 function showFit() {
-  at("fit").disabled = movesHead();
+  at("fit").disabled = isScene() || movesHead();
+  for (const id of ["actor", "channel"]) at(id).disabled = isScene();
 }
 
 /** Return the DubSpec of the form. Names are those of the contract. */
@@ -228,10 +214,18 @@ function request() {
     outputUri: `${plainName(chosen.footageName)[0].slice(0, 80)}-dub-${output}.mp4`,
     ...Object.fromEntries(controls.map((control) => [control.name, valueOf(control)])),
   };
+  // Refused without a label.
+  if (!made.label) delete made.labelPosition;
+  if (chosen.mix) made.mixUri = chosen.mix;
+  else for (const field of ["mixLevelDb", "duckDb"]) delete made[field];
+  if (isScene()) {
+    for (const field of ["speechUri", "actor", "fit", "audioChannel"]) delete made[field];
+    return { ...made, lines: scene.lines(), ...(consent.record() && { consent: consent.record() }) };
+  }
   if (movesHead()) delete made.fit;
   if (made.actor) delete made.skipPersonalization;
   if (chosen.face !== null) made.faceId = chosen.face;
-  if (chosen.consent) made.consent = chosen.consent;
+  if (consent.record()) made.consent = consent.record();
   return made;
 }
 
@@ -239,7 +233,7 @@ function request() {
 function lengths() {
   const [footage, speech] = [at("footage-preview").duration, at("speech-preview").duration];
   // A recording that has just been made has no duration.
-  if (movesHead() || !Number.isFinite(speech - footage) || Math.abs(speech - footage) <= ALIKE_S) return "";
+  if (isScene() || movesHead() || !Number.isFinite(speech - footage) || Math.abs(speech - footage) <= ALIKE_S) return "";
   const both = `The speech (${speech.toFixed(1)} s) is ${speech > footage ? "longer" : "shorter"} than the footage (${footage.toFixed(1)} s)`;
   const meaning = { FIT_CUT: speech > footage ? "the speech is cut there" : "the mouth rests after the speech", FIT_SLOW: "the footage gets another speed" }[at("fit").value];
   return meaning ? `${both}: ${meaning}. "Length" offers other ways.` : `${both}.`;
@@ -252,11 +246,19 @@ function plan() {
   clearTimeout(quiet);
   asking?.abort();
   for (const id of ["create", "preview"]) at(id).disabled = true;
-  const missing = chosen.footage ? (chosen.speech ? "" : "the new speech is") : chosen.speech ? "the footage is" : "the footage and the speech are";
+  const hasSpeech = isScene() ? scene.isReady() : chosen.speech;
+  const waitsForMix = !chosen.mix && !at("mix-progress").hidden;
+  const missing = chosen.footage ? (hasSpeech ? (waitsForMix ? "the music is" : "") : "the new speech is") : hasSpeech ? "the footage is" : "the footage and the speech are";
   if (missing) {
     at("plan").replaceChildren(element("p", { className: "soft" }, `The plan follows when ${missing} uploaded.`));
     return;
   }
+  if (consent.refusal()) {
+    at("plan").replaceChildren(element("p", { className: "bad" }, consent.refusal().message));
+    return;
+  }
+  // A page that gets shorter can move a button away from the pointer that is about to press the button.
+  at("plan").style.minHeight = `${at("plan").offsetHeight}px`;
   at("plan").replaceChildren(element("p", { className: "soft" }, "The gateway looks at the footage …"));
   quiet = setTimeout(estimate, QUIET_MS);
 }
@@ -266,6 +268,7 @@ async function estimate() {
   asking = mine;
   try {
     const found = await api("POST", "/v1/dubs:estimate", { dub: request() }, mine.signal);
+    at("plan").style.minHeight = "";
     const tile = (value, text) => element("div", { className: "tile" }, element("b", {}, value), element("span", {}, text));
     const by = Number(found.numDubs) ? "by earlier dubs of this gateway" : "an estimate that the first dub here corrects";
     at("plan").replaceChildren(
@@ -283,6 +286,7 @@ async function estimate() {
     refused("");
   } catch (problem) {
     if (problem.name === "AbortError") return;
+    at("plan").style.minHeight = "";
     at("plan").replaceChildren(element("p", { className: "bad" }, problem.message));
     if (!(problem instanceof Refusal)) console.error(problem);
   }
@@ -302,19 +306,14 @@ at("preview").addEventListener("click", () =>
   during(at("preview"), async () => {
     const dub = request();
     dub.outputUri = dub.outputUri.replace(/-dub-\w+\.mp4$/, `-preview-${random(10)}.mp4`);
-    const operation = await api("POST", "/v1/dubs", { dub: { ...dub, preview: true }, requestId: newId() });
+    const operation = await api("POST", "/v1/dubs", { dub: { ...dub, preview: true }, requestId: newRequestId() });
     location.assign(`/ui/dubs/${lastPart(operation.name)}`);
     await new Promise(() => {});
   }),
 );
 
-/** Return an id of a request, a UUID: a call that broke and is sent again begins no second dub. */
-function newId() {
-  const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-4$3-a$4-$5");
-}
 /** A second click begins no second dub. */
-const requestId = newId();
+const requestId = newRequestId();
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -344,7 +343,10 @@ async function startFrom(id) {
     control.dispatchEvent(new Event("input"));
   }
   at("options").open = true;
-  for (const [kind, uri] of [["footage", earlier.footageUri], ["speech", earlier.speechUri]]) {
+  at("scene").checked = earlier.lines?.length > 0;
+  showScene();
+  for (const line of earlier.lines ?? []) scene.add(line, mediaUrl(line.speechUri), shownName(line.speechUri));
+  for (const [kind, uri] of [["footage", earlier.footageUri], ["speech", earlier.speechUri], ["mix", earlier.mixUri]]) {
     if (!uri) continue;
     at(`${kind}-progress`).hidden = false;
     showBar(at(`${kind}-progress`), 1);
@@ -358,6 +360,7 @@ async function startFrom(id) {
 try {
   const { entries, token } = await pageOf("/v1/actors", "actors", { pageSize: MOST_ACTORS });
   at("actor").append(...entries.map(actorOption));
+  scene.people(entries.map((actor) => [actor.name, actor.consent?.subject ?? lastPart(actor.name)]));
   if (token) at("actor").append(element("option", { disabled: true }, `${MOST_ACTORS} people are listed; dub others with the client or the command`));
   const from = new URLSearchParams(location.search).get("from");
   if (from) await startFrom(from);

@@ -57,7 +57,16 @@ export function withUsersNames(text) {
   return [...givenNames()].reduce((sentence, [upload, name]) => sentence.replaceAll(lastPart(upload), () => name), named);
 }
 
-/** Return the sentence of an answer that is an error. */
+/** Return the refusal of an error in JSON: of an answer, or of an operation. */
+export function refusalIn(error, status) {
+  const details = error.details ?? [];
+  const reason = details.find((detail) => detail.reason)?.reason ?? "";
+  // A refusal by consent names no field.
+  const field = details.flatMap((detail) => detail.fieldViolations ?? [])[0]?.field ?? (reason.startsWith("CONSENT_") ? `consent ${reason}` : "");
+  return new Refusal(capitalised(withUsersNames(error.message)), status, field);
+}
+
+/** Return the refusal of an answer that is an error. */
 export async function refusalOf(answer) {
   let error = {};
   try {
@@ -65,9 +74,7 @@ export async function refusalOf(answer) {
   } catch {
     // The answer is no JSON, such as that of a proxy.
   }
-  const field = (error.details ?? []).flatMap((detail) => detail.fieldViolations ?? [])[0]?.field ?? "";
-  const text = withUsersNames(error.message || `The gateway answers with the status ${answer.status}.`);
-  return new Refusal(capitalised(text), answer.status, field);
+  return refusalIn({ ...error, message: error.message || `The gateway answers with the status ${answer.status}.` }, answer.status);
 }
 
 /** Call a route of the gateway and return its JSON. Throws a Refusal. A session that has ended leads to the sign-in. */
@@ -135,6 +142,46 @@ export function refused(problem) {
   if (problem instanceof Error && !(problem instanceof Refusal)) console.error(problem);
 }
 
+/** Return the shown control whose `data-field` has a field of a refusal, or the message that the field is part of. */
+function controlOf(form, field) {
+  const names = field.replace(/\[\d+\]|\.\d+/g, "").split(" ").reverse();
+  const wider = names.map((name) => name.replace(/\.[^.]*$/, ""));
+  const shown = [...form.querySelectorAll("[data-field]")].filter((control) => !control.closest("[hidden]"));
+  const has = (name) => shown.find((control) => name && control.dataset.field.split(" ").includes(name));
+  return [...names, ...wider].map(has).find(Boolean);
+}
+
+/**
+ * Show a refusal at the control of a form whose `data-field` has the field of the refusal, until the user changes the control or sends
+ * the form; without such a control at the top of the page.
+ */
+export function refusedAt(form, problem) {
+  const control = problem instanceof Refusal ? controlOf(form, problem.field) : undefined;
+  if (!control) {
+    refused(problem);
+    return;
+  }
+  // At the control, the sentence needs no name of the field.
+  const named = problem.message.toLowerCase().startsWith(`${problem.field}: `);
+  const text = named ? capitalised(problem.message.slice(problem.field.length + 2)) : problem.message;
+  const note = element("small", { id: `problem-${control.id}`, className: "bad", role: "alert" }, text);
+  const described = control.getAttribute("aria-describedby") ?? "";
+  const until = new AbortController();
+  const clear = () => {
+    until.abort();
+    note.remove();
+    control.removeAttribute("aria-invalid");
+    control.setAttribute("aria-describedby", described);
+  };
+  control.setAttribute("aria-describedby", `${described} ${note.id}`.trim());
+  control.setAttribute("aria-invalid", "true");
+  (control.closest(".drop") ?? control).after(note);
+  for (const name of ["input", "change"]) control.addEventListener(name, clear, { signal: until.signal });
+  form.addEventListener("submit", clear, { signal: until.signal, capture: true });
+  for (let place = control.closest("details"); place; place = place.parentElement.closest("details")) place.open = true;
+  control.focus();
+}
+
 /** Show a share, 0 to 1, in the bar of a place. A full bar is hidden. */
 export function showBar(place, share) {
   const bar = place.querySelector(".bar");
@@ -191,6 +238,18 @@ export function confirmed(title, text, action) {
       resolve(dialog.returnValue === "yes");
     });
   });
+}
+
+/** Return the id of a resource for a name that the user gives: small letters, digits and inner hyphens. Empty: the name has none of these. */
+export function idFor(name, longest) {
+  const plain = name.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  return plain.replace(/^-/, "").slice(0, longest).replace(/-$/, "");
+}
+
+/** Return an id of a request, a UUID: a call that broke and is sent again begins no second operation. */
+export function newRequestId() {
+  const hex = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-4$3-a$4-$5");
 }
 
 export const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);

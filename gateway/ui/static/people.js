@@ -1,5 +1,6 @@
-// People who are enrolled: consent, expiry, withdrawal, and erasure with its receipt.
-import { api, confirmed, day, during, element, factRows, lastPart, pageOf, refused, say, shownName } from "./page.js";
+// People who are enrolled, and the enrolment of further people: consent, expiry, withdrawal, and erasure with its receipt.
+import { api, capitalised, confirmed, day, during, element, factRows, lastPart, pageOf, refused, say, shownName, withUsersNames } from "./page.js";
+import { enrolling } from "./enrol.js";
 import { newestDubs } from "./operations.js";
 
 /** Dubs among which those of a person are looked for. */
@@ -43,7 +44,7 @@ function portrait(actor, who) {
   return picture;
 }
 
-function card(actor, dubs) {
+function card(actor, dubs, warnings = []) {
   const id = lastPart(actor.name);
   const who = actor.consent?.subject ?? id;
   const section = element("section", { className: "card", "aria-labelledby": `name-${id}` });
@@ -75,6 +76,7 @@ function card(actor, dubs) {
       badge(actor),
     ),
     ...[actor.consentProblem, actor.damage].filter(Boolean).map((text) => element("p", { className: "bad" }, text)),
+    ...warnings.map((text) => element("p", {}, capitalised(withUsersNames(text)))),
     element(
       "div",
       { className: "pair" },
@@ -121,7 +123,19 @@ async function load() {
   place.lastElementChild.remove();
   place.append(...page.entries.map((actor) => card(actor, dubs)));
   if (token) place.append(element("p", { className: "row end" }, element("button", { onclick: (event) => during(event.currentTarget, load) }, "Show more people")));
-  if (!place.children.length) place.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the footage, and forgets the person afterwards.")));
+  if (!place.children.length) {
+    place.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the footage, and forgets the person afterwards.")));
+  }
+}
+
+/** Show the card of a person who has just been enrolled, as the first one. */
+async function showEnrolled({ name, warnings }) {
+  const made = card(await api("GET", `/v1/${name}`), [], warnings);
+  made.tabIndex = -1;
+  place.querySelector(".empty")?.remove();
+  place.prepend(made);
+  made.focus();
 }
 
 await load().catch(refused);
+await enrolling(showEnrolled).catch(refused);

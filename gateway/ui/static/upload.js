@@ -1,5 +1,5 @@
-// Uploads that go on where they broke: in this page, and when the same file is chosen again later.
-import { Refusal, pagesOf, refusalOf, rememberName } from "./page.js";
+// Uploads that go on where they broke: in this page, and when the same file is chosen again later. Fields of forms that take files.
+import { Refusal, element, pagesOf, refusalOf, refused, rememberName, say, showBar, sized, spoken } from "./page.js";
 
 const PIECE_BYTES = 8 << 20;
 const ATTEMPTS = 6;
@@ -78,4 +78,106 @@ function send(name, part, range, onProgress) {
     };
     request.send(part);
   });
+}
+
+/** Upload a file, and show name, bytes and time left in a place with a paragraph and a bar. Return its name for requests. */
+export async function uploadShown(file, place) {
+  const state = place.querySelector("p");
+  place.hidden = false;
+  try {
+    const began = performance.now();
+    let before = null;
+    const name = await upload(file, (bytes) => {
+      before ??= bytes;
+      const seconds = (performance.now() - began) / 1000;
+      const pace = (bytes - before) / Math.max(seconds, 0.1);
+      const left = pace > 0 && seconds > 2 ? `, ${spoken((file.size - bytes) / pace)} left` : "";
+      state.textContent = `${file.name}: ${sized(bytes)} of ${sized(file.size)}${left}`;
+      showBar(place, bytes / file.size);
+    });
+    state.textContent = `${file.name}, ${sized(file.size)}`;
+    showBar(place, 1);
+    say(`${file.name} is uploaded.`);
+    return name;
+  } catch (problem) {
+    state.textContent = `${file.name} was not uploaded. Choose the file again to go on.`;
+    throw problem;
+  }
+}
+
+/** Call `take` with the files that are chosen or dropped in an area of the class "drop". */
+export function onFiles(area, take) {
+  const input = area.querySelector("input");
+  input.addEventListener("change", () => {
+    const given = [...input.files];
+    // A browser tells nothing of the same file again while the field holds the file.
+    input.value = "";
+    if (given.length) take(given);
+  });
+  for (const name of ["dragenter", "dragover"]) {
+    area.addEventListener(name, (event) => {
+      event.preventDefault();
+      area.classList.add("over");
+    });
+  }
+  for (const name of ["dragleave", "drop"]) area.addEventListener(name, () => area.classList.remove("over"));
+  area.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files.length) take(input.multiple ? [...event.dataTransfer.files] : [event.dataTransfer.files[0]]);
+  });
+}
+
+// A file that misses the place to drop must not replace the page.
+for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
+
+/**
+ * Upload the files that are given in the field ID of templates/forms.html.j2 with `several`, one after the other, and list them.
+ * `onChange` is called when a file is added, uploaded or removed. Return functions: `files()`, the files as {name, uri}, whose `uri` is
+ * empty before the end of the upload; `clear()`, which removes all files.
+ */
+export function fileList(id, onChange) {
+  const list = document.querySelector(`#${id}-list`);
+  let files = [];
+  let turn = Promise.resolve();
+
+  function remove(one) {
+    files = files.filter((other) => other !== one);
+    one.place.remove();
+    onChange();
+  }
+
+  async function send(one, file) {
+    if (!files.includes(one)) return;
+    try {
+      one.uri = await uploadShown(file, one.place);
+    } catch (problem) {
+      refused(problem);
+    }
+    onChange();
+  }
+
+  function add(file) {
+    const again = files.find((one) => one.name === file.name);
+    if (again) remove(again);
+    const button = element("button", { type: "button", className: "quiet small", "aria-label": `Remove ${file.name}` }, "Remove");
+    const bar = element("div", { className: "bar thin", role: "progressbar", "aria-label": `Upload of ${file.name}`, "aria-valuemin": 0, "aria-valuemax": 100 }, element("i"));
+    const one = { name: file.name, uri: "", place: element("li", {}, element("div", { className: "row" }, element("p", { className: "small" }, file.name), button), bar) };
+    button.addEventListener("click", () => {
+      remove(one);
+      document.querySelector(`#${id}-file`).focus();
+    });
+    files.push(one);
+    list.append(one.place);
+    turn = turn.then(() => send(one, file));
+  }
+
+  onFiles(document.querySelector(`#${id}-drop`), (given) => {
+    refused("");
+    for (const file of given) add(file);
+    onChange();
+  });
+  return {
+    files: () => files.map(({ name, uri }) => ({ name, uri })),
+    clear: () => files.forEach(remove),
+  };
 }

@@ -1,0 +1,106 @@
+// The form that enrols a person, and the progress of enrolments.
+import { Refusal, api, confirmed, day, during, element, idFor, newRequestId, pageOf, refusalIn, refused, refusedAt, say, secondsOf, showBar, spoken } from "./page.js";
+import { consentForm } from "./consent.js";
+import { ended, stepName } from "./operations.js";
+import { fileList } from "./upload.js";
+
+/** Running enrolments that the page shows. */
+const MOST_SHOWN = 20;
+const MOST_FILES = 16;
+const LONGEST_ID = 63;
+const at = (id) => document.querySelector(`#${id}`);
+const form = at("enrol-form");
+
+/** Show an enrolment until its end, and return the enrolled person. Throws a Refusal with the reason if the enrolment failed. */
+async function followed(name, title) {
+  const cancel = element("button", { type: "button" }, "Cancel the enrolment");
+  const bar = element("div", { className: "bar", role: "progressbar", "aria-label": title, "aria-valuemin": 0, "aria-valuemax": 100 }, element("i"));
+  const state = element("p", { className: "soft" }, "Wait for the gateway");
+  const section = element("section", { className: "card", "aria-label": title }, element("div", { className: "head" }, element("h2", {}, title), cancel), bar, state);
+  cancel.addEventListener("click", async () => {
+    if (!(await confirmed("Cancel this enrolment?", ["The person is not enrolled."], "Cancel the enrolment"))) return;
+    await during(cancel, () => api("POST", `/v1/${name}:cancel`, {}));
+  });
+  at("enrolments").append(section);
+  try {
+    const operation = await ended(name, ({ metadata = {} }) => {
+      const { fraction = 0, remaining, step = "" } = metadata;
+      const left = remaining ? `about ${spoken(secondsOf(remaining))} left` : "the time left is not known yet";
+      state.textContent = `${Math.floor(100 * fraction)} %, ${left}: ${stepName(step)}`;
+      showBar(section, Math.min(fraction, 0.99));
+    });
+    if (operation.error?.code === 1) throw new Refusal("The enrolment is cancelled: the person is not enrolled.", 400, "");
+    if (operation.error) throw refusalIn(operation.error, 400);
+    return operation.response;
+  } finally {
+    section.remove();
+  }
+}
+
+/** Work of the form and of enrolments that run. `onEnrolled` is called with each new person, an Actor of the contract. */
+export async function enrolling(onEnrolled) {
+  const consent = consentForm(() => {});
+  const footage = fileList("enrol-footage", () => {
+    const files = footage.files();
+    if (files.every(({ uri }) => uri)) consent.footage(files.map(({ uri }) => uri));
+  });
+  let requestId = newRequestId();
+
+  function request() {
+    const files = footage.files();
+    if (!files.length) throw new Refusal("Choose footage of the person.", 0, "footage_uri");
+    if (files.length > MOST_FILES) throw new Refusal(`Choose ${MOST_FILES} files at most.`, 0, "footage_uri");
+    if (files.some(({ uri }) => !uri)) throw new Refusal("Not all files are uploaded: wait, or remove the others.", 0, "footage_uri");
+    if (consent.refusal()) throw consent.refusal();
+    const [footageUri, ...moreFootageUris] = files.map(({ uri }) => uri);
+    const record = consent.record();
+    return {
+      requestId,
+      actorId: idFor(at("enrol-name").value, LONGEST_ID),
+      footageUri,
+      moreFootageUris,
+      method: at("enrol-method").value,
+      faceRule: at("enrol-face").value,
+      project: at("enrol-project").value.trim(),
+      skipPersonalization: at("enrol-quick").checked,
+      ...(record && { consent: record }),
+    };
+  }
+
+  at("enrol-name").addEventListener("input", () => {
+    const id = idFor(at("enrol-name").value, LONGEST_ID);
+    at("enrol-id").textContent = id ? `Id: ${id}` : "The gateway makes an id.";
+  });
+  at("enrol-name").addEventListener("change", () => {
+    at("consent-subject").value ||= at("enrol-name").value.trim();
+  });
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    during(at("enrol-begin"), async () => {
+      try {
+        const wanted = request();
+        const { name } = await api("POST", "/v1/actors", wanted);
+        const who = at("enrol-name").value.trim();
+        at("enrol").open = false;
+        say("The enrolment has begun.");
+        const actor = await followed(name, who ? `Enrolling ${who}` : "Enrolling a person");
+        form.reset();
+        at("enrol-name").dispatchEvent(new Event("input"));
+        footage.clear();
+        await onEnrolled(actor);
+        say("The person is enrolled.");
+      } catch (problem) {
+        at("enrol").open = true;
+        refusedAt(form, problem);
+      } finally {
+        requestId = newRequestId();
+      }
+    });
+  });
+
+  const running = await pageOf("/v1/operations", "operations", { pageSize: MOST_SHOWN, filter: "done=false AND kind=actor" });
+  for (const { name, metadata } of running.entries) {
+    followed(name, `Enrolment of ${day(metadata?.createTime)}`).then(onEnrolled).catch(refused);
+  }
+}
