@@ -63,7 +63,7 @@ from gateway.dub.request.dub_request import (
     sound_of,
 )
 from gateway.dub.request.spec_text import ROWS
-from gateway.dub.sound.speech import LOOK_AHEAD_S, SpeechExtent, motion_frames_for, speech_duration
+from gateway.dub.sound.speech import HEARD_AFTER_S, SpeechExtent, motion_frames_for, speech_duration
 from gateway.dub.state.costs import DubWork, PaceFile
 from gateway.dub.state.disk import MAX_JOB_BYTES
 from gateway.dub.state.disk_needs import output_needs, records_need
@@ -315,7 +315,7 @@ class DubJob:
             duration: length of the video, seconds.
         """
         # The last mouths of a preview are those of the dub, which hears what follows.
-        heard = duration + LOOK_AHEAD_S if self._request.preview else duration
+        heard = duration + HEARD_AFTER_S if self._request.preview else duration
         extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features, heard=heard)
         await self._extract_own_sound(analysis)
         return extent

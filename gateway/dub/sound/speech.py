@@ -46,7 +46,9 @@ _FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] 
 predictor hears the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
 _LAST_AHEAD: Final = 11
 """Frames after the end of a video that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
-LOOK_AHEAD_S: Final = _LAST_AHEAD / MOTION_RATE
+HEARD_AFTER_S: Final = 4
+"""Seconds of speech after the end of a video, more than decide its last mouths: _LAST_AHEAD frames, which windows of the speech
+encoder answer that hear the next 2.6 s."""
 UNHEARD_PER_S: Final = 25
 """Speech may be 1 / UNHEARD_PER_S seconds longer than its video before the user is warned that the speech is cut."""
 ROWS_PER_FRAME: Final = 4
