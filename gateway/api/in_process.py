@@ -90,6 +90,7 @@ async def _dub(
             request = await asyncio.to_thread(engine.checked_request, spec, LocalFiles())
         page = None
         if report is not None:
+            request = request.for_report()
             mix = request.mix.file if request.mix is not None else None
             spoken = [part.speech for part in request.parts]
             files = (request.footage, *spoken, mix, request.reference, request.output)

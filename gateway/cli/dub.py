@@ -28,6 +28,7 @@ from gateway.dub.choices import EXPRESSIONS, FITS, PREVIEW_S
 from gateway.media.choices import (
     CODECS,
     DUCK_DB,
+    LEAST_HALVED,
     LEAST_LEVEL_DB,
     MOST_DUCK_DB,
     MOST_LEVEL_DB,
@@ -298,9 +299,9 @@ class DubRun:
                 request = await engine.spoken_request(
                     spec, files, self._words, frames=frames, again=self._force, on_step=lambda step: say(f"{step} ...")
                 )
-                return _Prepared(request, frames, output, report)
-            request = await asyncio.to_thread(partial(engine.checked_request, spec, files, frames=frames))
-        return _Prepared(request, frames, output, report)
+            else:
+                request = await asyncio.to_thread(partial(engine.checked_request, spec, files, frames=frames))
+        return _Prepared(request if report is None else request.for_report(), frames, output, report)
 
     async def _kept_result(self, engine: Engine, dub: _Prepared) -> KeptResult | None:
         """Return the result of a dub, by which the same request is answered at once; None: nothing is kept."""
@@ -570,7 +571,8 @@ def dub(
         bool,
         typer.Option(
             "--preview",
-            help=f"Dub only the first {PREVIEW_S} seconds, without training networks, for a quick look.",
+            help=f"Dub only the first {PREVIEW_S} seconds, without training networks, for a quick look. The video has half of the "
+            f"footage's width and height if the footage has {LEAST_HALVED} lines or more; with --report, the footage's size.",
         ),
     ] = False,
     force: Annotated[

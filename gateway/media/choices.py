@@ -23,6 +23,10 @@ CODECS: Final = tuple(ENCODERS)
 QUALITIES: Final = {"visually-lossless": 12, "high": 16, "small": 23}
 """Names of qualities, on the scale of crf of h264. `high` is the default."""
 
+LEAST_HALVED: Final = 480
+"""Shorter side from which on a picture is shown at half size in a preview, pixels: a smaller half would show too little of a
+mouth."""
+
 LabelPosition = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 """Corner of a visible label."""
 LABEL_POSITIONS: Final[tuple[LabelPosition, ...]] = get_args(LabelPosition)

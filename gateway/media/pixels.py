@@ -73,6 +73,8 @@ _LUMA_WEIGHTS: Final = {
     9: (0.2627, 0.0593),
 }
 """Kr and Kb by matrix coefficients (ITU-T H.273, table 4)."""
+UNSPECIFIED: Final = 2
+"""Matrix coefficients, colour primaries or transfer characteristics that a stream does not state."""
 _SWSCALE: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 _STEP: Final = 6
 """Smallest difference between neighbouring lines of a comb, of 255."""

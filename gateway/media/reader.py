@@ -150,9 +150,10 @@ def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> Decod
             pts * video.time_base,
             f"frame {index} cannot be decoded (the decoder gives the one at {picture.pts})",
         )
-    if (picture.width, picture.height, picture.format.name) != (video.width, video.height, video.stored_format):
+    width, height = video.reduction * video.width, video.reduction * video.height
+    if (picture.width, picture.height, picture.format.name) != (width, height, video.stored_format):
         raise MediaUnsupportedError(
-            f"{info.path}: at {float(pts * video.time_base):.3f} s the picture changes from {video.width} x {video.height} "
+            f"{info.path}: at {float(pts * video.time_base):.3f} s the picture changes from {width} x {height} "
             f"{video.stored_format} to {picture.width} x {picture.height} {picture.format.name}; "
             "cut the file there and dub the parts",
             field="video",
@@ -161,7 +162,21 @@ def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> Decod
     if picture.format.name != video.pixel.name:
         planar = picture.reformat(format=video.pixel.name, src_color_range=2, dst_color_range=2)
         planar.pts, planar.time_base = picture.pts, picture.time_base
-    return DecodedFrame(index, pts, plane_views(planar, video, writable=False), planar, video)
+    if video.reduction > 1:
+        planar = _reduced_picture(planar, video)
+    return DecodedFrame(index, pts, plane_views(planar, video, writable=False), planar, video, bool(picture.is_corrupt))
+
+
+def _reduced_picture(picture: av.VideoFrame, video: VideoInfo) -> av.VideoFrame:
+    """Return a planar picture in the size of the frames of a video, reduced by areas. Captions and other side data are left out."""
+    small = av.VideoFrame(video.width, video.height, video.pixel.name)
+    small.pts, small.time_base = picture.pts, picture.time_base
+    small.colorspace, small.color_range = video.colour.matrix, picture.color_range
+    small.color_primaries, small.color_trc = picture.color_primaries, picture.color_trc
+    views = plane_views(picture, video, writable=False), plane_views(small, video, writable=True)
+    for samples, view in zip(*views, strict=True):
+        view[...] = cv2.resize(samples, (view.shape[1], view.shape[0]), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def _frame_of_picture(info: MediaInfo) -> DecodedFrame:
@@ -177,7 +192,7 @@ def plane_views(picture: av.VideoFrame, video: VideoInfo, *, writable: bool) -> 
     """Return the planes of a picture, [rows, columns] each, as views of the picture's memory, without the padding of lines."""
     views: list[Plane] = []
     for number, plane in enumerate(picture.planes):
-        rows, columns = video.pixel.plane_shape(number, video.width, video.height)
+        rows, columns = video.pixel.plane_shape(number, picture.width, picture.height)
         dtype = video.pixel.dtype
         view: Plane = (
             np.frombuffer(cast(Any, plane), np.uint8).view(dtype).reshape(-1, plane.line_size // dtype.itemsize)[:rows, :columns]

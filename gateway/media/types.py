@@ -17,7 +17,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from gateway.media.pixels import ColourModel, ColourTags, PixelFormat, colour_model
+from gateway.media.choices import LEAST_HALVED
+from gateway.media.pixels import UNSPECIFIED, ColourModel, ColourTags, PixelFormat, colour_model, effective_matrix
 from services.common.array_types import Float64, Int64, UInt8
 
 SQUARE_TOLERANCE: Final = Fraction(8, 100)
@@ -156,6 +157,7 @@ class VideoInfo:
         metadata: tags of the stream (language, handler_name, timecode, ...).
         hdr: HDR metadata of the first frame.
         unkept: further metadata of the first frame that no encoder gets, in words.
+        reduction: samples of the file per sample of a frame, in each direction. The reader reduces frames by areas.
     """
 
     index: int
@@ -172,6 +174,7 @@ class VideoInfo:
     metadata: Mapping[str, str]
     hdr: HdrMetadata = HdrMetadata()
     unkept: tuple[str, ...] = ()
+    reduction: int = 1
 
     @property
     def interlaced(self) -> bool:
@@ -214,6 +217,32 @@ class VideoInfo:
         if stop >= self.num_frames:
             return self
         return replace(self, pts=self.pts[:stop], last_duration=int(self.pts[stop] - self.pts[stop - 1]))
+
+    def halved(self) -> VideoInfo:
+        """Return the video with frames of half the width and height.
+
+        The video itself is returned if it is small or interlaced (each line belongs to one of two moments), or if a half would end
+        inside a chroma sample.
+        """
+        step_x, step_y = self.pixel.chroma_step
+        uneven = self.width % (2 * step_x) or self.height % (2 * step_y)
+        if self.interlaced or uneven or min(self.width, self.height) < LEAST_HALVED:
+            return self
+        colour = self.colour
+        if self.pixel.kind != "rgb" and colour.matrix == UNSPECIFIED:
+            # Players take the matrix of untagged video from the size of the picture.
+            colour = replace(colour, matrix=effective_matrix(colour, self.width, self.height))
+        half = replace(self.orientation, width=self.width // 2, height=self.height // 2)
+        return replace(self, orientation=half, colour=colour, reduction=2 * self.reduction)
+
+    @property
+    def coded_from_upright(self) -> Float64:
+        """Affine map from pixels of the upright footage, which is not reduced, to coded luma samples of a frame, float64 [2, 3]."""
+        factor = self.reduction
+        whole = replace(self.orientation, width=self.width * factor, height=self.height * factor)
+        affine = whole.coded_from_upright
+        affine[:, 2] -= 0.5 * (factor - 1)
+        return affine / factor
 
     @property
     def constant_rate(self) -> Fraction | None:
@@ -298,6 +327,7 @@ class DecodedFrame:
             memory: copy what has to outlive the frame.
         picture: the decoder's frame, with everything that it carries besides the samples (closed captions, ...).
         video: the stream of the frame.
+        damaged: whether the file is damaged at this frame, so that the decoder made up a part of the frame.
     """
 
     index: int
@@ -305,13 +335,9 @@ class DecodedFrame:
     planes: tuple[Plane, ...] = field(repr=False)
     picture: av.VideoFrame = field(repr=False)
     video: VideoInfo = field(repr=False)
+    damaged: bool = False
 
     @property
     def time(self) -> Fraction:
         """Presentation time, seconds."""
         return self.pts * self.video.time_base
-
-    @property
-    def damaged(self) -> bool:
-        """Whether the file is damaged at this frame, so that the decoder made up a part of the frame."""
-        return bool(self.picture.is_corrupt)

@@ -177,6 +177,12 @@ class TrackedVideo:
         info = replace(self.info, video=self.info.video.head(seconds))
         return TrackedVideo(info, self.index.head(info.video.num_frames), self.faces)
 
+    def halved(self) -> TrackedVideo:
+        """Return the video with frames of half the width and height, if these are large enough (VideoInfo.halved). The records and
+        their index stay those of the footage.
+        """
+        return replace(self, info=replace(self.info, video=self.info.video.halved()))
+
 
 def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceIndex:
     """Return the index of a finished first pass. The file is read in pieces.

@@ -63,7 +63,7 @@ from gateway.dub.request.dub_request import (
     sound_of,
 )
 from gateway.dub.request.spec_text import ROWS
-from gateway.dub.sound.speech import SpeechExtent, motion_frames_for, speech_duration
+from gateway.dub.sound.speech import HEARD_AFTER_S, SpeechExtent, motion_frames_for, speech_duration
 from gateway.dub.state.costs import DubWork, PaceFile
 from gateway.dub.state.disk import MAX_JOB_BYTES
 from gateway.dub.state.disk_needs import output_needs, records_need
@@ -262,7 +262,7 @@ class DubJob:
             claim=claim,
             analysis_reused=kept.is_adopted and not workspace.redone_passes,
             warnings=[
-                *(about_preview(info, video.info) if request.preview else ()),
+                *(about_preview(video.info) if request.preview else ()),
                 *about_pictures(info),
                 *await asyncio.to_thread(about_channels, request, info),
                 *(about_left_out(info) if has_background else ()),
@@ -304,7 +304,7 @@ class DubJob:
         for part in parts:
             if (chosen := part.person.chosen) is not None:
                 _log.info("face_chosen", job=analysis.workspace.folder.name, face=chosen.face_id, why=chosen.why)
-        return video, parts
+        return video.halved() if self._request.half_size else video, parts
 
     async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
         """Extract the features of the new speech, then the features of the footage's own sound, beside tracking.
@@ -315,7 +315,9 @@ class DubJob:
             speech: the new speech.
             duration: length of the video, seconds.
         """
-        extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features)
+        # The last mouths of a preview are those of the dub, which hears what follows.
+        heard = duration + HEARD_AFTER_S if self._request.preview else duration
+        extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features, heard=heard)
         await self._extract_own_sound(analysis)
         return extent
 

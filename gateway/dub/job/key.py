@@ -73,7 +73,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         **resolved_options(request),
         **asdict(request.mouth),
         **_channel(request),
-        **({"preview": PREVIEW_S} if request.preview else {}),
+        **({"preview": [PREVIEW_S, request.half_size]} if request.preview else {}),
     )
 
 

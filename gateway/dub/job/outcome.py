@@ -201,19 +201,14 @@ def about_channels(request: DubRequest, info: MediaInfo) -> list[str]:
     return [Text("{line}: {words}", line=name, words=words) for name, words in chosen if words]
 
 
-def about_preview(info: MediaInfo, video: MediaInfo) -> list[str]:
-    """Return the sentence that says that a video is a preview.
-
-    Args:
-        info: the footage.
-        video: what is dubbed of the footage.
-    """
+def about_preview(video: MediaInfo) -> list[str]:
+    """Return the sentence that says that a video is a preview."""
     return [
         Text(
             "this is a preview: the first {seconds} s, {width} x {height}; dub without {preview} for the whole video",
             seconds=f"{float(video.video.duration):.1f}",
-            width=info.video.width,
-            height=info.video.height,
+            width=video.video.width,
+            height=video.video.height,
             preview=Option("preview"),
         )
     ]

@@ -337,7 +337,7 @@ class DubPasses:
         total = video.info.video.num_frames
         dubbed = [part for part in parts if part.person.actor is not None]
         scales = [
-            await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()])
+            await asyncio.to_thread(scale_of, video.faces, part.plan.row[part.plan.rendered()], video.info.video.reduction)
             if self.request.has_bank_detail
             else 0
             for part in dubbed
@@ -385,7 +385,11 @@ class DubPasses:
         finish = self.request.shown_finish
         config = window_config(self.analysis.method, actor, reference, detail_scale=scale, finish=finish)
         usable, rows = part.plan.rendered(), part.plan.row
-        looks = ShotLooks(video.faces, rows, video.index.free_frames(rows), video.index.shot_cuts)
+        if self.request.preview and video.faces is self.analysis.workspace.faces:
+            # As in the dub, the looks of a shot are learned from the whole shot.
+            looks = self.analysis.looks()
+        else:
+            looks = ShotLooks(video.faces, rows, video.index.free_frames(rows), video.index.shot_cuts)
         inputs = VideoInputs(
             self.analysis.stages, config, usable, rows, video.faces, looks, part.mouths, part.speech, on_frame=on_frame
         )

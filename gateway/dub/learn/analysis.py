@@ -121,9 +121,18 @@ async def track_footage(
 
 
 async def extract_speech(
-    stages: Stages, duration: Fraction, speech: Speech, workspace: Workspace, kinds: FeatureKinds
+    stages: Stages,
+    duration: Fraction,
+    speech: Speech,
+    workspace: Workspace,
+    kinds: FeatureKinds,
+    *,
+    heard: Fraction | None = None,
 ) -> SpeechExtent:
     """Extract the features of the new speech for a video of `duration` seconds, and return how the speech fits the video.
+
+    Args:
+        heard: as for `extract_features`.
 
     Raises:
         InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -139,7 +148,7 @@ async def extract_speech(
     what = f"the features of {float(duration):,.0f} s of speech"
     await asyncio.to_thread(workspace.allowance.check, frames * FEATURE_RECORD.itemsize, what)
     workspace.speech.clear()
-    extent = await extract_features(stages, speech, workspace.speech, frames, duration, kinds)
+    extent = await extract_features(stages, speech, workspace.speech, frames, duration, kinds, heard=heard)
     workspace.finish("speech", asdict(extent), workspace.speech)
     return extent
 

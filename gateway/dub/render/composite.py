@@ -34,9 +34,13 @@ _WARM_S: Final = 5.0
 
 
 def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
-    """Return the affine map from box pixels to coded luma samples, float64 [2, 3]."""
+    """Return the affine map from box pixels to coded luma samples, float64 [2, 3].
+
+    Args:
+        pose: pose in the upright footage.
+    """
     upright_from_box = invert(box_from_frame(pose))
-    coded = info.video.orientation.coded_from_upright
+    coded = info.video.coded_from_upright
     return np.column_stack([coded[:, :2] @ upright_from_box[:, :2], coded[:, :2] @ upright_from_box[:, 2] + coded[:, 2]])
 
 
@@ -297,4 +301,4 @@ class FaceMarks:
     def _step(self, face_id: int, frame: int, record: Any) -> FrameMark:
         video = self._video.info.video
         seconds = float((int(video.pts[frame]) - int(video.pts[0])) * video.time_base)
-        return self._marked[face_id].of_frame(seconds, record["pixels"], float(record["scale"]))
+        return self._marked[face_id].of_frame(seconds, record["pixels"], float(record["scale"]) / video.reduction)

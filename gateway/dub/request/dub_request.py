@@ -94,6 +94,7 @@ class DubRequest:
         mouth: options that go to the motion stage.
         overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
         preview: dub only the first PREVIEW_S seconds, and train no network.
+        half_size: write frames of half the width and height, if these are large enough (VideoInfo.halved).
         lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
         voice: the synthetic voice of `speech`; None: nothing is known of the voice.
     """
@@ -124,8 +125,13 @@ class DubRequest:
     mouth: MouthOptions = MouthOptions()
     overwrite: bool = False
     preview: bool = False
+    half_size: bool = False
     lines: tuple[DubLine, ...] = ()
     voice: VoiceFacts | None = None
+
+    def for_report(self) -> DubRequest:
+        """Return the request of a dub with a report, whose pictures compare the video with the footage at one size."""
+        return replace(self, half_size=False)
 
     @property
     def consents(self) -> tuple[Consent | None, ...]:

@@ -162,6 +162,7 @@ def request_from(
         mouth=mouth_from_proto(spec, MouthOptions()),
         overwrite=spec.overwrite,
         preview=spec.preview,
+        half_size=spec.preview,
     )
     check_scene(spec, dubs_with)
     return replace(dub, lines=tuple(_line(line, place, dub, files) for place, line in enumerate(spec.lines)))

@@ -47,6 +47,9 @@ _FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] 
 predictor hears the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
 _LAST_AHEAD: Final = 11
 """Frames after the end of a video that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
+HEARD_AFTER_S: Final = 4
+"""Seconds of speech after the end of a video, more than decide its last mouths: _LAST_AHEAD frames, which windows of the speech
+encoder answer that hear the next 2.6 s."""
 UNHEARD_PER_S: Final = 25
 """Speech may be 1 / UNHEARD_PER_S seconds longer than its video before the user is warned that the speech is cut."""
 ROWS_PER_FRAME: Final = 4
@@ -94,6 +97,8 @@ async def extract_features(
     num_frames: int,
     duration: Fraction,
     kinds: FeatureKinds = SHARED_FEATURES,
+    *,
+    heard: Fraction | None = None,
 ) -> SpeechExtent:
     """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid.
 
@@ -101,7 +106,8 @@ async def extract_features(
         speech: what is said. Of sound whose mean of all channels loses the voice, the channels of the voice are heard.
         features: gets the records; records that are there already are removed.
         num_frames: frames of the motion grid.
-        duration: length of the video, seconds. Speech after this time is not used.
+        duration: length of the video, seconds.
+        heard: speech after this time is not used, seconds; None: `duration`.
 
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
@@ -109,7 +115,8 @@ async def extract_features(
     speech = await asyncio.to_thread(only_voice, speech)
     total_samples, counted = 0, False
     limit = math.ceil(duration * speech.sample_rate_hz)
-    enough = limit + speech.sample_rate_hz // UNHEARD_PER_S
+    last = math.ceil((heard if heard is not None else duration) * speech.sample_rate_hz)
+    enough = last + speech.sample_rate_hz // UNHEARD_PER_S
 
     async def requests(point: CallPoint) -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
         nonlocal total_samples, counted
@@ -128,7 +135,7 @@ async def extract_features(
         yield made.config
         chunks = iter(speech.chunks)
         while (chunk := await asyncio.to_thread(_next_chunk, chunks)) is not None:
-            piece = chunk[max(0, sent - total_samples) : max(0, limit - total_samples)]
+            piece = chunk[max(0, sent - total_samples) : max(0, last - total_samples)]
             total_samples += len(chunk)
             if len(piece):
                 yield made.item(audio_pb2.AudioChunk(first_sample=sent, pcm_f32=as_pcm(piece, speech.channels)))

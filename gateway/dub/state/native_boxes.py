@@ -56,18 +56,19 @@ def record_frames(reader: VideoReader, faces: RecordFile, rows: Sequence[int]) -
         (record,) = faces.read_rows([row])
 
 
-def scale_of(faces: RecordFile, rows: Sequence[int] | Int64) -> int:
+def scale_of(faces: RecordFile, rows: Sequence[int] | Int64, reduction: int = 1) -> int:
     """Return the native pixels per box pixel of a face, 1 to 4: the median over its records.
 
     Args:
         faces: FACE_RECORDs of the footage.
         rows: record rows of the face; none: 1.
+        reduction: pixels of the footage per pixel of the frames that are written (VideoInfo).
     """
     if not len(rows):
         return 1
     places = np.unique(np.linspace(0, len(rows) - 1, _SAMPLES).round().astype(int))
     scales = faces.read_rows([int(rows[place]) for place in places])["scale"]
-    return native_scale(float(np.median(scales)))
+    return native_scale(float(np.median(scales)) / reduction)
 
 
 def native_luma(luma: UInt8, pose: HeadPose, scale: int) -> UInt8:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -186,3 +187,50 @@ def test_memory_independent_of_length(tmp_path: Path) -> None:
     # their samples, which lie in FFmpeg's memory.
     short, long = peak(video(25)), video(75)
     assert peak(long) - short < (peak(long, keep=True) - short) / 2
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "gbrp10le", "yuva420p", "gray"])
+def test_halved_frames_are_reduced_by_areas(tmp_path: Path, name: str) -> None:
+    """Each sample of a halved frame is the mean of four samples, at the time of the frame."""
+    clip = Clip(pixel_format=name, pts=VARIABLE_PTS[:3], time_base=Fraction(1, 15360), size=(720, 480))
+    info = probe(make_clip(tmp_path / "clip.mkv", clip))
+    half = replace(info, video=info.video.halved())
+    assert (half.video.width, half.video.height, half.video.num_frames) == (360, 240, 3)
+    with VideoReader(info) as reader, VideoReader(half) as halved:
+        for frame, small in zip(reader, halved, strict=True):
+            assert (small.index, small.pts) == (frame.index, frame.pts)
+            for plane, samples in zip(frame.planes, small.planes, strict=True):
+                rows, columns = samples.shape
+                means = plane.reshape(rows, 2, columns, 2).mean((1, 3))
+                np.testing.assert_allclose(samples, means, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(size=(640, 476), pts=(0,)),
+        Clip(size=(722, 576), pts=(0,)),
+        Clip(size=(724, 576), pixel_format="yuv411p", pts=(0,)),
+        Clip(size=(720, 576), codec="libx264", fields="tff"),
+    ],
+    ids=["small", "odd chroma", "odd 4:1:1", "interlaced"],
+)
+def test_some_video_is_not_halved(tmp_path: Path, clip: Clip) -> None:
+    video = probe(make_clip(tmp_path / "clip.mkv", clip)).video
+    assert video.halved() is video
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_halved_points_map_back(tmp_path: Path, rotation: int) -> None:
+    """A pixel of the upright footage lies in the middle of four samples, of which a halved frame has one."""
+    video = probe(make_clip(tmp_path / "clip.mp4", Clip(size=(720, 480), rotation=rotation, pts=(0,)))).video
+    whole, half = video.coded_from_upright, video.halved().coded_from_upright
+    np.testing.assert_array_equal(whole, video.orientation.coded_from_upright)
+    for x, y in [(0, 0), (17, 130), (479, 479)]:
+        np.testing.assert_allclose(2 * (half @ [x, y, 1]) + 0.5, whole @ [x, y, 1])
+
+
+def test_halved_video_keeps_its_matrix(tmp_path: Path) -> None:
+    """Players take BT.709 for untagged video of 720 lines, and would take BT.601 for its half."""
+    video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(1280, 720), pts=(0,)))).video
+    np.testing.assert_array_equal(video.halved().colour_model.matrix, video.colour_model.matrix)

@@ -124,7 +124,8 @@ async def test_label_leaves_key_alone(request_of: DubRequest) -> None:
 async def test_preview_has_other_key(request_of: DubRequest) -> None:
     """A preview and the dub work in folders of their own."""
     method = method_named("dubstage")
-    assert await key_of(replace(request_of, preview=True), method, listed()) != await key_of(request_of, method, listed())
+    whole, half = (replace(request_of, preview=True, half_size=half) for half in (False, True))
+    assert len({await key_of(each, method, listed()) for each in (request_of, whole, half)}) == 3
 
 
 async def test_own_sound_has_other_key(request_of: DubRequest) -> None:
@@ -199,6 +200,7 @@ OTHER: Mapping[str, Any] = {
     "finish": Finish.RENDERER,
     "mouth": MouthOptions(expressiveness=1.1),
     "preview": True,
+    "half_size": True,
     "lines": (),
     "voice": VoiceFacts(program="espeak-ng"),
 }

@@ -192,6 +192,16 @@ def test_preview_refuses_field(field: str, row: dict[str, object]) -> None:
     assert field not in [found for found, _ in problems(spec, lambda _: "dubstage")]
 
 
+def test_preview_with_report_keeps_size() -> None:
+    """A preview is half as large, but not beside the footage in a report. A dub has the footage's size."""
+    preview, dub = (
+        request_from(spec_from({"footage": "a.mp4", "output": "b.mp4", "preview": preview}), LocalFiles(), threads=1)
+        for preview in (True, None)
+    )
+    assert (preview.half_size, preview.for_report().half_size, dub.half_size) == (True, False, False)
+    assert preview.for_report().preview
+
+
 def test_unknown_expression_lists_values() -> None:
     """An unknown expression is refused with those there are."""
     assert tuple(names_of(dub_pb2.Expression.DESCRIPTOR).values()) == ("", *EXPRESSIONS)

@@ -39,6 +39,7 @@ def test_the_scale_is_that_of_most_frames(faces: RecordFile) -> None:
     assert scale_of(faces, range(5)) == 2
     assert scale_of(faces, [2]) == 4
     assert scale_of(faces, []) == 1
+    assert [scale_of(faces, [2], reduction) for reduction in (2, 9)] == [4, 1]
 
 
 def test_box_of_own_frame(faces: RecordFile, tmp_path: Path) -> None:
