@@ -1,7 +1,8 @@
 """Log-mel spectrum, cepstra and their deltas on the acoustic grid, and both as kinds of features.
 
     power   P[f] = |rfft(hann(400) * x)|^2, zero-padded to 512 points
-    mel     M[b] = log(sum_f W[b, f] P[f] + FLOOR), 80 triangles W of height 1, HTK mel scale, 20 Hz to 7600 Hz
+    mel     M[b] = log(sum_f W[b, f] P[f] + FLOOR), W from librosa.filters.mel: 80 triangles of height 1, HTK mel scale,
+            20 Hz to 7600 Hz
     cepstra C[k] = orthonormal DCT-II of M, k = 0..19 (what librosa.feature.mfcc computes)
     delta   d[i] = sum_{n=1,2} n (C[i+n] - C[i-n]) / 10 (librosa.feature.delta of width 5)
 
@@ -9,8 +10,7 @@ The window of row i is centred on the row: samples [160 i - 120, 160 i + 280). T
 derivatives (Song et al., Sec. IV, Preprocessing), here on a 10 ms grid.
 
 docs/decisions/0008-librosa.md lists the functions of librosa that are used, and the measurements behind those that are not.
-librosa and scipy take a second to import, so only the functions that need them import them. Window and filter bank have the bits of
-librosa's, without librosa.
+librosa and scipy take a second to import, so they are imported by the first row and not by this module.
 """
 
 from __future__ import annotations
@@ -51,30 +51,32 @@ _QUIETEST: Final = -11.0
 
 @functools.cache
 def _window() -> Float64:
-    """Return the analysis window, [400]: Hann's, of which one sample more would be the first again."""
-    return np.asarray(0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, WINDOW_SAMPLES + 1)), np.float64)[:-1]
+    """Return the analysis window, [400]."""
+    from librosa.filters import get_window
 
-
-def mel_filters(edges_hz: Float64, points: int) -> Float64:
-    """Return the weights of bands on a mel scale, float64 [B, points / 2 + 1]: triangles of equal area (Slaney 1998).
-
-    Args:
-        edges_hz: float64 [B + 2]. Lower edge, centre and upper edge of band b are elements b, b + 1 and b + 2.
-        points: points of the Fourier transform of samples at SAMPLE_RATE_HZ.
-    """
-    widths = np.diff(edges_hz)[:, None]
-    ramps = np.subtract.outer(edges_hz, np.fft.rfftfreq(points, 1.0 / SAMPLE_RATE_HZ))
-    triangles = np.maximum(0.0, np.minimum(-ramps[:-2] / widths[:-1], ramps[2:] / widths[1:]))
-    return np.asarray(triangles * (2.0 / (edges_hz[2:] - edges_hz[:-2]))[:, None], np.float64)
+    return np.asarray(get_window("hann", WINDOW_SAMPLES), dtype=np.float64)
 
 
 @functools.cache
 def _mel_filters() -> Float64:
     """Return the weights of the mel bands, [80, 257]."""
-    lowest, highest = 2595.0 * np.log10(1.0 + np.array([LOWEST_HZ, HIGHEST_HZ]) / 700.0)
-    edges_hz = 700.0 * (10.0 ** (np.linspace(lowest, highest, NUM_MELS + 2) / 2595.0) - 1.0)
-    # The area is undone, and not left out: the networks were trained on the bits of both steps.
-    return np.asarray(mel_filters(edges_hz, _FFT_POINTS) * ((edges_hz[2:] - edges_hz[:-2]) / 2.0)[:, None], np.float64)
+    from librosa import mel_frequencies
+    from librosa.filters import mel
+
+    filters = mel(
+        sr=SAMPLE_RATE_HZ,
+        n_fft=_FFT_POINTS,
+        n_mels=NUM_MELS,
+        fmin=LOWEST_HZ,
+        fmax=HIGHEST_HZ,
+        htk=True,
+        norm="slaney",
+        dtype=np.float64,
+    )
+    # This norm divides each band by half its width in Hz, and the last line undoes the division. norm=None would not divide, but
+    # with None librosa imports a module that numba compiles for eleven seconds.
+    edges_hz = mel_frequencies(NUM_MELS + 2, fmin=LOWEST_HZ, fmax=HIGHEST_HZ, htk=True)
+    return np.asarray(filters * ((edges_hz[2:] - edges_hz[:-2]) / 2.0)[:, None], dtype=np.float64)
 
 
 def power_spectra(samples: Float32, points: int = _FFT_POINTS) -> Float64:

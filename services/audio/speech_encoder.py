@@ -3,7 +3,7 @@
 The input is Whisper's log mel on the acoustic grid:
 
     power   P[f] = |rfft(hann(400) * x)|^2, 400 points
-    mel     M[b] = sum_f W[b, f] P[f], W: 80 triangles of equal area, Slaney's mel scale, 0 to 8 kHz
+    mel     M[b] = sum_f W[b, f] P[f], W from librosa.filters.mel: 80 triangles of equal area, Slaney's mel scale, 0 to 8 kHz
     log mel L[b] = log10(max(M[b], 1e-10))
 
 Whisper centres a window on a multiple of 10 ms, the acoustic grid on the middle between two multiples: only the position of time
@@ -34,7 +34,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from services.audio.spectral import SpectralStream, band_powers, mel_filters, power_spectra
+from services.audio.spectral import SpectralStream, band_powers, power_spectra
 from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureKind, SoundRows
 from services.common.array_types import Float32, Float64
 from services.common.store.network_session import open_network
@@ -53,12 +53,9 @@ MODEL_FILE: Final = "speech_encoder.onnx"
 @functools.cache
 def _filters() -> Float64:
     """Return the weights of the mel bands, [80, 201]."""
-    # Slaney's scale is linear up to 1000 Hz, 15 mels, and logarithmic above, 27 mels to a factor of 6.4.
-    hz_per_mel, knee_hz, step = 200.0 / 3, 1000.0, np.log(6.4) / 27.0
-    knee = knee_hz / hz_per_mel
-    mels = np.linspace(0.0, knee + np.log(SAMPLE_RATE_HZ / 2 / knee_hz) / step, NUM_MELS + 2)
-    edges_hz = np.where(mels < knee, mels * hz_per_mel, knee_hz * np.exp(step * (mels - knee)))
-    return mel_filters(edges_hz, _FFT_POINTS)
+    from librosa.filters import mel
+
+    return np.asarray(mel(sr=SAMPLE_RATE_HZ, n_fft=_FFT_POINTS, n_mels=NUM_MELS, dtype=np.float64), dtype=np.float64)
 
 
 def log_mel(samples: Float32) -> Float32:

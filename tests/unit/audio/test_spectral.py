@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import librosa
 import numpy as np
 import pytest
-from librosa import filters
 
-from services.audio import spectral, speech_encoder
 from services.audio.spectral import MEL_FLOOR, SpectralStream, cepstra, deltas, loud_rows, spectral_rows
 from services.common.array_types import Float32
 
@@ -146,13 +143,3 @@ def test_loud_rows_are_near_the_loudest(levels: list[float], loud: list[int]) ->
     """Rows within 5 nats of the loudest row are loud, and no row whose mean log-mel is below -11."""
     rows = cepstra(np.repeat(np.array(levels, np.float32)[:, None], 80, axis=1))
     assert loud_rows(rows).tolist() == loud
-
-
-def test_filters_and_window_are_those_of_librosa() -> None:
-    """The networks were trained on the bits of librosa's."""
-    window = filters.get_window("hann", 400)
-    np.testing.assert_array_equal(spectral._window(), window)
-    edges_hz = librosa.mel_frequencies(82, fmin=20.0, fmax=7600.0, htk=True)
-    bank = filters.mel(sr=RATE_HZ, n_fft=512, n_mels=80, fmin=20.0, fmax=7600.0, htk=True, norm="slaney", dtype=np.float64)
-    np.testing.assert_array_equal(spectral._mel_filters(), bank * ((edges_hz[2:] - edges_hz[:-2]) / 2)[:, None])
-    np.testing.assert_array_equal(speech_encoder._filters(), filters.mel(sr=RATE_HZ, n_fft=400, n_mels=80, dtype=np.float64))
