@@ -31,12 +31,13 @@ def test_preview_shows_frames_of_dub(dubber: Dubber, clips: Clips, tmp_path: Pat
     video = probe(preview).video
     assert (video.width, video.height, video.num_frames) == (640, 360, 25)
     assert any("640 x 360" in str(warning) for warning in outcome.warnings)
-    changed, differences = [], []
+    changed: list[float] = []
+    differences: list[float] = []
     for filmed, whole, half, record in zip(decoded(footage), decoded(request.output), decoded(preview), dub.faces, strict=False):
         before, after = (cv2.resize(planes[0], (640, 360), interpolation=cv2.INTER_AREA) for planes in (filmed, whole))
         x, y, width, height = (int(edge) // 2 for edge in record["box"])
         lower = np.s_[y + height // 2 : y + height, x : x + width]
-        differences.append(cv2.absdiff(half[0], after)[lower].mean())
-        changed.append(cv2.absdiff(before, after)[lower].mean())
+        differences.append(float(cv2.absdiff(half[0], after)[lower].mean()))
+        changed.append(float(cv2.absdiff(before, after)[lower].mean()))
     assert max(differences) < LARGEST
     assert np.mean(differences) < MEAN < 3 * MEAN < np.mean(changed)
