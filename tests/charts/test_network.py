@@ -178,7 +178,7 @@ INGRESS = ("gateway.httpPort=8080", "gateway.ingress.enabled=true", "gateway.ing
 
 
 def test_ingress_leads_to_pages() -> None:
-    """The Ingress sends its host to the port of pages and HTTP/JSON, over TLS; without a name the controller's certificate serves."""
+    """The Ingress sends its host to the port of pages and HTTP/JSON, over TLS with the controller's own certificate."""
     rendered = render("default", *INGRESS)
     spec = rendered.one("Ingress", "dubstage-gateway")["spec"]
     assert spec.keys() == {"tls", "rules"}
