@@ -21,7 +21,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py')
 
-.PHONY: setup setup-dev install demo lint format test test-all flaky mutants bench train images release version play drill load hostile clean guard
+.PHONY: setup setup-dev install demo lint format test test-all flaky mutants bench train images platforms release version play drill load hostile clean guard
 
 # What dubs need.
 setup: $(VENV)/.ready
@@ -56,6 +56,12 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 .checkov/.ready: tests/charts/scanner.txt
 	test -x .checkov/bin/python || $(PYTHON) -m venv .checkov || python3 -m venv .checkov
 	.checkov/bin/pip install --quiet --disable-pip-version-check --requirement tests/charts/scanner.txt
+	touch $@
+
+# uv, which asks the package index for wheels of other platforms.
+.uv/.ready:
+	test -x .uv/bin/python || $(PYTHON) -m venv .uv || python3 -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 	touch $@
 
 # Kitsu's API server, for tests/contract/kitsu: 600 MB, in an environment of its own.
@@ -138,6 +144,10 @@ train: $(VENV)/.ready-dev
 images:
 	charts/images/build.sh
 
+# For which platforms the package index has wheels of the pinned packages: writes docs/reference/platforms.md. Needs the network.
+platforms: $(VENV)/.ready-dev .uv/.ready
+	$(BIN)/python -m docs.generate.platforms --uv .uv/bin/uv
+
 # The wheels (with MediaPipe's, docs/decisions/0015-mediapipe-wheel.md), the tried versions of all packages, and the chart of the version in
 # pyproject.toml, from a checkout without changes (CONTRIBUTING.md). .github/workflows/release.yml
 # adds the bill of materials, signs and publishes them.
@@ -177,4 +187,4 @@ hostile: $(VENV)/.ready-dev
 	$(BIN)/python -m tests.hostile $(HOSTILE_ARGUMENTS)
 
 clean:
-	rm -rf $(VENV) .triton .checkov .kitsu out build protos/gen .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .triton .checkov .kitsu .uv out build protos/gen .mypy_cache .ruff_cache .pytest_cache

@@ -270,6 +270,22 @@ def own_properties(name: str) -> Schema:
                 "annotations": labels("annotations of the routes"),
             }
         ),
+        "ingress": closed(
+            {
+                "enabled": flag("whether the chart makes an Ingress to httpPort, for pages and HTTP/JSON"),
+                "className": text("IngressClass; empty: the default of the cluster", OBJECT_NAME),
+                "host": text("host name that browsers use", OBJECT_NAME),
+                "tls": closed(
+                    {
+                        "enabled": flag("whether the Ingress ends TLS"),
+                        "secretName": text(
+                            "Secret with the certificate of the host; empty: the default certificate of the controller", OBJECT_NAME
+                        ),
+                    }
+                ),
+                "annotations": labels("annotations of the Ingress"),
+            }
+        ),
     }
 
 

@@ -4,11 +4,11 @@
 #   CONTAINER        docker, podman or buildah                       the first of these that is installed
 #   REGISTRY         beginning of the images' names                  dubstage
 #   VERSION          tag and label                                   the project's version
-#   IMAGES           images to build                                 audio face motion texture render gateway suite triton
+#   IMAGES           images to build                                 audio face motion texture render gateway suite workstation triton
 #   BASE             image with Python 3.11, best with its digest    python:3.11-slim-bookworm
 #   ACCELERATOR      cpu or cuda                                     cpu
 #   TORCH_INDEX      pip arguments for torch alone                   PyTorch's own index for the CPU; empty for cuda
-#   PYTORCH3D        address of a wheel of pytorch3d for face, texture and suite, which rasterise; their images then hold torch, for GPUs
+#   PYTORCH3D        address of a wheel of pytorch3d for face, texture, suite and workstation, which rasterise; their images then hold torch, for GPUs
 #   PIP_ARGUMENTS    arguments for every pip install
 #   PIP_CONF         a pip.conf that the build may read as a secret: neither the image nor its history holds the file
 #   SOURCE           address of the source, for a label
@@ -29,7 +29,7 @@ fi
 registry=${REGISTRY:-dubstage}
 version=${VERSION:-$(sed -n '/^\[project\]/,/^\[/s/^version = "\(.*\)"/\1/p' pyproject.toml)}
 revision=$(git describe --always --abbrev=40 --dirty --match '' 2> /dev/null || echo unknown)
-images=${IMAGES:-audio face motion texture render gateway suite triton}
+images=${IMAGES:-audio face motion texture render gateway suite workstation triton}
 accelerator=${ACCELERATOR:-cpu}
 
 case ${container##*/} in
@@ -52,8 +52,8 @@ arguments_of() {
 }
 
 for name in $images; do
-    if [ "$name" != triton ] && ! grep -q "^$name " charts/images/services.txt; then
-        echo "there is no image '$name'; there are: $(grep -v '^#' charts/images/services.txt | cut -d ' ' -f 1 | xargs) triton" >&2
+    if [ "$name" != triton ] && [ "$name" != workstation ] && ! grep -q "^$name " charts/images/services.txt; then
+        echo "there is no image '$name'; there are: $(grep -v '^#' charts/images/services.txt | cut -d ' ' -f 1 | xargs) workstation triton" >&2
         exit 1
     fi
 done
@@ -67,10 +67,13 @@ for name in $images; do
         *)
             file=charts/images/Dockerfile
             target=service
+            row=$name
             case $name in
                 gateway) target=gateway ;;
-                suite)
-                    target=suite
+                suite | workstation)
+                    # With the arguments of the suite, the workstation takes over all layers of the suite.
+                    target=$name
+                    row=suite
                     set -- "$@" --build-arg SERVICES=services
                     ;;
             esac
@@ -78,7 +81,7 @@ for name in $images; do
             while read -r argument; do
                 set -- "$@" --build-arg "$argument"
             done << EOF
-$(arguments_of "$name")
+$(arguments_of "$row")
 EOF
             ;;
     esac
@@ -86,7 +89,7 @@ EOF
     [ -z "${PIP_ARGUMENTS:-}" ] || set -- "$@" --build-arg "PIP_ARGUMENTS=$PIP_ARGUMENTS"
     [ -z "${PIP_CONF:-}" ] || set -- "$@" --secret "id=pip.conf,src=$PIP_CONF"
     case $name in
-        render | suite)
+        render | suite | workstation)
             set -- "$@" --build-arg "ACCELERATOR=$accelerator"
             if [ "$accelerator" = cuda ] || [ -n "${TORCH_INDEX+given}" ]; then
                 set -- "$@" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}"
@@ -94,7 +97,7 @@ EOF
             ;;
     esac
     case $name in
-        face | texture | suite)
+        face | texture | suite | workstation)
             if [ -n "${PYTORCH3D:-}" ]; then
                 set -- "$@" --build-arg "PYTORCH3D=$PYTORCH3D" --build-arg "TORCH_INDEX=${TORCH_INDEX:-}"
             fi

@@ -1,13 +1,13 @@
 #!/bin/sh
 # In the build of an image: makes the environment /opt/dubstage with the dependencies of some extras of pyproject.toml, at the versions
 # of constraints.txt. pip itself stays outside, in /opt/build.
-#   charts/images/dependencies.sh EXTRA[,EXTRA...] [REQUIREMENT]
-# REQUIREMENT, if it is not empty, is installed last and without its own dependencies.
+#   charts/images/dependencies.sh EXTRA[,EXTRA...] [REQUIREMENT[,REQUIREMENT...]]
+# Each REQUIREMENT is installed last and without its own dependencies.
 # From the environment: ACCELERATOR (cpu or cuda), TORCH_INDEX (pip arguments for torch alone), PYTORCH3D (address of a wheel, for
 # stages that rasterise on a GPU; the build then installs torch too), PIP_ARGUMENTS (for every pip install).
 set -eu
 extras=${1:?give the extras of pyproject.toml, such as audio,s3}
-requirement=${2:-}
+separate=${2:-}
 accelerator=${ACCELERATOR:-cpu}
 folder=$(cd "$(dirname "$0")/../.." && pwd)
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -42,4 +42,5 @@ if [ -n "$torch" ]; then
     install ${TORCH_INDEX:-} "$torch"
 fi
 install --requirement /tmp/requirements.txt ${PYTORCH3D:+"$PYTORCH3D"}
-[ -z "$requirement" ] || install --no-deps "$requirement"
+# shellcheck disable=SC2046  # words of their own
+[ -z "$separate" ] || install --no-deps $(echo "$separate" | tr , ' ')

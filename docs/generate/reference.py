@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 import dubstage
 from charts import schema
+from docs.generate.dub_options import HEAD, option_rows
 from dubstage.common.v1 import bounds_pb2
 from gateway.batch.report import ReportRow
 from gateway.batch.types import ShotAppearance, ShotMotion
@@ -126,9 +127,7 @@ def settings_page() -> str:
 def _option(parameter: Any) -> tuple[str, str, str]:
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("-"))
     is_flag = getattr(parameter, "is_flag", False)
-    kind = parameter.type_descriptor.annotation
-    value = parameter.metavar or "|".join(map(str, getattr(kind, "__members__", {}).values() or get_args(kind)))
-    value = value or (parameter.name.upper() if not names else getattr(kind, "__name__", "value").upper())
+    value = _value(parameter, is_argument=not names)
     if not names:
         names = f"`{value}`"
     elif not is_flag:
@@ -141,6 +140,12 @@ def _option(parameter: Any) -> tuple[str, str, str]:
     low, high = parameter.min, parameter.max
     bounds = "" if low is None and high is None else f" {low} or more" if high is None else f" {low} to {high}"
     return names, shown, f"{parameter.help or ''}{f' Allowed:{bounds}.' if bounds else ''}"
+
+
+def _value(parameter: Any, *, is_argument: bool = False) -> str:
+    kind = parameter.type_descriptor.annotation
+    value = parameter.metavar or "|".join(map(str, getattr(kind, "__members__", {}).values() or get_args(kind)))
+    return str(value or (parameter.name.upper() if is_argument else getattr(kind, "__name__", "value").upper()))
 
 
 def _commands(command: Any, name: str, depth: int) -> Iterator[str]:
@@ -163,6 +168,24 @@ def command_line_page() -> str:
         "",
     ]
     return _page("Command line", head, _commands(typer.main.get_command(app), "dubstage", 2))
+
+
+def dub_options_page() -> str:
+    """Return the page of what the options of a dub are called on the command line, in the form, in batches, the API and Python."""
+    register_commands()
+    command: Any = typer.main.get_command(app)
+    shown = [parameter for parameter in command.commands["dub"].params if parameter.name != "help"]
+    parameters = []
+    for parameter in shown:
+        value = "-" if getattr(parameter, "is_flag", False) else _value(parameter)
+        option = value if parameter.param_type_name == "argument" else max(parameter.opts, key=len)
+        parameters.append((parameter.name, option, value))
+    head = [
+        "The names of each option of `dubstage dub` elsewhere; `-`: there is none. [Meanings](command-line.md#dubstage-dub), "
+        "[ranges](contracts.md).",
+        "",
+    ]
+    return _page("Options of a dub", head, _table(HEAD, option_rows(parameters)))
 
 
 def _type(field: descriptor_pb2.FieldDescriptorProto, package: str) -> str:
@@ -352,6 +375,7 @@ def pages() -> dict[Path, str]:
     texts = {
         "settings.md": settings_page(),
         "command-line.md": command_line_page(),
+        "dub-options.md": dub_options_page(),
         "chart-values.md": schema.reference(),
         "contracts.md": contracts_page(),
         "client.md": client_page(),

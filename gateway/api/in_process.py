@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -17,7 +18,7 @@ from gateway.actors.installation import open_installation
 from gateway.api.convert import result_message
 from gateway.consent.record import use_of
 from gateway.dub.progress import OnFootage, OnProgress
-from gateway.dub.request.spec import LocalFiles
+from gateway.dub.request.spec import LocalFiles, within
 from gateway.dub.sound.speech_command import SpokenText, spoken_text
 from gateway.engine import Engine, finished_dub, remove_old_jobs
 from gateway.provenance.binding import media_sha256
@@ -29,6 +30,9 @@ from services.common.server.settings import load_settings
 from services.common.stderr import log_lines_on_stderr
 
 T = TypeVar("T")
+Words = Mapping[int, tuple[str, str]]
+"""Words and voice (empty: none is named) by number of the line, from 0."""
+_NONE: Final[Words] = MappingProxyType({})
 
 
 def dub(
@@ -39,6 +43,7 @@ def dub(
     *,
     say: str | None = None,
     voice: str = "",
+    line_words: Words = _NONE,
 ) -> tuple[pb.DubResult, Path | None]:
     """Dub as CreateDub does, with paths of this machine in place of names in the media folder. Blocks.
 
@@ -51,6 +56,7 @@ def dub(
         on_footage: called with the number of frames of the footage, and the million pixels of a frame, in the same thread.
         say: words that the command of the settings speaks, for a spec without speech; None: none. An empty text is refused.
         voice: voice of `say`, as that command names it; empty: none is named.
+        line_words: words of the lines of the spec that have no speech.
 
     Returns:
         The result, and the page of the report; None: there is none.
@@ -59,18 +65,36 @@ def dub(
         DubstageError: the request was refused, or the dub failed.
     """
     settings = load_settings(GatewaySettings)
-    words = None
-    if say is not None or voice:
+    words = _spoken(settings, spec, line_words if say is None and not voice else None, say or "", voice)
+    # A program that has configured structlog gets the lines where it wants them; otherwise they would go to its stdout.
+    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    with nullcontext() if structlog.is_configured() else log_lines_on_stderr(level):
+        return _run(lambda: _dub(settings, spec, report, on_progress, on_footage, words))
+
+
+def _spoken(settings: GatewaySettings, spec: DubSpec, lines: Words | None, say: str, voice: str) -> dict[int, SpokenText]:
+    """Return the words, and the command that speaks them, by number of the line.
+
+    Args:
+        lines: words of lines; None: the dub has the words `say`.
+
+    Raises:
+        InvalidRequestError: words are given with something that they exclude, or cannot be spoken.
+    """
+    if lines is None:
         if spec.speech_uri or spec.lines or spec.audio_channel:
             raise InvalidRequestError(
                 "words are given with a speech, lines or an audio channel: leave one of them out", field="say"
             )
         use_of("", spec.language)
-        words = spoken_text(settings, say or "", language=spec.language, voice=voice)
-    # A program that has configured structlog gets the lines where it wants them; otherwise they would go to its stdout.
-    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
-    with nullcontext() if structlog.is_configured() else log_lines_on_stderr(level):
-        return _run(lambda: _dub(settings, spec, report, on_progress, on_footage, words))
+        return {0: spoken_text(settings, say, language=spec.language, voice=voice)}
+    found: dict[int, SpokenText] = {}
+    for number, (text, own_voice) in lines.items():
+        language = spec.lines[number].language or spec.language
+        with within(f"lines[{number}]"):
+            use_of("", language)
+            found[number] = spoken_text(settings, text, language=language, voice=own_voice)
+    return found
 
 
 async def _dub(
@@ -79,13 +103,13 @@ async def _dub(
     report: Path | None,
     on_progress: OnProgress,
     on_footage: OnFootage,
-    words: SpokenText | None,
+    words: Mapping[int, SpokenText],
 ) -> tuple[pb.DubResult, Path | None]:
     settings = settings_of(settings, settings.tenant)
     with open_installation(settings) as installation:
         engine = Engine.of(installation)
-        if words is not None:
-            request = await engine.spoken_request(spec, LocalFiles(), {0: words})
+        if words:
+            request = await engine.spoken_request(spec, LocalFiles(), words)
         else:
             request = await asyncio.to_thread(engine.checked_request, spec, LocalFiles())
         page = None

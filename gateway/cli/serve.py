@@ -93,13 +93,14 @@ def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
     return ports
 
 
-def check_ports(host: str, ports: Mapping[str, int], variable: str = "") -> None:
+def check_ports(host: str, ports: Mapping[str, int], variable: str = "", host_variable: str = "DUBSTAGE_HOST") -> None:
     """Check before any server starts that each server can listen on its port.
 
     Args:
         host: address to listen on.
         ports: port of each server by name.
         variable: setting to name in the remedy; empty: DUBSTAGE_<NAME>_PORT.
+        host_variable: setting of the host to name in the remedy.
 
     Raises:
         InvalidRequestError: a server cannot listen; the message names the server, the port and the remedy.
@@ -118,7 +119,7 @@ def check_ports(host: str, ports: Mapping[str, int], variable: str = "") -> None
                 elif number == errno.EACCES:
                     remedy, field = f"set {setting} to a port of 1024 or more", setting
                 else:
-                    remedy, field = "set DUBSTAGE_HOST to an address of this machine", "DUBSTAGE_HOST"
+                    remedy, field = f"set {host_variable} to an address of this machine", host_variable
                 raise InvalidRequestError(
                     f"the {name} server cannot listen on {host}:{port} ({why}): {remedy}", field=field
                 ) from None

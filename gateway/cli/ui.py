@@ -25,6 +25,8 @@ from services.common.server.settings import load_settings
 PORT: Final = 8600
 """Port of the pages if neither --port nor DUBSTAGE_HTTP_PORT names one."""
 _HOST: Final = "127.0.0.1"
+_ANY: Final = ("0.0.0.0", "::")
+"""Addresses that stand for every address of a machine: a browser of this machine uses 127.0.0.1 then."""
 _MEDIA: Final = "media"
 
 
@@ -37,6 +39,14 @@ def ui(
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of uploads and videos. Default: the folder media in the data folder."),
     ] = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of this machine to listen at. With 0.0.0.0, other machines reach the pages too, without TLS unless "
+            "DUBSTAGE_TLS_CERTIFICATE_FILE is set; in a container, publish the port on 127.0.0.1.",
+        ),
+    ] = _HOST,
     browser: Annotated[bool, typer.Option(help="Open the pages in the browser.")] = True,
     device: options.Device = None,
 ) -> None:
@@ -46,8 +56,8 @@ def ui(
     DUBSTAGE_AUTH_TOKEN_FILE, the pages ask for a token that is made for this run.
     """
     options.gateway_settings(device=device)  # refuses a device if the render stage is a server
-    settings = _settings(port, folder)
-    check_ports(_HOST, {"gateway": settings.http_port}, variable="--port")
+    settings = _settings(host, port, folder)
+    check_ports(host, {"gateway": settings.http_port}, variable="--port", host_variable="--host")
     token, file = "", None
     if settings.auth_token_file is None:
         token = secrets.token_urlsafe(24)
@@ -61,17 +71,17 @@ def ui(
             file.unlink(missing_ok=True)
 
 
-def _settings(port: int | None, folder: Path | None) -> GatewaySettings:
-    """Return the settings of the environment for a gateway that only this machine can call.
+def _settings(host: str, port: int | None, folder: Path | None) -> GatewaySettings:
+    """Return the settings of the environment for a gateway that listens at `host`.
 
     Raises:
         InvalidRequestError: a value is wrong, or a folder cannot be written.
     """
-    known = load_settings(GatewaySettings, host=_HOST)
+    known = load_settings(GatewaySettings, host=host)
     media = folder or known.media_dir or known.data_dir / _MEDIA
     settings = load_settings(
         GatewaySettings,
-        host=_HOST,
+        host=host,
         port=0,
         http_port=port or known.http_port or PORT,
         media_dir=media.absolute(),
@@ -107,7 +117,7 @@ def _run(settings: GatewaySettings, token: str, *, browser: bool) -> int:
     from gateway.api.server import GatewayServer
 
     scheme = "https" if settings.tls_certificate_file is not None else "http"
-    page = f"{scheme}://{_HOST}:{settings.http_port}/ui"
+    page = f"{scheme}://{_HOST if settings.host in _ANY else settings.host}:{settings.http_port}/ui"
     # Browsers do not send what stands behind #, so that no log of a server has the token.
     address = f"{page}/sign-in#{token}" if token else page
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from dubstage import suite
 from dubstage.client import Connection, DubstageCallError, TlsFiles, connect, files, gateway
-from dubstage.client.dub import DubOptions, dub_spec
+from dubstage.client.dub import DubOptions, Line, dub_spec
 from dubstage.client.names import explaining_names, step_name
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
@@ -97,7 +97,7 @@ def dub(
         request_id: UUID by which a gateway knows a request that comes again; empty: one is made.
         say: words that the command of the setting DUBSTAGE_SPEECH_COMMAND speaks; None: none. A gateway calls no such command.
         voice: voice of `say`, as that command names it; empty: none is named.
-        options: see DubOptions.
+        options: see DubOptions. In this process, a line of `lines` may have `say` and `voice` in place of `speech_uri`.
 
     Raises:
         Error: the request cannot be used, or the dub failed. `reason` and `code` are the same in this process and at a gateway.
@@ -106,6 +106,7 @@ def dub(
     """
     output = os.fspath(output)
     options = {**options, "speech": os.fspath(speech) if speech is not None else ""}
+    options["lines"], words = _without_words(options.get("lines") or ())
     try:
         spec = dub_spec(footage=os.fspath(footage), output=output, **options)
     except ValueError as problem:  # no such name of an enum
@@ -113,12 +114,13 @@ def dub(
     where = os.environ.get(ADDRESS_VARIABLE, "") if address is None else address
     if not where:
         folder = Path(report) if report is not None else None
-        result, page = _suite().dub(spec, folder, progress or _no_progress, say=say, voice=voice)
+        result, page = _suite().dub(spec, folder, progress or _no_progress, say=say, voice=voice, line_words=words)
         return _video(result, page)
     for field, given, why in (
         ("report", report is not None, "a gateway writes no report"),
         ("say", say is not None, "a gateway calls no command that speaks: dub in this process, or give the speech as a file"),
         ("voice", bool(voice), "a gateway calls no command that speaks: dub in this process"),
+        *((f"lines[{number}].say", True, "a gateway calls no command that speaks: give the speech as a file") for number in words),
     ):
         if given:
             raise DubstageCallError(f"{field}: {why}", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field=field)
@@ -129,6 +131,34 @@ def dub(
             video = _video(_at_gateway(spec, connection, progress or _no_progress, request_id))
             fetch()
         return replace(video, output=output)
+
+
+def _without_words(lines: Sequence[Line]) -> tuple[list[Line], dict[int, tuple[str, str]]]:
+    """Return lines without their words, and words and voice (empty: none is named) by number of the line, from 0.
+
+    Raises:
+        DubstageCallError: a line has words and a speech, a voice without words, or words that are no text.
+    """
+    found: list[Line] = []
+    words: dict[int, tuple[str, str]] = {}
+    for number, line in enumerate(lines):
+        if not isinstance(line, Mapping) or (line.get("say") is None and line.get("voice") is None):
+            found.append(line)
+            continue
+        fields = dict(line)
+        say, voice = fields.pop("say", None), fields.pop("voice", None) or ""
+        for field, is_wrong, why in (
+            ("voice", say is None, "is the voice of say, and the line has no words"),
+            ("say", bool(fields.get("speech_uri")), "give speech_uri or say, not both"),
+            ("say", not isinstance(say, str), f"is a text, not {say!r}"),
+            ("voice", not isinstance(voice, str), f"is a text, not {voice!r}"),
+        ):
+            if is_wrong:
+                place = f"lines[{number}].{field}"
+                raise DubstageCallError(f"{place}: {why}", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field=place)
+        found.append(fields)
+        words[number] = say, voice
+    return found, words
 
 
 def _suite() -> Any:

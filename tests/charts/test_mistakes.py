@@ -114,6 +114,10 @@ IN_A_TEMPLATE = {
     f"{ROUTE},gateway.route.httpHost=a.example.com,gateway.route.grpcHost=a.example.com,gateway.httpPort=8443": (
         "gateway.route.httpHost: a listener accepts a GRPCRoute and an HTTPRoute for different host names alone"
     ),
+    "gateway.ingress.enabled=true,gateway.httpPort=8443": "gateway.ingress.host: an Ingress needs the host name",
+    "gateway.ingress.enabled=true,gateway.ingress.host=a.example.com,gateway.httpPort=0": (
+        "gateway.ingress: the gateway serves no pages and no HTTP/JSON: set gateway.httpPort"
+    ),
     "batch.enabled=true": NO_DATABASE,
     "batch.enabled=true,gateway.enabled=false,batch.stages=own": NO_DATABASE,
     "batch.enabled=true,gateway.database.url=sqlite:////data/actors.sqlite": NO_DATABASE,

@@ -172,3 +172,31 @@ def test_guides_route_values_work(tmp_path: Path) -> None:
     assert pods.may_enter("gateway", port, "neighbour")
     assert pods.may_enter("gateway", port, "neighbour", {"kubernetes.io/metadata.name": "gateways"})
     assert not pods.may_enter("gateway", port, "neighbour", {"kubernetes.io/metadata.name": "elsewhere"})
+
+
+INGRESS = ("gateway.httpPort=8080", "gateway.ingress.enabled=true", "gateway.ingress.host=dubs.example.com")
+
+
+def test_ingress_leads_to_pages() -> None:
+    """The Ingress sends its host to the port of pages and HTTP/JSON, over TLS with the controller's own certificate."""
+    rendered = render("default", *INGRESS)
+    spec = rendered.one("Ingress", "dubstage-gateway")["spec"]
+    assert spec.keys() == {"tls", "rules"}
+    assert spec["tls"] == [{"hosts": ["dubs.example.com"]}]
+    (rule,) = spec["rules"]
+    (path,) = rule["http"]["paths"]
+    assert (rule["host"], path["path"], path["pathType"]) == ("dubs.example.com", "/", "Prefix")
+    backend = path["backend"]["service"]
+    (service,) = [each for each in rendered.of("Service") if each["metadata"]["name"] == backend["name"]]
+    (port,) = [each for each in service["spec"]["ports"] if each["port"] == backend["port"]["number"]]
+    assert port["name"] == "http"
+
+
+def test_ingress_takes_class_and_certificate() -> None:
+    (ingress,) = render("everything").of("Ingress")
+    assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "0"}
+    assert ingress["spec"]["ingressClassName"] == "nginx"
+    assert ingress["spec"]["tls"] == [{"hosts": ["dubstage-pages.example.com"], "secretName": "pages-tls"}]
+    plain = render("default", *INGRESS, "gateway.ingress.tls.enabled=false")
+    assert "tls" not in plain.one("Ingress", "dubstage-gateway")["spec"]
+    assert not render("default").of("Ingress")

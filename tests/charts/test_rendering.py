@@ -314,7 +314,7 @@ def test_images_are_built_or_named() -> None:
     script = (ROOT / "charts/images/build.sh").read_text()
     names = next(line for line in script.splitlines() if line.startswith("images=")).partition(":-")[2].rstrip("}").split()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert sorted(names) == sorted((*COMPONENTS, "suite", "triton"))
+    assert sorted(names) == sorted((*COMPONENTS, "suite", "workstation", "triton"))
     rendered = render("default", "render.triton.enabled=true")
     for component in COMPONENTS:
         assert rendered.container(component)["image"] == f"dubstage/{component}:{version}"

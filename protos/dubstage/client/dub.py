@@ -16,7 +16,7 @@ has them, projects, languages, valid_from, valid_until, actor, footage_sha256, f
 """
 Line = pb.LineSpec | Mapping[str, Any]
 """A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, point, box, face_rule, boxes
-or actor_id, language, consent and expressiveness.
+or actor_id, language, consent and expressiveness; for `dubstage.dub` in this process also say and voice, in place of speech_uri.
 """
 
 

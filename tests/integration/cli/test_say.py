@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -158,6 +159,21 @@ def test_scene_lines_speak_words(run: Run, media: Media, calls: Path, tmp_path: 
     facts = json.loads(run("inspect", tmp_path / "a.mp4", "--no-watermark", "--json").stdout)
     assert [source.get("voice") is not None for source in facts["dub"]["sources"]] == [False, False, True]
     assert facts["actions"][1]["description"] == "The mouth and the voice in this video are synthetic."
+
+
+@pytest.mark.long
+def test_python_lines_speak_words(
+    environment: dict[str, str], media: Media, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dubstage.dub` in this process takes words in lines, as the command line does."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DUBSTAGE_GATEWAY", raising=False)
+    late = {"face_rule": "FACE_RULE_LARGEST", "start_time": timedelta(seconds=1.2), "speech_uri": str(media.speech)}
+    early = {"face_rule": "FACE_RULE_LARGEST", "start_time": timedelta(seconds=0.2), "say": "Good morning."}
+    video = dubstage.dub(media.footage, None, tmp_path / "a.mp4", lines=[late, early], personalize=False)
+    assert video.dubbed > 0
+    assert calls.read_text().splitlines() == ["1.000 Good morning."]
 
 
 @pytest.mark.long

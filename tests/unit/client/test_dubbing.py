@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -86,3 +87,33 @@ def test_unclear_words_are_refused(speech: str | None, say: str, voice: str, sai
     monkeypatch.setenv("DUBSTAGE_SPEECH_COMMAND", "espeak-ng -w {output} {text}")
     with pytest.raises(InvalidRequestError, match=said):
         dubstage.dub("video.mp4", speech, "out.mp4", say=say, voice=voice)
+
+
+START = timedelta(seconds=1)
+LINES: list[tuple[dict[str, Any], str, str]] = [
+    ({"say": "Hello", "speech_uri": "a.wav"}, "say", "not both"),
+    ({"voice": "ann"}, "voice", "no words"),
+    ({"say": 3}, "say", "is a text"),
+    ({"say": "Hello", "voice": 3}, "voice", "is a text"),
+    ({"say": " "}, "say", "no words"),
+    ({"say": "Hello", "voice": "ann"}, "voice", "takes no voice"),
+    ({"say": "Hello", "language": "no language"}, "language", "language"),
+]
+
+
+@pytest.mark.parametrize(("line", "field", "said"), LINES)
+def test_unclear_words_of_line(line: dict[str, Any], field: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the line and the field."""
+    monkeypatch.delenv(dubbing.ADDRESS_VARIABLE, raising=False)
+    monkeypatch.setenv("DUBSTAGE_SPEECH_COMMAND", "espeak-ng -w {output} {text}")
+    lines = [{"start_time": START, "speech_uri": "a.wav"}, {"start_time": START, **line}]
+    with pytest.raises(dubstage.Error, match=said) as caught:
+        dubstage.dub("video.mp4", None, "out.mp4", lines=lines)
+    assert caught.value.field == f"lines[1].{field}"
+
+
+def test_gateway_speaks_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dubbing.ADDRESS_VARIABLE, "127.0.0.1:1")
+    with pytest.raises(dubstage.Error, match="a gateway calls no command that speaks") as caught:
+        dubstage.dub("video.mp4", None, "out.mp4", lines=[{"start_time": START, "say": "Hello"}])
+    assert caught.value.field == "lines[0].say"

@@ -6,8 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.core import TyperGroup
 
+from docs.generate.dub_options import NAMES, REASONS, option_rows
 from docs.generate.reference import CHECKOUT, pages
+from gateway.cli.app import app, register_commands
+from gateway.dub.request.spec_text import ROW
 
 FOLDERS = ("docs", "services", "gateway", "charts", "research")
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *(path for name in FOLDERS for path in (CHECKOUT / name).rglob("*.md"))])
@@ -19,11 +24,25 @@ def written() -> dict[Path, str]:
     return pages()
 
 
-@pytest.mark.parametrize("name", ["settings.md", "command-line.md", "chart-values.md", "contracts.md", "client.md"])
+@pytest.mark.parametrize(
+    "name", ["settings.md", "command-line.md", "chart-values.md", "contracts.md", "client.md", "dub-options.md"]
+)
 def test_page_matches_code(name: str, written: dict[Path, str]) -> None:
     """A page of the reference is what the code gives."""
     (path,) = (path for path in written if path.name == name)
     assert path.read_text(encoding="utf-8") == written[path], "run: python -m docs.generate.reference"
+
+
+def test_gaps_of_options_are_explained() -> None:
+    """Every option of `dubstage dub` has a row, every name that is missing in a row has a remark, and no remark is left over."""
+    register_commands()
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperGroup)
+    names = [str(parameter.name) for parameter in command.commands["dub"].params]
+    rows = list(option_rows([(name, name, "") for name in names]))
+    assert {f"`{name}`" for name in names} <= {row[0] for row in rows}
+    assert [row for row in rows if "-" in row[NAMES] and not row[-1]] == []
+    assert REASONS.keys() <= {*names, *ROW}
 
 
 def test_page_independent_of_terminal(written: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:

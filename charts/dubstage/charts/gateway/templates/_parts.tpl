@@ -262,4 +262,47 @@ spec:
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with .values.ingress }}
+{{- if .enabled }}
+{{- if not .host }}
+{{- fail "gateway.ingress.host: an Ingress needs the host name that browsers use" }}
+{{- end }}
+{{- if not $.values.httpPort }}
+{{- fail "gateway.ingress: the gateway serves no pages and no HTTP/JSON: set gateway.httpPort" }}
+{{- end }}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: {{ $name }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels:
+    {{- include "dubstage.labels" $ | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- with .className }}
+  ingressClassName: {{ . }}
+  {{- end }}
+  {{- if .tls.enabled }}
+  tls:
+    - hosts: [{{ .host | quote }}]
+      {{- with .tls.secretName }}
+      secretName: {{ . }}
+      {{- end }}
+  {{- end }}
+  rules:
+    - host: {{ .host | quote }}
+      http:
+        paths:
+          - path: /
+            pathType: Prefix
+            backend:
+              service:
+                name: {{ $name }}
+                port: {number: {{ $.values.httpPort }}}
+{{- end }}
+{{- end }}
 {{- end -}}
