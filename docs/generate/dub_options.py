@@ -37,7 +37,7 @@ _PYTHON: Final = MappingProxyType({"actor": "actor_id"})
 _FACE: Final = ("face_id", "point", "face_rule")
 """Fields of a dub that the word `face` stands for."""
 _SEQUENCES: Final = "image sequences are read by the command line, batches and the API"
-_MARKS: Final = "not in the form"
+NOT_IN_FORM: Final = "not in the form"
 REASONS: Final = MappingProxyType(
     {
         "output": "the form makes the name",
@@ -57,8 +57,7 @@ REASONS: Final = MappingProxyType(
         "box": "on the command line in lines",
         "boxes": "on the command line in lines",
         **dict.fromkeys(("rate", "footage_sound", "ocio", "input_colourspace", "display", "view"), _SEQUENCES),
-        **dict.fromkeys(("audio_channel", "lines", "reference", "reference_consent", "mix", "mix_level", "duck"), _MARKS),
-        **dict.fromkeys(("label", "label_position", "seed"), _MARKS),
+        **dict.fromkeys(("reference", "reference_consent", "seed"), NOT_IN_FORM),
     }
 )
 """Parameter of the command, or word of a batch row -> why a name is missing or has another meaning."""
@@ -109,7 +108,7 @@ def _form_fields() -> set[str]:
     script = (_UI / "static" / "new.js").read_text(encoding="utf-8")
     (made,) = re.findall(r"const made = \{(.*?)\n  \};", script, re.DOTALL)
     sent = set(re.findall(r'\bname="(\w+)"', template)) | set(re.findall(r"^ {4}(\w+): ", made, re.MULTILINE))
-    return sent | set(re.findall(r"\bmade\.(\w+) = ", script)) | set(re.findall(r"\{ \.\.\.dub, (\w+): ", script))
+    return sent | set(re.findall(r"\bmade\.(\w+) = ", script)) | set(re.findall(r"\{ \.\.\.(?:dub|made), (\w+): ", script))
 
 
 def _python_arguments() -> set[str]:

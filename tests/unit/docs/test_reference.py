@@ -9,7 +9,7 @@ import pytest
 import typer.main
 from typer.core import TyperGroup
 
-from docs.generate.dub_options import NAMES, REASONS, option_rows
+from docs.generate.dub_options import NAMES, NOT_IN_FORM, REASONS, option_rows
 from docs.generate.reference import CHECKOUT, pages
 from gateway.cli.app import app, register_commands
 from gateway.dub.request.spec_text import ROW
@@ -42,6 +42,7 @@ def test_gaps_of_options_are_explained() -> None:
     rows = list(option_rows([(name, name, "") for name in names]))
     assert {f"`{name}`" for name in names} <= {row[0] for row in rows}
     assert [row for row in rows if "-" in row[NAMES] and not row[-1]] == []
+    assert {row[NAMES][0] for row in rows if row[-1] == NOT_IN_FORM} == {"-"}
     assert REASONS.keys() <= {*names, *ROW}
 
 
