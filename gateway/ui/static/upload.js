@@ -93,7 +93,8 @@ export async function uploadShown(file, place) {
       const pace = (bytes - before) / Math.max(seconds, 0.1);
       const left = pace > 0 && seconds > 2 ? `, ${spoken((file.size - bytes) / pace)} left` : "";
       state.textContent = `${file.name}: ${sized(bytes)} of ${sized(file.size)}${left}`;
-      showBar(place, bytes / file.size);
+      // The bar goes when the gateway has answered.
+      showBar(place, Math.min(bytes / file.size, 0.99));
     });
     state.textContent = `${file.name}, ${sized(file.size)}`;
     showBar(place, 1);
