@@ -85,7 +85,9 @@ class DubHandler:
                 except ENDED:
                     await dub.forget()
                     raise
-                await in_thread(report.learn)
+                # A preview writes smaller pictures, and trains nothing.
+                if not request.preview:
+                    await in_thread(report.learn)
                 if not dub.is_kept:
                     await dub.discard_or_log()
         if operation.resumed and not dub.is_kept:

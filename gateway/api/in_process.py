@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -27,7 +26,7 @@ from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
 from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
-from services.common.stderr import log_lines_on_stderr
+from services.common.stderr import send_log_to_stderr
 
 T = TypeVar("T")
 Words = Mapping[int, tuple[str, str]]
@@ -66,10 +65,10 @@ def dub(
     """
     settings = load_settings(GatewaySettings)
     words = _spoken(settings, spec, line_words if say is None and not voice else None, say or "", voice)
-    # A program that has configured structlog gets the lines where it wants them; otherwise they would go to its stdout.
-    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
-    with nullcontext() if structlog.is_configured() else log_lines_on_stderr(level):
-        return _run(lambda: _dub(settings, spec, report, on_progress, on_footage, words))
+    # A program that has configured structlog gets the lines where it wants them.
+    if not structlog.is_configured():
+        send_log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
+    return _run(lambda: _dub(settings, spec, report, on_progress, on_footage, words))
 
 
 def _spoken(settings: GatewaySettings, spec: DubSpec, lines: Words | None, say: str, voice: str) -> dict[int, SpokenText]:

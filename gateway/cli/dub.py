@@ -572,7 +572,8 @@ def dub(
         typer.Option(
             "--preview",
             help=f"Dub only the first {PREVIEW_S} seconds, without training networks, for a quick look. The video has half of the "
-            f"footage's width and height if the footage has {LEAST_HALVED} lines or more; with --report, the footage's size.",
+            f"footage's width and height if the shorter has {LEAST_HALVED} pixels or more and both halve evenly; with --report, "
+            "the footage's size.",
         ),
     ] = False,
     force: Annotated[

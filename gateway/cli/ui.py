@@ -61,7 +61,7 @@ def ui(
     token, file = "", None
     if settings.auth_token_file is None:
         token = secrets.token_urlsafe(24)
-        file = settings.data_dir / f".ui-token-{os.getpid()}"
+        file = settings.data_dir / f".ui-token-{secrets.token_hex(8)}"
         settings = settings.model_copy(update={"auth_token_file": file})
         _write(file, token)
     try:
@@ -115,9 +115,10 @@ def _run(settings: GatewaySettings, token: str, *, browser: bool) -> int:
     """Serve until a signal ends the process, and return the exit code."""
     os.environ.setdefault("GLOG_minloglevel", "3")
     from gateway.api.server import GatewayServer
+    from services.common.server.server import bracketed
 
     scheme = "https" if settings.tls_certificate_file is not None else "http"
-    page = f"{scheme}://{_HOST if settings.host in _ANY else settings.host}:{settings.http_port}/ui"
+    page = f"{scheme}://{bracketed(_HOST if settings.host in _ANY else settings.host)}:{settings.http_port}/ui"
     # Browsers do not send what stands behind #, so that no log of a server has the token.
     address = f"{page}/sign-in#{token}" if token else page
 

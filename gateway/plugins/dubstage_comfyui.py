@@ -1,12 +1,14 @@
 """ComfyUI: a node that gives a video new speech, at a gateway or in ComfyUI's own process.
 
 Copy this file to `custom_nodes`, and install `dubstage` for ComfyUI's Python: the client for a gateway, the suite to dub in the
-process. Variables: DUBSTAGE_GATEWAY (HOST:PORT, if the node names none) and DUBSTAGE_TOKEN. ComfyUI itself never ran this file:
-tests run it with stand-ins for ComfyUI's modules, and a real gateway.
+process. Variables: DUBSTAGE_GATEWAY (HOST:PORT, if the node names none) and DUBSTAGE_TOKEN, which goes to that gateway alone: a
+workflow of somebody else cannot send the token elsewhere. ComfyUI itself never ran this file: tests run it with stand-ins for
+ComfyUI's modules, and a real gateway.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import wave
 from pathlib import Path
@@ -93,6 +95,7 @@ class DubstageDub:
             place / "speech.wav",
             place / "dub.mp4",
             address=gateway or None,
+            token=os.environ.get("DUBSTAGE_TOKEN") if gateway in ("", os.environ.get("DUBSTAGE_GATEWAY")) else None,
             transfer=True,
             progress=on_progress,
             actor_id=actor,

@@ -142,11 +142,14 @@ def _without_words(lines: Sequence[Line]) -> tuple[list[Line], dict[int, tuple[s
     found: list[Line] = []
     words: dict[int, tuple[str, str]] = {}
     for number, line in enumerate(lines):
-        if not isinstance(line, Mapping) or (line.get("say") is None and line.get("voice") is None):
+        if not isinstance(line, Mapping):
             found.append(line)
             continue
         fields = dict(line)
         say, voice = fields.pop("say", None), fields.pop("voice", None) or ""
+        if say is None and voice == "":
+            found.append(fields)
+            continue
         for field, is_wrong, why in (
             ("voice", say is None, "is the voice of say, and the line has no words"),
             ("say", bool(fields.get("speech_uri")), "give speech_uri or say, not both"),

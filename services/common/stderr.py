@@ -51,20 +51,24 @@ def quiet_stderr() -> Iterator[None]:
             os.close(nowhere)
 
 
-@contextmanager
-def log_lines_on_stderr(level: str) -> Iterator[None]:
-    """Send the log lines of the block to stderr: those from `level` on. Afterwards the log is as before.
-
-    Without this, or `configure_logging` of a server, structlog writes them to stdout, among the results of a program.
-    """
+def send_log_to_stderr(level: str) -> None:
+    """Send the log lines from `level` on to stderr. structlog otherwise writes all to stdout, among the results of a program."""
     import structlog
 
-    before = structlog.get_config() if structlog.is_configured() else None
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # `sys.stderr` of the moment: MediaPipe's start replaces it for a while.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+
+
+@contextmanager
+def log_lines_on_stderr(level: str) -> Iterator[None]:
+    """Send the log lines of the block to stderr: those from `level` on. Afterwards the log is as before."""
+    import structlog
+
+    before = structlog.get_config() if structlog.is_configured() else None
+    send_log_to_stderr(level)
     try:
         yield
     finally:

@@ -118,6 +118,9 @@ IN_A_TEMPLATE = {
     "gateway.ingress.enabled=true,gateway.ingress.host=a.example.com,gateway.httpPort=0": (
         "gateway.ingress: the gateway serves no pages and no HTTP/JSON: set gateway.httpPort"
     ),
+    "gateway.ingress.enabled=true,gateway.ingress.host=a.example.com,gateway.httpPort=8443": (
+        "gateway.tokensSecret.name: without tokens, everyone who reaches the Ingress could call the gateway"
+    ),
     "batch.enabled=true": NO_DATABASE,
     "batch.enabled=true,gateway.enabled=false,batch.stages=own": NO_DATABASE,
     "batch.enabled=true,gateway.database.url=sqlite:////data/actors.sqlite": NO_DATABASE,

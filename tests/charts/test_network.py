@@ -174,7 +174,12 @@ def test_guides_route_values_work(tmp_path: Path) -> None:
     assert not pods.may_enter("gateway", port, "neighbour", {"kubernetes.io/metadata.name": "elsewhere"})
 
 
-INGRESS = ("gateway.httpPort=8080", "gateway.ingress.enabled=true", "gateway.ingress.host=dubs.example.com")
+INGRESS = (
+    "gateway.httpPort=8080",
+    "gateway.tokensSecret.name=tokens",
+    "gateway.ingress.enabled=true",
+    "gateway.ingress.host=dubs.example.com",
+)
 
 
 def test_ingress_leads_to_pages() -> None:

@@ -97,6 +97,19 @@ def test_node_dubs_at_gateway(start_gateway: StartGateway, media: Media, comfy: 
     assert comfy.steps[-1][0] == comfy.steps[-1][1] > 1
 
 
+def test_token_goes_to_one_gateway(start_gateway: StartGateway, media: Media, node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token of the environment goes to the gateway of the environment, and to no gateway that a workflow names."""
+    running = start_gateway(tokens=("emma-token",))
+    monkeypatch.setenv("DUBSTAGE_TOKEN", "emma-token")
+    with pytest.raises(dubstage.Error) as caught:
+        node.dub(Video(media.root / OTHER), sound(), personalize=False, gateway=running.server.address)
+    assert caught.value.code == "UNAUTHENTICATED"
+    monkeypatch.setenv("DUBSTAGE_GATEWAY", running.server.address)
+    with pytest.raises(dubstage.Error) as caught:
+        node.dub(Video(media.root / OTHER), sound(), actor="nobody")
+    assert caught.value.code == "NOT_FOUND"
+
+
 def test_interrupt_cancels_dub(start_gateway: StartGateway, media: Media, comfy: Comfy, node: Any) -> None:
     running = start_gateway()
     comfy.interrupts = True

@@ -41,3 +41,15 @@ def test_preview_shows_frames_of_dub(dubber: Dubber, clips: Clips, tmp_path: Pat
         changed.append(float(cv2.absdiff(before, after)[lower].mean()))
     assert max(differences) < LARGEST
     assert np.mean(differences) < MEAN < 3 * MEAN < np.mean(changed)
+
+
+@pytest.mark.long
+def test_preview_keeps_size_for_format(dubber: Dubber, clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFV1 in NUT cannot say the colour matrix, which players of a smaller picture would take for another one."""
+    for module in (passes, dub_job):
+        monkeypatch.setattr(module, "PREVIEW_S", 1)
+    footage = cut(clips.path("video/hp_31.mp4"), tmp_path / "footage.mp4", 0, 1.2)
+    preview = tmp_path / "preview.nut"
+    dubber(DubRequest(footage=footage, speech=SPEECH, output=preview, method="dubstage", preview=True, half_size=True))
+    video = probe(preview).video
+    assert (video.width, video.height) == (1280, 720)

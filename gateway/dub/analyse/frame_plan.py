@@ -110,7 +110,7 @@ def make_plan(
         face_id: face to dub; None: the video shows no face.
         silent: bool, see silent_frames, of every frame of the video, or of the line.
         frames: frames of the line; None: all frames of the video.
-        spoken: frames of the other lines of this face. The line does not fade beside them.
+        spoken: frames of all lines of this face. The line does not fade beside another.
     """
     total = index.num_frames
     row = np.full(total, -1, dtype=np.int64) if face_id is None else index.rows_of(face_id)

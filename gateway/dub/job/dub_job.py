@@ -304,7 +304,18 @@ class DubJob:
         for part in parts:
             if (chosen := part.person.chosen) is not None:
                 _log.info("face_chosen", job=analysis.workspace.folder.name, face=chosen.face_id, why=chosen.why)
-        return video.halved() if self._request.half_size else video, parts
+        return await asyncio.to_thread(self._written, video, speech), parts
+
+    def _written(self, video: TrackedVideo, speech: Speech) -> TrackedVideo:
+        """Return the video at the size in which the dub writes the frames: whole if the encoder refuses half the size. Blocks."""
+        if not self._request.half_size:
+            return video
+        halved = video.halved()
+        try:
+            open_writer(self._request, halved.info, speech)
+        except (InvalidRequestError, MediaUnsupportedError):
+            return video
+        return halved
 
     async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
         """Extract the features of the new speech, then the features of the footage's own sound, beside tracking.

@@ -72,8 +72,8 @@ class DubOptions(LiveOptions, total=False):
     personalize: if no actor is given: adapt the networks to the person, which is the default. False: leave them as they are.
     seed: random seed for personalisation.
     overwrite: replace any file at the output; without this, only a video that dubstage wrote is replaced.
-    preview: dub only the first four seconds, at half size if the footage has 480 lines or more, without training networks on the
-        person.
+    preview: dub only the first four seconds, without training networks on the person, and at half size if the shorter side has
+        480 pixels or more, both sides halve evenly, and there is no report.
     """
 
     speech: str

@@ -106,7 +106,7 @@ def test_unclear_words_of_line(line: dict[str, Any], field: str, said: str, monk
     """The error names the line and the field."""
     monkeypatch.delenv(dubbing.ADDRESS_VARIABLE, raising=False)
     monkeypatch.setenv("DUBSTAGE_SPEECH_COMMAND", "espeak-ng -w {output} {text}")
-    lines = [{"start_time": START, "speech_uri": "a.wav"}, {"start_time": START, **line}]
+    lines = [{"start_time": START, "speech_uri": "a.wav", "voice": ""}, {"start_time": START, **line}]
     with pytest.raises(dubstage.Error, match=said) as caught:
         dubstage.dub("video.mp4", None, "out.mp4", lines=lines)
     assert caught.value.field == f"lines[1].{field}"
