@@ -1,10 +1,13 @@
 """A gateway keeps the analysis of footage for further dubs, as long as the person may be shown."""
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
@@ -15,7 +18,7 @@ from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import Media, write_short_clip
 from tests.system.dubbing import write_wav
 
-TRACK, BANK = "FaceService/Track ", "TextureService/BuildBank "
+TRACK, BANK = "dubstage.face.v1.FaceService/Track", "dubstage.texture.v1.TextureService/BuildBank"
 """Calls as the stages log them."""
 
 
@@ -37,17 +40,24 @@ def keeping(start_gateway: StartGateway) -> RunningGateway:
     return start_gateway(analysis_max_age_days=1.0)
 
 
-def called(capsys: pytest.CaptureFixture[str]) -> set[str]:
-    """The calls of TRACK and BANK that have ended since the last look."""
-    printed = capsys.readouterr().out
-    return {call for call in (TRACK, BANK) if call in f"{printed} ".replace("\n", " \n")}
+@pytest.fixture
+def called() -> Iterator[Callable[[], set[str]]]:
+    """Returns the calls of TRACK and BANK that have ended since the last look."""
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+
+        def ended() -> set[str]:
+            found = {line["rpc"] for line in lines if line["event"] == "rpc_finished"}
+            lines.clear()
+            return found & {TRACK, BANK}
+
+        yield ended
 
 
 def kinds(running: RunningGateway) -> list[str]:
     return [job.fact("kind") for job in list_jobs(running.data / "jobs")]
 
 
-def test_second_dub_is_not_tracked(keeping, footage, stages, capsys) -> None:
+def test_second_dub_is_not_tracked(keeping, footage, stages, called) -> None:
     """A second speech takes over the faces and the person. With the analysis, everything that dubs have learned goes."""
     before = stages.blobs()
     with keeping.connect() as connection:
@@ -55,19 +65,19 @@ def test_second_dub_is_not_tracked(keeping, footage, stages, capsys) -> None:
         assert kinds(keeping) == ["analysis"]
         learned = stages.blobs()
         assert learned > before
-        assert {TRACK, BANK} <= called(capsys)
+        assert {TRACK, BANK} <= called()
         second = client.dub(connection, **dubbing("second_words.mp4", footage=footage, speech="other_words.wav"))
         second.wait(timeout_s=300)
-        assert not {TRACK, BANK} & called(capsys)
+        assert not {TRACK, BANK} & called()
         assert (kinds(keeping), stages.blobs()) == (["analysis"], learned)
         client.enrol(connection, **enrolment("analysed", footage=footage)).wait(timeout_s=300)
-        assert not {TRACK, BANK} & called(capsys)
+        assert not {TRACK, BANK} & called()
         client.erase_actor(connection, "analysed")
     assert kinds(keeping) == []
     assert stages.blobs() == before
 
 
-def test_enrolment_shares_tracks_within_tenant(start_gateway, footage, media, tmp_path, capsys) -> None:
+def test_enrolment_shares_tracks_within_tenant(start_gateway, footage, media, tmp_path, called) -> None:
     """A dub takes over what an enrolment of the same tenant has analysed; another tenant tracks its own."""
     tokens = {"acme": "token-of-acme-1234", "beta": "token-of-beta-1234"}
     (tmp_path / "tokens").write_text("".join(f"{tenant} {token}\n" for tenant, token in tokens.items()))
@@ -79,12 +89,12 @@ def test_enrolment_shares_tracks_within_tenant(start_gateway, footage, media, tm
     keeping = start_gateway(auth_token_file=tmp_path / "tokens", media_dir=tmp_path / "media", analysis_max_age_days=1.0)
     with keeping.connect(token=tokens["acme"]) as acme:
         client.enrol(acme, **enrolment("shared", footage=footage)).wait(timeout_s=300)
-        assert {TRACK, BANK} <= called(capsys)
+        assert {TRACK, BANK} <= called()
         client.dub(acme, **dubbing("after_enrolment.mp4", footage=footage)).wait(timeout_s=300)
-        assert {TRACK, BANK} & called(capsys) == {BANK}, "the dub learns the person for itself"
+        assert {TRACK, BANK} & called() == {BANK}, "the dub learns the person for itself"
     with keeping.connect(token=tokens["beta"]) as beta:
         client.enrol(beta, **enrolment("shared", footage=footage)).wait(timeout_s=300)
-    assert {TRACK, BANK} <= called(capsys)
+    assert {TRACK, BANK} <= called()
     with keeping.connect(token=tokens["acme"]) as acme:
         client.erase_actor(acme, "shared")
     left = {tenant: list_jobs(keeping.data / "tenants" / tenant / "jobs") for tenant in tokens}
@@ -101,13 +111,13 @@ def test_cancelled_enrolment_leaves_nothing(keeping: RunningGateway, long_footag
     assert kinds(keeping) == []
 
 
-def test_faces_and_dub_share_tracks(keeping: RunningGateway, footage: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faces_and_dub_share_tracks(keeping: RunningGateway, footage: str, called: Callable[[], set[str]]) -> None:
     with keeping.connect() as connection:
         assert len(list(client.detect_faces(connection, footage=footage).wait(timeout_s=300).faces)) == 1
         assert kinds(keeping) == ["analysis"]
-        assert TRACK in called(capsys)
+        assert TRACK in called()
         client.dub(connection, **dubbing("after_faces.mp4", footage=footage)).wait(timeout_s=300)
-    assert {TRACK, BANK} & called(capsys) == {BANK}
+    assert {TRACK, BANK} & called() == {BANK}
 
 
 def test_erasure_removes_analyses_of_actor(keeping: RunningGateway, footage: str) -> None:
