@@ -47,13 +47,34 @@ export async function enrolling(onEnrolled) {
   let requestId = newRequestId();
   const shownNames = new Set();
 
-  async function follow(name, title) {
+  /** Empty the form. Return a function that fills in the form as it was; a file with a consent record has to be chosen again. */
+  function emptied() {
+    const values = [...form.elements].filter((control) => control.matches("input:not([type=file]), select")).map((control) => [control, control.value, control.checked]);
+    const files = footage.clear();
+    form.reset();
+    at("enrol-name").dispatchEvent(new Event("input"));
+    return () => {
+      for (const [control, value, checked] of values) Object.assign(control, { value, checked });
+      form.querySelector("[name=consent-kind]:checked").dispatchEvent(new Event("change", { bubbles: true }));
+      at("enrol-name").dispatchEvent(new Event("input"));
+      footage.restore(files);
+    };
+  }
+
+  /** Show an enrolment and then the person. A refusal opens the form as `fill` fills it in, unless the user has opened it for another person. */
+  async function follow(name, title, fill) {
     shownNames.add(name);
     try {
       await onEnrolled(await followed(name, title));
       say("The person is enrolled.");
     } catch (problem) {
-      refused(problem);
+      if (!fill || at("enrol").open) {
+        refused(problem);
+        return;
+      }
+      fill();
+      at("enrol").open = true;
+      refusedAt(form, problem);
     }
   }
 
@@ -95,11 +116,8 @@ export async function enrolling(onEnrolled) {
         requestId = newRequestId();
         const who = at("enrol-name").value.trim();
         at("enrol").open = false;
-        form.reset();
-        at("enrol-name").dispatchEvent(new Event("input"));
-        footage.clear();
         say("The enrolment has begun.");
-        follow(name, who ? `Enrolling ${who}` : "Enrolling a person");
+        follow(name, who ? `Enrolling ${who}` : "Enrolling a person", emptied());
         at("enrolments").lastElementChild.focus();
       } catch (problem) {
         // After a lost answer, the enrolment may run: the same id begins no second one.

@@ -141,7 +141,8 @@ for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) =
 /**
  * Upload the files that are given in the field ID of templates/forms.html.j2 with `several`, one after the other, and list them.
  * `onChange` is called when a file is added, uploaded or removed. Return functions: `files()`, the files as {name, uri, key}, whose `uri`
- * is empty before the end of the upload and whose `key` tells files of one name apart; `clear()`, which removes all files.
+ * is empty before the end of the upload and whose `key` tells files of one name apart; `clear()`, which removes all files and
+ * returns what `restore(cleared)` lists again.
  */
 export function fileList(id, onChange) {
   const list = document.querySelector(`#${id}-list`);
@@ -190,6 +191,15 @@ export function fileList(id, onChange) {
   });
   return {
     files: () => files.map(({ name, uri, key }) => ({ name, uri, key })),
-    clear: () => files.forEach(remove),
+    clear() {
+      const cleared = files;
+      cleared.forEach(remove);
+      return cleared;
+    },
+    restore(cleared) {
+      files = cleared;
+      list.replaceChildren(...cleared.map(({ place }) => place));
+      onChange();
+    },
   };
 }
