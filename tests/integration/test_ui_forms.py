@@ -11,6 +11,7 @@ import soundfile
 
 from dubstage.client import batch
 from dubstage.client import gateway as gateway_client
+from dubstage.gateway.v1 import dub_pb2
 from tests.contract.ports import free_port
 from tests.integration.client_calls import enrolment
 from tests.integration.servers import StartGateway
@@ -256,9 +257,9 @@ def takes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "first.wav", folder / "second.wav"]
 
 
-def test_enrolled_people_are_named(site: Site, browser: Any, takes: list[Path], media: Media) -> None:  # noqa: F811
+def test_enrolled_people_are_named(site: Site, browser: Any, takes: list[Path], media: Media, carphone: Path) -> None:  # noqa: F811
     """The record of a dub with an enrolled person names the person alone. A line gets no person whom the user has not chosen."""
-    write_short_clip(site.footage, media.root / "ui_named.mp4", 26)
+    write_short_clip(carphone, media.root / "ui_named.mp4", 26)
     with site.gateway.connect(token=TOKEN) as connection:
         gateway_client.enrol(connection, **enrolment("named", consent=False, footage="ui_named.mp4")).wait(timeout_s=300)
     with page_of(browser, site, "/ui/new") as page:
@@ -279,6 +280,28 @@ def test_enrolled_people_are_named(site: Site, browser: Any, takes: list[Path], 
         page.set_input_files("#lines-file", takes[0])
         page.wait_for_selector("#lines tr")
         assert page.get_by_label("Who speaks line 1").input_value() == "rule:FACE_RULE_SPEAKER"
+
+
+def test_lines_of_earlier_dubs_stay(site: Site, browser: Any) -> None:  # noqa: F811
+    """The form of an earlier dub keeps what it does not show of a line, until the user changes it."""
+    line = {"start_timecode": "00:00:00:03", "speech_uri": "speech.wav", "face_rule": dub_pb2.FACE_RULE_LARGEST, "language": "de"}
+    with site.gateway.connect(token=TOKEN) as connection:
+        made = gateway_client.dub(connection, footage="footage.mp4", output="ui_lines.mp4", personalize=False, lines=[line])
+        made.cancel()
+    with page_of(browser, site, "/ui/dubs") as page:
+        with page.expect_request("**/dubs:estimate") as asked:
+            page.goto(f"{site.address}/ui/new?from={made.name.rpartition('/')[2]}")
+        (kept,) = asked.value.post_data_json["dub"]["lines"]
+        assert (kept["startTimecode"], kept["faceRule"], kept["language"]) == ("00:00:00:03", "FACE_RULE_LARGEST", "de")
+        page.wait_for_selector("#create:enabled")
+        page.get_by_label("Who speaks line 1").select_option("rule:FACE_RULE_SPEAKER")
+        with page.expect_request(lambda asked: asked.url.endswith("dubs:estimate") and "0.125s" in asked.post_data) as asked:
+            page.get_by_label("Begin line 1", exact=True).fill("0.125")
+            page.keyboard.press("Tab")
+        (changed,) = asked.value.post_data_json["dub"]["lines"]
+        assert (changed["startTime"], changed["faceRule"], changed["language"]) == ("0.125s", "FACE_RULE_SPEAKER", "de")
+        assert "startTimecode" not in changed
+        page.wait_for_selector("#create:enabled")
 
 
 @pytest.mark.long

@@ -240,7 +240,7 @@ export function sceneLines(onChange, now) {
     for (const file of files) {
       const last = lines.at(-1);
       const failed = lines.find((one) => one.hasFailed && one.name === file.name);
-      const line = failed ?? row({ name: file.name, start: last ? Math.round(1000 * endOf(last)) / 1000 : 0, ...(last?.isChosen && { who: last.who, isChosen: true }) });
+      const line = failed ?? row({ name: file.name, start: last ? Math.round(1000 * endOf(last)) / 1000 : 0, ...(last?.isChosen && last.who !== EARLIER && { who: last.who, isChosen: true }) });
       // The next line begins where this one ends.
       await measure(line, URL.createObjectURL(file));
       await send(line, file);
@@ -274,7 +274,7 @@ export function sceneLines(onChange, now) {
     add(spec, url, name) {
       const { startTime, startTimecode: timecode = "", ...earlier } = spec;
       // The page shows whole seconds of a timecode, because it does not know the frame rate.
-      const [hours, minutes, wholeSeconds] = timecode.split(/[:;]/).map(Number);
+      const [hours, minutes, wholeSeconds] = timecode.split(/[:;]/).map((part) => Number(part) || 0);
       const start = timecode ? 3600 * hours + 60 * minutes + wholeSeconds : secondsOf(startTime);
       const line = row({ name, uri: spec.speechUri, start, timecode, earlier, who: whoOf(spec), isChosen: true });
       line.place.querySelector(".bar").hidden = true;
