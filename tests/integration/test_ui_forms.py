@@ -11,7 +11,9 @@ import soundfile
 
 from dubstage.client import batch
 from dubstage.client import gateway as gateway_client
+from dubstage.gateway.v1 import dub_pb2
 from tests.contract.ports import free_port
+from tests.integration.client_calls import enrolment
 from tests.integration.servers import StartGateway
 from tests.integration.test_ui import (  # noqa: F401  # browser and site are fixtures
     TOKEN,
@@ -27,7 +29,7 @@ from tests.integration.test_ui import (  # noqa: F401  # browser and site are fi
     tab_of,
     until,
 )
-from tests.integration.videos import SPEECH, write_short_clip
+from tests.integration.videos import SPEECH, Media, write_short_clip
 from tests.written_pictures import FAST, write_pictures
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}
@@ -122,6 +124,66 @@ def test_refusals_stand_at_their_fields(site: Site, browser: Any, tmp_path: Path
         shown(page, "enrol-390-dark")
 
 
+def test_one_enrolment_after_lost_answer(site: Site, browser: Any) -> None:  # noqa: F811
+    """After a lost answer, the same request is sent again. During the enrolment, the form is free for the next person."""
+    asked: list[str] = []
+
+    def lose_first(route: Any) -> None:
+        if route.request.method != "POST":
+            route.fallback()
+            return
+        asked.append(route.request.post_data_json["requestId"])
+        if len(asked) > 1:
+            route.fallback()
+            return
+        route.fetch()
+        route.abort()
+
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/people")
+        page.route("**/v1/actors", lose_first)
+        page.click("#enrol summary")
+        page.fill("#enrol-name", "Lost answer")
+        page.set_input_files("#enrol-footage-file", site.footage)
+        until(page, "document.querySelectorAll('#enrol-footage-list .bar[hidden]').length === 1")
+        page.click("#enrol-begin")
+        page.wait_for_selector("#refusal:has-text('cannot be reached')")
+        page.click("#enrol-begin")
+        page.wait_for_selector("#enrolments section:has-text('Enrolling Lost answer')")
+        assert asked[0] == asked[1]
+        assert page.evaluate("document.activeElement.ariaLabel") == "Enrolling Lost answer"
+        page.click("#enrol summary")
+        assert page.input_value("#enrol-name") == ""
+        assert page.locator("#enrol-footage-list li").count() == 0
+        page.wait_for_selector("#enrol-begin:enabled")
+        page.fill("#enrol-name", "Next person")
+        page.click("#enrolments button")
+        page.click("dialog .danger")
+        page.wait_for_selector("#refusal:has-text('The enrolment is cancelled')")
+        assert page.input_value("#enrol-name") == "Next person"
+
+
+def test_incomplete_records_are_refused(site: Site, browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    """A record that names no footage is not saved, and a file that is no record begins no work."""
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with page_of(browser, site, "/ui/people") as page:
+        page.click("#enrol summary")
+        page.check("[name=consent-kind][value=form]")
+        assert page.input_value("#consent-date") == "", "the user states the date"
+        fill_record(page)
+        page.click("#consent-save")
+        assert "choose the footage" in problem_at(page, "consent-subject")
+        page.set_input_files("#enrol-footage-file", site.footage)
+        page.wait_for_selector("text=names the footage by its digest")
+        with page.expect_download():
+            page.click("#consent-save")
+        page.check("[name=consent-kind][value=file]")
+        page.set_input_files("#consent-file", broken)
+        page.click("#enrol-begin")
+        assert "broken.json is no consent record" in problem_at(page, "consent-file")
+
+
 @pytest.mark.long
 def test_an_enrolment_is_cancelled(site: Site, browser: Any) -> None:  # noqa: F811
     """An enrolment is shown after a reload, and is cancelled on the page."""
@@ -193,6 +255,53 @@ def takes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name, begin_s, end_s in (("first", 0.0, 0.6), ("second", 0.5, 1.0)):
         soundfile.write(folder / f"{name}.wav", samples[int(begin_s * rate_hz) : int(end_s * rate_hz)], rate_hz)
     return [folder / "first.wav", folder / "second.wav"]
+
+
+def test_enrolled_people_are_named(site: Site, browser: Any, takes: list[Path], media: Media, carphone: Path) -> None:  # noqa: F811
+    """The record of a dub with an enrolled person names the person alone. A line gets no person whom the user has not chosen."""
+    write_short_clip(carphone, media.root / "ui_named.mp4", 26)
+    with site.gateway.connect(token=TOKEN) as connection:
+        gateway_client.enrol(connection, **enrolment("named", consent=False, footage="ui_named.mp4")).wait(timeout_s=300)
+    with page_of(browser, site, "/ui/new") as page:
+        page.set_input_files("#footage-file", site.footage)
+        page.set_input_files("#speech-file", site.speech)
+        page.click("#options summary")
+        page.select_option("#actor", "actors/named")
+        fill_record(page)
+        page.wait_for_selector("text=The record names the enrolled person.")
+        with page.expect_request(lambda asked: asked.url.endswith("dubs:estimate") and "box 9" in asked.post_data) as asked:
+            page.fill("#project", "harbour")
+            page.press("#project", "Tab")
+        record = asked.value.post_data_json["dub"]["consent"]
+        assert (record["actor"], record.get("footage_sha256")) == ("named", None)
+        page.reload()
+        page.check("#scene")
+        assert page.is_visible("text=every line without a record of its own")
+        page.set_input_files("#lines-file", takes[0])
+        page.wait_for_selector("#lines tr")
+        assert page.get_by_label("Who speaks line 1").input_value() == "rule:FACE_RULE_SPEAKER"
+
+
+def test_lines_of_earlier_dubs_stay(site: Site, browser: Any) -> None:  # noqa: F811
+    """The form of an earlier dub keeps what it does not show of a line, until the user changes it."""
+    line = {"start_timecode": "00:00:00:03", "speech_uri": "speech.wav", "face_rule": dub_pb2.FACE_RULE_LARGEST, "language": "de"}
+    with site.gateway.connect(token=TOKEN) as connection:
+        made = gateway_client.dub(connection, footage="footage.mp4", output="ui_lines.mp4", personalize=False, lines=[line])
+        made.cancel()
+    with page_of(browser, site, "/ui/dubs") as page:
+        with page.expect_request("**/dubs:estimate") as asked:
+            page.goto(f"{site.address}/ui/new?from={made.name.rpartition('/')[2]}")
+        (kept,) = asked.value.post_data_json["dub"]["lines"]
+        assert (kept["startTimecode"], kept["faceRule"], kept["language"]) == ("00:00:00:03", "FACE_RULE_LARGEST", "de")
+        page.wait_for_selector("#create:enabled")
+        page.get_by_label("Who speaks line 1").select_option("rule:FACE_RULE_SPEAKER")
+        with page.expect_request(lambda asked: asked.url.endswith("dubs:estimate") and "0.125s" in asked.post_data) as asked:
+            page.get_by_label("Begin line 1", exact=True).fill("0.125")
+            page.keyboard.press("Tab")
+        (changed,) = asked.value.post_data_json["dub"]["lines"]
+        assert (changed["startTime"], changed["faceRule"], changed["language"]) == ("0.125s", "FACE_RULE_SPEAKER", "de")
+        assert "startTimecode" not in changed
+        page.wait_for_selector("#create:enabled")
 
 
 @pytest.mark.long
@@ -288,6 +397,26 @@ def test_a_batch_from_files(site: Site, browser: Any, takes: list[Path], second:
         assert ended.progress.num_done == 2
         outputs = [shot.output_uri for shot in batch.list_shots(connection, "harbour-night")]
         assert sorted(outputs) == ["harbour-night/first.mp4", "harbour-night/second.mp4"]
+
+
+def test_speech_pairs_by_name(site: Site, browser: Any, takes: list[Path], tmp_path: Path) -> None:  # noqa: F811
+    """Files of one name belong together, whatever their places. Speech without a shot is named."""
+    files = {name: tmp_path / name for name in ("a.mp4", "b.mp4", "b.wav", "c.wav", "d.wav")}
+    for path in files.values():
+        path.write_bytes((site.footage if path.suffix == ".mp4" else takes[0]).read_bytes())
+    with page_of(browser, site, "/ui/batches") as page:
+        page.click("#new-batch summary")
+        page.set_input_files("#batch-footage-file", [files["a.mp4"], files["b.mp4"]])
+        speech = page.locator("#batch-pairs option:checked")
+        page.set_input_files("#batch-speech-file", files["b.wav"])
+        page.wait_for_selector("#batch-pairs option:checked:has-text('b.wav')", state="attached")
+        assert speech.all_inner_texts() == ["own sound", "b.wav"]
+        page.focus("#batch-pairs select")
+        page.set_input_files("#batch-speech-file", [files["c.wav"], files["d.wav"]])
+        page.wait_for_selector("#batch-unused:has-text('No shot has the speech d.wav.')")
+        assert speech.all_inner_texts() == ["c.wav", "b.wav"]
+        assert page.evaluate("document.activeElement.ariaLabel") == "Speech of a"
+        until(page, "document.querySelectorAll('#batch-form .files .bar[hidden]').length === 5")
 
 
 def test_a_batch_from_a_manifest(site: Site, browser: Any, tmp_path: Path) -> None:  # noqa: F811

@@ -16,7 +16,7 @@ async function followed(name, title) {
   const cancel = element("button", { type: "button" }, "Cancel the enrolment");
   const bar = element("div", { className: "bar", role: "progressbar", "aria-label": title, "aria-valuemin": 0, "aria-valuemax": 100 }, element("i"));
   const state = element("p", { className: "soft" }, "Wait for the gateway");
-  const section = element("section", { className: "card", "aria-label": title }, element("div", { className: "head" }, element("h2", {}, title), cancel), bar, state);
+  const section = element("section", { className: "card", tabindex: "-1", "aria-label": title }, element("div", { className: "head" }, element("h2", {}, title), cancel), bar, state);
   cancel.addEventListener("click", async () => {
     if (!(await confirmed("Cancel this enrolment?", ["The person is not enrolled."], "Cancel the enrolment"))) return;
     await during(cancel, () => api("POST", `/v1/${name}:cancel`, {}));
@@ -42,9 +42,41 @@ export async function enrolling(onEnrolled) {
   const consent = consentForm(() => {});
   const footage = fileList("enrol-footage", () => {
     const files = footage.files();
-    if (files.every(({ uri }) => uri)) consent.footage(files.map(({ uri }) => uri));
+    consent.footage(files.map(({ uri }) => uri));
   });
   let requestId = newRequestId();
+  const shownNames = new Set();
+
+  /** Empty the form. Return a function that fills in the form as it was; a file with a consent record has to be chosen again. */
+  function emptied() {
+    const values = [...form.elements].filter((control) => control.matches("input:not([type=file]), select")).map((control) => [control, control.value, control.checked]);
+    const files = footage.clear();
+    form.reset();
+    at("enrol-name").dispatchEvent(new Event("input"));
+    return () => {
+      for (const [control, value, checked] of values) Object.assign(control, { value, checked });
+      form.querySelector("[name=consent-kind]:checked").dispatchEvent(new Event("change", { bubbles: true }));
+      at("enrol-name").dispatchEvent(new Event("input"));
+      footage.restore(files);
+    };
+  }
+
+  /** Show an enrolment and then the person. A refusal opens the form as `fill` fills it in, unless the user has opened it for another person. */
+  async function follow(name, title, fill) {
+    shownNames.add(name);
+    try {
+      await onEnrolled(await followed(name, title));
+      say("The person is enrolled.");
+    } catch (problem) {
+      if (!fill || at("enrol").open) {
+        refused(problem);
+        return;
+      }
+      fill();
+      at("enrol").open = true;
+      refusedAt(form, problem);
+    }
+  }
 
   function request() {
     const files = footage.files();
@@ -81,26 +113,23 @@ export async function enrolling(onEnrolled) {
       try {
         const wanted = request();
         const { name } = await api("POST", "/v1/actors", wanted);
+        requestId = newRequestId();
         const who = at("enrol-name").value.trim();
         at("enrol").open = false;
         say("The enrolment has begun.");
-        const actor = await followed(name, who ? `Enrolling ${who}` : "Enrolling a person");
-        form.reset();
-        at("enrol-name").dispatchEvent(new Event("input"));
-        footage.clear();
-        await onEnrolled(actor);
-        say("The person is enrolled.");
+        follow(name, who ? `Enrolling ${who}` : "Enrolling a person", emptied());
+        at("enrolments").lastElementChild.focus();
       } catch (problem) {
-        at("enrol").open = true;
+        // After a lost answer, the enrolment may run: the same id begins no second one.
+        if (problem.status >= 400 && problem.status < 500) requestId = newRequestId();
         refusedAt(form, problem);
-      } finally {
-        requestId = newRequestId();
       }
     });
   });
+  at("enrol-begin").disabled = false;
 
   const running = await pageOf("/v1/operations", "operations", { pageSize: MOST_SHOWN, filter: "done=false AND kind=actor" });
   for (const { name, metadata } of running.entries) {
-    followed(name, `Enrolment of ${day(metadata?.createTime)}`).then(onEnrolled).catch(refused);
+    if (!shownNames.has(name)) follow(name, `Enrolment of ${day(metadata?.createTime)}`);
   }
 }

@@ -16,6 +16,8 @@ const at = (id) => document.querySelector(`#${id}`);
 const form = at("dub");
 const chosen = { footage: "", speech: "", mix: "", face: null, footageName: "" };
 const shownUrls = {};
+/** Controllers of the uploads, by kind: another file of the kind ends the upload. */
+const sending = {};
 
 /** Show footage or a sound in its player. A browser cannot play every file that the gateway reads. */
 function preview(kind, url) {
@@ -34,16 +36,19 @@ function preview(kind, url) {
 async function take(kind, file) {
   refused("");
   chosen[kind] = "";
+  sending[kind]?.abort();
+  const mine = new AbortController();
+  sending[kind] = mine;
+  if (kind === "footage") consent.footage([""]);
   at(`${kind}-progress`).hidden = false;
   if (kind === "mix") at("mix-fields").hidden = false;
   plan();
   preview(kind, URL.createObjectURL(file));
   try {
-    const name = await uploadShown(file, at(`${kind}-progress`));
-    // Music and effects can be removed during the upload.
-    if (!at(`${kind}-progress`).hidden) settle(kind, name, file.name);
+    const name = await uploadShown(file, at(`${kind}-progress`), mine.signal);
+    settle(kind, name, file.name);
   } catch (problem) {
-    refused(problem);
+    if (!mine.signal.aborted) refused(problem);
   }
 }
 
@@ -65,6 +70,7 @@ for (const kind of ["footage", "speech", "mix"]) onFiles(at(`${kind}-drop`), ([f
 
 at("mix-remove").addEventListener("click", () => {
   chosen.mix = "";
+  sending.mix?.abort();
   at("mix-fields").hidden = at("mix-progress").hidden = true;
   at("mix-file").focus();
   plan();
@@ -76,6 +82,7 @@ function showScene() {
   at("one-speech").hidden = isScene();
   at("line-speech").hidden = at("lines-card").hidden = !isScene();
   for (const id of ["faces-choice", "preview"]) at(id).hidden = isScene();
+  at("consent-lines").hidden = !isScene();
   showFit();
 }
 at("scene").addEventListener("change", () => {
@@ -182,7 +189,7 @@ function chooseFace(id) {
   plan();
 }
 
-const consent = consentForm(plan);
+const consent = consentForm(plan, () => (isScene() ? "" : at("actor").value));
 
 const output = random(10);
 /** Controls whose names are fields of DubSpec. */
@@ -206,6 +213,12 @@ function showFit() {
   for (const id of ["actor", "channel"]) at(id).disabled = isScene();
 }
 
+/** Return a LineSpec with the record of the fields if the line has an actor and no record of its own. */
+function withRecord(line) {
+  const record = line.actor && !line.consent && consent.ofActor(line.actor);
+  return record ? { ...line, consent: record } : line;
+}
+
 /** Return the DubSpec of the form. Names are those of the contract. */
 function request() {
   const made = {
@@ -220,7 +233,7 @@ function request() {
   else for (const field of ["mixLevelDb", "duckDb"]) delete made[field];
   if (isScene()) {
     for (const field of ["speechUri", "actor", "fit", "audioChannel"]) delete made[field];
-    return { ...made, lines: scene.lines(), ...(consent.record() && { consent: consent.record() }) };
+    return { ...made, lines: scene.lines().map(withRecord), ...(consent.record() && { consent: consent.record() }) };
   }
   if (movesHead()) delete made.fit;
   if (made.actor) delete made.skipPersonalization;
@@ -253,8 +266,9 @@ function plan() {
     at("plan").replaceChildren(element("p", { className: "soft" }, `The plan follows when ${missing} uploaded.`));
     return;
   }
-  if (consent.refusal()) {
-    at("plan").replaceChildren(element("p", { className: "bad" }, consent.refusal().message));
+  const problem = (isScene() && scene.refusal()) || consent.refusal();
+  if (problem) {
+    at("plan").replaceChildren(element("p", { className: "bad" }, problem.message));
     return;
   }
   // A page that gets shorter can move a button away from the pointer that is about to press the button.
@@ -324,16 +338,24 @@ form.addEventListener("submit", (event) => {
   });
 });
 
-const actorOption = (actor) => element("option", { value: actor.name, "data-method": actor.method }, `${actor.consent?.subject ?? lastPart(actor.name)} (${actor.method})`);
+const people = [];
+/** Offer further enrolled people for the dub and for lines. */
+function listPeople(actors) {
+  const nameOf = (actor) => actor.consent?.subject ?? lastPart(actor.name);
+  at("actor").append(...actors.map((actor) => element("option", { value: actor.name, "data-method": actor.method }, `${nameOf(actor)} (${actor.method})`)));
+  people.push(...actors.map((actor) => [actor.name, nameOf(actor)]));
+  scene.people(people);
+}
 
 /** Fill the form with the request of an earlier dub. */
 async function startFrom(id) {
   const earlier = dubOf(await api("GET", `/v1/operations/${encodeURIComponent(id)}`))?.request;
   if (!earlier) return;
-  if (earlier.actor && ![...at("actor").options].some((option) => option.value === earlier.actor)) {
+  for (const name of new Set([earlier, ...(earlier.lines ?? [])].map(({ actor }) => actor))) {
+    if (!name || [...at("actor").options].some((option) => option.value === name)) continue;
     // Behind the listed people, or erased since.
-    const actor = await api("GET", `/v1/${earlier.actor}`).catch(() => null);
-    if (actor) at("actor").append(actorOption(actor));
+    const actor = await api("GET", `/v1/${name}`).catch(() => null);
+    if (actor) listPeople([actor]);
   }
   for (const control of controls) {
     const value = earlier[control.name];
@@ -359,8 +381,7 @@ async function startFrom(id) {
 
 try {
   const { entries, token } = await pageOf("/v1/actors", "actors", { pageSize: MOST_ACTORS });
-  at("actor").append(...entries.map(actorOption));
-  scene.people(entries.map((actor) => [actor.name, actor.consent?.subject ?? lastPart(actor.name)]));
+  listPeople(entries);
   if (token) at("actor").append(element("option", { disabled: true }, `${MOST_ACTORS} people are listed; dub others with the client or the command`));
   const from = new URLSearchParams(location.search).get("from");
   if (from) await startFrom(from);

@@ -15,50 +15,79 @@ const isManifest = () => form.elements["batch-source"].value === "manifest";
 const batchId = () => idFor(at("batch-name").value, LONGEST_ID);
 const stemOf = (name) => plainName(name)[0];
 
-const consent = consentForm(() => {});
+const consent = consentForm(
+  () => {},
+  () => at("batch-actor").value,
+);
 const footage = fileList("batch-footage", pair);
 const speech = fileList("batch-speech", pair);
-/** Speech that the user has chosen, by id of the shot. */
+/** Speech that the user has chosen, a key of a file, by id of the shot. */
 const chosen = new Map();
+/** Shots that the table shows, as a text. */
+let shownShots = "";
 
 /**
  * Return the shots of the files as {id, footage, speech}. One footage is dubbed with every speech. Of several, each is dubbed with the
- * speech of the same name, otherwise with that of the same place in the list.
+ * speech of the same name; the rest of the footage and the rest of the speech belong together in the order of the lists.
  */
 function shots() {
   const [videos, sounds] = [footage.files(), speech.files()];
+  const namesake = (file, others) => others.find((other) => stemOf(other.name) === stemOf(file.name));
+  const rest = sounds.filter((sound) => !namesake(sound, videos));
+  const speechOf = (video) => namesake(video, sounds) ?? rest[videos.filter((one) => !namesake(one, sounds)).indexOf(video)];
   const pairs =
     videos.length === 1 && sounds.length > 1
       ? sounds.map((sound) => ({ footage: videos[0], speech: sound, stem: stemOf(sound.name) }))
-      : videos.map((video, place) => ({ footage: video, speech: sounds.find((sound) => stemOf(sound.name) === stemOf(video.name)) ?? sounds[place], stem: stemOf(video.name) }));
+      : videos.map((video) => ({ footage: video, speech: speechOf(video), stem: stemOf(video.name) }));
   const taken = new Set();
   return pairs.map(({ stem, ...shot }) => {
     let id = stem;
     for (let number = 2; taken.has(id.toLowerCase()); number += 1) id = `${stem}-${number}`;
     taken.add(id.toLowerCase());
     const other = chosen.get(id);
-    return { ...shot, id, speech: other === OWN_SOUND ? undefined : (sounds.find((sound) => sound.name === other) ?? shot.speech) };
+    return { ...shot, id, speech: other === OWN_SOUND ? undefined : (sounds.find((sound) => sound.key === other) ?? shot.speech) };
   });
 }
 
 /** Show the shots of the files. */
 function pair() {
   const files = footage.files();
-  if (files.every(({ uri }) => uri)) consent.footage(files.map(({ uri }) => uri));
+  consent.footage(files.map(({ uri }) => uri));
   const sounds = speech.files();
+  const found = shots();
+  showUnused(found);
+  const now = JSON.stringify([found.map((shot) => [shot.id, shot.footage.name, shot.speech?.key]), sounds.map(({ key }) => key)]);
+  // An upload that goes on changes nothing in the table.
+  if (now === shownShots) return;
+  shownShots = now;
   at("batch-shots").hidden = !files.length;
+  const focused = document.activeElement.closest("#batch-pairs select")?.getAttribute("aria-label");
   at("batch-pairs").replaceChildren(
-    ...shots().map((shot) => {
+    ...found.map((shot) => {
       const choice = element(
         "select",
-        { "aria-label": `Speech of ${shot.id}`, onchange: () => chosen.set(shot.id, choice.value) },
+        { "aria-label": `Speech of ${shot.id}`, onchange: () => choose(shot.id, choice.value) },
         element("option", { value: OWN_SOUND }, "own sound"),
-        sounds.map((sound) => element("option", { value: sound.name }, sound.name)),
+        sounds.map((sound) => element("option", { value: sound.key }, sound.name)),
       );
-      choice.value = shot.speech?.name ?? OWN_SOUND;
+      choice.value = shot.speech?.key ?? OWN_SOUND;
       return element("tr", {}, element("td", { "data-label": "Shot" }, shot.id), element("td", { "data-label": "Footage" }, shot.footage.name), element("td", { "data-label": "New speech" }, choice));
     }),
   );
+  if (focused) [...at("batch-pairs").querySelectorAll("select")].find((choice) => choice.getAttribute("aria-label") === focused)?.focus();
+}
+
+function choose(id, key) {
+  chosen.set(id, key);
+  pair();
+}
+
+/** Name the sounds that no shot has. */
+function showUnused(found) {
+  const used = new Set(found.map((shot) => shot.speech?.key));
+  const names = speech.files().filter(({ key }) => !used.has(key)).map(({ name }) => name);
+  at("batch-unused").hidden = !found.length || !names.length;
+  at("batch-unused").textContent = `No shot has the speech ${names.join(", ")}.`;
 }
 
 /** Return the bytes of a file in Base64. */

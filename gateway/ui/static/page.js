@@ -165,8 +165,10 @@ export function refusedAt(form, problem) {
   const named = problem.message.toLowerCase().startsWith(`${problem.field}: `);
   const text = named ? capitalised(problem.message.slice(problem.field.length + 2)) : problem.message;
   const note = element("small", { id: `problem-${control.id}`, className: "bad", role: "alert" }, text);
-  const described = control.getAttribute("aria-describedby") ?? "";
   const until = new AbortController();
+  // A further refusal takes the place of this one.
+  control.dispatchEvent(new Event("refused"));
+  const described = control.getAttribute("aria-describedby") ?? "";
   const clear = () => {
     until.abort();
     note.remove();
@@ -176,7 +178,7 @@ export function refusedAt(form, problem) {
   control.setAttribute("aria-describedby", `${described} ${note.id}`.trim());
   control.setAttribute("aria-invalid", "true");
   (control.closest(".drop") ?? control).after(note);
-  for (const name of ["input", "change"]) control.addEventListener(name, clear, { signal: until.signal });
+  for (const name of ["input", "change", "refused"]) control.addEventListener(name, clear, { signal: until.signal });
   form.addEventListener("submit", clear, { signal: until.signal, capture: true });
   for (let place = control.closest("details"); place; place = place.parentElement.closest("details")) place.open = true;
   control.focus();

@@ -121,7 +121,9 @@ async function load() {
   token = page.token;
   refused("");
   place.lastElementChild.remove();
-  place.append(...page.entries.map((actor) => card(actor, dubs)));
+  // An enrolment may have ended meanwhile.
+  const further = page.entries.filter((actor) => !document.getElementById(`name-${lastPart(actor.name)}`));
+  place.append(...further.map((actor) => card(actor, dubs)));
   if (token) place.append(element("p", { className: "row end" }, element("button", { onclick: (event) => during(event.currentTarget, load) }, "Show more people")));
   if (!place.children.length) {
     place.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the footage, and forgets the person afterwards.")));
@@ -134,8 +136,8 @@ async function showEnrolled({ name, warnings }) {
   made.tabIndex = -1;
   place.querySelector(".empty")?.remove();
   place.prepend(made);
-  made.focus();
+  if (!document.activeElement.closest("form")) made.focus();
 }
 
-await load().catch(refused);
-await enrolling(showEnrolled).catch(refused);
+enrolling(showEnrolled).catch(refused);
+load().catch(refused);

@@ -1,5 +1,5 @@
 // The lines of a scene on the page of a new dub: a table of lines, and a time line of the faces.
-import { Refusal, element, refused, say, secondsOf } from "./page.js";
+import { Refusal, element, lastPart, refused, say, secondsOf } from "./page.js";
 import { readRecord } from "./consent.js";
 import { onFiles, uploadShown } from "./upload.js";
 
@@ -7,22 +7,41 @@ const MOST_LINES = 200;
 const FACE = "face:";
 const ACTOR = "actor:";
 const RULE = "rule:";
+const SPEAKER = `${RULE}FACE_RULE_SPEAKER`;
+/** The face of an earlier dub's line that the list does not offer, such as one by a point of a frame. */
+const EARLIER = "earlier:";
+/** Fields of a LineSpec that say who speaks. */
+const WHO = ["faceId", "point", "box", "faceRule", "boxes", "actor"];
 const at = (id) => document.querySelector(`#${id}`);
 
-/** Return the length of a sound in seconds; NaN: the browser cannot read the sound. */
+/** Return the length of a sound in seconds; NaN: the browser does not know it, such as that of a recording in WebM. */
 function lengthOf(url) {
   return new Promise((resolve) => {
     const player = new Audio();
     player.preload = "metadata";
-    player.onloadedmetadata = () => resolve(player.duration);
+    player.onloadedmetadata = () => resolve(Number.isFinite(player.duration) ? player.duration : Number.NaN);
     player.onerror = () => resolve(Number.NaN);
     player.src = url;
   });
 }
 
+/** Return who speaks a line of an earlier dub, as a value of the list. */
+function whoOf(spec) {
+  const given = WHO.filter((field) => spec[field] !== undefined && spec[field].length !== 0);
+  if (given.length !== 1) return EARLIER;
+  return { faceId: `${FACE}${spec.faceId}`, actor: `${ACTOR}${spec.actor}`, faceRule: `${RULE}${spec.faceRule}` }[given[0]] ?? EARLIER;
+}
+
+/** Return the fields of a LineSpec for who speaks. */
+function fieldsOf(who) {
+  const value = who.slice(who.indexOf(":") + 1);
+  return who.startsWith(FACE) ? { faceId: value } : who.startsWith(ACTOR) ? { actor: value } : { faceRule: value };
+}
+
 /**
  * Lines of a scene. `onChange` is called when the lines change, and `now()` returns the position of the footage's player, seconds.
  * Return functions: `lines()`, the LineSpecs of the contract; `isReady()`, whether there are lines and all sounds are uploaded;
+ * `refusal()`, a Refusal for a consent record of a line that is none, or null;
  * `faces(found)`, which takes a DetectFacesResponse or null; `people(actors)`, which takes pairs of name and text; `add(line)`, which
  * adds a LineSpec of an earlier dub with the address and the name of its sound.
  */
@@ -34,25 +53,31 @@ export function sceneLines(onChange, now) {
   const choices = () => [
     ...(found?.faces ?? []).map((face) => [`${FACE}${face.faceId}`, `Face ${face.faceId}`]),
     ...people.map(([name, text]) => [`${ACTOR}${name}`, text]),
-    [`${RULE}FACE_RULE_SPEAKER`, "who speaks in the footage"],
+    [SPEAKER, "who speaks in the footage"],
   ];
+  /** Return the words for who speaks if the list does not offer it. */
+  function unlisted(who) {
+    if (who === EARLIER) return "as in the earlier dub";
+    if (who.startsWith(FACE)) return `Face ${who.slice(FACE.length)}${found ? ", not in this footage" : ""}`;
+    return who.startsWith(ACTOR) ? `${lastPart(who)}, not enrolled any more` : "by the rule of the earlier dub";
+  }
   const faceOf = (who) => found?.faces.find((face) => `${FACE}${face.faceId}` === who);
   const endOf = (line) => line.start + (line.seconds || 0);
 
   function fillChoices(line) {
     const known = choices();
-    // The faces of an earlier dub's footage are not known yet.
-    if (!found && line.who.startsWith(FACE)) known.push([line.who, `Face ${line.who.slice(FACE.length)}`]);
+    const speaker = found?.speakerFaceId ?? (found?.faces.length === 1 ? found.faces[0].faceId : undefined);
+    if (!line.isChosen) line.who = speaker === undefined ? SPEAKER : `${FACE}${speaker}`;
+    // The gateway refuses whom it does not know. Another person in the place would be a silent mistake.
+    if (!known.some(([value]) => value === line.who)) known.push([line.who, unlisted(line.who)]);
     line.choice.replaceChildren(...known.map(([value, text]) => element("option", { value }, text)));
-    if (!line.isChosen && found) line.who = known.find(([value]) => value === `${FACE}${found.speakerFaceId}`)?.[0] ?? known[0][0];
-    if (!known.some(([value]) => value === line.who)) line.who = known[0][0];
     line.choice.value = line.who;
   }
 
   function show() {
     at("lines-table").hidden = !lines.length;
     lines.forEach((line, place) => {
-      line.end.textContent = line.seconds ? `${endOf(line).toFixed(2)} s` : "…";
+      line.end.textContent = Number.isNaN(line.seconds) ? "not known" : line.seconds ? `${endOf(line).toFixed(2)} s` : "…";
       const face = faceOf(line.who);
       line.picture.hidden = !face?.picture;
       if (face?.picture) line.picture.src = `data:image/jpeg;base64,${face.picture}`;
@@ -69,8 +94,9 @@ export function sceneLines(onChange, now) {
   }
 
   function move(line, seconds) {
-    line.start = Math.max(0, Math.round(100 * seconds) / 100);
+    line.start = Math.max(0, Math.round(1000 * seconds) / 1000);
     line.begin.value = line.start;
+    line.timecode = line.at.textContent = "";
     show();
   }
 
@@ -105,16 +131,18 @@ export function sceneLines(onChange, now) {
   }
 
   function drag(event, made, line, length) {
+    if (event.button !== 0) return;
     event.preventDefault();
     const { width } = made.parentElement.getBoundingClientRect();
     const { start } = line;
-    const step = (moved) => move(line, start + ((moved.clientX - event.clientX) / width) * length);
+    const ends = new AbortController();
     const stop = () => {
-      window.removeEventListener("pointermove", step);
+      ends.abort();
       changed();
     };
-    window.addEventListener("pointermove", step);
-    window.addEventListener("pointerup", stop, { once: true });
+    const { signal } = ends;
+    window.addEventListener("pointermove", (moved) => move(line, start + ((moved.clientX - event.clientX) / width) * length), { signal });
+    for (const name of ["pointerup", "pointercancel"]) window.addEventListener(name, stop, { signal });
   }
 
   /** Add a row for a line and return the line. */
@@ -124,9 +152,14 @@ export function sceneLines(onChange, now) {
       isChosen: false,
       uri: "",
       seconds: 0,
+      timecode: "",
+      earlier: {},
       consent: null,
+      hasFailed: false,
+      stop: new AbortController(),
       ...values,
-      begin: element("input", { type: "number", min: 0, step: 0.01, required: true }),
+      begin: element("input", { type: "number", min: 0, step: "any", required: true }),
+      at: element("p", { className: "small soft" }),
       here: element("button", { type: "button", className: "quiet small" }, "from the player"),
       choice: element("select"),
       picture: element("img", { className: "speaker", alt: "", hidden: true }),
@@ -135,11 +168,12 @@ export function sceneLines(onChange, now) {
       button: element("button", { type: "button", className: "quiet small" }, "Remove"),
     };
     line.begin.value = line.start;
+    line.at.textContent = line.timecode;
     line.place = element("div", {}, element("p", { className: "small" }, line.name), element("div", { className: "bar thin", role: "progressbar", "aria-label": `Upload of ${line.name}`, "aria-valuemin": 0, "aria-valuemax": 100 }, element("i")));
     line.row = element(
       "tr",
       {},
-      element("td", { "data-label": "Begin, seconds" }, line.begin, line.here),
+      element("td", { "data-label": "Begin, seconds" }, line.begin, line.here, line.at),
       element("td", { "data-label": "Who speaks" }, element("div", { className: "row" }, line.picture, line.choice)),
       element("td", { "data-label": "New speech" }, line.place),
       line.end,
@@ -160,12 +194,15 @@ export function sceneLines(onChange, now) {
       changed();
     });
     line.record.addEventListener("change", async () => {
-      const { record, text } = await readRecord(line.record.files[0]);
-      line.consent = record;
-      line.about.textContent = text;
+      const [file] = line.record.files;
+      const given = await readRecord(file);
+      if (line.record.files[0] !== file) return;
+      line.consent = given;
+      line.about.textContent = given.text;
       onChange();
     });
     line.button.addEventListener("click", () => {
+      line.stop.abort();
       lines = lines.filter((other) => other !== line);
       line.row.remove();
       at("lines-file").focus();
@@ -183,9 +220,12 @@ export function sceneLines(onChange, now) {
   }
 
   async function send(line, file) {
+    line.hasFailed = false;
     try {
-      line.uri = await uploadShown(file, line.place);
+      line.uri = await uploadShown(file, line.place, line.stop.signal);
     } catch (problem) {
+      if (line.stop.signal.aborted) return;
+      line.hasFailed = true;
       refused(problem);
     }
     onChange();
@@ -199,7 +239,8 @@ export function sceneLines(onChange, now) {
     }
     for (const file of files) {
       const last = lines.at(-1);
-      const line = row({ name: file.name, start: last ? Math.round(100 * endOf(last)) / 100 : 0, ...(last?.isChosen && { who: last.who, isChosen: true }) });
+      const failed = lines.find((one) => one.hasFailed && one.name === file.name);
+      const line = failed ?? row({ name: file.name, start: last ? Math.round(1000 * endOf(last)) / 1000 : 0, ...(last?.isChosen && last.who !== EARLIER && { who: last.who, isChosen: true }) });
       // The next line begins where this one ends.
       await measure(line, URL.createObjectURL(file));
       await send(line, file);
@@ -209,14 +250,17 @@ export function sceneLines(onChange, now) {
 
   return {
     isReady: () => lines.length > 0 && lines.every((line) => line.uri),
+    refusal() {
+      const place = lines.findIndex((line) => line.consent?.isBroken);
+      return place < 0 ? null : new Refusal(`Line ${place + 1}: ${lines[place].consent.text}`, 0, "");
+    },
     lines: () =>
       lines.map((line) => ({
-        startTime: `${line.start}s`,
+        ...Object.fromEntries(Object.entries(line.earlier).filter(([field]) => line.who === EARLIER || !WHO.includes(field))),
+        ...(line.timecode ? { startTimecode: line.timecode } : { startTime: `${line.start}s` }),
         speechUri: line.uri,
-        ...(line.consent && { consent: line.consent }),
-        ...(line.who.startsWith(FACE) && { faceId: line.who.slice(FACE.length) }),
-        ...(line.who.startsWith(ACTOR) && { actor: line.who.slice(ACTOR.length) }),
-        ...(line.who.startsWith(RULE) && { faceRule: line.who.slice(RULE.length) }),
+        ...(line.consent?.record && { consent: line.consent.record }),
+        ...(line.who !== EARLIER && fieldsOf(line.who)),
       })),
     faces(faces) {
       found = faces;
@@ -228,8 +272,11 @@ export function sceneLines(onChange, now) {
       lines.forEach(fillChoices);
     },
     add(spec, url, name) {
-      const who = spec.faceId !== undefined ? `${FACE}${spec.faceId}` : spec.actor ? `${ACTOR}${spec.actor}` : `${RULE}FACE_RULE_SPEAKER`;
-      const line = row({ name, uri: spec.speechUri, start: secondsOf(spec.startTime), who, isChosen: true });
+      const { startTime, startTimecode: timecode = "", ...earlier } = spec;
+      // The page shows whole seconds of a timecode, because it does not know the frame rate.
+      const [hours, minutes, wholeSeconds] = timecode.split(/[:;]/).map((part) => Number(part) || 0);
+      const start = timecode ? 3600 * hours + 60 * minutes + wholeSeconds : secondsOf(startTime);
+      const line = row({ name, uri: spec.speechUri, start, timecode, earlier, who: whoOf(spec), isChosen: true });
       line.place.querySelector(".bar").hidden = true;
       measure(line, url);
     },

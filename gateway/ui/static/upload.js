@@ -28,9 +28,9 @@ export function random(length) {
 
 /**
  * Upload a file and return its name for requests. The same file has the same name: what is there already is not sent again.
- * `onProgress` is called with the bytes that are there.
+ * `onProgress` is called with the bytes that are there. An AbortSignal ends the upload with an AbortError.
  */
-export async function upload(file, onProgress) {
+export async function upload(file, onProgress, signal) {
   if (!file.size) throw new Refusal(`The file ${file.name} is empty.`, 0, "");
   const [stem, suffix] = plainName(file.name);
   const name = `uploads/${stem}-${mark(`${file.name}/${file.size}/${file.lastModified}`)}${suffix}`;
@@ -38,12 +38,14 @@ export async function upload(file, onProgress) {
   let there = await received(name);
   let failures = 0;
   while (!there.complete || there.bytes !== file.size) {
+    signal?.throwIfAborted();
     const first = there.complete ? 0 : there.bytes;
     const last = Math.min(first + PIECE_BYTES, file.size);
     try {
-      there = await send(name, file.slice(first, last), `bytes ${first}-${last - 1}/${file.size}`, (bytes) => onProgress(first + bytes));
+      there = await send(name, file.slice(first, last), `bytes ${first}-${last - 1}/${file.size}`, (bytes) => onProgress(first + bytes), signal);
       failures = 0;
     } catch (problem) {
+      signal?.throwIfAborted();
       failures += 1;
       const passing = !(problem instanceof Refusal) || problem.status === 0 || problem.status === 429 || problem.status >= 500;
       if (!passing || failures === ATTEMPTS) throw problem;
@@ -51,6 +53,7 @@ export async function upload(file, onProgress) {
       there = await received(name);
     }
   }
+  signal?.throwIfAborted();
   onProgress(file.size);
   return name;
 }
@@ -61,9 +64,13 @@ async function received(name) {
 }
 
 /** Send a part of a file. Only XMLHttpRequest tells how much has left. */
-function send(name, part, range, onProgress) {
+function send(name, part, range, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
+    signal?.addEventListener("abort", () => {
+      request.abort();
+      reject(signal.reason);
+    });
     request.open("PUT", `/v1/${name}`);
     request.setRequestHeader("Content-Range", range);
     request.upload.onprogress = (event) => onProgress(event.loaded);
@@ -81,7 +88,7 @@ function send(name, part, range, onProgress) {
 }
 
 /** Upload a file, and show name, bytes and time left in a place with a paragraph and a bar. Return its name for requests. */
-export async function uploadShown(file, place) {
+export async function uploadShown(file, place, signal) {
   const state = place.querySelector("p");
   place.hidden = false;
   try {
@@ -95,13 +102,13 @@ export async function uploadShown(file, place) {
       state.textContent = `${file.name}: ${sized(bytes)} of ${sized(file.size)}${left}`;
       // The bar goes when the gateway has answered.
       showBar(place, Math.min(bytes / file.size, 0.99));
-    });
+    }, signal);
     state.textContent = `${file.name}, ${sized(file.size)}`;
     showBar(place, 1);
     say(`${file.name} is uploaded.`);
     return name;
   } catch (problem) {
-    state.textContent = `${file.name} was not uploaded. Choose the file again to go on.`;
+    if (!signal?.aborted) state.textContent = `${file.name} was not uploaded. Choose the file again to go on.`;
     throw problem;
   }
 }
@@ -133,8 +140,9 @@ for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) =
 
 /**
  * Upload the files that are given in the field ID of templates/forms.html.j2 with `several`, one after the other, and list them.
- * `onChange` is called when a file is added, uploaded or removed. Return functions: `files()`, the files as {name, uri}, whose `uri` is
- * empty before the end of the upload; `clear()`, which removes all files.
+ * `onChange` is called when a file is added, uploaded or removed. Return functions: `files()`, the files as {name, uri, key}, whose `uri`
+ * is empty before the end of the upload and whose `key` tells files of one name apart; `clear()`, which removes all files and
+ * returns what `restore(cleared)` lists again.
  */
 export function fileList(id, onChange) {
   const list = document.querySelector(`#${id}-list`);
@@ -142,6 +150,7 @@ export function fileList(id, onChange) {
   let turn = Promise.resolve();
 
   function remove(one) {
+    one.stop.abort();
     files = files.filter((other) => other !== one);
     one.place.remove();
     onChange();
@@ -150,19 +159,22 @@ export function fileList(id, onChange) {
   async function send(one, file) {
     if (!files.includes(one)) return;
     try {
-      one.uri = await uploadShown(file, one.place);
+      one.uri = await uploadShown(file, one.place, one.stop.signal);
     } catch (problem) {
+      if (one.stop.signal.aborted) return;
+      one.hasFailed = true;
       refused(problem);
     }
     onChange();
   }
 
   function add(file) {
-    const again = files.find((one) => one.name === file.name);
+    const key = [file.name, file.size, file.lastModified].join("/");
+    const again = files.find((one) => one.key === key || (one.hasFailed && one.name === file.name));
     if (again) remove(again);
     const button = element("button", { type: "button", className: "quiet small", "aria-label": `Remove ${file.name}` }, "Remove");
     const bar = element("div", { className: "bar thin", role: "progressbar", "aria-label": `Upload of ${file.name}`, "aria-valuemin": 0, "aria-valuemax": 100 }, element("i"));
-    const one = { name: file.name, uri: "", place: element("li", {}, element("div", { className: "row" }, element("p", { className: "small" }, file.name), button), bar) };
+    const one = { name: file.name, uri: "", key, hasFailed: false, stop: new AbortController(), place: element("li", {}, element("div", { className: "row" }, element("p", { className: "small" }, file.name), button), bar) };
     button.addEventListener("click", () => {
       remove(one);
       document.querySelector(`#${id}-file`).focus();
@@ -178,7 +190,16 @@ export function fileList(id, onChange) {
     onChange();
   });
   return {
-    files: () => files.map(({ name, uri }) => ({ name, uri })),
-    clear: () => files.forEach(remove),
+    files: () => files.map(({ name, uri, key }) => ({ name, uri, key })),
+    clear() {
+      const cleared = files;
+      cleared.forEach(remove);
+      return cleared;
+    },
+    restore(cleared) {
+      files = cleared;
+      list.replaceChildren(...cleared.map(({ place }) => place));
+      onChange();
+    },
   };
 }
