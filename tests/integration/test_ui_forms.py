@@ -423,7 +423,7 @@ def test_a_batch_from_a_manifest(site: Site, browser: Any, tmp_path: Path) -> No
     """The mistakes of a manifest are shown by line; a right manifest begins a batch."""
     manifest = tmp_path / "night.jsonl"
     rows = [
-        {"id": "a", "footage": "ui_none.mp4", "output": "manifest/a.mp4"},
+        {"id": "a", "footage": "not_filmed_yet.mp4", "output": "manifest/a.mp4"},
         {"id": "b", "footage": "footage.mp4", "output": "manifest/b.mp4"},
     ]
     manifest.write_text("\n".join(map(json.dumps, rows)))
