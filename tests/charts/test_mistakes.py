@@ -119,7 +119,7 @@ IN_A_TEMPLATE = {
         "gateway.ingress: the gateway serves no pages and no HTTP/JSON: set gateway.httpPort"
     ),
     "gateway.ingress.enabled=true,gateway.ingress.host=a.example.com,gateway.httpPort=8443": (
-        "gateway.tokensSecret.name: without tokens, everyone who reaches the Ingress could call the gateway"
+        "gateway.tokensSecret.name: without tokens, whoever reaches the Ingress could call the gateway"
     ),
     "batch.enabled=true": NO_DATABASE,
     "batch.enabled=true,gateway.enabled=false,batch.stages=own": NO_DATABASE,

@@ -271,7 +271,7 @@ spec:
 {{- fail "gateway.ingress: the gateway serves no pages and no HTTP/JSON: set gateway.httpPort" }}
 {{- end }}
 {{- if not $.values.tokensSecret.name }}
-{{- fail "gateway.tokensSecret.name: without tokens, everyone who reaches the Ingress could call the gateway" }}
+{{- fail "gateway.tokensSecret.name: without tokens, whoever reaches the Ingress could call the gateway" }}
 {{- end }}
 {{- if and $.values.proxySecret.name (not $.values.proxySecret.secretKey) }}
 {{- fail "gateway.proxySecret.secretKey: an Ingress passes on the headers that users send: give the proxy a secret" }}
