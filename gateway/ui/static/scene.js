@@ -1,7 +1,7 @@
 // The lines of a scene on the page of a new dub: a table of lines, and a time line of the faces.
 import { Refusal, element, lastPart, refused, say, secondsOf } from "./page.js";
 import { readRecord } from "./consent.js";
-import { onFiles, uploadShown } from "./upload.js";
+import { onFiles, sendRow, uploadBar } from "./upload.js";
 
 const MOST_LINES = 200;
 const FACE = "face:";
@@ -169,7 +169,7 @@ export function sceneLines(onChange, now) {
     };
     line.begin.value = line.start;
     line.at.textContent = line.timecode;
-    line.place = element("div", {}, element("p", { className: "small" }, line.name), element("div", { className: "bar thin", role: "progressbar", "aria-label": `Upload of ${line.name}`, "aria-valuemin": 0, "aria-valuemax": 100 }, element("i")));
+    line.place = element("div", {}, element("p", { className: "small" }, line.name), uploadBar(line.name));
     line.row = element(
       "tr",
       {},
@@ -219,18 +219,6 @@ export function sceneLines(onChange, now) {
     changed();
   }
 
-  async function send(line, file) {
-    line.hasFailed = false;
-    try {
-      line.uri = await uploadShown(file, line.place, line.stop.signal);
-    } catch (problem) {
-      if (line.stop.signal.aborted) return;
-      line.hasFailed = true;
-      refused(problem);
-    }
-    onChange();
-  }
-
   onFiles(at("lines-drop"), async (files) => {
     refused("");
     if (lines.length + files.length > MOST_LINES) {
@@ -243,7 +231,7 @@ export function sceneLines(onChange, now) {
       const line = failed ?? row({ name: file.name, start: last ? Math.round(1000 * endOf(last)) / 1000 : 0, ...(last?.isChosen && last.who !== EARLIER && { who: last.who, isChosen: true }) });
       // The next line begins where this one ends.
       await measure(line, URL.createObjectURL(file));
-      await send(line, file);
+      await sendRow(line, file, onChange);
     }
     say(`There are ${lines.length} lines.`);
   });

@@ -113,6 +113,27 @@ export async function uploadShown(file, place, signal) {
   }
 }
 
+/** Return the bar of the upload of a file. */
+export function uploadBar(name) {
+  return element("div", { className: "bar thin", role: "progressbar", "aria-label": `Upload of ${name}`, "aria-valuemin": 0, "aria-valuemax": 100 }, element("i"));
+}
+
+/**
+ * Upload the file of a row: {uri, hasFailed, stop, place}, of which `stop` is an AbortController. The row gets the `uri` or `hasFailed`,
+ * and then `onChange` is called, unless the row is removed.
+ */
+export async function sendRow(row, file, onChange) {
+  row.hasFailed = false;
+  try {
+    row.uri = await uploadShown(file, row.place, row.stop.signal);
+  } catch (problem) {
+    if (row.stop.signal.aborted) return;
+    row.hasFailed = true;
+    refused(problem);
+  }
+  onChange();
+}
+
 /** Call `take` with the files that are chosen or dropped in an area of the class "drop". */
 export function onFiles(area, take) {
   const input = area.querySelector("input");
@@ -156,32 +177,19 @@ export function fileList(id, onChange) {
     onChange();
   }
 
-  async function send(one, file) {
-    if (!files.includes(one)) return;
-    try {
-      one.uri = await uploadShown(file, one.place, one.stop.signal);
-    } catch (problem) {
-      if (one.stop.signal.aborted) return;
-      one.hasFailed = true;
-      refused(problem);
-    }
-    onChange();
-  }
-
   function add(file) {
     const key = [file.name, file.size, file.lastModified].join("/");
     const again = files.find((one) => one.key === key || (one.hasFailed && one.name === file.name));
     if (again) remove(again);
     const button = element("button", { type: "button", className: "quiet small", "aria-label": `Remove ${file.name}` }, "Remove");
-    const bar = element("div", { className: "bar thin", role: "progressbar", "aria-label": `Upload of ${file.name}`, "aria-valuemin": 0, "aria-valuemax": 100 }, element("i"));
-    const one = { name: file.name, uri: "", key, hasFailed: false, stop: new AbortController(), place: element("li", {}, element("div", { className: "row" }, element("p", { className: "small" }, file.name), button), bar) };
+    const one = { name: file.name, uri: "", key, hasFailed: false, stop: new AbortController(), place: element("li", {}, element("div", { className: "row" }, element("p", { className: "small" }, file.name), button), uploadBar(file.name)) };
     button.addEventListener("click", () => {
       remove(one);
       document.querySelector(`#${id}-file`).focus();
     });
     files.push(one);
     list.append(one.place);
-    turn = turn.then(() => send(one, file));
+    turn = turn.then(() => files.includes(one) && sendRow(one, file, onChange));
   }
 
   onFiles(document.querySelector(`#${id}-drop`), (given) => {
