@@ -134,7 +134,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         actor = await enrolment.run()
         request = MotionRequest(predictor=method.motion, style=actor.style, timeline=timeline_of(info), num_frames=total)
         await predict_motion(stages, request, speech, motion)
-        plan = make_plan(index, 0, silent=np.zeros(total, dtype=bool))
+        plan = make_plan(index, 0, np.zeros(total, dtype=bool), range(total))
         config = window_config(method, actor, warp=texture_pb2.WARP_MODE_UNSPECIFIED)
         looks = ShotLooks(faces, plan.row, plan.rendered(), index.shot_cuts)
         inputs = VideoInputs(

@@ -100,7 +100,7 @@ def make_plan(
     index: FaceIndex,
     face_id: int | None,
     silent: Bool,
-    frames: range | None = None,
+    frames: range,
     spoken: Sequence[range] = (),
 ) -> FramePlan:
     """Return the plan of a video, or of one line of a scene.
@@ -109,7 +109,7 @@ def make_plan(
         index: faces of the video.
         face_id: face to dub; None: the video shows no face.
         silent: bool, see silent_frames, of every frame of the video, or of the line.
-        frames: frames of the line; None: all frames of the video.
+        frames: all frames of the video, or those of the line.
         spoken: frames of all lines of this face. The line does not fade beside another.
     """
     total = index.num_frames
@@ -121,7 +121,6 @@ def make_plan(
     reasons = index.reason.copy()
     reasons[index.partly_covered] = DUBBED
     reason[present] = reasons[row[present]]
-    frames = range(total) if frames is None else frames
     own, dubbed = (_within(ranges, total) for ranges in ((frames,), (frames, *spoken)))
     strength = np.where(own, _strength((reason == DUBBED) & dubbed, index.shot_cuts), np.float32(0.0))
     of_line = np.zeros(total, dtype=bool)

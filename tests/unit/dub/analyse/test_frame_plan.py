@@ -44,28 +44,28 @@ def speaking(num_frames: int) -> np.ndarray:
 def test_mouth_that_is_covered_in_part_is_dubbed() -> None:
     """Of covered mouths, only those whose record says so are dubbed."""
     index = replace(index_of([(0, 1, COVERED), (1, 1, COVERED), (2, 1, DUBBED)], 3), partly_covered=np.array([1]))
-    plan = make_plan(index, 1, speaking(3))
+    plan = make_plan(index, 1, speaking(3), range(3))
     assert plan.reason.tolist() == [COVERED, DUBBED, DUBBED]
     assert index.reason.tolist() == [COVERED, COVERED, DUBBED]
 
 
 def test_no_face_differs_from_no_target() -> None:
     """Frames without any face and frames without the target have different reasons."""
-    plan = make_plan(index_of([(0, 1, DUBBED), (1, 2, DUBBED)], 3), 1, speaking(3))
+    plan = make_plan(index_of([(0, 1, DUBBED), (1, 2, DUBBED)], 3), 1, speaking(3), range(3))
     assert plan.reason.tolist() == [DUBBED, common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE]
     assert plan.counts() == {"DUBBED": 1, "TARGET_NOT_PRESENT": 1, "NO_FACE": 1}
 
 
 def test_tracker_reason_is_kept() -> None:
     """The tracker's reason for the target is kept."""
-    plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, PROFILE)], 2), 1, speaking(2))
+    plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, PROFILE)], 2), 1, speaking(2), range(2))
     assert plan.reason.tolist() == [DUBBED, PROFILE]
     assert plan.rendered().tolist() == [True, False]
 
 
 def test_silent_frame_is_rendered() -> None:
     """A silent frame is rendered and reported as silent."""
-    plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, DUBBED)], 2), 1, np.array([False, True]))
+    plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, DUBBED)], 2), 1, np.array([False, True]), range(2))
     assert plan.reason.tolist() == [DUBBED, SILENT]
     assert plan.rendered().all()
 
@@ -91,19 +91,19 @@ def test_silent_frames_show_mouths_at_rest(own: SpeakingMotion | None, limit: fl
 def test_span_fades_at_passed_frames() -> None:
     """A dubbed span fades next to frames that pass through."""
     faces = [(frame, 1, PROFILE if frame == 5 else DUBBED) for frame in range(12)]
-    strength = make_plan(index_of(faces, 12), 1, speaking(12)).strength
+    strength = make_plan(index_of(faces, 12), 1, speaking(12), range(12)).strength
     np.testing.assert_allclose(strength[:12], [1, 1, 1, 2 / 3, 1 / 3, 0, 1 / 3, 2 / 3, 1, 1, 1, 1], atol=1e-6)
 
 
 def test_no_fade_across_cut() -> None:
     """A span does not fade across a shot cut."""
     faces = [(frame, 1, DUBBED) for frame in range(4)]
-    strength = make_plan(index_of(faces, 8, cuts=(4,)), 1, speaking(8)).strength
+    strength = make_plan(index_of(faces, 8, cuts=(4,)), 1, speaking(8), range(8)).strength
     assert strength[:4].tolist() == [1, 1, 1, 1]
 
 
 def test_without_a_target_nothing_is_rendered() -> None:
-    plan = make_plan(index_of([], 3), None, speaking(3))
+    plan = make_plan(index_of([], 3), None, speaking(3), range(3))
     assert not plan.rendered().any()
     assert (plan.row == -1).all()
 
