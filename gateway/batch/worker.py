@@ -46,7 +46,7 @@ from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.request.spec import mouths_of, sequence_of
 from gateway.dub.sound.speech_command import SpokenText, spoken_text
 from gateway.dub.state.scratch import ScratchFolders
-from gateway.dub.state.workspace import JobRunningError, locked_in_thread
+from gateway.dub.state.workspace import JobRunningError, is_running, locked_in_thread
 from gateway.engine import Dub, Engine
 from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.locations import is_url, local_path
@@ -242,12 +242,18 @@ def words_of(settings: GatewaySettings, shot: ShotSpec) -> SpokenText | None:
 
 
 async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
-    """Return what `dub` returns, and call it again while another process, such as `dubstage dub`, runs the very same dub."""
+    """Return what `dub` returns. If another process, such as `dubstage dub`, runs the very same dub, call it again behind that one.
+
+    Only the lock is asked while the other process runs, because every call of `dub` reads all files.
+    """
+    running: Path | None = None
     while True:
-        try:
-            return await dub()
-        except JobRunningError:
-            await asyncio.sleep(WAIT_S)
+        if running is None or not await in_thread(is_running, running):
+            try:
+                return await dub()
+            except JobRunningError as problem:
+                running = problem.folder
+        await asyncio.sleep(WAIT_S)
 
 
 @asynccontextmanager

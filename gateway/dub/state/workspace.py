@@ -57,7 +57,15 @@ _log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 class JobRunningError(InvalidRequestError):
-    """Another process works in the folder of the very same job."""
+    """Another process works in the folder of the very same job.
+
+    Attributes:
+        folder: the folder, which `is_running` tells about.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("the very same job is running already: wait for it", field="footage")
+        self.folder = folder
 
 
 class Workspace:
@@ -327,7 +335,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
             # A process that only asks for the lock, as `is_running` does, holds a shared lock until it closes the handle.
             tries += 1
             if tries >= (_LOCK_TRIES if works else _ASKED_TRIES):
-                raise JobRunningError("the very same job is running already: wait for it", field="footage")
+                raise JobRunningError(folder)
             time.sleep(_LOCK_WAIT_S)
 
 

@@ -1,10 +1,9 @@
 // The shots of one batch: a page of 50, filtered and ordered by the gateway.
-import { api, confirmed, day, during, element, refused, say, withUsersNames } from "./page.js";
+import { api, at, confirmed, day, during, element, refused, say, withUsersNames } from "./page.js";
 import { decisionOf, shotId, stateOf } from "./reviews.js";
 
 const PAGE = 50;
 const AGAIN_MS = 4000;
-const at = (id) => document.querySelector(`#${id}`);
 const { batch } = at("name").dataset;
 const path = `/v1/batches/${encodeURIComponent(batch)}`;
 const query = new URLSearchParams(location.search);

@@ -1,10 +1,9 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
-import { Refusal, api, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, secondsOf, showBar, shownName, spoken, withUsersNames } from "./page.js";
+import { Refusal, api, at, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, secondsOf, showBar, shownName, spoken, withUsersNames } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
 import { dubOf, ended, mediaUrl, newestDubs, reasonOf, sha256Of, stepName, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
 
-const at = (id) => document.querySelector(`#${id}`);
 const name = `operations/${at("running").dataset.operation}`;
 /** Dubs among which others of the same footage are looked for. */
 const NEWEST = 300;

@@ -1,5 +1,5 @@
 // The form that enrols a person, and the progress of enrolments.
-import { Refusal, api, confirmed, day, during, element, idFor, newRequestId, pageOf, refusalIn, refused, refusedAt, say, secondsOf, showBar, spoken } from "./page.js";
+import { Refusal, api, at, confirmed, day, during, element, idFor, newRequestId, pageOf, refusalIn, refused, refusedAt, say, secondsOf, showBar, spoken } from "./page.js";
 import { consentForm } from "./consent.js";
 import { ended, stepName } from "./operations.js";
 import { fileList } from "./upload.js";
@@ -8,7 +8,6 @@ import { fileList } from "./upload.js";
 const MOST_SHOWN = 20;
 const MOST_FILES = 16;
 const LONGEST_ID = 63;
-const at = (id) => document.querySelector(`#${id}`);
 const form = at("enrol-form");
 
 /** Show an enrolment until its end, and return the enrolled person. Throws a Refusal with the reason if the enrolment failed. */

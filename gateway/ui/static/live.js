@@ -1,5 +1,5 @@
 // The page of live streams: sound goes to the gateway, frames come back, and both are shown at the same time.
-import { Refusal, api, capitalised, element, lastPart, pageOf, refused, say, secondsOf } from "./page.js";
+import { Refusal, api, at, capitalised, element, lastPart, pageOf, refused, say, secondsOf } from "./page.js";
 
 const FRAME_S = 0.04;
 /** Silence before a file: while it lasts, the delay of the sound is found. */
@@ -27,7 +27,6 @@ const LARGEST_FILE = 200e6;
 /** Time from one line of figures to the next. */
 const TOLD_S = 0.5;
 const MOST_ACTORS = 1000;
-const at = (id) => document.querySelector(`#${id}`);
 const chosen = () => document.querySelector("[name=sound]:checked").value;
 let stream = null;
 

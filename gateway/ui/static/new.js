@@ -1,5 +1,5 @@
 // The page of a new dub: uploads, faces, options, plan, and the begin of the dub.
-import { Refusal, api, during, element, lastPart, newRequestId, pageOf, refusalIn, refused, secondsOf, showBar, shownName, sized, spoken } from "./page.js";
+import { Refusal, api, at, during, element, lastPart, newRequestId, pageOf, refusalIn, refused, secondsOf, showBar, shownName, sized, spoken } from "./page.js";
 import { consentForm } from "./consent.js";
 import { dubOf, ended, mediaUrl } from "./operations.js";
 import { sceneLines } from "./scene.js";
@@ -12,7 +12,6 @@ const PICTURE = /\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)$/i;
 const MOST_ACTORS = 1000;
 /** Difference of two lengths that nobody notices, seconds. */
 const ALIKE_S = 0.1;
-const at = (id) => document.querySelector(`#${id}`);
 const form = at("dub");
 const chosen = { footage: "", speech: "", mix: "", face: null, footageName: "" };
 const shownUrls = {};

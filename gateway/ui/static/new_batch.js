@@ -1,5 +1,5 @@
 // The form of a new batch: shots from footage and speech, or a manifest; the check of all rows, and the begin of the batch.
-import { Refusal, api, during, element, idFor, lastPart, newRequestId, pageOf, refused, refusedAt, say, withUsersNames } from "./page.js";
+import { Refusal, api, at, during, element, idFor, lastPart, newRequestId, pageOf, refused, refusedAt, say, withUsersNames } from "./page.js";
 import { consentForm } from "./consent.js";
 import { fileList, plainName } from "./upload.js";
 
@@ -9,7 +9,6 @@ const MOST_ACTORS = 1000;
 const MOST_MISTAKES = 50;
 const LONGEST_ID = 40;
 const OWN_SOUND = "";
-const at = (id) => document.querySelector(`#${id}`);
 const form = at("batch-form");
 const isManifest = () => form.elements["batch-source"].value === "manifest";
 const batchId = () => idFor(at("batch-name").value, LONGEST_ID);

@@ -117,6 +117,9 @@ export async function pagesOf(path, field) {
   return found;
 }
 
+/** Return the node with an id; null: the page has none. */
+export const at = (id) => document.querySelector(`#${id}`);
+
 /**
  * Return a node. `content` is text or nodes; text is never markup. A property that begins with "on" is a listener, "data" and "aria-..."
  * are attributes, and null leaves a property out.

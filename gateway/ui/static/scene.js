@@ -1,5 +1,5 @@
 // The lines of a scene on the page of a new dub: a table of lines, and a time line of the faces.
-import { Refusal, element, lastPart, refused, say, secondsOf } from "./page.js";
+import { Refusal, at, element, lastPart, refused, say, secondsOf } from "./page.js";
 import { readRecord } from "./consent.js";
 import { onFiles, sendRow, uploadBar } from "./upload.js";
 
@@ -12,7 +12,6 @@ const SPEAKER = `${RULE}FACE_RULE_SPEAKER`;
 const EARLIER = "earlier:";
 /** Fields of a LineSpec that say who speaks. */
 const WHO = ["faceId", "point", "box", "faceRule", "boxes", "actor"];
-const at = (id) => document.querySelector(`#${id}`);
 
 /** Return the length of a sound in seconds; NaN: the browser does not know it, such as that of a recording in WebM. */
 function lengthOf(url) {

@@ -1,12 +1,11 @@
 // One shot: player, note pinned to a frame and a place, decisions by buttons and keys, redo with other options, next shot by risk.
-import { api, during, element, refused, say, withUsersNames } from "./page.js";
+import { api, at, during, element, refused, say, withUsersNames } from "./page.js";
 import { isSent, mediaUrl, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
 import { decisionOf, hasEnded, shotId, stateOf, toldDecision, verdictsOf } from "./reviews.js";
 
 const AGAIN_MS = 3000;
 const CLICK = 0.08;
-const at = (id) => document.querySelector(`#${id}`);
 const { batch, shot: id } = at("name").dataset;
 const path = `/v1/batches/${encodeURIComponent(batch)}`;
 const own = `${path}/shots/${encodeURIComponent(id)}`;

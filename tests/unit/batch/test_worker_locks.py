@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.batch import worker
+from gateway.batch.leases import WAIT_S
 from gateway.batch.types import ShotSpec
 from gateway.batch.worker import folder_lock, open_worker_context, retried_while_running, same_job_key, same_job_lock
 from gateway.dub.request.dub_request import DubRequest
@@ -121,18 +122,20 @@ async def test_cancelled_locking_leaves_no_lock(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_busy_job_is_waited_for(tmp_path: Path) -> None:
-    """A dub waits for a job that another process runs and for no other error."""
+    """A dub waits for a job that another process runs and for no other error. Until that job ends, the files are not read again."""
     tries: list[int] = []
     running = Workspace(tmp_path / "job")
 
     async def dub() -> str:
         tries.append(1)
-        if len(tries) == 2:
-            running.close()
         with Workspace(tmp_path / "job"):
             return "done"
 
-    assert await retried_while_running(dub) == "done"
+    waiting = asyncio.create_task(retried_while_running(dub))
+    await asyncio.sleep(3 * WAIT_S)
+    assert len(tries) == 1
+    running.close()
+    assert await asyncio.wait_for(waiting, 60) == "done"
     assert len(tries) == 2
 
     async def wrong() -> None:
