@@ -23,6 +23,7 @@ from research.bench.live import measure_live
 from research.bench.renderer import measure_detail, measure_models, measure_renderer
 from research.bench.runs import rows_of, table, write_json
 from research.bench.stages import measure_stages
+from services.common.stderr import log_lines_on_stderr
 
 
 async def measure_components(actor_id: str, video: Path) -> dict[str, list[dict[str, Any]]]:
@@ -69,4 +70,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with log_lines_on_stderr("warning"):
+        main()

@@ -35,6 +35,7 @@ from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from research.bench.runs import rows_of, table, write_json
 from services.common.errors import BackendUnavailableError
 from services.common.face.crops import BOX_SIZE
+from services.common.stderr import log_lines_on_stderr
 from services.render.backends.base import Device
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.triton.launch import TritonProcess
@@ -296,4 +297,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with log_lines_on_stderr("warning"):
+        main()

@@ -16,6 +16,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from research.bench.runs import Stopwatch, rows_of, table
 from services.common.array_types import UInt8
 from services.common.geometry.morphable_model import default_model
+from services.common.stderr import log_lines_on_stderr
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.model import model_landmarks
 from services.face.fitting.streaming import StreamFitter
@@ -108,4 +109,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with log_lines_on_stderr("warning"):
+        main()

@@ -27,6 +27,7 @@ from research.bench.progress import Job, record, seconds_of_steps
 from research.bench.renderer import batch_of, frames_of
 from research.bench.runs import default_clip, footage_parser, machine, make_footage, rows_of, table, tell, work_folder, write_json
 from services.common.methods import DEFAULT_METHOD, METHODS
+from services.common.stderr import log_lines_on_stderr
 from services.render.backends.base import Backend, Device
 from services.render.backends.model_files import WEIGHTS_FOLDER, ModelFile
 from services.render.streams import load_models, make_backend
@@ -287,4 +288,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with log_lines_on_stderr("warning"):
+        sys.exit(main())

@@ -35,6 +35,7 @@ from research.bench.runs import (
     write_json,
 )
 from services.common.server.settings import load_settings
+from services.common.stderr import log_lines_on_stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +112,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with log_lines_on_stderr("warning"):
+        sys.exit(main())

@@ -28,6 +28,7 @@ from gateway.operations.progress import StepCost, WholeProgress
 from gateway.operations.step_paces import StepPaces
 from research.bench.runs import default_clip, footage_parser, make_footage, rows_of, table, tell, work_folder, write_json
 from services.common.methods import DEFAULT_METHOD, METHODS
+from services.common.stderr import log_lines_on_stderr
 
 ALLOWED: Final = 0.25
 """Most by which estimated and real time left may differ, as a part of the real time left."""
@@ -214,4 +215,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with log_lines_on_stderr("warning"):
+        sys.exit(main())

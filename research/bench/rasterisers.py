@@ -17,6 +17,7 @@ from research.bench.runs import best_cpu_ms, rows_of, table
 from services.common.array_types import Float64
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rasterise import Backend, DrawnSurface, draw_surface
+from services.common.stderr import log_lines_on_stderr
 
 SIZES: Final = (160, 256, 512)
 """Sides of the picture, pixels."""
@@ -84,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with log_lines_on_stderr("warning"):
+        main()

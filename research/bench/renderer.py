@@ -27,6 +27,7 @@ from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.face.mouth_detail import warped_detail
 from services.common.face.mouth_inside import InsideMap
 from services.common.face.native_pictures import MAX_SCALE, encoded, packed
+from services.common.stderr import log_lines_on_stderr
 from services.render.backends.base import BACKEND_CHOICES, Backend, default_choice
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, WEIGHTS_FOLDER, ModelFile, read_models
 from services.render.renderer import FrameWindow, StreamSetup, Window
@@ -243,4 +244,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with log_lines_on_stderr("warning"):
+        main()
