@@ -193,6 +193,12 @@ class PipelineSession:
         """Head-pose vectors of every frame, float64 [T, 6], NaN where the frame does not show the face."""
         return self._truth.poses
 
+    def mouths(self) -> Float32:
+        """Return the tracked mouths of every frame, float32 [T, 59, 3], head space, NaN where the frame does not show the face."""
+        mouths: Float32 = self._shot.workspace.faces.read_rows(np.maximum(self._rows, 0).tolist())["mouth"].copy()
+        mouths[self._rows < 0] = np.nan
+        return mouths
+
     @property
     def usable(self) -> Bool:
         """For each frame, whether the frame is dubbed, bool [T]."""
