@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from pydantic_core import from_json
 from starlette.requests import Request
 
 from gateway.api.http_callers import Shares
@@ -105,6 +106,28 @@ def check_values(body: bytes, limits: BodyLimits) -> None:
             "fewer values, the rows of a large batch in `manifest`, or call over gRPC",
             field="body",
         )
+
+
+def json_object(text: bytes | str, field: str) -> dict[str, Any]:
+    """Return the JSON object of a text that a caller sent.
+
+    The parser does not recurse in Python, as `json` does: near the end of Python's stack, calls that broke off, which the garbage
+    collector may finalise meanwhile, cannot be ended.
+
+    Args:
+        text: JSON in UTF-8.
+        field: what the text is, for the error.
+
+    Raises:
+        InvalidRequestError: the text is no JSON, is nested more than 200 levels deep, or holds no object.
+    """
+    try:
+        value = from_json(text)
+    except ValueError as problem:
+        raise InvalidRequestError(f"the {field} is not JSON: {problem}", field=field) from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"the {field} is not a JSON object: send the fields of the request in {{}}", field=field)
+    return value
 
 
 def check_items(given: Mapping[str, Any], message: Descriptor, place: str = "") -> None:

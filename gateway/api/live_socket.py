@@ -44,6 +44,7 @@ from dubstage.client.aio import AsyncConnection
 from dubstage.client.gateway import live_first_sample
 from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
+from gateway.api.http_bodies import json_object
 from gateway.api.http_callers import Shares
 from gateway.api.resources import json_of
 from gateway.ui.session import Sessions
@@ -187,8 +188,8 @@ async def _config(socket: WebSocket) -> pb.LiveConfig:
     if text is None:
         raise InvalidRequestError("the first message must be a LiveConfig as JSON, a text", field="config", named=True)
     try:
-        return json_format.Parse(text, pb.LiveConfig())
-    except (json_format.ParseError, RecursionError) as problem:
+        return json_format.ParseDict(json_object(text, "config"), pb.LiveConfig())
+    except json_format.ParseError as problem:
         why = str(problem).partition("\n")[0]
         raise InvalidRequestError(f"the text cannot be read: {why}", field="config", named=True) from None
 

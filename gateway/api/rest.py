@@ -53,7 +53,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from dubstage.client.aio import responses_of
 from dubstage.client.errors import status_of
 from dubstage.gateway.v1 import batch_pb2, gateway_pb2, media_pb2, webhook_pb2
-from gateway.api.http_bodies import Bodies, check_items, limits_of
+from gateway.api.http_bodies import Bodies, check_items, json_object, limits_of
 from gateway.api.http_callers import HttpCallers, Shares
 from gateway.api.http_connections import Connections, connection_classes
 from gateway.api.live_socket import MAX_MESSAGE_BYTES, LiveSocket
@@ -194,7 +194,7 @@ def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]
     """
     message: Message = GetMessageClass(route.method.input_type)()
     if route.has_body:
-        given = _json_object(body)
+        given = json_object(body or b"{}", "body")
         if left := [name for name, _ in query]:
             raise InvalidRequestError(f"{left[0]}: the query has no fields here; send this field in the body", field=left[0])
     elif body:
@@ -216,16 +216,6 @@ def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]
         text = str(problem).partition("\n")[0]
         raise InvalidRequestError(f"the request cannot be read: {text}", field=_field_in(text)) from None
     return message
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        given = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as problem:
-        raise InvalidRequestError(f"the body is not JSON: {problem}", field="body") from None
-    if not isinstance(given, dict):
-        raise InvalidRequestError("the body is not a JSON object: send the fields of the request in {}", field="body")
-    return given
 
 
 def _fields_of_query(message: Descriptor, query: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -113,6 +113,9 @@ def _normals() -> Float64:
 _NORMALS: Final = _normals()
 _TURNED_AWAY: Final = np.minimum(_FACING, 0.5 * -_NORMALS[:, 2])
 """Least cosine of each vertex. The underside of the chin is slanted in a frontal view too."""
+_TRUE_TURN: Final = 4 / 3
+"""True turn of the head to the side over the turn of the fitted pose (MAX_YAW_DEGREES; planted turns of 15 to 65 degrees: 1.2 to
+1.5, `python -m research.bench.rotations`). With the fitted turn, the background beside the far cheek would count as skin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ class AppearanceMemory:
         which the vertex faces the camera and the face looks free.
         """
         yaw = pose.yaw_degrees
-        facing = -(_NORMALS @ pose.rotation[2]) > _TURNED_AWAY
+        facing = -(_NORMALS @ _line_of_sight(pose)) > _TURNED_AWAY
         if self._lower is None:
             self._lower, self._upper = colours.lower.astype(np.float64), colours.upper.astype(np.float64)
             self._seen, self._yaw, self._readings = facing, yaw, 1
@@ -207,6 +210,13 @@ class AppearanceMemory:
         self._upper += rate * upper
         self._yaw += rate * (yaw - self._yaw)
         return share
+
+
+def _line_of_sight(pose: HeadPose) -> Float64:
+    """Return the direction in which the camera looks, in head space, with the true turn to the side, float64 [3], unit."""
+    x, y, z = pose.rotation[2]
+    turn, level = _TRUE_TURN * np.arctan2(x, z), np.hypot(x, z)
+    return np.array([level * np.sin(turn), y, level * np.cos(turn)])
 
 
 def covered_share(mask: UInt8, landmarks: Float32) -> float:

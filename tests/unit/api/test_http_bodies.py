@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 
 from dubstage.gateway.v1 import batch_pb2, dub_pb2, gateway_pb2, webhook_pb2
-from gateway.api.http_bodies import MOST_BYTES, MOST_VALUES, check_items, check_values, limits_of
+from gateway.api.http_bodies import MOST_BYTES, MOST_VALUES, check_items, check_values, json_object, limits_of
 from gateway.api.rest import ROUTES
 from services.common.errors import InvalidRequestError
 
@@ -56,3 +56,22 @@ def test_long_list_is_named() -> None:
         check_items(given, gateway_pb2.EstimateDubRequest.DESCRIPTOR)
     assert caught.value.field == "dub.lines.boxes"
     check_items({"dub": {"lines": "wrong", "boxes": {}}}, gateway_pb2.EstimateDubRequest.DESCRIPTOR)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"[" * 1500 + b"]" * 1500, "recursion limit"),
+        (b'{"a":' * 1500 + b"1" + b"}" * 1500, "recursion limit"),
+        (b"\xff", "not JSON"),
+        (b"", "not JSON"),
+        (b'{"a": 1} x', "not JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b"[1]", "not a JSON object"),
+    ],
+    ids=["brackets", "objects", "bytes", "empty", "more", "digits", "list"],
+)
+def test_text_without_object_is_refused(text: bytes, problem: str) -> None:
+    with pytest.raises(InvalidRequestError, match=problem) as caught:
+        json_object(text, "body")
+    assert caught.value.field == "body"

@@ -6,6 +6,7 @@ import pytest
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import LEFT_EYE_LIDS, NUM_LANDMARKS, RIGHT_EYE_LIDS
 from services.face.quality import (
+    COVER_ENDS,
     LOWER,
     UPPER,
     AppearanceMemory,
@@ -82,6 +83,18 @@ def test_far_cheek_is_not_judged() -> None:
         seen.lower[far] = [40.0, 128.0, 128.0]
         assert memory.measure(seen, turned(-45.0)) == 0.0
     assert memory.measure(skin(99), turned(0.0)) == 0.0
+
+
+def test_underrated_turn_shows_background() -> None:
+    """A head that is turned by 45 degrees measures 34: what moves behind its far cheek and far corner of the mouth is no cover."""
+    memory = AppearanceMemory()
+    far = APPEARANCE_HEAD[LOWER, 0] < -30
+    shares = []
+    for seed in range(20):
+        seen = skin(300 + seed)
+        seen.lower[far] = [40.0 + 60.0 * (seed % 3), 128.0, 128.0]
+        shares.append(memory.measure(seen, turned(-34.0)))
+    assert max(shares) < COVER_ENDS
 
 
 def test_new_cheek_is_learned() -> None:

@@ -54,7 +54,7 @@ def test_nearer_parts_hide_farther_ones() -> None:
     """At 60 degrees the nose hides the far cheek: along the row of the nose no column of that cheek is left beside the nose."""
     picture = turned_picture(PORTRAIT, LANDMARKS, POSE, turned_pose(POSE, 60.0), a_person())
     nose = to_frame(HEAD[NOSE], turned_pose(POSE, 60.0))
-    row = picture[int(round(nose[1])), :, 0].astype(int)
+    row = picture[round(float(nose[1])), :, 0].astype(int)
     jumps = np.flatnonzero(np.abs(np.diff(row)) > 15)
     assert len(jumps), "hidden columns are left out"
 
