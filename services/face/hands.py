@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import cv2
 import numpy as np
 
 from services.common.array_types import Float32, Float64, UInt8
@@ -23,6 +24,15 @@ stayed below in every frame."""
 _PATCH: Final = 256
 _REACH: Final = 2.0
 """Side of the patch, in sides of the face crop."""
+_FINGERS: Final = (
+    ((98, 140), (82, 72)),
+    ((118, 125), (112, 48)),
+    ((138, 125), (140, 48)),
+    ((157, 138), (170, 66)),
+    ((165, 175), (215, 135)),
+)
+"""First and last point of each finger of a drawn hand, pixels of a patch."""
+_SKIN: Final = (224, 172, 140)
 _GRAPH: Final = (
     EXECUTOR
     + f"""
@@ -56,6 +66,8 @@ class HandNetwork:
 
     def __init__(self) -> None:
         self._graph = Graph(_GRAPH, ("hands",))
+        # The calculator of a hand's place writes a note at the first hand, and the first picture of a graph is read in silence.
+        self._graph.run(drawn_hand())
 
     def __call__(self, picture: UInt8) -> Float32:
         """Return the landmarks of at most two hands, float32 [N, 21, 2], pixels.
@@ -71,6 +83,17 @@ class HandNetwork:
     def close(self) -> None:
         """Free the networks."""
         self._graph.close()
+
+
+def drawn_hand() -> UInt8:
+    """Return a drawing in which the networks find one hand, uint8 RGB [256, 256, 3]."""
+    picture = np.zeros((_PATCH, _PATCH, 3), np.uint8)
+    cv2.ellipse(picture, (128, 165), (42, 48), 0, 0, 360, _SKIN, -1)
+    cv2.rectangle(picture, (104, 195), (152, _PATCH), _SKIN, -1)
+    for begin, end in _FINGERS:
+        cv2.line(picture, begin, end, _SKIN, 18, cv2.LINE_AA)
+    blurred: UInt8 = cv2.GaussianBlur(picture, (0, 0), 2)
+    return blurred
 
 
 def hands_before(network: HandNetwork, picture: UInt8, landmarks: Float32, pose: HeadPose) -> tuple[Float32, float]:
