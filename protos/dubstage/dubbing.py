@@ -97,7 +97,7 @@ def dub(
         request_id: UUID by which a gateway knows a request that comes again; empty: one is made.
         say: words that the command of the setting DUBSTAGE_SPEECH_COMMAND speaks; None: none. A gateway calls no such command.
         voice: voice of `say`, as that command names it; empty: none is named.
-        options: see DubOptions. In this process, a line of `lines` may have `say` and `voice` in place of `speech_uri`.
+        options: see DubOptions. In this process, a line of `lines` may have `say` and `voice` in place of `speech`.
 
     Raises:
         Error: the request cannot be used, or the dub failed. `reason` and `code` are the same in this process and at a gateway.
@@ -152,7 +152,7 @@ def _without_words(lines: Sequence[Line]) -> tuple[list[Line], dict[int, tuple[s
             continue
         for field, is_wrong, why in (
             ("voice", say is None, "is the voice of say, and the line has no words"),
-            ("say", bool(fields.get("speech_uri")), "give speech_uri or say, not both"),
+            ("say", bool(fields.get("speech") or fields.get("speech_uri")), "give a speech or say, not both"),
             ("say", not isinstance(say, str), f"is a text, not {say!r}"),
             ("voice", not isinstance(voice, str), f"is a text, not {voice!r}"),
         ):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypedDict, Unpack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypedDict, TypeVar, Unpack
+
+from google.protobuf.message import Message
 
 from dubstage.client.arrays import number_of
-from dubstage.client.names import face_fields, resource_name
+from dubstage.client.names import advice, face_fields, resource_name
 from dubstage.gateway.v1 import consent_pb2
 from dubstage.gateway.v1 import dub_pb2 as pb
+
+M = TypeVar("M", bound=Message)
 
 Consent = consent_pb2.ConsentRecord | Mapping[str, Any]
 """A consent record, or its fields as in its JSON file: subject, granted_by, scope, date (ISO 8601), reference and, if the record
 has them, projects, languages, valid_from, valid_until, actor, footage_sha256, face (network, embedding) and signature.
 """
 Line = pb.LineSpec | Mapping[str, Any]
-"""A line of a scene, or its fields: speech_uri, start_time (a timedelta) or start_timecode, face_id, point, box, face_rule, boxes
-or actor_id, language, consent and expressiveness; for `dubstage.dub` in this process also say and voice, in place of speech_uri.
+"""A line of a scene, or its fields: speech, start_time (a timedelta) or start_timecode, face, boxes or actor_id, language, consent
+and expressiveness, as in DubOptions, or the fields of LineSpec; for `dubstage.dub` in this process also say and voice, in place of
+speech.
 """
 
 
@@ -67,8 +72,8 @@ class DubOptions(LiveOptions, total=False):
     duck_db: further decibels by which music and effects are quieter under speech, 0 to 60; None: 6.
     keep_audio: keep the footage's sound.
     codec: "h264", "hevc", "ffv1", "prores", "mpeg2video", "dnxhr" or "av1"; empty: container and footage decide.
-    encode_quality: quality of the pictures in H.264, HEVC and AV1: "visually-lossless", "high", "small", or a crf of H.264 from
-        "0" (best) to "51"; empty: high.
+    encode_quality: quality of the pictures in H.264, HEVC and AV1: "visually-lossless", "high", "small", or a crf of H.264 from 0
+        (best) to 51; empty: high.
     personalize: if no actor is given: adapt the networks to the person, which is the default. False: leave them as they are.
     seed: random seed for personalisation.
     overwrite: replace any file at the output; without this, only a video that dubstage wrote is replaced.
@@ -80,7 +85,7 @@ class DubOptions(LiveOptions, total=False):
     audio_channel: int
     method: str
     actor_id: str
-    face: str | pb.FaceBox
+    face: str | int | pb.FaceBox
     boxes: Sequence[pb.FrameBox]
     lines: Sequence[Line]
     consent: Consent | str | None
@@ -94,7 +99,7 @@ class DubOptions(LiveOptions, total=False):
     duck_db: float | None
     keep_audio: bool
     codec: str | int
-    encode_quality: str
+    encode_quality: str | int
     personalize: bool
     seed: int
     overwrite: bool
@@ -102,18 +107,49 @@ class DubOptions(LiveOptions, total=False):
 
 
 def consent_record(consent: Consent | None) -> consent_pb2.ConsentRecord | None:
-    """Return a consent record as a message; None for None."""
-    return consent_pb2.ConsentRecord(**consent) if isinstance(consent, Mapping) else consent
+    """Return a consent record as a message; None for None.
+
+    Raises:
+        ValueError: the record has no such field, or a value of another kind.
+    """
+    if not isinstance(consent, Mapping):
+        return consent
+    known = consent_pb2.ConsentRecord.DESCRIPTOR.fields_by_name
+    _check_names("a consent record", consent, list(known))
+    return _message(consent_pb2.ConsentRecord, consent)
 
 
 def line_message(line: Line) -> pb.LineSpec:
-    """Return a line of a scene as a message."""
+    """Return a line of a scene as a message.
+
+    Raises:
+        ValueError: a line has no such field, or a value of another kind.
+    """
     if not isinstance(line, Mapping):
         return line
-    fields = dict(line)
-    if actor_id := fields.pop("actor_id", ""):
-        fields["actor"] = resource_name("actors", str(actor_id))
-    return pb.LineSpec(**fields)
+    known = pb.LineSpec.DESCRIPTOR.fields_by_name
+    _check_names("a line", line, ["speech", "face", "actor_id", *known])
+    return _message(pb.LineSpec, _fields_of(pb.LineSpec, line))
+
+
+def _check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{what} has no field {name!r}: {advice(name, known)}")
+
+
+def _message(kind: type[M], fields: Mapping[str, Any]) -> M:
+    """Return a message with these fields.
+
+    Raises:
+        ValueError: a field takes no such value; protobuf's own message does not name the field.
+    """
+    for name, given in fields.items():
+        try:
+            kind(**{name: given})
+        except (TypeError, ValueError) as problem:
+            raise ValueError(f"{name.removesuffix('_uri')}={given!r:.80}: {problem}") from problem
+    return kind(**fields)
 
 
 def _record(name: str) -> Callable[[Any], dict[str, Any]]:
@@ -124,6 +160,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
     **{name: _record(name) for name in ("consent", "reference_consent")},
     "actor_id": lambda given: {"actor": resource_name("actors", given)},
     "face": face_fields,
+    "encode_quality": lambda given: {"encode_quality": str(given)},
     "personalize": lambda given: {"skip_personalization": not given},
     "lines": lambda given: {"lines": [line_message(line) for line in given]},
 }
@@ -136,8 +173,12 @@ def option_fields(**options: Any) -> dict[str, Any]:
     Raises:
         ValueError: an option has a name that its enum does not have, or a wrong face.
     """
+    return _fields_of(pb.DubSpec, options)
+
+
+def _fields_of(message: type[Message], options: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    known = pb.DubSpec.DESCRIPTOR.fields_by_name
+    known = message.DESCRIPTOR.fields_by_name
     for name, given in options.items():
         if given is None:
             continue
@@ -161,4 +202,4 @@ def dub_spec(*, footage: str, output: str, **options: Unpack[DubOptions]) -> pb.
     Raises:
         ValueError: an option has a name that its enum does not have, or a wrong face.
     """
-    return pb.DubSpec(**option_fields(footage=footage, output=output, **options))
+    return _message(pb.DubSpec, option_fields(footage=footage, output=output, **options))

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar, get_args, get_type_hints
 
@@ -20,8 +20,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _POINT: Final = re.compile(r" *(\d{1,6}(?:\.\d{0,9})?) *, *(\d{1,6}(?:\.\d{0,9})?) *", re.ASCII)
-_OTHER_NAMES: Final = {"skip_personalization": "give personalize=False in place of skip_personalization=True"}
-"""Advice for arguments that the contract has under another name."""
+_OTHER_NAMES: Final = {
+    "skip_personalization": "give personalize=False in place of skip_personalization=True",
+    "audio": "did you mean speech?",
+}
+"""Advice for arguments that the contract or the command line has under another name."""
 
 
 def resource_name(collection: str, id_or_name: str) -> str:
@@ -42,12 +45,17 @@ def explaining_names(build: Callable[P, T]) -> Callable[P, T]:
     def explained(*args: P.args, **kwargs: P.kwargs) -> T:
         for name in kwargs:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                remedy = _OTHER_NAMES.get(name) or (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
-                raise TypeError(f"{getattr(build, '__name__', 'the call')}() has no argument {name!r}: {remedy}")
+                what = f"{getattr(build, '__name__', 'the call')}()"
+                raise TypeError(f"{what} has no argument {name!r}: {advice(name, known)}")
         return build(*args, **kwargs)
 
     return explained
+
+
+def advice(name: str, known: Sequence[str]) -> str:
+    """Return what to write in place of an unknown name: the name that was meant, or the known names."""
+    near = difflib.get_close_matches(name, known, 1)
+    return _OTHER_NAMES.get(name) or (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
 
 
 def _arguments(build: Callable[..., Any]) -> list[str]:
@@ -62,17 +70,20 @@ def _arguments(build: Callable[..., Any]) -> list[str]:
     return names
 
 
-def face_fields(face: str | dub_pb2.FaceBox) -> dict[str, Any]:
+def face_fields(face: str | int | dub_pb2.FaceBox) -> dict[str, Any]:
     """Return the fields of a request that choose a face.
 
     Args:
-        face: "largest", "speaker", a face id, "X,Y" in pixels of the first frame, or a box in the same frame; empty: no choice.
+        face: "largest", "speaker", a face id (a number, or its text), "X,Y" in pixels of the first frame, or a box in the same
+            frame; empty: no choice.
 
     Raises:
         ValueError: the text is none of these.
     """
     if isinstance(face, dub_pb2.FaceBox):
         return {"box": face}
+    # A number, of which 0 is a face too.
+    face = face if isinstance(face, str) else str(face)
     if not face:
         return {}
     if face in ("largest", "speaker"):

@@ -329,6 +329,32 @@ def test_faces_and_names() -> None:
     )
     line = gateway.dub.request(footage="a", output="b", lines=[{"speech_uri": "c", "actor_id": "ann"}]).dub.lines[0]
     assert line == dub_pb2.LineSpec(speech_uri="c", actor="actors/ann")
+    assert gateway.dub.request(footage="a", output="b", face=0).dub.HasField("face_id"), "0 is a face, and no missing choice"
+
+
+def test_lines_take_names_of_options() -> None:
+    """A line's fields have the names of the options of a dub, or those of the contract."""
+    for given, sent in (
+        ({"speech": "c", "face": "1"}, {"speech_uri": "c", "face_id": 1}),
+        ({"speech": "c", "face": 0, "consent": "d.json"}, {"speech_uri": "c", "face_id": 0, "consent_uri": "d.json"}),
+        ({"speech_uri": "c", "face": "speaker"}, {"speech_uri": "c", "face_rule": dub_pb2.FACE_RULE_SPEAKER}),
+        ({"speech_uri": "c", "face_rule": dub_pb2.FACE_RULE_LARGEST}, {"speech_uri": "c", "face_rule": dub_pb2.FACE_RULE_LARGEST}),
+    ):
+        assert gateway.dub.request(footage="a", output="b", lines=[given]).dub.lines[0] == dub_pb2.LineSpec(**sent)
+
+
+def test_wrong_options_are_named() -> None:
+    """An option that a dub does not have, or a value of another kind, is answered with its name and what is expected."""
+    assert gateway.dub.request(footage="a", output="b", encode_quality=18).dub.encode_quality == "18"
+    for given, said in (
+        ({"lines": [{"speach": "c"}]}, "a line has no field 'speach': did you mean speech"),
+        ({"consent": {"person": "ada"}}, "a consent record has no field 'person': there are subject"),
+        ({"duck_db": "6"}, "duck_db='6'"),
+        ({"keep_audio": "no"}, "keep_audio='no'"),
+        ({"audio": "c"}, "has no argument 'audio': did you mean speech"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said):
+            gateway.dub.request(footage="a", output="b", **given)
 
 
 def test_builders_cover_every_field() -> None:
