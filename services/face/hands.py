@@ -92,8 +92,7 @@ def drawn_hand() -> UInt8:
     cv2.rectangle(picture, (104, 195), (152, _PATCH), _SKIN, -1)
     for begin, end in _FINGERS:
         cv2.line(picture, begin, end, _SKIN, 18, cv2.LINE_AA)
-    blurred: UInt8 = cv2.GaussianBlur(picture, (0, 0), 2)
-    return blurred
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 2), np.uint8)
 
 
 def hands_before(network: HandNetwork, picture: UInt8, landmarks: Float32, pose: HeadPose) -> tuple[Float32, float]:

@@ -25,19 +25,25 @@ from tests.integration.test_ui import (  # noqa: F401  # browser and site are fi
 from tests.integration.videos import Media, write_short_clip
 
 NOTE = "<img src=x onerror=document.title='owned'> chin"
+SHAPES = """['#after', '#stage'].map((id) => document.querySelector(id)).map((one) =>
+  one.videoWidth ? one.videoWidth / one.videoHeight : one.clientWidth / one.clientHeight)"""
+"""Shapes of the dub and of the place where it is shown."""
 SHOTS = ("ui_a", "ui_b", "ui_bad")
+NIGHT = f"ui-night-{'n' * 31}"
+NO_VIDEO = f"ui_none_{'n' * 150}.mp4"
+"""Names as long as tools write them, without a space."""
 
 
 @pytest.fixture(scope="module")
 def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
     """A batch of two shots that are done and one that failed."""
     write_short_clip(carphone, media.root / "ui_video.mp4", 26, end=90)
-    (media.root / "ui_none.mp4").write_bytes(b"no video")
+    (media.root / NO_VIDEO).write_bytes(b"no video")
     with site.gateway.connect(token=TOKEN) as connection:
         rows = [
             batch.row(
                 name,
-                footage="ui_none.mp4" if name == "ui_bad" else "ui_video.mp4",
+                footage=NO_VIDEO if name == "ui_bad" else "ui_video.mp4",
                 speech="speech.wav",
                 output=f"{name}.mp4",
                 personalize=False,
@@ -45,14 +51,14 @@ def night(site: Site, media: Media, carphone: Path) -> str:  # noqa: F811
             )
             for name in SHOTS
         ]
-        ended = batch_ended(connection, "ui-night", rows)
+        ended = batch_ended(connection, NIGHT, rows)
         assert (ended.progress.num_done, ended.progress.num_failed) == (2, 1)
-    return "ui-night"
+    return NIGHT
 
 
 def reviews_of(site: Site, shot: str) -> list[Any]:  # noqa: F811
     with site.gateway.connect(token=TOKEN) as connection:
-        return list(batch.get_shot(connection, "ui-night", shot).reviews)
+        return list(batch.get_shot(connection, NIGHT, shot).reviews)
 
 
 def test_a_review_from_the_list_to_the_decision(browser: Any, site: Site, night: str) -> None:  # noqa: F811
@@ -116,14 +122,37 @@ def test_the_original_stands_beside_the_dub(browser: Any, site: Site, night: str
         assert page.evaluate("new URL(document.querySelector('#before').src).pathname") == "/ui/media/ui_video.mp4"
         assert page.is_hidden("#trouble")
         assert page.evaluate("document.querySelector('#before').videoWidth") > 0
+        assert page.evaluate(SHAPES) == [pytest.approx(352 / 288, abs=0.01)] * 2, "the player squeezes no picture"
         assert tab.problems == []
         status = "(path) => fetch(path, {headers: {Range: 'bytes=0-99'}}).then((answer) => answer.status)"
         assert tab.page.evaluate(status, "/ui/media/ui_video.mp4") == 206
         # Footage of a shot that failed may be anything, so the gateway does not send it.
-        assert tab.page.evaluate(status, "/ui/media/ui_none.mp4") == 404
+        assert tab.page.evaluate(status, f"/ui/media/{NO_VIDEO}") == 404
     with signed_in(browser, site, OTHER_TOKEN) as tab:
         assert tab.page.evaluate(status, "/ui/media/ui_video.mp4") == 404
     assert Caller(int(site.address.rpartition(":")[2]))("GET", "/v1/files/ui_video.mp4")[0] == 401
+
+
+@pytest.mark.long
+def test_originals_of_other_kinds_are_shown(browser: Any, site: Site, media: Media, carphone: Path, astronaut: Path) -> None:  # noqa: F811
+    """A picture stands beside its dub, and the page says if the dub is at other moments of the footage."""
+    (media.root / "ui_picture.png").write_bytes(astronaut.read_bytes())
+    write_short_clip(carphone, media.root / "ui_bounce.mp4", 25, end=90)
+    with site.gateway.connect(token=TOKEN) as connection:
+        files = {"speech": "speech.wav", "personalize": False}
+        rows = [
+            batch.row("picture", footage="ui_picture.png", output="ui_picture.mp4", **files),
+            batch.row("bounce", footage="ui_bounce.mp4", output="ui_bounced.mp4", fit="bounce", **files),
+        ]
+        assert batch_ended(connection, "ui-kinds", rows).progress.num_done == 2
+    with signed_in(browser, site) as tab:
+        page = tab.open(f"{site.address}/ui/batches/ui-kinds/shots/picture")
+        until(page, "document.querySelector('#before').hasAttribute('poster')")
+        assert page.evaluate("new URL(document.querySelector('#before').poster).pathname") == "/ui/media/ui_picture.png"
+        assert page.is_hidden("#trouble")
+        page = tab.open(f"{site.address}/ui/batches/ui-kinds/shots/bounce")
+        page.wait_for_selector("#trouble:has-text('The dub has a timeline of its own')")
+        assert tab.problems == []
 
 
 def test_an_original_that_is_gone_is_named(browser: Any, site: Site, night: str, media: Media) -> None:  # noqa: F811
@@ -192,7 +221,7 @@ def test_two_people_hear_of_each_other(browser: Any, site: Site, night: str) -> 
 def test_small_screens_and_strangers(browser: Any, site: Site, night: str) -> None:  # noqa: F811
     """The pages fit 390 px, and another tenant sees neither the batch nor the shot."""
     with signed_in(browser, site, viewport={"width": 390, "height": 800}, color_scheme="dark") as tab:
-        for path in ("", f"/{night}", f"/{night}/shots/ui_a"):
+        for path in ("", f"/{night}", f"/{night}/shots/ui_bad", f"/{night}/shots/ui_a"):
             page = tab.open(f"{site.address}/ui/batches{path}")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
             assert serious(page) == []
@@ -200,6 +229,6 @@ def test_small_screens_and_strangers(browser: Any, site: Site, night: str) -> No
     with signed_in(browser, site, OTHER_TOKEN) as tab:
         page = tab.open(f"{site.address}/ui/batches/{night}/shots/ui_a")
         page.wait_for_selector("#refusal:not([hidden])")
-        assert "ui-night" in page.inner_text("#refusal")
+        assert NIGHT in page.inner_text("#refusal")
         page = tab.open(f"{site.address}/ui/batches")
         assert "No batches yet" in page.inner_text("#list")

@@ -1,14 +1,12 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
 import { Refusal, api, at, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, secondsOf, showBar, shownName, spoken, withUsersNames } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
-import { dubOf, ended, mediaUrl, newestDubs, reasonOf, sha256Of, stepName, whyNotShown } from "./operations.js";
+import { ABOUT_OWN_TIME, dubOf, ended, hasOwnTime, mediaUrl, newestDubs, reasonOf, sha256Of, showFile, stepName, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
 
 const name = `operations/${at("running").dataset.operation}`;
 /** Dubs among which others of the same footage are looked for. */
 const NEWEST = 300;
-/** Fits whose videos show other frames than the footage at the same time. */
-const OWN_TIME = new Set(["FIT_LOOP", "FIT_BOUNCE", "FIT_RETIME", "FIT_SLOW"]);
 
 function title(dub) {
   const footage = shownName(dub.request.footageUri);
@@ -123,7 +121,7 @@ function showResult(dub, others) {
   const spans = result.spans ?? [];
   const mouths = result.mouths ?? [];
   const [before, after] = [at("before"), at("after")];
-  let sameTime = !OWN_TIME.has(request.fit);
+  let sameTime = !hasOwnTime(request.fit);
   at("result").hidden = false;
   at("undubbed").hidden = !result.undubbed;
   at("undubbed").textContent = capitalised(withUsersNames(result.undubbed ?? ""));
@@ -155,7 +153,7 @@ function showResult(dub, others) {
   };
   const readBefore = () => {
     // Of a video whose codec is unknown, a browser may play the sound alone.
-    troubles.before = before.error || !before.videoWidth ? "The original is not shown." : "";
+    troubles.before = before.error || !(before.videoWidth || before.hasAttribute("poster")) ? "The original is not shown." : "";
     if (troubles.before) {
       wipe(0);
       whyNotShown(request.footageUri).then((why) => {
@@ -164,14 +162,15 @@ function showResult(dub, others) {
         showTroubles();
       });
     }
-    if (before.duration && after.duration) {
-      const longer = after.duration - before.duration > 3 / frameRate && request.fit !== "FIT_PAD";
-      sameTime = !OWN_TIME.has(request.fit) && !longer;
-      troubles.time = sameTime ? "" : "The dub has a timeline of its own, so the two videos show different moments of the footage.";
+    // A picture has no time, and no mouth is cut out of it.
+    if (before.hasAttribute("poster")) [sameTime, troubles.time] = [false, ""];
+    else if (before.duration && after.duration) {
+      sameTime = !hasOwnTime(request.fit, before, after, frameRate);
+      troubles.time = sameTime ? "" : ABOUT_OWN_TIME;
     }
     showTroubles();
   };
-  for (const event of ["error", "loadedmetadata"]) before.addEventListener(event, readBefore);
+  for (const event of ["error", "loadedmetadata", "picture"]) before.addEventListener(event, readBefore);
   after.addEventListener("error", () => {
     troubles.after = "This browser cannot play the dub: download the video.";
     showTroubles();
@@ -179,9 +178,9 @@ function showResult(dub, others) {
   after.addEventListener("loadedmetadata", () => {
     if (after.videoHeight) at("stage").style.setProperty("--shape", after.videoWidth / after.videoHeight);
     if (!troubles.before) wipe(besideFace());
-    if (before.readyState) readBefore();
+    if (before.readyState || before.hasAttribute("poster")) readBefore();
   });
-  before.src = mediaUrl(request.footageUri);
+  showFile(before, mediaUrl(request.footageUri));
   after.src = mediaUrl(result.outputUri);
 
   const wipe = (share) => {
@@ -309,7 +308,7 @@ function showVersions(dub, others, before) {
   at("versions-card").hidden = !others.length;
   const show = (uri, text, button) => {
     const time = before.currentTime;
-    before.src = mediaUrl(uri);
+    showFile(before, mediaUrl(uri));
     before.currentTime = time;
     document.querySelector(".name.before").textContent = text;
     for (const one of at("versions").querySelectorAll("button")) one.setAttribute("aria-pressed", one === button);

@@ -86,6 +86,37 @@ const SEQUENCE = /(%0?\d*d|#|@)[^/]*\.(exr|dpx|tiff?|png)$/i;
 /** Return whether the gateway may send a file to the browser: the file lies in the media folder, and is no image sequence. */
 export const isSent = (uri) => Boolean(uri) && !uri.includes("://") && !uri.startsWith("/") && !SEQUENCE.test(uri);
 
+/** Endings of single pictures that browsers show. */
+const PICTURE = /\.(png|jpe?g|webp|avif|gif|bmp)$/i;
+
+/** Show a file of the gateway in a video element: a video, or a single picture. A picture that fails raises the video's event. */
+export function showFile(video, address) {
+  const isPicture = PICTURE.test(new URL(address, location).pathname);
+  video.removeAttribute("poster");
+  if (!isPicture) {
+    video.src = address;
+    return;
+  }
+  video.removeAttribute("src");
+  video.load();
+  const picture = new Image();
+  picture.addEventListener("load", () => {
+    video.poster = address;
+    video.dispatchEvent(new Event("picture"));
+  });
+  picture.addEventListener("error", () => video.dispatchEvent(new Event("error")));
+  picture.src = address;
+}
+
+/** Fits whose video has a timeline of its own. */
+const OWN_TIME = new Set(["FIT_LOOP", "FIT_BOUNCE", "FIT_RETIME", "FIT_SLOW"]);
+
+/** Return whether a dub shows other moments of the footage than a video that runs beside the dub. */
+export const hasOwnTime = (fit, before, after, frameRate) =>
+  OWN_TIME.has(fit) || (fit !== "FIT_PAD" && Boolean(before?.duration) && after.duration - before.duration > 3 / frameRate);
+
+export const ABOUT_OWN_TIME = "The dub has a timeline of its own, so the two videos show different moments of the footage.";
+
 /** Return why the browser does not show the original of a dub, as a sentence. */
 export async function whyNotShown(uri) {
   if (!uri || uri.includes("://") || uri.startsWith("/")) {

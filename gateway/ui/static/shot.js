@@ -1,6 +1,6 @@
 // One shot: player, note pinned to a frame and a place, decisions by buttons and keys, redo with other options, next shot by risk.
 import { api, at, during, element, refused, say, withUsersNames } from "./page.js";
-import { isSent, mediaUrl, whyNotShown } from "./operations.js";
+import { ABOUT_OWN_TIME, hasOwnTime, isSent, mediaUrl, showFile, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
 import { decisionOf, hasEnded, shotId, stateOf, toldDecision, verdictsOf } from "./reviews.js";
 
@@ -220,7 +220,7 @@ function offerOthers() {
 }
 
 function showOther() {
-  at("before").src = at("compare").value;
+  showFile(at("before"), at("compare").value);
 }
 
 async function tellOfOriginal() {
@@ -257,7 +257,21 @@ function openPlayer() {
   at("after").loop = true;
 }
 
+/** Say if the original beside the dub is at another moment. An earlier dub may have another length too, and no sentence tells. */
+function readTimes() {
+  const { frameRate } = player ?? {};
+  const isOriginal = at("compare").selectedOptions[0]?.textContent === "Original" && !at("before").hasAttribute("poster");
+  if (isOriginal && at("before").duration && at("after").duration && hasOwnTime(shot.options.fit, at("before"), at("after"), frameRate)) {
+    trouble(ABOUT_OWN_TIME);
+  }
+}
+
 function newPlayer() {
+  at("after").addEventListener("loadedmetadata", () => {
+    const { videoWidth, videoHeight } = at("after");
+    if (videoHeight) at("stage").style.setProperty("--shape", videoWidth / videoHeight);
+  });
+  for (const video of ["before", "after"]) at(video).addEventListener("loadedmetadata", readTimes);
   at("after").addEventListener("error", () => trouble("This browser cannot play the dub."));
   at("before").addEventListener("error", () => {
     if (at("compare").selectedOptions[0]?.textContent === "Original") tellOfOriginal();
