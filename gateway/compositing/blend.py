@@ -35,7 +35,7 @@ Picture = UInt8 | Float32
 _LEAST_RING_PX: Final = 64
 _FIELD_SIGMA_PX: Final = 20.0
 _SHRINK: Final = 4
-_KNOWN_SHARE: Final = 0.02
+_LEAST_RING_SHARE: Final = 0.02
 """Share of the ring in a pixel's neighbourhood under which the field fades out."""
 _FIELD_LIMIT: Final = 16.0
 """Largest value of the field, of 255. If the difference is larger, footage and render show different things."""
@@ -105,8 +105,8 @@ def _smooth_field(inside: Float32, ring: Bool) -> Float32:
     total = small[..., 3:]
     field = small[..., :3] / np.maximum(total, 1e-6)
     # Far from the ring the field is unknown and fades to 0.
-    known = np.clip(total / np.float32(_KNOWN_SHARE), 0.0, 1.0)
-    field = np.clip(field * known, -_FIELD_LIMIT, _FIELD_LIMIT)
+    weight = np.clip(total / np.float32(_LEAST_RING_SHARE), 0.0, 1.0)
+    field = np.clip(field * weight, -_FIELD_LIMIT, _FIELD_LIMIT)
     return np.asarray(cv2.resize(field, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
@@ -223,7 +223,7 @@ def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, mask: UInt8, shift: Floa
         offset = cv2.warpAffine(shift, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         offset = cv2.transform(offset, local[:, :2])
         xs, ys = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)[:, None]
-        found = cv2.remap(frame, offset[..., 0] + xs, offset[..., 1] + ys, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        np.copyto(region, found, where=((offset[..., 0] != 0) | (offset[..., 1] != 0))[..., None])
+        filmed = cv2.remap(frame, offset[..., 0] + xs, offset[..., 1] + ys, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        np.copyto(region, filmed, where=((offset[..., 0] != 0) | (offset[..., 1] != 0))[..., None])
     region[...] = np.rint(np.clip(region * (1.0 - weight) + moved * weight, 0.0, 255.0)).astype(np.uint8)
     return result

@@ -1,8 +1,8 @@
 """Pixels of a render box that show something before the face: a hand, a microphone, paper. They keep the samples of the footage.
 
-A pixel of a box lies at about the same place of the head in every frame, whatever the mouth does. So the pixel should look as it
+A pixel of a box lies at about the same point of the head in every frame, whatever the mouth does. So the pixel should look as it
 does in some frames of the same shot in which the face is free (ViBe, Barnich and Van Droogenbroeck 2011, with the frames of a shot
-as samples). A pixel is foreign if fewer than two samples have its colour around its place, which allows for mouths and for errors
+as samples). A pixel is foreign if fewer than two samples have its colour around it, which allows for mouths and for errors
 of the head pose. Hands have the colours of faces, so the tracker's hand landmarks add the pixels of hands.
 
 Of other things with the colours of the face, only a part is foreign, so the covered pixels are not known. Three signs tell: the
@@ -34,7 +34,7 @@ _TOLERANCE: Final = np.array([16, 5, 5], np.int16)
 """Differences of CIE L, a and b (8-bit units) within which colours are equal. Shadows change the lightness, and hardly the hue."""
 _AROUND: Final = np.ones((5, 5), np.uint8)
 _JAW_DROPS: Final = np.ones((11, 5), np.uint8)
-"""Surroundings of a place of the mouth, which may open wider than in any sample."""
+"""Surroundings of a pixel of the mouth, which may open wider than in any sample."""
 _SAMPLES_NEEDED: Final = 2
 _SPECKS: Final = 5
 _GAPS: Final = np.ones((9, 9), np.uint8)
@@ -47,9 +47,9 @@ _MOST_EDGES: Final = 0.008
 frames."""
 _RIM: Final = np.ones((7, 7), np.uint8)
 """Box pixels around what covers the face: edges are soft, and mixed with the face behind."""
-_FOUND: Final = 0.75
-"""Least share of what the face stage finds covered that the found pixels cover. Of microphones and hands, the pixels with their rim
-cover more than the face stage finds."""
+_LEAST_SHARE: Final = 0.75
+"""Least share of what the face stage finds covered that the cover has. Of microphones and hands, the pixels with their rim cover
+more than the face stage finds."""
 _SPOT_PX: Final = 2000
 """Area under which a foreign region wholly inside the face is a part of something larger, box pixels: a fifth of the lower face."""
 _EDGE: Final = np.ones((3, 3), np.uint8)
@@ -62,8 +62,8 @@ class FaceLooks:
     """Looks of one free face in one shot.
 
     Attributes:
-        lowest, highest: int16 [K, 80, 80, 3], CIE Lab: colours that each sample allows at each place.
-        contrast: float32 [80, 80], L per pixel: the strongest edge that the samples allow at each place.
+        lowest, highest: int16 [K, 80, 80, 3], CIE Lab: colours that each sample allows at each pixel.
+        contrast: float32 [80, 80], L per pixel: the strongest edge that the samples allow at each pixel.
     """
 
     lowest: Int16
@@ -120,9 +120,9 @@ def learn_looks(boxes: Sequence[UInt8], mouths: Sequence[Float32]) -> FaceLooks:
 
 
 def _around(extreme: Callable[[Any, UInt8], Any], pictures: Sequence[Any], moving: Bool) -> Int16:
-    """Return the least or largest values around each place of some pictures, int16 [K, 80, 80, 3]."""
-    found = [np.where(moving[..., None], extreme(picture, _JAW_DROPS), extreme(picture, _AROUND)) for picture in pictures]
-    return np.array(found, np.int16).reshape(len(pictures), _SIDE, _SIDE, 3)
+    """Return the least or largest values around each pixel of some pictures, int16 [K, 80, 80, 3]."""
+    extremes = [np.where(moving[..., None], extreme(picture, _JAW_DROPS), extreme(picture, _AROUND)) for picture in pictures]
+    return np.array(extremes, np.int16).reshape(len(pictures), _SIDE, _SIDE, 3)
 
 
 def _small_lab(box: UInt8) -> Int16:
@@ -152,7 +152,7 @@ class Cover:
 
 
 def cover_of(covered: UInt8, mouth: Float32) -> Cover:
-    """Return the cover of the known pixels of a box, with a rim.
+    """Return the cover of pixels of a box, with a rim.
 
     Args:
         covered: uint8 [160, 160], 1 where something covers the face.
@@ -191,16 +191,16 @@ def find_cover(
     Returns:
         The cover; None: nothing covers the face, or the pixels are not known.
     """
-    face, known = inside_jaw(mouth), hand_mask(hands, BOX_SIZE)
-    hand = known.any()
+    face, things = inside_jaw(mouth), hand_mask(hands, BOX_SIZE)
+    hand = things.any()
     if static is not None:
-        known |= static
+        things |= static
     within = _lower_face(mouth)
     _, regions = cv2.connectedComponents(looks.foreign(box), connectivity=8)
     # The neck below the face moves too. Other regions are changes of what is beside and behind the face.
     before = np.setdiff1d(np.unique(regions[np.maximum.accumulate(within, axis=0) > 0]), [0])
-    covered = np.isin(regions, before).astype(np.uint8) | known
-    beside = (face == 0) | (known > 0)
+    covered = np.isin(regions, before).astype(np.uint8) | things
+    beside = (face == 0) | (things > 0)
     beside[[0, -1]] = beside[:, [0, -1]] = True
     spots = np.setdiff1d(before, regions[beside])
     if not covered.any() or any((regions == spot).sum() < _SPOT_PX for spot in spots):
@@ -208,4 +208,4 @@ def find_cover(
     cover = cover_of(covered, mouth)
     if not hand and looks.new_edges(box, np.asarray(within * ~cover.pixels, np.uint8)) > _MOST_EDGES:
         return None
-    return cover if cover.face_share >= _FOUND * share else None
+    return cover if cover.face_share >= _LEAST_SHARE * share else None

@@ -4,8 +4,8 @@ services/common/face/mouth_detail.py says what detail and its two bands are. Wit
 
     result = box - fine(Y) + f fine(W) + 1.5 (g - 1) middle(Y)
 
-The box has no fine band worth keeping, so the frame's takes its place. The middle band of the box has the right structures in the
-right places, but is drawn softly. So it is kept and strengthened: g is the ratio of k times the frame's middle band under the mask
+The box has no fine band worth keeping, so the frame's takes its place. The middle band of the box has the right structures at the
+right points, but is drawn softly. So it is kept and strengthened: g is the ratio of k times the frame's middle band under the mask
 to the box's. To put the frame's middle band in its place would look the same, and be farther from the video.
 
 An actor may have been learned from sharper or softer footage than the video that is dubbed, and the video may be out of focus or

@@ -2,7 +2,7 @@
 
 The lower-face mask ends where the person's jaw is at its lowest. Where the jaw of the footage hangs low and the target jaw is
 higher, the filmed chin would stay visible at the edge of the mask, below the new chin. So the footage is warped first: a
-thin-plate spline takes the filmed contour of the jaw to the target contour. The edge of the render box rests, and so do places
+thin-plate spline takes the filmed contour of the jaw to the target contour. The edge of the render box rests, and so do points
 beside the jaw, where the room behind the person may be seen. In between, the skin of the neck is stretched or squeezed.
 Afterwards, pixel p of the box shows what the footage has at p + shift(p).
 
@@ -33,9 +33,9 @@ _UNSEEN_PX: Final = 2.0
 """Distance of both jaws at which the footage is moved by half of it. Smaller distances show no second chin and are mostly noise of
 tracker and prediction, so the neck follows them less."""
 _SIDE_POINTS: Final = 5
-"""Contour points on either side, from the ear down, beside which a place rests."""
+"""Contour points on either side, from the ear down, beside which a point rests."""
 _SIDE_PX: Final = 16.0
-"""Distance of these places from the contour."""
+"""Distance of these points from the contour."""
 _CONTOUR_SMOOTHING: Final = 30.0
 """Regularisation of the spline on the contour, box pixels squared: the tracker's noise must not shake the neck."""
 _REST_SMOOTHING: Final = 1.0

@@ -87,8 +87,8 @@ class FaceColours:
             filmed: float32 [59, 2], mouth-area landmarks of the footage, box pixels.
         """
         likely = cv2.blur(self._likely(box), _NEAR)
-        found = cv2.morphologyEx((likely > _FACE_FROM).view(np.uint8), cv2.MORPH_OPEN, _SPECKS)
-        closed = np.asarray(cv2.morphologyEx(found, cv2.MORPH_CLOSE, _GAPS), np.uint8)
+        opened = cv2.morphologyEx((likely > _FACE_FROM).view(np.uint8), cv2.MORPH_OPEN, _SPECKS)
+        closed = np.asarray(cv2.morphologyEx(opened, cv2.MORPH_CLOSE, _GAPS), np.uint8)
         return _around(closed | inside_jaw(filmed), filmed[: len(LIPS_OUTER)].mean(axis=0))
 
     def shades(self, picture: UInt8) -> Bool:
@@ -97,9 +97,9 @@ class FaceColours:
 
     def _likely(self, picture: UInt8) -> UInt8:
         level = (picture >> 2).astype(np.int32)
-        places = (level[..., 0] << 12) | (level[..., 1] << 6) | level[..., 2]
+        indices = (level[..., 0] << 12) | (level[..., 1] << 6) | level[..., 2]
         # NumPy takes elements twice as fast as it indexes with an array.
-        return self.table.reshape(-1).take(places)
+        return self.table.reshape(-1).take(indices)
 
 
 def learn_colours(boxes: Sequence[UInt8], filmed: Sequence[Float32], covered: Sequence[Bool | None] | None = None) -> FaceColours:
@@ -124,8 +124,8 @@ def colours_in(boxes: Sequence[UInt8], parts: Sequence[Bool]) -> FaceColours:
         for factor, offset, weight in _SHADES:
             shade = colours * np.float32(factor) - np.float32(offset)
             level = (shade[shade.min(axis=1) >= 0.0] / (256 // _LEVELS)).astype(np.int32)
-            found = bins[(level[:, 0] * _LEVELS + level[:, 1]) * _LEVELS + level[:, 2]]
-            counts += weight * np.bincount(found, minlength=_BINS**3)
+            shade_bins = bins[(level[:, 0] * _LEVELS + level[:, 1]) * _LEVELS + level[:, 2]]
+            counts += weight * np.bincount(shade_bins, minlength=_BINS**3)
     share = _blurred(counts / max(counts.sum(), 1.0))
     likely = np.clip(np.log(share / _RARE + 1e-9), _LEAST, _MOST)
     table = np.rint((likely - _LEAST) * _STEPS).astype(np.uint8)[bins]
@@ -140,13 +140,13 @@ def _skin_inside(mouth: Float32) -> UInt8:
     return skin
 
 
-def _around(found: UInt8, mouth: Float32) -> Bool:
-    """Return the part of `found` that holds the mouth (x, y), without holes, bool [160, 160]."""
-    contours, _ = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    whole = np.zeros_like(found)
-    place = (float(mouth[0]), float(mouth[1]))
+def _around(face: UInt8, mouth: Float32) -> Bool:
+    """Return the part of `face` that holds the mouth (x, y), without holes, bool [160, 160]."""
+    contours, _ = cv2.findContours(face, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    whole = np.zeros_like(face)
+    point = (float(mouth[0]), float(mouth[1]))
     for contour in contours:
-        if cv2.pointPolygonTest(contour, place, False) >= 0:
+        if cv2.pointPolygonTest(contour, point, False) >= 0:
             cv2.drawContours(whole, [contour], -1, (1,), cv2.FILLED)
     return whole.astype(np.bool_)
 

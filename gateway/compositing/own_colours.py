@@ -24,7 +24,7 @@ from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_detail import LUMA_WEIGHTS
 
 COLOUR_SIGMA_PX: Final = 1.6
-"""Standard deviation of the Gaussian over which colours are given, box pixels: edges of lips and teeth are at the same places."""
+"""Standard deviation of the Gaussian over which colours are given, box pixels: edges of lips and teeth are at the same points."""
 SKIN_SIGMA_PX: Final = 8.0
 """Standard deviation of the Gaussian that divides the structure of skin from light and shade, box pixels."""
 _MOST_DIFFERENCE: Final = 40.0

@@ -123,7 +123,7 @@ def composite(
         coded_from_box: float64 [2, 3], box pixels -> coded luma samples (pixel centres at integers).
         box: RGB [rows, columns, 3], uint8, or float32 in 0 to 255.
         mask: float32 [rows, columns] in [0, 1]; 0 where the box must not show.
-        shift: float32 [rows, columns, 2], box pixels: from each place of the box to the place of the footage that is to be seen
+        shift: float32 [rows, columns, 2], box pixels: from each point of the box to the point of the footage that is to be seen
             there, before the box is blended in; 0 where the footage rests. None: the footage rests everywhere.
         light: float32 [rows, columns], added to the box in levels of 255, without change of its colour; None: nothing.
         into: copy of the planes, which is changed and returned; None: a new copy.
@@ -197,8 +197,8 @@ def _move(target: Plane, footage: Plane, corner: tuple[int, int], offset: Array,
     rows, columns = target.shape
     xs = np.arange(corner[0], corner[0] + columns, dtype=np.float32)
     ys = np.arange(corner[1], corner[1] + rows, dtype=np.float32)[:, None]
-    found = cv2.remap(footage, offset[..., 0] + xs, offset[..., 1] + ys, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    legal = np.clip(found, colour.low, colour.high).astype(target.dtype)
+    filmed = cv2.remap(footage, offset[..., 0] + xs, offset[..., 1] + ys, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    legal = np.clip(filmed, colour.low, colour.high).astype(target.dtype)
     np.copyto(target, legal, where=_length(offset) > 0)
 
 

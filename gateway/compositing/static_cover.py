@@ -1,9 +1,9 @@
 """Things that stand before a face through a whole shot and do not move with the head: a microphone, a pop filter, a stand.
 
-Two pictures explain a pixel of a frame: the median of the shot at the same place of the picture, and the median of the shot at the
-same place of the head. Where the head moves, the pixels of a static thing agree with the first median only, and the pixels of the
+Two pictures explain a pixel of a frame: the median of the shot at the same point of the picture, and the median of the shot at the
+same point of the head. Where the head moves, the pixels of a static thing agree with the first median only, and the pixels of the
 face with the second median only. Surfaces without structure agree with both. So the whole thing is cut out by GrabCut (Rother,
-Kolmogorov and Blake 2004) from the first median, with the pixels that agree with one median only as what is known.
+Kolmogorov and Blake 2004) from the first median, with the pixels that agree with one median only as what is certain.
 
 A static thing is a cover if most of its outline inside the face rests in the picture, if the thing reaches beyond the face, and if
 its colours are not shades of the face. Outlines of beards, lips and glasses move with the head; a shadow is a shade of the face.
@@ -48,9 +48,9 @@ _OFTEN: Final = 0.9
 _BEFORE: Final = 0.3
 """Share of the frames in which a pixel lies inside the face, from which on the head can tell about the pixel."""
 _EVIDENCE: Final = 4.0
-"""Mean by which a known pixel agrees better with one median than with the other, 8-bit units."""
+"""Mean by which a certain pixel agrees better with one median than with the other, 8-bit units."""
 _LEAST_PX: Final = 20
-"""Fewest known pixels of a static thing. In 22 clips without a static thing, fewer were known."""
+"""Fewest certain pixels of a static thing. In 22 clips without a static thing, fewer were certain."""
 _LEAST_OUTLINE: Final = 0.6
 """Least share of the outline inside the face that rests in the picture."""
 _UPPER: Final = 36
@@ -85,7 +85,7 @@ class FaceBehind:
 
     Attributes:
         usual: uint8 [160, 160, 3], RGB, render box of the shot's median face without the thing.
-        mirror: float64 [2, 3], place of a box pixel on the other half of the face, box pixels.
+        mirror: float64 [2, 3], position of a box pixel on the other half of the face, box pixels.
         weight: float32 [160, 160], 1 where the thing covers the face, falling to 0 beside the thing.
         mirrored: float32 [160, 160], 1 where the other half of the face is free, falling to 0 where the thing covers it too.
     """
@@ -104,13 +104,13 @@ class FaceBehind:
         side = picture.shape[0]
         scale, size = side / BOX_SIZE, (side, side)
         centre = 0.5 * (scale - 1.0)
-        place = scale * self.mirror[:, 2] + centre - self.mirror[:, :2] @ np.full(2, centre)
+        offset = scale * self.mirror[:, 2] + centre - self.mirror[:, :2] @ np.full(2, centre)
         usual, weight, mirrored = (cv2.resize(part, size) for part in (self.usual, self.weight, self.mirrored))
         if picture.ndim == 3:
             weight, mirrored = weight[..., None], mirrored[..., None]
         else:
             usual = grey(np.asarray(usual, np.uint8))
-        other = _seen_at(picture, np.column_stack([self.mirror[:, :2], place]), size).astype(np.float32)
+        other = _seen_at(picture, np.column_stack([self.mirror[:, :2], offset]), size).astype(np.float32)
         face = usual + mirrored * (other - usual)
         return np.asarray(np.rint(picture + weight * (face - picture)), np.uint8)
 
@@ -171,11 +171,11 @@ def _opposite() -> npt.NDArray[np.intp]:
 _OPPOSITE: Final = _opposite()
 
 
-def _seen_at(picture: UInt8, place: Float64, size: tuple[int, int], border: int | None = None) -> UInt8:
+def _seen_at(picture: UInt8, affine: Float64, size: tuple[int, int], border: int | None = None) -> UInt8:
     """Return what a picture has at an affine map, float64 [2, 3], of each pixel."""
     mode = cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT
     return np.asarray(
-        cv2.warpAffine(picture, place, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=mode), np.uint8
+        cv2.warpAffine(picture, affine, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=mode), np.uint8
     )
 
 
@@ -198,14 +198,14 @@ def find_static_cover(boxes: Sequence[UInt8], poses: Sequence[HeadPose], mouth: 
     grid_from_frame = np.array([[scale, 0.0, -left], [0.0, scale, -top]])
     grid_from_box = [_after(grid_from_frame, invert(_after(_SMALL_FROM_BOX, box_from_frame(pose)))) for pose in poses]
 
-    def on_grid(picture: UInt8, place: int) -> UInt8:
-        return np.asarray(cv2.warpAffine(picture, grid_from_box[place], (width, height), borderValue=(_UNSEEN,) * 3), np.uint8)
+    def on_grid(picture: UInt8, index: int) -> UInt8:
+        return np.asarray(cv2.warpAffine(picture, grid_from_box[index], (width, height), borderValue=(_UNSEEN,) * 3), np.uint8)
 
     small = [_small(box) for box in boxes]
     pictures = np.stack([np.minimum(cv2.cvtColor(picture, cv2.COLOR_RGB2Lab), _UNSEEN - 1) for picture in small])
-    seen = np.stack([on_grid(np.zeros(_SMALL, np.uint8), place) == 0 for place in range(len(boxes))])
-    filmed = np.stack([on_grid(picture, place) for place, picture in enumerate(pictures)])
-    face = np.stack([on_grid(_small(inside_jaw(head_to_box(mouth, pose))), place) == 1 for place, pose in enumerate(poses)]) & seen
+    seen = np.stack([on_grid(np.zeros(_SMALL, np.uint8), index) == 0 for index in range(len(boxes))])
+    filmed = np.stack([on_grid(picture, index) for index, picture in enumerate(pictures)])
+    face = np.stack([on_grid(_small(inside_jaw(head_to_box(mouth, pose))), index) == 1 for index, pose in enumerate(poses)]) & seen
     still = _median(filmed, seen)
     by_picture = [_differences(picture, still) for picture in filmed]
     rests = np.sum([there & (off <= _RESTS) for there, off in zip(seen, by_picture, strict=True)], axis=0)
@@ -218,20 +218,20 @@ def find_static_cover(boxes: Sequence[UInt8], poses: Sequence[HeadPose], mouth: 
         # The thing itself must not count as what the face looks like.
         head = _median(pictures, np.stack([_free(thing, affine) for affine in grid_from_box]))
         gain = np.zeros((height, width), np.float32)
-        for place, picture in enumerate(filmed):
-            gain += face[place] * (_differences(picture, on_grid(head, place)).astype(np.float32) - by_picture[place])
+        for index, picture in enumerate(filmed):
+            gain += face[index] * (_differences(picture, on_grid(head, index)).astype(np.float32) - by_picture[index])
         gain /= np.maximum(before, 1)
-        known = static & inside & (gain > _EVIDENCE)
-        if known.sum() < _LEAST_PX:
+        certain = static & inside & (gain > _EVIDENCE)
+        if certain.sum() < _LEAST_PX:
             return None
         if own is None:
             colours = colours_in(small, [_upper_face(mouth, pose) for pose in poses])
             own = colours.shades(np.asarray(cv2.cvtColor(still, cv2.COLOR_Lab2RGB), np.uint8))
-        known &= ~own
+        certain &= ~own
         moves = (shown > 0) & ~static | inside & (gain < -_EVIDENCE)
-        if known.sum() < _LEAST_PX:
+        if certain.sum() < _LEAST_PX:
             return None
-        thing = _judged(_cut_out(still, known, static & near, moves | (shown == 0)), known, inside)
+        thing = _judged(_cut_out(still, certain, static & near, moves | (shown == 0)), certain, inside)
         if thing is None:
             return None
     assert thing is not None
@@ -274,29 +274,29 @@ def _free(thing: UInt8 | None, grid_from_box: Float64) -> Bool:
 
 
 def _median(pictures: UInt8, seen: Bool) -> UInt8:
-    """Return the median of each place over the pictures that show the place, uint8 [H, W, 3]; _UNSEEN where none does."""
+    """Return the median of each pixel over the pictures that show the pixel, uint8 [H, W, 3]; _UNSEEN where none does."""
     ordered = np.sort(np.where(seen[..., None], pictures, np.uint8(_UNSEEN)), axis=0)
     middle = np.maximum(seen.sum(axis=0) - 1, 0) // 2
     return np.ascontiguousarray(np.take_along_axis(ordered, middle[None, :, :, None], axis=0)[0])
 
 
-def _cut_out(still: UInt8, known: Bool, unknown: Bool, other: Bool) -> UInt8:
+def _cut_out(still: UInt8, certain: Bool, possible: Bool, other: Bool) -> UInt8:
     """Return 1 in a static thing, uint8 [H, W].
 
     Args:
         still: uint8 [H, W, 3], CIE Lab.
-        known: bool [H, W], pixels of the thing.
-        unknown: bool [H, W], pixels that may be of the thing, if they have its tints.
+        certain: bool [H, W], pixels of the thing.
+        possible: bool [H, W], pixels that may be of the thing, if they have its tints.
         other: bool [H, W], pixels that are not of the thing.
     """
     # Light and shade change the lightness of a thing.
     tints = still[..., 1].astype(np.int32) // _TINT_STEP * _UNSEEN + still[..., 2] // _TINT_STEP
-    alike = cv2.dilate(known.astype(np.uint8), _AROUND) > 0
-    alike |= unknown & np.isin(tints, np.unique(tints[known]))
-    marks = np.full(known.shape, cv2.GC_PR_BGD, np.uint8)
+    alike = cv2.dilate(certain.astype(np.uint8), _AROUND) > 0
+    alike |= possible & np.isin(tints, np.unique(tints[certain]))
+    marks = np.full(certain.shape, cv2.GC_PR_BGD, np.uint8)
     marks[alike] = cv2.GC_PR_FGD
     marks[other] = cv2.GC_BGD
-    marks[known] = cv2.GC_FGD
+    marks[certain] = cv2.GC_FGD
     if np.isin(marks, (cv2.GC_BGD, cv2.GC_PR_BGD)).sum() < _LEAST_PX:
         return np.zeros_like(marks)
     cv2.setRNGSeed(0)
@@ -306,16 +306,16 @@ def _cut_out(still: UInt8, known: Bool, unknown: Bool, other: Bool) -> UInt8:
     return np.where(other, np.uint8(0), np.asarray(whole, np.uint8))
 
 
-def _judged(thing: UInt8, known: Bool, inside: Bool) -> UInt8 | None:
+def _judged(thing: UInt8, certain: Bool, inside: Bool) -> UInt8 | None:
     """Return the parts of a static thing that come from beside the face and whose outlines rest, uint8 [H, W]; None: no part."""
     count, parts = cv2.connectedComponents(thing, connectivity=8)
-    near = cv2.dilate(known.astype(np.uint8), _AROUND) > 0
+    near = cv2.dilate(certain.astype(np.uint8), _AROUND) > 0
     judged = np.zeros_like(thing)
     for part in range(1, count):
         this = parts == part
         outline = (cv2.dilate(this.astype(np.uint8), _EDGE) > 0) & ~this & inside
         crosses = outline.any() and (this & ~inside).any()
-        if crosses and known[this].sum() >= _LEAST_PX and near[outline].mean() >= _LEAST_OUTLINE:
+        if crosses and certain[this].sum() >= _LEAST_PX and near[outline].mean() >= _LEAST_OUTLINE:
             judged[this] = 1
     return judged if judged.any() else None
 

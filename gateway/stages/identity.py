@@ -47,8 +47,8 @@ def _installed() -> list[str]:
     digest = hashlib.sha256()
     for folder in (*services.__path__, *gateway.__path__, *dubstage.__path__):
         _add_folder(digest, Path(folder))
-    places = [place for place in sys.path if os.path.isdir(place)]
-    return [digest.hexdigest(), *sorted(name for place in places for name in os.listdir(place) if name.endswith(_LIBRARY))]
+    entries = [entry for entry in sys.path if os.path.isdir(entry)]
+    return [digest.hexdigest(), *sorted(name for entry in entries for name in os.listdir(entry) if name.endswith(_LIBRARY))]
 
 
 def _settings_and_files() -> list[str]:

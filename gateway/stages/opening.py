@@ -133,9 +133,9 @@ def _has(stage: str, method: Method, models: Iterable[Model], rows: Collection[M
     Raises:
         ContractBrokenError: see check_methods.
     """
-    found = {model.name: model for model in models}
+    by_name = {model.name: model for model in models}
     for row in rows:
-        theirs, ours = _fields(found.get(row.name, row)), _fields(row)
+        theirs, ours = _fields(by_name.get(row.name, row)), _fields(row)
         different = [name for name in ours if theirs[name] != ours[name] and name not in _OF_NETWORK]
         if different:
             said = "; ".join(f"{name} is {theirs[name]!r} in the stage and {ours[name]!r} in the gateway" for name in different)
@@ -143,7 +143,7 @@ def _has(stage: str, method: Method, models: Iterable[Model], rows: Collection[M
                 f"the {stage} stage and the gateway differ on method {method.name!r}: {said}. Run the stage and the gateway from "
                 "the same version of dubstage"
             )
-    return all(row.name in found for row in rows)
+    return all(row.name in by_name for row in rows)
 
 
 def _fields(model: Model) -> dict[str, object]:

@@ -93,10 +93,10 @@ class StageClock:
     def add(self, name: str, *, wall_s: float, frames: int, cpu_s: float = 0.0) -> None:
         """Add one call of a stage."""
         with self._lock:
-            known = self._sums.setdefault(name, _Sum())
-            known.wall_s += wall_s
-            known.cpu_s += cpu_s
-            known.frames += frames
+            total = self._sums.setdefault(name, _Sum())
+            total.wall_s += wall_s
+            total.cpu_s += cpu_s
+            total.frames += frames
 
     @contextmanager
     def measure(self, name: str, frames: int) -> Iterator[None]:
