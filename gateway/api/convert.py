@@ -29,7 +29,7 @@ from gateway.dub.request.spec_text import actor_of
 from gateway.live.session import LiveFrame, LiveMouth, first_sample
 from gateway.live.streams import Disclosing
 from gateway.media.encoders import check_target
-from gateway.media.output import check_place
+from gateway.media.output import check_output_file
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequestError, MessageTooLargeError
@@ -136,7 +136,7 @@ def check_dub(request: DubRequest) -> None:
         InvalidRequestError: the output cannot be written as asked, or is a file that may not be replaced.
     """
     for part in request.parts:
-        check_place(
+        check_output_file(
             request.output,
             footage=request.footage,
             speech=part.speech,

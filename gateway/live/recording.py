@@ -20,7 +20,7 @@ from gateway.consent.record import Consent, consent_line, digest_of
 from gateway.dub.request.claim import model_facts
 from gateway.media.encoders import WriteSettings, container_format, encoder_options
 from gateway.media.mp4 import BUFFER_BYTES
-from gateway.media.output import MARK, OutputFile, check_place, commit_with, output_error
+from gateway.media.output import MARK, OutputFile, check_output_file, commit_with, output_error
 from gateway.media.pixels import ColourModel, ColourTags, colour_model, effective_matrix, pixel_format
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
@@ -143,7 +143,7 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
         raise InvalidRequestError(
             f"{output}: live videos are written as {' '.join(_ENDINGS)}; give the output one of these endings", field="output"
         )
-    check_place(output, speech=speech, overwrite=overwrite)
+    check_output_file(output, speech=speech, overwrite=overwrite)
 
 
 def recorded_colour(video: VideoInfo) -> ColourTags:

@@ -54,12 +54,12 @@ def open_background(path: Path, described: MediaInfo) -> MediaInfo:
     Raises:
         MediaUnsupportedError: the video is missing or damaged.
     """
-    found = probe(path)
+    info = probe(path)
     colour = described.video.colour
     if described.video.pixel.full_range_name:
         colour = replace(colour, color_range=2)
     video = replace(
-        found.video,
+        info.video,
         orientation=described.video.orientation,
         colour=colour,
         average_rate=described.video.average_rate,
@@ -67,7 +67,7 @@ def open_background(path: Path, described: MediaInfo) -> MediaInfo:
         metadata=described.video.metadata,
         hdr=described.video.hdr,
     )
-    return replace(found, video=video, metadata=described.metadata)
+    return replace(info, video=video, metadata=described.metadata)
 
 
 def blank_picture(video: VideoInfo) -> av.VideoFrame:
@@ -88,19 +88,19 @@ class FrameCache:
             MediaUnsupportedError: the video breaks off before the last one.
         """
         indices = sorted(set(frames))
-        self._place = {frame: place for place, frame in enumerate(indices)}
+        self._rows = {frame: row for row, frame in enumerate(indices)}
         self._video = info.video
         self._picture = blank_picture(info.video)
         with path.open("wb") as file, VideoReader(info, threads=threads) as reader:
             for frame in reader.frames(indices[0], indices[-1] + 1):
-                if frame.index in self._place:
+                if frame.index in self._rows:
                     for plane in frame.planes:
                         file.write(np.ascontiguousarray(plane).tobytes())
         self._bytes = np.memmap(path, np.uint8, mode="r").reshape(len(indices), -1)
 
     def planes(self, frame: int) -> tuple[Plane, ...]:
         """Return the planes of one of the frames, read-only."""
-        row, planes, begin = self._bytes[self._place[frame]], [], 0
+        row, planes, begin = self._bytes[self._rows[frame]], [], 0
         for shape in self._shapes():
             size = shape[0] * shape[1] * self._video.pixel.dtype.itemsize
             planes.append(row[begin : begin + size].view(self._video.pixel.dtype).reshape(shape))
@@ -145,11 +145,11 @@ def _runs(chosen: Sequence[int]) -> list[Sequence[int]]:
     """Return the longest stretches of frames, in order, of which each never falls or never rises."""
     runs: list[Sequence[int]] = []
     begin, direction = 0, 0
-    for place, (first, second) in enumerate(pairwise(chosen), 1):
+    for index, (first, second) in enumerate(pairwise(chosen), 1):
         step = (second > first) - (second < first)
         if step and direction and step != direction:
-            runs.append(chosen[begin:place])
-            begin, direction = place, 0
+            runs.append(chosen[begin:index])
+            begin, direction = index, 0
         else:
             direction = direction or step
     return [*runs, chosen[begin:]]

@@ -231,8 +231,8 @@ def check_target(output: Path, codec: str | None) -> None:
 def _container(output: Path) -> _Container:
     container = _CONTAINERS.get(output.suffix.lower())
     if container is None:
-        known = " ".join(_CONTAINERS)
-        raise InvalidRequestError(f"{output}: videos are written as {known}; give the output one of these endings", field="output")
+        names = " ".join(_CONTAINERS)
+        raise InvalidRequestError(f"{output}: videos are written as {names}; give the output one of these endings", field="output")
     return container
 
 
@@ -357,12 +357,12 @@ def _has_mpeg2_aspect(video: VideoInfo) -> bool:
 
 def _that_can_say(video: VideoInfo) -> str:
     """Return which codecs in which containers keep the footage's samples and can say all of its picture."""
-    found = []
+    choices = []
     for codec in CODECS:
         if _format_for(codec, video) is not None:
             endings = [end for end, item in _CONTAINERS.items() if codec in item.video and not _lost(codec, end, video)]
-            found += [f"{codec} in {' '.join(endings)}"] if endings else []
-    return f"these can: {'; '.join(found)}" if found else "no other can: convert the footage first"
+            choices += [f"{codec} in {' '.join(endings)}"] if endings else []
+    return f"these can: {'; '.join(choices)}" if choices else "no other can: convert the footage first"
 
 
 def colour_for(choice: EncoderChoice, video: VideoInfo) -> ColourTags:
@@ -525,18 +525,18 @@ def _hdr_parameters(hdr: HdrMetadata, display: str, light: str, *, whole: bool =
         display, light: names of the parameters.
         whole: whether the encoder takes the numbers in units of 1/50000 and 1/10000 cd/m2, otherwise of 1 and 1 cd/m2.
     """
-    found = []
+    parameters = []
     if hdr.mastering is not None:
         units = (1,) * 10 if whole else (*(50_000,) * 8, *(10_000,) * 2)
         red_x, red_y, green_x, green_y, blue_x, blue_y, white_x, white_y, least, most = (
             f"{value / unit:.9g}" if unit > 1 else str(value) for value, unit in zip(hdr.mastering, units, strict=True)
         )
-        found.append(
+        parameters.append(
             f"{display}=G({green_x},{green_y})B({blue_x},{blue_y})R({red_x},{red_y})WP({white_x},{white_y})L({most},{least})"
         )
     if hdr.light is not None:
-        found.append(f"{light}={hdr.light[0]},{hdr.light[1]}")
-    return tuple(found)
+        parameters.append(f"{light}={hdr.light[0]},{hdr.light[1]}")
+    return tuple(parameters)
 
 
 def _x264_parameters(parameters: tuple[str, ...]) -> dict[str, str]:

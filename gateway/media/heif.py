@@ -91,7 +91,7 @@ class HeifPicture:
         canvas = np.zeros((height, width, 3), np.uint8)
         missing = set(range(len(self.tiles)))
         for item, tile in self._decoded():
-            for number in [place for place in missing if self.tiles[place] == item]:
+            for number in [index for index in missing if self.tiles[index] == item]:
                 row, column = divmod(number, self.columns)
                 room = canvas[row * tile.shape[0] :, column * tile.shape[1] :][: tile.shape[0], : tile.shape[1]]
                 room[...] = tile[: room.shape[0], : room.shape[1]]
@@ -151,8 +151,8 @@ def _crop(content: bytes, width: int, height: int) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom edge of the clean aperture, pixels, within the picture. Outside of it, right <= left."""
     numbers = struct.unpack_from(">8I", content)
     signed = struct.unpack_from(">8i", content)
-    wide, high = (Fraction(numbers[place], max(1, numbers[place + 1])) for place in (0, 2))
-    across, down = (Fraction(signed[place], max(1, numbers[place + 1])) for place in (4, 6))
+    wide, high = (Fraction(numbers[index], max(1, numbers[index + 1])) for index in (0, 2))
+    across, down = (Fraction(signed[index], max(1, numbers[index + 1])) for index in (4, 6))
     left = max(0, round(across + (width - wide) / 2))
     top = max(0, round(down + (height - high) / 2))
     return left, top, min(width, left + round(wide)), min(height, top + round(high))
@@ -175,8 +175,8 @@ def find_heif(file: IO[bytes], path: Path) -> HeifPicture | None:
     if b"meta" not in boxes:
         return None
     try:
-        found = _Items(file, boxes[b"meta"]).primary(path)
-        if found is not None and min(found.size) < 1:
+        picture = _Items(file, boxes[b"meta"]).primary(path)
+        if picture is not None and min(picture.size) < 1:
             raise ValueError("the picture has no pixels")
     except (struct.error, KeyError, IndexError, ValueError, OverflowError) as problem:
         raise MediaUnsupportedError(
@@ -184,7 +184,7 @@ def find_heif(file: IO[bytes], path: Path) -> HeifPicture | None:
             "picture as JPEG",
             field="video",
         ) from problem
-    return found
+    return picture
 
 
 class _Items:
@@ -236,7 +236,7 @@ class _Items:
             tiles=tuple(tiles),
             columns=columns,
             coded=coded,
-            shown=tuple(found for found in properties if found[0] in (b"clap", b"irot", b"imir")),
+            shown=tuple(entry for entry in properties if entry[0] in (b"clap", b"irot", b"imir")),
             tags=next((_tags(content) for content in colours if content[:4] == b"nclx"), None),
             icc_profile=next((content[4:] for content in colours if content[:4] in (b"prof", b"rICC")), None),
         )
@@ -275,16 +275,16 @@ class _Items:
         """Return the numbers of the properties of each item, from 1."""
         version, content = self._full(box)
         wide = read_at(self._file, box.body + 3, 1)[0] & 1
-        count, place, found = struct.unpack_from(">I", content)[0], 4, {}
+        count, position, associations = struct.unpack_from(">I", content)[0], 4, {}
         for _ in range(count):
-            item = int.from_bytes(content[place : place + (4 if version else 2)])
-            place += 4 if version else 2
-            size, number = (2, content[place]) if wide else (1, content[place])
-            ends = [place + 1 + size * index for index in range(number)]
+            item = int.from_bytes(content[position : position + (4 if version else 2)])
+            position += 4 if version else 2
+            size, number = (2, content[position]) if wide else (1, content[position])
+            ends = [position + 1 + size * index for index in range(number)]
             numbers = [int.from_bytes(content[end : end + size]) & (0x7FFF if wide else 0x7F) for end in ends]
-            found[item] = numbers
-            place += 1 + size * number
-        return found
+            associations[item] = numbers
+            position += 1 + size * number
+        return associations
 
     def _data(self, item: int) -> bytes:
         """Return the bytes of an item of one extent."""
@@ -292,22 +292,22 @@ class _Items:
         offset_size, length_size, base_size = content[0] >> 4, content[0] & 15, content[1] >> 4
         index_size = content[1] & 15 if version else 0
         wide = 4 if version == 2 else 2
-        place = 2 + wide
-        for _ in range(int.from_bytes(content[2:place])):
-            number = int.from_bytes(content[place : place + wide])
-            place += wide
-            method = content[place + 1] & 15 if version else 0
-            place += (2 if version else 0) + 2
-            base = int.from_bytes(content[place : place + base_size])
-            place += base_size
-            extents = struct.unpack_from(">H", content, place)[0]
-            place += 2
+        position = 2 + wide
+        for _ in range(int.from_bytes(content[2:position])):
+            number = int.from_bytes(content[position : position + wide])
+            position += wide
+            method = content[position + 1] & 15 if version else 0
+            position += (2 if version else 0) + 2
+            base = int.from_bytes(content[position : position + base_size])
+            position += base_size
+            extents = struct.unpack_from(">H", content, position)[0]
+            position += 2
             for _ in range(extents):
-                place += index_size
-                offset = int.from_bytes(content[place : place + offset_size])
-                place += offset_size
-                length = int.from_bytes(content[place : place + length_size])
-                place += length_size
+                position += index_size
+                offset = int.from_bytes(content[position : position + offset_size])
+                position += offset_size
+                length = int.from_bytes(content[position : position + length_size])
+                position += length_size
                 if number == item:
                     start = base + offset + (self._boxes[b"idat"].body if method == 1 else 0)
                     return read_at(self._file, start, min(length, _MOST_BYTES))

@@ -123,9 +123,9 @@ class _Inspection:
         with open_media_file(self._path, field=self._field) as handle:
             content = _content(handle)
             key = None if content is None else (self._question, *content)
-            known = None if key is None else _answers.get(key)
-            if known is not None:
-                return unpack(known)
+            stored = None if key is None else _answers.get(key)
+            if stored is not None:
+                return unpack(stored)
             seconds = PROBE_BASE_S + os.fstat(handle).st_size / PROBE_BYTES_PER_S
             process = self._start(handle, seconds)
             try:

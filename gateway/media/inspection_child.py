@@ -63,8 +63,8 @@ def _fault(problem: Exception) -> str:
     """Return an exception and the line of code that raised it."""
     import traceback
 
-    place = traceback.extract_tb(problem.__traceback__)[-1]
-    return f"{type(problem).__name__}: {problem} ({place.filename.rpartition('/')[2]}, line {place.lineno})"
+    frame = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"{type(problem).__name__}: {problem} ({frame.filename.rpartition('/')[2]}, line {frame.lineno})"
 
 
 def _out_of_memory(problem: BaseException | None) -> bool:

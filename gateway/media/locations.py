@@ -14,27 +14,27 @@ _LONGEST_ENDING: Final = 16
 """Most characters of the ending of a URL that its copy keeps. The name of a file has fewer bytes than the key of an object."""
 
 
-def is_url(place: str) -> bool:
-    """Return whether a place is a URL other than `file://`."""
-    return local_path(place) is None
+def is_url(location: str) -> bool:
+    """Return whether a location is a URL other than `file://`."""
+    return local_path(location) is None
 
 
-def local_path(place: str) -> str | None:
-    """Return the path of a place that is a path or a `file://` URL; None: the place is another URL."""
-    if place.startswith("file://"):
-        return place.removeprefix("file://")
-    return None if protocol_of(place) else place
+def local_path(location: str) -> str | None:
+    """Return the path of a location that is a path or a `file://` URL; None: the location is another URL."""
+    if location.startswith("file://"):
+        return location.removeprefix("file://")
+    return None if protocol_of(location) else location
 
 
-def protocol_of(place: str) -> str:
-    """Return the protocol of a URL, such as `s3`; empty: the place is a path."""
-    found = _URL.match(place)
-    return found[1] if found else ""
+def protocol_of(location: str) -> str:
+    """Return the protocol of a URL, such as `s3`; empty: the location is a path."""
+    match = _URL.match(location)
+    return match[1] if match else ""
 
 
-def has_unknown_protocol(place: str) -> bool:
-    """Return whether a place is a URL that dubstage does not read. The URL may be an entity reference of an asset manager."""
-    return protocol_of(place) not in ("", "file", "s3", "https", "http")
+def has_unknown_protocol(location: str) -> bool:
+    """Return whether a location is a URL that dubstage does not read. The URL may be an entity reference of an asset manager."""
+    return protocol_of(location) not in ("", "file", "s3", "https", "http")
 
 
 def url_problem(url: str) -> str:

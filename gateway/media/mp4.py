@@ -41,9 +41,9 @@ class Box:
 
     Attributes:
         kind: its four letters.
-        start: place of its first byte.
-        body: place of the first byte behind its length and kind.
-        end: place behind its last byte.
+        start: offset of its first byte.
+        body: offset of the first byte behind its length and kind.
+        end: offset behind its last byte.
     """
 
     kind: bytes
@@ -57,11 +57,11 @@ class Gap:
     """A stretch of bytes that is put into a file, or taken out.
 
     Attributes:
-        place: samples from this place of the file on move.
+        offset: samples from this offset of the file on move.
         size: how far they move, bytes; negative: towards the beginning.
     """
 
-    place: int
+    offset: int
     size: int
 
 
@@ -92,14 +92,14 @@ def boxes_at_all_levels(file: IO[bytes], holders: Collection[bytes], within: Box
                 waiting.append(box)
 
 
-def read_at(file: IO[bytes], place: int, size: int) -> bytes:
-    """Return the bytes of a file from a place on, fewer at its end."""
-    file.seek(place)
+def read_at(file: IO[bytes], offset: int, size: int) -> bytes:
+    """Return the bytes of a file from an offset on, fewer at its end."""
+    file.seek(offset)
     return file.read(size)
 
 
 def pieces_of(file: IO[bytes], begin: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes of a file between two places, in pieces of at most 1 MiB. Callers may seek in the file between two pieces."""
+    """Yield the bytes of a file between two offsets, in pieces of at most 1 MiB. Callers may seek in the file between pieces."""
     while begin < end and (piece := read_at(file, begin, min(_PIECE, end - begin))):
         begin += len(piece)
         yield piece
@@ -112,11 +112,11 @@ def moved_index(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]
         file: the file that holds the box. Callers may seek in the file between two pieces, and may replace the bytes of pieces that
             they already have.
         index: the box.
-        gaps: what was put into the file or taken out. A sample moves by the sizes of all gaps whose place is not behind the
-            sample's place before.
+        gaps: what was put into the file or taken out. A sample moves by the sizes of all gaps whose offset is not behind the
+            sample's offset before.
 
     Raises:
-        OverflowError: a place does not fit into 32 bits any more.
+        OverflowError: an offset does not fit into 32 bits any more.
     """
     tables = sorted(_tables(file, index), key=lambda table: table.begin)
     for table in tables:
@@ -127,11 +127,11 @@ def moved_index(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table of places of samples.
+    """A table of offsets of samples.
 
     Attributes:
-        begin: place of its first byte in the file.
-        end: place behind its last byte.
+        begin: offset of its first byte in the file.
+        end: offset behind its last byte.
         kind: NumPy's name of the type of its numbers.
     """
 
@@ -150,12 +150,12 @@ def _tables(file: IO[bytes], index: Box) -> Iterator[_Table]:
 
 
 def _pieces(file: IO[bytes], index: Box, tables: list[_Table], gaps: list[Gap]) -> Iterator[bytes]:
-    place = index.start
+    offset = index.start
     for table in tables:
-        yield from pieces_of(file, place, table.begin)
+        yield from pieces_of(file, offset, table.begin)
         yield from _moved(file, table, gaps)
-        place = table.end
-    yield from pieces_of(file, place, index.end)
+        offset = table.end
+    yield from pieces_of(file, offset, index.end)
 
 
 def _moved(file: IO[bytes], table: _Table, gaps: list[Gap]) -> Iterator[bytes]:
@@ -163,7 +163,7 @@ def _moved(file: IO[bytes], table: _Table, gaps: list[Gap]) -> Iterator[bytes]:
         before = np.frombuffer(piece, table.kind)
         moved = before.astype(np.int64)
         for gap in gaps:
-            moved[before >= gap.place] += gap.size
+            moved[before >= gap.offset] += gap.size
         if before.itemsize == 4 and len(moved) and not 0 <= moved.min() <= moved.max() < 1 << 32:
             raise OverflowError("a place of samples needs more than 32 bits")
         yield moved.astype(table.kind).tobytes()
@@ -186,9 +186,9 @@ class TrackView(io.RawIOBase):
 
         Args:
             handle: descriptor of the file; the view keeps a descriptor of its own.
-            hidden: places of the four letters of the boxes that are shown as free space.
+            hidden: offsets of the four letters of the boxes that are shown as free space.
         """
-        self._handle, self._place, self._hidden = os.dup(handle), 0, hidden
+        self._handle, self._position, self._hidden = os.dup(handle), 0, hidden
 
     def readable(self) -> bool:
         """Return True."""
@@ -199,23 +199,23 @@ class TrackView(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a place of the file, and return the place."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: os.fstat(self._handle).st_size}[whence]
-        self._place = base + offset
-        return self._place
+        """Move to a position of the file, and return the position."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._handle).st_size}[whence]
+        self._position = base + offset
+        return self._position
 
     def tell(self) -> int:
-        """Return the place of the next byte that is read."""
-        return self._place
+        """Return the position of the next byte that is read."""
+        return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill a buffer with the next bytes, fewer at the end of the file, and return their number."""
-        size = os.preadv(self._handle, [buffer], self._place)
+        size = os.preadv(self._handle, [buffer], self._position)
         for start in self._hidden:
-            first, last = max(start, self._place), min(start + len(_FREE), self._place + size)
+            first, last = max(start, self._position), min(start + len(_FREE), self._position + size)
             if first < last:
-                buffer[first - self._place : last - self._place] = _FREE[first - start : last - start]
-        self._place += size
+                buffer[first - self._position : last - self._position] = _FREE[first - start : last - start]
+        self._position += size
         return size
 
     def close(self) -> None:
@@ -257,7 +257,7 @@ def _handler(file: IO[bytes], track: Box) -> bytes:
 class PaddedFile:
     """A file as FFmpeg writes it, without the padding that lies behind the file's first box.
 
-    FFmpeg knows nothing of the padding. When FFmpeg has finished, `settle` corrects the places of the samples.
+    FFmpeg knows nothing of the padding. When FFmpeg has finished, `settle` corrects the offsets of the samples.
     """
 
     name = ""
@@ -271,41 +271,41 @@ class PaddedFile:
         """
         self._handle, self._padding = handle, padding
         self._first = 0
-        self._place = self._end = 0
+        self._position = self._end = 0
 
     def write(self, data: bytes) -> int:
-        """Write at the current place.
+        """Write at the current position.
 
         Raises:
             OSError: the file cannot be written.
         """
-        if self._place == 0:
+        if self._position == 0:
             self._first = int.from_bytes(data[:4], "big")
-        view, place = memoryview(data), self._place
+        view, position = memoryview(data), self._position
         while view:
-            before = place < self._first
-            part = view[: self._first - place] if before else view
-            done = os.pwrite(self._handle, part, place if before else place + self._padding)
-            view, place = view[done:], place + done
-        self._place = place
-        self._end = max(self._end, place)
+            before = position < self._first
+            part = view[: self._first - position] if before else view
+            done = os.pwrite(self._handle, part, position if before else position + self._padding)
+            view, position = view[done:], position + done
+        self._position = position
+        self._end = max(self._end, position)
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the current place, and return it."""
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._end}[whence]
-        return self._place
+        """Move the current position, and return it."""
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
+        return self._position
 
     def tell(self) -> int:
-        """Return the current place."""
-        return self._place
+        """Return the current position."""
+        return self._position
 
     def settle(self) -> None:
-        """Turn the padding into a box, and correct the places of the samples. FFmpeg has finished the video.
+        """Turn the padding into a box, and correct the offsets of the samples. FFmpeg has finished the video.
 
         Raises:
             OSError: the file cannot be written.
-            OverflowError: the video is a few bytes smaller than 4 GiB, and the places do not fit any more.
+            OverflowError: the video is a few bytes smaller than 4 GiB, and the offsets do not fit any more.
         """
         with open(self._handle, "r+b", closefd=False) as file:
             os.pwrite(self._handle, _header(self._padding), self._first)
@@ -357,10 +357,10 @@ def _is_padding(file: IO[bytes], box: Box) -> bool:
 
 
 def _move_samples(file: IO[bytes], gap: Gap) -> None:
-    """Correct the places in the index of a video whose samples have moved."""
+    """Correct the offsets in the index of a video whose samples have moved."""
     for index in [box for box in boxes_of(file) if box.kind == b"moov"]:
-        place = index.start
+        offset = index.start
         for piece in moved_index(file, index, [gap]):
-            file.seek(place)
-            place += file.write(piece)
+            file.seek(offset)
+            offset += file.write(piece)
     file.flush()

@@ -416,7 +416,7 @@ def _output_rate(codec: str, rate: int, container: str) -> int:
     if "mxf" in container:
         return 48000  # the only rate of MXF
     if codec == "aac":
-        return min(_AAC_RATES, key=lambda known: (known < rate, abs(known - rate)))
+        return min(_AAC_RATES, key=lambda candidate: (candidate < rate, abs(candidate - rate)))
     return rate
 
 
@@ -435,8 +435,8 @@ def _clock_label(info: MediaInfo) -> str:
     """Return the timecode of footage whose clock begins a second or more after 0, which the output's clock does not; empty: the
     footage has a timecode of its own, or no constant rate.
     """
-    places = (info.video.metadata, info.metadata, *(other.metadata for other in info.others))
-    stated = any(key.lower() == "timecode" for place in places for key in place)
+    tag_sets = (info.video.metadata, info.metadata, *(other.metadata for other in info.others))
+    stated = any(key.lower() == "timecode" for tags in tag_sets for key in tags)
     rate, start = info.video.constant_rate, info.video.start
     if stated or rate is None or start < 1:
         return ""

@@ -118,14 +118,14 @@ def external_reference(handle: int) -> bool:
 
 def _names_a_file(dref: bytes) -> bool:
     """Return whether an entry of a `dref` box is not marked as 'in this file' and has room for a name."""
-    place = 8
-    while place + 12 <= len(dref):
-        (length,), (flags,) = struct.unpack_from(">I", dref, place), struct.unpack_from(">I", dref, place + 8)
+    offset = 8
+    while offset + 12 <= len(dref):
+        (length,), (flags,) = struct.unpack_from(">I", dref, offset), struct.unpack_from(">I", dref, offset + 8)
         if length < 12:
             return False
         if not flags & 1 and length > 13:
             return True
-        place += length
+        offset += length
     return False
 
 

@@ -40,7 +40,7 @@ def is_marked(tags: Mapping[str, str]) -> bool:
     return any(key.lower() == "comment" and MARK in value for key, value in tags.items())
 
 
-def check_place(
+def check_output_file(
     output: Path,
     *,
     footage: Path | None = None,
@@ -109,7 +109,7 @@ def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: 
         raise _refused(f"{output} is a symbolic link; give the name of the file itself, or remove the link")
     if not stat.S_ISREG(there.st_mode):
         raise _refused(f"{output} is {kind_of_file(there.st_mode)}; give the name of a video file")
-    if not overwrite and not _made_by_dubstage(output):
+    if not overwrite and not _is_dubstage_video(output):
         raise _refused(
             Text(
                 "{output} exists and is no video of dubstage; give another name, or replace the file with {overwrite}",
@@ -119,7 +119,7 @@ def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: 
         )
 
 
-def _made_by_dubstage(path: Path) -> bool:
+def _is_dubstage_video(path: Path) -> bool:
     # Imported here: commands that write no video check and list files too, and FFmpeg takes long to load.
     from gateway.media.inspection import inspect_tags
 
@@ -200,11 +200,11 @@ class OutputFile:
         return self._padded
 
     def settle(self) -> None:
-        """Correct the places of the samples of a video that has padding for a manifest. FFmpeg has finished the video.
+        """Correct the offsets of the samples of a video that has padding for a manifest. FFmpeg has finished the video.
 
         Raises:
             OSError: the file cannot be written.
-            MediaUnsupportedError: the places do not fit any more.
+            MediaUnsupportedError: the offsets do not fit any more.
         """
         try:
             if self._padded is not None:
@@ -386,8 +386,8 @@ def partial_folder(output: Path) -> Iterator[Path]:
 def left_folders(output: Path) -> list[Path]:
     """Return the folders of an output that `partial_folder` has made and not removed. Killed runs leave such folders."""
     with suppress(OSError), os.scandir(output.parent) as entries:
-        found = [(Path(entry.path), _PARTIAL.fullmatch(entry.name)) for entry in entries if entry.is_dir(follow_symlinks=False)]
-        return [path for path, match in found if match and match[1] == _tag(output)]
+        folders = [(Path(entry.path), _PARTIAL.fullmatch(entry.name)) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return [path for path, match in folders if match and match[1] == _tag(output)]
     return []
 
 
@@ -411,9 +411,9 @@ def _tag(output: Path) -> str:
     return hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
 
 
-def identity_of(found: os.stat_result | None) -> tuple[int, ...] | None:
+def identity_of(facts: os.stat_result | None) -> tuple[int, ...] | None:
     """Return numbers that differ between a file and another file in its place, and between two contents of one file."""
-    return None if found is None else (found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns)
+    return None if facts is None else (facts.st_dev, facts.st_ino, facts.st_mode, facts.st_size, facts.st_mtime_ns)
 
 
 @contextmanager
@@ -434,8 +434,8 @@ def _sweep(folder: int, tag: str, *, takes_over: bool = False) -> bool:
     """
     held = False
     with os.scandir(folder) as entries:
-        found = [(entry.name, match[1]) for entry in entries if (match := _PARTIAL.fullmatch(entry.name))]
-    for name, its_tag in found:
+        partials = [(entry.name, match[1]) for entry in entries if (match := _PARTIAL.fullmatch(entry.name))]
+    for name, its_tag in partials:
         with suppress(OSError):  # gone meanwhile, or another user's
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:

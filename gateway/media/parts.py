@@ -36,8 +36,8 @@ def reel_of(info: MediaInfo) -> str:
 
 
 def _tag(info: MediaInfo, name: str) -> str:
-    places = (info.video.metadata, *(other.metadata for other in info.others), info.metadata)
-    return next((tags[name] for tags in places if tags.get(name)), "")
+    tag_sets = (info.video.metadata, *(other.metadata for other in info.others), info.metadata)
+    return next((tags[name] for tags in tag_sets if tags.get(name)), "")
 
 
 def check_part(info: MediaInfo) -> None:

@@ -85,18 +85,18 @@ def picture_facts(path: Path) -> PictureFacts | None:
     Raises:
         MediaUnsupportedError: the file is missing, no regular file, empty, may not be read, or its header is damaged.
     """
-    with _opened(path) as found:
-        match found:
+    with _opened(path) as picture:
+        match picture:
             case None:
                 return None
             case HeifPicture():
-                return PictureFacts("hevc", *found.size, alpha=False)
+                return PictureFacts("hevc", *picture.size, alpha=False)
             case _:
-                width, height = found.size
-                if found.getexif().get(_ORIENTATION) in _TURNED:
+                width, height = picture.size
+                if picture.getexif().get(_ORIENTATION) in _TURNED:
                     width, height = height, width
-                codec = "jpeg" if found.format == "MPO" else (found.format or "").lower()
-                return PictureFacts(codec, width, height, alpha=found.has_transparency_data)
+                codec = "jpeg" if picture.format == "MPO" else (picture.format or "").lower()
+                return PictureFacts(codec, width, height, alpha=picture.has_transparency_data)
 
 
 def read_picture(path: Path) -> UInt8:
@@ -106,16 +106,16 @@ def read_picture(path: Path) -> UInt8:
     Raises:
         MediaUnsupportedError: the picture is cut short or damaged, or has floating-point levels.
     """
-    with _opened(path) as found:
-        if isinstance(found, HeifPicture):
-            return _in_srgb(Image.fromarray(found.read()), found.icc_profile)
-        assert found is not None
-        if found.mode == "F":
+    with _opened(path) as picture:
+        if isinstance(picture, HeifPicture):
+            return _in_srgb(Image.fromarray(picture.read()), picture.icc_profile)
+        assert picture is not None
+        if picture.mode == "F":
             raise MediaUnsupportedError(
                 f"{path}: the picture has floating-point levels, which do not say what is white; save it with 8 or 16 bits",
                 field="video",
             )
-        return _shown(found)
+        return _shown(picture)
 
 
 @contextmanager
@@ -163,10 +163,10 @@ def _format_of(head: bytes) -> str | None:
 def _is_video(handle: int, size: tuple[int, int]) -> bool:
     """Return whether a JPEG picture is the first one of a video: a picture of the same size follows."""
     with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as data:
-        place = data.find(_NEXT_JPEG)
-        if place < 0:
+        offset = data.find(_NEXT_JPEG)
+        if offset < 0:
             return False
-        head = io.BytesIO(data[place + 2 : place + 2 + _JPEG_HEAD])
+        head = io.BytesIO(data[offset + 2 : offset + 2 + _JPEG_HEAD])
     try:
         with Image.open(head, formats=("JPEG",)) as following:
             return following.size == size

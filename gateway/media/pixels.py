@@ -1,4 +1,4 @@
-"""Pixel formats as planes: the depth of samples, the place of chroma samples, and the matrix between RGB and Y'CbCr.
+"""Pixel formats as planes: the depth of samples, the position of chroma samples, and the matrix between RGB and Y'CbCr.
 
 Frames are processed in their own planes. Planar Y'CbCr (4:2:0, 4:2:2, 4:4:4, 4:1:1, 4:4:0, 8 to 16 bits, with or without alpha),
 grey and planar RGB stay as they are. Packed and semi-planar formats are rearranged without loss into the planar format of the same
@@ -134,13 +134,13 @@ def pixel_format(name: str) -> PixelFormat:
     Raises:
         MediaUnsupportedError: frames of this format cannot be processed in their own planes.
     """
-    if found := _PLANAR_YUV.match(name):
-        letter, step, bits = found[1] or "", _SUBSAMPLING[found[2]], int(found[3] or 8)
+    if match := _PLANAR_YUV.match(name):
+        letter, step, bits = match[1] or "", _SUBSAMPLING[match[2]], int(match[3] or 8)
         return PixelFormat(name, bits, "yuv", step, letter == "a", letter == "j")
-    if found := _PLANAR_RGB.match(name):
-        return PixelFormat(name, int(found[2] or 8), "rgb", (1, 1), bool(found[1]), False)
-    if found := _GREY.match(name):
-        return PixelFormat(name, int(found[1] or 8), "grey", (1, 1), False, False)
+    if match := _PLANAR_RGB.match(name):
+        return PixelFormat(name, int(match[2] or 8), "rgb", (1, 1), bool(match[1]), False)
+    if match := _GREY.match(name):
+        return PixelFormat(name, int(match[1] or 8), "grey", (1, 1), False, False)
     raise MediaUnsupportedError(
         f"the pixel format {name} is not supported; convert the footage first (ffmpeg -i IN -pix_fmt yuv422p10le OUT)",
         field="video",
@@ -336,8 +336,8 @@ def deinterlaced_luma(luma: UInt8) -> UInt8:
         return luma
     import cv2
 
-    found = np.zeros(luma.shape, np.float32)
-    found[1:-2] = alternating
-    combed = cv2.blur(found, (_PATCH, _PATCH)) > _SHARE
+    combs = np.zeros(luma.shape, np.float32)
+    combs[1:-2] = alternating
+    combed = cv2.blur(combs, (_PATCH, _PATCH)) > _SHARE
     smooth = cv2.sepFilter2D(luma, -1, np.ones(1, np.float32), np.array([0.25, 0.5, 0.25], np.float32))
     return np.asarray(np.where(combed, smooth, luma), np.uint8)

@@ -89,9 +89,9 @@ def _leave_metadata_to_the_frame(items: Any) -> None:
     The wrapper of each such metadata takes a few bytes until the process ends.
     """
     for number in range(len(items)):
-        for found in gc.get_referents(items[number]):
-            if isinstance(found, Dictionary) and len(found):
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(found))
+        for metadata in gc.get_referents(items[number]):
+            if isinstance(metadata, Dictionary) and len(metadata):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(metadata))
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
@@ -101,10 +101,10 @@ def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     angle is known, and a mirrored picture is taken for a turned one.
     """
     try:
-        found = side_data(picture, Type.DISPLAYMATRIX)
+        matrix = side_data(picture, Type.DISPLAYMATRIX)
     except ValueError:
         return _QUARTER_TURNS[round(picture.rotation / 90) % 4]
-    return None if found is None else tuple(int(value) for value in np.frombuffer(found, "<i4"))
+    return None if matrix is None else tuple(int(value) for value in np.frombuffer(matrix, "<i4"))
 
 
 def hdr_metadata(picture: av.VideoFrame) -> HdrMetadata:
@@ -119,10 +119,10 @@ def hdr_metadata(picture: av.VideoFrame) -> HdrMetadata:
 def _unkept(picture: av.VideoFrame) -> tuple[str, ...]:
     """Return the metadata of a picture that no encoder gets, in words."""
     try:
-        found = [words for kind, words in _UNKEPT.items() if side_data(picture, kind) is not None]
+        unkept = [words for kind, words in _UNKEPT.items() if side_data(picture, kind) is not None]
     except ValueError:
         return ()
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(unkept))
 
 
 def _mastering(data: bytes) -> tuple[int, ...] | None:
@@ -131,14 +131,14 @@ def _mastering(data: bytes) -> tuple[int, ...] | None:
     if len(numbers) < 22 or not all(numbers[20:]) or not all(numbers[1:20:2]):
         return None
     fractions = (Fraction(above, below) for above, below in zip(numbers[:20:2], numbers[1:20:2], strict=True))
-    found = tuple(round(value * scale) for value, scale in zip(fractions, _MASTERING_SCALES, strict=True))
-    return found if all(0 <= value <= most for value, most in zip(found, _MOST_IN_SEI, strict=True)) else None
+    mastering = tuple(round(value * scale) for value, scale in zip(fractions, _MASTERING_SCALES, strict=True))
+    return mastering if all(0 <= value <= most for value, most in zip(mastering, _MOST_IN_SEI, strict=True)) else None
 
 
 def _light(data: bytes) -> tuple[int, ...] | None:
     """Return MaxCLL and MaxFALL of FFmpeg's AVContentLightMetadata."""
-    found = tuple(np.frombuffer(data[:8], "<u4").tolist())
-    return found if len(found) == 2 and any(found) and max(found) <= _MOST_LIGHT else None
+    levels = tuple(np.frombuffer(data[:8], "<u4").tolist())
+    return levels if len(levels) == 2 and any(levels) and max(levels) <= _MOST_LIGHT else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +184,11 @@ def probe(path: Path | str) -> MediaInfo:
         first = _first_frame(container, stream, path)
         metadata, container_name = dict(container.metadata), container.format.name
         audio = tuple(_audio(item) for item in container.streams.audio if is_decodable(item))
-        known = {stream.index, *(item.index for item in audio)}
+        described = {stream.index, *(item.index for item in audio)}
         others = tuple(
             OtherStream(item.index, COVER if is_cover(item) else item.type, codec_name(item) or "", dict(item.metadata))
             for item in container.streams
-            if item.index not in known
+            if item.index not in described
         )
         indexed = container.format.name.startswith("mov,")  # AVI declares a number too, which may differ from its frames
         declared = _indexed_packets(stream) if indexed else _edit_units(container, stream)

@@ -266,12 +266,12 @@ def to_rgb_within(frame: DecodedFrame, region: tuple[int, int, int, int]) -> Fra
     left, top = (max(edge - _AROUND, 0) // _GRID * _GRID for edge in region[:2])
     right, bottom = (min(-(-(edge + _AROUND) // _GRID) * _GRID, end) for edge, end in zip(region[2:], (width, height), strict=True))
     outside, large = right <= left or bottom <= top, 2 * (right - left) * (bottom - top) > width * height
-    # Half a chroma sample at the end of a line changes the place of all chroma samples of the line.
+    # Half a chroma sample at the end of a line changes the position of all chroma samples of the line.
     step_x, step_y = video.pixel.chroma_step
     uneven = width % step_x or height % step_y
     if video.pixel.kind != "yuv" or not orientation.is_upright or uneven or outside or large:
         return FramePart(to_rgb(frame), 0, 0)
-    # FFmpeg's crop keeps the place of the chroma samples, which a new picture would not have.
+    # FFmpeg's crop keeps the position of the chroma samples, which a new picture would not have.
     area = f"{right - left}:{bottom - top}:{left}:{top}:exact=1"
     graph = filter_graph("crop", area, (width, height), av.VideoFormat(video.pixel.name), video.time_base)
     graph.push(frame.picture)

@@ -157,7 +157,7 @@ class _Opened:
 
 
 @contextmanager
-def _opened(ocio: Any, place: str) -> Iterator[_Opened]:
+def _opened(ocio: Any, location: str) -> Iterator[_Opened]:
     """Give the configuration of a file, or a built-in one, while its LUTs are read.
 
     Raises:
@@ -165,22 +165,22 @@ def _opened(ocio: Any, place: str) -> Iterator[_Opened]:
     """
     # A LUT that another configuration has read would come without a question to this configuration's files.
     ocio.ClearAllCaches()
-    if place.startswith(BUILT_IN):
-        yield _checked(ocio, place, "", lambda: ocio.Config.CreateFromFile(place))
+    if location.startswith(BUILT_IN):
+        yield _checked(ocio, location, "", lambda: ocio.Config.CreateFromFile(location))
         return
     try:
-        content, folder = bounded_bytes(Path(place), _MOST_ARCHIVE), Path(place).resolve().parent
+        content, folder = bounded_bytes(Path(location), _MOST_ARCHIVE), Path(location).resolve().parent
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else None
-        raise _wrong_place(place, f"cannot be read: {reason or problem}") from problem
+        raise _wrong_config(location, f"cannot be read: {reason or problem}") from problem
     with TemporaryDirectory(prefix="dubstage-ocio-") as scratch:
         if content.startswith(_ARCHIVE):
             folder = Path(scratch).resolve()
-            _extract(place, content, folder)
+            _extract(location, content, folder)
             content = bounded_bytes(folder / "config.ocio", _MOST_BYTES)
         if len(content) > _MOST_BYTES:
-            raise _wrong_place(place, f"larger than {_MOST_BYTES >> 20} MiB, the most that is read")
-        found: list[_Opened] = []
+            raise _wrong_config(location, f"larger than {_MOST_BYTES >> 20} MiB, the most that is read")
+        opened: list[_Opened] = []
 
         class Files(ocio.PyConfigIOProxy):  # type: ignore[misc]  # OpenColorIO has no types
             """Answers what OpenColorIO reads: the configuration, and its LUTs."""
@@ -194,7 +194,7 @@ def _opened(ocio: Any, place: str) -> Iterator[_Opened]:
                 except (OSError, ValueError) as problem:
                     # OpenColorIO swallows errors here.
                     reason = problem.strerror if isinstance(problem, OSError) else None
-                    found[0].refused = f"its LUT {path[:200]!r} is not read: {reason or problem}"
+                    opened[0].refused = f"its LUT {path[:200]!r} is not read: {reason or problem}"
                     # For an empty answer, OpenColorIO opens the file itself.
                     data = b"refused"
                 return ocio.vector_of_uint8_t(data or b"empty")
@@ -203,18 +203,18 @@ def _opened(ocio: Any, place: str) -> Iterator[_Opened]:
                 return path
 
         files = Files()
-        found.append(_checked(ocio, place, str(folder), lambda: ocio.Config.CreateFromConfigIOProxy(files)))
-        yield found[0]
+        opened.append(_checked(ocio, location, str(folder), lambda: ocio.Config.CreateFromConfigIOProxy(files)))
+        yield opened[0]
 
 
-def _checked(ocio: Any, place: str, folder: str, read: Callable[[], Any]) -> _Opened:
+def _checked(ocio: Any, location: str, folder: str, read: Callable[[], Any]) -> _Opened:
     """Return a configuration, whose context has nothing of the environment of this process."""
     try:
         config = read()
         config.validate()
     except (ocio.Exception, ocio.ExceptionMissingFile, UnicodeDecodeError) as problem:
         row = re.search(r"line (\d+)", str(problem))
-        raise _wrong_place(place, f"no configuration of OpenColorIO{f' (line {row[1]})' if row else ''}") from problem
+        raise _wrong_config(location, f"no configuration of OpenColorIO{f' (line {row[1]})' if row else ''}") from problem
     variables = {name: config.getEnvironmentVarDefault(name) for name in config.getEnvironmentVarNames()}
     paths = list(config.getSearchPaths())
     return _Opened(config, ocio.Context(folder, paths, variables, ocio.ENV_ENVIRONMENT_LOAD_PREDEFINED))
@@ -231,25 +231,25 @@ def _lut(path: Path, folder: Path) -> bytes:
     return bounded_bytes(path, _MOST_ARCHIVE)
 
 
-def _extract(place: str, content: bytes, folder: Path) -> None:
+def _extract(location: str, content: bytes, folder: Path) -> None:
     """Write the files of an archive (.ocioz) to a folder. zipfile keeps their names below the folder."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _MOST_ARCHIVE:
-                raise _wrong_place(place, f"an archive of more than {_MOST_ARCHIVE >> 20} MiB")
+                raise _wrong_config(location, f"an archive of more than {_MOST_ARCHIVE >> 20} MiB")
             archive.getinfo("config.ocio")
             archive.extractall(folder)
     except (zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, RuntimeError, OSError, EOFError) as problem:
-        raise _wrong_place(place, "no archive of OpenColorIO (.ocioz) with a file config.ocio") from problem
+        raise _wrong_config(location, "no archive of OpenColorIO (.ocioz) with a file config.ocio") from problem
 
 
 def _wrong(settings: OcioSettings, problem: str) -> InvalidRequestError:
-    return _wrong_place(settings.config, problem)
+    return _wrong_config(settings.config, problem)
 
 
-def _wrong_place(place: str, problem: str) -> InvalidRequestError:
+def _wrong_config(location: str, problem: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{place}: {problem}; give the path of a configuration, or a built-in one such as ocio://studio-config-latest",
+        f"{location}: {problem}; give the path of a configuration, or a built-in one such as ocio://studio-config-latest",
         field="ocio",
         named=True,
     )

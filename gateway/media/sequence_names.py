@@ -10,7 +10,7 @@ from typing import Final
 SUFFIXES: Final = (".exr", ".dpx", ".tif", ".tiff", ".png")
 """Endings of the files of a sequence."""
 NUMBER: Final = re.compile(r"%0?(\d*)d|#+|@+")
-"""Place of the frame number in a pattern."""
+"""Position of the frame number in a pattern."""
 LISTING_SUFFIX: Final = ".sha256"
 """Ending of the list of the files of a dubbed sequence."""
 

@@ -146,8 +146,8 @@ def open_sequence(pattern: Path, rate: Fraction | None = None) -> FrameSequence:
     width, height = first.window[2], first.window[3]
     if not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE:
         raise _unsupported(f"{files[0]}: pictures of {width} x {height}; sides of {MIN_SIDE} to {MAX_SIDE} pixels are accepted")
-    known = rate or first.rate
-    if known is None:
+    rate = rate or first.rate
+    if rate is None:
         raise InvalidRequestError(
             Text(
                 "{pattern}: the headers state no frame rate; give {rate}, such as 24 or 24000/1001",
@@ -157,7 +157,7 @@ def open_sequence(pattern: Path, rate: Fraction | None = None) -> FrameSequence:
             field="rate",
         )
     return FrameSequence(
-        pattern, tuple(files), tuple(numbers), width, height, first.bits, first.pixel_aspect, known, first.transfer, first.timecode
+        pattern, tuple(files), tuple(numbers), width, height, first.bits, first.pixel_aspect, rate, first.transfer, first.timecode
     )
 
 
@@ -190,7 +190,7 @@ def sequence_files(pattern: Path) -> tuple[list[int], list[Path]]:
     """
     sequence = _fileseq(pattern)
     if sequence.frameSet() is None:
-        sequence = _found(pattern)
+        sequence = _listed(pattern)
     if len(sequence.frameSet()) > MAX_FRAMES:
         raise _unsupported(f"{pattern}: more than {MAX_FRAMES} frames; cut the shot into parts")
     numbers = list(sequence.frameSet())
@@ -216,12 +216,12 @@ def _fileseq(pattern: Path) -> Any:
         from fileseq.filesequence import FileSequence
     except ModuleNotFoundError as problem:
         raise not_installed("fileseq") from problem
-    found = list(NUMBER.finditer(pattern.name))
-    if len(found) != 1:
+    signs = list(NUMBER.finditer(pattern.name))
+    if len(signs) != 1:
         raise InvalidRequestError(
             f"{pattern}: a sequence has one place for the frame number, such as %04d or ####", field="footage"
         )
-    sign = found[0]
+    sign = signs[0]
     # A single # means four digits, and several mean one digit each, as in Nuke. In fileseq, @ is one digit.
     digits = int(sign[1] or 1) if sign[0].startswith("%") else 4 if sign[0] == "#" else len(sign[0])
     if digits > _MOST_DIGITS:
@@ -236,7 +236,7 @@ def _fileseq(pattern: Path) -> Any:
     return sequence
 
 
-def _found(pattern: Path) -> Any:
+def _listed(pattern: Path) -> Any:
     """Return fileseq's description of the files of a pattern without a range."""
     wanted = _fileseq(pattern)
     from fileseq.filesequence import FileSequence
@@ -251,10 +251,10 @@ def _found(pattern: Path) -> Any:
     own = re.compile(rf"{re.escape(wanted.basename())}-?\d+{re.escape(wanted.extension())}")
     names = [name for name in listed if own.fullmatch(name)]
     named = FileSequence(f"{wanted.basename()}{wanted.padding()}{wanted.extension()}")
-    for found in FileSequence.yield_sequences_in_list(names, using=named):
-        if found.zfill() == wanted.zfill() or wanted.zfill() == 1:
-            found.setDirname(wanted.dirname())
-            return found
+    for sequence in FileSequence.yield_sequences_in_list(names, using=named):
+        if sequence.zfill() == wanted.zfill() or wanted.zfill() == 1:
+            sequence.setDirname(wanted.dirname())
+            return sequence
     raise _unsupported(f"{pattern}: the folder {pattern.parent} has no file of this sequence")
 
 
@@ -368,11 +368,11 @@ class FramesOutput:
         if any(mine.exists() and mine.samefile(its) for mine, its in zip(self.files, sequence.files, strict=True)):
             raise InvalidRequestError(f"{pattern} is the footage itself; give another name to the output", field="output")
         facts = {file: existing_file(file) for file in (*self.files, self.sound, self.listing)}
-        self._before = {file: identity_of(found) for file, found in facts.items()}
-        there = {file: found for file, found in facts.items() if found is not None}
+        self._before = {file: identity_of(status) for file, status in facts.items()}
+        there = {file: status for file, status in facts.items() if status is not None}
         own = self._own(is_signed) if there and not overwrite else {}
-        for file, found in there.items():
-            if not stat.S_ISREG(found.st_mode) or not (overwrite or _is_one_of(file, own)):
+        for file, status in there.items():
+            if not stat.S_ISREG(status.st_mode) or not (overwrite or _is_one_of(file, own)):
                 raise InvalidRequestError(
                     Text(
                         "{file} exists, and dubstage did not write it as it is; give another name, or replace the frames with "
@@ -491,7 +491,7 @@ class _Frame:
 
     Attributes:
         parts: all images of the file.
-        coloured: place of the image with R, G and B.
+        coloured: index of the image with R, G and B.
         rgb: channels of R, G and B in that image.
     """
 
@@ -541,13 +541,13 @@ def _opened(file: Path) -> Iterator[Any]:
     wanted = oiio.ImageSpec()
     wanted.attribute("oiio:RawColor", 1)
     wanted.attribute("oiio:UnassociatedAlpha", 1)
-    found = oiio.ImageInput.open(str(file), wanted)
-    if found is None:
+    opened = oiio.ImageInput.open(str(file), wanted)
+    if opened is None:
         raise _unreadable(file, oiio.geterror())
     try:
-        yield found
+        yield opened
     finally:
-        found.close()
+        opened.close()
 
 
 def _header(file: Path) -> _Header:
@@ -606,9 +606,9 @@ def _specs(opened: Any, file: Path) -> list[Any]:
 
 
 def _coloured(specs: list[Any], file: Path) -> int:
-    for place, spec in enumerate(specs):
+    for index, spec in enumerate(specs):
         if {"R", "G", "B"} <= set(spec.channelnames):
-            return place
+            return index
     channels = ", ".join(name for spec in specs for name in spec.channelnames)
     raise _unsupported(f"{file}: the channels are {channels}; R, G and B are expected")
 
@@ -647,8 +647,8 @@ def _read(file: Path) -> _Frame:
     with _opened(file) as opened:
         specs = _specs(opened, file)
         parts = []
-        for place, spec in enumerate(specs):
-            samples = opened.read_image(place, 0, 0, spec.nchannels, oiio.TypeDesc(_kind(spec, file)))
+        for index, spec in enumerate(specs):
+            samples = opened.read_image(index, 0, 0, spec.nchannels, oiio.TypeDesc(_kind(spec, file)))
             if samples is None:
                 raise _unreadable(file, opened.geterror())
             parts.append(_Part(spec, samples.reshape(spec.height, spec.width, spec.nchannels)))
@@ -683,9 +683,9 @@ def _write(frame: _Frame, file: Path, source: Path) -> None:
         raise InvalidRequestError(f"{file} cannot be written: {oiio.geterror()}", field="output")
     with translating_full_disk(f"no space left to write {file}; free some space, or choose another folder", file.parent):
         good = writer.open(str(file), tuple(specs)) if len(specs) > 1 else writer.open(str(file), specs[0])
-        for place, part in enumerate(frame.parts):
-            if place:
-                good = good and writer.open(str(file), specs[place], "AppendSubimage")
+        for index, part in enumerate(frame.parts):
+            if index:
+                good = good and writer.open(str(file), specs[index], "AppendSubimage")
             good = good and writer.write_image(part.samples)
         problem = "" if good else _sentence(writer.geterror())
         writer.close()
@@ -696,8 +696,8 @@ def _write(frame: _Frame, file: Path, source: Path) -> None:
     if file.suffix.lower() == ".dpx":
         _name_in_header(file)
     again = _read(file)
-    for wrote, found in zip(frame.parts, again.parts, strict=True):
-        if wrote.samples.tobytes() != found.samples.tobytes():
+    for wrote, stored in zip(frame.parts, again.parts, strict=True):
+        if wrote.samples.tobytes() != stored.samples.tobytes():
             raise InvalidRequestError(f"{file}: the format did not keep every sample of this file", field="output")
 
 
@@ -852,7 +852,7 @@ def write_frames(
 ) -> None:
     """Write the files of a sequence anew, with the pixels that a dub of its video has changed. Blocks.
 
-    All files are written to a temporary folder beside their places, and then renamed. The next run with the same output removes the
+    All files are written to a temporary folder beside the output, and then renamed. The next run with the same output removes the
     folder that a killed run left. After a day, every run that writes beside the folder does.
 
     Args:
@@ -875,8 +875,8 @@ def write_frames(
     codes = _Codes(sequence, colour)
     before, after = probe(video), probe(dubbed)
     expected = video_info(sequence, colour).video
-    for file, found in ((video, before.video), (dubbed, after.video)):
-        mine, its = (_size_of(info) for info in (expected, found))
+    for file, actual in ((video, before.video), (dubbed, after.video)):
+        mine, its = (_size_of(info) for info in (expected, actual))
         if mine != its:
             raise _unsupported(f"{file}: {its}; the video of {sequence.pattern} has {mine}")
     if after.video.codec != "ffv1":
@@ -925,7 +925,7 @@ def _give_names(
     seal: VideoSigner | None,
     confirm: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write the list of finished files, sign the list, and move the files from a folder to their places.
+    """Write the list of finished files, sign the list, and move the files from a folder to their paths.
 
     If the list cannot get its name, the files that were moved are removed.
     """
@@ -1012,7 +1012,7 @@ def _alike(mine: Samples, its: Samples, bits: int) -> bool:
 
 
 class SequenceDub:
-    """The dub of an image sequence: a video to dub, a place for its dub, and the frames that are written from both.
+    """The dub of an image sequence: a video to dub, a path for its dub, and the frames that are written from both.
 
         dub = SequenceDub(footage, output, settings, folder)
         dub.read()

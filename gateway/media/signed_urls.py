@@ -50,11 +50,11 @@ class StoredObject:
     sha256: str
 
 
-def sign_upload(place: str, *, size_bytes: int, sha256: str) -> SignedUrl:
+def sign_upload(object_url: str, *, size_bytes: int, sha256: str) -> SignedUrl:
     """Return a URL that takes one file: the store refuses a body of another size or SHA-256. Blocks.
 
     Args:
-        place: URL of the object, s3://BUCKET/KEY.
+        object_url: URL of the object, s3://BUCKET/KEY.
         size_bytes: size of the file.
         sha256: SHA-256 of the file, hexadecimal.
 
@@ -63,7 +63,7 @@ def sign_upload(place: str, *, size_bytes: int, sha256: str) -> SignedUrl:
     """
     checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
     expires_at = int(time.time()) + VALID_S
-    backend = _opened(place)
+    backend = _opened(object_url)
     with backend.domain_errors():
         url = backend.files.url(
             backend.root, expires=VALID_S, client_method="put_object", ContentLength=size_bytes, ChecksumSHA256=checksum
@@ -71,25 +71,25 @@ def sign_upload(place: str, *, size_bytes: int, sha256: str) -> SignedUrl:
     return SignedUrl(str(url), "PUT", {"Content-Length": str(size_bytes), "x-amz-checksum-sha256": checksum}, expires_at)
 
 
-def sign_download(place: str) -> SignedUrl:
+def sign_download(object_url: str) -> SignedUrl:
     """Return a URL that gives an object. Blocks.
 
     Raises:
         FileMissingError: there is no object.
         StorageRefusedError, BackendUnavailableError: the store cannot sign, or does not answer.
     """
-    backend = _opened(place)
-    _size(backend, place)
+    backend = _opened(object_url)
+    _size(backend, object_url)
     expires_at = int(time.time()) + VALID_S
     with backend.domain_errors():
         return SignedUrl(str(backend.files.url(backend.root, expires=VALID_S)), "GET", {}, expires_at)
 
 
-def checked_object(place: str, sha256: str) -> StoredObject:
+def checked_object(object_url: str, sha256: str) -> StoredObject:
     """Return an object, all of whose bytes were read. An object with another SHA-256 is removed. Blocks.
 
     Args:
-        place: URL of the object.
+        object_url: URL of the object.
         sha256: SHA-256 that it must have, hexadecimal.
 
     Raises:
@@ -97,20 +97,22 @@ def checked_object(place: str, sha256: str) -> StoredObject:
         InvalidRequestError: the object has another SHA-256, and was removed.
         StorageRefusedError, BackendUnavailableError: the store refuses, or does not answer.
     """
-    backend = _opened(place)
-    size, digest = _size(backend, place), hashlib.sha256()
+    backend = _opened(object_url)
+    size, digest = _size(backend, object_url), hashlib.sha256()
     with backend.domain_errors(), backend.files.open(backend.root, "rb", block_size=_PIECE_BYTES) as source:
         while piece := source.read(_PIECE_BYTES):
             check_not_cancelled()
             digest.update(piece)
-    found = digest.hexdigest()
-    if found != sha256:
+    actual = digest.hexdigest()
+    if actual != sha256:
         with backend.domain_errors():
             backend.files.rm_file(backend.root)
         raise InvalidRequestError(
-            f"the {size} bytes of {place} have the SHA-256 {found}, not {sha256}: upload the file again", field="sha256", named=True
+            f"the {size} bytes of {object_url} have the SHA-256 {actual}, not {sha256}: upload the file again",
+            field="sha256",
+            named=True,
         )
-    return StoredObject(size, found)
+    return StoredObject(size, actual)
 
 
 def stored_bytes(folder: str) -> dict[str, int]:
@@ -124,17 +126,17 @@ def stored_bytes(folder: str) -> dict[str, int]:
     """
     backend = _opened(folder)
     with backend.domain_errors():
-        found = backend.files.find(backend.root, detail=True)
-    return {path.removeprefix(f"{backend.root}/"): int(facts.get("size") or 0) for path, facts in found.items()}
+        objects = backend.files.find(backend.root, detail=True)
+    return {path.removeprefix(f"{backend.root}/"): int(facts.get("size") or 0) for path, facts in objects.items()}
 
 
-def _opened(place: str) -> StoreBackend:
-    return open_backend(place, what="the bucket", setting="DUBSTAGE_MEDIA_URL")
+def _opened(url: str) -> StoreBackend:
+    return open_backend(url, what="the bucket", setting="DUBSTAGE_MEDIA_URL")
 
 
-def _size(backend: StoreBackend, place: str) -> int:
+def _size(backend: StoreBackend, object_url: str) -> int:
     try:
         with backend.domain_errors():
             return int(backend.files.info(backend.root)["size"])
     except FileNotFoundError:
-        raise FileMissingError(f"there is no object {place}", resource=place) from None
+        raise FileMissingError(f"there is no object {object_url}", resource=object_url) from None

@@ -199,7 +199,7 @@ class SoundReader:
                 container.seek(ticks, stream=stream)
 
     def _not_finite(self, samples: Float32, before: int) -> MediaUnsupportedError:
-        number, channel = (int(found[0]) for found in np.nonzero(~np.isfinite(samples)))
+        number, channel = (int(indices[0]) for indices in np.nonzero(~np.isfinite(samples)))
         seconds = (before + number) / self.info.sample_rate_hz
         return MediaUnsupportedError(
             f"{self._path}: its sound at {seconds:.3f} s is {samples[number, channel]}, which is no number; "
@@ -305,7 +305,7 @@ def resampled(chunks: Iterable[Float32], from_hz: int, to_hz: int, channels: int
     for chunk in chunks:
         for begin in range(0, len(chunk), _RESAMPLED_AT_ONCE):
             piece = chunk[begin : begin + _RESAMPLED_AT_ONCE]
-            yield np.stack([_passed(one, piece[:, place], from_hz) for place, one in enumerate(filters)], axis=1)
+            yield np.stack([_passed(one, piece[:, channel], from_hz) for channel, one in enumerate(filters)], axis=1)
     yield np.stack([_passed(one, None, from_hz) for one in filters], axis=1)
 
 

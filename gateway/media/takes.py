@@ -129,10 +129,10 @@ def joined_info(takes: Sequence[Take], target: Path) -> MediaInfo:
     Raises:
         MediaUnsupportedError: the video cannot be read.
     """
-    found = probe(target)
+    info = probe(target)
     # Combs are smoothed if any take has them: the smoothing looks for combs first.
-    order = next((take.info.video.field_order for take in takes if take.info.video.interlaced), found.video.field_order)
-    return replace(found, video=replace(found.video, field_order=order))
+    order = next((take.info.video.field_order for take in takes if take.info.video.interlaced), info.video.field_order)
+    return replace(info, video=replace(info.video, field_order=order))
 
 
 def _joined_info(takes: Sequence[Take]) -> MediaInfo:

@@ -110,7 +110,7 @@ class Digests:
     """SHA-256 of files, computed once as long as the files stay the same. Safe for several threads."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._digests: OrderedDict[tuple[int, ...], str] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, handle: int) -> str:
@@ -119,26 +119,26 @@ class Digests:
         Raises:
             OSError: the file cannot be read.
         """
-        found = os.fstat(handle)
-        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        facts = os.fstat(handle)
+        key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
         with self._lock:
-            if known := self._known.get(key):
-                return known
+            if stored := self._digests.get(key):
+                return stored
         digest = hashlib.sha256()
-        _hash(handle, found.st_size, digest)
+        _hash(handle, facts.st_size, digest)
         with self._lock:
-            self._known[key] = digest.hexdigest()
-            while len(self._known) > _KEPT_DIGESTS:
-                self._known.popitem(last=False)
+            self._digests[key] = digest.hexdigest()
+            while len(self._digests) > _KEPT_DIGESTS:
+                self._digests.popitem(last=False)
         return digest.hexdigest()
 
 
 def _hash(handle: int, num_bytes: int, digest: hashlib._Hash) -> None:
-    place = 0
-    while place < num_bytes and (data := os.pread(handle, min(_READ_BYTES, num_bytes - place), place)):
+    offset = 0
+    while offset < num_bytes and (data := os.pread(handle, min(_READ_BYTES, num_bytes - offset), offset)):
         check_not_cancelled()
         digest.update(data)
-        place += len(data)
+        offset += len(data)
 
 
 class PartialUpload:
@@ -208,11 +208,11 @@ class PartialUpload:
         """
         if self.missing_bytes:
             return ""
-        found = self._digest.hexdigest()
-        if self._sha256 and found != self._sha256:
+        sha256 = self._digest.hexdigest()
+        if self._sha256 and sha256 != self._sha256:
             os.unlink(PARTIAL + self.name, dir_fd=self._folder)
             raise InvalidRequestError(
-                f"the {self.size_bytes} bytes of {self.name} have the SHA-256 {found}, not {self._sha256}: upload the file "
+                f"the {self.size_bytes} bytes of {self.name} have the SHA-256 {sha256}, not {self._sha256}: upload the file "
                 "again from its beginning",
                 field="sha256",
                 named=True,
@@ -221,7 +221,7 @@ class PartialUpload:
             # Without fsync, a machine that loses power could keep the name and lose the bytes.
             os.fsync(self._handle)
         os.rename(PARTIAL + self.name, self.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        return found
+        return sha256
 
     def close(self) -> None:
         """Let other calls write the file. A hidden file without data is removed."""
@@ -250,7 +250,7 @@ class UploadFolder:
             name: name of the upload.
             size_bytes: size of the whole file.
             sha256: SHA-256 of the whole file, hexadecimal; empty: not checked.
-            offset: place of the first byte that comes.
+            offset: of the first byte that comes.
 
         Raises:
             InvalidRequestError: a field cannot be used, or fewer bytes than `offset` are there.
@@ -293,13 +293,13 @@ class UploadFolder:
         Raises:
             StorageRefusedError: the folder cannot be read.
         """
-        found: dict[str, StoredUpload] = {}
+        uploads: dict[str, StoredUpload] = {}
         for name, facts in self._files():
             hidden = name.startswith(PARTIAL)
             own = name.removeprefix(PARTIAL)
-            if _NAME.fullmatch(own) and (hidden or own not in found):
-                found[own] = StoredUpload(own, facts.st_size, not hidden, facts.st_mtime)
-        return sorted(found.values(), key=lambda upload: upload.name)
+            if _NAME.fullmatch(own) and (hidden or own not in uploads):
+                uploads[own] = StoredUpload(own, facts.st_size, not hidden, facts.st_mtime)
+        return sorted(uploads.values(), key=lambda upload: upload.name)
 
     def get(self, name: str) -> StoredUpload:
         """Return an upload.
@@ -475,10 +475,10 @@ def _close_partial(folder: int, handle: int, name: str) -> None:
 
 def _names(folder: int, name: str, facts: os.stat_result) -> bool:
     try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        current = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return (found.st_dev, found.st_ino) == (facts.st_dev, facts.st_ino)
+    return (current.st_dev, current.st_ino) == (facts.st_dev, facts.st_ino)
 
 
 def _unlink(folder: int, name: str) -> None:
@@ -502,14 +502,14 @@ class FileReader:
         self.handle = handle
         self.size_bytes = os.fstat(handle).st_size
 
-    def piece(self, place: int, end: int) -> bytes:
+    def piece(self, offset: int, end: int) -> bytes:
         """Return the next bytes of the file, at most PIECE_BYTES.
 
         Args:
-            place: place of the first byte.
-            end: place behind the last byte that may be returned.
+            offset: of the first byte.
+            end: offset behind the last byte that may be returned.
         """
-        return os.pread(self.handle, min(PIECE_BYTES, end - place), place)
+        return os.pread(self.handle, min(PIECE_BYTES, end - offset), offset)
 
     def __enter__(self) -> Self:
         return self

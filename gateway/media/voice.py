@@ -83,15 +83,15 @@ def voice_of(speech: Speech) -> Voice:
     if count == 1:
         return Voice((0,), 1)
     products, loudest = np.zeros((count, count)), np.zeros(count)
-    heard = 0
+    audible = 0
     for chunk in speech.chunks:
         piece = np.nan_to_num(chunk).astype(np.float64)
         own = piece.T @ piece
         products += own
         power = np.diag(own) / max(1, len(piece))
         loudest = np.maximum(loudest, power)
-        heard += len(piece) if power.max() > _SOUND else 0
-        if count in USUAL_CHANNELS and heard >= _ENOUGH_S * speech.sample_rate_hz:
+        audible += len(piece) if power.max() > _SOUND else 0
+        if count in USUAL_CHANNELS and audible >= _ENOUGH_S * speech.sample_rate_hz:
             break
     return Voice(_chosen(products, loudest), count)
 

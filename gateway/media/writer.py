@@ -18,7 +18,7 @@ import numpy as np
 from gateway.media.encoders import EncoderChoice, WriteSettings, choose_encoder
 from gateway.media.label import LabelPainter
 from gateway.media.muxer import EncodedSegment, VideoMuxer
-from gateway.media.output import OutputFile, check_place, commit_with, output_error
+from gateway.media.output import OutputFile, check_output_file, commit_with, output_error
 from gateway.media.pixels import pixel_format
 from gateway.media.reader import plane_views
 from gateway.media.sound import Speech
@@ -104,7 +104,7 @@ class VideoWriter:
         self._settings = settings or WriteSettings()
         self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf)
         self._lost_bits = info.video.pixel.bits - pixel_format(self._choice.pixel_format).bits
-        check_place(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
+        check_output_file(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
         self._seal = seal
         label = self._settings.label
         self._painter = (

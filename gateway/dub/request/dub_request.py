@@ -29,7 +29,7 @@ from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.label import Label
 from gateway.media.locations import local_path
 from gateway.media.mix import MixedSound, SoundMix, mixed
-from gateway.media.output import MARK, check_place
+from gateway.media.output import MARK, check_output_file
 from gateway.media.sequence_names import is_sequence
 from gateway.media.sound import SoundReader, Speech, sound_file
 from gateway.media.stills import check_opaque, is_named_like_picture, is_still, is_still_file, still_video_info
@@ -554,7 +554,7 @@ def open_writer(
     """
     brings_sound = request.preview or request.speech is not None or request.mix is not None or bool(request.lines)
     for line in request.lines:
-        check_place(request.output, footage=request.footage, speech=line.dub.speech, overwrite=request.overwrite)
+        check_output_file(request.output, footage=request.footage, speech=line.dub.speech, overwrite=request.overwrite)
     new_sound = (brings_sound or video.path != request.footage or not video.audio) and not request.keep_audio
     return VideoWriter(
         request.output,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.media.encoders import WriteSettings
-from gateway.media.output import MARK, OutputFile, check_place, commit_with, remove_leftovers
+from gateway.media.output import MARK, OutputFile, check_output_file, commit_with, remove_leftovers
 from gateway.media.probe import probe
 from gateway.media.writer import VideoWriter
 from gateway.safe_paths import confine
@@ -234,7 +234,7 @@ def test_only_files_are_replaced(tmp_path: Path, make: Callable[[Path], None], w
     make(output)
     before = _names(tmp_path)
     for overwrite in (False, True):
-        for refuse in (check_place, OutputFile):
+        for refuse in (check_output_file, OutputFile):
             with pytest.raises(InvalidRequestError, match=rf"video\.mp4 {words}"):
                 refuse(output, overwrite=overwrite)
     assert _names(tmp_path) == before
@@ -256,7 +256,7 @@ def test_overwrite_own_or_allowed(tmp_path: Path) -> None:
     notes = tmp_path / "notes.mp4"
     notes.write_text("no video")
     _write(made)
-    for path, refuse in ((foreign, check_place), (notes, OutputFile)):
+    for path, refuse in ((foreign, check_output_file), (notes, OutputFile)):
         with pytest.raises(InvalidRequestError, match=r"exists and is no video of dubstage; .*with overwrite"):
             refuse(path)
         _write(path, overwrite=True)
