@@ -474,7 +474,7 @@ async def _learn(people: PeopleOfFootage, request: EnrolRequest, digests: Sequen
         with suppress(MediaUnsupportedError):
             await shot.extract_sound()
     await people.kept.keep(shot.workspace)
-    known = await people.known(request.options)
+    known = await people.find_actor(request.options)
     return known if known is not None else await people.learn(request.options)
 
 

@@ -492,7 +492,7 @@ def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mis
         mistakes += [Mistake(number, *_field_and_text(error)) for error in problem.errors(include_url=False)]
     dub = DubSpec()
     given = {word: value for word, value in row.items() if word not in _OWN}
-    mistakes += [Mistake(number, each.field, in_words(each.text, ROWS)) for each in fill(dub, given, known=("id", *ROW, *_OWN[1:]))]
+    mistakes += [Mistake(number, each.field, in_words(each.text, ROWS)) for each in fill(dub, given, words=("id", *ROW, *_OWN[1:]))]
     words: Words | None = None
     try:
         words = _words_of(row)

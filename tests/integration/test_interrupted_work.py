@@ -126,7 +126,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
             num_frames=len(rows),
             clip=clip,
             features=None,
-            bank_places=np.arange(len(rows), dtype=np.float64),
+            bank_positions=np.arange(len(rows), dtype=np.float64),
             workspace=workspace,
             options=options,
             on_step=lambda *_: None,

@@ -61,28 +61,28 @@ def checked_boxes(boxes: Sequence[FrameBox]) -> tuple[FrameBox, ...]:
     """
     if len(boxes) > MOST_BOXES:
         raise InvalidRequestError(f"{len(boxes)} boxes; a line takes at most {MOST_BOXES}", field="boxes", named=True)
-    for place, box in enumerate(boxes):
-        if place and box.frame <= boxes[place - 1].frame:
+    for number, box in enumerate(boxes):
+        if number and box.frame <= boxes[number - 1].frame:
             raise InvalidRequestError(
-                f"boxes[{place}]: frame {box.frame} follows frame {boxes[place - 1].frame}: frames of boxes ascend",
+                f"boxes[{number}]: frame {box.frame} follows frame {boxes[number - 1].frame}: frames of boxes ascend",
                 field="boxes",
             )
         if box.width <= 0 or box.height <= 0:
-            raise InvalidRequestError(f"boxes[{place}]: a box needs a width and a height above 0", field="boxes")
+            raise InvalidRequestError(f"boxes[{number}]: a box needs a width and a height above 0", field="boxes")
     return tuple(boxes)
 
 
 def check_inside(boxes: Sequence[FrameBox], video: VideoInfo) -> None:
     """Raise InvalidRequestError if a box is of a frame that the video does not have, or lies outside of the picture."""
     width, height = video.orientation.upright_size
-    for place, box in enumerate(boxes):
+    for number, box in enumerate(boxes):
         if box.frame >= video.num_frames:
             raise InvalidRequestError(
-                f"boxes[{place}]: the video has no frame {box.frame}: its frames are 0 to {video.num_frames - 1}", field="boxes"
+                f"boxes[{number}]: the video has no frame {box.frame}: its frames are 0 to {video.num_frames - 1}", field="boxes"
             )
         if box.left >= width or box.top >= height:
             raise InvalidRequestError(
-                f"boxes[{place}]: the box {_box_text(box)} lies outside of the picture of {width}x{height} pixels", field="boxes"
+                f"boxes[{number}]: the box {_box_text(box)} lies outside of the picture of {width}x{height} pixels", field="boxes"
             )
 
 
@@ -107,8 +107,8 @@ def follow_boxes(index: FaceIndex, boxes: Sequence[FrameBox], frames: range) -> 
     starts = sorted({frames.start, *cuts, *(box.frame for box in boxes if frames.start < box.frame < frames.stop)})
     box_frames = [box.frame for box in boxes]
     for begin, stop in zip(starts, [*starts[1:], frames.stop], strict=True):
-        if (place := int(np.searchsorted(box_frames, begin, side="right")) - 1) >= 0:
-            rows[begin:stop] = _records_in_box(index, boxes[place], begin, stop)
+        if (number := int(np.searchsorted(box_frames, begin, side="right")) - 1) >= 0:
+            rows[begin:stop] = _records_in_box(index, boxes[number], begin, stop)
     (shown,) = np.nonzero(rows >= 0)
     if not len(shown):
         raise InvalidRequestError(
@@ -129,21 +129,21 @@ def follow_boxes(index: FaceIndex, boxes: Sequence[FrameBox], frames: range) -> 
 
 def _records_in_box(index: FaceIndex, box: FrameBox, begin: int, stop: int) -> Int64:
     """Return the record of the face that a box means in frames of one shot, int64 [stop - begin]; -1: none."""
-    found = np.full(stop - begin, -1, np.int64)
+    rows = np.full(stop - begin, -1, np.int64)
     edges = np.searchsorted(index.frame, np.arange(begin, stop + 1))
     overlaps = _overlaps(index, np.arange(edges[0], edges[-1]), np.array(box[1:], np.float64))
     tracked = -1
-    for place, (first, last) in enumerate(pairwise(edges.tolist())):
+    for number, (first, last) in enumerate(pairwise(edges.tolist())):
         if first == last:
             continue
         same = np.flatnonzero(index.face_id[first:last] == tracked)
         shared = overlaps[first - edges[0] : last - edges[0]]
         if len(same):
-            found[place] = first + same[0]
+            rows[number] = first + same[0]
         elif shared.max() >= LEAST_OVERLAP:
-            found[place] = first + np.argmax(shared)
-            tracked = int(index.face_id[found[place]])
-    return found
+            rows[number] = first + np.argmax(shared)
+            tracked = int(index.face_id[rows[number]])
+    return rows
 
 
 def _overlaps(index: FaceIndex, records: Int64, box: Float64) -> Float64:

@@ -211,12 +211,12 @@ def _described(index: FaceIndex, face: int) -> str:
 def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
     """Raise InvalidRequestError if a still shows several faces and the choice names none of them."""
     if choice.kind in _RULES and len(still.face_id) > 1:
-        places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.centre)
+        centres = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.centre)
         raise InvalidRequestError(
             Text(
-                "the picture shows {faces} faces, at {places}: choose one with {face}",
+                "the picture shows {faces} faces, at {centres}: choose one with {face}",
                 faces=len(still.face_id),
-                places=places,
+                centres=centres,
                 face=Option("face", "X,Y"),
             ),
             field="face",
@@ -263,5 +263,5 @@ def _first_shown(index: FaceIndex, first: int) -> tuple[int, npt.NDArray[np.bool
 
 
 def _no_face(index: FaceIndex, where: str, frame: int, shown: npt.NDArray[np.bool_]) -> InvalidRequestError:
-    places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in index.centre[shown])
-    return InvalidRequestError(f"no face at {where} in frame {frame}; faces are at: {places}", field="face")
+    centres = ", ".join(f"{x:.0f},{y:.0f}" for x, y in index.centre[shown])
+    return InvalidRequestError(f"no face at {where} in frame {frame}; faces are at: {centres}", field="face")

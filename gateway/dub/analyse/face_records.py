@@ -267,8 +267,8 @@ def _partly_covered(faces: RecordFile, index: FaceIndex, rows: Int64, looks: Sho
     for run in runs(replaced):
         if len(run) < _SHORTEST:
             replaced[run.start : run.stop] = False
-    found: Int64 = rows[frames[replaced[frames]]]
-    return found
+    records: Int64 = rows[frames[replaced[frames]]]
+    return records
 
 
 def _check_index(table: Float64, shot_cuts: object, num_frames: int) -> None:
@@ -410,13 +410,13 @@ def faces_note(faces: Mapping[int, Face]) -> list[list[object]]:
 
 def faces_of_note(note: object) -> dict[int, Face] | None:
     """Return the faces that a note of `faces_note` describes; None: the note is missing or damaged."""
-    found: dict[int, Face] = {}
+    faces: dict[int, Face] = {}
     try:
         for face_id, network, text, frames, windows in note:  # type: ignore[attr-defined]
             vector, *parts = (
                 np.frombuffer(base64.b64decode(part, validate=True), "<f4").astype(np.float32) for part in (text, *windows)
             )
-            found[int(face_id)] = Face(str(network), vector, int(frames), tuple(parts))
+            faces[int(face_id)] = Face(str(network), vector, int(frames), tuple(parts))
     except (TypeError, ValueError):
         return None
-    return found
+    return faces

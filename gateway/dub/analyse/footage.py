@@ -36,7 +36,7 @@ Larger frames are halved, because the tracker uses faces of 192 px."""
 AHEAD: Final = 4
 """Most decoded frames that may wait for the tracker, and tracked frames that may wait to be cut."""
 _AHEAD_BYTES: Final = 32 << 20
-"""Most bytes of RGB that wait in each of these places, but at least one frame waits."""
+"""Most bytes of RGB that wait in each of these queues, but at least one frame waits."""
 
 OnProgress = Callable[[int], None]
 OnFace = Callable[[face_pb2.FaceTrack], None]
@@ -82,7 +82,7 @@ def cut_from(picture: UInt8 | DecodedFrame, pose: HeadPose, luma: KeptLuma | Non
     if luma is not None:
         luma.add(part, pose)
     if isinstance(picture, DecodedFrame) and pose.scale <= 1.0:
-        # OpenCV rounds pictures that are not reduced by their place in the frame.
+        # OpenCV rounds pictures that are not reduced by their position in the frame.
         part = part.in_frame(picture.video)
     return cut_box(part.rgb, pose.in_part(part.left, part.top))
 
@@ -195,12 +195,12 @@ async def tracked_frames(
     async with aclosing(tracked_answers(stages, requests, point, ahead=ahead)) as answers:
         async for frame in answers:
             index, picture, scale = waiting.popleft()
-            if any(face.face_id not in point.known and not face.HasField("embedding") for face in frame.faces) and embed_every:
+            if any(face.face_id not in point.face_ids and not face.HasField("embedding") for face in frame.faces) and embed_every:
                 raise BackendUnavailableError(
                     "the face stage measures no faces, which consent records need: run the face stage and the gateway from the "
                     "same version of dubstage"
                 )
-            point.known.update(face.face_id for face in frame.faces)
+            point.face_ids.update(face.face_id for face in frame.faces)
             yield TrackedFrame(index, frame, picture, scale)
 
 

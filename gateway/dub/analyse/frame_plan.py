@@ -88,12 +88,12 @@ def silent_frames(
         frames: the T frames, as frames of the video.
         own: how the person moves the mouth; None: not known.
     """
-    found = [np.zeros(0, np.bool_)]
+    silent = [np.zeros(0, np.bool_)]
     for begin in range(0, len(frames), _BLOCK):
         end = min(begin + _BLOCK, len(frames))
         still = at_rest(mouth_opening(mouths(frames.start + begin, frames.start + end)), own)
-        found.append(still & (motion.read(begin, end)["speech_probability"] < SILENT_BELOW))
-    return np.concatenate(found)
+        silent.append(still & (motion.read(begin, end)["speech_probability"] < SILENT_BELOW))
+    return np.concatenate(silent)
 
 
 def make_plan(

@@ -119,8 +119,8 @@ def enrolment_rows(
         row = int(rows[frame])
         if row < 0:
             continue
-        found = faces.read(row, row + 1)["reason"][0] if reason is None else reason[row]
-        if found == common_pb2.FRAME_REASON_DUBBED:
+        row_reason = faces.read(row, row + 1)["reason"][0] if reason is None else reason[row]
+        if row_reason == common_pb2.FRAME_REASON_DUBBED:
             first_s = first_s if usable else float(seconds[frame])
             usable.append(row)
             spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0
@@ -273,7 +273,7 @@ class SoundLag:
 async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> SoundLag:
     """Return the lag of the footage's sound, with any confidence.
 
-    The lag is unknown if the clip is too short, the mouth never opens, or hardly anybody is heard.
+    The lag is unknown if the clip is too short, the mouth never opens, or hardly anybody speaks.
 
     Args:
         clip: motion of the person.
@@ -288,11 +288,11 @@ async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> Sou
         features=feature_block(features[:count], 0, LAG_FEATURES), mouth_landmarks=clip.mouth[:count], usable=usable
     )
     try:
-        found = await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
+        lag = await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
     except NoUsableFootageError:
         return SoundLag()
-    at_end = abs(found.lag_frames) >= found.scores.shape[0] // 2
-    return SoundLag(found.lag_frames, found.confidence, found.distance, int(usable.sum()), at_end, found.lag_fraction)
+    at_end = abs(lag.lag_frames) >= lag.scores.shape[0] // 2
+    return SoundLag(lag.lag_frames, lag.confidence, lag.distance, int(usable.sum()), at_end, lag.lag_fraction)
 
 
 def credible_lag(lag: SoundLag, others: Mapping[int, SoundLag]) -> SoundLag:
@@ -344,4 +344,4 @@ def bank_rows(faces: RecordFile, rows: list[int], seconds: Float64) -> BankRows:
     if shown_s <= FEW_SECONDS + 0.5:
         return BankRows(rows, 0)
     chosen = choose_frames(records["mouth"], records["frame"], MOST_FRAMES, STRETCH_FRAMES)
-    return BankRows([rows[place] for place in chosen], MOST_FRAMES)
+    return BankRows([rows[index] for index in chosen], MOST_FRAMES)

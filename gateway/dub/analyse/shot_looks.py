@@ -68,10 +68,10 @@ class ShotLooks:
         Args:
             records: FACE_RECORDs [N] of the face.
         """
-        found = np.empty((len(records), BOX_SIZE, BOX_SIZE), np.bool_)
-        for place, record in enumerate(records):
-            found[place] = self._colours_of(self._shot(record)).movable(record["pixels"], mouth_in_box(record))
-        return found
+        pixels = np.empty((len(records), BOX_SIZE, BOX_SIZE), np.bool_)
+        for index, record in enumerate(records):
+            pixels[index] = self._colours_of(self._shot(record)).movable(record["pixels"], mouth_in_box(record))
+        return pixels
 
     def covers(self, records: Array) -> list[Cover | None]:
         """Return what covers the face in each frame; None: the face is free.
@@ -83,10 +83,10 @@ class ShotLooks:
 
     def with_static(self) -> Bool:
         """Return the frames of the shots in which a static thing stands before the face, bool [T]."""
-        found = np.zeros(len(self._rows), np.bool_)
+        frames = np.zeros(len(self._rows), np.bool_)
         for shot, (begin, end) in enumerate(itertools.pairwise(self._edges.tolist())):
-            found[begin:end] = bool(self._static_of(shot))
-        return found
+            frames[begin:end] = bool(self._static_of(shot))
+        return frames
 
     def behind_static(self, record: Any) -> Cover | None:
         """Return how a static thing covers the face of one FACE_RECORD; None: no static thing covers the face."""
@@ -95,8 +95,8 @@ class ShotLooks:
 
     def behind(self, record: Any) -> FaceBehind | None:
         """Return the face behind a static thing in the frame of one FACE_RECORD; None: no static thing covers the face."""
-        found = self._static_in(record)
-        return None if found is None else found[0].behind(found[1], mouth_in_box(record))
+        static = self._static_in(record)
+        return None if static is None else static[0].behind(static[1], mouth_in_box(record))
 
     def clearest(self, rows: list[int]) -> list[int]:
         """Return the record rows that show the whole mouth beside a static thing; if they are few, the rows that show most of it.
@@ -119,24 +119,24 @@ class ShotLooks:
         looks, _ = self._looks_of(self._shot(record))
         static, share = self._static_in(record), float(record["covered_share"])
         thing = None if static is None else static[1]
-        found = find_cover(looks, record["pixels"], hands_of(record), self._usual_mouth(record), share, thing)
-        if found is not None or thing is None:
-            return found
+        cover = find_cover(looks, record["pixels"], hands_of(record), self._usual_mouth(record), share, thing)
+        if cover is not None or thing is None:
+            return cover
         behind = cover_of(thing, self._usual_mouth(record))
         return behind if explains(behind, record) else None
 
     def _usual_mouth(self, record: Any) -> Float32:
         """Return the mean mouth in the pose of a record, float32 [59, 2], box pixels.
 
-        The tracker guesses the place of a covered mouth. The head pose says it better.
+        The tracker guesses the position of a covered mouth. The head pose says it better.
         """
         _, mouth = self._looks_of(self._shot(record))
         return head_to_box(mouth, pose_of(record))
 
     def _static_in(self, record: Any) -> tuple[StaticCover, UInt8] | None:
         """Return the static thing before the face of a record, and where the thing is (StaticCover.in_box); None: there is none."""
-        found, frame = self._static_of(self._shot(record)), int(record["frame"])
-        for _, static in sorted(found, key=lambda middle: abs(middle[0] - frame))[:_NEAREST]:
+        things, frame = self._static_of(self._shot(record)), int(record["frame"])
+        for _, static in sorted(things, key=lambda middle: abs(middle[0] - frame))[:_NEAREST]:
             thing = static.in_box(record["pixels"], pose_of(record))
             if thing is not None:
                 return static, thing
@@ -152,7 +152,7 @@ class ShotLooks:
             mouths = [mouth_in_box(record) for record in records]
             static = [self._static_in(record) for record in records]
             covered = [
-                None if found is None else cover_of(found[1], mouth).pixels for found, mouth in zip(static, mouths, strict=True)
+                None if thing is None else cover_of(thing[1], mouth).pixels for thing, mouth in zip(static, mouths, strict=True)
             ]
             colours = learn_colours(list(records["pixels"]), mouths, covered)
             _keep(self._colours, shot, colours)
@@ -160,31 +160,31 @@ class ShotLooks:
 
     def _looks_of(self, shot: int) -> tuple[FaceLooks, Float32]:
         """Return the looks of the face in a shot, and the mean mouth, float32 [59, 3], head space."""
-        found = self._looks.get(shot)
-        if found is None:
+        looks = self._looks.get(shot)
+        if looks is None:
             records = self._learned_from(shot, LOOK_FRAMES)
             mouth = records["mouth"].mean(axis=0) if len(records) else head_template()[list(MOUTH_AREA)]
             mouths = [mouth_in_box(record) for record in records]
-            found = learn_looks(list(records["pixels"]), mouths), np.asarray(mouth, np.float32)
-            _keep(self._looks, shot, found)
-        return found
+            looks = learn_looks(list(records["pixels"]), mouths), np.asarray(mouth, np.float32)
+            _keep(self._looks, shot, looks)
+        return looks
 
     def _static_of(self, shot: int) -> list[tuple[int, StaticCover]]:
         """Return the static things of the parts of a shot, with the middle frames of the parts.
 
         A microphone moves now and then, and the camera a little. Where the head rests in one part, the parts beside it tell.
         """
-        found = self._static.get(shot)
-        if found is None:
+        things = self._static.get(shot)
+        if things is None:
             begin, end = self._edges[shot : shot + 2].tolist()
             edges = np.linspace(begin, end, max(1, round((end - begin) / _PART_FRAMES)) + 1).round().astype(int).tolist()
-            found = [
+            things = [
                 (sum(part) // 2, static)
                 for part in itertools.pairwise(edges)
                 if (static := self._static_between(*part)) is not None
             ]
-            _keep(self._static, shot, found)
-        return found
+            _keep(self._static, shot, things)
+        return things
 
     def _static_between(self, begin: int, end: int) -> StaticCover | None:
         records = self._spread(begin, end, self._rows >= 0, STATIC_FRAMES)

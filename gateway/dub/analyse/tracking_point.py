@@ -31,13 +31,13 @@ class TrackingPoint:
         next_frame: first frame that a further call answers.
         state: state of the tracker before this frame; None: tracking begins with this frame.
         first: frame that tracking began with.
-        known: faces that were answered.
+        face_ids: faces that were answered.
     """
 
     next_frame: int
     state: common_pb2.StreamState | None
     first: int
-    known: set[int]
+    face_ids: set[int]
 
     @classmethod
     def begin(cls, first: int = 0) -> TrackingPoint:
@@ -83,14 +83,14 @@ class TrackingCheckpoint:
             case {
                 "next_frame": int(next_frame),
                 "state": str(state),
-                "known": list(known),
+                "known": list(face_ids),
                 "shot_cuts": list(cuts),
                 "embed_every": int(embed_every),
                 "records": records,
                 "embeddings": embeddings,
             } if embed_every == self._embed_every and (checksum := Checksum.parsed(records)) and self._faces.keep(checksum):
                 try:
-                    point = TrackingPoint(next_frame, common_pb2.StreamState.FromString(base64.b64decode(state)), 0, set(known))
+                    point = TrackingPoint(next_frame, common_pb2.StreamState.FromString(base64.b64decode(state)), 0, set(face_ids))
                     self._means.resume(embeddings)
                 except (ValueError, DecodeError) as problem:
                     _log.warning("checkpoint_not_used", job=self._path.parent.name, problem=str(problem))
@@ -116,7 +116,7 @@ class TrackingCheckpoint:
         note = {
             "next_frame": point.next_frame,
             "state": base64.b64encode(point.state.SerializeToString(deterministic=True)).decode(),
-            "known": sorted(point.known),
+            "known": sorted(point.face_ids),
             "shot_cuts": shot_cuts,
             "embed_every": self._embed_every,
             "records": [checksum.size_bytes, checksum.blake2b],

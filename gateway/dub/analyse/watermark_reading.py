@@ -56,7 +56,7 @@ def likeliest(faces: Sequence[Sequence[ResponseSpan]], detector: Detector) -> Fi
         detector: looks for marks.
     """
     findings = [detector.find(parts, trials=len(faces)) for parts in faces]
-    return min((found for found in findings if found is not None), key=lambda found: found.log10_chance, default=None)
+    return min((finding for finding in findings if finding is not None), key=lambda finding: finding.log10_chance, default=None)
 
 
 async def responses_of_faces(
@@ -106,7 +106,7 @@ def _parts(face: _Face) -> list[ResponseSpan]:
     seconds, luma, pictures = np.array(face.seconds, np.float64), np.array(face.luma, np.float32), np.array(face.pictures, np.uint8)
     parts = []
     for seen in seen_spans(seconds, face.cuts):
-        first, found = responses(seconds[seen], luma[seen])
-        grid = STEP_S * np.arange(first, first + len(found), dtype=np.float64)
-        parts.append(ResponseSpan(first, found, at_first_frames(seconds, pictures, grid)))
+        first, rows = responses(seconds[seen], luma[seen])
+        grid = STEP_S * np.arange(first, first + len(rows), dtype=np.float64)
+        parts.append(ResponseSpan(first, rows, at_first_frames(seconds, pictures, grid)))
     return parts

@@ -63,7 +63,7 @@ from gateway.dub.request.dub_request import (
     sound_of,
 )
 from gateway.dub.request.spec_text import ROWS
-from gateway.dub.sound.speech import HEARD_AFTER_S, SpeechExtent, motion_frames_for, speech_duration
+from gateway.dub.sound.speech import SPEECH_AFTER_S, SpeechExtent, motion_frames_for, speech_duration
 from gateway.dub.state.costs import DubWork, PaceFile
 from gateway.dub.state.disk import MAX_JOB_BYTES
 from gateway.dub.state.disk_needs import output_needs, records_need
@@ -185,10 +185,10 @@ class DubJob:
         digests = await file_digests(request)
         key = job_key(request, method, models, digests, self._stages.face_model)
         compared = embeds_faces(request)
-        place = folder_of(self._jobs, key)
-        fresh = not place.exists()
+        folder = folder_of(self._jobs, key)
+        fresh = not folder.exists()
         shared = analysis_key(digests[request.footage], self._stages.face_model, embeds=compared)
-        async with self._workspace(place) as workspace, self._shared_analysis(shared, digests, workspace, on_progress) as kept:
+        async with self._workspace(folder) as workspace, self._shared_analysis(shared, digests, workspace, on_progress) as kept:
             journal = Journal(workspace.folder / JOURNAL, self._store, partial(self._ledger.hold, workspace.folder))
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
@@ -326,9 +326,9 @@ class DubJob:
             speech: the new speech.
             duration: length of the video, seconds.
         """
-        # The last mouths of a preview are those of the dub, which hears what follows.
-        heard = duration + HEARD_AFTER_S if self._request.preview else duration
-        extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features, heard=heard)
+        # The last mouths of a preview are those of the dub, which gets features of what follows.
+        end = duration + SPEECH_AFTER_S if self._request.preview else duration
+        extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features, end=end)
         await self._extract_own_sound(analysis)
         return extent
 
@@ -475,13 +475,13 @@ class DubJob:
         self, key: str, digests: Mapping[Path, str], workspace: Workspace, on_progress: OnProgress
     ) -> AbstractAsyncContextManager[KeptAnalysis]:
         """Give the analysis of the footage, as other dubs find it."""
-        place: Path | None = None
+        folder: Path | None = None
         footage = Footage(self._request.footage.name, digests[self._request.footage])
         if self.keeps_analysis:
-            place = folder_of(self._jobs, key)
+            folder = folder_of(self._jobs, key)
             keys = analysis_keys(footage.sha256, self._stages.face_model)
             self._kept_folders = [folder_of(self._jobs, each) for each in keys]
-        return shared_analysis(place, footage, workspace, self._store, self._ledger, on_progress)
+        return shared_analysis(folder, footage, workspace, self._store, self._ledger, on_progress)
 
     def _facts(self) -> dict[str, object]:
         """Return what `dubstage jobs` shows of the job."""
@@ -516,16 +516,16 @@ def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: Media
     people: set[tuple[int | None, int]] = set()
     for part, line in zip_longest(parts, lines):
         who = (part.person.face_id, id(part.person.actor))
-        warnings += _about_part(part, line, info, has_background=has_background, known=who in people)
+        warnings += _about_part(part, line, info, has_background=has_background, warned=who in people)
         people.add(who)
     return warnings
 
 
-def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_background: bool, known: bool) -> list[str]:
+def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_background: bool, warned: bool) -> list[str]:
     """Return the warnings about one face of a dub. Warnings about a line begin with the name of the line.
 
     Args:
-        known: whether an earlier line has the warnings about this person.
+        warned: whether an earlier line has the warnings about this person.
     """
     person = part.person
     if line is None:
@@ -534,7 +534,7 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_bac
     cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
     why = person.unlearned or line_reasons(part.plan) if not part.plan.rendered().any() else ""
     undubbed = [Text("no frame is dubbed: {why}", why=why)] if why else []
-    of_person = [] if known else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
+    of_person = [] if warned else [*about_mouth(person.actor), *person.warnings, *about_voice(person.actor)]
     warnings = [*(cut if part.extent.longer else []), *undubbed, *of_person, *about_silence(part.plan)]
     return [Text("{line}: {warning}", line=line.name, warning=warning) for warning in warnings]
 

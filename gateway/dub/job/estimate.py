@@ -142,10 +142,10 @@ async def _seen_face(stages: Stages, pictures: list[tuple[float, UInt8]]) -> tup
     scales: deque[float] = deque()
 
     async def requests() -> AsyncIterator[face_pb2.TrackRequest]:
-        made = face_client.track.requests(smoothing_half_width=0)
-        yield made.config
+        call = face_client.track.requests(smoothing_half_width=0)
+        yield call.config
         for _, small in pictures:
-            yield made.item(small)
+            yield call.item(small)
 
     seen = usable = 0
     replies = stages.stream(rpcs.face.TRACK, requests())
@@ -154,9 +154,9 @@ async def _seen_face(stages: Stages, pictures: list[tuple[float, UInt8]]) -> tup
             for frame in reply.frames:
                 factor = pictures[seen][0]
                 seen += 1
-                found = [face.pose.scale * factor for face in frame.faces if face.reason == common_pb2.FRAME_REASON_DUBBED]
-                usable += bool(found)
-                scales.extend([max(found)] if found else [])
+                frame_scales = [face.pose.scale * factor for face in frame.faces if face.reason == common_pb2.FRAME_REASON_DUBBED]
+                usable += bool(frame_scales)
+                scales.extend([max(frame_scales)] if frame_scales else [])
     finally:
         await close(replies)
     return usable / max(1, seen), native_scale(float(np.median(scales))) if scales else 1
@@ -165,12 +165,12 @@ async def _seen_face(stages: Stages, pictures: list[tuple[float, UInt8]]) -> tup
 def _pictures(info: MediaInfo) -> list[tuple[float, UInt8]]:
     """Return pictures of the footage, upright RGB as the tracker takes them, each with its frame's pixels per pixel. Blocks.
 
-    A picture is the first one after a key frame near its place, so that a long video need not be decoded.
+    A picture is the first one after a key frame near its time, so that a long video need not be decoded.
     """
-    found = [_reduced(rgb) for rgb in _sampled(info)]
-    if not found:
+    pictures = [_reduced(rgb) for rgb in _sampled(info)]
+    if not pictures:
         raise MediaUnsupportedError(f"{info.path}: no picture can be decoded", field="video")
-    return found
+    return pictures
 
 
 def _reduced(rgb: UInt8) -> tuple[float, UInt8]:
@@ -194,8 +194,8 @@ def _sampled(info: MediaInfo) -> Iterator[UInt8]:
         return
     with open_input(info.path, only="picture") as container:
         stream = video_stream(container, info.path)
-        for place in range(_SAMPLES):
-            at = video.pts[min(video.num_frames - 1, (2 * place + 1) * video.num_frames // (2 * _SAMPLES))]
+        for number in range(_SAMPLES):
+            at = video.pts[min(video.num_frames - 1, (2 * number + 1) * video.num_frames // (2 * _SAMPLES))]
             container.seek(int(at), stream=stream)
             picture = next(iter(container.decode(stream)), None)
             if picture is not None:

@@ -133,13 +133,13 @@ class KeptAnalysis:
         if folder is None:
             return None
 
-        def found() -> EnrolledActor | None:
+        def find() -> EnrolledActor | None:
             if not (folder / JOURNAL / step).exists():
                 return None
             actor = Journal(folder / JOURNAL, self.store).find(step, decode)
             return actor if actor is not None and self._hold(self.own, actor) else None
 
-        return await in_thread(_logged, "person_not_taken_over", folder, found)
+        return await in_thread(_logged, "person_not_taken_over", folder, find)
 
     async def keep_actor(self, step: str, actor: EnrolledActor) -> None:
         """Keep a person whom this dub has learned, unless another dub keeps something just now.

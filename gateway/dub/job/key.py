@@ -52,7 +52,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
     if request.lines:
         return step_key(
             "scene",
-            **_made_with(method, models, face_model),
+            **_common_inputs(method, models, face_model),
             footage=digests[request.footage],
             enrol=astuple(request.enrol),
             warp=int(WARP),
@@ -62,7 +62,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
     files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
     return step_key(
         "dub",
-        **_made_with(method, models, face_model),
+        **_common_inputs(method, models, face_model),
         files=[digests[file] for file in files],
         own_sound=request.speech is None,
         face=[request.face.kind, request.face.face_id, list(request.face.point), *_boxes(request)],
@@ -173,7 +173,7 @@ def people_key(analysis: str, method: Method, models: ListedModels, face_model: 
         method: method of the dub.
         face_model: face model that people are fitted on.
     """
-    return step_key("people", **_made_with(method, models, face_model), analysis=analysis)
+    return step_key("people", **_common_inputs(method, models, face_model), analysis=analysis)
 
 
 def enrolment_key(
@@ -187,10 +187,10 @@ def enrolment_key(
         face_model: face model that people are fitted on.
         embeds: whether embeddings of the faces are computed.
     """
-    return step_key("enrol", **_made_with(method, models, face_model), footage=footage_sha256, actor=actor_id, embeds=embeds)
+    return step_key("enrol", **_common_inputs(method, models, face_model), footage=footage_sha256, actor=actor_id, embeds=embeds)
 
 
-def _made_with(method: Method, models: ListedModels, face_model: str) -> dict[str, object]:
+def _common_inputs(method: Method, models: ListedModels, face_model: str) -> dict[str, object]:
     """Return what every job depends on, whatever the job is about: the pipeline, the method and the networks."""
     return {
         "version": PIPELINE_VERSION,

@@ -345,8 +345,8 @@ class DubPasses:
         await asyncio.to_thread(self._check_disks, video, dubbed, writer, scales)
         progress = VideoProgress([part.rendered() for part in dubbed], total, partial(self.on_progress, "dub"))
         mouths = [
-            self._mouth(video, part, scale, partial(progress.rendered, place))
-            for place, (part, scale) in enumerate(zip(dubbed, scales, strict=True))
+            self._mouth(video, part, scale, partial(progress.rendered, index))
+            for index, (part, scale) in enumerate(zip(dubbed, scales, strict=True))
         ]
         done = progress.written
         compositor = VideoCompositor(video)
@@ -419,13 +419,13 @@ class DubPasses:
 
     async def _enrolled(self) -> EnrolledActor:
         options, people = self.request.enrol, self._people()
-        known = await people.known(options)
-        if known is None and self.request.preview:
+        stored = await people.find_actor(options)
+        if stored is None and self.request.preview:
             # Training takes longer than all else of a preview.
             options = replace(options, personalize_renderer=False, personalize_motion=False)
-            known = await people.known(options)
-        if known is not None:
-            return known
+            stored = await people.find_actor(options)
+        if stored is not None:
+            return stored
         actor = await people.learn(options)
         await people.share(options, actor)
         return actor

@@ -41,16 +41,16 @@ class PeopleOfFootage:
     hold: Callable[[ArtefactRef], bool]
     on_progress: OnProgress
 
-    async def known(self, options: EnrolOptions) -> EnrolledActor | None:
+    async def find_actor(self, options: EnrolOptions) -> EnrolledActor | None:
         """Return the selected person as this job or a dub of the footage has learned the person; None: neither has."""
         step = self._step(options)
-        found = await asyncio.to_thread(self.journal.find, step, self._journalled)
-        if found is not None:
-            return found
-        known = await self.kept.find_actor(step, self._journalled)
-        if known is not None:
-            await in_thread(self.journal.record, step, *actor_arrays(known))
-        return known
+        actor = await asyncio.to_thread(self.journal.find, step, self._journalled)
+        if actor is not None:
+            return actor
+        actor = await self.kept.find_actor(step, self._journalled)
+        if actor is not None:
+            await in_thread(self.journal.record, step, *actor_arrays(actor))
+        return actor
 
     async def learn(self, options: EnrolOptions) -> EnrolledActor:
         """Learn the selected person, and keep the person for this job.

@@ -60,7 +60,7 @@ class SceneLines:
         """
         passes = self.passes
         workspace, lines = passes.analysis.workspace, passes.request.lines
-        analyses = [await self._choose(line, place) for line, place in zip(lines, frames, strict=True)]
+        analyses = [await self._choose(line, span) for line, span in zip(lines, frames, strict=True)]
         # A face that boxes follow has the id of a track that is another face in some frames: the records are compared.
         numbers = [each.face_id if each.chosen is not None and not each.tracked_ids else None for each in analyses]
         check_overlaps(lines, frames, numbers)
@@ -71,9 +71,9 @@ class SceneLines:
         workspace.speech.clear()
         people: dict[str, DubbedPerson] = {}
         parts = []
-        for number, (line, place, analysis) in enumerate(zip(lines, frames, analyses, strict=True)):
+        for number, (line, span, analysis) in enumerate(zip(lines, frames, analyses, strict=True)):
             spoken = [other for other, its in zip(frames, followed, strict=True) if its and its == followed[number]]
-            parts.append(await self._part(line, place, analysis, spoken, people))
+            parts.append(await self._part(line, span, analysis, spoken, people))
             passes.on_progress("lines", number + 1, len(lines))
         return parts
 
@@ -105,7 +105,7 @@ class SceneLines:
             frames: frames of the line.
             analysis: the footage, with the face of the line selected; none is selected if the footage shows no face.
             spoken: frames of all lines of this face.
-            people: what is known of people who have spoken; gets the person of this line.
+            people: people who have spoken; gets the person of this line.
         """
         scene, dub = self.passes, line.dub
         face, info = analysis.chosen, analysis.info
@@ -120,15 +120,15 @@ class SceneLines:
             frames=[frames.start, frames.stop],
             **asdict(dub.mouth),
         )
-        known = step_key("checked", person=who, consents=records)
+        checked = step_key("checked", person=who, consents=records)
         request = replace(dub, face=FaceChoice("id", face.face_id)) if face is not None else dub
         passes = replace(scene, request=request, analysis=analysis, key=who)
-        if known in people:
+        if checked in people:
             await analysis.select(request.face)
-            person = replace(people[known], chosen=face, seconds=0.0)
+            person = replace(people[checked], chosen=face, seconds=0.0)
         else:
-            people[known] = person = replace(await passes.person(), chosen=face)
-        motion, heard, extent = await self._predict(passes, person, frames, line, key)
+            people[checked] = person = replace(await passes.person(), chosen=face)
+        motion, features, extent = await self._predict(passes, person, frames, line, key)
         mouths = TargetMouths(motion, frames.start)
         if person.actor is not None and request.keeps_expression:
             kept = await find_expression(analysis, person.actor, scene.on_progress, name=f"expression-{who[:16]}")
@@ -137,7 +137,7 @@ class SceneLines:
         aligned: AlignedSpeech | None = None
         if analysis.method.renderer.speech:
             seconds = frame_seconds(info)
-            aligned = AlignedSpeech(heard, seconds - seconds[frames.start])
+            aligned = AlignedSpeech(features, seconds - seconds[frames.start])
         return DubPart(
             request=request,
             person=person,
@@ -147,7 +147,7 @@ class SceneLines:
             mouths=mouths,
             speech=aligned.around if aligned is not None else None,
             extent=extent,
-            records=LineRecords(motion, heard, mouths),
+            records=LineRecords(motion, features, mouths),
         )
 
     async def _predict(
@@ -173,11 +173,11 @@ class SceneLines:
         spans = RecordSpan(workspace.motion, first_motion, len(frames)), RecordSpan(workspace.speech, first_feature, count)
         style = [ref.sha256 for ref in actor_refs(person.actor).values()] if person.actor is not None else []
         step = step_key("spoken", line=key, actor=style)
-        known = await asyncio.to_thread(scene.journal.find, step, _spoken_of)
-        if known is not None and len(known.features) == count and len(known.motion) in (0, len(frames)):
-            await asyncio.to_thread(workspace.motion.append, known.motion)
-            await asyncio.to_thread(workspace.speech.append, known.features)
-            return *spans, known.extent
+        stored = await asyncio.to_thread(scene.journal.find, step, _spoken_of)
+        if stored is not None and len(stored.features) == count and len(stored.motion) in (0, len(frames)):
+            await asyncio.to_thread(workspace.motion.append, stored.motion)
+            await asyncio.to_thread(workspace.speech.append, stored.features)
+            return *spans, stored.extent
         with workspace.passing("line_features", FEATURE_RECORD) as features:
             extent = await extract_features(analysis.stages, speech, features, count, duration, analysis.method.features)
             if person.actor is not None:

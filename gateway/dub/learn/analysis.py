@@ -89,11 +89,11 @@ async def track_footage(
         DubstageError: from the face stage.
     """
     note = await asyncio.to_thread(workspace.finished, "faces", workspace.faces)
-    known = faces_of_note(note.get("embeddings")) if note is not None else None
-    if note is not None and not (embed and known is None):
+    embeddings = faces_of_note(note.get("embeddings")) if note is not None else None
+    if note is not None and not (embed and embeddings is None):
         try:
             index = await asyncio.to_thread(read_index, workspace.faces, note.get("shot_cuts"), info.video.num_frames)
-            return replace(index, embeddings=known or {})
+            return replace(index, embeddings=embeddings or {})
         except ContractBrokenError as problem:
             workspace.redo("faces", problem.message)
     # This allows for one face per frame: the number of faces is not known yet.
@@ -127,12 +127,12 @@ async def extract_speech(
     workspace: Workspace,
     kinds: FeatureKinds,
     *,
-    heard: Fraction | None = None,
+    end: Fraction | None = None,
 ) -> SpeechExtent:
     """Extract the features of the new speech for a video of `duration` seconds, and return how the speech fits the video.
 
     Args:
-        heard: as for `extract_features`.
+        end: as for `extract_features`.
 
     Raises:
         InvalidRequestError, StorageFullError: the records would take more disk space than they may.
@@ -148,7 +148,7 @@ async def extract_speech(
     what = f"the features of {float(duration):,.0f} s of speech"
     await asyncio.to_thread(workspace.allowance.check, frames * FEATURE_RECORD.itemsize, what)
     workspace.speech.clear()
-    extent = await extract_features(stages, speech, workspace.speech, frames, duration, kinds, heard=heard)
+    extent = await extract_features(stages, speech, workspace.speech, frames, duration, kinds, end=end)
     workspace.finish("speech", asdict(extent), workspace.speech)
     return extent
 
@@ -274,13 +274,13 @@ class FootageAnalysis:
             usable = partial(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames, reason=self.index.reason)
             rows = await asyncio.to_thread(usable)
             first = await asyncio.to_thread(usable, most_s=FEW_SECONDS)
-        clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
+        clip, grid = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
         features: Array | None = None
         spoken: AlignedSpeech | None = None
         lag = SoundLag()
         if self.info.audio:
             sound = await self.extract_sound()
-            features = sound.read_rows(heard)
+            features = sound.read_rows(grid)
             lag = await self.lag(rows, clip, features)
             # A renderer does not learn from a foreign voice either.
             spoken = AlignedSpeech(sound, self.seconds) if self.method.renderer.speech and not lag.doubt else None
@@ -289,7 +289,7 @@ class FootageAnalysis:
             stages=self.stages,
             method=self.method,
             bank_person=person,
-            bank_places=self._places(person, heard),
+            bank_positions=self._bank_positions(person, grid),
             workspace=self.workspace,
             first=first[:most],
             num_frames=len(rows[:most]),
@@ -303,8 +303,8 @@ class FootageAnalysis:
         )
         return await enrolment.run()
 
-    def _places(self, person: TrackedPerson, grid: list[int]) -> Float64:
-        """Return the places of a person's frames in a clip of the motion grid, float64 [N].
+    def _bank_positions(self, person: TrackedPerson, grid: list[int]) -> Float64:
+        """Return the positions of a person's frames in a clip of the motion grid, float64 [N].
 
         Args:
             grid: frames of the motion grid that the clip shows (motion_clip.clip_of).
@@ -357,12 +357,12 @@ class FootageAnalysis:
 
     async def _lag_of(self, face_id: int, rows: list[int]) -> SoundLag:
         """Return the lag of the sound against another face, in the first frames of the rows that show the other face too."""
-        found = self.index.rows_of(face_id)[self.index.frame[rows]]
-        together = [int(row) for row in found if row >= 0 and self.index.reason[row] == common_pb2.FRAME_REASON_DUBBED]
+        other_rows = self.index.rows_of(face_id)[self.index.frame[rows]]
+        together = [int(row) for row in other_rows if row >= 0 and self.index.reason[row] == common_pb2.FRAME_REASON_DUBBED]
         if len(together) < MIN_ENROLMENT_FRAMES:
             return SoundLag()
-        clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, together[:_COMPARED_ROWS], self.seconds)
-        return await measured_lag(self.stages, clip, (await self.extract_sound()).read_rows(heard))
+        clip, grid = await asyncio.to_thread(clip_of, self.workspace.faces, together[:_COMPARED_ROWS], self.seconds)
+        return await measured_lag(self.stages, clip, (await self.extract_sound()).read_rows(grid))
 
     @property
     def index(self) -> FaceIndex:
@@ -425,5 +425,5 @@ class FootageAnalysis:
             rows = enrolment_rows(faces, shown, self.seconds, frames, most_s=FEW_SECONDS, reason=reason)
         except NoUsableFootageError:
             return SoundLag()
-        clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
-        return await measured_lag(self.stages, clip, sound.read_rows(heard))
+        clip, grid = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
+        return await measured_lag(self.stages, clip, sound.read_rows(grid))

@@ -74,10 +74,10 @@ async def fitted_expressions(
     """
     records = faces.read_rows(rows)
     spans = spans_of(records["frame"])
-    places = {int(record["frame"]): record for record in records}
+    by_frame = {int(record["frame"]): record for record in records}
     total = sum(len(range(*span)) for span in spans)
 
-    found: dict[int, Float32] = {}
+    expressions: dict[int, Float32] = {}
     # The frames that are answered; the spans that are; and where the tracking of the next span goes on.
     answered: set[int] = set()
     finished, point = 0, TrackingPoint.begin()
@@ -89,15 +89,15 @@ async def fitted_expressions(
                 async for index, answer, scale in frames:
                     answered.add(index)
                     on_step("coefficients", len(answered), total)
-                    if index in places and (expression := _expression(places[index], answer, scale)) is not None:
-                        found[index] = expression
+                    if index in by_frame and (expression := _expression(by_frame[index], answer, scale)) is not None:
+                        expressions[index] = expression
             finished, point = finished + 1, TrackingPoint.begin()
 
     await until_done(fit, progress=lambda: len(answered))
-    if not found:
+    if not expressions:
         raise NoUsableFootageError("the face stage finds the person's face in none of the enrolled frames again", subject="footage")
-    known = np.array(sorted(found))
-    return interpolated(known, np.stack([found[index] for index in known]), records["frame"])
+    fitted = np.array(sorted(expressions))
+    return interpolated(fitted, np.stack([expressions[index] for index in fitted]), records["frame"])
 
 
 def spans_of(frames: Int64) -> list[_FrameSpan]:
@@ -111,15 +111,15 @@ def spans_of(frames: Int64) -> list[_FrameSpan]:
     return [_FrameSpan(int(part[0]), int(part[-1]) + 1, step) for part in np.split(frames, breaks)]
 
 
-def interpolated(known: Int64, values: Float32, frames: Int64 | Float64) -> Float32:
-    """Return values at the target frames, float32 [F, E]: linear between known frames, constant outside.
+def interpolated(value_frames: Int64, values: Float32, frames: Int64 | Float64) -> Float32:
+    """Return values at the target frames, float32 [F, E]: linear between the frames of the values, constant outside.
 
     Args:
-        known: int64 [K], ascending, K >= 1.
+        value_frames: int64 [K], frames of the values, ascending, K >= 1.
         values: float32 [K, E].
         frames: int64 or float64 [F].
     """
-    columns = [np.interp(frames, known, column) for column in values.T.astype(np.float64)]
+    columns = [np.interp(frames, value_frames, column) for column in values.T.astype(np.float64)]
     return np.asarray(np.stack(columns, 1), np.float32)
 
 
@@ -192,10 +192,10 @@ class BankExtras:
     expression: Float32 | None = None
     spoken_mouth: Float32 | None = None
 
-    def of(self, place: int) -> dict[str, Float32]:
+    def of(self, index: int) -> dict[str, Float32]:
         """Return the arrays of one frame, by the names of BankFrame's attributes."""
         arrays = {"speech": self.speech, "expression": self.expression, "spoken_mouth": self.spoken_mouth}
-        return {name: array[place] for name, array in arrays.items() if array is not None}
+        return {name: array[index] for name, array in arrays.items() if array is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,8 @@ async def build_bank(
     scale = await asyncio.to_thread(scale_of, faces, rows)
 
     async def requests() -> AsyncIterator[texture_pb2.BuildBankRequest]:
-        made = texture_client.build_bank.requests(max_frames=person.max_frames)
-        yield made.config
+        call = texture_client.build_bank.requests(max_frames=person.max_frames)
+        yield call.config
         with VideoReader(person.info) as reader:  # which opens the footage with the first picture that is asked for
             kept = person.luma.boxes(person.info.video, faces, rows, scale) if person.luma is not None else None
             natives = (kept or native_boxes(reader, faces, rows, scale)) if scale > 1 else None
@@ -101,7 +101,7 @@ async def build_bank(
                 if behind is not None:
                     pixels = behind.over(pixels)
                     native = behind.over(native) if native is not None else None
-                yield made.item(texture_client.BankFrame(frame, pixels, landmarks, pose, native=native, **extras.of(done)))
+                yield call.item(texture_client.BankFrame(frame, pixels, landmarks, pose, native=native, **extras.of(done)))
 
     reply = await until_done(lambda: stages.upload(rpcs.texture.BUILD_BANK, requests()))
     return reply.bank, geometry_from_proto(reply.geometry)
@@ -124,7 +124,7 @@ async def fit_identity(
         DubstageError: from the face stage.
     """
     count = min(len(rows), IDENTITY_FRAMES)
-    chosen = [rows[place] for place in np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    chosen = [rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
     async def requests() -> AsyncIterator[face_pb2.FitIdentityRequest]:
         yield face_client.fit_identity.requests(morphable_model=stages.face_model, three_stage=three_stage).config
@@ -257,13 +257,13 @@ async def spoken_mouths(
         num_frames=len(features),
     )
     with (
-        workspace.passing("enrolment_features", FEATURE_RECORD) as heard,
+        workspace.passing("enrolment_features", FEATURE_RECORD) as speech,
         workspace.passing("enrolment_motion", MOTION_RECORD) as motion,
     ):
-        await asyncio.to_thread(heard.append, features)
-        await predict_motion(stages, request, heard, motion)
-        found = await asyncio.to_thread(motion.read, 0, motion.num_rows)
-    return np.asarray(found["mouth"], np.float32)
+        await asyncio.to_thread(speech.append, features)
+        await predict_motion(stages, request, speech, motion)
+        records = await asyncio.to_thread(motion.read, 0, motion.num_rows)
+    return np.asarray(records["mouth"], np.float32)
 
 
 async def personalize_renderer(
@@ -353,7 +353,7 @@ class Enrolment:
         features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid; None: the footage has no sound.
         spoken: the footage's sound at the frames of the footage, without the lag; None: the footage has no sound, or the method's
             renderer is not adapted with speech.
-        bank_places: float64 [N], places of the frames of `bank_person` in `clip`, frames of the motion grid.
+        bank_positions: float64 [N], positions of the frames of `bank_person` in `clip`, frames of the motion grid.
         workspace: record files of the job.
         options: which parts are done.
         on_step: called with every step.
@@ -367,7 +367,7 @@ class Enrolment:
     num_frames: int
     clip: MotionClip
     features: Array | None
-    bank_places: Float64
+    bank_positions: Float64
     workspace: Workspace
     options: EnrolOptions
     on_step: OnProgress
@@ -442,8 +442,8 @@ class Enrolment:
         """Return the mouths of the footage's own speech at the frames of the bank, float32 [N, 59, 3]."""
         mouths = await spoken_mouths(self.stages, self.method, style, footage.features, self.workspace)
         # The sound comes after the picture by the lag.
-        places = self.bank_places + footage.lag_frames + footage.lag_fraction
-        flat = interpolated(np.arange(len(mouths)), mouths.reshape(len(mouths), -1), places)
+        positions = self.bank_positions + footage.lag_frames + footage.lag_fraction
+        flat = interpolated(np.arange(len(mouths)), mouths.reshape(len(mouths), -1), positions)
         return flat.reshape(-1, *mouths.shape[1:])
 
     async def _identity(self) -> common_pb2.ArtefactRef:

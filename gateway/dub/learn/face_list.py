@@ -189,7 +189,7 @@ class _Clearest:
 
 def _clearest(faces: RecordFile, rows: Int64) -> _Clearest:
     """Return the frame in which a face is clearest: usable, large, sharp, with the mouth visible and the eyes open."""
-    best, found = -1.0, _Clearest(0, (0.0, 0.0, 0.0, 0.0))
+    best, clearest = -1.0, _Clearest(0, (0.0, 0.0, 0.0, 0.0))
     shown = rows[rows >= 0]
     # A few frames per second are enough for a picture, and a record takes 90 kB to read.
     for row in shown[:: max(1, len(shown) // 200)].tolist():
@@ -200,8 +200,8 @@ def _clearest(faces: RecordFile, rows: Int64) -> _Clearest:
         open_eyes = 1.0 - 0.5 * float(record["blink"])
         score = usable * open_eyes * float(record["visibility"]) * np.sqrt(max(width * height, 0.0)) * sharp
         if score > best:
-            best, found = score, _Clearest(int(record["frame"]), (left, top, width, height))
-    return found
+            best, clearest = score, _Clearest(int(record["frame"]), (left, top, width, height))
+    return clearest
 
 
 def clearest_picture(info: MediaInfo, faces: RecordFile, rows: Int64, threads: int) -> bytes:
@@ -229,17 +229,17 @@ def _pictures(
 ) -> dict[int, UInt8]:
     """Return the picture of each face in its clearest frame. The video is decoded once, up to the last of the frames."""
     wanted: defaultdict[int, list[int]] = defaultdict(list)
-    for face, place in clearest.items():
-        wanted[place.frame].append(face)
-    found: dict[int, UInt8] = {}
+    for face, each in clearest.items():
+        wanted[each.frame].append(face)
+    pictures: dict[int, UInt8] = {}
     total = max(wanted, default=-1) + 1
     with VideoReader(info, threads=threads) as reader:
         for frame in reader.frames(0, total):
             if frame.index in wanted:
                 rgb = to_rgb(frame)
-                found |= {face: cut_face(rgb, clearest[face].box) for face in wanted[frame.index]}
+                pictures |= {face: cut_face(rgb, clearest[face].box) for face in wanted[frame.index]}
             on_frame(frame.index + 1, total)
-    return found
+    return pictures
 
 
 def cut_face(rgb: UInt8, box: tuple[float, float, float, float]) -> UInt8:
@@ -300,26 +300,26 @@ async def find_speakers(
         for first in range(begin, max(begin + 1, end - PIECE_FRAMES + 1), _STEP_FRAMES):
             piece = slice(first - begin, min(first - begin + PIECE_FRAMES, end - begin))
             lags = {
-                place: await measured_lag(analysis.stages, _part(clip, piece), features[piece])
-                for place, clip in enumerate(clips)
+                index: await measured_lag(analysis.stages, _part(clip, piece), features[piece])
+                for index, clip in enumerate(clips)
                 if clip is not None
             }
-            place = _who_speaks(lags)
-            if place is not None:
-                votes.confidence[place, begin + piece.start : begin + piece.stop] += lags[place].confidence
-                votes.pieces[place, begin + piece.start : begin + piece.stop] += 1
+            speaker = _who_speaks(lags)
+            if speaker is not None:
+                votes.confidence[speaker, begin + piece.start : begin + piece.stop] += lags[speaker].confidence
+                votes.pieces[speaker, begin + piece.start : begin + piece.stop] += 1
             on_frames(begin + piece.stop, total)
-    return {face: _spans_of(votes, spoken, place, float(analysis.info.video.duration)) for place, face in enumerate(faces)}
+    return {face: _spans_of(votes, spoken, index, float(analysis.info.video.duration)) for index, face in enumerate(faces)}
 
 
 def _who_speaks(lags: Mapping[int, SoundLag]) -> int | None:
     """Return the face whose voice a piece of sound is; None: no face is shown to speak."""
-    known = {place: lag for place, lag in lags.items() if lag.frames is not None}
-    if not known:
+    measured = {index: lag for index, lag in lags.items() if lag.frames is not None}
+    if not measured:
         return None
-    best = max(known, key=lambda place: known[place].strength)
-    others = {place: lag for place, lag in known.items() if place != best}
-    return best if credible_lag(known[best], others).frames is not None else None
+    best = max(measured, key=lambda index: measured[index].strength)
+    others = {index: lag for index, lag in measured.items() if index != best}
+    return best if credible_lag(measured[best], others).frames is not None else None
 
 
 def _mouths(analysis: FootageAnalysis, face: int, begin: int, end: int) -> MotionClip | None:
@@ -347,26 +347,26 @@ def _part(clip: MotionClip, frames: slice) -> MotionClip:
     return MotionClip(clip.mouth[frames], clip.usable[frames], clip.poses[frames])
 
 
-def _spans_of(votes: _Votes, spoken: Bool, place: int, duration_s: float) -> list[SpeakingSpan]:
-    mine = votes.confidence[place]
-    others = np.delete(votes.confidence, place, axis=0)
+def _spans_of(votes: _Votes, spoken: Bool, index: int, duration_s: float) -> list[SpeakingSpan]:
+    mine = votes.confidence[index]
+    others = np.delete(votes.confidence, index, axis=0)
     speaks = spoken & (mine > 0.0) & (mine >= others.max(axis=0, initial=0.0))
-    found: list[range] = []
+    spans: list[range] = []
     for run in runs(speaks):
-        if found and run.start - found[-1].stop < _JOINED_FRAMES and _is_free(votes, place, spoken, found[-1].stop, run.start):
-            found[-1] = range(found[-1].start, run.stop)
+        if spans and run.start - spans[-1].stop < _JOINED_FRAMES and _is_free(votes, index, spoken, spans[-1].stop, run.start):
+            spans[-1] = range(spans[-1].start, run.stop)
         else:
-            found.append(run)
+            spans.append(run)
     step = 1.0 / float(MOTION_RATE)
-    mean: Float64 = mine / np.maximum(votes.pieces[place], 1)
+    mean: Float64 = mine / np.maximum(votes.pieces[index], 1)
     return [
         SpeakingSpan(run.start * step, min(run.stop * step, duration_s), float(mean[run.start : run.stop].mean()))
-        for run in found
+        for run in spans
         if len(run) >= _LEAST_FRAMES
     ]
 
 
-def _is_free(votes: _Votes, place: int, spoken: Bool, begin: int, end: int) -> bool:
+def _is_free(votes: _Votes, index: int, spoken: Bool, begin: int, end: int) -> bool:
     """Return whether no other face speaks in the frames begin to end - 1."""
-    others = np.delete(votes.confidence, place, axis=0)[:, begin:end].max(axis=0, initial=0.0)
-    return not bool((spoken[begin:end] & (others > votes.confidence[place, begin:end])).any())
+    others = np.delete(votes.confidence, index, axis=0)[:, begin:end].max(axis=0, initial=0.0)
+    return not bool((spoken[begin:end] & (others > votes.confidence[index, begin:end])).any())

@@ -61,17 +61,17 @@ class LiveSpan:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def pose(self, place: int) -> HeadPose:
-        """Return the head pose of frame `place` of the span, 0 to n - 1."""
-        return HeadPose(float(self.scale[place]), self.rotation[place], self.translation[place])
+    def pose(self, index: int) -> HeadPose:
+        """Return the head pose of frame `index` of the span, 0 to n - 1."""
+        return HeadPose(float(self.scale[index]), self.rotation[index], self.translation[index])
 
-    def mouth(self, place: int) -> Float32:
-        """Return the mouth-area landmarks of frame `place` of the span, float32 [59, 2], box pixels."""
-        return head_to_box(self.mouths[place], self.pose(place))
+    def mouth(self, index: int) -> Float32:
+        """Return the mouth-area landmarks of frame `index` of the span, float32 [59, 2], box pixels."""
+        return head_to_box(self.mouths[index], self.pose(index))
 
-    def cover(self, place: int) -> Bool | None:
-        """Return the pixels that cover the face in frame `place` of the span, bool [160, 160]; None: the face is free."""
-        return _pixels(self.covered[place]) if len(self.covered) else None
+    def cover(self, index: int) -> Bool | None:
+        """Return the pixels that cover the face in frame `index` of the span, bool [160, 160]; None: the face is free."""
+        return _pixels(self.covered[index]) if len(self.covered) else None
 
     def arrays(self) -> dict[str, Array]:
         """Return the span as named arrays."""
@@ -91,7 +91,7 @@ def _pixels(bits: UInt8) -> Bool | None:
 
 
 def unbroken_spans(frames: Int64, reasons: Array, shot_cuts: Sequence[int] = ()) -> list[Int64]:
-    """Return the unbroken stretches of usable frames that have MIN_FRAMES, each as places in `frames`, int64.
+    """Return the unbroken stretches of usable frames that have MIN_FRAMES, each as indices into `frames`, int64.
 
     Args:
         frames: int64 [R], frames of the footage that show the person, ascending.
@@ -99,13 +99,13 @@ def unbroken_spans(frames: Int64, reasons: Array, shot_cuts: Sequence[int] = ())
         shot_cuts: frames that begin a shot. A stretch ends there.
     """
     (usable,) = np.nonzero(reasons == common_pb2.FRAME_REASON_DUBBED)
-    found = frames[usable]
-    breaks = np.nonzero((np.diff(found) != 1) | np.isin(found[1:], np.array(shot_cuts, np.int64)))[0] + 1
+    usable_frames = frames[usable]
+    breaks = np.nonzero((np.diff(usable_frames) != 1) | np.isin(usable_frames[1:], np.array(shot_cuts, np.int64)))[0] + 1
     return [run for run in np.split(usable, breaks) if len(run) >= MIN_FRAMES]
 
 
 def at_motion_rate(run: Int64, video: VideoInfo) -> Int64:
-    """Return, for each 1 / MOTION_RATE s of a stretch, the place of the frame that is nearest in time, at most MAX_FRAMES.
+    """Return, for each 1 / MOTION_RATE s of a stretch, the index of the frame that is nearest in time, at most MAX_FRAMES.
 
     Footage at MOTION_RATE stays as it is. Other footage keeps its speed: frames are left out or repeated.
 
@@ -134,24 +134,24 @@ def longest_span(
         frames: int64 [R], frames of the footage that show the person, ascending.
         reasons: int [R], FrameReason of each.
         video: the footage.
-        read: returns the FACE_RECORDs of places in `frames`.
+        read: returns the FACE_RECORDs of indices into `frames`.
         shot_cuts: frames that begin a shot.
         covers: returns what covers the face in FACE_RECORDs (ShotLooks.covers).
     """
     runs = unbroken_spans(frames, reasons, shot_cuts)
     if not runs:
         return None
-    places = max((run[at_motion_rate(frames[run], video)] for run in runs), key=len)
+    indices = max((run[at_motion_rate(frames[run], video)] for run in runs), key=len)
     fields = ("scale", "rotation", "translation", "mouth")
     parts: dict[str, list[Array]] = {name: [] for name in fields}
     covers_of: list[UInt8] = []
-    for begin in range(0, len(places), _TOGETHER):
-        faces = read(places[begin : begin + _TOGETHER])
+    for begin in range(0, len(indices), _TOGETHER):
+        faces = read(indices[begin : begin + _TOGETHER])
         for name in fields:
             parts[name].append(faces[name].copy())
         covers_of += [_NO_COVER if cover is None else np.packbits(cover.pixels) for cover in covers(faces)]
-    covered, chosen = np.stack(covers_of), evenly_spread(np.arange(len(places)), LEARNED_FRAMES)
-    learned, behind = read(places[chosen]), [_pixels(bits) for bits in covered[chosen]]
+    covered, chosen = np.stack(covers_of), evenly_spread(np.arange(len(indices)), LEARNED_FRAMES)
+    learned, behind = read(indices[chosen]), [_pixels(bits) for bits in covered[chosen]]
     colours = learn_colours([face["pixels"] for face in learned], [mouth_in_box(face) for face in learned], behind)
     scale, rotation, translation, mouths = (np.concatenate(parts[name]) for name in fields)
-    return LiveSpan(frames[places], scale, rotation, translation, mouths, colours, covered if covered.any() else covered[:0])
+    return LiveSpan(frames[indices], scale, rotation, translation, mouths, colours, covered if covered.any() else covered[:0])

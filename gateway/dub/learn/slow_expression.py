@@ -1,6 +1,6 @@
 """The slow expression of a person in footage (a smile, tension), kept on disk for every frame and added to the predicted mouth.
 
-A predictor hears the speech only, so a smiling person would lose the smile. What the footage's mouth shows beyond the prediction
+A predictor takes the speech only, so a smiling person would lose the smile. What the footage's mouth shows beyond the prediction
 from the footage's own sound is averaged over about a second, and added to the mouth that is predicted from the new speech:
 
     wanted(t)  = new(t) + offset(t) + (gain(t) - 1) * part of new(t) that opens the lips
@@ -186,7 +186,7 @@ async def own_motion(
     """Yield MOTION_RECORDs that are predicted from all of the footage's own sound, one per frame. The records end with the context.
 
     A frame gets the motion that is predicted for its time plus the lag of the sound, so that sound and picture agree. None: the
-    footage has no sound, the lag cannot be measured, the voice is another person's, or nobody is heard.
+    footage has no sound, the lag cannot be measured, the voice is another person's, or nobody speaks.
 
     Args:
         analysis: the footage, tracked, with its face selected.
@@ -237,7 +237,7 @@ async def _lag(analysis: FootageAnalysis) -> Fraction | None:
 
 
 def _speaks(motion: RecordFile) -> bool:
-    """Return whether anybody is heard in any frame."""
+    """Return whether anybody speaks in any frame."""
     parts = (motion.read(begin, begin + _READ_ROWS) for begin in range(0, motion.num_rows, _READ_ROWS))
     return any(bool((part["speech_probability"] >= SILENT_BELOW).any()) for part in parts)
 
@@ -247,7 +247,7 @@ async def find_expression(
 ) -> RecordFile:
     """Return the EXPRESSION_RECORDs of a person, one per frame of the footage. Done once per job and actor.
 
-    The mouths of the footage are compared with those that the footage's own sound explains. If nobody is heard, they are compared
+    The mouths of the footage are compared with those that the footage's own sound explains. If nobody speaks, they are compared
     with the mean mouth of the person.
 
     Args:
@@ -267,9 +267,9 @@ async def find_expression(
     size = total * EXPRESSION_RECORD.itemsize
     await asyncio.to_thread(workspace.allowance.check, size, f"the expression of {total} frames")
     kept.clear()
-    async with own_motion(analysis, actor.style, on_step) as heard:
+    async with own_motion(analysis, actor.style, on_step) as motion:
         for begin in range(0, total, _BLOCK):
-            explained = heard if heard is not None else actor.geometry.mean_mouth
+            explained = motion if motion is not None else actor.geometry.mean_mouth
             kept.append(await asyncio.to_thread(_block, analysis, begin, explained, actor.speaking))
             on_step("expression", min(begin + _BLOCK, total), total)
     await asyncio.to_thread(kept.sync)
@@ -300,9 +300,9 @@ def filmed_mouths(analysis: FootageAnalysis, begin: int, end: int) -> tuple[Floa
     rows, faces = analysis.rows[begin:end], analysis.workspace.faces
     usable = np.asarray((rows >= 0) & (analysis.index.reason[rows] == DUBBED), np.bool_)
     filmed = np.zeros((len(rows), NUM_MOUTH_AREA, 3), np.float32)
-    (places,) = np.nonzero(usable)
-    for first in range(0, len(places), _READ):
-        some = places[first : first + _READ]
+    (indices,) = np.nonzero(usable)
+    for first in range(0, len(indices), _READ):
+        some = indices[first : first + _READ]
         filmed[some] = faces.read_rows(rows[some].tolist())["mouth"]
     return filmed, usable
 

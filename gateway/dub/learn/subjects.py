@@ -108,7 +108,7 @@ def face_like(faces: Mapping[int, Face], actor: Face, actor_id: str) -> ChosenFa
     Raises:
         InvalidRequestError: no face is the actor's.
     """
-    distances = {face: actor.distance(found) for face, found in faces.items() if found.network == actor.network}
+    distances = {face: actor.distance(embedding) for face, embedding in faces.items() if embedding.network == actor.network}
     nearest = min(distances, key=lambda face: distances[face], default=None)
     if nearest is None or distances[nearest] >= SAME_BELOW:
         listed = ", ".join(f"face {face} {distance:.2f}" for face, distance in sorted(distances.items())) or "none"

@@ -80,8 +80,8 @@ class VideoInputs:
         frames = np.flatnonzero(self.usable)
 
         choice = _InsideChoice(self, frames, on_frames)
-        await until_done(choice.choose, progress=lambda: len(choice.found))
-        answers = np.array(choice.found, np.int64).reshape(-1, 2)
+        await until_done(choice.choose, progress=lambda: len(choice.decided))
+        answers = np.array(choice.decided, np.int64).reshape(-1, 2)
         if not np.array_equal(answers[:, 0], frames):
             raise ContractBrokenError(
                 f"the texture stage chose {len(answers)} insides for {len(frames)} frames, or for other frames"
@@ -129,7 +129,7 @@ class _InsideChoice:
     """Choice of the bank frames that show the insides of the mouths of a video, over as many calls as it takes.
 
     Attributes:
-        found: frames that are decided, in order, and the bank frame of each.
+        decided: frames that are decided, in order, and the bank frame of each.
 
     Args:
         frames: int64 [N], frames whose mouth is rendered.
@@ -138,7 +138,7 @@ class _InsideChoice:
 
     def __init__(self, inputs: VideoInputs, frames: Int64, on_frames: Callable[[int], None]) -> None:
         self._inputs, self._frames, self._on_frames = inputs, frames, on_frames
-        self.found: list[tuple[int, int]] = []
+        self.decided: list[tuple[int, int]] = []
 
     async def choose(self) -> None:
         """Decide the frames that are left. A call that comes near the deadline is ended, and the next call goes on.
@@ -148,8 +148,8 @@ class _InsideChoice:
             DubstageError: from the texture stage.
         """
         before = -1
-        while before < len(self.found) < len(self._frames):
-            before = len(self.found)
+        while before < len(self.decided) < len(self._frames):
+            before = len(self.decided)
             await self._one_call()
 
     async def _one_call(self) -> None:
@@ -157,11 +157,11 @@ class _InsideChoice:
         replies = self._inputs.stages.stream(rpcs.texture.SELECT_INSIDES, self._requests())
         try:
             async for reply in replies:
-                if self.found and reply.frame_index <= self.found[-1][0]:
-                    self.found.clear()
+                if self.decided and reply.frame_index <= self.decided[-1][0]:
+                    self.decided.clear()
                     raise BackendUnavailableError("the texture stage began anew and did not go on from the frames that were sent")
-                self.found.append((reply.frame_index, reply.bank_frame_index))
-                self._on_frames(len(self.found))
+                self.decided.append((reply.frame_index, reply.bank_frame_index))
+                self._on_frames(len(self.decided))
                 if time_of_call.nearly_over:
                     return
         finally:
@@ -169,17 +169,17 @@ class _InsideChoice:
 
     async def _requests(self) -> AsyncIterator[texture_pb2.SelectInsidesRequest]:
         """Yield the frames that are not decided. A few decided frames go before, so that the path goes on from them."""
-        inputs, answered = self._inputs, dict(self.found[-TEXTURE_CONTEXT_FRAMES:])
-        made = texture_client.select_insides.requests(bank=inputs.config.bank)
-        yield made.config
-        first = int(self._frames[len(self.found)])
+        inputs, answered = self._inputs, dict(self.decided[-TEXTURE_CONTEXT_FRAMES:])
+        call = texture_client.select_insides.requests(bank=inputs.config.bank)
+        yield call.config
+        first = int(self._frames[len(self.decided)])
         before = max(0, first - TEXTURE_CONTEXT_FRAMES)
         for run in runs(inputs.usable[before:], first=before):
             for begin in range(run.start, run.stop if run.stop > first else run.start, WINDOW_FRAMES):
                 span = await inputs.targets(range(begin, min(begin + WINDOW_FRAMES, run.stop)))
-                for place in range(len(span)):
-                    inside = answered.get(begin + place)
-                    yield made.item(replace(span.target(place, context_only=inside is not None), inside_frame_index=inside))
+                for index in range(len(span)):
+                    inside = answered.get(begin + index)
+                    yield call.item(replace(span.target(index, context_only=inside is not None), inside_frame_index=inside))
 
 
 class DubbedMouth:
@@ -222,11 +222,11 @@ class DubbedMouth:
         """
         inputs = self._inputs
         key = step_key("window", job=self.key, begin=span.start, end=span.stop)
-        found = await asyncio.to_thread(
+        earlier = await asyncio.to_thread(
             self._journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span, inputs.config.detail_scale)
         )
-        if found is not None:
-            return found
+        if earlier is not None:
+            return earlier
         window = await (await self._with_insides()).render_span(span)
         arrays = {field.name: getattr(window, field.name) for field in fields(RenderedWindow)}
         # Where the job is cancelled, the record is whole before anybody removes the folder.
@@ -262,9 +262,9 @@ async def rendered_windows(
 
     async def first() -> tuple[range, list[tuple[FramePlan, RenderedWindow]]]:
         span, tasks = pending[0]
-        found = [(plan, await task) for plan, task in tasks]
+        windows = [(plan, await task) for plan, task in tasks]
         pending.popleft()
-        return span, found
+        return span, windows
 
     try:
         for begin in begins:

@@ -100,7 +100,7 @@ async def match_head_motion(analysis: FootageAnalysis, predicted: Float64, about
 def rebased(poses: Float64, about: Float64, target: Float64) -> Float64:
     """Return head-pose vectors [T, 6] that are relative to the pose `about`, moved to be relative to the pose `target`.
 
-    Angles are added. Places are measured in units of the pose's scale.
+    Angles are added. Positions are measured in units of the pose's scale.
     """
     ratio = target[5] / about[5]
     moved = poses - about
@@ -185,14 +185,14 @@ def _head_motion(analysis: FootageAnalysis) -> tuple[Float64, Bool]:
     The speed is 0 to 1; 1 is the speed that one frame in twenty exceeds.
     """
     rows = analysis.rows
-    place = np.full((len(rows), 2), np.nan)
+    nose = np.full((len(rows), 2), np.nan)
     blink = np.zeros(len(rows), np.bool_)
     for begin in range(0, len(rows), _BLOCK):
         (there,) = np.nonzero(rows[begin : begin + _BLOCK] >= 0)
         records = analysis.workspace.faces.read_rows(rows[begin + there].tolist())
-        place[begin + there] = records["landmarks"][:, _NOSE_TIP, :2] / records["scale"][:, None]
+        nose[begin + there] = records["landmarks"][:, _NOSE_TIP, :2] / records["scale"][:, None]
         blink[begin + there] = records["blink"] > _EYES_SHUT
-    speed = np.nan_to_num(np.linalg.norm(np.diff(place, axis=0, prepend=place[:1]), axis=1))
+    speed = np.nan_to_num(np.linalg.norm(np.diff(nose, axis=0, prepend=nose[:1]), axis=1))
     fast = float(np.quantile(speed, _FAST_QUANTILE))
     return np.clip(speed / fast, 0.0, 1.0) if fast > 0.0 else speed, blink
 

@@ -204,19 +204,19 @@ class VideoCompositor:
         writer, clock, facts = sink.writer, sink.clock, sink.facts
         shown: defaultdict[int, list[tuple[FramePlan, RenderedWindow, int]]] = defaultdict(list)
         for plan, window in parts:
-            for place, index in enumerate(window.frame.tolist()):
-                shown[index].append((plan, window, place))
+            for number, index in enumerate(window.frame.tolist()):
+                shown[index].append((plan, window, number))
         for index in span:
             with clock.measure("decode", 1):
                 frame = next(frames)
             if frame.damaged:
                 facts.damaged.append(index)
             planes: tuple[Plane, ...] | None = None
-            for plan, window, place in shown[index]:
+            for plan, window, number in shown[index]:
                 with clock.measure("composite", 1):
                     row = int(plan.row[index])
                     (record,) = self.video.faces.read(row, row + 1)
-                    mouth = window.mouth(place, float(plan.strength[index]))
+                    mouth = window.mouth(number, float(plan.strength[index]))
                     own = marks.of_frame(index, record) if marks is not None else None
                     # A second face is composited over a copy of what the first face has changed.
                     footage = frame.planes if planes is None else tuple(plane.copy() for plane in planes)

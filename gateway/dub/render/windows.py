@@ -100,12 +100,12 @@ class RenderedWindow:
     filmed: Float32
     detail: UInt8
 
-    def mouth(self, place: int, strength: float = 1.0) -> RenderedMouth:
-        """Return the mouth of the frame at a place, to be composited with a factor of mask and shift."""
-        mask = self.mask[place]
-        skin = skin_under(mask, self.filmed[place], self.landmarks[place])
-        shift = self.shift[place].astype(np.float32) / np.float32(SHIFT_STEPS)
-        return RenderedMouth(self.box[place], mask, skin, self.detail[place], shift, strength)
+    def mouth(self, index: int, strength: float = 1.0) -> RenderedMouth:
+        """Return the mouth of the frame at an index, to be composited with a factor of mask and shift."""
+        mask = self.mask[index]
+        skin = skin_under(mask, self.filmed[index], self.landmarks[index])
+        shift = self.shift[index].astype(np.float32) / np.float32(SHIFT_STEPS)
+        return RenderedMouth(self.box[index], mask, skin, self.detail[index], shift, strength)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,54 +136,54 @@ class FrameSpan:
         """Return the number of frames, N."""
         return len(self.records)
 
-    def frame(self, place: int) -> int:
-        """Return the index in the video of the frame at a place of the span."""
-        return int(self.records[place]["frame"])
+    def frame(self, index: int) -> int:
+        """Return the index in the video of the frame at an index of the span."""
+        return int(self.records[index]["frame"])
 
     def frames(self, chosen: Bool) -> list[int]:
         """Return the indices in the video of the chosen frames, bool [N]."""
         return [int(frame) for frame in self.records[chosen]["frame"]]
 
-    def landmarks(self, place: int) -> Float32:
+    def landmarks(self, index: int) -> Float32:
         """Return the target mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
-        return head_to_box(self.mouths[place], pose_of(self.records[place]))
+        return head_to_box(self.mouths[index], pose_of(self.records[index]))
 
-    def filmed(self, place: int) -> Float32:
+    def filmed(self, index: int) -> Float32:
         """Return the footage's own mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
-        return mouth_in_box(self.records[place])
+        return mouth_in_box(self.records[index])
 
-    def move(self, place: int, target: Float32, mask: UInt8) -> JawMove:
+    def move(self, index: int, target: Float32, mask: UInt8) -> JawMove:
         """Return how the footage of a frame moves with the jaw.
 
         Args:
-            place: of the frame.
+            index: of the frame in the span.
             target: float32 [59, 2], target mouth-area landmarks, box pixels.
             mask: uint8 [160, 160], lower-face mask.
         """
         assert self.movable is not None, "the span is rendered"
-        moved = move_jaw(self.filmed(place), target, mask, self.movable[place])
-        covered = self.covered(place)
+        moved = move_jaw(self.filmed(index), target, mask, self.movable[index])
+        covered = self.covered(index)
         return moved if covered is None else moved.behind(covered)
 
-    def covered(self, place: int) -> Bool | None:
+    def covered(self, index: int) -> Bool | None:
         """Return the pixels of what covers the face in a frame, bool [160, 160]; None: the face is free."""
-        cover = None if self.covers is None else self.covers[place]
+        cover = None if self.covers is None else self.covers[index]
         return None if cover is None else cover.pixels
 
-    def background(self, place: int, move: JawMove) -> UInt8:
+    def background(self, index: int, move: JawMove) -> UInt8:
         """Return the footage's own box of a frame after the move, uint8 [160, 160, 3], RGB."""
-        return warp_footage(np.ascontiguousarray(self.records[place]["pixels"]), move.shift)
+        return warp_footage(np.ascontiguousarray(self.records[index]["pixels"]), move.shift)
 
-    def target(self, place: int, *, context_only: bool) -> texture_client.Target:
+    def target(self, index: int, *, context_only: bool) -> texture_client.Target:
         """Return what the texture stage is asked for a frame."""
-        frame = self.frame(place)
-        mouth = motion_client.motion_frame(frame, np.asarray(self.mouths[place]))
+        frame = self.frame(index)
+        mouth = motion_client.motion_frame(frame, np.asarray(self.mouths[index]))
         return texture_client.Target(
             frame,
             mouth,
-            pose_to_proto(pose_of(self.records[place])),
+            pose_to_proto(pose_of(self.records[index])),
             context_only=context_only,
-            inside_frame_index=None if self.insides is None else int(self.insides[place]),
+            inside_frame_index=None if self.insides is None else int(self.insides[index]),
         )
 
 
@@ -319,8 +319,8 @@ def textured_frames(config: WindowConfig, targets: Bool) -> Bool:
         return np.zeros_like(targets)
     textured = targets.copy()
     if targets.any():
-        (places,) = np.nonzero(targets)
-        textured[max(0, places[0] - config.renderer_before) : places[-1] + 1 + config.frames_after] = True
+        (indices,) = np.nonzero(targets)
+        textured[max(0, indices[0] - config.renderer_before) : indices[-1] + 1 + config.frames_after] = True
     return textured
 
 
@@ -348,7 +348,7 @@ class FrameTexture:
 
 
 async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> dict[int, FrameTexture]:
-    """Return what the texture stage makes for a span, by the place of the frame in the span.
+    """Return what the texture stage makes for a span, by the index of the frame in the span.
 
     The target frames have a texture, and the context frames that the renderer sees. If the renderer takes nothing of the texture
     stage, the stage is not asked, and the target frames have landmarks only.
@@ -358,18 +358,18 @@ async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> 
         DubstageError: from the stage.
     """
     textured = textured_frames(config, span.targets)
-    places = np.nonzero(textured)[0].tolist()
+    indices = np.nonzero(textured)[0].tolist()
     match config.texture:
         case TextureInput.NONE:
-            places = np.nonzero(span.targets)[0].tolist()
-            made = [FrameTexture(span.landmarks(place)) for place in places]
+            indices = np.nonzero(span.targets)[0].tolist()
+            frame_textures = [FrameTexture(span.landmarks(index)) for index in indices]
         case TextureInput.NEURAL:
-            made = await _sampled(stages, config, span, places)
+            frame_textures = await _sampled(stages, config, span, indices)
         case TextureInput.DRAWN:
-            made = await _warped(stages, config, span, places, config.mode)
+            frame_textures = await _warped(stages, config, span, indices, config.mode)
         case TextureInput.WARPED:
-            made = await _warped(stages, config, span, places, config.mode, config.detail_scale)
-    textures = dict(zip(places, made, strict=True))
+            frame_textures = await _warped(stages, config, span, indices, config.mode, config.detail_scale)
+    textures = dict(zip(indices, frame_textures, strict=True))
     if config.detail_scale and config.texture is not TextureInput.WARPED:
         await _add_detail(stages, config, span, textures)
     return textures
@@ -377,34 +377,34 @@ async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> 
 
 async def _add_detail(stages: Stages, config: WindowConfig, span: FrameSpan, textures: dict[int, FrameTexture]) -> None:
     """Add mouths and detail of the bank to the textures of the target frames, for renderers that take no warped texture."""
-    places = np.nonzero(span.targets)[0].tolist()
+    indices = np.nonzero(span.targets)[0].tolist()
     mode = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
-    warped = await _warped(stages, config, span, places, mode, config.detail_scale)
-    for place, texture in zip(places, warped, strict=True):
-        textures[place] = replace(textures[place], detail=texture.detail, own=texture.picture)
+    warped = await _warped(stages, config, span, indices, mode, config.detail_scale)
+    for index, texture in zip(indices, warped, strict=True):
+        textures[index] = replace(textures[index], detail=texture.detail, own=texture.picture)
 
 
 async def _warped(
     stages: Stages,
     config: WindowConfig,
     span: FrameSpan,
-    places: Sequence[int],
+    indices: Sequence[int],
     mode: texture_pb2.WarpMode.ValueType,
     detail_scale: int = 0,
 ) -> list[FrameTexture]:
     # Only the renderer needs the context after the last picture.
-    context, answered = range(places[-1] + 1 if places else 0), set(places)
+    context, answered = range(indices[-1] + 1 if indices else 0), set(indices)
 
     async def requests() -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
-        made = texture_client.retrieve_warp.requests(
+        call = texture_client.retrieve_warp.requests(
             bank=config.bank, mode=mode, identity=config.identity, detail_scale=detail_scale
         )
-        yield made.config
-        for place in context:
-            yield made.item(span.target(place, context_only=place not in answered))
+        yield call.config
+        for index in context:
+            yield call.item(span.target(index, context_only=index not in answered))
 
     replies = await all_replies(lambda: stages.stream(rpcs.texture.RETRIEVE_WARP, requests()))
-    _check([reply.frame_index for reply in replies], span, places)
+    _check([reply.frame_index for reply in replies], span, indices)
     return [
         FrameTexture(
             landmarks=_landmarks(reply),
@@ -417,23 +417,23 @@ async def _warped(
     ]
 
 
-async def _sampled(stages: Stages, config: WindowConfig, span: FrameSpan, places: Sequence[int]) -> list[FrameTexture]:
+async def _sampled(stages: Stages, config: WindowConfig, span: FrameSpan, indices: Sequence[int]) -> list[FrameTexture]:
     assert config.state is not None, "a renderer that takes a neural texture needs an actor"
     texture = config.state
 
     async def requests() -> AsyncIterator[texture_pb2.SampleNeuralTextureRequest]:
-        made = texture_client.sample_neural_texture.requests(texture=texture, identity=config.identity)
-        yield made.config
-        for place in places:
-            yield made.item(span.target(place, context_only=False))
+        call = texture_client.sample_neural_texture.requests(texture=texture, identity=config.identity)
+        yield call.config
+        for index in indices:
+            yield call.item(span.target(index, context_only=False))
 
     replies = await all_replies(lambda: stages.stream(rpcs.texture.SAMPLE_NEURAL_TEXTURE, requests()))
-    _check([reply.frame_index for reply in replies], span, places)
-    return [FrameTexture(span.landmarks(place), None, reply.features) for place, reply in zip(places, replies, strict=True)]
+    _check([reply.frame_index for reply in replies], span, indices)
+    return [FrameTexture(span.landmarks(index), None, reply.features) for index, reply in zip(indices, replies, strict=True)]
 
 
-def _check(answered: list[int], span: FrameSpan, places: Sequence[int]) -> None:
-    expected = [span.frame(place) for place in places]
+def _check(answered: list[int], span: FrameSpan, indices: Sequence[int]) -> None:
+    expected = [span.frame(index) for index in indices]
     if answered != expected:
         raise ContractBrokenError(f"the texture stage answered frames {answered}, not {expected}")
 
@@ -470,7 +470,7 @@ class _BlendTarget:
     """Picture and mask that the mouth of one frame is rendered and blended onto.
 
     Attributes:
-        picture: uint8 [160, 160, 3], RGB: the footage's own box, with the jaw at the place of the target jaw.
+        picture: uint8 [160, 160, 3], RGB: the footage's own box, with the jaw at the position of the target jaw.
         mask: uint8 [160, 160], lower-face mask.
         move: how the footage moved, and where the mouth shows.
         landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
@@ -495,20 +495,20 @@ async def render_window(
     """
     textures = await textures_of(stages, config, span)
     blend_targets = await asyncio.to_thread(_blend_targets, config, span, textures)
-    places = np.nonzero(span.targets)[0].tolist()
-    wanted = [textures[place] for place in places]
+    indices = np.nonzero(span.targets)[0].tolist()
+    wanted = [textures[index] for index in indices]
     if config.renderer is not None:
         rendered = await _rendered(stages, config, span, textures, blend_targets, on_frame)
         if config.gives_colours:
             rendered = await asyncio.to_thread(_coloured, config, rendered, wanted)
     else:
         pictures = [from_image(texture.picture, "warped", channels=3, size=BOX) for texture in wanted if texture.picture]
-        rendered = [(picture, blend_targets[place].mask) for place, picture in zip(places, pictures, strict=True)]
-    moves = [blend_targets[place].move for place in places]
+        rendered = [(picture, blend_targets[index].mask) for index, picture in zip(indices, pictures, strict=True)]
+    moves = [blend_targets[index].move for index in indices]
     masks = [np.minimum(mask, move.mask) for (_, mask), move in zip(rendered, moves, strict=True)]
     boxes = [
-        (box, without_cover(blend_targets[place].picture, box, span.covered(place)))
-        for place, (box, _) in zip(places, rendered, strict=True)
+        (box, without_cover(blend_targets[index].picture, box, span.covered(index)))
+        for index, (box, _) in zip(indices, rendered, strict=True)
     ]
     blended = await asyncio.to_thread(
         lambda: [blend_box(box, picture, mask) for (box, picture), mask in zip(boxes, masks, strict=True)]
@@ -522,7 +522,7 @@ async def render_window(
         fitting_error=np.array([texture.fitting_error for texture in wanted], np.float32),
         bending_energy=np.array([texture.bending_energy for texture in wanted], np.float32),
         landmarks=np.stack([texture.landmarks for texture in wanted]) if count else np.empty((0, 59, 2), np.float32),
-        filmed=np.stack([span.filmed(place) for place in places]) if count else np.empty((0, 59, 2), np.float32),
+        filmed=np.stack([span.filmed(index) for index in indices]) if count else np.empty((0, 59, 2), np.float32),
         detail=await asyncio.to_thread(details_of, config, wanted, blended),
     )
 
@@ -545,15 +545,15 @@ def _stored(shift: Float32) -> Int16:
 
 
 def _blend_targets(config: WindowConfig, span: FrameSpan, textures: Mapping[int, FrameTexture]) -> dict[int, _BlendTarget]:
-    """Return the blend targets of the target frames and of the context frames that the renderer sees, by place in the span."""
+    """Return the blend targets of the target frames and of the context frames that the renderer sees, by index in the span."""
     begin = int(np.argmax(span.targets)) if span.targets.any() else len(span)
     blend_targets: dict[int, _BlendTarget] = {}
-    for place in range(max(0, begin - config.renderer_before), len(span)):
-        texture = textures.get(place)
-        landmarks = span.landmarks(place) if texture is None else texture.landmarks
-        mask = config.mask_of(span.records[place])
-        move = span.move(place, landmarks, mask)
-        blend_targets[place] = _BlendTarget(span.background(place, move), mask, move, landmarks)
+    for index in range(max(0, begin - config.renderer_before), len(span)):
+        texture = textures.get(index)
+        landmarks = span.landmarks(index) if texture is None else texture.landmarks
+        mask = config.mask_of(span.records[index])
+        move = span.move(index, landmarks, mask)
+        blend_targets[index] = _BlendTarget(span.background(index, move), mask, move, landmarks)
     return blend_targets
 
 
@@ -572,13 +572,13 @@ async def _rendered(
         DubstageError: from the stage.
     """
     assert config.renderer is not None
-    made = render_client.render.requests(model=config.renderer.name, actor=config.state, reference=config.reference)
+    call = render_client.render.requests(model=config.renderer.name, actor=config.state, reference=config.reference)
 
     async def requests() -> AsyncIterator[render_pb2.RenderRequest]:
-        yield made.config
+        yield call.config
         # Messages are made one at a time: features of a neural texture take 1.6 MB per frame.
-        for place, blend_target in blend_targets.items():
-            yield made.item(await asyncio.to_thread(_conditions, span, place, blend_target, textures.get(place)))
+        for index, blend_target in blend_targets.items():
+            yield call.item(await asyncio.to_thread(_conditions, span, index, blend_target, textures.get(index)))
 
     async def counted() -> AsyncIterator[render_pb2.RenderResponse]:
         async for reply in stages.stream(rpcs.render.RENDER, requests()):
@@ -595,14 +595,14 @@ async def _rendered(
     ]
 
 
-def _conditions(span: FrameSpan, place: int, blend_target: _BlendTarget, texture: FrameTexture | None) -> render_client.Conditions:
+def _conditions(span: FrameSpan, index: int, blend_target: _BlendTarget, texture: FrameTexture | None) -> render_client.Conditions:
     return render_client.Conditions(
-        frame_index=span.frame(place),
+        frame_index=span.frame(index),
         background=blend_target.picture,
         texture=texture.picture if texture is not None else None,
         mask=blend_target.mask,
         box_landmarks=blend_target.landmarks,
         neural_features=texture.features if texture is not None else None,
-        speech_features=span.speech[place] if span.speech is not None else None,
-        context_only=not span.targets[place],
+        speech_features=span.speech[index] if span.speech is not None else None,
+        context_only=not span.targets[index],
     )

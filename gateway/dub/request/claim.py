@@ -75,13 +75,13 @@ def _consents(request: DubRequest) -> dict[str, str]:
     for part in request.parts:
         own = part.own_consent if part.consent is not None else None
         people[_digest(part.named_consent), _digest(own)] = None
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for number, records in enumerate((some for some in people if any(some)), 1):
         names = ("person", "actor") if number == 1 else (f"person-{number}", f"actor-{number}")
-        found |= {name: digest for name, digest in zip(names, records, strict=True) if digest}
+        digests |= {name: digest for name, digest in zip(names, records, strict=True) if digest}
     if request.reference_consent is not None:
-        found["reference"] = digest_of(request.reference_consent)
-    return found
+        digests["reference"] = digest_of(request.reference_consent)
+    return digests
 
 
 def video_watermark(mark: Mark | None, *, dubbed: bool) -> VideoWatermark:

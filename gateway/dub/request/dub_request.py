@@ -20,7 +20,7 @@ from gateway.dub.analyse.face_boxes import check_inside
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
 from gateway.dub.choices import EnrolOptions, Expression, Fit
 from gateway.dub.sound.scene_sound import SceneSound, SpokenLine
-from gateway.dub.sound.speech import UNHEARD_PER_S, speech_duration
+from gateway.dub.sound.speech import UNWARNED_PER_S, speech_duration
 from gateway.dub.sound.timecode import VideoTime
 from gateway.media.background import own_timeline
 from gateway.media.choices import QUALITIES
@@ -96,7 +96,7 @@ class DubRequest:
         preview: dub only the first PREVIEW_S seconds, and train no network.
         half_size: write frames of half the width and height, if these are large enough (VideoInfo.halved).
         lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
-        voice: the synthetic voice of `speech`; None: nothing is known of the voice.
+        voice: the synthetic voice of `speech`; None: no facts about the voice.
     """
 
     footage: Path
@@ -208,7 +208,7 @@ def is_synthetic(request: DubRequest, *, dubbed: bool) -> bool:
 
 
 def has_synthetic_voice(request: DubRequest) -> bool:
-    """Return whether a synthetic voice is heard in the video."""
+    """Return whether the video has a synthetic voice."""
     return any(part.voice is not None for part in request.parts) and not request.keep_audio
 
 
@@ -223,7 +223,7 @@ def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
         "the voice": has_synthetic_voice(request),
         "the motion of the head": method_named(request.method).motion.moves_head,
     }
-    *first, last = [part for part, made in parts.items() if made] or ["no mouth"]
+    *first, last = [part for part, synthetic in parts.items() if synthetic] or ["no mouth"]
     what = f"{', '.join(first)} and {last}" if first else last
     return f"{what[0].upper()}{what[1:]} in this video {'are' if first else 'is'} synthetic"
 
@@ -291,7 +291,7 @@ def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:
     """
     if request.fit != "pad" or request.lines or not has_own_timeline(request, info):
         return request
-    longer = speech_duration(speech) > info.video.duration + Fraction(1, UNHEARD_PER_S)
+    longer = speech_duration(speech) > info.video.duration + Fraction(1, UNWARNED_PER_S)
     return request if longer else replace(request, fit="cut")
 
 
@@ -516,18 +516,18 @@ def output_speech(request: DubRequest, info: MediaInfo, frames: Sequence[range] 
 
     Args:
         info: the footage.
-        frames: frames of the lines; None: the places of the lines are not known yet, and the sound serves only for checks.
+        frames: frames of the lines; None: they are not known yet, and the sound serves only for checks.
 
     Raises:
         InvalidRequestError, MediaUnsupportedError: as `open_speech`.
     """
     if not request.lines:
         return open_speech(request, info)
-    places = frames if frames is not None else [range(1)] * len(request.lines)
+    spans = frames if frames is not None else [range(1)] * len(request.lines)
     spoken = []
-    for line, place in zip(request.lines, places, strict=True):
+    for line, span in zip(request.lines, spans, strict=True):
         with naming(line):
-            begin = (int(info.video.pts[place.start]) - int(info.video.pts[0])) * info.video.time_base
+            begin = (int(info.video.pts[span.start]) - int(info.video.pts[0])) * info.video.time_base
             spoken.append(SpokenLine(begin, open_speech(line.dub, info)))
     return SceneSound.of(info, spoken).speech()
 
@@ -636,7 +636,7 @@ def refuse_input(output: Path, file: Path, what: str) -> None:
         file: the input file.
         what: what the input file is, for the message.
     """
-    # os.path raises no error for an impossible name. Such a name is reported later, when the place of the output is checked.
+    # os.path raises no error for an impossible name. Such a name is reported later, when the path of the output is checked.
     if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
         raise InvalidRequestError(
             Text("{option} {output} is {what}; choose another output file", option=Option("output_uri"), output=output, what=what),

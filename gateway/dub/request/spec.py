@@ -165,7 +165,7 @@ def request_from(
         half_size=spec.preview,
     )
     check_scene(spec, dubs_with)
-    return replace(dub, lines=tuple(_line(line, place, dub, files) for place, line in enumerate(spec.lines)))
+    return replace(dub, lines=tuple(_line(line, number, dub, files) for number, line in enumerate(spec.lines)))
 
 
 def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], str]) -> Iterator[tuple[str, Refusal]]:
@@ -204,19 +204,19 @@ def _check_method(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | Non
 
 def _problems_of_scene(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], str]) -> Iterator[tuple[str, Refusal]]:
     wanted = spec.method
-    for place, line in enumerate(spec.lines):
+    for number, line in enumerate(spec.lines):
         try:
             _ = _start(line), _speech(line), face_of_line(line), use_of("", line.language)
-            found = method_of_actor(line)
+            method = method_of_actor(line)
             if line.actor:
-                wanted = wanted or found
-                if combined(wanted) != found:
+                wanted = wanted or method
+                if combined(wanted) != method:
                     raise InvalidRequestError(
-                        f"actor {actor_of(line)} is enrolled for {found}, and the scene is dubbed with {wanted}", field="actor"
+                        f"actor {actor_of(line)} is enrolled for {method}, and the scene is dubbed with {wanted}", field="actor"
                     )
         except _REFUSALS as error:
             named = field_of(error, "actor")
-            yield named if named == "method" else f"lines[{place}].{named}", error
+            yield named if named == "method" else f"lines[{number}].{named}", error
     try:
         check_scene(spec, combined(wanted or DEFAULT_METHOD))
     except RequestError as error:
@@ -331,12 +331,12 @@ def face_of_line(line: pb.LineSpec) -> FaceChoice:
     Raises:
         InvalidRequestError: the line names neither a face nor an actor, or boxes that cannot be used.
     """
-    found = _face(line)
-    if found is None and not line.actor:
+    face = _face(line)
+    if face is None and not line.actor:
         raise InvalidRequestError(
             "give face_id, point, box, face_rule, boxes or actor: who speaks the line", field="face", named=True
         )
-    return found or FaceChoice("actor")
+    return face or FaceChoice("actor")
 
 
 def _face(message: Any) -> FaceChoice | None:
@@ -391,27 +391,27 @@ def sequence_of(spec: pb.DubSpec) -> SequenceSettings | None:
     """
     given = spec.sequence
     footage = Path(local_path(spec.footage_uri) or spec.footage_uri)
-    found = sequence_settings(
+    settings = sequence_settings(
         footage,
         rate=given.rate,
         sound=Path(local_path(given.sound_uri) or given.sound_uri) if given.sound_uri else None,
         colour=colour_of(spec),
     )
-    if found is None:
+    if settings is None:
         return None
-    places = {"footage_uri": spec.footage_uri, "output_uri": spec.output_uri, "footage_sound": given.sound_uri}
+    uris = {"footage_uri": spec.footage_uri, "output_uri": spec.output_uri, "footage_sound": given.sound_uri}
     if not given.ocio.startswith(BUILT_IN):
-        places["ocio"] = given.ocio
-    for field, place in places.items():
-        if is_url(place):
+        uris["ocio"] = given.ocio
+    for field, uri in uris.items():
+        if is_url(uri):
             raise InvalidRequestError(
-                f"{place[:200]!r} is a URL, and image sequences, their sound and their colour configurations are read "
+                f"{uri[:200]!r} is a URL, and image sequences, their sound and their colour configurations are read "
                 "from folders: give a path",
                 field=field,
             )
     check_sequence_options(fit=_fit(spec), method=spec.method or None, codec=_codec(spec), encode_quality=spec.encode_quality)
     check_output_pattern(Path(local_path(spec.output_uri) or spec.output_uri), footage)
-    return found
+    return settings
 
 
 def colour_of(spec: pb.DubSpec) -> OcioSettings:
@@ -427,21 +427,21 @@ def mouths_of(spec: pb.DubSpec, *, of_lines: bool = True) -> pb.DubSpec:
     Args:
         of_lines: whether the lines of a scene count. False: scenes of one footage share a folder, whatever their lines.
     """
-    found = pb.DubSpec()
-    found.CopyFrom(spec)
+    copy = pb.DubSpec()
+    copy.CopyFrom(spec)
     for field in _NOT_OF_MOUTHS if of_lines or not spec.lines else (*_NOT_OF_MOUTHS, *_OF_LINES):
-        found.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
-    return found
+        copy.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
+    return copy
 
 
 def without_records(spec: pb.DubSpec) -> pb.DubSpec:
     """Return a spec without consent records."""
-    found = pb.DubSpec()
-    found.CopyFrom(spec)
-    for holder in (found, *found.lines):
+    copy = pb.DubSpec()
+    copy.CopyFrom(spec)
+    for holder in (copy, *copy.lines):
         holder.ClearField("consent_record")
-    found.ClearField("reference_consent_record")
-    return found
+    copy.ClearField("reference_consent_record")
+    return copy
 
 
 def with_records(spec: pb.DubSpec, files: DubFiles) -> pb.DubSpec:
@@ -450,38 +450,38 @@ def with_records(spec: pb.DubSpec, files: DubFiles) -> pb.DubSpec:
     Raises:
         InvalidRequestError: a file holds no consent record.
     """
-    found = pb.DubSpec()
-    found.CopyFrom(spec)
+    copy = pb.DubSpec()
+    copy.CopyFrom(spec)
     holders: Sequence[tuple[Any, str, str]] = [
-        (found, "consent", "consent_uri"),
-        (found, "reference_consent", "reference_consent_uri"),
-        *((line, "consent", f"lines[{place}].consent_uri") for place, line in enumerate(found.lines)),
+        (copy, "consent", "consent_uri"),
+        (copy, "reference_consent", "reference_consent_uri"),
+        *((line, "consent", f"lines[{number}].consent_uri") for number, line in enumerate(copy.lines)),
     ]
     for holder, name, field in holders:
         if uri := getattr(holder, f"{name}_uri"):
             getattr(holder, name).CopyFrom(consent_message(read_consent(files.record(uri, field))))
-    return found
+    return copy
 
 
 def records_of(spec: pb.DubSpec) -> list[ConsentRecord]:
     """Return the consent records that a spec holds, the reference's first, the dub's own last."""
-    found = [spec.reference_consent] if spec.HasField("reference_consent") else []
-    found += [line.consent for line in spec.lines if line.HasField("consent")]
-    return [*found, spec.consent] if spec.HasField("consent") else found
+    records = [spec.reference_consent] if spec.HasField("reference_consent") else []
+    records += [line.consent for line in spec.lines if line.HasField("consent")]
+    return [*records, spec.consent] if spec.HasField("consent") else records
 
 
 @contextmanager
-def within(place: str) -> Iterator[None]:
-    """Let errors name the place of a field, where a check is shared with requests that have the same field elsewhere."""
+def within(path: str) -> Iterator[None]:
+    """Let errors name the path of a field, where a check is shared with requests that have the same field elsewhere."""
     try:
         yield
     except InvalidRequestError as error:
-        error.blame(f"{place}.{error.field}")
+        error.blame(f"{path}.{error.field}")
         raise
 
 
-def _line(line: pb.LineSpec, place: int, dub: DubRequest, files: DubFiles) -> DubLine:
-    here = f"lines[{place}]"
+def _line(line: pb.LineSpec, number: int, dub: DubRequest, files: DubFiles) -> DubLine:
+    here = f"lines[{number}]"
     with within(here):
         _speech(line)
     speech = files.source(line.speech_uri, f"{here}.speech_uri")
@@ -525,16 +525,16 @@ def _source(spec: pb.DubSpec, field: str, files: DubFiles) -> Path | None:
     return files.source(uri, field) if uri else None
 
 
-def _consent(holder: Any, name: str, files: DubFiles, output: Path, place: str = "") -> Consent | None:
-    """Return a consent record of a spec or, with its place, of a line; None: there is none."""
-    naming = within(place) if place else nullcontext()
+def _consent(holder: Any, name: str, files: DubFiles, output: Path, path: str = "") -> Consent | None:
+    """Return a consent record of a spec or, with its path, of a line; None: there is none."""
+    naming = within(path) if path else nullcontext()
     if holder.HasField(name):
         with naming:
             return consent_from(getattr(holder, name))
     uri = getattr(holder, f"{name}_uri")
     if not uri:
         return None
-    file = files.record(uri, f"{place}.{name}_uri" if place else f"{name}_uri")
+    file = files.record(uri, f"{path}.{name}_uri" if path else f"{name}_uri")
     refuse_input(output, file, "a consent record")
     with naming:
         return read_consent(file)

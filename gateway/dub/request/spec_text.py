@@ -81,7 +81,7 @@ _EXPECTED: Final = {
     "consent": "takes the path of a JSON file, or a consent record",
 }
 """Expected form of a line's fields, for messages."""
-_known_names: dict[str, dict[int, str]] = {}
+_enum_names: dict[str, dict[int, str]] = {}
 _TEXT_OR_NUMBER: Final = ("encode_quality", "rate")
 """Texts that may be written as whole numbers."""
 
@@ -92,10 +92,10 @@ def actor_of(spec: pb.DubSpec | pb.LineSpec | LiveConfig) -> str:
     Raises:
         InvalidRequestError: the text is no name of an actor.
     """
-    found = spec.actor.removeprefix(ACTORS)
-    if spec.actor and (found == spec.actor or not found or "/" in found):
+    actor_id = spec.actor.removeprefix(ACTORS)
+    if spec.actor and (actor_id == spec.actor or not actor_id or "/" in actor_id):
         raise InvalidRequestError(f"{spec.actor[:80]!r} is not the name of a resource: give actors/ID", field="actor", named=True)
-    return found
+    return actor_id
 
 
 def sides_of(box: pb.FaceBox) -> tuple[float, float, float, float]:
@@ -110,64 +110,64 @@ def name_of(message: Any, field: str) -> str:
         InvalidRequestError: the enum has no such number.
     """
     kind, number = message.DESCRIPTOR.fields_by_name[field].enum_type, getattr(message, field)
-    found = names_of(kind).get(number)
-    if found is None:
+    name = names_of(kind).get(number)
+    if name is None:
         raise InvalidRequestError(f"there is no {kind.name} {number}", field=field, named=True)
-    return found
+    return name
 
 
 def names_of(kind: EnumDescriptor) -> Mapping[int, str]:
     """Return the names of an enum's values as commands write them, by number. The unspecified value has an empty name."""
-    if kind.full_name not in _known_names:
+    if kind.full_name not in _enum_names:
         prefix = kind.values_by_number[0].name.removesuffix("UNSPECIFIED")
         names = {value.number: value.name.removeprefix(prefix).lower().replace("_", "-") for value in kind.values}
-        _known_names[kind.full_name] = names | {0: ""}
-    return _known_names[kind.full_name]
+        _enum_names[kind.full_name] = names | {0: ""}
+    return _enum_names[kind.full_name]
 
 
 def plain(spec: pb.DubSpec) -> pb.DubSpec:
     """Return a spec without the fields whose values mean the same as no value, so that equal dubs have equal specs."""
-    found = pb.DubSpec()
-    found.CopyFrom(spec)
+    copy = pb.DubSpec()
+    copy.CopyFrom(spec)
     for field, value in DEFAULTS.items():
-        if getattr(found, field) == value:
-            found.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
-    if not found.sequence.ListFields():
-        found.ClearField("sequence")
-    return found
+        if getattr(copy, field) == value:
+            copy.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
+    if not copy.sequence.ListFields():
+        copy.ClearField("sequence")
+    return copy
 
 
 def with_options(spec: pb.DubSpec, options: pb.ShotOptions) -> pb.DubSpec:
     """Return a spec with other values of the fields that a shot's options name."""
-    found = pb.DubSpec()
-    found.CopyFrom(spec)
+    copy = pb.DubSpec()
+    copy.CopyFrom(spec)
     if options.WhichOneof("face"):
-        del found.boxes[:]
+        del copy.boxes[:]
     for field, value in options.ListFields():
         if field.message_type is not None:
-            getattr(found, field.name).CopyFrom(value)
+            getattr(copy, field.name).CopyFrom(value)
         else:
-            setattr(found, field.name, value)
+            setattr(copy, field.name, value)
     if options.WhichOneof("face") == "face_rule" and not options.face_rule:
-        found.face_rule = pb.FACE_RULE_AUTO
-    return plain(found)
+        copy.face_rule = pb.FACE_RULE_AUTO
+    return plain(copy)
 
 
 def options_of(spec: pb.DubSpec) -> pb.ShotOptions:
     """Return the options of a spec that can change between two dubs, all of them given."""
-    found = pb.ShotOptions()
+    options = pb.ShotOptions()
     for field in pb.ShotOptions.DESCRIPTOR.fields:
         if field.containing_oneof is not None and field.containing_oneof.name == "face":
             continue
         value = getattr(spec, field.name)
         # A number of DubSpec that is not given is 0 here too.
-        setattr(found, field.name, value or DEFAULTS.get(field.name, value))
+        setattr(options, field.name, value or DEFAULTS.get(field.name, value))
     if (named := spec.WhichOneof("face")) in pb.ShotOptions.DESCRIPTOR.fields_by_name and named is not None:
         if named == "point":
-            found.point.CopyFrom(spec.point)
+            options.point.CopyFrom(spec.point)
         else:
-            setattr(found, named, getattr(spec, named))
-    return found
+            setattr(options, named, getattr(spec, named))
+    return options
 
 
 def is_sequence_spec(spec: pb.DubSpec) -> bool:
@@ -191,9 +191,9 @@ class WrongFieldError(ValueError):
 
 def word_of(field: str) -> str:
     """Return the field of a row or a command for a field of a spec, such as `lines[0].speech` for `lines[0].speech_uri`."""
-    place, dot, name = field.rpartition(".")
+    prefix, dot, name = field.rpartition(".")
     first = name.partition(".")[0]
-    return f"{'' if place == 'sequence' else place + dot}{_WORDS.get(first, first)}"
+    return f"{'' if prefix == 'sequence' else prefix + dot}{_WORDS.get(first, first)}"
 
 
 class RowWords(Words):
@@ -201,10 +201,10 @@ class RowWords(Words):
 
     def field(self, path: str) -> str:
         """Return the word of a field, such as `line 3: speech` for `lines[2].speech_uri`."""
-        place, dot, inner = path.partition(".")
-        if not place.startswith("lines["):
+        prefix, dot, inner = path.partition(".")
+        if not prefix.startswith("lines["):
             return word_of(path)
-        line = f"line {int(place[len('lines[') : -1]) + 1}"
+        line = f"line {int(prefix[len('lines[') : -1]) + 1}"
         return f"{line}: {word_of(inner)}" if dot else line
 
     def option(self, option: Option) -> str:
@@ -222,13 +222,13 @@ ROWS: Final = RowWords()
 
 def _words(kind: Descriptor) -> dict[str, str]:
     """Return the fields of a message by the words of rows, in the order of the contract."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for field in kind.fields:
         if field.name == "sequence":
-            found |= {word: f"sequence.{name}" for word, name in _words(pb.ImageSequence.DESCRIPTOR).items()}
+            fields |= {word: f"sequence.{name}" for word, name in _words(pb.ImageSequence.DESCRIPTOR).items()}
         else:
-            found.setdefault(_WORDS.get(field.name, field.name), field.name)
-    return found
+            fields.setdefault(_WORDS.get(field.name, field.name), field.name)
+    return fields
 
 
 ROW: Final[Mapping[str, str]] = _words(pb.DubSpec.DESCRIPTOR)
@@ -249,18 +249,18 @@ def spec_from(row: Mapping[str, Any]) -> pb.DubSpec:
     return plain(spec)
 
 
-def fill(spec: pb.DubSpec, row: Mapping[str, Any], known: Iterable[str] = ROW) -> list[WrongFieldError]:
+def fill(spec: pb.DubSpec, row: Mapping[str, Any], words: Iterable[str] = ROW) -> list[WrongFieldError]:
     """Set fields of a spec by the words of a row, and return the mistakes.
 
     Args:
-        known: words that the row may have, for the mistakes.
+        words: words that the row may have, for the mistakes.
     """
     mistakes = []
     for word, value in row.items():
         field = ROW.get(word)
         try:
             if field is None:
-                raise WrongFieldError(f"is no field of a row; there are: {', '.join(known)}", word[:80])
+                raise WrongFieldError(f"is no field of a row; there are: {', '.join(words)}", word[:80])
             if value is not None:
                 _set(spec, word, field, value)
         except WrongFieldError as wrong:
@@ -290,7 +290,7 @@ CHANGEABLE: Final = tuple(_words(pb.ShotOptions.DESCRIPTOR))
 
 def option_words(options: pb.ShotOptions) -> dict[str, str]:
     """Return the options of a shot as a person reads them, by the words of rows."""
-    found = {}
+    words = {}
     for field, value in options.ListFields():
         if field.enum_type is not None:
             text = names_of(field.enum_type)[value]
@@ -298,8 +298,8 @@ def option_words(options: pb.ShotOptions) -> dict[str, str]:
             text = f"{value.x:g},{value.y:g}"
         else:
             text = str(not value) if field.name == "skip_personalization" else str(value)
-        found[word_of(field.name)] = text
-    return found
+        words[word_of(field.name)] = text
+    return words
 
 
 def _set(message: Any, word: str, field: str, value: Any) -> None:
@@ -325,10 +325,10 @@ def _scalar(field: FieldDescriptor, value: Any) -> Any:
             return value
         case FieldDescriptor.CPPTYPE_ENUM:
             assert field.enum_type is not None
-            known = {name: number for number, name in names_of(field.enum_type).items() if name}
-            if value not in known:
-                raise _wrong(f"takes one of {', '.join(known)}", value)
-            return known[value]
+            numbers = {name: number for number, name in names_of(field.enum_type).items() if name}
+            if value not in numbers:
+                raise _wrong(f"takes one of {', '.join(numbers)}", value)
+            return numbers[value]
         case FieldDescriptor.CPPTYPE_DOUBLE:
             return _number(value, bounds)
         case _:
@@ -469,8 +469,8 @@ def _read_lines(message: Any, value: Any) -> None:
         try:
             message.lines.append(line if isinstance(line, pb.LineSpec) else line_from(line))
         except WrongFieldError as wrong:
-            place = f"lines[{number}]"
-            raise WrongFieldError(wrong.text, f"{place}.{wrong.field}" if wrong.field else place) from None
+            path = f"lines[{number}]"
+            raise WrongFieldError(wrong.text, f"{path}.{wrong.field}" if wrong.field else path) from None
 
 
 _READERS: Final[Mapping[str, Callable[[Any, Any], None]]] = {
@@ -538,8 +538,8 @@ def read_spoken_lines(file: Path) -> tuple[list[pb.LineSpec], dict[int, tuple[st
     Raises:
         InvalidRequestError: as `read_lines`.
     """
-    found = _lines_in(file, str(file), _spoken_line)
-    return [line for line, _ in found], {number: words for number, (_, words) in enumerate(found) if words is not None}
+    rows = _lines_in(file, str(file), _spoken_line)
+    return [line for line, _ in rows], {number: words for number, (_, words) in enumerate(rows) if words is not None}
 
 
 def _spoken_line(row: Any) -> tuple[pb.LineSpec, tuple[str, str] | None]:
@@ -560,7 +560,7 @@ def _spoken_line(row: Any) -> tuple[pb.LineSpec, tuple[str, str] | None]:
 def _lines_in(file: Path, shown_name: str, read: Callable[[Any], T]) -> list[T]:
     """Return what `read` makes of each line of a JSON file."""
     try:
-        found = json.loads(bounded_bytes(file, _MOST_BYTES).decode("utf-8-sig"))
+        rows = json.loads(bounded_bytes(file, _MOST_BYTES).decode("utf-8-sig"))
     except OSError as problem:
         raise InvalidRequestError(f"{shown_name}: cannot be read: {problem.strerror or problem}", field="lines") from problem
     except json.JSONDecodeError as problem:
@@ -572,20 +572,20 @@ def _lines_in(file: Path, shown_name: str, read: Callable[[Any], T]) -> list[T]:
         raise InvalidRequestError(
             f"{shown_name}: no JSON list of lines of at most {_MOST_BYTES >> 20} MiB", field="lines"
         ) from problem
-    if not isinstance(found, list) or not 0 < len(found) <= MOST_LINES:
+    if not isinstance(rows, list) or not 0 < len(rows) <= MOST_LINES:
         raise InvalidRequestError(
             f"{shown_name}: a JSON list of 1 to {MOST_LINES} lines was expected, such as "
             '[{"start": 1.5, "speech": "a.wav", "face": 0}]',
             field="lines",
         )
     lines: list[T] = []
-    for number, row in enumerate(found):
+    for number, row in enumerate(rows):
         try:
             lines.append(read(row))
         except WrongFieldError as wrong:
-            place = f"{shown_name}: line {number + 1}"
-            place += f": {wrong.field}" if wrong.field else ""
-            raise InvalidRequestError(Text("{place}: {said}", place=place, said=wrong.text), field="lines") from None
+            where = f"{shown_name}: line {number + 1}"
+            where += f": {wrong.field}" if wrong.field else ""
+            raise InvalidRequestError(Text("{where}: {said}", where=where, said=wrong.text), field="lines") from None
     return lines
 
 
@@ -626,15 +626,15 @@ def start_text(line: pb.LineSpec) -> str:
 
 def to_json(message: Message) -> dict[str, Any]:
     """Return the given fields of a message as values of JSON: messages as objects, names of enums, and numbers."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field, value in message.ListFields():
         if field.message_type is not None:
-            found[field.name] = [to_json(item) for item in value] if field.is_repeated else to_json(value)
+            values[field.name] = [to_json(item) for item in value] if field.is_repeated else to_json(value)
         elif field.enum_type is not None:
-            found[field.name] = field.enum_type.values_by_number[value].name
+            values[field.name] = field.enum_type.values_by_number[value].name
         else:
-            found[field.name] = list(value) if field.is_repeated else value
-    return found
+            values[field.name] = list(value) if field.is_repeated else value
+    return values
 
 
 def from_json(message: Any, fields: Mapping[str, Any]) -> Any:
@@ -643,11 +643,11 @@ def from_json(message: Any, fields: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: a field is unknown or has a wrong value.
     """
-    known = message.DESCRIPTOR.fields_by_name
+    descriptors = message.DESCRIPTOR.fields_by_name
     for name, value in fields.items():
-        if name not in known:
+        if name not in descriptors:
             raise ValueError(f"{message.DESCRIPTOR.name} has no field {name[:80]!r}")
-        field = known[name]
+        field = descriptors[name]
         try:
             if field.message_type is not None:
                 for inner, target in _targets(message, field, value):

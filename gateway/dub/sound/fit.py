@@ -32,7 +32,7 @@ def shown_frames(fit: Fit, video: VideoInfo, num_frames: int) -> list[int]:
         end = int(begins[-1]) + video.last_duration
         per_frame = 1 / video.average_rate.limit_denominator(1001) / video.time_base
         ticks = ticks * per_frame.numerator // per_frame.denominator
-    return [int(frame) for frame in np.searchsorted(begins, _places(fit, ticks, end, num_frames), side="right") - 1]
+    return [int(frame) for frame in np.searchsorted(begins, _footage_ticks(fit, ticks, end, num_frames), side="right") - 1]
 
 
 def cuts_of(chosen: Sequence[int], cuts: Sequence[int]) -> list[int]:
@@ -47,7 +47,7 @@ def cuts_of(chosen: Sequence[int], cuts: Sequence[int]) -> list[int]:
     return [int(frame) + 1 for frame in np.flatnonzero((np.diff(shots) != 0) | jumps)]
 
 
-def _places(fit: Fit, ticks: Int64, end: int, num_frames: int) -> Int64:
+def _footage_ticks(fit: Fit, ticks: Int64, end: int, num_frames: int) -> Int64:
     """Return the tick of the footage, 0 to end - 1, at each tick of the video."""
     match fit:
         case "pad":

@@ -1,4 +1,4 @@
-"""The sound of a scene: each line's speech in its place, and the footage's own sound before, between and after the lines.
+"""The sound of a scene: each line's speech at its time, and the footage's own sound before, between and after the lines.
 
 A line replaces the footage's sound for as long as its speech lasts. Lines of different people that overlap are added. Outside of
 the lines, every sample is the footage's own.
@@ -33,7 +33,7 @@ _CENTRE: Final = "FC"
 
 @dataclass(frozen=True, slots=True)
 class SpokenLine:
-    """A line at its place in the video.
+    """A line at its time in the video.
 
     Attributes:
         begin_s: time of the first sample from the first frame of the video, seconds.
@@ -52,7 +52,7 @@ class SceneSound:
         own: the footage's own sound; None: the footage has none, and the lines stand in silence.
         num_samples: samples of the video.
         layout: FFmpeg's name of the channel layout.
-        under: music and effects in these channels, as loud as they lie under the lines; None: only the lines are heard.
+        under: music and effects in these channels, as loud as they lie under the lines; None: only the lines.
         scale: factor of the lines, and of what lies under them.
     """
 
@@ -121,8 +121,8 @@ class SceneSound:
                 line = waiting.pop(0)
                 sounding.append(_Sounding(self._sample(line), self._fitted(line.speech), self.sample_rate_hz))
             spoken = np.zeros_like(piece)
-            for place, samples in [one.take(begin, end) for one in sounding]:
-                spoken[place : place + len(samples)] += samples
+            for offset, samples in [one.take(begin, end) for one in sounding]:
+                spoken[offset : offset + len(samples)] += samples
             own = np.ones((len(piece), 1), np.float32)
             for one in sounding:
                 own *= one.footage_gain(begin, end)[:, None]
@@ -206,7 +206,7 @@ class _Sounding:
         self._end: int | None = None
 
     def take(self, begin: int, end: int) -> tuple[int, Float32]:
-        """Return the samples of the line in a piece of the scene, and their place in the piece."""
+        """Return the samples of the line in a piece of the scene, and their offset in the piece."""
         # The end has to be known a ramp ahead.
         while self._end is None and self._read < end + self._ramp:
             piece = next(self._pieces, None)
@@ -215,11 +215,11 @@ class _Sounding:
             else:
                 self._held.append(piece)
                 self._read += len(piece)
-        place, wanted = self._given - begin, end - self._given
+        offset, wanted = self._given - begin, end - self._given
         joined = np.concatenate(self._held) if self._held else np.empty((0, 1), np.float32)
         samples, self._held = joined[:wanted], [joined[wanted:]] if len(joined) > wanted else []
         self._given += len(samples)
-        return place, samples
+        return offset, samples
 
     def footage_gain(self, begin: int, end: int) -> Float32:
         """Return the factor of the footage's sound in the samples begin to end - 1 of the scene, float32 [end - begin]."""

@@ -44,14 +44,14 @@ _FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] 
     audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE: ("speech_states_live", "speech_states"),
 }
 """Kinds besides SHARED_FEATURES that predictors and lags need, and their fields in AudioFeatureBlock and in FEATURE_RECORD. A
-predictor hears the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
+predictor takes the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
 _LAST_AHEAD: Final = 11
 """Frames after the end of a video that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
-HEARD_AFTER_S: Final = 4
+SPEECH_AFTER_S: Final = 4
 """Seconds of speech after the end of a video, more than decide its last mouths: _LAST_AHEAD frames, which windows of the speech
-encoder answer that hear the next 2.6 s."""
-UNHEARD_PER_S: Final = 25
-"""Speech may be 1 / UNHEARD_PER_S seconds longer than its video before the user is warned that the speech is cut."""
+encoder answer that read the next 2.6 s."""
+UNWARNED_PER_S: Final = 25
+"""Speech may be 1 / UNWARNED_PER_S seconds longer than its video before the user is warned that the speech is cut."""
 ROWS_PER_FRAME: Final = 4
 """Rows of the posteriorgram per frame of the motion grid: one row per 10 ms."""
 SPEECH_ROWS: Final = SPEECH_SHAPE[0]
@@ -98,16 +98,16 @@ async def extract_features(
     duration: Fraction,
     kinds: FeatureKinds = SHARED_FEATURES,
     *,
-    heard: Fraction | None = None,
+    end: Fraction | None = None,
 ) -> SpeechExtent:
     """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid.
 
     Args:
-        speech: what is said. Of sound whose mean of all channels loses the voice, the channels of the voice are heard.
+        speech: what is said. Of sound whose mean of all channels loses the voice, the channels of the voice are used.
         features: gets the records; records that are there already are removed.
         num_frames: frames of the motion grid.
         duration: length of the video, seconds.
-        heard: speech after this time is not used, seconds; None: `duration`.
+        end: speech after this time is not used, seconds; None: `duration`.
 
     Raises:
         DubstageError: from the audio stage, or from reading the sound.
@@ -115,30 +115,30 @@ async def extract_features(
     speech = await asyncio.to_thread(only_voice, speech)
     total_samples, counted = 0, False
     limit = math.ceil(duration * speech.sample_rate_hz)
-    last = math.ceil((heard if heard is not None else duration) * speech.sample_rate_hz)
-    enough = last + speech.sample_rate_hz // UNHEARD_PER_S
+    last = math.ceil((end if end is not None else duration) * speech.sample_rate_hz)
+    enough = last + speech.sample_rate_hz // UNWARNED_PER_S
 
     async def requests(point: CallPoint) -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
         nonlocal total_samples, counted
         total_samples, sent = 0, point.begin
         counted = False
-        made = audio_client.extract_features.requests(
+        call = audio_client.extract_features.requests(
             sample_rate_hz=speech.sample_rate_hz,
             channels=speech.channels,
             timeline=MOTION_RATE,
             kinds=kinds,
             num_frames=num_frames,
         )
-        made.config.config.states = True
+        call.config.config.states = True
         if point.state is not None:
-            made.config.config.resume.CopyFrom(point.state)
-        yield made.config
+            call.config.config.resume.CopyFrom(point.state)
+        yield call.config
         chunks = iter(speech.chunks)
         while (chunk := await asyncio.to_thread(_next_chunk, chunks)) is not None:
             piece = chunk[max(0, sent - total_samples) : max(0, last - total_samples)]
             total_samples += len(chunk)
             if len(piece):
-                yield made.item(audio_pb2.AudioChunk(first_sample=sent, pcm_f32=as_pcm(piece, speech.channels)))
+                yield call.item(audio_pb2.AudioChunk(first_sample=sent, pcm_f32=as_pcm(piece, speech.channels)))
                 sent += len(piece)
             if total_samples > enough:
                 break
@@ -186,9 +186,9 @@ def _append(records: RecordFile, rows: npt.NDArray[np.void], first: int, on_fram
 def speech_extent(num_samples: int, limit: int, sample_rate_hz: int) -> SpeechExtent:
     """Return how speech of at least `num_samples` samples fits a video of `limit` samples.
 
-    Speech that is longer by up to 1 / UNHEARD_PER_S seconds (one frame) does not count as longer.
+    Speech that is longer by up to 1 / UNWARNED_PER_S seconds (one frame) does not count as longer.
     """
-    return SpeechExtent(min(num_samples, limit) / sample_rate_hz, num_samples > limit + sample_rate_hz // UNHEARD_PER_S)
+    return SpeechExtent(min(num_samples, limit) / sample_rate_hz, num_samples > limit + sample_rate_hz // UNWARNED_PER_S)
 
 
 def _count_samples(speech: Speech, enough: int) -> int:
@@ -267,7 +267,7 @@ async def predict_motion(
     """
 
     async def requests(point: CallPoint) -> AsyncIterator[motion_pb2.PredictMotionRequest]:
-        made = motion_client.predict_motion.requests(
+        call = motion_client.predict_motion.requests(
             method=request.predictor.name,
             style=request.style,
             timeline=request.timeline,
@@ -275,13 +275,13 @@ async def predict_motion(
             whole_speech=True,
             **asdict(request.mouth),
         )
-        made.config.config.states = True
+        call.config.config.states = True
         if point.state is not None:
-            made.config.config.resume.CopyFrom(point.state)
-        yield made.config
+            call.config.config.resume.CopyFrom(point.state)
+        yield call.config
         for begin in range(point.begin, features.num_rows, FEATURE_BLOCK):
             rows = features.read(begin, begin + FEATURE_BLOCK)
-            yield made.item(feature_block(rows, begin, request.predictor.features))
+            yield call.item(feature_block(rows, begin, request.predictor.features))
 
     motion.clear()
     point = CallPoint()
@@ -351,6 +351,6 @@ class AlignedSpeech:
             -1, SPEECH_SHAPE[1]
         )
         shift = first * ROWS_PER_FRAME - begin
-        known = read[max(0, -shift) : SPEECH_ROWS - shift]
-        rows[max(0, shift) : max(0, shift) + len(known)] = known
+        part = read[max(0, -shift) : SPEECH_ROWS - shift]
+        rows[max(0, shift) : max(0, shift) + len(part)] = part
         return rows

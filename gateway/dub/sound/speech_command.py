@@ -165,11 +165,11 @@ def check_words(text: str, voice: str) -> None:
 
 def kept_speech(words: SpokenText, seconds: Fraction, data_dir: Path) -> Path | None:
     """Return the speech that was made before, and count it as used now; None: there is none. Blocks."""
-    found: list[tuple[float, Path]] = []
+    files: list[tuple[float, Path]] = []
     for file in (data_dir / SPEECH).glob(f"{words.key(seconds)}-*.wav"):
         with suppress(OSError):  # removed meanwhile
-            found.append((file.stat().st_mtime, file))
-    for _, file in sorted(found, reverse=True):
+            files.append((file.stat().st_mtime, file))
+    for _, file in sorted(files, reverse=True):
         with suppress(OSError):
             if file.stem.endswith(file_sha256(file)):
                 os.utime(file)
@@ -250,7 +250,7 @@ def _start(words: SpokenText, seconds: str, output: Path, stderr: IO[bytes]) -> 
     values = (text, str(text_file.absolute()), words.language, words.voice, seconds, str(output.absolute()))
     placed = dict(zip(SPEECH_PLACEHOLDERS, values, strict=True))
     arguments = [placed.get(word, word) for word in words.command]
-    # Without a place for the text, the command reads the text from its standard input.
+    # Without a placeholder for the text, the command reads the text from its standard input.
     reads = {"{text}", "{text_file}"}.isdisjoint(words.command)
     try:
         with open(text_file if reads else os.devnull, "rb") as given:
@@ -308,7 +308,7 @@ def _last_line(words: SpokenText, stderr: IO[bytes]) -> str:
 
 
 def _keep(file: Path, folder: Path, key: str) -> Path:
-    """Move the speech to its place. The name has the digest of the content, so no speech that another dub reads is replaced."""
+    """Move the speech to its path. The name has the digest of the content, so no speech that another dub reads is replaced."""
     with job_folder(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = folder / f"{key}-{file_sha256(file)}.wav"

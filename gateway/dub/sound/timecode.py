@@ -81,9 +81,9 @@ def parse_time(text: str) -> VideoTime:
     """
     if _NUMBER.fullmatch(text):
         return VideoTime(Fraction(text))
-    if found := _FRAMES.fullmatch(text):
-        hours, minutes, seconds = (int(found[place]) for place in (1, 2, 3))
-        return VideoTime(Fraction(3600 * hours + 60 * minutes + seconds), int(found[5]), found[4] == ";")
-    if found := _CLOCK.fullmatch(text):
-        return VideoTime(3600 * int(found[1] or 0) + 60 * int(found[2]) + Fraction(found[3]))
+    if match := _FRAMES.fullmatch(text):
+        hours, minutes, seconds = (int(match[group]) for group in (1, 2, 3))
+        return VideoTime(Fraction(3600 * hours + 60 * minutes + seconds), int(match[5]), match[4] == ";")
+    if match := _CLOCK.fullmatch(text):
+        return VideoTime(3600 * int(match[1] or 0) + 60 * int(match[2]) + Fraction(match[3]))
     raise InvalidRequestError(f"{text[:80]!r} is no time: give {EXPECTED_TIME}", field="start")

@@ -169,8 +169,8 @@ class PaceFile:
     def _ratios(self) -> dict[str, list[float]]:
         """Return the ratios of measured to estimated times of earlier dubs, by the kind of time."""
         note = read_note(self._path) or {}
-        found = {name: note.get(name) for name in ("processor", "wall")}
+        ratios = {name: note.get(name) for name in ("processor", "wall")}
         return {
             name: [value for value in values if isinstance(value, float) and value > 0] if isinstance(values, list) else []
-            for name, values in found.items()
+            for name, values in ratios.items()
         }

@@ -175,10 +175,10 @@ def _disk_of(folder: Path) -> int:
 
 def _existing(folder: Path) -> Path:
     """Return the folder, or the nearest folder above it that exists."""
-    found = Path(os.path.abspath(folder))
-    while not found.exists():
-        found = found.parent
-    return found
+    existing = Path(os.path.abspath(folder))
+    while not existing.exists():
+        existing = existing.parent
+    return existing
 
 
 def _either(names: Sequence[str | Option]) -> str | Option:

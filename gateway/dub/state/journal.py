@@ -179,13 +179,13 @@ class Journal:
             ref = _ref(path)
             if ref is None:
                 raise ValueError("the entry is no reference")
-            found = decode(self._store.get_arrays(ref))
+            decoded = decode(self._store.get_arrays(ref))
         except (ArtefactNotFoundError, ArtefactCorruptError, InvalidRequestError, ValueError) as problem:
             _log.warning("journal_entry_unusable", job=self._folder.parent.name, step=key, problem=str(problem))
             self.redone += 1
             return None
         self.reused += 1
-        return found
+        return decoded
 
     def record(self, key: str, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> None:
         """Store the result of a step.

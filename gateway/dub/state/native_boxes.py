@@ -66,8 +66,8 @@ def scale_of(faces: RecordFile, rows: Sequence[int] | Int64, reduction: int = 1)
     """
     if not len(rows):
         return 1
-    places = np.unique(np.linspace(0, len(rows) - 1, _SAMPLES).round().astype(int))
-    scales = faces.read_rows([int(rows[place]) for place in places])["scale"]
+    indices = np.unique(np.linspace(0, len(rows) - 1, _SAMPLES).round().astype(int))
+    scales = faces.read_rows([int(rows[index]) for index in indices])["scale"]
     return native_scale(float(np.median(scales)) / reduction)
 
 
@@ -120,7 +120,7 @@ class _LumaPart:
         """Return the luma of the render box of a face, uint8 [160 scale, 160 scale], without combs of interlaced video.
 
         Args:
-            canvas: uint8 of the size of the frame, which gets the part. OpenCV's rounding depends on the place in the frame.
+            canvas: uint8 of the size of the frame, which gets the part. OpenCV's rounding depends on the position in the frame.
         """
         rows, columns = self.luma.shape
         canvas[self.top : self.top + rows, self.left : self.left + columns] = deinterlaced_luma(self.luma)

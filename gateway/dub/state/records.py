@@ -148,10 +148,10 @@ def read_note(path: Path) -> dict[str, Any] | None:
     try:
         if path.stat().st_size > _MOST_BYTES:
             return None
-        found = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
-    match found:
+    match document:
         case {"layout": int(layout), "blake2b": str(digest), "note": dict(note)}:
             return note if layout == LAYOUT and digest == _digest_of(note) else None
     return None

@@ -61,7 +61,7 @@ def remove_job(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Remova
 def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> RemovalReport:
     """Remove a job whose folder the caller has locked, and return what was freed."""
     # Blobs are deleted first. If the store fails, the job still counts the rest, and the next try deletes them.
-    found = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
+    early = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
     freed = folder_bytes(folder)
     # A thread of the cancelled job counted further blobs meanwhile, or another job that used the same blob ended.
     late = delete_unused(folder, ledger.release(folder, ()), ledger, store)
@@ -73,7 +73,7 @@ def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Rem
             elif path.name != LOCK:
                 path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    sizes = [ref.size_bytes for ref, deleted in (*found.items(), *late.items()) if deleted]
+    sizes = [ref.size_bytes for ref, deleted in (*early.items(), *late.items()) if deleted]
     return RemovalReport(freed, len(sizes), sum(sizes))
 
 
@@ -83,13 +83,13 @@ def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger,
     Returns:
         The blobs that nothing else uses, and whether each was deleted: a blob that is gone or in another store was not.
     """
-    found: dict[ArtefactRef, bool] = {}
+    deleted: dict[ArtefactRef, bool] = {}
     distinct = list(dict.fromkeys(refs))
     for begin in range(0, len(distinct), BLOBS_PER_LOCK):
         with ledger.unused(folder, distinct[begin : begin + BLOBS_PER_LOCK]) as unused:
             for ref in unused:
-                found[ref] = _delete(ref, folder, store)
-    return found
+                deleted[ref] = _delete(ref, folder, store)
+    return deleted
 
 
 def _delete(ref: ArtefactRef, folder: Path, store: ArtefactStore) -> bool:
@@ -114,7 +114,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def remove_partial_video(output: Path) -> None:
-    """Remove what a process that was killed has left of a video beside the video's place, and of the manifest in its sidecar."""
+    """Remove what a process that was killed has left of a video beside the video's path, and of the manifest in its sidecar."""
     for file in (output, sidecar_of(output)):
         with suppress(OSError):
             remove_leftovers(file)

@@ -152,8 +152,8 @@ class Workspace:
             files: files of the pass that the caller will read.
         """
         path = self.folder / f"{name}{_NOTE}"
-        found = read_note(path)
-        match found:
+        note = read_note(path)
+        match note:
             case {"said": dict(said), "files": dict(checksums)}:
                 damaged = [file for file in files if _checksum_of(file) != Checksum.parsed(checksums.get(_path(file).name))]
                 if not damaged:
@@ -238,8 +238,8 @@ class Workspace:
     def resumable(self) -> bool:
         """Return whether another run could continue from here: there is a finished pass, a checkpoint or a journalled step."""
         journal = self.folder / JOURNAL
-        found = any(self.folder.glob(f"*{_NOTE}")) or (self.folder / CHECKPOINT).exists()
-        return found or (journal.is_dir() and any(journal.iterdir()))
+        noted = any(self.folder.glob(f"*{_NOTE}")) or (self.folder / CHECKPOINT).exists()
+        return noted or (journal.is_dir() and any(journal.iterdir()))
 
     def close(self) -> None:
         """Close all files, even if one of them cannot be written to its end. The files stay."""
