@@ -1,8 +1,9 @@
-"""Pictures of HEIF files in HEVC (HEIC), as phones write them: tiles, rotation, crop and colour. Source: ISO/IEC 23008-12.
+"""Pictures of HEIF files in HEVC (HEIC) and AV1 (AVIF): tiles, rotation, crop, colour and transparency. Source: ISO/IEC 23008-12.
 
 A file has items. The primary item is coded itself, or is a grid: a derived item that puts coded items (tiles) side by side, row by
 row, and crops them at the right and at the bottom. Properties of the primary item say its size (`ispe`), its colour (`colr`), and
-how the picture is shown: `clap` crops, `irot` turns, `imir` mirrors, in the order in which they are listed.
+how the picture is shown: `clap` crops, `irot` turns, `imir` mirrors, in the order in which they are listed. An auxiliary picture of
+the primary item (`auxl`) may hold its transparency.
 
 FFmpeg decodes each coded item as a stream of its own, whose id is the item's id.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Final, cast
@@ -21,18 +22,19 @@ import numpy as np
 
 from gateway.media.mp4 import Box, boxes_of, read_at
 from gateway.media.opening import MAX_STILL_PIXELS, is_decodable, open_input, reason_of
-from gateway.media.pixels import ACCURATE, ColourTags, colour_model, pixel_format, planar_name
+from gateway.media.pixels import ACCURATE, ColourTags, colour_model, in_srgb, pixel_format, planar_name
 from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupportedError
 
-_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1"})
+_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"})
+_CODECS: Final = {b"hvc1": "hevc", b"av01": "av1"}
+"""Kinds of coded items, and names of their codecs."""
+_ALPHA: Final = (b"urn:mpeg:hevc:2015:auxid:1\0", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")
+"""Types of auxiliary pictures that hold transparency."""
 _MOST_TILES: Final = 4096
 _MOST_BYTES: Final = 1 << 20
 _DEFAULT: Final = ColourTags(matrix=6, color_range=2, primaries=1, transfer=13)
 """Colours of a picture that says nothing: BT.601's matrix, full range, sRGB."""
-_P3: Final = 12
-"""Number of the primaries of Display P3 (ITU-T H.273)."""
-_SRGB_FROM_P3: Final = np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +43,25 @@ class HeifPicture:
 
     Attributes:
         path: the file.
+        codec: FFmpeg's name of the codec.
         tiles: ids of the coded items, row by row.
         columns: tiles in a row.
         coded: width and height of the whole picture before it is turned, pixels.
         shown: properties that say how the picture is shown, in order: kind and content.
         tags: colours; None: as the coded items say.
         icc_profile: ICC profile of the picture; None: none.
+        alpha: the picture that holds the transparency, grey; None: there is none.
     """
 
     path: Path
+    codec: str
     tiles: tuple[int, ...]
     columns: int
     coded: tuple[int, int]
     shown: tuple[tuple[bytes, bytes], ...]
     tags: ColourTags | None
     icc_profile: bytes | None
+    alpha: HeifPicture | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -127,8 +133,8 @@ class HeifPicture:
             interpolation=ACCURATE,
             threads=1,
         ).to_ndarray()
-        levels = np.asarray(rgb, np.uint8) if model.hdr is None else model.hdr.shown(np.asarray(rgb, np.uint8))
-        return _from_p3(levels) if tags.primaries == _P3 and model.hdr is None and self.icc_profile is None else levels
+        levels = np.asarray(rgb, np.uint8)
+        return levels if self.icc_profile is not None and model.hdr is None else in_srgb(levels, tags)
 
     def _broken(self, number: int, problem: str) -> MediaUnsupportedError:
         return MediaUnsupportedError(
@@ -136,15 +142,6 @@ class HeifPicture:
             "again, or save the picture as JPEG",
             field="video",
         )
-
-
-def _from_p3(levels: UInt8) -> UInt8:
-    """Return a picture of Display P3 in sRGB. Both have one curve."""
-    coded = levels.astype(np.float32) / 255
-    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4) @ _SRGB_FROM_P3.T
-    light = light.clip(0.0, 1.0)
-    shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.asarray(np.rint(shown * 255), np.uint8)
 
 
 def _crop(content: bytes, width: int, height: int) -> tuple[int, int, int, int]:
@@ -164,15 +161,16 @@ def is_heif(head: bytes) -> bool:
 
 
 def find_heif(file: IO[bytes], path: Path) -> HeifPicture | None:
-    """Return the primary picture of a HEIF file in HEVC; None: the file is another one. The picture is not decoded.
+    """Return the primary picture of a HEIF file in HEVC or AV1, not decoded; None: the file is another one, or an animation in AV1.
 
     Raises:
         MediaUnsupportedError: the picture is put together in a way that is not read, or its description is damaged.
     """
-    if not is_heif(read_at(file, 0, 12)):
+    head = read_at(file, 0, 12)
+    if not is_heif(head):
         return None
     boxes = {box.kind: box for box in boxes_of(file)}
-    if b"meta" not in boxes:
+    if b"meta" not in boxes or (head.endswith(b"avif") and b"moov" in boxes):
         return None
     try:
         picture = _Items(file, boxes[b"meta"]).primary(path)
@@ -201,12 +199,21 @@ class _Items:
         version, content = self._full(inside[b"pitm"])
         self._primary = int.from_bytes(content[: 4 if version else 2])
         self._kinds = dict(self._listed_kinds(inside[b"iinf"]))
-        self._sources = dict(self._listed_sources(inside[b"iref"])) if b"iref" in inside else {}
+        references = list(self._references(inside[b"iref"])) if b"iref" in inside else []
+        self._sources = {item: others for kind, item, others in references if kind == b"dimg"}
+        self._auxiliary = [(item, others) for kind, item, others in references if kind == b"auxl"]
 
-    def primary(self, path: Path) -> HeifPicture | None:
-        """Return the primary picture; None: the picture is not coded in HEVC."""
-        properties = list(self._properties(self._primary))
-        kind, item = self._kinds[self._primary], self._primary
+    def primary(self, path: Path) -> HeifPicture:
+        """Return the primary picture."""
+        found = self._picture(self._primary, path)
+        for item, of in self._auxiliary:
+            types = [content[4:] for name, content in self._properties(item) if name == b"auxC"]
+            if self._primary in of and any(kind.startswith(_ALPHA) for kind in types):
+                return replace(found, alpha=replace(self._picture(item, path), shown=found.shown))
+        return found
+
+    def _picture(self, item: int, path: Path) -> HeifPicture:
+        properties, kind = list(self._properties(item)), self._kinds[item]
         if kind == b"iden":  # the same picture, shown otherwise
             (item,) = self._sources[item]
             properties, kind = [*self._properties(item), *properties], self._kinds[item]
@@ -219,11 +226,11 @@ class _Items:
             rows, columns, coded = _grid(self._data(item))
             if rows * columns != len(tiles) or len(tiles) > _MOST_TILES:
                 raise ValueError("the grid has another number of tiles")
-        if any(self._kinds[tile] != b"hvc1" for tile in tiles):
-            if kind in (b"hvc1", b"grid", b"av01"):
-                return None
+        unread = [self._kinds[tile] for tile in tiles if self._kinds[tile] not in _CODECS]
+        if unread:
             raise MediaUnsupportedError(
-                f"{path}: the picture is put together in a way that is not read here ({kind.decode('latin-1')}); save it as JPEG",
+                f"{path}: the picture is put together in a way that is not read here ({unread[0].decode('latin-1')}); "
+                "save it as JPEG",
                 field="video",
             )
         if not 0 < coded[0] * coded[1] <= MAX_STILL_PIXELS:
@@ -233,6 +240,7 @@ class _Items:
         colours = [content for name, content in properties if name == b"colr"]
         return HeifPicture(
             path=path,
+            codec=_CODECS[self._kinds[tiles[0]]],
             tiles=tuple(tiles),
             columns=columns,
             coded=coded,
@@ -254,13 +262,13 @@ class _Items:
                 size = 4 if version > 2 else 2
                 yield int.from_bytes(content[:size]), content[size + 2 : size + 6]
 
-    def _listed_sources(self, box: Box) -> Iterator[tuple[int, Sequence[int]]]:
+    def _references(self, box: Box) -> Iterator[tuple[bytes, int, Sequence[int]]]:
+        """Yield kind, item, and the items that the item refers to."""
         number = "I" if self._full(box)[0] else "H"
         for entry in boxes_of(self._file, Box(box.kind, box.start, box.body + 4, box.end)):
-            if entry.kind == b"dimg":
-                content = read_at(self._file, entry.body, min(entry.end - entry.body, _MOST_BYTES))
-                item, count = struct.unpack_from(f">{number}H", content)
-                yield item, struct.unpack_from(f">{count}{number}", content, struct.calcsize(f">{number}H"))
+            content = read_at(self._file, entry.body, min(entry.end - entry.body, _MOST_BYTES))
+            item, count = struct.unpack_from(f">{number}H", content)
+            yield entry.kind, item, struct.unpack_from(f">{count}{number}", content, struct.calcsize(f">{number}H"))
 
     def _properties(self, item: int) -> Iterator[tuple[bytes, bytes]]:
         """Yield kind and content of the properties of an item, in order."""

@@ -244,6 +244,46 @@ def track_view(handle: int, only: Only) -> TrackView | None:
     return TrackView(handle, hidden) if hidden else None
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """An entry of an edit list (8.6.6).
+
+    Attributes:
+        track: four letters that say what the track holds, such as `vide`.
+        number: number of the entry in its list, from 0.
+        is_empty: whether nothing is shown for the length of the entry.
+        speed: speed of the shown samples; 0: the first sample stands still.
+    """
+
+    track: bytes
+    number: int
+    is_empty: bool
+    speed: float
+
+
+def edits_of(handle: int) -> Iterator[Edit]:
+    """Yield the entries of the edit lists of an MP4 or MOV file.
+
+    Args:
+        handle: descriptor of a regular file.
+    """
+    with open(f"/proc/self/fd/{handle}", "rb") as file:
+        index = next((box for box in boxes_of(file) if box.kind == b"moov"), None)
+        for track in boxes_of(file, index) if index is not None else ():
+            lists = boxes_at_all_levels(file, {b"edts"}, track) if track.kind == b"trak" else ()
+            for box in lists:
+                if box.kind == b"elst":
+                    yield from _entries(_handler(file, track), read_at(file, box.body, min(box.end - box.body, _PIECE)))
+
+
+def _entries(track: bytes, content: bytes) -> Iterator[Edit]:
+    entry = struct.Struct(">Qqi" if content[:1] == b"\1" else ">Iii")
+    count = min(int.from_bytes(content[4:8]), (len(content) - 8) // entry.size)
+    for number in range(count):
+        _, begin, speed = entry.unpack_from(content, 8 + number * entry.size)
+        yield Edit(track, number, begin == -1, speed / (1 << 16))
+
+
 def _handler(file: IO[bytes], track: Box) -> bytes:
     """Return the four letters that say what a track holds; empty: the track does not say."""
     for media in boxes_of(file, track):

@@ -25,7 +25,7 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from gateway.media.mp4 import Only, TrackView, boxes_at_all_levels, read_at, track_view
+from gateway.media.mp4 import Only, TrackView, boxes_at_all_levels, edits_of, read_at, track_view
 from gateway.safe_paths import descriptor_url, open_media_file
 from services.common.errors import MediaUnsupportedError
 from services.common.server.resources import give_back_freed_memory
@@ -166,6 +166,7 @@ def _open(handle: int, path: Path, field: str, view: TrackView | None) -> InputC
     if container.format.name.startswith("mov,"):
         try:
             _refuse_external(handle, path, field)
+            _refuse_edits(handle, path, field)
             _refuse_claims(container, os.fstat(handle).st_size, path, field)
         except MediaUnsupportedError:
             container.close()
@@ -183,6 +184,22 @@ def _refuse_external(handle: int, path: Path, field: str) -> None:
             "save it as one self-contained file (ffmpeg -i IN -c copy OUT.mov)",
             field=field,
         )
+
+
+def _refuse_edits(handle: int, path: Path, field: str) -> None:
+    """Refuse edit lists that FFmpeg does not follow: gaps behind a shown part, and speeds. Players show other frames or times."""
+    for edit in edits_of(handle):
+        name = {b"vide": "picture", b"soun": "sound"}.get(edit.track)
+        wrong = ""
+        if edit.is_empty and edit.number:
+            wrong = "has a gap"
+        elif not edit.is_empty and edit.speed != 1:
+            wrong = f"has a part at {edit.speed:g} times the speed" if edit.speed else "stands still in a part"
+        if name and wrong:
+            raise MediaUnsupportedError(
+                f"{path}: by its edit list, the {name} {wrong}, which is not read here; export the clip anew in an editing program",
+                field=field,
+            )
 
 
 def _refuse_claims(container: InputContainer, file_bytes: int, path: Path, field: str) -> None:
@@ -236,6 +253,10 @@ def is_cover(stream: Stream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
+def _is_still_of_heif(container: InputContainer, stream: VideoStream) -> bool:
+    return container.format.name.startswith("mov,") and stream.frames == 1 and stream.duration is None
+
+
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """Return the video stream that players show: the first default stream, otherwise the first stream. Cover pictures, and streams
     that cannot be decoded, do not count.
@@ -245,16 +266,28 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """
     pictures = [stream for stream in container.streams.video if not is_cover(stream)]
     decodable = [stream for stream in pictures if is_decodable(stream)]
+    # An animation of HEIF also has a still, which FFmpeg gives as a stream without a length.
+    decodable = [stream for stream in decodable if not _is_still_of_heif(container, stream)] or decodable
     if decodable:
         return next((stream for stream in decodable if stream.disposition & Disposition.default), decodable[0])
     if pictures:
+        is_picture = container.format.name.endswith(("_pipe", "jpegxl_anim"))
+        wanted = "save it as PNG or JPEG" if is_picture else "convert it to H.264 or ProRes"
         raise MediaUnsupportedError(
-            f"{path} holds its picture in a codec that cannot be decoded here; convert it to H.264 or ProRes in the program that "
-            "wrote it",
+            f"{path} holds its picture in a codec that cannot be decoded here; {wanted} in the program that wrote it",
             field="video",
         )
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     raise MediaUnsupportedError(f"{path} has no video stream (it holds: {kinds}); give footage with a picture", field="video")
+
+
+def has_order_only(container_format: str, codec: str) -> bool:
+    """Return whether the frames of a video come in the order in which they are shown, without times of their own.
+
+    AVI stores frames in the order of decoding. Decoders of these codecs take the times of frames from the file, and would give
+    wrong times to frames that are shown in another order.
+    """
+    return container_format == "avi" and codec in ("h264", "hevc")
 
 
 def broken_at(path: Path, seconds: Fraction | None, problem: str, *, field: str = "video") -> MediaUnsupportedError:

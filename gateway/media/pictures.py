@@ -9,20 +9,21 @@ import io
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from gateway.media.heif import HeifPicture, find_heif, is_heif
 from gateway.media.mp4 import read_at
 from gateway.media.opening import MAX_STILL_PIXELS
+from gateway.media.pixels import ColourTags, in_srgb, srgb_levels
 from gateway.safe_paths import open_media_file
-from services.common.array_types import UInt8
+from services.common.array_types import Float64, UInt8
 from services.common.errors import MediaUnsupportedError
 
 _BEGINNINGS: Final = (
@@ -32,15 +33,13 @@ _BEGINNINGS: Final = (
     (rb"RIFF....WEBP", "WEBP"),
     (rb"BM", "BMP"),
     (rb"P[1-6]\s", "PPM"),
-    (rb"....ftyp(avif|mif1)", "AVIF"),
 )
 """First bytes of the formats, and Pillow's names of the formats. Pillow opens a JPEG with further pictures as MPO."""
 _HEAD_BYTES: Final = 16
-_ANIMATED: Final = frozenset({"PNG", "WEBP", "AVIF"})
-"""Formats whose further pictures are an animation. Those of JPEG and TIFF are other pictures."""
-_TURNED: Final = (5, 6, 7, 8)
-_ORIENTATION: Final = 0x112
-"""EXIF's tag of the orientation, and its values for pictures that lie on their side."""
+_BITS: Final = 258
+_PHOTOMETRIC: Final = 262
+_PLANES: Final = 284
+"""Tags of TIFF: bits of each sample, whether white is 0 (value 0), and whether each colour lies by itself (value 2)."""
 _NEXT_JPEG: Final = b"\xff\xd9\xff\xd8\xff"
 """End of a JPEG picture, directly followed by the begin of another one."""
 _JPEG_HEAD: Final = 1 << 20
@@ -48,6 +47,11 @@ _SPACES: Final = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Colour spaces of ICC profiles, and Pillow's modes of pictures that have such a profile."""
 _EQUAL: Final = 2
 """A profile that changes no colour by more levels is sRGB."""
+_SRGB_GAMMA: Final = 1 / 2.2
+_SRGB_PRIMARIES: Final = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+"""Gamma that PNG files state for sRGB, and x and y of white, red, green and blue."""
+_ALIKE: Final = 0.02
+"""Gammas and primaries of PNG files that differ by less are the same."""
 
 Image.MAX_IMAGE_PIXELS = MAX_STILL_PIXELS
 
@@ -58,7 +62,7 @@ class PictureFacts:
 
     Attributes:
         codec: name of the coding, such as jpeg.
-        width, height: size of the upright picture, pixels.
+        width, height: size of the picture, pixels; before it is turned, in some formats.
         alpha: whether the picture may have transparent pixels.
     """
 
@@ -90,13 +94,10 @@ def picture_facts(path: Path) -> PictureFacts | None:
             case None:
                 return None
             case HeifPicture():
-                return PictureFacts("hevc", *picture.size, alpha=False)
+                return PictureFacts(picture.codec, *picture.size, alpha=picture.alpha is not None)
             case _:
-                width, height = picture.size
-                if picture.getexif().get(_ORIENTATION) in _TURNED:
-                    width, height = height, width
                 codec = "jpeg" if picture.format == "MPO" else (picture.format or "").lower()
-                return PictureFacts(codec, width, height, alpha=picture.has_transparency_data)
+                return PictureFacts(codec, *picture.size, alpha=picture.has_transparency_data)
 
 
 def read_picture(path: Path) -> UInt8:
@@ -104,16 +105,17 @@ def read_picture(path: Path) -> UInt8:
     may have transparent pixels; RGB.
 
     Raises:
-        MediaUnsupportedError: the picture is cut short or damaged, or has floating-point levels.
+        MediaUnsupportedError: the picture is cut short or damaged, or has floating-point levels or levels of 32 bits.
     """
     with _opened(path) as picture:
         if isinstance(picture, HeifPicture):
-            return _in_srgb(Image.fromarray(picture.read()), picture.icc_profile)
+            shown = _with_profile(Image.fromarray(picture.read()), picture.icc_profile)
+            return shown if picture.alpha is None else np.dstack([shown, picture.alpha.read()[..., 0]])
         assert picture is not None
-        if picture.mode == "F":
+        if picture.mode == "F" or _bits(picture) > 16:
+            kind = "floating-point levels" if picture.mode == "F" else "levels of 32 bits"
             raise MediaUnsupportedError(
-                f"{path}: the picture has floating-point levels, which do not say what is white; save it with 8 or 16 bits",
-                field="video",
+                f"{path}: the picture has {kind}, which do not say what is white; save it with 8 or 16 bits", field="video"
             )
         return _shown(picture)
 
@@ -151,8 +153,36 @@ def _opened(path: Path) -> Iterator[Image.Image | HeifPicture | None]:
             yield None  # FFmpeg says what is wrong
             return
         with image:
-            animated = image.format in _ANIMATED and getattr(image, "is_animated", False)
-            yield None if animated or (image.format == "JPEG" and _is_video(handle, image.size)) else image
+            yield None if _is_for_ffmpeg(image, handle, path) else image
+
+
+def _is_for_ffmpeg(image: Image.Image, handle: int, path: Path) -> bool:
+    """Return whether a picture file is an animation, or a picture that FFmpeg reads and Pillow misreads."""
+    animated = bool(getattr(image, "is_animated", False))
+    match image.format:
+        case "WEBP" if animated:
+            raise MediaUnsupportedError(
+                f"{path} is an animation in WebP, which is not read here; save it as MP4, APNG or GIF in the program that wrote it",
+                field="video",
+            )
+        case "PNG":  # further pictures of TIFF and of JPEG with an index are no animation
+            return animated
+        case "JPEG":
+            return _is_video(handle, image.size)
+        case "TIFF":
+            return _tiff_tag(image, _PLANES) == 2 and _bits(image) == 16
+    return False
+
+
+def _tiff_tag(image: Image.Image, tag: int) -> int:
+    """Return the first number of a tag of TIFF; 0: the picture has no such tag."""
+    value = image.tag_v2.get(tag, 0) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _bits(image: Image.Image) -> int:
+    """Return the bits of a sample of TIFF; 0: the picture is in another format."""
+    return _tiff_tag(image, _BITS)
 
 
 def _format_of(head: bytes) -> str | None:
@@ -177,17 +207,66 @@ def _is_video(handle: int, size: tuple[int, int]) -> bool:
 def _shown(image: Image.Image) -> UInt8:
     """Return a picture upright and in sRGB."""
     profile = image.info.get("icc_profile")
+    white_is_zero = image.mode.startswith("I") and image.format == "TIFF" and _tiff_tag(image, _PHOTOMETRIC) == 0
+    tags = _png_tags(image)
+    gamma, primaries = image.info.get("gamma"), image.info.get("chromaticity")
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # grey of 16 bits
-        upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if not upright.has_transparency_data:
-        plain = upright if upright.mode in _SPACES.values() else upright.convert("RGB")
-        return _in_srgb(plain, profile)
-    rgba = upright.convert("RGBA")
-    return np.dstack([_in_srgb(rgba.convert("RGB"), profile), np.asarray(rgba.getchannel("A"))])
+        levels = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        upright = Image.fromarray(255 - levels if white_is_zero else levels)
+    alpha = None
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        alpha = np.asarray(rgba.getchannel("A"))
+        upright = upright.getchannel("L") if upright.mode == "LA" else rgba.convert("RGB")
+    plain = upright if upright.mode in _SPACES.values() else upright.convert("RGB")
+    # The order of precedence of PNG.
+    if tags is not None:
+        shown = in_srgb(np.asarray(plain.convert("RGB")), tags)
+    elif profile or "srgb" in image.info or not gamma:
+        shown = _with_profile(plain, profile)
+    else:
+        shown = _with_gamma(np.asarray(plain.convert("RGB")), float(gamma), primaries or _SRGB_PRIMARIES)
+    return shown if alpha is None else np.dstack([shown, alpha])
 
 
-def _in_srgb(image: Image.Image, profile: bytes | None) -> UInt8:
+def _png_tags(image: Image.Image) -> ColourTags | None:
+    """Return the colours that a PNG file states by numbers of ITU-T H.273 (cICP); None: the file does not state them so."""
+    file = image.fp
+    if image.format != "PNG" or file is None:
+        return None
+    place, head = 8, b""
+    while head[4:] != b"IDAT" and len(head := read_at(file, place, 8)) == 8:
+        if head[4:] == b"cICP":
+            primaries, transfer, matrix, full = read_at(file, place + 8, 4)
+            return ColourTags(matrix=matrix, color_range=2 if full else 1, primaries=primaries, transfer=transfer)
+        place += 12 + int.from_bytes(head[:4])
+    return None
+
+
+def _with_gamma(levels: UInt8, gamma: float, primaries: Sequence[float]) -> UInt8:
+    """Return a picture of PNG in sRGB, uint8 RGB [height, width, 3].
+
+    Args:
+        levels: uint8 RGB [height, width, 3].
+        gamma: power of light that gives the levels (gAMA).
+        primaries: x and y of white, red, green and blue (cHRM).
+    """
+    if abs(gamma - _SRGB_GAMMA) < _ALIKE and np.abs(np.subtract(primaries, _SRGB_PRIMARIES)).max() < _ALIKE:
+        return levels
+    light = (levels / np.float32(255)) ** np.float32(1 / gamma)
+    turn = np.linalg.solve(_xyz_from_rgb(_SRGB_PRIMARIES), _xyz_from_rgb(primaries))
+    return srgb_levels(np.asarray(light @ turn.T, np.float32))
+
+
+def _xyz_from_rgb(primaries: Sequence[float]) -> Float64:
+    """Return the matrix from linear light of primaries to CIE XYZ, float64 [3, 3]."""
+    white, *colours = (np.array([x / y, 1.0, (1 - x - y) / y]) for x, y in zip(primaries[::2], primaries[1::2], strict=True))
+    columns = np.stack(colours, axis=1)
+    return np.asarray(columns * np.linalg.solve(columns, white), np.float64)
+
+
+def _with_profile(image: Image.Image, profile: bytes | None) -> UInt8:
     """Return a picture with an ICC profile in sRGB, uint8 [height, width, 3]. A damaged profile is left out.
 
     Args:

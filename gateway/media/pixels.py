@@ -62,6 +62,9 @@ _PEAK_CD_M2: Final = 1000.0
 _WHITE_SHARE: Final = 0.88
 """Share of standard range up to reference white."""
 _BT709_FROM_BT2020: Final = np.array([[1.6605, -0.5877, -0.0728], [-0.1246, 1.1330, -0.0084], [-0.0182, -0.1006, 1.1188]])
+_P3: Final = 12
+"""Number of the primaries of Display P3 (ITU-T H.273, table 2)."""
+_SRGB_FROM_P3: Final = np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]], np.float32)
 _PQ, _HLG = 16, 18
 """Transfer characteristics (ITU-T H.273, table 3)."""
 _LUMA_WEIGHTS: Final = {
@@ -266,6 +269,25 @@ def _hdr_curve(tags: ColourTags) -> HdrCurve | None:
     rising = int(np.searchsorted(levels, levels[-1])) + 1
     back = np.interp(np.arange(255 * _FINE + 1) / _FINE, levels[:rising], np.arange(float(rising)))
     return HdrCurve(levels, back.astype(np.float32), _BT709_FROM_BT2020 if tags.primaries in (2, 9) else np.eye(3))
+
+
+def in_srgb(levels: UInt8, tags: ColourTags) -> UInt8:
+    """Return a picture in sRGB, uint8 RGB [height, width, 3]: HDR in standard range, and Display P3 in the primaries of sRGB."""
+    hdr = _hdr_curve(tags)
+    if hdr is not None:
+        return hdr.shown(levels)
+    if tags.primaries != _P3:
+        return levels
+    coded = levels.astype(np.float32) / 255
+    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4) @ _SRGB_FROM_P3.T
+    return srgb_levels(light)
+
+
+def srgb_levels(light: Float32) -> UInt8:
+    """Return linear light of sRGB, 0 to 1, as levels, uint8 of the same shape. Light beyond is cut."""
+    light = light.clip(0.0, 1.0)
+    shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(shown * 255), np.uint8)
 
 
 def effective_matrix(tags: ColourTags, width: int, height: int) -> int:

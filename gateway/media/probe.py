@@ -27,6 +27,7 @@ from gateway.media.opening import (
     MIN_SIDE,
     broken_at,
     codec_name,
+    has_order_only,
     is_cover,
     is_decodable,
     open_input,
@@ -199,9 +200,12 @@ def probe(path: Path | str) -> MediaInfo:
         aspect = stream.sample_aspect_ratio
         # MP4 sums the durations of its frames; with B-frames that of the packet shown last is another frame's.
         whole, samples = stream.duration if indexed else None, stream.frames
-    packets = _scan(path, index)
+    counted = has_order_only(container_name, codec)
+    packets = _scan(path, index, counted=counted)
     _refuse_cut_short(path, packets, declared, promised, time_base)
-    if packets.pts is None or first.pts is None:
+    if counted and packets.pts is not None:
+        pts, last_duration = packets.pts, packets.last_duration
+    elif packets.pts is None or first.pts is None:
         pts, last_duration = _decode_times(path, index)
     else:
         # Footage that was cut inside a group of pictures starts with packets that refer to pictures before the cut. These packets
@@ -253,7 +257,7 @@ def _picture_info(path: Path, facts: PictureFacts) -> MediaInfo:
     whole.
     """
     _refuse_size(path, facts.width, facts.height)
-    read_picture(path)
+    height, width = read_picture(path).shape[:2]
     pts = np.zeros(1, np.int64)
     pts.setflags(write=False)
     video = VideoInfo(
@@ -261,7 +265,7 @@ def _picture_info(path: Path, facts: PictureFacts) -> MediaInfo:
         codec=facts.codec,
         stored_format="gbrap" if facts.alpha else "gbrp",
         pixel=pixel_format("gbrap" if facts.alpha else "gbrp"),
-        orientation=orientation(facts.width, facts.height, None, None),
+        orientation=orientation(width, height, None, None),
         colour=ColourTags(matrix=0, color_range=2, primaries=1, transfer=13),
         time_base=_PICTURE_TICK,
         average_rate=1 / _PICTURE_TICK,
@@ -357,10 +361,22 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
         problem = failed
     if problem is not None:
         raise broken_at(path, None, reason_of(problem)) from problem
+    if stream.frames:
+        raise MediaUnsupportedError(
+            f"{path}: its edit list shows none of its {stream.frames} frames; save it without the list "
+            "(ffmpeg -ignore_editlist 1 -i IN -c copy OUT)",
+            field="video",
+        )
     raise MediaUnsupportedError(f"{path} has a video stream but not one frame in it", field="video")
 
 
-def _scan(path: Path, index: int) -> _Packets:
+def _scan(path: Path, index: int, *, counted: bool) -> _Packets:
+    """Read the packets of a file.
+
+    Args:
+        index: index of the video stream.
+        counted: whether the order of the video's packets gives their times.
+    """
     pts: list[int] | None = []
     last = (-(2**62), 0)
     count, has_hidden, end, file_end = 0, False, -(2**62), Fraction(0)
@@ -375,17 +391,18 @@ def _scan(path: Path, index: int) -> _Packets:
                 if packet.stream_index != index:
                     continue
                 count += 1
+                time = packet.dts if counted else packet.pts
                 if count > MAX_FRAMES:
                     raise _too_many_frames(path)
                 if packet.is_discard:
                     has_hidden = True
                     continue
-                if packet.pts is None:
+                if time is None:
                     pts = None
                 elif pts is not None:
-                    pts.append(packet.pts)
-                    last = max(last, (packet.pts, packet.duration or 0))
-                    end = max(end, packet.pts + (packet.duration or 0))
+                    pts.append(time)
+                    last = max(last, (time, packet.duration or 0))
+                    end = max(end, time + (packet.duration or 0))
         except av.FFmpegError as problem:
             raise broken_at(path, max(pts) * time_base if pts else None, reason_of(problem)) from problem
     return _Packets(None if pts is None else sorted(pts), last[1], count, has_hidden, end, file_end)

@@ -12,7 +12,15 @@ import cv2
 import numpy as np
 from av.video.stream import VideoStream
 
-from gateway.media.opening import MAX_STILL_PIXELS, DecodingProgress, broken_at, decoded_frames, open_input, video_stream
+from gateway.media.opening import (
+    MAX_STILL_PIXELS,
+    DecodingProgress,
+    broken_at,
+    decoded_frames,
+    has_order_only,
+    open_input,
+    video_stream,
+)
 from gateway.media.pictures import read_picture
 from gateway.media.pixels import ACCURATE, ColourModel, PixelFormat, filter_graph
 from gateway.media.types import PICTURE, DecodedFrame, MediaInfo, Plane, VideoInfo
@@ -93,7 +101,7 @@ class VideoReader:
         info, pts = self._info, self._info.video.pts
         due = start
         ticks = int(pts[start]) - int(_SETTLING_S / info.video.time_base)
-        if ticks > int(pts[0]):
+        if ticks > int(pts[0]) and not has_order_only(info.container, info.video.codec):
             with open_input(info.path, only="picture") as container:
                 stream = self._stream(container)
                 container.seek(ticks, stream=stream)
@@ -134,8 +142,10 @@ class VideoReader:
             raise broken_at(info.path, seconds, f"only {index} of {video.num_frames} frames can be decoded")
 
     def _pictures(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        reached = DecodingProgress()
+        reached, counted = DecodingProgress(), has_order_only(self._info.container, self._info.video.codec)
         for picture in decoded_frames(container, stream, self._info.path, reached):
+            if counted:
+                picture.pts = None
             if picture.pts is not None:
                 reached.seconds = picture.pts * self._info.video.time_base
             yield picture

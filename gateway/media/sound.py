@@ -29,6 +29,8 @@ from services.common.errors import InvalidRequestError, MediaUnsupportedError
 _JITTER_S: Final = Fraction(1, 50)
 """Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
 _INTEGER_SCALE: Final = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
+_AMBIGUOUS: Final = ("pcm_f16le", "pcm_f24le")
+"""What FFmpeg takes WAV files for whose samples have 16 or 24 bits in 32."""
 _RESAMPLED_AT_ONCE: Final = 16_384
 """Most samples of a channel that the resampler takes at a time."""
 
@@ -111,7 +113,7 @@ class SoundReader:
             stream = _track(container, self._path, track)
             context = stream.codec_context
             self.info = SoundInfo(stream.index, context.sample_rate, context.layout.nb_channels, context.layout.name)
-        _refuse_layout(self._path, self.info)
+        _refuse_layout(self._path, self.info, context.name)
 
     def check_sound(self) -> None:
         """Check that the track has a sample. Speech without a sample is a mistake, and would be taken for silence.
@@ -261,7 +263,13 @@ def _track(container: av.container.InputContainer, path: Path, track: int) -> av
     return tracks[track]
 
 
-def _refuse_layout(path: Path, info: SoundInfo) -> None:
+def _refuse_layout(path: Path, info: SoundInfo, codec: str) -> None:
+    if codec in _AMBIGUOUS:
+        raise MediaUnsupportedError(
+            f"{path}: its sound has samples of fewer bits than their room, which may be whole numbers or floating-point; "
+            "save it as WAV with 16, 24 or 32 bits",
+            field="audio",
+        )
     if not 1 <= info.channels <= MAX_CHANNELS:
         raise MediaUnsupportedError(
             f"{path}: its sound has {info.channels} channels, 1 to {MAX_CHANNELS} are accepted; "

@@ -14,6 +14,7 @@ WebVTT. All are read. Times with an arrow begin a subtitle, and the subtitle's t
 
 from __future__ import annotations
 
+import codecs
 import csv
 import html
 import io
@@ -42,9 +43,14 @@ _DAPTM: Final = "{http://www.w3.org/ns/ttml/profile/dapt#metadata}"
 _XML: Final = "{http://www.w3.org/XML/1998/namespace}"
 _SPEAKER: Final = re.compile(r"\s*([^\W\d_a-z][^:a-z]{0,39}?)\s*:\s+")
 """Name before a line of a subtitle, in capital letters: `ADA: Good morning`."""
-_ARROW: Final = "-->"
-_CUE: Final = re.compile(r"\s*(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?\s*-->\s*\d", re.ASCII)
+_ARROW: Final = r"(?:-{1,2}>|[–—]>|→)"
+_HEAD: Final = re.compile(rf"\W{{0,4}}\d.{{0,40}}?(?:-->\W{{0,4}}\d|{_ARROW}\W{{0,4}}\d{{1,3}}\s*:)")
+"""Row that is meant to be a line of times."""
+_CUE: Final = re.compile(rf"\s*(?:(\d{{1,3}}):)?(\d{{1,2}}):(\d{{1,2}})(?:[.,](\d{{1,3}}))?\s*{_ARROW}\s*\d", re.ASCII)
 """Line of times of a subtitle. The first time is taken."""
+_TIMES_HINT: Final = "expected 00:00:01,500 --> 00:00:02,750"
+_UNSEEN: Final = {**dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")), 0xA0: " "}
+"""Marks of the direction of text, which are left out of lines of times, and the blank that does not break."""
 _VOICE: Final = re.compile(r"<v(?:\.[^ >]*)?\s+([^>]+)>")
 """Speaker of a subtitle in WebVTT."""
 _MARKS: Final = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}|\{/?[biu]\}")
@@ -123,13 +129,14 @@ def script_facts(handle: int, question: Mapping[str, Any]) -> dict[str, Any]:
     with open(handle, "rb", closefd=False) as stream:
         content = stream.read()
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as problem:
-        raise InvalidRequestError(f"{path}: not a text in UTF-8", field="script") from problem
+        raise InvalidRequestError(f"{path}: not a text in UTF-8 or UTF-16; save it as UTF-8", field="script") from problem
     times = _Times(Fraction(question["rate"]), question["start"])
     lines = list(_READERS[path.suffix.lower()](path, text, question["language"], times))
     if not lines:
-        raise InvalidRequestError(f"{path}: the script has no line", field="script")
+        hint = f"; {_TIMES_HINT}" if path.suffix.lower() in (".srt", ".vtt") else ""
+        raise InvalidRequestError(f"{path}: the script has no line{hint}", field="script")
     for line in lines:
         check_language(line.language, where=line.where, field="script")
     return {"lines": [{**asdict(line), "speech": None if line.speech is None else str(line.speech)} for line in lines]}
@@ -157,9 +164,13 @@ def _wrong(where: object, problem: str) -> InvalidRequestError:
 
 def _csv_lines(path: Path, text: str, language: str | None, times: _Times) -> Iterator[ScriptLine]:
     # Every kind of line end counts: some programs write a carriage return alone.
-    reader = csv.DictReader(io.StringIO(text, newline=None))
+    head = text.lstrip().partition("\n")[0]
+    # Spreadsheets of countries with decimal commas write semicolons.
+    reader = csv.DictReader(io.StringIO(text, newline=None), delimiter=next((mark for mark in ",;\t" if mark in head), ","))
     try:
-        columns, rows = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
+        columns = [column.strip().lower() for column in reader.fieldnames or []]
+        reader.fieldnames = columns
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as problem:
         raise _wrong(
             f"{path}: line {reader.line_num + 1}",
@@ -275,11 +286,12 @@ def _srt_lines(path: Path, text: str, language: str | None, times: _Times) -> It
 def _subtitles(path: Path, text: str) -> Iterator[tuple[Fraction, str]]:
     """Yield the begin of each subtitle that has a text, seconds, and the text as the file has it."""
     rows = text.splitlines()
-    heads = [place for place, row in enumerate(rows) if _ARROW in row and row.strip()[:1].isdecimal()]
+    seen = [row.translate(_UNSEEN) for row in rows]
+    heads = [place for place, row in enumerate(seen) if _HEAD.match(row)]
     for head, following in zip_longest(heads, heads[1:]):
-        found = _CUE.match(rows[head])
+        found = _CUE.match(seen[head])
         if found is None:
-            raise _wrong(f"{path}: row {head + 1}", f"{rows[head][:80]!r} are no times; expected 00:00:01,500 --> 00:00:02,750")
+            raise _wrong(f"{path}: row {head + 1}", f"{rows[head][:80]!r} are no times; {_TIMES_HINT}")
         content = rows[head + 1 : following]
         if following is not None and content and _is_name(content, webvtt=text.startswith("WEBVTT")):
             content = content[:-1]

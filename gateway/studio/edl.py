@@ -7,6 +7,7 @@ itself.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ def read_edl(content: bytes, rate: Fraction, shown_name: str) -> Any:
     """Return the timeline of a list, an `opentimelineio.schema.Timeline`. Events that cannot be dubbed exactly carry the reason.
 
     Args:
-        content: bytes of the file: UTF-8, or Latin-1 where they are no UTF-8.
+        content: bytes of the file: UTF-8, UTF-16 with a byte order mark, otherwise Latin-1.
         rate: frames per second of the list.
         shown_name: name of the file in messages.
 
@@ -83,7 +84,7 @@ def read_edl(content: bytes, rate: Fraction, shown_name: str) -> Any:
     """
     otio = opentimelineio()
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     title, events, drop = _events(text, rate, shown_name)

@@ -267,28 +267,31 @@ def make_captioned_clip(path: Path, texts: Sequence[bytes]) -> Path:
     return make_clip_with_messages(path, "libx264", captions)
 
 
-def with_edits(video: bytes, edits: Sequence[tuple[float, float | None]]) -> bytes:
+def with_edits(video: bytes, edits: Sequence[tuple[float, float | None]], *, speed: float = 1.0) -> bytes:
     """An MP4 file whose index comes last, with an edit list in every track: seconds that are shown, and the second of the track at
-    which they begin; None: nothing is shown.
+    which they begin; None: nothing is shown. `speed`: of the last entry.
     """
     (moov,) = (found for found in _boxes(video) if found[0] == b"moov")
     start, stop = moov[1:]
     (header,) = (found for found in _boxes(video, start + 8, stop) if found[0] == b"mvhd")
     scale = struct.unpack_from(">I", video, header[1] + 20)[0]
     content = b"".join(
-        _edited_track(video, begin, end, scale, edits) if kind == b"trak" else video[begin:end]
+        _edited_track(video, begin, end, scale, edits, speed) if kind == b"trak" else video[begin:end]
         for kind, begin, end in _boxes(video, start + 8, stop)
     )
     return video[:start] + box(b"moov", content) + video[stop:]
 
 
-def _edited_track(video: bytes, start: int, stop: int, scale: int, edits: Sequence[tuple[float, float | None]]) -> bytes:
+def _edited_track(
+    video: bytes, start: int, stop: int, scale: int, edits: Sequence[tuple[float, float | None]], speed: float
+) -> bytes:
     boxes = {kind: (begin, end) for kind, begin, end in _boxes(video, start + 8, stop)}
     media, old = boxes[b"mdia"], boxes.pop(b"edts")
     first = struct.unpack_from(">i", video, old[0] + 28)[0]  # pictures that are reordered do not begin at 0
     (header,) = (found for found in _boxes(video, media[0] + 8, media[1]) if found[0] == b"mdhd")
     ticks = struct.unpack_from(">I", video, header[1] + 20)[0]
     rows = [(round(shown * scale), -1 if begin is None else first + round(begin * ticks), 1 << 16) for shown, begin in edits]
+    rows[-1] = (*rows[-1][:2], round(speed * (1 << 16)))
     listed = box(b"elst", struct.pack(">II", 0, len(rows)) + b"".join(struct.pack(">IiI", *row) for row in rows))
     tkhd, *others = (video[begin:end] for begin, end in boxes.values())
     return box(b"trak", tkhd + box(b"edts", listed) + b"".join(others))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,6 +53,36 @@ def make_heic(path: Path, rgb: Picture, tile: int, *properties: bytes) -> Path:
     data = b"".join(data for _, data in coded)
     path.write_bytes(head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", data))
     return path
+
+
+def with_property(heif: bytes, added: bytes) -> bytes:
+    """A HEIF file of Pillow with one more property (a box) of its first item."""
+    start = heif.index(b"iprp") - 4
+    ipco, ipma = heif.index(b"ipco", start) - 4, heif.index(b"ipma", start) - 4
+    stop = ipma + struct.unpack_from(">I", heif, ipma)[0]
+    properties, number, place = heif[ipco + 8 : ipma], 1, 0
+    while (place := place + struct.unpack_from(">I", properties, place)[0]) < len(properties):
+        number += 1
+    listed = heif[ipma + 18]
+    associations = heif[ipma + 12 : ipma + 18] + bytes([listed + 1]) + heif[ipma + 19 : ipma + 19 + listed] + bytes([number + 1])
+    rest = heif[ipma + 19 + listed : stop]
+    iprp = box(b"iprp", box(b"ipco", properties + added) + full(b"ipma", associations + rest))
+    moved = len(iprp) - (stop - start)
+    head = bytearray(heif[:start])
+    meta, iloc = head.index(b"meta") - 4, head.index(b"iloc") - 4
+    struct.pack_into(">I", head, meta, struct.unpack_from(">I", head, meta)[0] + moved)
+    assert head[iloc + 12] == 0x44
+    assert head[iloc + 13] == 0
+    for item in range(struct.unpack_from(">H", head, iloc + 14)[0]):
+        offset = iloc + 16 + 14 * item + 6
+        struct.pack_into(">I", head, offset, struct.unpack_from(">I", head, offset)[0] + moved)
+    return bytes(head) + iprp + heif[stop:]
+
+
+def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
+    """A PNG file with one more chunk behind the first."""
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return png[:33] + chunk + png[33:]
 
 
 def _item(number: int, kind: bytes) -> bytes:

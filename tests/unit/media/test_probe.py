@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
@@ -193,6 +194,45 @@ def test_edit_list_shows_its_frames(tmp_path: Path, edits: str, codec: str) -> N
             np.testing.assert_array_equal(frame.planes[0], planes[number])
         (sought,) = reader.frames_from(30, 31)
         np.testing.assert_array_equal(sought.planes[0], planes[shown[30]])
+
+
+@pytest.mark.parametrize(
+    ("edits", "speed", "words"),
+    [
+        ([(0.8, 0.0), (0.4, None), (0.8, 1.6)], 1.0, "the picture has a gap"),
+        ([(0.8, 0.0), (0.4, None)], 1.0, "the picture has a gap"),
+        ([(0.8, 0.0)], 2.0, "the picture has a part at 2 times the speed"),
+        ([(0.8, 0.0)], 0.0, "the picture stands still"),
+        ([(0.8, 9.0)], 1.0, "its edit list shows none of its 60 frames"),
+    ],
+)
+def test_edit_list_without_match_refused(tmp_path: Path, edits: list[tuple[float, float | None]], speed: float, words: str) -> None:
+    """Gaps and speeds of an edit list, which FFmpeg does not follow, are refused by name."""
+    whole = make_clip(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512)), sound_rate=44100))
+    edited = _written(tmp_path / "edited.mp4", with_edits(whole.read_bytes(), edits, speed=speed))
+    with pytest.raises(MediaUnsupportedError, match=words):
+        probe(edited)
+
+
+def test_reordered_frames_of_avi_read(tmp_path: Path) -> None:
+    """H.264 in AVI has no times of frames that are decoded in another order than they are shown in. Frames come in order."""
+    whole = make_clip(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512))))
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "clip.avi"), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        assert source.streams.video[0].codec_context.has_b_frames
+        with_start_codes = BitStreamFilterContext("h264_mp4toannexb", source.streams.video[0], stream)
+        for packet in source.demux(video=0):
+            for changed in with_start_codes.filter(packet if packet.size else None):
+                output.mux(changed)
+    info = probe(tmp_path / "clip.avi")
+    with VideoReader(probe(whole)) as reader:
+        planes = [frame.planes[0].copy() for frame in reader]
+    with VideoReader(info) as reader:
+        for frame, expected in zip(reader, planes, strict=True):
+            np.testing.assert_array_equal(frame.planes[0], expected)
+        (sought,) = reader.frames_from(50, 51)
+        np.testing.assert_array_equal(sought.planes[0], planes[50])
+    assert info.video.constant_rate == 25
 
 
 def test_edited_video_cut_short_refused(tmp_path: Path) -> None:

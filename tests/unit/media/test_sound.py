@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def test_every_sample_format_has_the_same_scale(tmp_path: Path, codec: str) -> N
     samples = tone(16000, 4000)
     read = _all(SoundReader(make_sound(tmp_path / "sound.wav", samples, 16000, codec)))
     np.testing.assert_allclose(read, samples, atol=1.1 / 128 if codec == "pcm_u8" else 1e-4)
+
+
+def test_samples_in_wider_room_refused(tmp_path: Path) -> None:
+    """FFmpeg takes 24 bits in 32 for floating-point samples, and gives noise."""
+    guid = bytes.fromhex("0100000000001000800000aa00389b71")
+    layout = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 16000, 64000, 4, 32, 22, 24, 4) + guid
+    samples = bytes(64000)
+    chunks = b"fmt " + struct.pack("<I", len(layout)) + layout + b"data" + struct.pack("<I", len(samples)) + samples
+    (tmp_path / "take.wav").write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
+    with pytest.raises(MediaUnsupportedError, match=r"take\.wav: .* save it as WAV with 16, 24 or 32 bits"):
+        SoundReader(tmp_path / "take.wav")
 
 
 def test_the_length_of_chunks_changes_no_sample(tmp_path: Path) -> None:

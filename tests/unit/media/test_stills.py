@@ -18,7 +18,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.stills import is_still, open_footage, still_video_info
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
-from tests.unit.media.made_pictures import box, make_heic
+from tests.unit.media.made_pictures import box, make_heic, with_chunk, with_property
 
 TURN, MIRROR = (lambda turns: box(b"irot", bytes([turns]))), (lambda axis: box(b"imir", bytes([axis])))
 CROP, LEFT_OF_IT, BELOW_IT = (
@@ -140,6 +140,90 @@ def test_avif_stands_upright(tmp_path: Path, orientation: int) -> None:
     shown = _shown(tmp_path / "photo.avif")
     assert shown.shape == expected.shape
     assert np.abs(shown.astype(int) - expected).mean() < 3.0
+
+
+def test_avif_shows_crop_and_primaries(tmp_path: Path) -> None:
+    """AVIF is shown as cropped by its clean aperture, and Display P3 has the look of sRGB."""
+    rgb = _drawn(200, 200)
+    Image.fromarray(rgb).save(tmp_path / "photo.avif", quality=95)
+    plain = (tmp_path / "photo.avif").read_bytes()
+    (tmp_path / "cropped.avif").write_bytes(with_property(plain, CROP))
+    expected = rgb[50:110, 60:160]
+    shown = _shown(tmp_path / "cropped.avif")
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).mean() < 3.0
+    place = plain.index(b"nclx") + 4
+    (tmp_path / "wide.avif").write_bytes(plain[:place] + b"\0\x0c" + plain[place + 2 :])
+    wide = _shown(tmp_path / "wide.avif").astype(int)
+    assert wide[180, 20].tolist() == pytest.approx([244, 0, 128], abs=12), "more red than sRGB (235, 40, 137)"
+    assert np.abs(np.diagonal(wide - rgb)).mean() < 3.0, "greys stay"
+
+
+@pytest.mark.parametrize("suffix", ["avif", "tiff", "png"])
+def test_transparency_of_pictures_read(tmp_path: Path, suffix: str) -> None:
+    rgba = np.dstack([_drawn(), np.repeat(np.linspace(0, 255, 200).astype(np.uint8)[None], 200, axis=0)])
+    Image.fromarray(rgba).save(tmp_path / f"cut_out.{suffix}", **({"quality": 95} if suffix == "avif" else {}))
+    with VideoReader(inspect_video(tmp_path / f"cut_out.{suffix}")) as reader:
+        (frame,) = reader
+    assert np.abs(frame.planes[-1].astype(int) - rgba[..., 3]).max() < 12
+
+
+def test_animations_of_pictures(tmp_path: Path) -> None:
+    """An animated AVIF has all of its frames. An animated WebP, which FFmpeg does not read, is refused by name."""
+    first, *others = (Image.fromarray(np.roll(_drawn(), shift, axis=1)) for shift in (0, 40, 80))
+    for name in ("moving.avif", "moving.webp", "moving.png"):
+        first.save(tmp_path / name, save_all=True, append_images=others, duration=40)
+    assert inspect_video(tmp_path / "moving.avif").video.num_frames == 3
+    assert inspect_video(tmp_path / "moving.png").video.num_frames == 3
+    with pytest.raises(MediaUnsupportedError, match=r"moving\.webp is an animation in WebP"):
+        inspect_video(tmp_path / "moving.webp")
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+def test_tiff_stands_upright(tmp_path: Path, orientation: int) -> None:
+    rgb = _drawn(120, 90)
+    Image.fromarray(rgb).save(tmp_path / "scan.tiff", tiffinfo={0x112: orientation})
+    mirrored, turns = orientation == 2, {1: 0, 2: 0, 3: 2, 6: 3, 8: 1}[orientation]
+    expected = np.rot90(rgb[:, ::-1] if mirrored else rgb, turns)
+    assert inspect_video(tmp_path / "scan.tiff").video.orientation.upright_size == expected.shape[1::-1]
+    np.testing.assert_array_equal(_shown(tmp_path / "scan.tiff"), expected)
+
+
+def test_deep_tiff_read_or_refused(tmp_path: Path) -> None:
+    """Grey of 16 bits whose white is 0 is not inverted, and levels of 32 bits are refused."""
+    grey = _drawn()[..., 0]
+    Image.fromarray((65535 - grey.astype(np.int64) * 257).astype(np.uint16)).save(tmp_path / "scan.tiff")
+    data = (tmp_path / "scan.tiff").read_bytes()
+    entry = struct.pack("<HHI", 262, 3, 1)
+    assert data.count(entry) == 1
+    (tmp_path / "scan.tiff").write_bytes(data.replace(entry + b"\1", entry + b"\0"))
+    np.testing.assert_array_equal(_shown(tmp_path / "scan.tiff"), np.dstack([grey] * 3))
+    Image.fromarray(grey.astype(np.int32) << 22).save(tmp_path / "deep.tiff")
+    with pytest.raises(MediaUnsupportedError, match=r"deep\.tiff: .* levels of 32 bits"):
+        inspect_video(tmp_path / "deep.tiff")
+
+
+def test_colours_of_png_read(tmp_path: Path) -> None:
+    """Chunks of PNG that state Display P3 (cICP, cHRM), linear light (gAMA) and PQ (cICP) give the look of sRGB."""
+    rgb = _drawn()
+    light = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+    Image.fromarray(np.rint(light * 255).astype(np.uint8)).save(tmp_path / "plain.png")
+    linear = with_chunk((tmp_path / "plain.png").read_bytes(), b"gAMA", struct.pack(">I", 100_000))
+    (tmp_path / "linear.png").write_bytes(linear)
+    assert np.abs(_shown(tmp_path / "linear.png").astype(int) - rgb).mean() < 2.0
+    Image.fromarray(rgb).save(tmp_path / "plain.png")
+    plain = (tmp_path / "plain.png").read_bytes()
+    p3 = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+    usual = with_chunk(plain, b"gAMA", struct.pack(">I", 45455))
+    (tmp_path / "usual.png").write_bytes(usual)
+    (tmp_path / "named.png").write_bytes(with_chunk(plain, b"cICP", bytes([12, 13, 0, 1])))
+    (tmp_path / "stated.png").write_bytes(with_chunk(usual, b"cHRM", p3))
+    (tmp_path / "hdr.png").write_bytes(with_chunk(plain, b"cICP", bytes([9, 16, 0, 1])))
+    np.testing.assert_array_equal(_shown(tmp_path / "usual.png"), rgb)
+    named, stated, hdr = (_shown(tmp_path / f"{name}.png").astype(int) for name in ("named", "stated", "hdr"))
+    assert named[199, 0, 1] < rgb[199, 0, 1] - 15, "more red than sRGB"
+    assert np.abs(named - stated).mean() < 3.0
+    assert hdr[199, 199].min() > 250, "light above 1000 cd/m2 is white"
 
 
 def test_first_picture_of_jpeg_counts(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ SUBTITLES = {
     "styles": "1\n00:00:00,200 --> 00:00:01,500\n{\\an8}<i>ADA: Eins</i>\n\n2\n00:00:01,600 --> 00:00:01,900\n<b>ADA: Drei</b>\n",
     "WebVTT": "WEBVTT - cut\n\nNOTE\nfirst\nversion\n\nintro\n00:00.200 --> 00:01.500 line:0\n<v ADA>Eins</v>\n\n"
     "NOTE of the\nsecond version\n\nSTYLE\n::cue { color: red }\n\n00:01.600 --> 00:01.900\n<v.loud ADA>Dr<00:01.700>ei\n",
+    "marks of direction": "\u200e1\n\u202b00:00:00,200 --> 00:00:01,500\nADA: Eins\n\n2\n\u200e00:00:01,600\u00a0--> "
+    "00:00:01,900\nADA: Drei\n",
+    "other arrows": "1\n00:00:00,200 -> 00:00:01,500\nADA: Eins\n\n2\n00:00:01,600 –> 00:00:01,900\nADA: Drei\n",
     "lines of Windows": "\ufeff1\r\n00:00:00,200 --> 00:00:01,500\r\nADA: Eins\r\n\r\n2\r\n"
     "00:00:01,600 --> 00:00:01,900\r\nADA: Drei",
 }
@@ -64,6 +67,19 @@ def test_csv_has_lines_of_every_system(end: str, timeline: Timeline, tmp_path: P
     (tmp_path / "s.csv").write_text(f'start,language,text{end}1,de,"Hallo{end}du"{end}2,fr,Bonjour{end}', newline="")
     one, two = read_script(tmp_path / "s.csv", None, timeline)
     assert (one.text, two.language, two.text) == ("Hallo\ndu", "fr", "Bonjour")
+
+
+@pytest.mark.parametrize(("name", "language"), [("s.csv", None), ("s.srt", "de")])
+def test_text_of_other_encodings(name: str, language: str | None, timeline: Timeline, tmp_path: Path) -> None:
+    """UTF-16, which editors on Windows call Unicode, is read. Texts of 8 bits do not say their letters, and are refused."""
+    text = "start;Language; Text\n1;de;Größe\n" if name == "s.csv" else "1\n00:00:01,000 --> 00:00:02,500\nGröße\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        (line,) = read_script(tmp_path / name, language, timeline)
+        assert (line.start, line.text) == (30, "Größe")
+    (tmp_path / name).write_text(text, encoding="cp1252")
+    with pytest.raises(InvalidRequestError, match="save it as UTF-8"):
+        read_script(tmp_path / name, language, timeline)
 
 
 def test_srt_has_the_language_of_its_option_and_speakers_in_capitals(timeline: Timeline, tmp_path: Path) -> None:
@@ -120,9 +136,12 @@ def test_dapt_has_speakers_sounds_and_languages(timeline: Timeline, tmp_path: Pa
         ("s.srt", "1\n00:00:01,000 --> 00:00:02,000\na\n", "SRT names no language"),
         ("s.ttml", "<tt/>", "no TTML"),
         ("s.ttml", "<tt", "not XML"),
+        ("de=s.srt", "1\n-00:00:01,000 --> 00:00:02,000\na\n", "row 2: '-00:00:01,000 --> 00:00:02,000' are no times"),
+        ("de=s.srt", "[00:01.00]Hallo\n", "has no line; expected 00:00:01,500 --> 00:00:02,750"),
         ("s.txt", "", "a dubbing script ends in .csv, .srt"),
     ],
 )
 def test_mistakes_name_file_and_line(name: str, text: str, message: str, timeline: Timeline, tmp_path: Path) -> None:
+    language, _, file = name.rpartition("=")
     with pytest.raises(InvalidRequestError, match=message):
-        lines_of(tmp_path, name, text, timeline)
+        lines_of(tmp_path, file, text, timeline, language or None)

@@ -36,6 +36,12 @@ def test_fcm_makes_timecodes_with_colons_drop_frame(tmp_path: Path) -> None:
     assert (plain.start, plain.drop, clip.source) == (10 * 108_000 + 1802, False, 108_000)
 
 
+def test_list_in_utf16_read(tmp_path: Path) -> None:
+    text = "TITLE: Größe\n" + event(1, "C", "01:00:00:00 01:00:02:00", "10:00:00:00 10:00:02:00")
+    (tmp_path / "cut.edl").write_text(text, encoding="utf-16")
+    assert read_timeline(tmp_path / "cut.edl", Fraction(25)).content.name == "Größe"
+
+
 def test_sources_and_record_may_differ_in_drop_frame(tmp_path: Path) -> None:
     text = "FCM: DROP FRAME\n" + event(1, "C", "01:00:00:00 01:00:02:00", "10:00:00;00 10:00:02;00")
     found = read(tmp_path, text)
