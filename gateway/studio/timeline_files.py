@@ -39,6 +39,8 @@ from services.common.texts import Option, Text
 
 TIMELINE_SUFFIXES: Final = (".otio", ".edl", ".fcpxml", ".aaf")
 """Endings of the files of timelines that are read and written."""
+_BUNDLE: Final = ".fcpxmld"
+"""Ending of the folders that Final Cut Pro writes."""
 _MOST_BYTES: Final = 256 << 20
 """Largest file of a timeline, bytes."""
 _MOST_NESTED: Final = 200
@@ -65,6 +67,8 @@ def read_timeline(path: Path, rate: Fraction | None = None) -> Timeline:
     """
     otio = opentimelineio()
     suffix = path.suffix.lower()
+    if suffix == _BUNDLE:
+        raise wrong_timeline(path, "a folder of Final Cut Pro: give the file Info.fcpxml in it")
     if suffix not in TIMELINE_SUFFIXES:
         raise wrong_timeline(path, f"a timeline ends in {', '.join(TIMELINE_SUFFIXES)}")
     if suffix == ".edl" and rate is None:
@@ -117,7 +121,7 @@ def _parsed(handle: int, path: Path, rate: Fraction | None) -> Any:
         return _read_aaf(handle, path)
     _check_text(path, content)
     try:
-        return otio.adapters.read_from_string(content.decode("utf-8"), "otio_json")
+        return otio.adapters.read_from_string(content.decode("utf-8-sig"), "otio_json")
     except (otio.exceptions.OTIOError, ValueError, TypeError, LookupError, RuntimeError) as problem:
         said = " ".join(str(problem).split())[:300]
         raise wrong_timeline(path, f"no timeline of OpenTimelineIO ({said}); export the timeline again") from problem

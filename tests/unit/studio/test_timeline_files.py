@@ -29,6 +29,8 @@ def test_rates_without_timecodes_are_refused(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("cut.xml", b"", "a timeline ends in .otio, .edl, .fcpxml, .aaf"),
+        ("cut.fcpxmld", b"", "give the file Info.fcpxml in it"),
+        ("cut.otio", b'\xef\xbb\xbf{"OTIO_SCHEMA": "RationalTime.1", "rate": 24.0, "value": 1.0}', "holds no timeline"),
         ("cut.otio", b"{", "no timeline of OpenTimelineIO"),
         ("cut.otio", b"\xff\xfe", "no timeline of OpenTimelineIO"),
         ("cut.otio", b'{"OTIO_SCHEMA": "Timeline.1", "name": "a"}', "no timeline of OpenTimelineIO"),
