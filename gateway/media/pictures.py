@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from gateway.media.heif import HeifPicture, find_heif, is_heif
 from gateway.media.mp4 import read_at
@@ -232,7 +232,7 @@ def _shown(image: Image.Image) -> UInt8:
 
 def _png_tags(image: Image.Image) -> ColourTags | None:
     """Return the colours that a PNG file states by numbers of ITU-T H.273 (cICP); None: the file does not state them so."""
-    file = image.fp
+    file = image.fp if isinstance(image, ImageFile.ImageFile) else None
     if image.format != "PNG" or file is None:
         return None
     place, head = 8, b""
