@@ -299,8 +299,8 @@ def _for_caller(listed: ListedShot, for_caller: ForCaller) -> ListedShot:
             "look": tuple(map(for_caller, listed.record.look)),
         }
     )
-    places = {field: for_caller(place) for field, place in listed.shot.places.items()}
-    return listed._replace(shot=listed.shot.with_places(places), record=record)
+    places = {field: for_caller(place) for field, place in listed.shot.uris.items()}
+    return listed._replace(shot=listed.shot.with_uris(places), record=record)
 
 
 def _progress_message(progress: Progress, reviews: Mapping[ReviewState, int]) -> pb.BatchProgress:
@@ -375,7 +375,7 @@ class RowReader:
         mistakes = []
         if shot.words is not None:
             mistakes.append(Mistake(line, "say", "a gateway starts no command that speaks: give the speech as a file"))
-        for field, place in shot.places.items():
+        for field, place in shot.uris.items():
             try:
                 if field == "output":  # the worker makes the folder
                     found[field] = self._places.output(place, field, new_folder=True)
@@ -383,7 +383,7 @@ class RowReader:
                     found[field] = self._places.source(place, field)
             except InvalidRequestError as error:
                 mistakes.append(Mistake(line, field, error.said(ROWS)))
-        return shot.with_places(found), mistakes
+        return shot.with_uris(found), mistakes
 
     def _of_manifest(self, content: bytes) -> tuple[dict[int, ShotSpec], list[Mistake]]:
         def read(place: str) -> list[LineSpec]:

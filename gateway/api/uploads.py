@@ -119,7 +119,7 @@ class TenantUploads:
 
     def _named(self) -> Collection[str]:
         """Return the places that operations and shots of batches name which have not ended, as they were submitted."""
-        found, after = self._batches.places_left(), 0
+        found, after = self._batches.uris_left(), 0
         while page := self._operations.list(after=after, limit=1000, done=False):
             for record in page:
                 found.add(record.output)

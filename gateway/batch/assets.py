@@ -52,25 +52,25 @@ class ResolvedReferences(NamedTuple):
     problems: dict[str, str]
 
 
-def resolve_references(places: Iterable[str]) -> ResolvedReferences:
-    """Return the locations of the places that are entity references. The asset manager is asked once for all. Blocks for at most
+def resolve_references(uris: Iterable[str]) -> ResolvedReferences:
+    """Return the locations of the URIs that are entity references. The asset manager is asked once for all. Blocks for at most
     DEADLINE_S.
 
     Args:
-        places: paths, URLs and entity references. Paths and URLs that can be read are in neither part of the result.
+        uris: paths, URLs and entity references. Paths and URLs that can be read are in neither part of the result.
 
     Raises:
         InvalidRequestError: the asset manager cannot be loaded, or does not resolve entity references.
         BackendUnavailableError: the asset manager fails, or gives no answer in time.
     """
-    distinct = tuple(dict.fromkeys(places))
-    unknown = [place for place in distinct if has_unknown_protocol(place)]
+    distinct = tuple(dict.fromkeys(uris))
+    unknown = [uri for uri in distinct if has_unknown_protocol(uri)]
     if not os.environ.get(_CONFIG):
-        return ResolvedReferences({}, {place: _without_manager(place) for place in unknown})
+        return ResolvedReferences({}, {uri: _without_manager(uri) for uri in unknown})
     if missing := _missing_package():
         said = f"entity references need the package {missing}, which is not installed here"
         remedy = "pip install 'dubstage-suite[assets]'"
-        return ResolvedReferences({}, {place: f"{place[:200]!r} cannot be resolved: {said}: {remedy}" for place in unknown})
+        return ResolvedReferences({}, {uri: f"{uri[:200]!r} cannot be resolved: {said}: {remedy}" for uri in unknown})
 
     def ask() -> ResolvedReferences:
         manager = _manager("manifest")
@@ -228,9 +228,9 @@ def _errors_of(manager: Manager, field: str) -> Iterator[None]:
         raise BackendUnavailableError(f"the asset manager {manager.displayName()} fails: {_text(problem)}") from problem
 
 
-def _without_manager(place: str) -> str:
+def _without_manager(uri: str) -> str:
     return (
-        f"{place[:200]!r} cannot be used: give a path or s3://BUCKET/KEY, https://HOST/PATH, http://HOST/PATH; for an entity "
+        f"{uri[:200]!r} cannot be used: give a path or s3://BUCKET/KEY, https://HOST/PATH, http://HOST/PATH; for an entity "
         f"reference, set {_CONFIG} to the file that configures the asset manager for OpenAssetIO"
     )
 
@@ -272,16 +272,16 @@ def _manager(field: str) -> Manager:
         ) from problem
 
 
-def _resolved(manager: Manager, places: Iterable[str]) -> ResolvedReferences:
+def _resolved(manager: Manager, uris: Iterable[str]) -> ResolvedReferences:
     from openassetio.access import ResolveAccess
     from openassetio.errors import BatchElementError
     from openassetio.utils import FileUrlPathConverter
     from openassetio_mediacreation.traits.content import LocatableContentTrait_v1
 
-    found = ResolvedReferences({}, {})
-    references = {place: one for place in places if (one := manager.createEntityReferenceIfValid(place)) is not None}
+    resolved = ResolvedReferences({}, {})
+    references = {uri: one for uri in uris if (one := manager.createEntityReferenceIfValid(uri)) is not None}
     if not references:
-        return found
+        return resolved
     answers = manager.resolve(
         list(references.values()),
         {LocatableContentTrait_v1.kId},
@@ -291,14 +291,14 @@ def _resolved(manager: Manager, places: Iterable[str]) -> ResolvedReferences:
     )
     # To make a converter takes a millisecond.
     urls = FileUrlPathConverter()
-    for place, answer in zip(references, answers, strict=True):
+    for uri, answer in zip(references, answers, strict=True):
         try:
             if isinstance(answer, BatchElementError):
                 raise ValueError(_reason(answer))
-            found.locations[place] = _location(answer, urls)
+            resolved.locations[uri] = _location(answer, urls)
         except ValueError as problem:
-            found.problems[place] = f"{place[:200]!r} has no file in the asset manager {manager.displayName()}: {_text(problem)}"
-    return found
+            resolved.problems[uri] = f"{uri[:200]!r} has no file in the asset manager {manager.displayName()}: {_text(problem)}"
+    return resolved
 
 
 def _location(asset: TraitsData, urls: FileUrlPathConverter) -> str:
@@ -319,15 +319,15 @@ def _location(asset: TraitsData, urls: FileUrlPathConverter) -> str:
         raise ValueError(f"the location {url[:200]!r} is no URL, such as file:///plates/a.mov")
     try:
         # The keys of objects are not encoded; web servers take their URLs as they are.
-        place = urls.pathFromUrl(url) if is_file else unquote(url) if protocol == "s3" else url
+        location = urls.pathFromUrl(url) if is_file else unquote(url) if protocol == "s3" else url
     except InputValidationException as problem:
         raise ValueError(f"the location cannot be used: {problem}") from problem
     if not trait.getIsTemplated(defaultValue=False):
-        return place
-    place = _FRAME.sub(lambda digits: f"%0{digits[1]}d" if digits[1] else "%d", place)
-    if variable := _VARIABLE.search(place):
+        return location
+    location = _FRAME.sub(lambda digits: f"%0{digits[1]}d" if digits[1] else "%d", location)
+    if variable := _VARIABLE.search(location):
         raise ValueError(f"the location {url[:200]!r} has the variable {variable[1]}, and only frame is known")
-    return place
+    return location
 
 
 def _announced(manager: Manager, references: Iterable[str]) -> dict[str, EntityReference]:
@@ -412,11 +412,11 @@ def _described(file: AssetFile, urls: FileUrlPathConverter) -> TraitsData:
 
     asset = TraitsData(_traits())
     DisplayNameTrait_v1(asset).setName(file.name)
-    place, located = str(file.path), LocatableContentTrait_v1(asset)
+    path, located = str(file.path), LocatableContentTrait_v1(asset)
     if is_sequence(file.path):
-        place = str(file.path.with_name(NUMBER.sub(lambda number: f"{{frame:0{number[1] or 1}d}}", file.path.name)))
+        path = str(file.path.with_name(NUMBER.sub(lambda number: f"{{frame:0{number[1] or 1}d}}", file.path.name)))
         located.setIsTemplated(True)
-    located.setLocation(urls.pathToUrl(place))
+    located.setLocation(urls.pathToUrl(path))
     if kind := guess_type(file.path.name)[0]:
         located.setMimeType(kind)
     ranged = FrameRangedTrait_v1(asset)

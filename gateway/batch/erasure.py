@@ -34,14 +34,14 @@ class BatchPictures:
 
     def forget(self, actor_id: str) -> Mapping[str, set[str]]:
         """Remove pictures and earlier videos of all shots of an actor, and return their SHA-256 by kind, hexadecimal."""
-        found: set[str] = set()
+        pictures: set[str] = set()
         videos: set[str] = set()
         for name, shots in self._store.shots_of_actor(actor_id).items():
             videos |= {video.sha256 for video in self._store.earlier(name, shots).values()}
             self._store.remove_earlier(name, shots)
-            found |= {hashlib.sha256(jpeg).hexdigest() for jpeg in self._store.thumbnails(name, shots).values()}
+            pictures |= {hashlib.sha256(jpeg).hexdigest() for jpeg in self._store.thumbnails(name, shots).values()}
             self._store.remove_thumbnails(name, shots)
-        return {PICTURE: found, **({EARLIER: videos} if videos else {})}
+        return {PICTURE: pictures, **({EARLIER: videos} if videos else {})}
 
     def left(self, actor_id: str) -> tuple[int, Sequence[str]]:
         """Return the number of the actor's shots, and their pictures and earlier videos that are still there."""

@@ -121,17 +121,17 @@ def still_share(clip: MotionClip, spoken: Bool) -> float:
         clip: motion of the mouth.
         spoken: bool [T], frames of speech.
     """
-    known = clip.usable & spoken
-    if int(known.sum()) < MIN_FRAMES:
+    measured = clip.usable & spoken
+    if int(measured.sum()) < MIN_FRAMES:
         return math.nan
     window = round(STILL_S * float(MOTION_RATE))
-    still = np.zeros(len(known), np.bool_)
+    still = np.zeros(len(measured), np.bool_)
     curves = np.stack([mouth_opening(clip.mouth), lip_width(clip.mouth)])
-    for begin in range(len(known) - window + 1):
+    for begin in range(len(measured) - window + 1):
         part = slice(begin, begin + window)
         if clip.usable[part].all() and (np.ptp(curves[:, part], axis=1) <= STILL_PX).all():
             still[part] = True
-    return float((still & known).sum() / known.sum())
+    return float((still & measured).sum() / measured.sum())
 
 
 def _skin(video: MediaInfo, footage: MediaInfo, tracked: TrackedOutput) -> dict[str, float]:
@@ -203,12 +203,12 @@ def seam_of(totals: Float32, counts: Float32) -> float:
         totals: float32 [P, 3, 160, 160], sums of the differences over the frames of each part of the video.
         counts: float32 [P, 160, 160], frames in which each pixel is skin.
     """
-    known = counts.sum(0)
-    seen = known >= max(1.0, known.max() / 2)
+    frames = counts.sum(0)
+    seen = frames >= max(1.0, frames.max() / 2)
     there = [part for part in range(len(counts)) if counts[part].any()]
     if len(there) < _LEAST_PARTS or not seen.any():
         return math.nan
-    mean = totals.sum(0) / np.maximum(known, 1.0)
+    mean = totals.sum(0) / np.maximum(frames, 1.0)
     parts = np.where(counts[there, None] > 0, totals[there] / np.maximum(counts[there, None], 1.0), mean)
     largest = math.nan
     for plane in range(parts.shape[1]):
@@ -242,5 +242,5 @@ def _constant_steps(parts: Float32, seen: Bool, turn: int) -> Float32:
     for part in parts:
         under, over = along(part * seen)
         steps.append(under[inside] / below[inside] - over[inside] / above[inside])
-    found = np.stack(steps)
-    return np.asarray(np.abs(found.mean(0)) - found.std(0), np.float32)
+    stacked = np.stack(steps)
+    return np.asarray(np.abs(stacked.mean(0)) - stacked.std(0), np.float32)

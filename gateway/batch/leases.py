@@ -70,11 +70,11 @@ class Lease:
             BatchNotFoundError: there is no such batch or row.
         """
         with self._database.reading() as session:
-            found = session.scalar(select(self._table.held_until).where(self._mine))
-        if found is None:
+            held_until = session.scalar(select(self._table.held_until).where(self._mine))
+        if held_until is None:
             self._store.facts(self._name)
             raise BatchNotFoundError(f"batch {self._name} has no such row", resource=self._name)
-        return found
+        return held_until
 
     def release(self) -> None:
         """Let other processes take the lease. A lease that was not taken, or was removed with its batch, stays as it is."""

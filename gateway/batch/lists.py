@@ -54,7 +54,7 @@ class ListedShot(NamedTuple):
     Attributes:
         row: row of the manifest, from 0.
         shot: the shot as it was submitted.
-        record: what is known of the shot.
+        record: record of the shot.
         decision: decision about the present video; None: undecided.
     """
 
@@ -76,27 +76,27 @@ def conditions_of(name: str, query: ShotQuery) -> list[ColumnElement[bool]]:
         name: name of the batch.
         query: the list.
     """
-    found: list[ColumnElement[bool]] = [BatchShotRow.batch == name]
+    conditions: list[ColumnElement[bool]] = [BatchShotRow.batch == name]
     if query.states:
         states = BatchShotRow.state.in_(sorted(set(query.states) - {LOOK}))
-        found.append(or_(states, BatchShotRow.look.is_(True)) if LOOK in query.states else states)
+        conditions.append(or_(states, BatchShotRow.look.is_(True)) if LOOK in query.states else states)
     if query.to_look_at:
-        found.append(BatchShotRow.look.is_(True))
+        conditions.append(BatchShotRow.look.is_(True))
     if query.reviews:
-        found.append(BatchShotRow.review.in_(sorted(query.reviews)))
+        conditions.append(BatchShotRow.review.in_(sorted(query.reviews)))
     if query.assignee is not None:
         # PostgreSQL cannot be asked for a NUL, which no name has.
         assigned = BatchShotRow.assignee == query.assignee.replace("\0", "\ufffd")
-        found += [assigned, BatchShotRow.review != ReviewState.UNDECIDED]
+        conditions += [assigned, BatchShotRow.review != ReviewState.UNDECIDED]
     if query.behind is not None:
         row, risk = query.behind
         match query.order:
             case "row":
-                found.append(BatchShotRow.number > row)
+                conditions.append(BatchShotRow.number > row)
             case "risk":
-                found.append(or_(BatchShotRow.risk < risk, and_(BatchShotRow.risk == risk, BatchShotRow.number > row)))
+                conditions.append(or_(BatchShotRow.risk < risk, and_(BatchShotRow.risk == risk, BatchShotRow.number > row)))
             case "name":
                 one = aliased(BatchShotRow)
                 begin = select(one.shot_id).where(one.batch == name, one.number == row)
-                found.append(BatchShotRow.shot_id > func.coalesce(begin.scalar_subquery(), ""))
-    return found
+                conditions.append(BatchShotRow.shot_id > func.coalesce(begin.scalar_subquery(), ""))
+    return conditions

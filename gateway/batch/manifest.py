@@ -94,35 +94,35 @@ ConsentQuestion = tuple[str | bytes | None, str | None, str | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class SameFiles:
-    """Files of places. Two places with the same file get the same text.
+    """Files of paths and URLs. Two paths of the same file get the same text.
 
     Attributes:
-        paths: paths by place, without links in their folders. A place that is missing, such as a URL, stands for itself.
+        paths: paths without links in their folders, by path as written. What is missing, such as a URL, stands for itself.
         targets: paths of the files that are read, by `paths`. They differ from `paths` where the file itself is a link.
     """
 
     paths: Mapping[str, str]
     targets: Mapping[str, str]
 
-    def of_output(self, place: str) -> str:
-        """Return the file that a video at a place replaces or makes. A video would replace a link, not the file behind it."""
-        return self.paths.get(place, place)
+    def of_output(self, uri: str) -> str:
+        """Return the file that a video at a path or URL replaces or makes. A video would replace a link, not the file behind it."""
+        return self.paths.get(uri, uri)
 
-    def of_input(self, place: str) -> set[str]:
-        """Return the files that are read at a place: the file by its name and, if the file is a link, the file behind it."""
-        path = self.paths.get(place, place)
+    def of_input(self, uri: str) -> set[str]:
+        """Return the files that are read at a path or URL: the file by its name and, if the file is a link, the file behind it."""
+        path = self.paths.get(uri, uri)
         return {path, self.targets.get(path, path)}
 
 
 def real_files(shots: Iterable[ShotSpec]) -> SameFiles:
-    """Return the files of all places that shots name. Each folder and each input is looked at once. Blocks."""
+    """Return the files of all paths that shots name. Each folder and each input is looked at once. Blocks."""
     shots = tuple(shots)
-    read = {place for shot in shots for place in shot.read.values()}
-    written = {place for shot in shots for place in shot.written}
-    local = {place: path for place in read | written if (path := local_path(place)) is not None}
+    read = {uri for shot in shots for uri in shot.read.values()}
+    written = {uri for shot in shots for uri in shot.written}
+    local = {uri: path for uri in read | written if (path := local_path(uri)) is not None}
     folders = _looked_at(_real, {os.path.dirname(path) for path in local.values()})
-    paths = {place: os.path.join(folders[os.path.dirname(path)], os.path.basename(path)) for place, path in local.items()}
-    return SameFiles(paths, _looked_at(_target, {paths[place] for place in read if place in paths}))
+    paths = {uri: os.path.join(folders[os.path.dirname(path)], os.path.basename(path)) for uri, path in local.items()}
+    return SameFiles(paths, _looked_at(_target, {paths[uri] for uri in read if uri in paths}))
 
 
 def _looked_at(look: Callable[[str], str], paths: Collection[str]) -> dict[str, str]:
@@ -131,8 +131,8 @@ def _looked_at(look: Callable[[str], str], paths: Collection[str]) -> dict[str, 
     # One share a thread: to hand 100,000 paths over one by one takes longer than to look at them.
     shares = [every[start::_THREADS] for start in range(_THREADS)]
     with ThreadPoolExecutor(_THREADS) as threads:
-        found = threads.map(lambda share: [look(path) for path in share], shares)
-        return {path: one for share, ones in zip(shares, found, strict=True) for path, one in zip(share, ones, strict=True)}
+        answers = threads.map(lambda share: [look(path) for path in share], shares)
+        return {path: one for share, ones in zip(shares, answers, strict=True) for path, one in zip(share, ones, strict=True)}
 
 
 def _target(path: str) -> str:
@@ -172,18 +172,18 @@ def option_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None) -
         method_of: looks the actors up; None: actors are not looked up.
     """
     look = method_of or _method
-    found = [
+    mistakes = [
         Mistake(line, *_refusal_parts(error, field))
         for line, shot in shots.items()
         for field, error in problems(shot.dub, partial(look, shot))
     ]
-    found += [
+    mistakes += [
         Mistake(line, "preview", "a shot of a batch is delivered whole: preview it as a dub of its own")
         for line, shot in shots.items()
         if shot.dub.preview
     ]
     # `ActorLookup` checks project and language again, with the consent record.
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(mistakes))
 
 
 def repeat_mistakes(shots: Mapping[int, ShotSpec], *, follow_links: bool) -> list[Mistake]:
@@ -198,10 +198,7 @@ def repeat_mistakes(shots: Mapping[int, ShotSpec], *, follow_links: bool) -> lis
     ids: dict[str, tuple[int, str]] = {}
     outputs: dict[str, tuple[int, str]] = {}
     inputs = {
-        file: (line, field, place)
-        for line, shot in shots.items()
-        for field, place in shot.read.items()
-        for file in files.of_input(place)
+        file: (line, field, uri) for line, shot in shots.items() for field, uri in shot.read.items() for file in files.of_input(uri)
     }
     for line, shot in shots.items():
         # Files are named by the ids, and some file systems do not tell A from a.
@@ -223,8 +220,8 @@ def _taken_outputs(
     """Yield what is wrong with the files that a shot writes, and add them to `outputs`.
 
     Args:
-        outputs: line and place by file that a row before writes.
-        inputs: line, field and place by file that a row reads.
+        outputs: line and path or URL by file that a row before writes.
+        inputs: line, field and path or URL by file that a row reads.
     """
     for written in shot.written:
         # The list and the sound of an image sequence are named after its pattern.
@@ -236,8 +233,8 @@ def _taken_outputs(
             yield Mistake(line, "output", f"{named}: line {before} writes this video already{linked}")
             return
         if file in inputs:
-            reader, field, place = inputs[file]
-            linked = "" if place == written else f" ({place}, through a link)"
+            reader, field, uri = inputs[file]
+            linked = "" if uri == written else f" ({uri}, through a link)"
             yield Mistake(line, "output", f"{named} is the {field} of line {reader}{linked}: give another name")
             return
 
@@ -248,11 +245,11 @@ def file_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     Raises:
         StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
     """
-    wanted = [(line, field, place) for line, shot in shots.items() for field, place in shot.places.items()]
-    distinct = list(dict.fromkeys((_check_of(field), place) for _, field, place in wanted))
+    wanted = [(line, field, uri) for line, shot in shots.items() for field, uri in shot.uris.items()]
+    distinct = list(dict.fromkeys((_check_of(field), uri) for _, field, uri in wanted))
     with ThreadPoolExecutor(_THREADS) as threads:
         said = dict(zip(distinct, threads.map(_checked, distinct), strict=True))
-    return [Mistake(line, field, text) for line, field, place in wanted if (text := said[_check_of(field), place])]
+    return [Mistake(line, field, text) for line, field, uri in wanted if (text := said[_check_of(field), uri])]
 
 
 def _check_of(field: str) -> _FileCheck:
@@ -262,13 +259,13 @@ def _check_of(field: str) -> _FileCheck:
 
 
 def _checked(wanted: tuple[_FileCheck, str]) -> str:
-    check, place = wanted
-    return check(place)
+    check, uri = wanted
+    return check(uri)
 
 
-def _consent_problem(place: str) -> str:
+def _consent_problem(uri: str) -> str:
     try:
-        consent_at(place)
+        consent_at(uri)
     except (InvalidRequestError, ArtefactNotFoundError) as error:
         return error.said(ROWS)
     return ""
@@ -284,11 +281,11 @@ def scene_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     scenes = {
         line: shot
         for line, shot in shots.items()
-        if shot.dub.lines and not shot.is_sequence and not any(map(is_url, shot.places.values()))
+        if shot.dub.lines and not shot.is_sequence and not any(map(is_url, shot.uris.values()))
     }
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = threads.map(_scene_mistakes, scenes, scenes.values())
-    return [mistake for mistakes in found for mistake in mistakes]
+        by_scene = threads.map(_scene_mistakes, scenes, scenes.values())
+    return [mistake for mistakes in by_scene for mistake in mistakes]
 
 
 def _scene_mistakes(number: int, shot: ShotSpec) -> list[Mistake]:
@@ -301,15 +298,15 @@ def _scene_mistakes(number: int, shot: ShotSpec) -> list[Mistake]:
     if is_still(info):
         return [Mistake(number, "footage", f"{spec.footage_uri} is a single picture, and a scene needs a video")]
     mistakes, frames = [], {}
-    for place, line in enumerate(dub.lines):
+    for index, line in enumerate(dub.lines):
         try:
-            frames[place] = frames_of_line(line, info)
+            frames[index] = frames_of_line(line, info)
         except (InvalidRequestError, MediaUnsupportedError) as problem:
             field = problem.field if problem.field in ("start", "boxes") else "speech"
-            mistakes.append(Mistake(number, f"lines[{place}].{field}", problem.said(ROWS)))
+            mistakes.append(Mistake(number, f"lines[{index}].{field}", problem.said(ROWS)))
     try:
         faces = [line.face_id if line.HasField("face_id") else None for line in spec.lines]
-        check_overlaps([dub.lines[place] for place in frames], list(frames.values()), [faces[place] for place in frames])
+        check_overlaps([dub.lines[index] for index in frames], list(frames.values()), [faces[index] for index in frames])
     except InvalidRequestError as problem:
         mistakes.append(Mistake(number, "lines", problem.said(ROWS)))
     return mistakes
@@ -324,41 +321,41 @@ def _refusal_parts(error: Refusal, field: str) -> tuple[str, str, str]:
     return word_of(field), error.said(ROWS), "" if isinstance(error, RequestError) else error.reason
 
 
-def lines_at(place: str) -> list[LineSpec]:
+def lines_at(uri: str) -> list[LineSpec]:
     """Return the lines of a JSON file. Blocks.
 
     Args:
-        place: absolute path or URL.
+        uri: absolute path or URL.
 
     Raises:
         InvalidRequestError: as `read_lines`, or no file lies at the URL.
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
-    path = local_path(place)
+    path = local_path(uri)
     if path is not None:
         return read_lines(Path(path))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            copy = fetched(place, Path(folder), field="lines", max_bytes=_LARGEST)
+            copy = fetched(uri, Path(folder), field="lines", max_bytes=_LARGEST)
         except ArtefactNotFoundError as missing:
             raise InvalidRequestError(missing.said(), field="lines") from missing
-        return read_lines(copy, shown_name=place)
+        return read_lines(copy, shown_name=uri)
 
 
-def _in_folder_of(place: str, line: LineSpec) -> LineSpec:
-    """Return a line of the file at a place, with the names that the manifest could have written."""
-    folder = place.rpartition("/")[0]
-    found = LineSpec()
-    found.CopyFrom(line)
+def _in_folder_of(uri: str, line: LineSpec) -> LineSpec:
+    """Return a line of the file at a path or URL, with the names that the manifest could have written."""
+    folder = uri.rpartition("/")[0]
+    copied = LineSpec()
+    copied.CopyFrom(line)
     for field in ("speech_uri", "consent_uri"):
         name = getattr(line, field)
         if folder and name and not is_url(name) and not name.startswith(("/", "file://")):
-            setattr(found, field, f"{folder}/{name}")
-    return found
+            setattr(copied, field, f"{folder}/{name}")
+    return copied
 
 
 class _LinesReader:
-    """Puts the lines of files in the place of the files' names, and reads each file once.
+    """Replaces the names of files by the files' lines, and reads each file once.
 
     Args:
         read: reads a file.
@@ -366,16 +363,16 @@ class _LinesReader:
 
     def __init__(self, read: ReadLines) -> None:
         self._read = read
-        self._known: dict[str, tuple[LineSpec, ...]] = {}
+        self._lines: dict[str, tuple[LineSpec, ...]] = {}
 
     def __call__(self, row: Any) -> Any:
         """Return a row with the lines of the file that the row names."""
-        place = row.get("lines") if isinstance(row, dict) else None
-        if not isinstance(place, str):
+        uri = row.get("lines") if isinstance(row, dict) else None
+        if not isinstance(uri, str):
             return row
-        if place not in self._known:
-            self._known[place] = tuple(_in_folder_of(place, line) for line in self._read(place))
-        return {**row, "lines": list(self._known[place])}
+        if uri not in self._lines:
+            self._lines[uri] = tuple(_in_folder_of(uri, line) for line in self._read(uri))
+        return {**row, "lines": list(self._lines[uri])}
 
 
 def shots_by_line(content: bytes, *, shown_name: str, read: ReadLines) -> tuple[dict[int, ShotSpec], list[Mistake]]:
@@ -399,7 +396,7 @@ def shots_by_line(content: bytes, *, shown_name: str, read: ReadLines) -> tuple[
     mistakes: list[Mistake] = []
     defaults: dict[str, Any] = {}
     with_lines = _LinesReader(read)
-    for place, (number, line) in enumerate(lines):
+    for index, (number, line) in enumerate(lines):
         try:
             row = with_lines(_object(line))
             if "defaults" in row:
@@ -410,7 +407,7 @@ def shots_by_line(content: bytes, *, shown_name: str, read: ReadLines) -> tuple[
         except InvalidRequestError as problem:
             mistakes.append(Mistake(number, "lines", problem.said(ROWS)))
             continue
-        if place == 0 and "defaults" in row:
+        if index == 0 and "defaults" in row:
             defaults, wrong = _defaults(number, row)
             mistakes += wrong
             continue
@@ -445,12 +442,12 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice[:80]!r} stands twice")
-    return found
+    return fields
 
 
 def _no_number(name: str) -> float:
@@ -531,19 +528,19 @@ def _field_and_text(error: Any) -> tuple[str, str]:
 
 def _with_absolute_paths(shots: Mapping[int, ShotSpec], folder: str) -> tuple[dict[int, ShotSpec], list[Mistake]]:
     """Return shots whose relative paths begin at a folder, and the paths that no row can hold."""
-    placed: dict[int, ShotSpec] = {}
+    absolute: dict[int, ShotSpec] = {}
     mistakes = []
     for line, shot in shots.items():
-        places = {field: _absolute(place, folder) for field, place in shot.places.items()}
+        uris = {field: _absolute(uri, folder) for field, uri in shot.uris.items()}
         # A folder of the manifest's own path may have such a name, and a batch is stored as UTF-8.
-        wrong = [field for field, place in places.items() if not _is_utf8(place)]
+        wrong = [field for field, uri in uris.items() if not _is_utf8(uri)]
         mistakes += [
-            Mistake(line, field, f"{places[field]!r} has a folder whose name is no text in UTF-8: rename the folder")
+            Mistake(line, field, f"{uris[field]!r} has a folder whose name is no text in UTF-8: rename the folder")
             for field in wrong
         ]
         if not wrong:
-            placed[line] = shot.with_places(places)
-    return placed, mistakes
+            absolute[line] = shot.with_uris(uris)
+    return absolute, mistakes
 
 
 def _is_utf8(text: str) -> bool:
@@ -554,9 +551,9 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _absolute(place: str, folder: str) -> str:
-    local = local_path(place)
-    return place if local is None else os.path.normpath(os.path.join(folder, local))
+def _absolute(uri: str, folder: str) -> str:
+    local = local_path(uri)
+    return uri if local is None else os.path.normpath(os.path.join(folder, local))
 
 
 def parse_rows(text: str) -> tuple[int, ...]:
@@ -567,10 +564,10 @@ def parse_rows(text: str) -> tuple[int, ...]:
     """
     rows: list[int] = []
     for part in text.split(",") if text else ():
-        found = _RANGE.fullmatch(part)
-        first = int(found[1]) if found else 0
-        last = int(found[2] or found[1]) if found else 0
-        if found is None or last < first or (rows and first <= rows[-1]):
+        bounds = _RANGE.fullmatch(part)
+        first = int(bounds[1]) if bounds else 0
+        last = int(bounds[2] or bounds[1]) if bounds else 0
+        if bounds is None or last < first or (rows and first <= rows[-1]):
             raise InvalidRequestError(
                 f"{part!r} in {text[:80]!r}: give ascending rows and ranges, such as 0-3,7", field="rows", named=True
             )
@@ -622,7 +619,7 @@ def manifest_or_mistakes(
     """
     named = batch_name(path.stem if name is None else name, given=name is not None)
     folder = os.path.dirname(os.path.abspath(path))
-    shots, mistakes = shots_by_line(_content(path), shown_name=str(path), read=lambda place: lines_at(_absolute(place, folder)))
+    shots, mistakes = shots_by_line(_content(path), shown_name=str(path), read=lambda uri: lines_at(_absolute(uri, folder)))
     shots, unresolved = _with_locations(shots)
     shots, unnamed = _with_absolute_paths(shots, folder)
     unresolved += unnamed
@@ -652,20 +649,20 @@ def _unspoken(shots: Mapping[int, ShotSpec], check: CheckWords) -> list[Mistake]
 def _with_locations(shots: Mapping[int, ShotSpec]) -> tuple[dict[int, ShotSpec], list[Mistake]]:
     """Return shots with locations in place of entity references, and a mistake for each entity reference without a location."""
     named = {line: shot.inputs for line, shot in shots.items()}
-    found = resolve_references(place for places in named.values() for place in places.values())
+    resolved = resolve_references(uri for uris in named.values() for uri in uris.values())
     mistakes = [
-        Mistake(line, field, found.problems[place])
-        for line, places in named.items()
-        for field, place in places.items()
-        if place in found.problems
+        Mistake(line, field, resolved.problems[uri])
+        for line, uris in named.items()
+        for field, uri in uris.items()
+        if uri in resolved.problems
     ]
-    if not found.locations:
+    if not resolved.locations:
         return dict(shots), mistakes
     located = {
-        line: {field: found.locations[place] for field, place in places.items() if place in found.locations}
-        for line, places in named.items()
+        line: {field: resolved.locations[uri] for field, uri in uris.items() if uri in resolved.locations}
+        for line, uris in named.items()
     }
-    return {line: shot.with_places(located[line]) for line, shot in shots.items()}, mistakes
+    return {line: shot.with_uris(located[line]) for line, shot in shots.items()}, mistakes
 
 
 def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, check_files: bool) -> list[Mistake]:
@@ -707,18 +704,18 @@ def _picture_mistakes(shots: Mapping[int, ShotSpec], look: MethodOf) -> Iterator
 
 def _colour_mistakes(shots: Mapping[int, ShotSpec]) -> Iterator[Mistake]:
     """Yield what is wrong with the colour of image sequences. Each configuration is read once."""
-    known: dict[OcioSettings, InvalidRequestError | None] = {}
+    checked: dict[OcioSettings, InvalidRequestError | None] = {}
     for line, shot in shots.items():
         if not shot.dub.sequence.ocio:
             continue
         colour = colour_of(shot.dub)
-        if colour not in known:
+        if colour not in checked:
             try:
                 OcioColour(colour)
-                known[colour] = None
+                checked[colour] = None
             except InvalidRequestError as problem:
-                known[colour] = problem
-        if (wrong := known[colour]) is not None:
+                checked[colour] = problem
+        if (wrong := checked[colour]) is not None:
             yield Mistake(line, wrong.field, wrong.said(ROWS))
 
 
@@ -770,7 +767,7 @@ class ActorLookup:
 
     def __init__(self, actors: ActorStore) -> None:
         self._actors = actors
-        self._found: dict[str, ActorSummary | ActorError] = {}
+        self._answers: dict[str, ActorSummary | ActorError] = {}
         self._asked: dict[ConsentQuestion, ConsentRefusedError | InvalidRequestError | None] = {}
 
     def method_of(self, shot: ShotSpec, line: LineSpec | None = None) -> str:
@@ -818,26 +815,26 @@ class ActorLookup:
             consents.check_enrolled(own, record, use, shot.id, actor_id=actor_id)
 
     def _actor(self, actor_id: str) -> ActorSummary:
-        if actor_id not in self._found:
+        if actor_id not in self._answers:
             try:
-                found = self._actors.show(actor_id)
-                self._found[actor_id] = ActorNotReadyError(found.damage, subject=actor_id) if found.damage else found
+                actor = self._actors.show(actor_id)
+                self._answers[actor_id] = ActorNotReadyError(actor.damage, subject=actor_id) if actor.damage else actor
             except ActorError as missing:
-                self._found[actor_id] = missing
-        answer = self._found[actor_id]
+                self._answers[actor_id] = missing
+        answer = self._answers[actor_id]
         if isinstance(answer, ActorError):
             raise answer
         return answer
 
 
-def _readable(place: str) -> Consent | None:
+def _readable(uri: str) -> Consent | None:
     """Return the record of a file; None: the file cannot be used, which the check of the files tells."""
     try:
-        return consent_at(place)
+        return consent_at(uri)
     except (InvalidRequestError, ArtefactNotFoundError):
         return None
 
 
 def _record_of(part: DubSpec | LineSpec) -> str | Consent | None:
-    """Return the consent record of a dub or a line, or the place of its file; None: there is none."""
+    """Return the consent record of a dub or a line, or the path or URL of its file; None: there is none."""
     return consent_from(part.consent) if part.HasField("consent") else part.consent_uri or None

@@ -138,9 +138,9 @@ async def tracked_figures(
     faces = outcome.of_lines() or [outcome]
     boxes = [await in_thread(first_box, face, workspace) for face in faces]
     pictures = OutputPictures(video, outcome, faces, workspace, measured=can_be_tracked(video, boxes))
-    found = await track_beside(stages, video, boxes, pictures, pictures.read)
+    outputs = await track_beside(stages, video, boxes, pictures, pictures.read)
     correlations, figures, finishes = [], [], []
-    for face, cut, tracked in zip(faces, pictures.faces, found, strict=True):
+    for face, cut, tracked in zip(faces, pictures.faces, outputs, strict=True):
         if tracked is None:
             continue
         r = correlation(await in_thread(commanded_opening, face, workspace), tracked.opening)
@@ -169,13 +169,13 @@ def worst(figures: Sequence[_Figures]) -> _Figures | None:
     """Return each figure of the line where the figure is worst; None: there are no figures."""
     if not figures:
         return None
-    found: dict[str, float] = {}
+    chosen: dict[str, float] = {}
     for name in type(figures[0]).model_fields:
-        known = [value for one in figures if (value := getattr(one, name)) is not None]
-        if known:
-            far = [abs(value - _BEST[name]) if name in _BEST else value for value in known]
-            found[name] = known[int(np.argmax(far))]
-    return type(figures[0])(**found)
+        values = [value for one in figures if (value := getattr(one, name)) is not None]
+        if values:
+            far = [abs(value - _BEST[name]) if name in _BEST else value for value in values]
+            chosen[name] = values[int(np.argmax(far))]
+    return type(figures[0])(**chosen)
 
 
 async def measured_while_allowed(
@@ -195,12 +195,12 @@ async def measured_while_allowed(
         DubstageError: the video cannot be read.
     """
     try:
-        made = await while_allowed(check, metrics_of(request, outcome, workspace, stages))
+        metrics = await while_allowed(check, metrics_of(request, outcome, workspace, stages))
     except Exception:
         await in_thread(check)
         raise
     await in_thread(check)
-    return made
+    return metrics
 
 
 async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages) -> VideoMetrics:
@@ -212,7 +212,7 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         DubstageError: the video cannot be read.
     """
     video = await asyncio.to_thread(probe, request.output)
-    found = await _measured(stages, video, outcome, workspace, new_sound=not request.keep_audio)
+    figures = await _measured(stages, video, outcome, workspace, new_sound=not request.keep_audio)
     rendered = outcome.plan.rendered()
     faces = outcome.of_lines() or [outcome]
     motions = [await asyncio.to_thread(motion_of, face, workspace) for face in faces]
@@ -222,11 +222,11 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         frames_dubbed=int(rendered.sum()),
         output_sha256=await asyncio.to_thread(sha256_of, request.output),
         method=request.method,
-        r_opening=found.r_opening,
+        r_opening=figures.r_opening,
         motion=worst([ShotMotion.of(motion) for motion in motions if motion is not None]),
-        appearance=found.appearance,
-        finish=found.finish,
-        warnings=tuple(in_words(text, ROWS) for text in (*outcome.warnings, *outcome.written.dropped, *found.warnings)),
+        appearance=figures.appearance,
+        finish=figures.finish,
+        warnings=tuple(in_words(text, ROWS) for text in (*outcome.warnings, *outcome.written.dropped, *figures.warnings)),
         undubbed=in_words(outcome.undubbed, ROWS),
         thumbnail=await asyncio.to_thread(thumbnail_of, video, rendered),
         frame_rate=str(frame_rate_of(video)),

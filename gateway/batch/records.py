@@ -128,27 +128,27 @@ def begun(record: ShotRecord, worker: str, output: str, now: str) -> ShotRecord:
     )
 
 
-def done(record: ShotRecord, made: VideoMetrics, seconds: float, now: str) -> ShotRecord:
+def done(record: ShotRecord, metrics: VideoMetrics, seconds: float, now: str) -> ShotRecord:
     """Return the record of a shot whose video is written, before the quality gate."""
     return record.model_copy(
         update={
-            "state": ShotState.UNDUBBED if made.undubbed else ShotState.DONE,
+            "state": ShotState.UNDUBBED if metrics.undubbed else ShotState.DONE,
             "ended_at": now,
             "seconds": round(seconds, 3),
-            "frames": made.frames,
-            "frames_by_reason": made.frames_by_reason,
-            "frames_dubbed": made.frames_dubbed,
-            "output_sha256": made.output_sha256,
-            "method": made.method,
-            "r_opening": made.r_opening,
-            "motion": made.motion,
-            "appearance": made.appearance,
-            "finish": made.finish,
-            "frame_rate": made.frame_rate,
-            "warnings": made.warnings,
-            "has_thumbnail": bool(made.thumbnail),
-            "look": (made.undubbed,) if made.undubbed else (),
-            "exit_code": UNDUBBED_EXIT_CODE if made.undubbed else 0,
+            "frames": metrics.frames,
+            "frames_by_reason": metrics.frames_by_reason,
+            "frames_dubbed": metrics.frames_dubbed,
+            "output_sha256": metrics.output_sha256,
+            "method": metrics.method,
+            "r_opening": metrics.r_opening,
+            "motion": metrics.motion,
+            "appearance": metrics.appearance,
+            "finish": metrics.finish,
+            "frame_rate": metrics.frame_rate,
+            "warnings": metrics.warnings,
+            "has_thumbnail": bool(metrics.thumbnail),
+            "look": (metrics.undubbed,) if metrics.undubbed else (),
+            "exit_code": UNDUBBED_EXIT_CODE if metrics.undubbed else 0,
             "error": "",
         }
     )

@@ -177,7 +177,7 @@ class Mention(NamedTuple):
     """A shot that a concern names.
 
     Attributes:
-        order: place among the shots of the concern; shots of one place stand in the order of the manifest.
+        order: position among the shots of the concern; shots of one position stand in the order of the manifest.
         row: row of the manifest, from 0.
         id: id of the shot.
     """
@@ -312,8 +312,8 @@ class Overview:
 def _without_files(row: ReportRow) -> str:
     text = row.error
     spoken = [(line.rpartition(" ")[2], "SPEECH") for line in row.lines]
-    for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), *spoken, (row.output, "VIDEO")):
-        text = text.replace(place, name) if place else text
+    for uri, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), *spoken, (row.output, "VIDEO")):
+        text = text.replace(uri, name) if uri else text
     return text
 
 

@@ -182,5 +182,5 @@ def present(records: Iterable[ShotRecord], last: Mapping[str, Decision]) -> dict
         records: records of the shots.
         last: last decision of each shot that has one.
     """
-    found = ((record, last.get(record.id)) for record in records)
-    return {record.id: decision for record, decision in found if decision is not None and decision.belongs_to(record)}
+    latest = ((record, last.get(record.id)) for record in records)
+    return {record.id: decision for record, decision in latest if decision is not None and decision.belongs_to(record)}

@@ -90,16 +90,16 @@ SCALES: Final[dict[str, Scale]] = {
 
 def figures_of(record: ShotRecord) -> Figures:
     """Return the figures of a finished video that add to its risk."""
-    known: dict[str, float | None] = {"r_opening": record.r_opening}
+    figures: dict[str, float | None] = {"r_opening": record.r_opening}
     for group in (record.motion, record.appearance, record.finish):
         if group is not None:
-            known.update(vars(group))
+            figures.update(vars(group))
     if record.frames:
-        known["undubbed_share"] = 1.0 - record.frames_dubbed / record.frames
+        figures["undubbed_share"] = 1.0 - record.frames_dubbed / record.frames
     # Reports of 100,000 shots ask for many figures, most of which have their best value.
     return [
         (name, value, part)
-        for name, value in known.items()
+        for name, value in figures.items()
         if value is not None
         and (scale := SCALES.get(name)) is not None
         and value != scale.best

@@ -69,7 +69,7 @@ async def rows_left(store: BatchStore, name: str, *, check_videos: bool) -> list
         check_videos: also return shots that are done and whose video is gone or was changed. Every video is read.
 
     Raises:
-        DubstageError: the store of batches, or the place of a video, cannot be used.
+        DubstageError: the store of batches, or the path or URL of a video, cannot be used.
     """
     rows = list(await in_thread(store.left, name))
     if check_videos:

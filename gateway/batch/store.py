@@ -1,4 +1,4 @@
-"""Store of batches: what is known of every batch and every shot, in tables of the database (gateway/database/tables.py).
+"""Store of batches: facts about every batch and every shot, in tables of the database (gateway/database/tables.py).
 
 Any number of processes and machines read and write a batch at once. Each change is one transaction. The columns that lists, filters
 and progress read follow from the record of a shot and from the last decision, and are written with the record.
@@ -99,7 +99,7 @@ def open_batches(settings: GatewaySettings) -> Iterator[BatchStore]:
         database.close()
 
 
-def place_of_earlier(output: str) -> str:
+def path_of_earlier(output: str) -> str:
     """Return the path of the earlier video of a shot, beside the shot's video."""
     folder, slash, name = output.rpartition("/")
     return f"{folder}{slash}{_EARLIER}{name}"
@@ -164,8 +164,8 @@ class BatchStore:
         with self.database.writing() as session:
             # Of several creators at once, one creates the batch.
             self.database.one_by_one(session)
-            found = session.get(BatchRow, name)
-            if found is not None and found.manifest_sha256 != manifest.sha256:
+            batch = session.get(BatchRow, name)
+            if batch is not None and batch.manifest_sha256 != manifest.sha256:
                 raise InvalidRequestError(
                     Text(
                         "batch {name} exists with another manifest: choose another {option}, or submit the manifest of the batch "
@@ -175,8 +175,8 @@ class BatchStore:
                     ),
                     field="name",
                 )
-            if found is None:
-                found = BatchRow(
+            if batch is None:
+                batch = BatchRow(
                     name=name,
                     created_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                     engine=engine,
@@ -184,14 +184,14 @@ class BatchStore:
                     num_shots=len(manifest.shots),
                     details={},
                 )
-                session.add(found)
+                session.add(batch)
                 session.flush()
                 numbered = enumerate(manifest.shots)
                 while some := list(islice(numbered, _SHOTS_AT_ONCE)):
                     # A bulk insert of the session does more for each row.
                     session.connection().execute(insert(BatchShotRow), [_new_row(name, row, shot) for row, shot in some])
                     _add_actors(session, name, some)
-            return _facts_of(found)
+            return _facts_of(batch)
 
     def revise(self, manifest: Manifest, *, is_idle: bool = False) -> list[str]:
         """Take over changed rows of a manifest, and let the changed shots begin anew. Shots of unchanged rows stay as they are.
@@ -239,10 +239,10 @@ class BatchStore:
 
     def facts(self, name: str) -> BatchFacts:
         """Return the facts of a batch."""
-        found = self.find(name)
-        if found is None:
+        facts = self.find(name)
+        if facts is None:
             raise self._missing(name)
-        return found
+        return facts
 
     def find(self, name: str) -> BatchFacts | None:
         """Return the facts of a batch; None: there is no batch of this name."""
@@ -308,11 +308,11 @@ class BatchStore:
         """
         columns = (*_SPEC, BatchShotRow.options)
         with self.database.reading() as session:
-            found = session.execute(_of_batch(name, *columns).where(BatchShotRow.number == row)).one_or_none()
-        if found is None:
+            stored = session.execute(_of_batch(name, *columns).where(BatchShotRow.number == row)).one_or_none()
+        if stored is None:
             self.facts(name)
             raise BatchNotFoundError(f"batch {name} has no row {row}", resource=name)
-        return self._with_options(found)
+        return self._with_options(stored)
 
     def options(self, name: str, shot_id: str) -> dict[str, Any]:
         """Return the options of a shot that were changed since the batch was submitted (ShotOptions as JSON)."""
@@ -330,29 +330,29 @@ class BatchStore:
             every.MergeFrom(options)
             row.options = json.dumps(to_json(every), sort_keys=True)
 
-    def has_written(self, place: str) -> bool:
+    def has_written(self, uri: str) -> bool:
         """Return whether a shot of a batch has written the video that lies at a path or URL now. Its earlier video counts too."""
-        folder, slash, file = place.rpartition("/")
+        folder, slash, file = uri.rpartition("/")
         earlier = BatchShotRow.output == f"{folder}{slash}{file.removeprefix(_EARLIER)}"
-        written = exists().where(BatchShotRow.output == place, BatchShotRow.state.in_(sorted(WRITTEN)))
+        written = exists().where(BatchShotRow.output == uri, BatchShotRow.state.in_(sorted(WRITTEN)))
         with self.database.reading() as session:
             if session.scalar(select(written)):
                 return True
-        return any(video.place == place for _, video in self._earlier(earlier))
+        return any(video.place == uri for _, video in self._earlier(earlier))
 
-    def has_dubbed(self, place: str) -> bool:
+    def has_dubbed(self, uri: str) -> bool:
         """Return whether a shot of a batch was dubbed from the footage at a path or URL, and has its video or its earlier video."""
-        dubbed = exists().where(BatchShotRow.footage == place, BatchShotRow.state.in_(sorted(WRITTEN)))
+        dubbed = exists().where(BatchShotRow.footage == uri, BatchShotRow.state.in_(sorted(WRITTEN)))
         with self.database.reading() as session:
             if session.scalar(select(dubbed)):
                 return True
-        return bool(self._earlier(BatchShotRow.footage == place))
+        return bool(self._earlier(BatchShotRow.footage == uri))
 
-    def places_left(self) -> set[str]:
+    def uris_left(self) -> set[str]:
         """Return the paths and URLs that the shots of all batches name which have not ended."""
         query = select(*_SPEC).where(_IS_LEFT)
         with self.database.reading() as session:
-            return {place for row in session.execute(query) for place in _spec_of(row).places.values()}
+            return {uri for row in session.execute(query) for uri in _spec_of(row).uris.values()}
 
     # Records
 
@@ -390,11 +390,11 @@ class BatchStore:
     def states(self) -> dict[str, Counter[ShotState]]:
         """Return the number of shots of each batch by their states, by name of the batch."""
         columns = (BatchShotRow.batch, BatchShotRow.state)
-        found: dict[str, Counter[ShotState]] = {}
+        counts: dict[str, Counter[ShotState]] = {}
         with self.database.reading() as session:
             for batch, state, number in session.execute(select(*columns, func.count()).group_by(*columns)):
-                found.setdefault(batch, Counter())[ShotState(state)] = number
-        return found
+                counts.setdefault(batch, Counter())[ShotState(state)] = number
+        return counts
 
     def shots(self, name: str, query: ShotQuery = ShotQuery(), limit: int | None = None) -> list[ListedShot]:
         """Return the shots of a list with their records and decisions.
@@ -478,13 +478,13 @@ class BatchStore:
 
     def thumbnails(self, name: str, shot_ids: Iterable[str]) -> dict[str, bytes]:
         """Return the pictures (JPEG) of several shots by id. Shots without a picture are left out."""
-        found: dict[str, bytes] = {}
+        pictures: dict[str, bytes] = {}
         joined = and_(BatchPictureRow.batch == BatchShotRow.batch, BatchPictureRow.number == BatchShotRow.number)
         with self.database.reading() as session:
             for part in _parts(name, shot_ids):
                 query = select(BatchShotRow.shot_id, BatchPictureRow.jpeg).join(BatchPictureRow, joined).where(part)
-                found |= {row.shot_id: row.jpeg for row in session.execute(query)}
-        return found
+                pictures |= {row.shot_id: row.jpeg for row in session.execute(query)}
+        return pictures
 
     def remove_thumbnails(self, name: str, shot_ids: Iterable[str]) -> None:
         """Remove the pictures of shots."""
@@ -535,17 +535,17 @@ class BatchStore:
             if record.state not in WRITTEN or output is None or output.endswith(LISTING_SUFFIX):
                 continue
             self.remove_earlier(name, [record.id])
-            place = place_of_earlier(output)
+            path = path_of_earlier(output)
             try:
                 if os.path.islink(output) or os.path.getsize(output) > _MOST_EARLIER_BYTES:
                     continue
                 with suppress(FileNotFoundError):
-                    os.unlink(place)
-                os.link(output, place)
+                    os.unlink(path)
+                os.link(output, path)
             except OSError:
                 # The video is gone, or the file system cannot keep it: the retry is what the user asked for.
                 continue
-            kept = EarlierVideo(place=place, output=record.output, sha256=record.output_sha256, options=record.options)
+            kept = EarlierVideo(place=path, output=record.output, sha256=record.output_sha256, options=record.options)
             self._set_earlier(name, record.id, kept.model_dump_json())
 
     def earlier(self, name: str, shot_ids: Iterable[str]) -> dict[str, EarlierVideo]:
@@ -556,7 +556,7 @@ class BatchStore:
         """Remove the earlier videos of shots.
 
         Raises:
-            StorageRefusedError: a video cannot be removed. What is known of the video stays.
+            StorageRefusedError: a video cannot be removed. The facts about the video stay.
         """
         for shot_id, video in self.earlier(name, shot_ids).items():
             try:
@@ -600,11 +600,11 @@ class BatchStore:
         """Return the ids of the shots that name an actor, by name of the batch."""
         joined = and_(BatchActorRow.batch == BatchShotRow.batch, BatchActorRow.number == BatchShotRow.number)
         query = select(BatchShotRow.batch, BatchShotRow.shot_id).join(BatchActorRow, joined)
-        found: dict[str, list[str]] = {}
+        shots: dict[str, list[str]] = {}
         with self.database.reading() as session:
             for batch, shot_id in session.execute(query.where(BatchActorRow.actor == actor_id)):
-                found.setdefault(batch, []).append(shot_id)
-        return found
+                shots.setdefault(batch, []).append(shot_id)
+        return shots
 
     # Inside
 
@@ -619,14 +619,14 @@ class BatchStore:
 
     def _some(self, name: str, shot_ids: Collection[str], *columns: Any) -> list[Any]:
         """Return columns of shots in the order of their ids."""
-        found: dict[str, Any] = {}
+        rows: dict[str, Any] = {}
         with self.database.reading() as session:
             for part in _parts(name, shot_ids):
-                found |= {row[0]: row for row in session.execute(select(BatchShotRow.shot_id, *columns).where(part))}
-        if unknown := [shot_id for shot_id in shot_ids if shot_id not in found]:
+                rows |= {row[0]: row for row in session.execute(select(BatchShotRow.shot_id, *columns).where(part))}
+        if unknown := [shot_id for shot_id in shot_ids if shot_id not in rows]:
             self.facts(name)
             raise _no_shots(name, unknown)
-        return [found[shot_id] for shot_id in shot_ids]
+        return [rows[shot_id] for shot_id in shot_ids]
 
     def _one(self, name: str, shot_id: str, *columns: Any) -> Any:
         return self._some(name, [shot_id], *columns)[0]
@@ -674,11 +674,11 @@ class BatchStore:
         joined = and_(BatchDecisionRow.batch == BatchShotRow.batch, BatchDecisionRow.number == BatchShotRow.number)
         query = select(BatchShotRow.shot_id, BatchDecisionRow.document).join(BatchDecisionRow, joined)
         query = query.where(BatchShotRow.batch == name, where).order_by(BatchDecisionRow.number, BatchDecisionRow.decision)
-        found: dict[str, list[Decision]] = {}
+        decisions: dict[str, list[Decision]] = {}
         with self.database.reading() as session:
             for shot_id, document in session.execute(query):
-                found.setdefault(shot_id, []).append(self._document(Decision, document, shot_id))
-        return found
+                decisions.setdefault(shot_id, []).append(self._document(Decision, document, shot_id))
+        return decisions
 
     def _record_of(self, row: Any) -> ShotRecord:
         if row.record is None:
@@ -695,10 +695,10 @@ class BatchStore:
         if row.options is None:
             return ShotOptions()
         try:
-            found = json.loads(row.options)
-            if not isinstance(found, dict):
+            options = json.loads(row.options)
+            if not isinstance(options, dict):
                 raise ValueError("no object of options")
-            return options_in(found)
+            return options_in(options)
         except ValueError as problem:
             raise self.database.damaged(f"options of shot {row.shot_id}: {problem}") from problem
 
@@ -709,8 +709,8 @@ class BatchStore:
             raise self.database.damaged(f"{kind.__name__} of shot {shot_id}: {problem.errors()[0]['msg']}") from problem
 
     def _missing(self, name: str) -> BatchNotFoundError:
-        known = [facts.name for facts in self.batches()]
-        there = f"there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}" if known else "there is none"
+        names = [facts.name for facts in self.batches()]
+        there = f"there are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "there is none"
         alone = "" if self.is_shared else ". Workers of other machines need the PostgreSQL of the batch (DUBSTAGE_DATABASE_URL)"
         return BatchNotFoundError(f"no batch {name[:80]!r} in {self.where}; {there}{alone}", resource=name)
 
@@ -836,7 +836,7 @@ def _no_shots(name: str, unknown: Sequence[str]) -> BatchNotFoundError:
 
 
 def _is_own(video: EarlierVideo) -> bool:
-    return video.place == place_of_earlier(local_path(video.output) or video.output)
+    return video.place == path_of_earlier(local_path(video.output) or video.output)
 
 
 def _fits(kind: Any, text: str) -> bool:

@@ -139,8 +139,8 @@ class ShotAppearance(_Strict):
     @staticmethod
     def of(figures: AppearanceMetrics) -> ShotAppearance:
         """Return figures without NaN, rounded to four digits. What only ranks methods, or marks good dubs too, is left out."""
-        known = {name: value for name, value in asdict(figures).items() if name in ShotAppearance.model_fields}
-        return ShotAppearance(**{name: round(value, 4) for name, value in known.items() if math.isfinite(value)})
+        numbers = {name: value for name, value in asdict(figures).items() if name in ShotAppearance.model_fields}
+        return ShotAppearance(**{name: round(value, 4) for name, value in numbers.items() if math.isfinite(value)})
 
 
 class ShotFinish(_Strict):
@@ -220,18 +220,18 @@ class ShotSpec:
     @property
     def inputs(self) -> dict[str, str]:
         """Path or URL of each file that the shot reads, by its field of a row, such as `speech` or `lines[0].speech`."""
-        found = dict(_named_files(self.dub, ""))
-        found.pop("output", None)
+        files = dict(_named_files(self.dub, ""))
+        files.pop("output", None)
         for number, line in enumerate(self.dub.lines):
-            found |= _named_files(line, f"lines[{number}].")
+            files |= _named_files(line, f"lines[{number}].")
         sequence = self.dub.sequence
-        found |= {"footage_sound": sequence.sound_uri} if sequence.sound_uri else {}
+        files |= {"footage_sound": sequence.sound_uri} if sequence.sound_uri else {}
         # Other configurations are built into OpenColorIO.
-        found |= {"ocio": sequence.ocio} if sequence.ocio and not sequence.ocio.startswith(BUILT_IN) else {}
-        return found
+        files |= {"ocio": sequence.ocio} if sequence.ocio and not sequence.ocio.startswith(BUILT_IN) else {}
+        return files
 
     @property
-    def places(self) -> dict[str, str]:
+    def uris(self) -> dict[str, str]:
         """Path or URL of each file of the shot, by its field."""
         return {**self.inputs, "output": self.output}
 
@@ -256,44 +256,44 @@ class ShotSpec:
         """Return the shot with other values of the fields that options name."""
         return replace(self, dub=with_options(self.dub, options))
 
-    def with_places(self, places: Mapping[str, str]) -> ShotSpec:
+    def with_uris(self, uris: Mapping[str, str]) -> ShotSpec:
         """Return the shot with other files.
 
         Args:
-            places: path or URL by field, as `places` names the fields. Files of other fields stay.
+            uris: path or URL by field, as `ShotSpec.uris` names the fields. Files of other fields stay.
         """
         dub = _copy(self.dub)
-        for field, place in places.items():
+        for field, uri in uris.items():
             number, dot, word = field.rpartition(".")
             holder: Any = dub.lines[int(number[len("lines[") : -1])] if dot else dub
             if field == "ocio":
-                dub.sequence.ocio = place
+                dub.sequence.ocio = uri
             elif field == "footage_sound":
-                dub.sequence.sound_uri = place
+                dub.sequence.sound_uri = uri
             else:
-                setattr(holder, f"{word}_uri", place)
+                setattr(holder, f"{word}_uri", uri)
         return replace(self, dub=dub)
 
     def to_json(self) -> dict[str, Any]:
         """Return the shot as values of JSON, with the fields of BatchRow and Words. Equal shots have equal values."""
-        found: dict[str, Any] = {"shot_id": self.id, "dub": to_json(self.dub)}
+        fields: dict[str, Any] = {"shot_id": self.id, "dub": to_json(self.dub)}
         if limits := self.quality.model_dump(mode="json", exclude_none=True):
-            found["quality"] = limits
+            fields["quality"] = limits
         if self.words is not None:
-            found |= self.words.model_dump(exclude_defaults=True)
-        return found
+            fields |= self.words.model_dump(exclude_defaults=True)
+        return fields
 
 
 def _copy(spec: DubSpec) -> DubSpec:
-    found = DubSpec()
-    found.CopyFrom(spec)
-    return found
+    copied = DubSpec()
+    copied.CopyFrom(spec)
+    return copied
 
 
-def _named_files(message: Any, place: str) -> dict[str, str]:
-    """Return the files in the fields `..._uri` of a spec or a line, by the words of a row behind the place."""
+def _named_files(message: Any, prefix: str) -> dict[str, str]:
+    """Return the files in the fields `..._uri` of a spec or a line, by the words of a row behind the prefix."""
     return {
-        f"{place}{field.name.removesuffix('_uri')}": value
+        f"{prefix}{field.name.removesuffix('_uri')}": value
         for field, value in message.ListFields()
         if field.name.endswith("_uri") and value
     }
@@ -322,13 +322,13 @@ def manifest_of(name: str, shots: Iterable[ShotSpec]) -> Manifest:
     return Manifest(name, shots, hashlib.sha256(content).hexdigest())
 
 
-def options_in(found: Mapping[str, Any]) -> ShotOptions:
+def options_in(stored: Mapping[str, Any]) -> ShotOptions:
     """Return the options of a shot that are stored as JSON.
 
     Raises:
         ValueError: the values are no options.
     """
-    options: ShotOptions = from_json(ShotOptions(), found)
+    options: ShotOptions = from_json(ShotOptions(), stored)
     return options
 
 

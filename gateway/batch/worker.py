@@ -153,10 +153,10 @@ async def open_worker_context(settings: GatewaySettings, *, warm_up: bool = Fals
 
 
 class ShotFiles:
-    """Files of this machine for the places of a shot.
+    """Files of this machine for the paths and URLs of a shot.
 
     Args:
-        files: file by the place that the shot reads.
+        files: file by the path or URL that the shot reads.
         output: file that the shot writes.
     """
 
@@ -191,9 +191,7 @@ async def shot_frames(context: WorkerContext, shot: ShotSpec, on_progress: OnPro
     async with AsyncExitStack() as stack:
         folder = await stack.enter_async_context(entered_in_threads(context.scratch_folder()))
         output = await in_thread(output_file, shot.output, folder)
-        read = [
-            Path(path) for field, place in shot.inputs.items() if field != "footage" and (path := local_path(place)) is not None
-        ]
+        read = [Path(path) for field, uri in shot.inputs.items() if field != "footage" and (path := local_path(uri)) is not None]
         footage = Path(local_path(shot.dub.footage_uri) or shot.dub.footage_uri)
         yield await context.engine.frames(footage, output, settings, folder, on_progress, inputs=read)
 
@@ -216,18 +214,18 @@ async def shot_request(context: WorkerContext, shot: ShotSpec, frames: SequenceD
         folder = await stack.enter_async_context(entered_in_threads(context.scratch_folder()))
         limit = context.settings.max_job_bytes
         files: dict[str, Path] = {}
-        for field, place in shot.inputs.items():
-            if place not in files and not (frames is not None and field == "footage"):
-                files[place] = await fetched_in_thread(place, folder, max_bytes=limit, field=field)
+        for field, uri in shot.inputs.items():
+            if uri not in files and not (frames is not None and field == "footage"):
+                files[uri] = await fetched_in_thread(uri, folder, max_bytes=limit, field=field)
         if frames is None:
             output = await in_thread(output_file, shot.output, folder)
         else:
             output, files[shot.dub.footage_uri] = frames.dubbed, frames.video
-        words, places = words_of(context.settings, shot), ShotFiles(files, output)
+        words, shot_files = words_of(context.settings, shot), ShotFiles(files, output)
         if words is not None:
-            yield await context.engine.spoken_request(shot.dub, places, {0: words}, frames=frames)
+            yield await context.engine.spoken_request(shot.dub, shot_files, {0: words}, frames=frames)
         else:
-            yield await in_thread(partial(context.engine.checked_request, shot.dub, places, frames=frames))
+            yield await in_thread(partial(context.engine.checked_request, shot.dub, shot_files, frames=frames))
 
 
 def words_of(settings: GatewaySettings, shot: ShotSpec) -> SpokenText | None:
@@ -257,25 +255,25 @@ async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def folder_lock(place: Path) -> AsyncIterator[None]:
+async def folder_lock(folder: Path) -> AsyncIterator[None]:
     """Wait until no other worker of this machine has the lock of a folder, and hold the lock inside the block.
 
     Args:
-        place: folder, which is made, and removed at the end.
+        folder: folder, which is made, and removed at the end.
 
     Raises:
         OSError: the folder cannot be made.
     """
     while True:
         try:
-            handle = await locked_in_thread(place)
+            handle = await locked_in_thread(folder)
             break
         except InvalidRequestError:
             await asyncio.sleep(WAIT_S)
     try:
         yield
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
@@ -289,8 +287,8 @@ async def same_job_lock(context: WorkerContext, shot: ShotSpec, request: DubRequ
         context: what the worker dubs with.
         shot: row of the manifest.
     """
-    place = context.settings.data_dir / WORKERS_FOLDER / f"job-{same_job_key(shot, request)}"
-    async with folder_lock(place):
+    folder = context.settings.data_dir / WORKERS_FOLDER / f"job-{same_job_key(shot, request)}"
+    async with folder_lock(folder):
         yield
 
 
@@ -318,8 +316,8 @@ class ShotDub:
         context: what the worker dubs with.
         shot: row of the manifest.
         on_progress: called with every frame and step.
-        confirm: raises WorkCancelledError if another process has taken the shot over; blocks. Called before the video gets its
-            place.
+        confirm: raises WorkCancelledError if another process has taken the shot over; blocks. Called before the video is
+            stored.
         batch: name of the batch in the audit log; empty: none.
         row: row of the shot in the batch, from 0, in the audit log.
     """
@@ -372,13 +370,13 @@ class ShotDub:
             self._on_progress("measure", 0, 1)
             try:
                 # A video whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
-                made = await measured_while_allowed(request, outcome, dub.workspace, stages, dub.check)
+                metrics = await measured_while_allowed(request, outcome, dub.workspace, stages, dub.check)
                 if digest := await dub.write_frames(outcome, self._on_progress):
-                    made = replace(made, output_sha256=digest)
+                    metrics = replace(metrics, output_sha256=digest)
                 if is_url(self._shot.output):
                     self._on_progress("upload", 0, 1)
                     await in_thread(self._upload, request.output)
-                return made
+                return metrics
             except FORBIDDEN:
                 # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
                 await dub.forget()
@@ -455,7 +453,7 @@ async def run_shot(
         name: name of the batch.
         index: row of the shot, from 0.
         on_progress: called with every frame and step.
-        confirm: checks that no other process has taken the shot over; blocks. Called before a video or a record gets its place.
+        confirm: checks that no other process has taken the shot over; blocks. Called before a video or a record is stored.
             Raises WorkCancelledError if another process has taken the shot.
 
     Raises:
@@ -471,17 +469,17 @@ async def video_fault(shot: ShotSpec, record: ShotRecord) -> str:
     """Return what became of the video of a shot that is done, such as `was gone`; empty: the video is as it was written.
 
     Raises:
-        DubstageError: the place of the video cannot be read.
+        DubstageError: the path or URL of the video cannot be read.
     """
     if shot.is_sequence:
         return await in_thread(sequence_fault, Path(shot.result), record.output_sha256)
     try:
-        found = await in_thread(digest_of, shot.output)
+        digest = await in_thread(digest_of, shot.output)
     except MediaUnsupportedError:
         return "was changed"  # the file is empty
-    if found is None:
+    if digest is None:
         return "was gone"
-    return "" if found == record.output_sha256 else "was changed"
+    return "" if digest == record.output_sha256 else "was changed"
 
 
 class _Attempt:
@@ -511,7 +509,7 @@ class _Attempt:
         self._dub = self._dub_of(shot)
 
     async def run(self) -> ShotRecord:
-        found = record = await in_thread(self._store.record, self._name, self._shot.id)
+        before = record = await in_thread(self._store.record, self._name, self._shot.id)
         redone = ""
         if record.state in WRITTEN:
             redone = await video_fault(self._shot, record)
@@ -531,7 +529,7 @@ class _Attempt:
         record = begun(record, worker_name(), self._shot.result, present_time()).model_copy(update={"options": options})
         try:
             # In place of the record that this attempt has read: a shot that was cancelled meanwhile never runs again.
-            stored = await self._put(record, before=found, holder=self._holder)
+            stored = await self._put(record, before=before, holder=self._holder)
         except asyncio.CancelledError:
             await self._put_back(record)
             raise
@@ -546,7 +544,7 @@ class _Attempt:
     async def _dubbed(self, record: ShotRecord, redone: str) -> ShotRecord:
         began = time.monotonic()
         try:
-            made = await while_allowed(self._check, self._dub.run(), every_s=POLL_S)
+            metrics = await while_allowed(self._check, self._dub.run(), every_s=POLL_S)
         except asyncio.CancelledError:
             await self._put_back(record)
             raise
@@ -556,9 +554,9 @@ class _Attempt:
         except Exception as problem:
             return await self._end(record, failed(record, failure_of(problem), time.monotonic() - began, present_time()))
         if redone:
-            made = replace(made, warnings=(*made.warnings, f"the video of an earlier run {redone}: it was made anew"))
+            metrics = replace(metrics, warnings=(*metrics.warnings, f"the video of an earlier run {redone}: it was made anew"))
         # A video that is written is never dubbed again because its worker was told to end in the wrong moment.
-        finished = asyncio.ensure_future(self._finished(record, made, time.monotonic() - began))
+        finished = asyncio.ensure_future(self._finished(record, metrics, time.monotonic() - began))
         try:
             return await asyncio.shield(finished)
         except asyncio.CancelledError:
@@ -566,16 +564,16 @@ class _Attempt:
             await settle_all([finished])
             raise
 
-    async def _finished(self, record: ShotRecord, made: VideoMetrics, seconds: float) -> ShotRecord:
-        if made.thumbnail:
-            await self._kept(lambda: self._store.put_thumbnail(self._name, self._shot.id, made.thumbnail))
+    async def _finished(self, record: ShotRecord, metrics: VideoMetrics, seconds: float) -> ShotRecord:
+        if metrics.thumbnail:
+            await self._kept(lambda: self._store.put_thumbnail(self._name, self._shot.id, metrics.thumbnail))
             try:
                 # Only now: an erasure that begins later finds the picture. The video was complete before, and stays.
                 await self._kept(self._dub.check)
             except DubstageError:
                 # The person may not be shown any more, or the database does not say. The record is complete without the picture.
                 await self._kept(lambda: self._store.remove_thumbnails(self._name, [self._shot.id]))
-        record = done(record, made, seconds, present_time())
+        record = done(record, metrics, seconds, present_time())
         record = await self._put(record.model_copy(update={"look": (*record.look, *reasons_to_look(self._shot.quality, record))}))
         # Until the record is stored, a worker that takes the shot over can go on from the job's folder. The folder of a scene stays
         # until it expires, so that a line can be changed. The folder of a pod ends with the pod.
@@ -594,8 +592,8 @@ class _Attempt:
         The end is stored only in place of `before`, the record that the attempt knows. Another machine may have done the shot
         meanwhile, or have begun the shot, or a person may have reset the shot: then the stored record stays.
         """
-        found = await self._put(record, before=before)
-        return found if found.state in ENDED else record
+        stored = await self._put(record, before=before)
+        return stored if stored.state in ENDED else record
 
     async def _put(self, record: ShotRecord, *, before: ShotRecord | None = None, holder: str = "") -> ShotRecord:
         """Store a record as `BatchStore.put` does, and return the record that is stored then."""

@@ -144,8 +144,8 @@ def no_answer(error: Exception, call: ClusterCall, host: str) -> DubstageError:
 
 def _message(body: str) -> str:
     try:
-        found = json.loads(body)
-        text = str(found.get("message") or found.get("reason") or body) if isinstance(found, dict) else body
+        status = json.loads(body)
+        text = str(status.get("message") or status.get("reason") or body) if isinstance(status, dict) else body
     except ValueError:
         text = body
     return " ".join(text.split())[:_MOST_TEXT] or "no reason given"
@@ -174,8 +174,8 @@ class Cluster:
     def config_map(self, name: str) -> dict[str, str]:
         """Return the texts of a ConfigMap by key."""
         call = self._call("get", "configmaps", name, group="")
-        found = self._json(call, lambda **more: self._core.read_namespaced_config_map(name, self.namespace, **more))
-        return {str(key): str(text) for key, text in (found.get("data") or {}).items()}
+        config = self._json(call, lambda **more: self._core.read_namespaced_config_map(name, self.namespace, **more))
+        return {str(key): str(text) for key, text in (config.get("data") or {}).items()}
 
     def create_job(self, job: Object) -> bool:
         """Create a Job. Unknown fields are refused. Return False if a Job of this name exists."""
@@ -200,8 +200,8 @@ class Cluster:
     def jobs(self, selector: str) -> tuple[list[Object], str]:
         """Return the Jobs with some labels, and the version from which a watch sees all later changes."""
         call = self._call("list", "jobs")
-        found = self._json(call, lambda **more: self._batch.list_namespaced_job(self.namespace, label_selector=selector, **more))
-        return list(found.get("items") or ()), str((found.get("metadata") or {}).get("resourceVersion") or "")
+        listing = self._json(call, lambda **more: self._batch.list_namespaced_job(self.namespace, label_selector=selector, **more))
+        return list(listing.get("items") or ()), str((listing.get("metadata") or {}).get("resourceVersion") or "")
 
     def delete_job(self, name: str) -> None:
         """Remove a Job after its pods. A Job that is gone already is no error."""
@@ -220,13 +220,13 @@ class Cluster:
     def pods(self, selector: str, phase: Literal["Pending", "Failed"], limit: int) -> list[Object]:
         """Return at most `limit` pods with some labels in a phase."""
         call = self._call("list", "pods", group="")
-        found = self._json(
+        listing = self._json(
             call,
             lambda **more: self._core.list_namespaced_pod(
                 self.namespace, label_selector=selector, field_selector=f"status.phase={phase}", limit=limit, **more
             ),
         )
-        return list(found.get("items") or ())
+        return list(listing.get("items") or ())
 
     def watch_jobs(self, selector: str, version: str, seconds: int) -> Iterator[tuple[str, Object]]:
         """Yield the changes of Jobs after a version as (ADDED, MODIFIED, DELETED or BOOKMARK; Job), for `seconds` at most.
@@ -336,14 +336,14 @@ def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, a
         if inside:
             loader = incluster.InClusterConfigLoader(token_filename=str(account / "token"), cert_filename=str(account / "ca.crt"))
             loader.load_and_set(chosen)
-            found = (account / "namespace").read_text(encoding="utf-8").strip()
+            own_namespace = (account / "namespace").read_text(encoding="utf-8").strip()
         else:
             # The client reads KUBECONFIG only once, when it is imported.
             file = os.environ.get("KUBECONFIG")
             config.load_kube_config(config_file=file, context=context or None, client_configuration=chosen)
             contexts, current = config.list_kube_config_contexts(config_file=file)
             entry = next((item for item in contexts if item["name"] == context), current)
-            found = str((entry.get("context") or {}).get("namespace") or "")
+            own_namespace = str((entry.get("context") or {}).get("namespace") or "")
     except Exception as problem:
         # A file that is no kubeconfig ends in any error of the client, or of its YAML parser.
         what = " ".join(str(problem).split())[:300]
@@ -359,7 +359,7 @@ def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, a
         ) from problem
     # Each call fails at once if it fails: `follow` decides when to try again.
     chosen.retries = False
-    return Cluster(client.ApiClient(chosen), namespace or found or "default", context, read_s=read_s)
+    return Cluster(client.ApiClient(chosen), namespace or own_namespace or "default", context, read_s=read_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +395,7 @@ def follow(
     Raises:
         DubstageError: the API refuses, or gave no answer for `timing.patience_s` seconds.
     """
-    known: dict[str, Object] = {}
+    jobs: dict[str, Object] = {}
     version = ""
     pause, failing_since = timing.first_s, clock()
     while True:
@@ -403,16 +403,16 @@ def follow(
         try:
             if not version:
                 items, version = cluster.jobs(selector)
-                known = {item["metadata"]["name"]: item for item in items}
+                jobs = {item["metadata"]["name"]: item for item in items}
                 failing_since = clock()
-                yield dict(known)
+                yield dict(jobs)
             for kind, job in cluster.watch_jobs(selector, version, timing.watch_s):
                 events, failing_since, pause = events + 1, clock(), timing.first_s
                 version = job["metadata"]["resourceVersion"]
-                if _changed(known, kind, job):
-                    yield dict(known)
+                if _changed(jobs, kind, job):
+                    yield dict(jobs)
             failing_since = clock()
-            yield dict(known)
+            yield dict(jobs)
             quick = not events and clock() - begun < timing.first_s
         except VersionExpiredError:
             version, quick = "", not events
@@ -427,12 +427,12 @@ def follow(
             pause = timing.first_s
 
 
-def _changed(known: dict[str, Object], kind: str, job: Object) -> bool:
-    """Bring `known` up to date with one event, and return whether it changed. A bookmark tells only a version."""
+def _changed(jobs: dict[str, Object], kind: str, job: Object) -> bool:
+    """Bring `jobs` up to date with one event, and return whether it changed. A bookmark tells only a version."""
     name = job["metadata"].get("name", "")
     if kind == "DELETED":
-        return known.pop(name, None) is not None
+        return jobs.pop(name, None) is not None
     if kind in ("ADDED", "MODIFIED"):
-        known[name] = job
+        jobs[name] = job
         return True
     return False

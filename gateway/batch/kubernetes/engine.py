@@ -52,10 +52,10 @@ def check_reach(shots: Iterable[ShotSpec], settings: JobSettings) -> None:
     volumes = f"a file below {', '.join(map(str, mounts))}" if mounts else "mount a volume (batch.extraVolumes of the chart)"
     wrong: list[str] = []
     for row, shot in enumerate(shots):
-        for field_name, place in shot.places.items():
-            if not is_url(place) and not any(PurePosixPath(place).is_relative_to(mount) for mount in mounts):
+        for field_name, uri in shot.uris.items():
+            if not is_url(uri) and not any(PurePosixPath(uri).is_relative_to(mount) for mount in mounts):
                 wrong.append(
-                    f"row {row + 1} ({shot.id}): {field_name}: {place} is a file that pods cannot open: give a URL such as "
+                    f"row {row + 1} ({shot.id}): {field_name}: {uri} is a file that pods cannot open: give a URL such as "
                     f"s3://BUCKET/KEY, or {volumes}"
                 )
     if wrong:
@@ -212,8 +212,8 @@ class KubernetesEngine:
         for the errors.
         """
         shown, answered = 0.0, time.monotonic()
-        for found in follow(self.cluster, _selector(name), self.timing):
-            listed = _states(found.values())
+        for jobs in follow(self.cluster, _selector(name), self.timing):
+            listed = _states(jobs.values())
             if any(job.live for job in listed) and time.monotonic() - shown < _LEAST_PAUSE_S:
                 continue
             try:
@@ -325,9 +325,9 @@ class KubernetesEngine:
             if anew:
                 store.reset(name, anew)
             wanted = jobs_of(name, facts.manifest_sha256, turn, shards, plan.workers or settings.parallelism)
-            made = self._create([job_of(job, settings, profile, self.cluster.namespace) for job in wanted])
-            if made:
-                return Submitted(made, sum(map(len, shards)))
+            names = self._create([job_of(job, settings, profile, self.cluster.namespace) for job in wanted])
+            if names:
+                return Submitted(names, sum(map(len, shards)))
             # Another retry of the batch was faster, and has taken the round for its rows.
             facts = store.facts(name)
             plan = replace(plan, rounds=_plan_of(facts).rounds)
@@ -335,26 +335,26 @@ class KubernetesEngine:
 
     def _create(self, bodies: Sequence[Object]) -> tuple[str, ...]:
         """Create the Jobs of a round, and return their names; empty: another retry of the batch has taken the round."""
-        made: list[str] = []
+        names: list[str] = []
         for body in bodies:
             try:
                 if not self.cluster.create_job(body) and not self._is_same(body):
                     return ()
             except DubstageError as error:
-                error.add(f"({len(made)} of {len(bodies)} Jobs were created; submit the batch again to continue)")
+                error.add(f"({len(names)} of {len(bodies)} Jobs were created; submit the batch again to continue)")
                 raise
-            made.append(body["metadata"]["name"])
-        return tuple(made)
+            names.append(body["metadata"]["name"])
+        return tuple(names)
 
     def _is_same(self, body: Object) -> bool:
-        """Return whether a Job that exists already is the one that was to be made: another submission was faster.
+        """Return whether a Job that exists already is the one that was to be created: another submission was faster.
 
         Raises:
             ClusterRefusedError: the Job is one of another batch.
         """
         name, wanted = body["metadata"]["name"], body["metadata"]["annotations"]
-        found = self.cluster.job(name)["metadata"].get("annotations") or {}
-        if found.get(MANIFEST_ANNOTATION) != wanted[MANIFEST_ANNOTATION]:
+        annotations = self.cluster.job(name)["metadata"].get("annotations") or {}
+        if annotations.get(MANIFEST_ANNOTATION) != wanted[MANIFEST_ANNOTATION]:
             raise ClusterRefusedError(
                 Text(
                     "namespace {namespace} has a Job {job} of another batch: choose another {batch}, or remove that Job: "
@@ -365,7 +365,7 @@ class KubernetesEngine:
                 ),
                 subject=name,
             )
-        return bool(found.get(ROWS_ANNOTATION) == wanted[ROWS_ANNOTATION])
+        return bool(annotations.get(ROWS_ANNOTATION) == wanted[ROWS_ANNOTATION])
 
     def _jobs(self, facts: BatchFacts) -> list[JobState]:
         return [job for job in self._listed(facts.name) if job.manifest_sha256 == facts.manifest_sha256]
@@ -386,12 +386,12 @@ class KubernetesEngine:
             newest |= {row: max(job.key, newest.get(row, job.key)) for row in job.rows}
         ends = self._ends(name, jobs, left)
         by_key = {job.key: job for job in jobs}
-        found = merged(left, by_key, newest, ends, store.cancelled(name), present_time())
-        for row, record in found.items():
+        records = merged(left, by_key, newest, ends, store.cancelled(name), present_time())
+        for row, record in records.items():
             # The cluster took its time to answer: a record that a worker or a retry has written meanwhile stays.
             if record is not left[row]:
                 store.put(name, record, before=left[row])
-        left = {row: record for row, record in found.items() if record.state not in ENDED}
+        left = {row: record for row, record in records.items() if record.state not in ENDED}
         notes = [*self._waiting(name, jobs, left), *(f"Job {job.name}: {job.error}" for job in jobs if job.error)]
         worked_on = {row for job in jobs for row in job.open_rows()}
         if lost := len(left.keys() - worked_on):
@@ -403,8 +403,8 @@ class KubernetesEngine:
         if all(row not in left for job in jobs for row in job.failed):
             return {}
         by_name = {job.name: job for job in jobs}
-        found = pod_ends(self.cluster.pods(_selector(name), "Failed", _MOST_PODS))
-        return {(job, by_name[job].rows[index]): end for (job, index), end in found.items() if job in by_name}
+        ends = pod_ends(self.cluster.pods(_selector(name), "Failed", _MOST_PODS))
+        return {(job, by_name[job].rows[index]): end for (job, index), end in ends.items() if job in by_name}
 
     def _waiting(self, name: str, jobs: Sequence[JobState], left: Mapping[int, ShotRecord]) -> list[str]:
         notes = [

@@ -251,14 +251,14 @@ class PodEnd:
 
 def pod_ends(pods: Iterable[Object]) -> dict[tuple[str, int], PodEnd]:
     """Return how failed pods ended, by name of the Job and index. The youngest pod of an index counts."""
-    found: dict[tuple[str, int], PodEnd] = {}
+    ends: dict[tuple[str, int], PodEnd] = {}
     for pod in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
         metadata = pod["metadata"]
         index = (metadata.get("annotations") or {}).get(INDEX_ANNOTATION)
         job = (metadata.get("labels") or {}).get(JOB_LABEL)
         if job and index is not None and pod["status"].get("phase") == "Failed":
-            found[job, int(index)] = PodEnd(_why_ended(pod["status"]))
-    return found
+            ends[job, int(index)] = PodEnd(_why_ended(pod["status"]))
+    return ends
 
 
 def _why_ended(status: Object) -> str:
@@ -388,15 +388,15 @@ def merged(
         marked: ids of the shots that are marked as cancelled.
         now: the present time, RFC 3339.
     """
-    found: dict[int, ShotRecord] = {}
+    records: dict[int, ShotRecord] = {}
     for row, record in left.items():
         job = jobs.get(newest[row]) if row in newest else None
         if job is not None and (row in job.failed or (job.error and row not in job.completed)):
             end = ends.get((job.name, row)) or PodEnd(job.error or "its pod failed too often")
             failure = Failure(f"the cluster gave the shot up: {end.reason}", ClusterRefusedError.exit_code)
-            found[row] = failed(record, failure, 0.0, now)
+            records[row] = failed(record, failure, 0.0, now)
         elif record.id in marked and (job is None or row not in job.open_rows()):
-            found[row] = cancelled(record, now)
+            records[row] = cancelled(record, now)
         else:
-            found[row] = record
-    return found
+            records[row] = record
+    return records
