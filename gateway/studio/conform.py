@@ -87,17 +87,17 @@ def conform(request: ConformRequest) -> Conformed:
             f"{rate_text(Fraction(dubbed.rate))}",
             field="timeline",
         )
-    known = sorted({language for clip in dubbed.clips for language in clip.rows})
+    languages = sorted({language for clip in dubbed.clips for language in clip.rows})
     for language in request.languages:
-        if language not in known:
-            raise InvalidRequestError(f"{language[:80]}: the batch has {', '.join(known)}", field="language", named=True)
+        if language not in languages:
+            raise InvalidRequestError(f"{language[:80]}: the batch has {', '.join(languages)}", field="language", named=True)
     clips = clips_of(timeline, request.track)
-    found = _matches(clips, dubbed.clips)
+    matches = _matches(clips, dubbed.clips)
     problems: list[str] = []
     tracks = {}
     number = 0
-    for language in request.languages or known:
-        shots = dict(_shots(request, clips, found, language, problems))
+    for language in request.languages or languages:
+        shots = dict(_shots(request, clips, matches, language, problems))
         number += len(shots)
         tracks[language] = _track(request, clips, shots, language)
     for track in tracks.values():
@@ -114,7 +114,7 @@ class _Match:
 
 
 def _matches(clips: Sequence[Clip], dubbed: Sequence[DubbedClip]) -> dict[int, _Match]:
-    """Return the dubbed clips of clips, by the place of the clip. The same part of the same media is the same clip.
+    """Return the dubbed clips of clips, by the index of the clip. The same part of the same media is the same clip.
 
     Reels count only for clips that name no file: programs cut them to eight letters, so that several files have the same.
     """
@@ -125,7 +125,7 @@ def _matches(clips: Sequence[Clip], dubbed: Sequence[DubbedClip]) -> dict[int, _
             by_file.setdefault(same_name(name), []).append(one)
         for name in one.reels:
             by_reel.setdefault(same_name(name), []).append(one)
-    found: dict[int, _Match] = {}
+    matches: dict[int, _Match] = {}
     for clip in clips:
         named = [one for name in clip.file_names or clip.reel_names for one in by_file.get(name, [])]
         if not clip.file_names:
@@ -136,8 +136,8 @@ def _matches(clips: Sequence[Clip], dubbed: Sequence[DubbedClip]) -> dict[int, _
             continue
         best = min(near, key=lambda one: (not _covers(one, clip), _distance(one, clip), abs(one.number - clip.number)))
         problem = "" if _covers(best, clip) else _missing(best, clip)
-        found[clip.place] = _Match(best, problem or clip.refused)
-    return found
+        matches[clip.index] = _Match(best, problem or clip.refused)
+    return matches
 
 
 def _needed(clip: Clip) -> range:
@@ -170,12 +170,12 @@ def _missing(dubbed: DubbedClip, clip: Clip) -> str:
 
 
 def _shots(
-    request: ConformRequest, clips: Sequence[Clip], found: Mapping[int, _Match], language: str, problems: list[str]
+    request: ConformRequest, clips: Sequence[Clip], matches: Mapping[int, _Match], language: str, problems: list[str]
 ) -> Iterator[tuple[int, tuple[Clip, DubbedClip, ShotRecord]]]:
-    """Yield the clips whose video is there, by place; the others are problems."""
+    """Yield the clips whose video is there, by index; the others are problems."""
     used = set()
     for clip in clips:
-        match = found.get(clip.place)
+        match = matches.get(clip.index)
         if match is None or language not in match.dubbed.rows:
             continue
         used.add(match.dubbed.number)
@@ -184,7 +184,7 @@ def _shots(
         if problem:
             problems.append(f"{language}: {clip.title} at {request.timeline.label(clip.record.start)}: {problem}")
         elif record is not None:
-            yield clip.place, (clip, match.dubbed, record)
+            yield clip.index, (clip, match.dubbed, record)
     for one in request.dubbed.clips:
         if language in one.rows and one.number not in used:
             problems.append(f"{language}: shot {one.rows[language]} is on no clip of {request.timeline.path.name}")
@@ -206,11 +206,11 @@ def _problem(request: ConformRequest, dubbed: DubbedClip, record: ShotRecord | N
             f"the video of shot {shot_id} has {record.frames} frames at {rate_text(own)} frames per second, and its part "
             f"{dubbed.frames} at {rate_text(rate)}: the footage was replaced"
         )
-    place = _video(request, record)
-    if place.endswith(LISTING_SUFFIX):
+    video = _video(request, record)
+    if video.endswith(LISTING_SUFFIX):
         return f"shot {shot_id} is an image sequence: put its frames into the timeline yourself"
-    is_there = is_url(place) or os.path.isfile(place)
-    return "" if is_there else f"the video of shot {shot_id} is missing: {place}"
+    is_there = is_url(video) or os.path.isfile(video)
+    return "" if is_there else f"the video of shot {shot_id} is missing: {video}"
 
 
 def _video(request: ConformRequest, record: ShotRecord) -> str:
@@ -228,13 +228,13 @@ def _track(
     items = list(request.track)
     joined = _joined(items, set(shots))
     track = otio.schema.Track(f"dub {language}", kind=otio.schema.TrackKind.Video, metadata={"dubstage": {"language": language}})
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         if isinstance(item, otio.schema.Transition):
-            if request.whole_track or joined & {place - 1, place + 1}:
+            if request.whole_track or joined & {index - 1, index + 1}:
                 track.append(item.deepcopy())
-        elif place in shots:
-            track.append(_clip(request, item, *shots[place]))
-        elif isinstance(item, otio.schema.Gap) or request.whole_track or place in joined:
+        elif index in shots:
+            track.append(_clip(request, item, *shots[index]))
+        elif isinstance(item, otio.schema.Gap) or request.whole_track or index in joined:
             track.append(item.deepcopy())
         else:
             track.append(otio.schema.Gap(duration=item.trimmed_range().duration))
@@ -242,14 +242,14 @@ def _track(
 
 
 def _joined(items: Sequence[Any], dubbed: set[int]) -> set[int]:
-    """Return the places of dubbed clips and of the items that transitions join to them."""
+    """Return the indices of dubbed clips and of the items that transitions join to them."""
     otio = opentimelineio()
     joined = set(dubbed)
     changed = True
     while changed:
         changed = False
-        for place, item in enumerate(items):
-            sides = {place - 1, place + 1}
+        for index, item in enumerate(items):
+            sides = {index - 1, index + 1}
             if isinstance(item, otio.schema.Transition) and joined & sides and not sides <= joined:
                 joined |= sides
                 changed = True
@@ -264,24 +264,24 @@ def _clip(request: ConformRequest, item: Any, clip: Clip, dubbed: DubbedClip, re
     def span(start: int, frames: int) -> Any:
         return otio.opentime.TimeRange(otio.opentime.RationalTime(start, rate), otio.opentime.RationalTime(frames, rate))
 
-    place = _video(request, record)
-    url = place if is_url(place) else Path(place).absolute().as_uri()
-    found = item.deepcopy()
-    found.media_reference = otio.schema.ExternalReference(target_url=url, available_range=span(dubbed.start, dubbed.frames))
-    found.media_reference.name = Path(place).name
-    found.source_range = span(clip.source, len(clip.record))
-    found.metadata["dubstage"] = {"shot": record.id, "reel": record.id, "drop": dubbed.drop}
-    found.markers.clear()
+    video = _video(request, record)
+    url = video if is_url(video) else Path(video).absolute().as_uri()
+    new_clip = item.deepcopy()
+    new_clip.media_reference = otio.schema.ExternalReference(target_url=url, available_range=span(dubbed.start, dubbed.frames))
+    new_clip.media_reference.name = Path(video).name
+    new_clip.source_range = span(clip.source, len(clip.record))
+    new_clip.metadata["dubstage"] = {"shot": record.id, "reel": record.id, "drop": dubbed.drop}
+    new_clip.markers.clear()
     decision = request.decisions.get(record.id)
     if decision is not None:
         at = dubbed.start + decision.frame if decision.frame is not None else clip.source
         shown = min(max(at, clip.source), clip.source + len(clip.record) - 1)
-        found.markers.append(decision_marker(otio, ReviewedShot(record, decision, request.timeline.rate), shown))
+        new_clip.markers.append(decision_marker(otio, ReviewedShot(record, decision, request.timeline.rate), shown))
     if record.look:
         text = " ".join(f"look: {'; '.join(record.look)}".split())
         said = {"dubstage": {"id": record.id, "look": list(record.look)}}
-        found.markers.append(otio.schema.Marker(name=text, marked_range=span(clip.source, 1), color=_FLAG, metadata=said))
-    return found
+        new_clip.markers.append(otio.schema.Marker(name=text, marked_range=span(clip.source, 1), color=_FLAG, metadata=said))
+    return new_clip
 
 
 def write_conformed(conformed: Conformed, output: Path) -> None:

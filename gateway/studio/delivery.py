@@ -156,8 +156,8 @@ def references_of(shots: Sequence[Approved], specs: Mapping[str, ShotSpec], patt
 
         def value(name: re.Match[str], fields: Mapping[str, str | None] = fields, shot_id: str = spec.id) -> str:
             if name[1] not in fields:
-                known = ", ".join(f"{{{one}}}" for one in fields)
-                raise InvalidRequestError(f"{name[0]} is unknown: the names are {known}", field="register", named=True)
+                names = ", ".join(f"{{{one}}}" for one in fields)
+                raise InvalidRequestError(f"{name[0]} is unknown: the names are {names}", field="register", named=True)
             if not (text := fields[name[1]]):
                 raise InvalidRequestError(f"shot {shot_id} has no {name[1]} for {name[0]}", field="register", named=True)
             return text
@@ -181,13 +181,13 @@ def unregistered(shots: Sequence[Approved], references: Mapping[str, str], folde
     Raises:
         InvalidRequestError, BackendUnavailableError: as `resolve_references`.
     """
-    known = resolve_references(references.values()).locations
-    found = {}
+    locations = resolve_references(references.values()).locations
+    to_register = {}
     for shot in shots:
         reference, target = references[shot.record.id], path_below(folder, shot.name, field="output")
-        if overwrite or not target.exists() or known.get(reference) != str(_asset(shot, target).path):
-            found[shot.record.id] = reference
-    return found
+        if overwrite or not target.exists() or locations.get(reference) != str(_asset(shot, target).path):
+            to_register[shot.record.id] = reference
+    return to_register
 
 
 def assets_of(shots: Sequence[Approved], files: Mapping[str, Path], references: Mapping[str, str]) -> dict[str, AssetFile]:
@@ -213,18 +213,18 @@ def _asset(shot: Approved, file: Path) -> AssetFile:
     return AssetFile(path, record.id, (first, last), Fraction(record.frame_rate) if record.frame_rate else None)
 
 
-def _local(place: str, scratch: Path) -> Path | None:
-    """Return a video as a file of this machine, with its sidecar beside it; None: there is no video at the place."""
-    if not is_url(place):
-        path = Path(local_path(place) or place)
+def _local(uri: str, scratch: Path) -> Path | None:
+    """Return a video as a file of this machine, with its sidecar beside it; None: there is no video at the URI."""
+    if not is_url(uri):
+        path = Path(local_path(uri) or uri)
         return path if path.is_file() else None
     try:
-        video = fetched(place, scratch, field="output", max_bytes=MAX_FETCHED_BYTES)
+        video = fetched(uri, scratch, field="output", max_bytes=MAX_FETCHED_BYTES)
     except ArtefactNotFoundError:
         return None
     if embedded_type(video) is None:
         with suppress(ArtefactNotFoundError):
-            fetched(f"{place}{SIDECAR}", scratch, field="sidecar", max_bytes=MAX_FETCHED_BYTES).rename(sidecar_of(video))
+            fetched(f"{uri}{SIDECAR}", scratch, field="sidecar", max_bytes=MAX_FETCHED_BYTES).rename(sidecar_of(video))
     return video
 
 

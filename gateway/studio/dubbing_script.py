@@ -146,7 +146,7 @@ def check_language(tag: str, *, where: str, field: str) -> None:
     """Check that a language is a tag of BCP 47. Folders and files are named after languages.
 
     Args:
-        where: place of the tag, for errors, such as `de.csv: line 12`.
+        where: position of the tag, for errors, such as `de.csv: line 12`.
         field: option at fault, for errors.
 
     Raises:
@@ -242,7 +242,7 @@ def _paragraphs(model: Any) -> list[tuple[Any, Fraction | None]]:
     if (body := model.get_body()) is None:
         return []
     paragraph = _ttconv("model").P
-    found: list[tuple[Any, Fraction | None]] = []
+    paragraphs: list[tuple[Any, Fraction | None]] = []
     for element in body.dfs_iterator():
         if not isinstance(element, paragraph):
             continue
@@ -252,8 +252,8 @@ def _paragraphs(model: Any) -> list[tuple[Any, Fraction | None]]:
             timed = timed or around.get_begin() is not None
             begin += around.get_begin() or 0
             around = around.parent()
-        found.append((element, begin if timed else None))
-    return found
+        paragraphs.append((element, begin if timed else None))
+    return paragraphs
 
 
 def _words(paragraph: Any) -> str:
@@ -287,17 +287,17 @@ def _subtitles(path: Path, text: str) -> Iterator[tuple[Fraction, str]]:
     """Yield the begin of each subtitle that has a text, seconds, and the text as the file has it."""
     rows = text.splitlines()
     seen = [row.translate(_UNSEEN) for row in rows]
-    heads = [place for place, row in enumerate(seen) if _HEAD.match(row)]
+    heads = [index for index, row in enumerate(seen) if _HEAD.match(row)]
     for head, following in zip_longest(heads, heads[1:]):
-        found = _CUE.match(seen[head])
-        if found is None:
+        cue = _CUE.match(seen[head])
+        if cue is None:
             raise _wrong(f"{path}: row {head + 1}", f"{rows[head][:80]!r} are no times; {_TIMES_HINT}")
         content = rows[head + 1 : following]
         if following is not None and content and _is_name(content, webvtt=text.startswith("WEBVTT")):
             content = content[:-1]
         words = "\n".join(_without_blocks(content))
         if words.strip():
-            hours, minutes, seconds, part = (found[place] or "0" for place in range(1, 5))
+            hours, minutes, seconds, part = (cue[group] or "0" for group in range(1, 5))
             yield 3600 * int(hours) + 60 * int(minutes) + int(seconds) + Fraction(f"0.{part}"), words
 
 

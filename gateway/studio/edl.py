@@ -67,8 +67,8 @@ class _Event:
     @property
     def track(self) -> str:
         """Name of the video track: V1, or V2 and more as the list names them."""
-        found = re.search(r"V(\d+)", self.channels)
-        return f"V{found[1]}" if found else "V1"
+        number = re.search(r"V(\d+)", self.channels)
+        return f"V{number[1]}" if number else "V1"
 
 
 def read_edl(content: bytes, rate: Fraction, shown_name: str) -> Any:
@@ -92,13 +92,13 @@ def read_edl(content: bytes, rate: Fraction, shown_name: str) -> Any:
     if not events:
         raise InvalidRequestError(f"{shown_name}: the list has no video event", field="timeline")
     start = min(event.record.start for event in events)
-    found = otio.schema.Timeline(title, global_start_time=otio.opentime.RationalTime(start, float(rate)))
-    found.metadata["dubstage"] = {"drop": drop}
+    timeline = otio.schema.Timeline(title, global_start_time=otio.opentime.RationalTime(start, float(rate)))
+    timeline.metadata["dubstage"] = {"drop": drop}
     for name in sorted({event.track for event in events}):
         track = otio.schema.Track(name, kind=otio.schema.TrackKind.Video)
         _fill(track, [event for event in events if event.track == name], start, rate, shown_name)
-        found.tracks.append(track)
-    return found
+        timeline.tracks.append(track)
+    return timeline
 
 
 def _events(text: str, rate: Fraction, shown_name: str) -> tuple[str, list[_Event], bool]:
@@ -111,11 +111,11 @@ def _events(text: str, rate: Fraction, shown_name: str) -> tuple[str, list[_Even
             title = line[6:].strip()
         elif line.upper().startswith("FCM:"):
             drop_mode = "NON" not in line.upper()
-        elif found := _EVENT.fullmatch(line):
+        elif fields := _EVENT.fullmatch(line):
             try:
-                event, drop = _event(found, rate, drop_mode)
+                event, drop = _event(fields, rate, drop_mode)
             except ValueError as problem:
-                raise InvalidRequestError(f"{shown_name}:{number}: event {found[1]}: {problem}", field="timeline") from None
+                raise InvalidRequestError(f"{shown_name}:{number}: event {fields[1]}: {problem}", field="timeline") from None
             events.append(event)
             drops.append(drop)
         elif re.match(r"\d", line):
@@ -133,19 +133,19 @@ def _events(text: str, rate: Fraction, shown_name: str) -> tuple[str, list[_Even
     return title, events, any(drops)
 
 
-def _event(found: re.Match[str], rate: Fraction, drop_mode: bool) -> tuple[_Event, bool]:
+def _event(fields: re.Match[str], rate: Fraction, drop_mode: bool) -> tuple[_Event, bool]:
     """Return the event of a line, and whether its record timecodes are drop frame."""
-    labels = list(found.groups()[5:])
+    labels = list(fields.groups()[5:])
     # Some programs write drop-frame timecodes with colons, and say so only in the line FCM.
     if drop_mode and not any(_is_drop(label) for label in labels):
         labels = [f"{label[:8]};{label[9:]}" for label in labels]
     source_in, source_out, record_in, record_out = (timecode_frames(label, rate) for label in labels)
     event = _Event(
-        number=found[1],
-        reel=found[2],
-        channels=found[3].upper(),
-        kind=found[4],
-        transition=int(found[5] or 0) if found[4] != "C" else 0,
+        number=fields[1],
+        reel=fields[2],
+        channels=fields[3].upper(),
+        kind=fields[4],
+        transition=int(fields[5] or 0) if fields[4] != "C" else 0,
         source=range(source_in, source_out),
         record=range(record_in, record_out),
         drop=_is_drop(labels[0]),
@@ -278,25 +278,25 @@ def edl_text(timeline: Timeline, track: Any) -> str:
 def _placed(timeline: Timeline, items: Sequence[Any]) -> list[_Placed]:
     """Return the items of a track as events. A dissolve begins with the event of its second clip."""
     otio = opentimelineio()
-    found: list[_Placed] = []
+    events: list[_Placed] = []
     position = timeline.start
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         if isinstance(item, otio.schema.Transition):
             continue
         if not isinstance(item, otio.schema.Clip | otio.schema.Gap):
             raise other_ending_needed(f"an EDL cannot hold {item.name or 'a nested sequence'}")
         before, after = (
             items[near] if 0 <= near < len(items) and isinstance(items[near], otio.schema.Transition) else None
-            for near in (place - 1, place + 1)
+            for near in (index - 1, index + 1)
         )
         lead = _frames(timeline, before.in_offset) if before is not None else 0
         cut = _frames(timeline, after.in_offset) if after is not None else 0
         end = position + _frames(timeline, item.trimmed_range().duration)
         length = lead + _frames(timeline, before.out_offset) if before is not None else 0
         source = 0 if isinstance(item, otio.schema.Gap) else _frames(timeline, item.trimmed_range().start_time) - lead
-        found.append(_Placed(item, range(position - lead, max(position - lead, end - cut)), source, before, length))
+        events.append(_Placed(item, range(position - lead, max(position - lead, end - cut)), source, before, length))
         position = end
-    return found
+    return events
 
 
 def _frames(timeline: Timeline, time: Any) -> int:

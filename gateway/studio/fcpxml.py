@@ -38,18 +38,18 @@ class _Document:
     def __init__(self, root: ElementTree.Element, sequence: ElementTree.Element, shown_name: str) -> None:
         self._shown_name = shown_name
         self._resources = {item.get("id", ""): item for item in root.iterfind("./resources/*")}
-        found = self._format_rate(sequence.get("format", ""))
-        if found is None:
+        rate = self._format_rate(sequence.get("format", ""))
+        if rate is None:
             raise self.wrong("the format of the sequence has no frameDuration")
-        self.rate = found
+        self.rate = rate
         self.drop = sequence.get("tcFormat") == "DF"
 
     def wrong(self, problem: str) -> InvalidRequestError:
         return InvalidRequestError(f"{self._shown_name}: {problem}", field="timeline")
 
     def _format_rate(self, name: str) -> Fraction | None:
-        found = self._resources.get(name)
-        duration = found.get("frameDuration") if found is not None else None
+        resource = self._resources.get(name)
+        duration = resource.get("frameDuration") if resource is not None else None
         seconds = self.seconds(duration)
         return exact_rate(1 / seconds) if seconds else None
 
@@ -57,10 +57,10 @@ class _Document:
         """Return a time such as `1001/24000s`, seconds; no text: 0."""
         if not text:
             return Fraction(0)
-        found = re.fullmatch(r"(-?\d{1,18})(?:/(\d{1,18}))?s", text, re.ASCII)
-        if found is None or not int(found[2] or 1):
+        parts = re.fullmatch(r"(-?\d{1,18})(?:/(\d{1,18}))?s", text, re.ASCII)
+        if parts is None or not int(parts[2] or 1):
             raise self.wrong(f"{text[:40]!r} is no time; FCPXML writes 1001/24000s")
-        return Fraction(int(found[1]), int(found[2] or 1))
+        return Fraction(int(parts[1]), int(parts[2] or 1))
 
     def time(self, seconds: Fraction) -> Any:
         """Return a time as OpenTimelineIO holds times. Whole frames stay whole."""
@@ -95,17 +95,17 @@ class _Document:
         noted: dict[str, Any] = {"drop": element.get("tcFormat") == "DF"} if element.get("tcFormat") else {}
         if refused:
             noted["refused"] = refused
-        found = otio.schema.Clip(
+        clip = otio.schema.Clip(
             element.get("name") or "",
             reference,
             self.span(source, self.seconds(element.get("duration"))),
             metadata={"dubstage": noted},
         )
-        found.enabled = element.get("enabled") != "0"
+        clip.enabled = element.get("enabled") != "0"
         for marker in element.iterfind("marker"):
             span = self.span(self.seconds(marker.get("start")), self.seconds(marker.get("duration")))
-            found.markers.append(otio.schema.Marker(name=marker.get("value") or "", marked_range=span))
-        return found
+            clip.markers.append(otio.schema.Marker(name=marker.get("value") or "", marked_range=span))
+        return clip
 
     def _source(self, element: ElementTree.Element) -> tuple[Fraction, ElementTree.Element | None]:
         """Return the begin of a clip in the time of its media, seconds, and its asset; None: it has none."""
@@ -120,8 +120,8 @@ class _Document:
         return self.start_of(element, asset), asset
 
     def _asset(self, element: ElementTree.Element | None) -> ElementTree.Element | None:
-        found = self._resources.get(element.get("ref", "")) if element is not None else None
-        return found if found is not None and found.tag == "asset" else None
+        asset = self._resources.get(element.get("ref", "")) if element is not None else None
+        return asset if asset is not None and asset.tag == "asset" else None
 
     def start_of(self, element: ElementTree.Element, asset: ElementTree.Element | None) -> Fraction:
         """Return the begin of an element's own time, seconds."""
@@ -163,13 +163,13 @@ def read_fcpxml(content: bytes, shown_name: str) -> Any:
         _collect(document, spine, start, 0, lanes)
     except RecursionError as problem:
         raise document.wrong("its storylines are nested too deeply") from problem
-    found = otio.schema.Timeline(projects[0].get("name") or "", global_start_time=document.time(start))
-    found.metadata["dubstage"] = {"drop": document.drop}
+    timeline = otio.schema.Timeline(projects[0].get("name") or "", global_start_time=document.time(start))
+    timeline.metadata["dubstage"] = {"drop": document.drop}
     for lane in sorted(lanes):
         track = otio.schema.Track(f"V{lane + 1}" if lane >= 0 else f"lane {lane}", kind=otio.schema.TrackKind.Video)
         _fill(document, track, sorted(lanes[lane], key=lambda placed: (placed[0], placed[2].tag == "transition")), start)
-        found.tracks.append(track)
-    return found
+        timeline.tracks.append(track)
+    return timeline
 
 
 def _collect(document: _Document, spine: ElementTree.Element, begin: Fraction, lane: int, lanes: dict[int, list[_Placed]]) -> None:
@@ -341,10 +341,10 @@ class _Writer:
             element.set("enabled", "0")
         for marker in item.markers:
             begin = self._text(self._frames(marker.marked_range.start_time))
-            found = ElementTree.SubElement(element, "marker", start=begin, duration=self._text(1), value=marker.name or "")
+            child = ElementTree.SubElement(element, "marker", start=begin, duration=self._text(1), value=marker.name or "")
             if marker.color in (otio.schema.MarkerColor.RED, otio.schema.MarkerColor.GREEN):
                 # Final Cut shows a marker to be done in red, and a completed one in green.
-                found.set("completed", "0" if marker.color == otio.schema.MarkerColor.RED else "1")
+                child.set("completed", "0" if marker.color == otio.schema.MarkerColor.RED else "1")
 
     def _asset(self, item: Any, start: int, frames: int) -> str:
         """Return the id of the asset of a clip, which is made if it is new."""

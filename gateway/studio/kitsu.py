@@ -29,7 +29,7 @@ _TIMEOUT_S: Final = (10, 120)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KitsuTarget:
-    """Place in Kitsu that a batch is posted to.
+    """Project of Kitsu that a batch is posted to.
 
     Attributes:
         url: address of the API, such as `https://kitsu.example.com/api`.
@@ -80,8 +80,8 @@ def notes_of(name: str, shot: BatchShot, statuses: Mapping[str, str]) -> list[No
     earlier: list[Note] = []
     now: list[Note] = []
     for one in shot.decisions:
-        place = "" if one.frame is None else f", frame {one.frame}"
-        said = note(one.state, f"{marker_text(one)}{place}", f"{one.number} {one.decided_at}")
+        frame = "" if one.frame is None else f", frame {one.frame}"
+        said = note(one.state, f"{marker_text(one)}{frame}", f"{one.number} {one.decided_at}")
         (now if one.belongs_to(record) else earlier).append(said)
     present = []
     if record.state in ENDED and record.state in statuses:
@@ -133,19 +133,19 @@ def post_batch(
         for shot in shots:
             if not (notes := notes_of(name, shot, target.statuses)):
                 continue
-            row, found = shot.spec.id, next((kitsu.shots[key] for key in keys_of(shot.spec) if key in kitsu.shots), [])
-            if len(found) != 1:
-                left_out[row] = f"Kitsu has {len(found) or 'no'} shot{'s' if found else ''} of this name"
+            row, entities = shot.spec.id, next((kitsu.shots[key] for key in keys_of(shot.spec) if key in kitsu.shots), [])
+            if len(entities) != 1:
+                left_out[row] = f"Kitsu has {len(entities) or 'no'} shot{'s' if entities else ''} of this name"
                 continue
             task_type = kitsu.task_type(shot.spec.dub.language or "")
-            if (other := rows.setdefault((found[0]["id"], task_type["id"]), row)) != row:
+            if (other := rows.setdefault((entities[0]["id"], task_type["id"]), row)) != row:
                 raise InvalidRequestError(
                     f"the rows {other} and {row} have the same task: give a task type for each language, such as "
                     "'Dubbing {language}'",
                     field="task_type",
                     named=True,
                 )
-            work.append((row, found[0], task_type, notes))
+            work.append((row, entities[0], task_type, notes))
         for row, entity, task_type, notes in work:
             try:
                 kitsu.post(row, kitsu.task(entity, task_type), notes, picture, on_comment)
@@ -181,25 +181,25 @@ class _Kitsu:
         parents = {one["id"]: one for kind in kinds for one in kind(project, client=client)}
         self.shots: dict[str, list[dict[str, Any]]] = {}
         for shot in gazu.shot.all_shots_for_project(project, client=client):
-            path, place = "", shot
-            while place is not None and not shot.get("canceled"):
-                path = f"{place['name']} {path}"
+            path, entity = "", shot
+            while entity is not None and not shot.get("canceled"):
+                path = f"{entity['name']} {path}"
                 self.shots.setdefault(_key(path), []).append(shot)
-                place = parents.get(place["parent_id"])
+                entity = parents.get(entity["parent_id"])
 
     def task_type(self, language: str) -> dict[str, Any]:
         """Return the task type of a language."""
         text = self._target.task_type.replace("{language}", language).strip()
         if text not in self._chosen:
-            found = self._chosen[text] = _named(self._task_types, text, "name", "task-type", "task type of shots")
-            for task in self._gazu.task.all_tasks_for_task_type(self._project, found, client=self._client):
-                self._tasks[task["entity_id"], found["id"]] = task
+            chosen = self._chosen[text] = _named(self._task_types, text, "name", "task-type", "task type of shots")
+            for task in self._gazu.task.all_tasks_for_task_type(self._project, chosen, client=self._client):
+                self._tasks[task["entity_id"], chosen["id"]] = task
         return self._chosen[text]
 
     def task(self, shot: Mapping[str, Any], task_type: Mapping[str, Any]) -> dict[str, Any]:
         """Return the task of a shot; a missing one is made."""
-        found = self._tasks.get((shot["id"], task_type["id"]))
-        return dict(found or self._gazu.task.new_task(shot, task_type, client=self._client))
+        task = self._tasks.get((shot["id"], task_type["id"]))
+        return dict(task or self._gazu.task.new_task(shot, task_type, client=self._client))
 
     def post(
         self,
@@ -210,8 +210,8 @@ class _Kitsu:
         on_comment: Callable[[str], None],
     ) -> None:
         """Post the comments that a task does not have."""
-        known = self._gazu.task.all_comments_for_task(task, client=self._client)
-        marks = {(one.get("text") or "").rstrip().rpartition("\n")[2]: one for one in known}
+        comments = self._gazu.task.all_comments_for_task(task, client=self._client)
+        marks = {(one.get("text") or "").rstrip().rpartition("\n")[2]: one for one in comments}
         status = task["task_status_id"]
         for note in notes:
             comment = marks.get(note.mark)
@@ -235,11 +235,11 @@ def _key(text: str) -> str:
     return re.sub(r"[\W_]+", "-", text.casefold()).strip("-")
 
 
-def _named(found: Sequence[dict[str, Any]], text: str, field: str, option: str, what: str) -> dict[str, Any]:
-    for one in found:
+def _named(entities: Sequence[dict[str, Any]], text: str, field: str, option: str, what: str) -> dict[str, Any]:
+    for one in entities:
         if str(one[field]).casefold() == text.casefold():
             return one
-    are = ", ".join(sorted(str(one[field]) for one in found)) or "none"
+    are = ", ".join(sorted(str(one[field]) for one in entities)) or "none"
     raise InvalidRequestError(f"--{option}: Kitsu has no {what} {text!r}; there are: {are}", field=option.replace("-", "_"))
 
 

@@ -57,10 +57,10 @@ def read_in_process(kind: Kind, path: Path, question: Mapping[str, Any], *, most
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
             raise _wrong(kind, path, f"cannot be read: larger than {most_bytes >> 20} MiB, the most that is read")
-        found = _answer(kind, path, file.fileno(), question, math.ceil(_BASE_S + size / _BYTES_PER_S))
-    if "refused" in found:
-        raise InvalidRequestError(found["refused"], field=found["field"])
-    return found
+        answer = _answer(kind, path, file.fileno(), question, math.ceil(_BASE_S + size / _BYTES_PER_S))
+    if "refused" in answer:
+        raise InvalidRequestError(answer["refused"], field=answer["field"])
+    return answer
 
 
 def _answer(kind: Kind, path: Path, handle: int, question: Mapping[str, Any], seconds: int) -> dict[str, Any]:

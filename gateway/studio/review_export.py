@@ -183,10 +183,10 @@ def marker_text(decision: Decision) -> str:
     to = f" to {decision.assignee}" if decision.assignee else ""
     note = f": {decision.note}" if decision.note else ""
     region = decision.region
-    place = ""
+    area = ""
     if region is not None:
-        place = f" [x {region.x:g} y {region.y:g} width {region.width:g} height {region.height:g}]"
-    return _one_line(f"{decision.state}{to}{who}{note}{place}")
+        area = f" [x {region.x:g} y {region.y:g} width {region.width:g} height {region.height:g}]"
+    return _one_line(f"{decision.state}{to}{who}{note}{area}")
 
 
 def _one_line(text: str) -> str:

@@ -83,13 +83,13 @@ def timecode_frames(label: str, rate: Fraction) -> int:
         ValueError: the label is no timecode of this rate. The message says why.
     """
     otio = opentimelineio()
-    found = re.fullmatch(r"(\d\d)[:;.](\d\d)[:;.](\d\d)([:;.])(\d{2,3})", label, re.ASCII)
-    if found is None:
+    parts = re.fullmatch(r"(\d\d)[:;.](\d\d)[:;.](\d\d)([:;.])(\d{2,3})", label, re.ASCII)
+    if parts is None:
         raise ValueError(f"{label[:40]!r} is no timecode HH:MM:SS:FF")
-    drop = found[4] != ":"
+    drop = parts[4] != ":"
     if drop and rate not in DROP_RATES:
         raise ValueError(f"{label} is a drop-frame timecode, which only 29.97 and 59.94 frames per second have")
-    text = f"{found[1]}:{found[2]}:{found[3]}{';' if drop else ':'}{found[5]}"
+    text = f"{parts[1]}:{parts[2]}:{parts[3]}{';' if drop else ':'}{parts[5]}"
     try:
         frames = int(otio.opentime.from_timecode(text, float(rate)).to_frames())
     except ValueError as problem:
@@ -146,7 +146,7 @@ class Clip:
     Attributes:
         number: number of the clip among the clips of the track, from 1.
         name: name of the clip; may be empty, and several clips may have the same.
-        place: index of the clip among the items of the track.
+        index: index of the clip among the items of the track.
         record: frames of the timeline that show the clip, from its first frame.
         source: first frame of the clip in the time of its media, frames at the timeline's rate.
         before, after: frames of the media that transitions show before and after `record`.
@@ -159,7 +159,7 @@ class Clip:
 
     number: int
     name: str
-    place: int
+    index: int
     record: range
     source: int
     before: int
@@ -193,8 +193,8 @@ def wrong_timeline(path: Path | str, problem: str) -> InvalidRequestError:
 
 def noted_in(item: Any, key: str = _KEY) -> Mapping[str, Any]:
     """Return what a program has noted under its key in the metadata of a timeline, a track or an item."""
-    found = item.metadata.get(key)
-    return dict(found) if hasattr(found, "items") else {}
+    noted = item.metadata.get(key)
+    return dict(noted) if hasattr(noted, "items") else {}
 
 
 def track_of(timeline: Timeline, name: str | None) -> Any:
@@ -236,7 +236,7 @@ def clips_of(timeline: Timeline, track: Any) -> list[Clip]:
     clips: list[Clip] = []
     items = list(track)
     position, number = Fraction(0), 0
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         if isinstance(item, otio.schema.Transition):
             continue
         try:
@@ -244,9 +244,9 @@ def clips_of(timeline: Timeline, track: Any) -> list[Clip]:
             if not isinstance(item, otio.schema.Gap):
                 number += 1
                 if item.enabled:
-                    clips.append(_clip(timeline, items, place, number, position, length))
+                    clips.append(_clip(timeline, items, index, number, position, length))
         except (otio.exceptions.OTIOError, ValueError, RuntimeError) as problem:
-            raise wrong_timeline(timeline.path, f"item {place + 1} of the track has no length: {problem}") from problem
+            raise wrong_timeline(timeline.path, f"item {index + 1} of the track has no length: {problem}") from problem
         position += length
     return clips
 
@@ -263,9 +263,9 @@ def frames_of(time: Any, rate: Fraction) -> Fraction:
     return Fraction(time.value).limit_denominator(1_000_000) * rate / own
 
 
-def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, position: Fraction, length: Fraction) -> Clip:
+def _clip(timeline: Timeline, items: Sequence[Any], index: int, number: int, position: Fraction, length: Fraction) -> Clip:
     otio = opentimelineio()
-    item, rate = items[place], timeline.rate
+    item, rate = items[index], timeline.rate
     plain = isinstance(item, otio.schema.Clip)
     reference = item.media_reference if plain else None
     refused = _refusal(timeline, item, position, length)
@@ -275,7 +275,7 @@ def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, pos
         if reference is not None and reference.available_range is not None and not _is_empty(reference):
             begin = int(frames_of(reference.available_range.start_time, rate))
             media = range(begin, begin + int(frames_of(reference.available_range.duration, rate)))
-    before, after = _transitions(items, place, rate)
+    before, after = _transitions(items, index, rate)
     if not refused and max(source.denominator, before.denominator, after.denominator) > 1:
         refused = f"it begins or ends between two frames of {rate_text(rate)} frames per second"
     files, reels = _names(item, reference)
@@ -283,7 +283,7 @@ def _clip(timeline: Timeline, items: Sequence[Any], place: int, number: int, pos
     return Clip(
         number=number,
         name=item.name or "",
-        place=place,
+        index=index,
         record=range(first, first + max(int(length), 0)),
         source=int(source),
         before=int(before),
@@ -337,14 +337,14 @@ def _speed_change(effect: Any) -> str:
     return ""
 
 
-def _transitions(items: Sequence[Any], place: int, rate: Fraction) -> tuple[Fraction, Fraction]:
+def _transitions(items: Sequence[Any], index: int, rate: Fraction) -> tuple[Fraction, Fraction]:
     """Return the frames of the media that transitions show before and after the cut range of an item."""
     otio = opentimelineio()
     before = after = Fraction(0)
-    if place and isinstance(items[place - 1], otio.schema.Transition):
-        before = frames_of(items[place - 1].in_offset, rate)
-    if place + 1 < len(items) and isinstance(items[place + 1], otio.schema.Transition):
-        after = frames_of(items[place + 1].out_offset, rate)
+    if index and isinstance(items[index - 1], otio.schema.Transition):
+        before = frames_of(items[index - 1].in_offset, rate)
+    if index + 1 < len(items) and isinstance(items[index + 1], otio.schema.Transition):
+        after = frames_of(items[index + 1].out_offset, rate)
     return before, after
 
 
@@ -400,11 +400,11 @@ def present_path(path: Path) -> Path:
     Returns:
         The path of the file that is there; otherwise the path as it was given.
     """
-    found = Path(path.anchor)
+    present = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
         forms = dict.fromkeys([part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part)])
-        there = next((found / form for form in forms if os.path.lexists(found / form)), None)
+        there = next((present / form for form in forms if os.path.lexists(present / form)), None)
         if there is None:
             return path
-        found = there
-    return found
+        present = there
+    return present

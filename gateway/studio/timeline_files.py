@@ -93,8 +93,8 @@ def timeline_facts(handle: int, question: Mapping[str, Any]) -> dict[str, Any]:
     """
     otio = opentimelineio()
     path, rate = Path(question["path"]), None if question["rate"] is None else Fraction(question["rate"])
-    found = _only_timeline(path, _parsed(handle, path, rate))
-    text = str(otio.adapters.write_to_string(found, "otio_json"))
+    content = _only_timeline(path, _parsed(handle, path, rate))
+    text = str(otio.adapters.write_to_string(content, "otio_json"))
     _check_text(path, text.encode())
     timeline = _timeline(path, otio.adapters.read_from_string(text, "otio_json"), rate)
     for track in timeline.content.video_tracks():
@@ -159,16 +159,16 @@ def _read_aaf(handle: int, path: Path) -> Any:
         ) from problem
 
 
-def _only_timeline(path: Path, found: Any) -> Any:
+def _only_timeline(path: Path, parsed: Any) -> Any:
     otio = opentimelineio()
-    if isinstance(found, otio.schema.SerializableCollection):
-        timelines = [item for item in found if isinstance(item, otio.schema.Timeline)]
+    if isinstance(parsed, otio.schema.SerializableCollection):
+        timelines = [item for item in parsed if isinstance(item, otio.schema.Timeline)]
         if len(timelines) != 1:
             raise wrong_timeline(path, f"holds {len(timelines)} timelines: export one timeline")
-        found = timelines[0]
-    if not isinstance(found, otio.schema.Timeline):
+        parsed = timelines[0]
+    if not isinstance(parsed, otio.schema.Timeline):
         raise wrong_timeline(path, "holds no timeline: export the timeline, not a clip or a bin")
-    return found
+    return parsed
 
 
 def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
@@ -183,21 +183,21 @@ def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
     stated += [clip.source_range.duration.rate for clip in clips if clip.source_range is not None]
     if not clips or not stated:
         raise wrong_timeline(path, "the timeline has no clips on a video track")
-    found = exact_rate(stated[0])
-    if found is None or not otio.opentime.RationalTime.is_smpte_timecode_rate(float(found)):
+    stated_rate = exact_rate(stated[0])
+    if stated_rate is None or not otio.opentime.RationalTime.is_smpte_timecode_rate(float(stated_rate)):
         raise wrong_timeline(path, f"{stated[0]:.6g} frames per second is no frame rate with timecodes")
-    if rate is not None and rate != found:
+    if rate is not None and rate != stated_rate:
         raise wrong_timeline(
-            path, f"the timeline has {rate_text(found)} frames per second, and not {rate_text(rate)}, the rate that was given"
+            path, f"the timeline has {rate_text(stated_rate)} frames per second, and not {rate_text(rate)}, the rate that was given"
         )
     start = 0
     if content.global_start_time is not None:
         try:
-            start = round(frames_of(content.global_start_time, found))
+            start = round(frames_of(content.global_start_time, stated_rate))
         except ValueError as problem:
             raise wrong_timeline(path, f"the timeline begins at {problem}") from problem
-    drop = bool(noted_in(content).get("drop", found in DROP_RATES))
-    return Timeline(path, content, found, start, drop)
+    drop = bool(noted_in(content).get("drop", stated_rate in DROP_RATES))
+    return Timeline(path, content, stated_rate, start, drop)
 
 
 def write_timeline(timeline: Timeline, output: Path, *, tracks: Sequence[Any]) -> None:

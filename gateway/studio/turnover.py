@@ -153,7 +153,7 @@ class TurnoverRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Spoken:
-    """A line with its sound. `frames` are the frames of the timeline in which the line is heard."""
+    """A line with its sound. `frames` are the frames of the timeline in which the line is spoken."""
 
     line: ScriptLine
     sound: Path
@@ -232,15 +232,15 @@ class _Media:
             ValueError: there is none, or there are several. The message says so.
         """
         for name in clip.files:
-            if os.path.isfile(place := self._assets.locations.get(name, "")):
-                return Path(place)
+            if os.path.isfile(path := self._assets.locations.get(name, "")):
+                return Path(path)
         if not self._folders:
             return self._at_its_path(clip)
-        for found in self._candidates(clip):
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise ValueError(f"two files may be its media: {found[0]} and {found[1]}: name one of their folders")
+        for files in self._candidates(clip):
+            if len(files) == 1:
+                return files[0]
+            if files:
+                raise ValueError(f"two files may be its media: {files[0]} and {files[1]}: name one of their folders")
         names = ", ".join(dict.fromkeys(filter(None, [*map(file_name, clip.files), *clip.reels, clip.name]))) or "none"
         raise ValueError(f"no file in the folders of the media has one of its names ({names})")
 
@@ -280,8 +280,8 @@ class _Media:
         name = clip.files[0] if clip.files else ""
         if name in self._assets.problems:
             raise ValueError(f"its media {self._assets.problems[name]}")
-        place = f", which is {self._assets.locations[name]}," if name in self._assets.locations else ""
-        raise ValueError(f"its media {name}{place} is not there: give the folder of the media")
+        location = f", which is {self._assets.locations[name]}," if name in self._assets.locations else ""
+        raise ValueError(f"its media {name}{location} is not there: give the folder of the media")
 
     def info(self, path: Path) -> MediaInfo:
         """Return the description of a file.
@@ -325,11 +325,11 @@ def plan_turnover(request: TurnoverRequest, *, on_clip: Callable[[int], None] = 
             silent += 1
         else:
             try:
-                found = _work_of(request, clip, media)
+                clip_work = _work_of(request, clip, media)
                 for one in own:
-                    found.spoken.setdefault(one.line.language, []).append(one)
-                work.append(found)
-                overlaps.update(dict.fromkeys(_overlaps(request, found)))
+                    clip_work.spoken.setdefault(one.line.language, []).append(one)
+                work.append(clip_work)
+                overlaps.update(dict.fromkeys(_overlaps(request, clip_work)))
             except (ValueError, MediaUnsupportedError) as problem:
                 problems.append(f"{clip.title} at {request.timeline.label(clip.record.start)}: {problem}")
         on_clip(number)
@@ -364,7 +364,7 @@ def _overlaps(request: TurnoverRequest, work: _Work) -> Iterator[str]:
 
 def _spoken_lines(request: TurnoverRequest, problems: list[str]) -> list[_Spoken]:
     """Return the lines with their sound; those without a usable sound file are problems."""
-    found = []
+    spoken = []
     for number, line in enumerate(request.lines, 1):
         fields = {"language": line.language, "id": line.line_id, "speaker": line.speaker, "clip": "", "number": str(number)}
         try:
@@ -372,10 +372,10 @@ def _spoken_lines(request: TurnoverRequest, problems: list[str]) -> list[_Spoken
             if sound is None:
                 problems.append(f"{line.where}: names no speech file: fill the column `speech`, or give a pattern of speech files")
                 continue
-            found.append(_spoken(line, sound, request.timeline.rate))
+            spoken.append(_spoken(line, sound, request.timeline.rate))
         except (InvalidRequestError, MediaUnsupportedError) as problem:
             problems.append(Text("{where}: {problem}", where=line.where, problem=problem))
-    return found
+    return spoken
 
 
 def _sound_of(line: ScriptLine, pattern: str | None, fields: Mapping[str, str]) -> Path | None:
@@ -392,8 +392,8 @@ def _check_pattern(pattern: str) -> None:
             raise ValueError
         pattern.format(**dict.fromkeys(_PATTERN_FIELDS, ""))
     except (ValueError, IndexError, KeyError):
-        known = ", ".join(f"{{{name}}}" for name in _PATTERN_FIELDS)
-        raise InvalidRequestError(f"{pattern[:200]!r}: the fields of a pattern are {known}", field="speech", named=True) from None
+        fields = ", ".join(f"{{{name}}}" for name in _PATTERN_FIELDS)
+        raise InvalidRequestError(f"{pattern[:200]!r}: the fields of a pattern are {fields}", field="speech", named=True) from None
 
 
 def _filled(pattern: str, fields: Mapping[str, str]) -> Path:
@@ -417,7 +417,7 @@ def _spoken(line: ScriptLine, sound: Path, rate: Fraction) -> _Spoken:
 
 def _clip_speech(request: TurnoverRequest, clip: Clip, problems: list[str]) -> list[_Spoken]:
     """Return the speech of a clip without a script: the files of the pattern that are there, from the first frame of the clip."""
-    found = []
+    spoken = []
     for language in request.languages:
         fields = {
             "language": language,
@@ -431,10 +431,10 @@ def _clip_speech(request: TurnoverRequest, clip: Clip, problems: list[str]) -> l
             if not os.path.isfile(sound):
                 continue
             line = ScriptLine(f"{clip.title}: {sound}", f"{clip.number}", clip.record.start, language)
-            found.append(_spoken(line, sound, request.timeline.rate))
+            spoken.append(_spoken(line, sound, request.timeline.rate))
         except (InvalidRequestError, MediaUnsupportedError) as problem:
             problems.append(Text("{clip}: {problem}", clip=clip.title, problem=problem))
-    return found
+    return spoken
 
 
 def _work_of(request: TurnoverRequest, clip: Clip, media: _Media) -> _Work:
@@ -542,8 +542,8 @@ def write_turnover(turnover: Turnover, *, on_clip: Callable[[int], None] = lambd
         on_clip(number)
     rate = request.timeline.rate
     try:
-        found = DubbedClips(rate=f"{rate.numerator}/{rate.denominator}", clips=tuple(clips))
-        write_whole(folder / CLIPS, found.model_dump_json(indent=1).encode())
+        dubbed = DubbedClips(rate=f"{rate.numerator}/{rate.denominator}", clips=tuple(clips))
+        write_whole(folder / CLIPS, dubbed.model_dump_json(indent=1).encode())
         text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
         return write_whole(path_below(folder, f"{request.name}.jsonl", field="output"), text.encode())
     except OSError as problem:
@@ -573,7 +573,7 @@ def _write_part(request: TurnoverRequest, work: _Work) -> Path:
 def _row(
     request: TurnoverRequest, work: _Work, row_id: str, language: str, spoken: Sequence[_Spoken], footage: Path
 ) -> dict[str, Any]:
-    """Return the row of a clip and language. Speech that has begun before the part is cut to what is heard in the part."""
+    """Return the row of a clip and language. Speech that has begun before the part is cut to what is spoken in the part."""
     clip, rate = work.clip, request.timeline.rate
     # The frame of the part that shows frame 0 of the timeline.
     shift = (clip.source - work.media_start) - work.part.start - clip.record.start
