@@ -47,7 +47,7 @@ BRIGHT_SHARE: Final = 0.15
 MOST_TINT: Final = 3.5
 """Largest Mahalanobis distance of a colour that the person's own video shows. 97 % of held-out real frames lie below."""
 MORE_SHADE: Final = 0.06
-"""How much darker than 95 % of the person's own frames a place under the nose must be before the frame alarms."""
+"""How much darker than 95 % of the person's own frames a spot under the nose must be before the frame alarms."""
 LOW_CONTRAST_SHARE: Final = 0.1
 """Share of the person's own open frames whose contrast counts as low."""
 
@@ -77,9 +77,9 @@ MIN_CLOTHING_PX: Final = 60
 _OTHER_HUE: Final = 0.06
 """Least distance of the chromaticities (r, g, b) / (r + g + b) of clothing and cheeks."""
 _SHADE_OFFSETS: Final = (0.0, 14.0, 28.0)
-"""8-bit levels that are added to a place before its chromaticity is compared: a camera makes skin in the shade more saturated."""
+"""8-bit levels that are added to a pixel before its chromaticity is compared: a camera makes skin in the shade more saturated."""
 _DARKER_THAN_SHADE: Final = 0.22
-"""Luma below which a place is no skin in the shade, as a share of the luma of the cheeks."""
+"""Luma below which a pixel is no skin in the shade, as a share of the luma of the cheeks."""
 _TEXTURE: Final = 400.0
 """Least mean squared Sobel gradient of a pixel whose movement can be measured."""
 _CHANGED: Final = 2
@@ -96,7 +96,7 @@ class MouthAppearance:
         contrast: float32 [T], root mean square of the luma between the lips less its Gaussian blur of 1.5 px; open mouths only.
         shade: float32 [T], how much darker than the median the darkest 3 % of the skin between nose and upper lip are, 0 to 1.
         change: float32 [T], mean |x(t) - x(t - 1)| of the luma of the pixels between the lips in both frames; open mouths only.
-        seam: float32 [T], steepest luma across the line between the lips, per pixel, mean of five places; shut mouths only.
+        seam: float32 [T], steepest luma across the line between the lips, per pixel, mean of five positions; shut mouths only.
         lip_light: float32 [T], mean luma of both lips.
         features: float32 [T, 450], colours and texture of the mouth box (mouth_features).
     """
@@ -143,9 +143,9 @@ def _cheek_colour(box: Array, mesh: Float32) -> Float32:
     """Return the median colour of the cheeks, float32 [3]; NaN: no face is tracked, or no cheek lies in the box."""
     patches: list[Array] = []
     if np.isfinite(mesh[0, 0]):
-        places = np.rint(mesh[list(CHEEKS)]).astype(int)
-        shown = ((places >= _PATCH) & (places < BOX_SIZE - _PATCH)).all(axis=1)
-        patches = [box[y - _PATCH : y + _PATCH + 1, x - _PATCH : x + _PATCH + 1].reshape(-1, 3) for x, y in places[shown]]
+        cheeks = np.rint(mesh[list(CHEEKS)]).astype(int)
+        shown = ((cheeks >= _PATCH) & (cheeks < BOX_SIZE - _PATCH)).all(axis=1)
+        patches = [box[y - _PATCH : y + _PATCH + 1, x - _PATCH : x + _PATCH + 1].reshape(-1, 3) for x, y in cheeks[shown]]
     return np.asarray(np.median(np.concatenate(patches), axis=0) if patches else np.full(3, np.nan), np.float32)
 
 
@@ -251,7 +251,7 @@ def _cells(picture: Array) -> Float32:
 def kernel_distance(own: Float32, features: Float32) -> float:
     """Return the squared maximum mean discrepancy of two sets of mouths, unbiased; 0 if both come from one distribution.
 
-    Binkowski et al. 2018 ("Demystifying MMD GANs"), Eq. 4, with their kernel (x.y / d + 1)^3. Features of hand take the place of
+    Binkowski et al. 2018 ("Demystifying MMD GANs"), Eq. 4, with their kernel (x.y / d + 1)^3. Features of hand replace
     Inception's. Only values against one set of own mouths can be compared: they rank renderers on one clip.
 
     Args:
@@ -261,14 +261,14 @@ def kernel_distance(own: Float32, features: Float32) -> float:
     Returns:
         the distance; NaN: one set has fewer than two mouths.
     """
-    known, drawn = (rows[np.isfinite(rows).all(axis=1)].astype(np.float64) for rows in (own, features))
-    if min(len(known), len(drawn)) < 2:
+    filmed, drawn = (rows[np.isfinite(rows).all(axis=1)].astype(np.float64) for rows in (own, features))
+    if min(len(filmed), len(drawn)) < 2:
         return float("nan")
     # Means, deviations and bands weigh the same.
-    groups = np.array_split(known.std(axis=0), [_CELLS, 2 * _CELLS])
+    groups = np.array_split(filmed.std(axis=0), [_CELLS, 2 * _CELLS])
     scale = np.concatenate([np.full(len(group), max(float(group.mean()), 1e-6)) for group in groups])
-    centre = known.mean(axis=0)
-    a, b = (known - centre) / scale, (drawn - centre) / scale
+    centre = filmed.mean(axis=0)
+    a, b = (filmed - centre) / scale, (drawn - centre) / scale
     spread = float(np.square(a).sum(axis=1).mean())
     within = []
     for each in (a, b):
@@ -327,8 +327,8 @@ class OwnMouth:
         return _beyond(seen.contrast + self.low_contrast, seen.contrast < self.low_contrast)
 
 
-def _beyond(known: Array, beyond: Bool) -> Float32:
-    return np.where(np.isfinite(known), beyond.astype(np.float32), np.float32(np.nan))
+def _beyond(values: Array, beyond: Bool) -> Float32:
+    return np.where(np.isfinite(values), beyond.astype(np.float32), np.float32(np.nan))
 
 
 def clothing_moved(video: UInt8, dub: UInt8, points: Float32) -> Float32:
@@ -347,13 +347,13 @@ def clothing_moved(video: UInt8, dub: UInt8, points: Float32) -> Float32:
         if not np.isfinite(mesh[0, 0]):
             continue
         luma, dubbed = (cv2.cvtColor(box, cv2.COLOR_RGB2GRAY) for box in (before, after))
-        places = _clothing(before, luma, mesh)
-        if places.sum() >= MIN_CLOTHING_PX:
+        clothing = _clothing(before, luma, mesh)
+        if clothing.sum() >= MIN_CLOTHING_PX:
             right, down = cv2.split(flow.calc(luma, dubbed, None))  # type: ignore[call-overload]
             moved = np.hypot(right, down)
-            # Flow spreads into places that rest.
+            # Flow spreads into pixels that rest.
             moved[cv2.blur(cv2.absdiff(luma, dubbed), (5, 5)) < _CHANGED] = 0.0
-            shares[t] = (moved[places] > CLOTHING_MOVED_PX).mean()
+            shares[t] = (moved[clothing] > CLOTHING_MOVED_PX).mean()
     return shares
 
 
@@ -434,13 +434,13 @@ def clothing_alarms(moved: Float32) -> Float32:
 
 
 def _mean(values: Float32) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean(dtype=np.float64)) if len(known) else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
 
 
 def _largest(values: Float32) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.max()) if len(known) else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if len(finite) else float("nan")
 
 
 def _ratio(value: float, own: float) -> float:

@@ -329,7 +329,7 @@ class _Seen:
 async def _seen(
     stages: Stages, result: MediaInfo, outcome: DubOutcome, workspace: Workspace, side_by_side: Path, on_progress: OnProgress
 ) -> _Seen:
-    """Return what is found in the video of a dub, and write the video of the footage and the dub beside each other.
+    """Return the findings in the video of a dub, and write the video of the footage and the dub beside each other.
 
     Args:
         result: the video of the dub.
@@ -492,7 +492,7 @@ def _fitting(outcome: DubOutcome, store: ArtefactStore, pictures: dict[int, UInt
     if model_of_identity(stored) != default_model().name:
         return None
     frames = [frame for frame in pictures if np.isfinite(tracked.landmarks[frame, 0, 0])]
-    shown = [frames[place] for place in np.linspace(0, len(frames) - 1, min(FITTED, len(frames))).astype(int)]
+    shown = [frames[index] for index in np.linspace(0, len(frames) - 1, min(FITTED, len(frames))).astype(int)]
     return fitting_sheet(
         identity_from_arrays(stored, default_model()),
         [TrackedPicture(pictures[frame], tracked.landmarks[frame]) for frame in shown],

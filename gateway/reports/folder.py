@@ -24,7 +24,7 @@ _OLD_SECONDS: Final = 24 * 3600
 
 
 def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
-    """Check the place of a report before the work begins.
+    """Check the path of a report before the work begins.
 
     Args:
         folder: folder of the report. Missing folders above it are made when the report is written.
@@ -94,11 +94,11 @@ def report_folder(folder: Path) -> Iterator[Path]:
 def _replace_files(partial: Path, target: Path) -> None:
     page = partial / PAGE
     for file in sorted(partial.rglob("*"), key=lambda file: (file == page, file)):
-        place = target / file.relative_to(partial)
+        path = target / file.relative_to(partial)
         if file.is_dir():
-            place.mkdir(exist_ok=True)
+            path.mkdir(exist_ok=True)
         else:
-            os.replace(file, place)
+            os.replace(file, path)
 
 
 @contextmanager

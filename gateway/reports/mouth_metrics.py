@@ -38,7 +38,7 @@ class MouthTrack:
     width: Float32
 
     @property
-    def known(self) -> Bool:
+    def tracked(self) -> Bool:
         """Frames on which the mouth was found, bool [T]."""
         return np.isfinite(self.opening)
 
@@ -128,10 +128,10 @@ def closures(truth: Curve, result: Curve, frame_times_s: npt.NDArray[np.floating
     """
     truth_closes, result_closes = [], []
     step = float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else 0.04
-    known = np.isfinite(truth) & np.isfinite(result)
+    finite = np.isfinite(truth) & np.isfinite(result)
     for start, end in events_s:
         shown = (frame_times_s > start - 2.0 * step) & (frame_times_s < end + step)
         if shown.any():
-            truth_closes.append(bool((truth[shown & known] < CLOSED_OPENING_PX).any()))
-            result_closes.append(bool((result[shown & known] < CLOSED_OPENING_PX).any()))
+            truth_closes.append(bool((truth[shown & finite] < CLOSED_OPENING_PX).any()))
+            result_closes.append(bool((result[shown & finite] < CLOSED_OPENING_PX).any()))
     return Closures(np.array(truth_closes, dtype=np.bool_), np.array(result_closes, dtype=np.bool_))

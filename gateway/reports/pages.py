@@ -101,10 +101,10 @@ def plot_head_motion(path: Path, motions: Mapping[str, npt.NDArray[np.floating]]
         figure = Figure(figsize=(10, 5.6), layout="constrained")
         panels: Any = figure.subplots(3, 1, sharex=True)
         for axis, (axes, title) in enumerate(zip(panels, ("pitch, degrees", "yaw, degrees", "roll, degrees"), strict=True)):
-            for place, (label, poses) in enumerate(motions.items()):
+            for index, (label, poses) in enumerate(motions.items()):
                 seconds = (start_frame + np.arange(len(poses))) / frame_rate
-                width = 3.0 if place == 0 else 1.4  # wide, so that it shows below an equal curve
-                axes.plot(seconds, np.degrees(poses[:, axis]), label=label, color=PALETTE[place % len(PALETTE)], linewidth=width)
+                width = 3.0 if index == 0 else 1.4  # wide, so that it shows below an equal curve
+                axes.plot(seconds, np.degrees(poses[:, axis]), label=label, color=PALETTE[index % len(PALETTE)], linewidth=width)
             axes.set_ylabel(title)
             axes.margins(x=0.01)
         panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(motions), borderaxespad=0.2)

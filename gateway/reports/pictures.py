@@ -42,7 +42,7 @@ def stack_rows(rows: Sequence[UInt8]) -> UInt8:
         rows: uint8 [N, H, W, 3] each, one row or more. All rows have the same H and W; N may differ.
 
     Returns:
-        uint8 [rows * (H + 4) - 4, N_max * (W + 4) - 4, 3]; unused places are mid-grey.
+        uint8 [rows * (H + 4) - 4, N_max * (W + 4) - 4, 3]; unused cells are mid-grey.
     """
     _, height, width, _ = rows[0].shape
     most = max(len(row) for row in rows)
@@ -105,9 +105,9 @@ def write_side_by_side(path: Path, video: SideBySide) -> int:
             samples = video.speech[: int(frames / video.frame_rate * video.sample_rate_hz)]
             for start in range(0, len(samples), _AUDIO_BLOCK):
                 block = np.ascontiguousarray(samples[None, start : start + _AUDIO_BLOCK], dtype=np.float32)
-                heard = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-                heard.sample_rate, heard.pts = video.sample_rate_hz, start
-                container.mux(sound.encode(heard))
+                audio_frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+                audio_frame.sample_rate, audio_frame.pts = video.sample_rate_hz, start
+                container.mux(sound.encode(audio_frame))
             container.mux(sound.encode(None))
     return frames
 

@@ -264,13 +264,13 @@ def _tracked_rows(rows: Int64, workspace: Workspace, total: int) -> TrackedOutpu
     landmarks = np.full((total, NUM_LANDMARKS, 3), np.nan, np.float32)
     poses: dict[int, HeadPose] = {}
     good: list[int] = []
-    for place in np.nonzero(rows >= 0)[0]:
-        (record,) = workspace.faces.read(int(rows[place]), int(rows[place]) + 1)
-        opening[place] = mouth_opening(record["mouth"][None])[0]
-        landmarks[place] = record["landmarks"]
-        poses[int(place)] = pose_of(record)
+    for frame in np.nonzero(rows >= 0)[0]:
+        (record,) = workspace.faces.read(int(rows[frame]), int(rows[frame]) + 1)
+        opening[frame] = mouth_opening(record["mouth"][None])[0]
+        landmarks[frame] = record["landmarks"]
+        poses[int(frame)] = pose_of(record)
         if record["reason"] == common_pb2.FRAME_REASON_DUBBED:
-            good.append(int(rows[place]))
+            good.append(int(rows[frame]))
     moved = tracked_motion(workspace.faces, good) if good else np.empty(0, TRACKED_MOTION)
     return TrackedOutput(opening, landmarks, moved, poses)
 
@@ -443,15 +443,15 @@ def _appearance(
         before = np.zeros((len(part), BOX_SIZE, BOX_SIZE, 3), np.uint8)
         after = pictures.boxes[part.start - frames.start : part.stop - frames.start]
         filmed, drawn = (np.full((len(part), NUM_LANDMARKS, 2), np.nan, np.float32) for _ in range(2))
-        for place, frame in enumerate(part):
+        for index, frame in enumerate(part):
             if not rendered[frame]:
                 continue
             row = int(outcome.plan.row[frame])
             (record,) = video_face_records(outcome, workspace).read(row, row + 1)
             in_box = box_from_frame(pose_of(record))
-            before[place] = record["pixels"]
-            filmed[place] = apply_affine(in_box, record["landmarks"])
-            drawn[place] = apply_affine(in_box, tracked.landmarks[frame])
+            before[index] = record["pixels"]
+            filmed[index] = apply_affine(in_box, record["landmarks"])
+            drawn[index] = apply_affine(in_box, tracked.landmarks[frame])
         light = skin_light(before, filmed)
         video.append(mouth_appearance(before, filmed, light))
         dub.append(mouth_appearance(after, drawn, light))

@@ -385,7 +385,7 @@ def truth_piece(
 ) -> TruthPiece:
     """Return frames of the real video. A frame is usable if it has a face crop in which the tracker finds the mouth."""
     track = mouth_track(landmarks)
-    usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.known
+    usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.tracked
     fitted = person.fit(landmarks) if person is not None else None
     boxes, points = render_boxes(rendered.crops), box_points(landmarks)
     light = skin_light(boxes, points)
@@ -455,7 +455,7 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
         result_width=_only(track.width, measured),
         commanded=None if result.commanded is None else _only(result.commanded, measured),
         measured=measured,
-        lost_faces=int((measured & ~track.known).sum()),
+        lost_faces=int((measured & ~track.tracked).sum()),
         closures=None,
         extras=extras,
     )

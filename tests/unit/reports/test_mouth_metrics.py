@@ -42,7 +42,7 @@ def test_lmd_counts_lips_only() -> None:
 def test_a_lost_face_is_unknown() -> None:
     meshes = faces(np.zeros(3))
     meshes[1] = np.nan
-    assert mouth.mouth_track(meshes).known.tolist() == [True, False, True]
+    assert mouth.mouth_track(meshes).tracked.tolist() == [True, False, True]
 
 
 def test_width_follows_the_corners() -> None:
