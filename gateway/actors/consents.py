@@ -203,12 +203,12 @@ class Consents:
 
     def check_within(self, session: Session, records: Collection[Consent | None], *, actor_id: str = "", subject: str = "") -> None:
         """Check as `check_lasting`, in a transaction of the caller."""
-        found = [record for record in records if record is not None]
+        consents = [record for record in records if record is not None]
         row = session.get(ActorRow, actor_id) if actor_id else None
         own = consent_of(row, self._database.where) if row is not None else None
-        found += [own] if own is not None else []
-        withdrawn = _withdrawn(session, {digest_of(record) for record in found})
-        for record in found:
+        consents += [own] if own is not None else []
+        withdrawn = _withdrawn(session, {digest_of(record) for record in consents})
+        for record in consents:
             self._check_holds(record, withdrawn, actor_id or subject)
 
     def problems(self, records: Sequence[Consent | None]) -> list[str]:
@@ -327,11 +327,11 @@ def check_digest(text: str) -> str:
 
 
 def _withdrawn(session: Session, digests: AbstractSet[str]) -> dict[str, str]:
-    wanted, found = sorted(digests), {}
+    wanted, times = sorted(digests), {}
     for begin in range(0, len(wanted), _AT_ONCE):
         mine = select(WithdrawalRow).where(WithdrawalRow.record_sha256.in_(wanted[begin : begin + _AT_ONCE]))
-        found.update({row.record_sha256: row.withdrawn_at for row in session.scalars(mine)})
-    return found
+        times.update({row.record_sha256: row.withdrawn_at for row in session.scalars(mine)})
+    return times
 
 
 def _check_not_withdrawn(consent: Consent, withdrawn: Mapping[str, str], subject: str) -> None:

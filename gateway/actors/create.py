@@ -90,7 +90,7 @@ def joined_digest(digests: Sequence[str]) -> str:
 async def one_video(infos: Sequence[MediaInfo], workspace: Workspace, threads: int, on_progress: OnProgress) -> MediaInfo:
     """Return the only take, or the video of all takes, which is written into the workspace's folder.
 
-    The first SOUND_SECONDS of all takes together are joined: enrolment hears no more than that. A video that an earlier run has
+    The first SOUND_SECONDS of all takes together are joined: enrolment takes no more than that. A video that an earlier run has
     joined is taken.
 
     Args:
@@ -269,7 +269,7 @@ class _EnrolmentJob:
     ledger: JobLedger = field(init=False)
     _folder: Path | None = None
     _kept_folders: list[Path] = field(default_factory=list)
-    _made: list[ArtefactRef] = field(default_factory=list)
+    _blobs: list[ArtefactRef] = field(default_factory=list)
     _is_stored: bool = False
 
     def __post_init__(self) -> None:
@@ -289,9 +289,9 @@ class _EnrolmentJob:
             check_footage(method, file, takes[-1])
         digests = await asyncio.to_thread(digests_of_files, request.files)
         shown, model, embeds = joined_digest(digests), stages.face_model, _record_with_subject(request) is not None
-        place = folder_of(self.jobs, enrolment_key(shown, request.actor_id, method, models, model, embeds=embeds))
+        folder = folder_of(self.jobs, enrolment_key(shown, request.actor_id, method, models, model, embeds=embeds))
         self._kept_folders = self._analyses_of(digests)
-        async with self._workspace(place, digests) as workspace:
+        async with self._workspace(folder, digests) as workspace:
             info = await one_video(takes, workspace, request.threads, self.on_progress)
             analysis = analysis_key(shown, model, embeds=embeds)
             async with self._shared_analysis(analysis, digests, workspace) as kept:
@@ -356,7 +356,7 @@ class _EnrolmentJob:
                 footage_sha256=joined_digest(digests),
                 consent=request.consent,
                 more=more,
-                superseded=self._made,
+                superseded=self._blobs,
                 operation=self.operation.name,
                 folder=self._folder,
             )
@@ -370,7 +370,7 @@ class _EnrolmentJob:
         """Count an artefact of the enrolment, and return whether it is there. Blocks."""
         assert self._folder is not None, "the enrolment has begun"
         there = self.ledger.hold(self._folder, ref)
-        self._made.append(ref)
+        self._blobs.append(ref)
         return there
 
     async def _note(self, ref: ArtefactRef) -> bool:
@@ -387,18 +387,18 @@ class _EnrolmentJob:
             key: key of the analysis.
             digests: SHA-256 of the files of footage.
         """
-        place: Path | None = None
+        folder: Path | None = None
         if self.disk.keeps_analysis and len(digests) == 1:
-            place = folder_of(self.jobs, key)
+            folder = folder_of(self.jobs, key)
         footage = Footage(self.request.footage.name, digests[0])
-        return shared_analysis(place, footage, workspace, self.artefacts, self.ledger, self.on_progress)
+        return shared_analysis(folder, footage, workspace, self.artefacts, self.ledger, self.on_progress)
 
     @asynccontextmanager
-    async def _workspace(self, place: Path, digests: Sequence[str]) -> AsyncIterator[Workspace]:
+    async def _workspace(self, folder: Path, digests: Sequence[str]) -> AsyncIterator[Workspace]:
         """Open the enrolment's folder. The folder goes at the end, unless another run can continue from there."""
         request = self.request
         with ExitStack() as stack:
-            opening = partial(open_workspace, place, self.operation.name, max_bytes=self.disk.max_bytes)
+            opening = partial(open_workspace, folder, self.operation.name, max_bytes=self.disk.max_bytes)
             workspace = await in_thread(lambda: stack.enter_context(opening()))
             self._folder = workspace.folder
             facts = {
@@ -474,8 +474,8 @@ async def _learn(people: PeopleOfFootage, request: EnrolRequest, digests: Sequen
         with suppress(MediaUnsupportedError):
             await shot.extract_sound()
     await people.kept.keep(shot.workspace)
-    known = await people.find_actor(request.options)
-    return known if known is not None else await people.learn(request.options)
+    enrolled = await people.find_actor(request.options)
+    return enrolled if enrolled is not None else await people.learn(request.options)
 
 
 def _warnings(shot: FootageAnalysis, request: EnrolRequest, enrolled: EnrolledActor) -> list[str]:
@@ -500,7 +500,7 @@ async def _keep_for_live(shot: FootageAnalysis, footage: Path, artefacts: Artefa
         index.frame[rows].astype(np.int64),
         index.reason[rows],
         shot.info.video,
-        lambda places: faces.read_rows(rows[places].tolist()),
+        lambda indices: faces.read_rows(rows[indices].tolist()),
         index.shot_cuts,
         shot.looks().covers,
     )

@@ -118,17 +118,17 @@ class Removed:
 
     def by_kind(self, *, kept: bool) -> dict[str, set[str]]:
         """Return the SHA-256 of the deleted or of the kept blobs, by kind."""
-        found: defaultdict[str, set[str]] = defaultdict(set)
+        digests: defaultdict[str, set[str]] = defaultdict(set)
         for ref, kind in self.refs.items():
             if (ref.sha256 in self.kept) is kept:
-                found[SUPERSEDED if kind.startswith(SUPERSEDED) else kind].add(ref.sha256)
-        return dict(found)
+                digests[SUPERSEDED if kind.startswith(SUPERSEDED) else kind].add(ref.sha256)
+        return dict(digests)
 
 
 def files_of_jobs(folders: Sequence[Path]) -> dict[str, int]:
     """Return SHA-256, hexadecimal, and size in bytes of all files of the person's jobs. Empty files are left out."""
-    found = (file for folder in folders for file in regular_files(folder))
-    return {digest: size for file, size in found if size and (digest := digest_of_file(file))}
+    files = (file for folder in folders for file in regular_files(folder))
+    return {digest: size for file, size in files if size and (digest := digest_of_file(file))}
 
 
 def remove_person(
@@ -237,18 +237,18 @@ def _files_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> list
     if ref is None:
         return []
     try:
-        found = json.loads(artefacts.get_bytes(ref))
+        digests = json.loads(artefacts.get_bytes(ref))
     except (ArtefactNotFoundError, ArtefactCorruptError, InvalidRequestError, ValueError) as problem:
         _log.warning("files_of_actor_unknown", actor=actor_id, problem=str(problem))
         return None
-    return [digest for digest in found if isinstance(digest, str)] if isinstance(found, list) else None
+    return [digest for digest in digests if isinstance(digest, str)] if isinstance(digests, list) else None
 
 
 def _files_of_jobs(jobs: Path, names: set[str]) -> set[str]:
     """Return the SHA-256 of the files of enrolments that were stopped, as their folders tell."""
     folders = [entry for name in names if (entry := entry_of(jobs, name)) is not None]
-    found = [(read_note(folder / FACTS) or {}).get(FILES) for folder in folders]
-    return {digest for digests in found if isinstance(digests, list) for digest in digests if isinstance(digest, str)}
+    lists = [(read_note(folder / FACTS) or {}).get(FILES) for folder in folders]
+    return {digest for digests in lists if isinstance(digests, list) for digest in digests if isinstance(digest, str)}
 
 
 def _folder_names(session: Session, actor_id: str) -> set[str]:
@@ -346,8 +346,8 @@ class Erasures:
 
         from services.common.server import error_status
 
-        found = error_status.from_status(status_pb2.Status.FromString(error or b""))
-        raise found or BackendUnavailableError("the gateway could not erase the actor: see its log")
+        problem = error_status.from_status(status_pb2.Status.FromString(error or b""))
+        raise problem or BackendUnavailableError("the gateway could not erase the actor: see its log")
 
     @property
     def shared(self) -> bool:
@@ -379,8 +379,8 @@ class Erasures:
         if not actor_ids:
             return frozenset()
         with self._database.reading() as session:
-            found = set(session.scalars(select(ActorRow.actor_id).where(ActorRow.actor_id.in_(sorted(actor_ids)))))
-        return frozenset(actor_ids - found)
+            enrolled = set(session.scalars(select(ActorRow.actor_id).where(ActorRow.actor_id.in_(sorted(actor_ids)))))
+        return frozenset(actor_ids - enrolled)
 
     def check(self, actor_id: str) -> None:
         """Check that an actor is still enrolled.
@@ -445,17 +445,17 @@ class Erasures:
             next_claim = time.monotonic() + _CLAIM_EVERY_S
             if self._database.try_claim():
                 try:
-                    found = self.answer(number)
-                    if found is None:
-                        found = self.carry_out(actor_id, others=others)
-                    return found
+                    receipt = self.answer(number)
+                    if receipt is None:
+                        receipt = self.carry_out(actor_id, others=others)
+                    return receipt
                 finally:
                     self.withdraw(number)
                     self._database.release_claim()
             while time.monotonic() < next_claim:
-                found = self.answer(number)
-                if found is not None:
-                    return found
+                receipt = self.answer(number)
+                if receipt is not None:
+                    return receipt
                 time.sleep(_POLL_S)
             if time.monotonic() > deadline:
                 raise BackendUnavailableError(
@@ -529,22 +529,22 @@ class Erasures:
         Args:
             folders: the person's folders of jobs.
         """
-        places = [
+        texts = [
             "backups that were written before: delete them, or write them anew",
             "footage, uploads, videos and other files that users keep outside of the data folder",
             "memory of running stages: a stage asks the artefact store before each use, and the blobs are gone there",
         ]
         if self._database.shared:
-            places.append("folders of jobs on the disks of other gateways: each gateway removes them at its next look")
-        places += [
+            texts.append("folders of jobs on the disks of other gateways: each gateway removes them at its next look")
+        texts += [
             f"{path}, which the database names as the folder of a job, and which is no folder in {self._jobs}: it was left as it is"
             for path in folders.elsewhere
         ]
         if not folders.knows_files:
-            places.append(
+            texts.append(
                 "kept analyses of the single files of the enrolment: the artefact store has lost the list of the files, so that "
                 "these analyses were not looked for"
             )
         if self._artefacts.keeps_old_versions():
-            places.append("old versions in the bucket of the artefact store, whose versioning is on: delete them there")
-        return places
+            texts.append("old versions in the bucket of the artefact store, whose versioning is on: delete them there")
+        return texts

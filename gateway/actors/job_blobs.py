@@ -108,9 +108,9 @@ class JobBlobs:
         with self._database.reading() as session:
             mine = session.scalars(select(JobBlobRow).where(JobBlobRow.folder == str(folder)))
             held = [ArtefactRef(blob.uri, blob.sha256, blob.size_bytes) for blob in mine]
-            found = list(dict.fromkeys((*refs, *held)))
-            known = counted(session, {ref.sha256 for ref in found}, but=str(folder))
-        return [ref for ref in found if ref.sha256 not in known]
+            blobs = list(dict.fromkeys((*refs, *held)))
+            in_use = counted(session, {ref.sha256 for ref in blobs}, but=str(folder))
+        return [ref for ref in blobs if ref.sha256 not in in_use]
 
     @contextmanager
     def unused(self, refs: Sequence[ArtefactRef], *, but: Path | None = None) -> Iterator[Sequence[ArtefactRef]]:
@@ -128,10 +128,10 @@ class JobBlobs:
         with self._database.writing() as session:
             digests = {ref.sha256 for ref in refs}
             self._database.count_blobs(session, digests)
-            known = counted(session, digests, but=str(but) if but is not None else "")
-            yield [ref for ref in refs if ref.sha256 not in known]
+            in_use = counted(session, digests, but=str(but) if but is not None else "")
+            yield [ref for ref in refs if ref.sha256 not in in_use]
             if but is not None:
-                mine = delete(JobBlobRow).where(JobBlobRow.folder == str(but), JobBlobRow.sha256.in_(digests - known))
+                mine = delete(JobBlobRow).where(JobBlobRow.folder == str(but), JobBlobRow.sha256.in_(digests - in_use))
                 session.execute(mine)
         if not self._database.shared:
             time.sleep(min(time.monotonic() - began, _TURN_S))
@@ -150,14 +150,14 @@ class JobBlobs:
     def unknown(self, folders: Sequence[Path]) -> Sequence[Path]:
         """Return the folders whose jobs have ended or never begun: no row of any gateway has a folder of that name."""
         with self._database.reading() as session:
-            known = {Path(folder).name for folder in session.scalars(select(JobFolderRow.folder))}
-        return [folder for folder in folders if folder.name not in known]
+            names = {Path(folder).name for folder in session.scalars(select(JobFolderRow.folder))}
+        return [folder for folder in folders if folder.name not in names]
 
     def uncounted(self, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Return the blobs among `refs` that no actor and no job counts."""
         with self._database.reading() as session:
-            known = counted(session, {ref.sha256 for ref in refs})
-        return [ref for ref in refs if ref.sha256 not in known]
+            in_use = counted(session, {ref.sha256 for ref in refs})
+        return [ref for ref in refs if ref.sha256 not in in_use]
 
     def _is_there(self, ref: ArtefactRef) -> bool:
         try:
@@ -186,13 +186,13 @@ def erased_meanwhile(actor_id: str) -> ActorNotReadyError:
 
 def counted(session: Session, digests: AbstractSet[str], *, but: str = "") -> set[str]:
     """Return the digests that an actor or a job counts. The job of the folder `but` does not count."""
-    found: set[str] = set()
+    in_use: set[str] = set()
     wanted = sorted(digests)
     for begin in range(0, len(wanted), 500):  # databases limit the length of a list
         part = wanted[begin : begin + 500]
-        found.update(session.scalars(select(LineageRow.sha256).where(LineageRow.sha256.in_(part))))
-        found.update(session.scalars(select(JobBlobRow.sha256).where(JobBlobRow.sha256.in_(part), JobBlobRow.folder != but)))
-    return found
+        in_use.update(session.scalars(select(LineageRow.sha256).where(LineageRow.sha256.in_(part))))
+        in_use.update(session.scalars(select(JobBlobRow.sha256).where(JobBlobRow.sha256.in_(part), JobBlobRow.folder != but)))
+    return in_use
 
 
 def check_enrolment(session: Session, folder: Path, actor_id: str) -> None:

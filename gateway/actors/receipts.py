@@ -136,20 +136,20 @@ def verified(content: bytes, key_of: Callable[[str], Ed25519PublicKey]) -> Erasu
     try:
         if sum(content.count(sign) for sign in (b"[", b"{", b":")) > _MOST_PARTS:
             raise ValueError("a receipt has fewer lists and fields")
-        found = plain_json(content)
-        canonical(found)
+        document = plain_json(content)
+        canonical(document)
     except (ValueError, RecursionError):
         raise ReceiptRefusedError("the file is no JSON: the receipt was cut or changed") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT or found.keys() != _FIELDS:
+    if not isinstance(document, dict) or document.get("format") != FORMAT or document.keys() != _FIELDS:
         raise ReceiptRefusedError("the file is no whole receipt of an erasure: fields are missing, or too many")
-    asked = found["key"] if isinstance(found["key"], str) else ""
+    asked = document["key"] if isinstance(document["key"], str) else ""
     key = key_of(asked)
     if asked != key_id(key):
         raise ReceiptRefusedError(f"the receipt names the key {asked[:64]}, and the given key is {key_id(key)}")
-    body = {name: value for name, value in found.items() if name != "signature"}
-    if not is_signed(_CONTEXT + canonical(body), found["signature"], key):
+    body = {name: value for name, value in document.items() if name != "signature"}
+    if not is_signed(_CONTEXT + canonical(body), document["signature"], key):
         raise ReceiptRefusedError("the signature does not fit the receipt: the receipt was changed or forged")
-    return ErasureReceipt(found)
+    return ErasureReceipt(document)
 
 
 def _flat(document: Mapping[str, Any], field: str) -> tuple[str, ...]:

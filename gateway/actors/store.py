@@ -302,10 +302,10 @@ class ActorStore:
             ArtefactCorruptError, ArtefactNotFoundError: the artefact store lost what was learned of the actor, or the actor's rows
                 are damaged.
         """
-        found = self.find(actor_id)
-        if found is None:
+        actor = self.find(actor_id)
+        if actor is None:
             raise not_enrolled(actor_id)
-        return found
+        return actor
 
     def find(self, actor_id: str) -> StoredActor | None:
         """Return an actor as `get` does; None: there is no actor of this id."""
@@ -356,8 +356,8 @@ class ActorStore:
         """
         with self._database.reading() as session:
             rows = rows_after(session, after, limit)
-            found = summaries_of(session, rows, self._artefacts, self._database.where, read_blob=False)
-        return self._with_problems(found)
+            actors = summaries_of(session, rows, self._artefacts, self._database.where, read_blob=False)
+        return self._with_problems(actors)
 
     def _with_problems(self, actors: Sequence[ActorSummary]) -> Sequence[ActorSummary]:
         problems = self.consents.problems([actor.consent for actor in actors])

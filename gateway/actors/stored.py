@@ -208,8 +208,8 @@ def lineage_of(
 
     refs = {kind: ref_from_proto(message, kind) for kind, message in actor_refs(enrolled).items()}
     lineage = {ENROLMENT: store.put_arrays(*actor_arrays(enrolled)), **refs, **more}
-    known = {ref.sha256 for ref in lineage.values()}
-    others = {ref.sha256: ref for ref in superseded if ref.sha256 not in known}
+    named = {ref.sha256 for ref in lineage.values()}
+    others = {ref.sha256: ref for ref in superseded if ref.sha256 not in named}
     return {**lineage, **{f"{SUPERSEDED} {number}": ref for number, ref in enumerate(others.values())}}
 
 
@@ -221,11 +221,11 @@ def artefacts_of(session: Session, actor_id: str) -> dict[str, ArtefactRef]:
 
 def artefacts_of_all(session: Session, actor_ids: Sequence[str]) -> dict[str, dict[str, ArtefactRef]]:
     """Return what `artefacts_of` returns for each of several actors, by id."""
-    found: dict[str, dict[str, ArtefactRef]] = {actor_id: {} for actor_id in actor_ids}
+    artefacts: dict[str, dict[str, ArtefactRef]] = {actor_id: {} for actor_id in actor_ids}
     for ids in _pieces(actor_ids):
         for blob in session.scalars(select(LineageRow).where(LineageRow.actor_id.in_(ids))):
-            found[blob.actor_id][blob.kind] = ArtefactRef(blob.uri, blob.sha256, blob.size_bytes)
-    return found
+            artefacts[blob.actor_id][blob.kind] = ArtefactRef(blob.uri, blob.sha256, blob.size_bytes)
+    return artefacts
 
 
 def _pieces(actor_ids: Sequence[str]) -> Iterator[Sequence[str]]:

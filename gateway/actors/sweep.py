@@ -109,9 +109,9 @@ def sweep_database(session: Session, actor_id: str, digests: AbstractSet[str], s
         if not asked:
             continue
         number += session.scalar(select(func.count()).select_from(table)) or 0
-        found = session.scalar(select(func.count()).select_from(table).where(or_(*asked))) or 0
-        if found:
-            left.append(f"{found} rows of the table {table.name}")
+        count = session.scalar(select(func.count()).select_from(table).where(or_(*asked))) or 0
+        if count:
+            left.append(f"{count} rows of the table {table.name}")
     sweep.note("database", number, left)
 
 
@@ -163,10 +163,10 @@ def sweep_folder(
     # A blob lies in the folder of the first two digits of its digest. People have many blobs of equal sizes.
     beginnings = {digest[:2] for digest in digests}
 
-    def enters(place: Path) -> bool:
-        if place.parent == blobs and len(place.name) == 2:
-            return place.name in beginnings
-        return place != data_dir / _OTHER_TENANTS
+    def enters(path: Path) -> bool:
+        if path.parent == blobs and len(path.name) == 2:
+            return path.name in beginnings
+        return path != data_dir / _OTHER_TENANTS
 
     for file, size in regular_files(data_dir, enters):
         number += 1
@@ -176,11 +176,11 @@ def sweep_folder(
         if not size or size not in sizes:
             continue
         is_blob = file.parent.parent == blobs and file.name.startswith(file.parent.name) and len(file.name) == _DIGEST_LENGTH
-        found = file.name if is_blob else digest_of_file(file)
-        if found not in digests:
+        sha256 = file.name if is_blob else digest_of_file(file)
+        if sha256 not in digests:
             continue
         if parts[0] in (JOBS, SCRATCH):
-            sweep.in_use.add(found)
+            sweep.in_use.add(sha256)
         else:
             left.append(f"file {file}")
     jobs = data_dir / JOBS
@@ -197,10 +197,10 @@ def regular_files(folder: Path, enters: Callable[[Path], bool] = lambda _: True)
         folder: the folder.
         enters: whether the files below a folder count.
     """
-    for place, names, files in os.walk(folder):
-        names[:] = sorted(name for name in names if enters(Path(place, name)))
+    for parent, names, files in os.walk(folder):
+        names[:] = sorted(name for name in names if enters(Path(parent, name)))
         for name in sorted(files):
-            file = Path(place, name)
+            file = Path(parent, name)
             try:
                 facts = file.lstat()
             except OSError:

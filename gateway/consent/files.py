@@ -95,14 +95,14 @@ def field_and_reason(problem: ValidationError) -> tuple[str, str]:
     """Return the field and the text of the first mistake of a record."""
     first = problem.errors()[0]
     name = ".".join(str(part) for part in first["loc"])[:80]
-    what, needed, known = "a consent record", _FIELDS, f"{_FIELDS}, and may have {', '.join(_OPTIONAL)}"
+    what, needed, allowed = "a consent record", _FIELDS, f"{_FIELDS}, and may have {', '.join(_OPTIONAL)}"
     for part, fields in (("signature", ConsentSignature.model_fields), ("face", ConsentFace.model_fields)):
         if name.startswith(f"{part}."):
             what, needed = f"a {part}", ", ".join(fields)
-            known = needed
+            allowed = needed
     said = {
         "missing": f"is missing; {what} has {needed}",
-        "extra_forbidden": f"is not a field of {what}, which has {known}",
+        "extra_forbidden": f"is not a field of {what}, which has {allowed}",
     }.get(first["type"], first["msg"].removeprefix("Value error, "))
     return name or "record", said
 
@@ -115,12 +115,12 @@ class _FieldTwiceError(ValueError):
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object, and refuse two fields with the same name: programs differ in which of the two they read."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in fields:
             raise _FieldTwiceError(name)
-        found[name] = value
-    return found
+        fields[name] = value
+    return fields
 
 
 def _kind(value: object) -> str:

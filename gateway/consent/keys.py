@@ -39,26 +39,26 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
-def read_keys(place: Path, *, field: str = SETTING) -> Keys:
+def read_keys(source: Path, *, field: str = SETTING) -> Keys:
     """Return the public keys of a PEM file, or of all files of a folder. Names that begin with a dot are skipped.
 
     Args:
-        place: the file or the folder.
-        field: setting or option that names the place, for messages.
+        source: the file or the folder.
+        field: setting or option that names the source, for messages.
 
     Raises:
-        InvalidRequestError: the place cannot be read, or a file holds anything else than Ed25519 public keys.
+        InvalidRequestError: the source cannot be read, or a file holds anything else than Ed25519 public keys.
     """
     try:
         # Kubernetes mounts a Secret as links, and keeps its versions in folders whose names begin with two dots.
-        files = [path for path in sorted(place.iterdir()) if not path.name.startswith(".")] if place.is_dir() else [place]
+        files = [path for path in sorted(source.iterdir()) if not path.name.startswith(".")] if source.is_dir() else [source]
         keys = {key_id(key): key for file in files for key in _keys_in(file, field)}
     except OSError as problem:
         raise InvalidRequestError(
-            f"{problem.filename or place} cannot be read: {problem.strerror or problem}", field=field, named=True
+            f"{problem.filename or source} cannot be read: {problem.strerror or problem}", field=field, named=True
         ) from problem
     if not keys:
-        raise InvalidRequestError(f"{place} holds no public key: give PEM files with Ed25519 public keys", field=field, named=True)
+        raise InvalidRequestError(f"{source} holds no public key: give PEM files with Ed25519 public keys", field=field, named=True)
     return keys
 
 
@@ -96,7 +96,7 @@ def read_private_key(file: Path, field: str = "key") -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        found = load_pem_private_key(bounded_bytes(file, MAX_BYTES), password=None)
+        key = load_pem_private_key(bounded_bytes(file, MAX_BYTES), password=None)
     except OSError as problem:
         raise InvalidRequestError(f"{file} cannot be read: {problem.strerror or problem}", field=field, named=True) from problem
     except TypeError:
@@ -104,14 +104,14 @@ def read_private_key(file: Path, field: str = "key") -> Ed25519PrivateKey:
             f"{file} is encrypted: decrypt it with `openssl pkey -in {file} -out PLAIN`", field=field, named=True
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        found = None
-    if not isinstance(found, Ed25519PrivateKey):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
         raise InvalidRequestError(
             f"{file} holds no Ed25519 private key in PEM: `openssl genpkey -algorithm ed25519 -out {file}` makes one",
             field=field,
             named=True,
         )
-    return found
+    return key
 
 
 def signed(consent: Consent, key: Ed25519PrivateKey) -> Consent:

@@ -54,9 +54,9 @@ _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 def _plain(text: str) -> str:
     """Return a text without characters that a terminal, a page or a video's comment would act on instead of showing them."""
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         if unicodedata.category(character) in _INVISIBLE and character not in _JOINERS:
-            raise ValueError(f"character {place + 1} is {character!a}: write one line without control characters")
+            raise ValueError(f"character {index + 1} is {character!a}: write one line without control characters")
     return text
 
 
@@ -86,15 +86,15 @@ def _instant(value: Any) -> datetime.datetime:
     try:
         if not _INSTANT.fullmatch(value):
             raise ValueError
-        found = datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
+        instant = datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
     except (TypeError, ValueError, OverflowError):
         shown = ascii(value)
         raise ValueError(
             f"expected a time with its zone, such as 2027-01-31T18:00:00Z or 2027-01-31T18:00:00+01:00, not {shown[:40]}"
         ) from None
-    if found.date() < EARLIEST:
-        raise ValueError(f"{instant_text(found)} is before {EARLIEST.isoformat()}")
-    return found
+    if instant.date() < EARLIEST:
+        raise ValueError(f"{instant_text(instant)} is before {EARLIEST.isoformat()}")
+    return instant
 
 
 def instant_text(instant: datetime.datetime) -> str:
@@ -203,7 +203,7 @@ class Consent(BaseModel):
         granted_by: the person who gave the consent.
         scope: what the consent covers, in the granter's words. Nothing is checked by this text.
         date: day on which the consent was granted.
-        reference: place where the original is kept.
+        reference: where the original is kept.
         projects: projects that the consent covers; None: every project.
         languages: languages of the speech that the consent covers; `en` covers `en-GB`. None: every language.
         valid_from: first instant of the consent; None: the consent has no beginning.

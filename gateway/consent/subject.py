@@ -144,11 +144,11 @@ def check_shown(consent: Consent, shown: Shown, subject: str, *, actor: Face | N
             they cannot be compared.
     """
     listed = shown.listed_in(consent)
-    known, whose = actor, "the actor"
+    face, whose = actor, "the actor"
     if consent.face is not None:
-        known, whose = Face(consent.face.network, consent.face.vector), "the consent record"
-    if known is not None:
-        _check_same(known, shown, subject, whose=whose, listed=listed)
+        face, whose = Face(consent.face.network, consent.face.vector), "the consent record"
+    if face is not None:
+        _check_same(face, shown, subject, whose=whose, listed=listed)
     elif not listed:
         raise ConsentOtherSubjectError(
             f"the consent record is about other footage than {shown.what}, whose SHA-256 is {shown.sha256}: give the record of the "
@@ -157,19 +157,19 @@ def check_shown(consent: Consent, shown: Shown, subject: str, *, actor: Face | N
         )
 
 
-def _check_same(known: Face, shown: Shown, subject: str, *, whose: str, listed: bool) -> None:
+def _check_same(face: Face, shown: Shown, subject: str, *, whose: str, listed: bool) -> None:
     seen = shown.face
     if seen is None:
         raise ConsentFaceUncertainError(
             f"no frame of {shown.what} shows the face well enough to compare it with the face of {whose}", subject=subject
         )
-    if seen.network != known.network:
+    if seen.network != face.network:
         raise ConsentFaceUncertainError(
-            f"the face of {whose} was measured by the network {known.network!r}, and the face stage has {seen.network!r}: "
+            f"the face of {whose} was measured by the network {face.network!r}, and the face stage has {seen.network!r}: "
             f"{_ADD_SUBJECT} anew",
             subject=subject,
         )
-    distance = known.largest_distance(seen)
+    distance = face.largest_distance(seen)
     if distance >= OTHER_FROM:
         raise ConsentOtherSubjectError(
             f"{shown.what} shows another person than {whose}, at least in a part: the distance of the faces is {distance:.2f}, and "
