@@ -6,7 +6,7 @@ dubstage reads the video once for the digest. c2pa would copy the video twice. S
 MP4 or MOV video is a box behind the box `ftyp`. c2pa moves what follows, and adds the size of the manifest to the offsets of
 samples in the boxes `stco` and `co64`. This module takes both back, so the digest is that of the video before the video was signed.
 
-The place of a video's manifest: inside of MP4 and MOV, and in a sidecar beside every other file.
+The manifest of a video lies inside of MP4 and MOV, and in a sidecar beside every other file.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _without_manifest(file: IO[bytes]) -> Iterator[bytes]:
     if not manifests or boxes[0].kind != b"ftyp":
         yield from pieces_of(file, 0, end)
         return
-    place = 0
+    position = 0
     gaps = [Gap(manifest.end, manifest.start - manifest.end) for manifest in manifests]
     for box in boxes:
         if box in manifests:
@@ -83,21 +83,21 @@ def _without_manifest(file: IO[bytes]) -> Iterator[bytes]:
             yield from _index_before(file, box, gaps)
         else:
             yield from pieces_of(file, box.start, box.end)
-        place = box.end
-    yield from pieces_of(file, place, end)
+        position = box.end
+    yield from pieces_of(file, position, end)
 
 
 def _index_before(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]:
     try:
         return moved_index(file, index, gaps)
-    except OverflowError:  # the places are no places of this video
+    except OverflowError:  # the positions are no positions of this video
         return pieces_of(file, index.start, index.end)
 
 
 def embedded_binding(video: BinaryIO) -> dict[str, Any]:
     """Return the assertion about an MP4 or MOV video that has padding for the manifest. Reads the whole video.
 
-    The digest is that of all boxes, each after its place, without the padding.
+    The digest is that of all boxes, each after its position, without the padding.
     """
     digest = hashlib.sha256()
     padding = padding_box(video)

@@ -124,14 +124,14 @@ def certificates_in(file: Path) -> bytes:
         InvalidRequestError: the file cannot be read or has no certificate.
     """
     try:
-        found = x509.load_pem_x509_certificates(bounded_bytes(file, _MOST_BYTES))
+        certificates = x509.load_pem_x509_certificates(bounded_bytes(file, _MOST_BYTES))
     except OSError as problem:
         raise InvalidRequestError(f"{file} cannot be read: {problem.strerror}", field="trust") from problem
     except ValueError:
         raise InvalidRequestError(
             f"{file} has no PEM certificate; give the certificates of the trusted authorities", field="trust"
         ) from None
-    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found)
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 
 
 def installation_credential(folder: Path) -> Credential:

@@ -30,7 +30,7 @@ _DC: Final = "http://purl.org/dc/elements/1.1/"
 _IPTC: Final = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _REPLACED: Final = (
     (_IPTC, "DigitalSourceType"),
-    ("http://purl.org/dc/terms/", "provenance"),  # the place of a manifest that is not the manifest of this video
+    ("http://purl.org/dc/terms/", "provenance"),  # the URL of a manifest that is not the manifest of this video
 )
 _EMPTY: Final = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'.encode()
 _BEGIN: Final = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -42,7 +42,7 @@ def find_packet(file: IO[bytes]) -> bytes:
     for box in boxes_at_all_levels(file, {b"moov", b"udta"}):
         if box.kind == b"uuid" and read_at(file, box.body, len(XMP_ID)) == XMP_ID:
             begin = box.body + len(XMP_ID)
-        elif box.kind == b"XMP_":  # QuickTime's place
+        elif box.kind == b"XMP_":  # QuickTime's box
             begin = box.body
         else:
             continue
@@ -92,7 +92,9 @@ def disclosure_packet(source_type: str, sentence: str, own: bytes = b"") -> byte
     kind = document.createElementNS(_IPTC, "Iptc4xmpExt:DigitalSourceType")
     kind.appendChild(document.createTextNode(source_type))
     added.appendChild(kind)
-    texts = [item for found in rdf.getElementsByTagNameNS(_DC, "description") for item in found.getElementsByTagNameNS(_RDF, "li")]
+    texts = [
+        item for element in rdf.getElementsByTagNameNS(_DC, "description") for item in element.getElementsByTagNameNS(_RDF, "li")
+    ]
     if texts:
         text = next((item for item in texts if item.getAttribute("xml:lang") == "x-default"), texts[0])
         said = _text(text)
@@ -126,9 +128,9 @@ def source_type_of(file: Path) -> str:
         document = _parsed(packet)
     except ValueError:
         return ""
-    found = document.getElementsByTagNameNS(_IPTC, "DigitalSourceType")
-    if found:
-        return _text(found[0]).strip() or found[0].getAttributeNS(_RDF, "resource")
+    elements = document.getElementsByTagNameNS(_IPTC, "DigitalSourceType")
+    if elements:
+        return _text(elements[0]).strip() or elements[0].getAttributeNS(_RDF, "resource")
     attributes = (node.getAttributeNS(_IPTC, "DigitalSourceType") for node in document.getElementsByTagNameNS(_RDF, "Description"))
     return next(filter(None, attributes), "")
 
@@ -173,6 +175,6 @@ def _description(document: minidom.Document, sentence: str) -> minidom.Element:
     item.appendChild(document.createTextNode(sentence))
     languages = document.createElementNS(_RDF, "rdf:Alt")
     languages.appendChild(item)
-    found = document.createElementNS(_DC, "dc:description")
-    found.appendChild(languages)
-    return found
+    description = document.createElementNS(_DC, "dc:description")
+    description.appendChild(languages)
+    return description

@@ -92,12 +92,12 @@ def sign(
 
     def signed_by(command: socket.socket, content: bytes) -> bytes:
         try:
-            made = signature(command, content, chain=credential.chain, algorithm=credential.algorithm)
+            signed = signature(command, content, chain=credential.chain, algorithm=credential.algorithm)
         except SignerError as fault:
             faults.append(fault)  # c2pa does not tell why a callback failed
             raise
         before_authority()
-        return made
+        return signed
 
     by_command = partial(signed_by, connection) if connection is not None else None
     settings = {"builder": _BUILDER, "verify": {**_VERIFY, "verify_trust": False}}
@@ -158,16 +158,16 @@ def _add(builder: c2pa.Builder, ingredient: Ingredient) -> None:
     description, file = ingredient.description, ingredient.file
     if ingredient.sidecar:
         try:
-            found = read(file, UNKNOWN, sidecar=ingredient.sidecar)
+            report = read(file, UNKNOWN, sidecar=ingredient.sidecar)
         except LibraryError:
-            found = None
-        if found is not None:
+            report = None
+        if report is not None:
             name = f"{description['label']}.c2pa"
             builder.add_resource(name, io.BytesIO(ingredient.sidecar))
             kept = {
                 "manifest_data": {"format": "application/c2pa", "identifier": name},
-                "active_manifest": found["active_manifest"],
-                "validation_results": found["validation_results"],
+                "active_manifest": report["active_manifest"],
+                "validation_results": report["validation_results"],
             }
             file.seek(0)
             builder.add_ingredient({**description, **kept}, UNKNOWN, file)

@@ -145,23 +145,25 @@ def verdict_of(file: Path, *, anchors: bytes = b"") -> Verdict:
     digest = media_sha256(video)
     with open_media_file(video, field="file") as handle:
         try:
-            found = read_credentials(handle, media_type_of(video) if video == file else None, sidecar=sidecar, anchors=anchors)
+            credentials = read_credentials(
+                handle, media_type_of(video) if video == file else None, sidecar=sidecar, anchors=anchors
+            )
         except LibraryError as problem:
             place = "sidecar" if sidecar else "embedded"
             return Verdict(video, ManifestState.INVALID, (f"the manifest cannot be read: {problem}",), place, digest)
         with open(handle, "rb", closefd=False) as content:
             clean = padding_is_empty(content)
-    if found.report is None:
+    if credentials.report is None:
         return Verdict(video, ManifestState.NONE, ("the file has no content credentials",), "", digest)
-    if found.place == "embedded" and not clean:
+    if credentials.place == "embedded" and not clean:
         return Verdict(
             video,
             ManifestState.INVALID,
             ("the bytes behind the manifest were changed after the video was signed",),
-            found.place,
+            credentials.place,
             digest,
         )
-    return _verdict(video, found.report, found.place, digest)
+    return _verdict(video, credentials.report, credentials.place, digest)
 
 
 def _video_and_sidecar(file: Path) -> tuple[Path, bytes]:
@@ -221,8 +223,8 @@ def _said(manifest: dict[str, Any], label: str, kind: type[_Facts]) -> _Facts | 
 
 def _reviewed_dub(ingredients: Sequence[dict[str, Any]]) -> DubFacts | None:
     """Return what the valid manifest of a reviewed video says of the dub."""
-    found = (item["dub"] for item in ingredients if item["relationship"] == "parentOf" and item.get("valid") and "dub" in item)
-    return next(map(DubFacts.model_validate, found), None)
+    dubs = (item["dub"] for item in ingredients if item["relationship"] == "parentOf" and item.get("valid") and "dub" in item)
+    return next(map(DubFacts.model_validate, dubs), None)
 
 
 def _failures_of_ingredients(report: dict[str, Any]) -> list[dict[str, str]]:
@@ -243,24 +245,24 @@ def _generator(active: dict[str, Any]) -> str:
 
 
 def _action(action: dict[str, Any]) -> dict[str, str]:
-    found = {
+    fields = {
         "action": action.get("action"),
         "description": action.get("description"),
         "digital_source_type": str(action.get("digitalSourceType") or "").rpartition("/")[2],
     }
-    return {key: str(value) for key, value in found.items() if value}
+    return {key: str(value) for key, value in fields.items() if value}
 
 
 def _ingredient(item: dict[str, Any], manifests: dict[str, Any]) -> dict[str, Any]:
     has_manifest = "active_manifest" in item
-    found = {"title": item.get("title", ""), "relationship": item.get("relationship", ""), "has_manifest": has_manifest}
+    facts = {"title": item.get("title", ""), "relationship": item.get("relationship", ""), "has_manifest": has_manifest}
     if has_manifest:
         failures = item.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
-        found["valid"] = all(failure.get("code") == _UNTRUSTED for failure in failures)
+        facts["valid"] = all(failure.get("code") == _UNTRUSTED for failure in failures)
         dub = _said(manifests.get(item["active_manifest"], {}), DUB_LABEL, DubFacts)
         if dub is not None:
-            found["dub"] = dub.model_dump(exclude_unset=True)
-    return found
+            facts["dub"] = dub.model_dump(exclude_unset=True)
+    return facts
 
 
 class Standing(StrEnum):

@@ -89,7 +89,7 @@ def log10_tail(total: float, terms: int) -> float:
         terms: number of squares, even.
     """
     half = 0.5 * total
-    logs = [place * math.log(half) - math.lgamma(place + 1) for place in range(terms // 2)]
+    logs = [index * math.log(half) - math.lgamma(index + 1) for index in range(terms // 2)]
     highest = max(logs)
     summed = highest + math.log(sum(math.exp(value - highest) for value in logs))
     return min(0.0, (summed - half) / math.log(10.0))
@@ -145,18 +145,18 @@ def _of_block(values: Array) -> Float64:
     level = np.sqrt((whitened**2).mean(0)) + 1e-9
     # A frame that stands out by far, such as at a cut that the tracker did not see, must not outweigh all others.
     whitened = np.clip(whitened, -4.0 * level, 4.0 * level)
-    place = np.arange(steps)
-    correlation = np.array([(whitened[lag:] / level * (whitened[: steps - lag] / level)).sum() for lag in place]) / (steps * CELLS)
-    correlation *= np.clip(1.0 - place * STEP_S / _MEMORY_S, 0.0, 1.0)
-    over_time = _floored(correlation[np.abs(place[:, None] - place)], _TIME_FLOOR)
-    courses = fast @ bump((place[:, None] - place) / STEPS_PER_CHIP)
+    index = np.arange(steps)
+    correlation = np.array([(whitened[lag:] / level * (whitened[: steps - lag] / level)).sum() for lag in index]) / (steps * CELLS)
+    correlation *= np.clip(1.0 - index * STEP_S / _MEMORY_S, 0.0, 1.0)
+    over_time = _floored(correlation[np.abs(index[:, None] - index)], _TIME_FLOOR)
+    courses = fast @ bump((index[:, None] - index) / STEPS_PER_CHIP)
     return np.asarray(np.linalg.solve(over_time, courses).T @ whitened, np.float64)
 
 
 def _without_slow(steps: int) -> Float64:
     """Return the matrix, float64 [steps, steps], that subtracts the weighted mean of the neighbourhood in time."""
-    place = np.arange(steps)
-    near = np.exp(-0.5 * ((place[:, None] - place) * STEP_S / _SLOW_S) ** 2)
+    index = np.arange(steps)
+    near = np.exp(-0.5 * ((index[:, None] - index) * STEP_S / _SLOW_S) ** 2)
     return np.asarray(np.eye(steps) - near / near.sum(1, keepdims=True), np.float64)
 
 
@@ -171,7 +171,7 @@ def seen_spans(seconds: Float64, starts: Sequence[int]) -> list[slice]:
 
     Args:
         seconds: float64 [N], times of the frames, increasing.
-        starts: places of frames that begin a shot.
+        starts: indices of frames that begin a shot.
     """
     gaps = np.flatnonzero(np.diff(seconds) > 5.0 * STEP_S) + 1
     edges = sorted({0, len(seconds), *gaps.tolist(), *starts})
@@ -331,9 +331,11 @@ class Detector:
         if not parts:
             return None
         choices = [list(parts), *([part] for part in parts if len(parts) > 1)]
-        found = [(search.best_shift(choice), version, choice) for version, search in self._searches.items() for choice in choices]
-        best, version, choice = max(found, key=lambda each: each[0].total)
-        chance = log10_tail(best.total, WORD_BITS) + np.log10(SHIFTS * len(found) * trials)
+        candidates = [
+            (search.best_shift(choice), version, choice) for version, search in self._searches.items() for choice in choices
+        ]
+        best, version, choice = max(candidates, key=lambda each: each[0].total)
+        chance = log10_tail(best.total, WORD_BITS) + np.log10(SHIFTS * len(candidates) * trials)
         message, word = decoded(best.bits)
         payload = Payload.of_message(message)
         agreeing = int(((best.bits > 0) == (word > 0)).sum())

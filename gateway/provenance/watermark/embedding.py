@@ -166,8 +166,8 @@ class MarkedFace:
         # The first frame of a chip decides about its signs, which then stay: a sign that changes would flicker.
         had = self._signs
         self._signs = {number: had[number] if number in had else self._mark.signs(picture, number) for number in (step, step + 1)}
-        place = np.array([seconds / CHIP_S - step, seconds / CHIP_S - step - 1.0])
-        weights = AMPLITUDE * self._strength.of_frame(seconds, pixels, scale) * bump(place)
+        positions = np.array([seconds / CHIP_S - step, seconds / CHIP_S - step - 1.0])
+        weights = AMPLITUDE * self._strength.of_frame(seconds, pixels, scale) * bump(positions)
         heights = weights[0] * self._signs[step] + weights[1] * self._signs[step + 1]
         return FrameMark(heights.astype(np.float32).reshape(ROWS, COLUMNS))
 

@@ -73,9 +73,9 @@ _SURE: Final = 0.2
 """Numbers above this part of their deviation count as sure. The sign of a smaller number may be another one after re-encoding."""
 
 
-def bump(place: Array) -> Float64:
-    """Return cos^2(pi u / 2) of places u, and 0 where |u| >= 1."""
-    return np.where(np.abs(place) < 1.0, np.cos(0.5 * np.pi * place) ** 2, 0.0)
+def bump(positions: Array) -> Float64:
+    """Return cos^2(pi u / 2) of positions u, and 0 where |u| >= 1."""
+    return np.where(np.abs(positions) < 1.0, np.cos(0.5 * np.pi * positions) ** 2, 0.0)
 
 
 def bumps(side: int) -> tuple[Float64, Float64]:
@@ -122,9 +122,9 @@ def public_spreading() -> Spreading:
     order = noise(PUBLIC_KEY, b"shares", 8 * _CHIPS).view("<u8").reshape(PERIOD, CELLS)
     readable = np.argsort(np.argsort(order, axis=1, kind="stable"), axis=1, kind="stable") >= CONFIRMING
     count = _GROUP * (CELLS - CONFIRMING)
-    places = noise(PUBLIC_KEY, b"bits", 8 * PERIOD // _GROUP * count).view("<u8").reshape(-1, count)
+    draws = noise(PUBLIC_KEY, b"bits", 8 * PERIOD // _GROUP * count).view("<u8").reshape(-1, count)
     bit = np.full((PERIOD, CELLS), -1, np.int64)
-    bit[readable] = (np.argsort(places, axis=1, kind="stable") % WORD_BITS).ravel()
+    bit[readable] = (np.argsort(draws, axis=1, kind="stable") % WORD_BITS).ravel()
     return Spreading(bit, _signs(PUBLIC_KEY, b"signs"))
 
 

@@ -79,12 +79,12 @@ def encoded(message: int) -> UInt8:
     Args:
         message: 0 to 2^36 - 1.
     """
-    bits = np.array([message >> place & 1 for place in reversed(range(MESSAGE_BITS))], np.uint8)
+    bits = np.array([message >> bit & 1 for bit in reversed(range(MESSAGE_BITS))], np.uint8)
     return np.asarray(bits @ _SYSTEMATIC % 2, np.uint8)
 
 
 def decoded(soft: Float64) -> tuple[int, UInt8]:
-    """Return the message that fits 64 soft bits best, of all that differ from the most reliable bits in two places or less, and
+    """Return the message that fits 64 soft bits best, of all that differ from the most reliable bits in two positions or less, and
     the word of the message, uint8 [64].
 
     Args:
