@@ -59,7 +59,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEvent:
-    """A recorded event, without its place in the chain.
+    """A recorded event, without its position in the chain.
 
     Attributes:
         event: what happened.
@@ -109,18 +109,18 @@ def line_of(event: AuditEvent, *, sequence: int, previous: str, time: str, by: M
 def entry_from(line: str) -> dict[str, Any] | None:
     """Return the entry of a line; None: the line is no entry, because the database was changed."""
     try:
-        found = plain_json(line.encode())
+        entry = plain_json(line.encode())
     except ValueError:
         return None
-    if not isinstance(found, dict) or found.keys() != FIELDS:
+    if not isinstance(entry, dict) or entry.keys() != FIELDS:
         return None
-    by, texts = found["by"], [found[name] for name in ("previous", "time", "event", "work", "face")]
-    if not isinstance(by, dict) or by.keys() != {"tenant", "token"} or not isinstance(found["details"], dict):
+    by, texts = entry["by"], [entry[name] for name in ("previous", "time", "event", "work", "face")]
+    if not isinstance(by, dict) or by.keys() != {"tenant", "token"} or not isinstance(entry["details"], dict):
         return None
-    if not isinstance(found["consents"], list) or not isinstance(found["outputs"], list):
+    if not isinstance(entry["consents"], list) or not isinstance(entry["outputs"], list):
         return None
-    texts += [*by.values(), *found["consents"], *found["outputs"]]
-    return found if all(isinstance(text, str) for text in texts) else None
+    texts += [*by.values(), *entry["consents"], *entry["outputs"]]
+    return entry if all(isinstance(text, str) for text in texts) else None
 
 
 def digest_of_line(line: bytes) -> str:
@@ -164,15 +164,15 @@ def document_of(line: bytes, number: int) -> dict[str, Any]:
     if len(line) > MOST_BYTES:
         raise ChainBrokenError(number, f"the line has more than {MOST_BYTES} bytes")
     try:
-        found = plain_json(line)
-        same = canonical(found) == line
+        document = plain_json(line)
+        same = canonical(document) == line
     except (ValueError, RecursionError):
         raise ChainBrokenError(number, "the line is no JSON: it was changed or cut") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise ChainBrokenError(number, "the line is no JSON object: it was changed")
     if not same:
         raise ChainBrokenError(number, "the line is not in the canonical form that the log is written in: it was changed")
-    return found
+    return document
 
 
 def follow(head: ChainHead, line: bytes, number: int) -> ChainHead:

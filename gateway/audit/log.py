@@ -140,7 +140,7 @@ class AuditLog:
             actor_id: only entries about this actor, which an index finds; empty: all.
             event: only entries of this event, or of this first word of events; empty: all.
         """
-        found: list[dict[str, Any]] = []
+        newest: list[dict[str, Any]] = []
         before: int | None = None
         with self._database.reading() as session:
             alias = _alias(session, actor_id) if actor_id else ""
@@ -151,14 +151,14 @@ class AuditLog:
                 names = _names(session, {entry["face"] for entry in entries if entry is not None and entry["face"].isalnum()})
                 for row, entry in zip(rows, entries, strict=True):
                     if entry is None:
-                        found.append({"sequence": row.sequence, "damage": _DAMAGE})
+                        newest.append({"sequence": row.sequence, "damage": _DAMAGE})
                     elif _is_of(entry, event):
                         entry["actor_id"] = names.get(entry["face"], "")
-                        found.append(entry)
-                    if len(found) == limit:
-                        return found[::-1]
+                        newest.append(entry)
+                    if len(newest) == limit:
+                        return newest[::-1]
                 before = rows[-1].sequence
-        return found[::-1]
+        return newest[::-1]
 
     def counts(self, event: EventKind, actor_ids: Sequence[str]) -> dict[str, int]:
         """Return the number of entries of one event by actor.
@@ -222,8 +222,8 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
     Raises:
         ChainBrokenError: the row is not as it was written, or not the next one.
     """
-    found = follow(head, row.line.encode("utf-8", "replace"), number)
-    if row.digest != found.digest or row.sequence != found.sequence:
+    following = follow(head, row.line.encode("utf-8", "replace"), number)
+    if row.digest != following.digest or row.sequence != following.sequence:
         raise ChainBrokenError(number, "the line is not the one that was written: it was changed in the database")
     # The end of a piece of work finds who asked for the work by this column.
     entry = plain_json(row.line.encode())
@@ -231,7 +231,7 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
         raise ChainBrokenError(number, "the row names other work than its line: it was changed in the database")
     if row.face != _face_column(entry["face"]):
         raise ChainBrokenError(number, "the row names another face than its line: it was changed in the database")
-    return found
+    return following
 
 
 def _work_column(work: str) -> str:
@@ -274,8 +274,8 @@ def _alias(session: Session, actor_id: str) -> str | None:
 
 def _names(session: Session, aliases: AbstractSet[str]) -> dict[str, str]:
     """Return the ids of the people who are not erased, by their names in the log."""
-    found = session.scalars(select(AuditPersonRow).where(AuditPersonRow.alias.in_(sorted(aliases))))
-    return {row.alias: row.actor_id for row in found}
+    rows = session.scalars(select(AuditPersonRow).where(AuditPersonRow.alias.in_(sorted(aliases))))
+    return {row.alias: row.actor_id for row in rows}
 
 
 def _own_record(session: Session, actor_id: str) -> tuple[str, ...]:

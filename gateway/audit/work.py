@@ -68,8 +68,8 @@ async def recorded(log: AuditLog, begun: AuditEvent, *, continues: str = "") -> 
         if isinstance(problem, asyncio.CancelledError | GeneratorExit | WorkCancelledError):
             last = replace(end, event=cancelled)
         else:
-            found = error_status.domain_error(problem) if isinstance(problem, Exception) else None
-            last = replace(end, event=failed, details={"reason": found.reason if found is not None else ""})
+            error = error_status.domain_error(problem) if isinstance(problem, Exception) else None
+            last = replace(end, event=failed, details={"reason": error.reason if error is not None else ""})
         try:
             await in_thread(lambda: log.record(replace(last, details={**note.details, **last.details}), continues=begun.work))
         except DubstageError as unwritten:

@@ -151,13 +151,13 @@ def members(file: Path) -> Generator[tuple[str, IO[bytes]], None, None]:
         waiting, blobs = dict(manifest.members), 0
         while (member := _next(file, archive)) is not None:
             content = _content(file, archive, member)
-            found = sha256_of(content)
+            digest = sha256_of(content)
             is_blob = member.name.startswith(_BLOBS)
-            if found != (member.name.removeprefix(_BLOBS) if is_blob else waiting.pop(member.name, "")):
+            if digest != (member.name.removeprefix(_BLOBS) if is_blob else waiting.pop(member.name, "")):
                 raise _damaged(file, f"{member.name} is not what the backup's manifest says")
             blobs += is_blob
             content.seek(0)
-            yield (found if is_blob else member.name), content
+            yield (digest if is_blob else member.name), content
         if waiting or blobs != manifest.blobs:
             raise _damaged(file, f"{len(waiting) + manifest.blobs - blobs} members are missing")
 
@@ -218,8 +218,8 @@ def _content(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> I
     return stream
 
 
-def _damaged(file: Path, found: str) -> InvalidRequestError:
-    return InvalidRequestError(f"the backup {file} is damaged: {found}: take another backup", field="file")
+def _damaged(file: Path, problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"the backup {file} is damaged: {problem}: take another backup", field="file")
 
 
 def keys_in(folder: Path) -> dict[str, bytes]:

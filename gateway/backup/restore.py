@@ -111,8 +111,8 @@ def _check_bases(file: Path, manifest: BackupManifest, bases: Sequence[Path]) ->
 def _keys(file: Path, manifest: BackupManifest) -> dict[str, bytes]:
     """Return the keys of a backup by name."""
     # The keys come before the blobs.
-    with closing(members(file)) as found:
-        return {name: content.read() for name, content in islice(found, len(manifest.members)) if name in KEYS}
+    with closing(members(file)) as entries:
+        return {name: content.read() for name, content in islice(entries, len(manifest.members)) if name in KEYS}
 
 
 def _blobs(files: Iterable[Path], needed: set[str]) -> Iterator[IO[bytes]]:

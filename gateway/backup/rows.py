@@ -116,8 +116,8 @@ def rows_of(file: Path, folder: Path) -> Iterator[Connection]:
     """
     message = f"no space left in {folder} for a copy of the backup's rows: free some space on that disk"
     with ExitStack() as opened:
-        with fitting(file), translating_full_disk(message, folder), _full_disk_as_os_error(), closing(members(file)) as found:
-            name, content = next(found, ("", io.BytesIO()))
+        with fitting(file), translating_full_disk(message, folder), _full_disk_as_os_error(), closing(members(file)) as entries:
+            name, content = next(entries, ("", io.BytesIO()))
             if name != DATABASE:
                 raise ValueError(f"the first member behind the manifest is not {DATABASE}")
             driver, copy = sqlite.nameless(folder, content)
@@ -160,10 +160,10 @@ def blobs_of(rows: Connection, without: frozenset[str] = frozenset()) -> dict[st
         rows: connection to an installation's rows.
         without: ids of actors whose blobs are left out, unless other actors have them too.
     """
-    found = rows.execute(
+    lineage = rows.execute(
         select(LineageRow.sha256, LineageRow.uri, LineageRow.size_bytes, LineageRow.actor_id).order_by(LineageRow.sha256)
     )
-    return {row.sha256: ArtefactRef(row.uri, row.sha256, row.size_bytes) for row in found if row.actor_id not in without}
+    return {row.sha256: ArtefactRef(row.uri, row.sha256, row.size_bytes) for row in lineage if row.actor_id not in without}
 
 
 def copy_rows(source: Connection, target: Connection, table: Table, without: frozenset[str] = frozenset()) -> None:

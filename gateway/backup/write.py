@@ -79,8 +79,8 @@ def write_backup(
         with moment(database, file.parent) as connection:
             # A later version may have upgraded the tables since this process opened them.
             upgrades.check_revision(connection.scalar(select(upgrades.RECORD.c.version_num)) or "", database.where)
-            known = set(connection.scalars(select(ActorRow.actor_id)))
-            _check_known(without, known)
+            enrolled = set(connection.scalars(select(ActorRow.actor_id)))
+            _check_enrolled(without, enrolled)
             rows = files.enter_context(rows_in_file(connection, file.parent, without))
             refs = list(blobs_of(connection, without).values())
         members = {DATABASE: rows}
@@ -94,7 +94,7 @@ def write_backup(
             dubstage=version("dubstage-suite"),
             created_at=now(),
             artefacts_url=installation.artefacts.url,
-            actors=len(known - without),
+            actors=len(enrolled - without),
             blobs=len(refs),
             blob_bytes=sum(ref.size_bytes for ref in refs),
             members={name: _digest(content) for name, content in members.items()},
@@ -133,9 +133,9 @@ def _bases(installation: Installation, base: Path, file: Path) -> tuple[BaseBack
     return (*manifest.bases, as_base(base))
 
 
-def _check_known(without: frozenset[str], known: set[str]) -> None:
+def _check_enrolled(without: frozenset[str], enrolled: set[str]) -> None:
     """Check that all actors to leave out exist: a wrong id would leave the person in the backup."""
-    unknown = sorted(without - known)
+    unknown = sorted(without - enrolled)
     if unknown:
         named = ", ".join(map(repr, unknown))
         raise InvalidRequestError(
@@ -202,8 +202,8 @@ def _remove_left(folder: Path) -> None:
         OSError: the folder cannot be read.
     """
     with os.scandir(folder) as entries:
-        found = [entry.path for entry in entries if _PARTIAL.fullmatch(entry.name)]
-    for left in found:
+        paths = [entry.path for entry in entries if _PARTIAL.fullmatch(entry.name)]
+    for left in paths:
         with suppress(OSError):  # gone meanwhile, or another user's
             handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:

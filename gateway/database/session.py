@@ -145,7 +145,7 @@ def release(connection: Connection) -> None:
     """Release the lock that a connection holds."""
     with suppress(DBAPIError):
         try:
-            # The server hears of a closed connection a little later, and would refuse the lock to the next process until then.
+            # The server notices a closed connection a little later, and would refuse the lock to the next process until then.
             connection.execute(text("SELECT pg_advisory_unlock_all()"))
             connection.commit()
         finally:
@@ -259,9 +259,9 @@ class Database:
             StorageRefusedError: a later version of dubstage made the tables. Nothing was changed.
         """
         with self.domain_errors():
-            found = self._revision_and_id()
-            if found is not None and found[0] == upgrades.head():
-                self.opened_revision, self.id = found
+            stored = self._revision_and_id()
+            if stored is not None and stored[0] == upgrades.head():
+                self.opened_revision, self.id = stored
                 return
             with upgrades.ONE_AT_A_TIME, self._changing_tables() as connection:
                 self.opened_revision = upgrades.upgrade(connection, self._named)
@@ -436,19 +436,19 @@ class Database:
             if self.engine.dialect.name != "sqlite":
                 connection.execute(text("SELECT 1"))
                 return
-            found = sqlite.first_damage(connection)
-        if found:
-            raise self.damaged(found)
+            damage = sqlite.first_damage(connection)
+        if damage:
+            raise self.damaged(damage)
 
-    def damaged(self, found: str) -> StorageRefusedError:
+    def damaged(self, damage: str) -> StorageRefusedError:
         """Return the error for a damaged database.
 
         Args:
-            found: the damage, such as "database disk image is malformed".
+            damage: the damage, such as "database disk image is malformed".
         """
         name = f"file {self.file}" if self.file is not None else self.where
         return StorageRefusedError(
-            f"the database {name} is damaged ({found}): restore it from a backup, or move it away and enrol every actor anew; "
+            f"the database {name} is damaged ({damage}): restore it from a backup, or move it away and enrol every actor anew; "
             "`dubstage doctor` checks it",
             subject=self.where,
         )
@@ -558,11 +558,11 @@ def new_holder() -> str:
 
 def _id_in(connection: Connection) -> str:
     """Return the id of the tables, which the first call draws. No other process calls at the same time."""
-    found = connection.scalar(select(InstallationRow.id))
-    if found is None:
-        found = secrets.token_hex(16)
-        connection.execute(insert(InstallationRow).values(id=found))
-    return found
+    stored = connection.scalar(select(InstallationRow.id))
+    if stored is None:
+        stored = secrets.token_hex(16)
+        connection.execute(insert(InstallationRow).values(id=stored))
+    return stored
 
 
 def _file(engine: Engine) -> Path | None:

@@ -100,20 +100,20 @@ def nameless(folder: Path, content: IO[bytes] | None = None) -> tuple[sqlite3.Co
             shutil.copyfileobj(content, file)
             file.flush()
         # The threads of the caller use the connection one after the other.
-        made = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
         try:
             # Neither a journal, which needs a name beside the file, nor the wait for the disk.
-            made.execute("PRAGMA journal_mode = OFF")
-            made.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("PRAGMA synchronous = OFF")
         except BaseException:
-            made.close()
+            connection.close()
             raise
     except BaseException:
         file.close()
         raise
     finally:
         os.unlink(name)
-    return made, file
+    return connection, file
 
 
 def hold(file: Path) -> int | None:
@@ -146,8 +146,8 @@ def misses_table(error: BaseException) -> bool:
 
 def first_damage(connection: Connection) -> str:
     """Return the first damage that SQLite's own check of the whole file finds; empty: the file is sound."""
-    found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-    return "" if found == "ok" else " ".join(str(found).split())
+    answer = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+    return "" if answer == "ok" else " ".join(str(answer).split())
 
 
 def _code(error: Exception) -> int:
