@@ -81,9 +81,9 @@ class DubstageDub:
         # ComfyUI empties this folder when it starts. A video object reads its file when another node asks for frames.
         temporary = Path(folder_paths.get_temp_directory())
         temporary.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix="dubstage-", dir=temporary))
-        video.save_to(str(place / "footage.mp4"))
-        _write_sound(audio, place / "speech.wav")
+        folder = Path(tempfile.mkdtemp(prefix="dubstage-", dir=temporary))
+        video.save_to(str(folder / "footage.mp4"))
+        _write_sound(audio, folder / "speech.wav")
         bar = comfy.utils.ProgressBar(1)
 
         def on_progress(step: str, done: int, total: int) -> None:
@@ -91,9 +91,9 @@ class DubstageDub:
             bar.update_absolute(done, max(total, 1))
 
         done = dubstage.dub(
-            place / "footage.mp4",
-            place / "speech.wav",
-            place / "dub.mp4",
+            folder / "footage.mp4",
+            folder / "speech.wav",
+            folder / "dub.mp4",
             address=gateway or None,
             token=os.environ.get("DUBSTAGE_TOKEN") if gateway in ("", os.environ.get("DUBSTAGE_GATEWAY")) else None,
             transfer=True,

@@ -60,7 +60,7 @@ def _dub(node: Any, command: list[str], wrong: str) -> None:
 
 def _show(node: Any, output: str) -> None:
     """Make a Read node of the dub beside the gizmo, with the frames and the colours of the footage."""
-    read, made = node.input(0), nuke.nodes.Read(file=output)
+    read, dub = node.input(0), nuke.nodes.Read(file=output)
     for name in ("first", "last", "origfirst", "origlast", "colorspace"):
-        made[name].setValue(read[name].value())
-    made.setXYpos(node.xpos() + 120, node.ypos())
+        dub[name].setValue(read[name].value())
+    dub.setXYpos(node.xpos() + 120, node.ypos())

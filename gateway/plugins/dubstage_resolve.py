@@ -41,14 +41,14 @@ def dub_clip(resolve: Any) -> str:
     videos = pool.ImportMedia([str(output)])
     if not videos or not timeline.AddTrack("video"):
         raise RuntimeError(f"{output} is written, and Resolve does not import it")
-    place = {"mediaPoolItem": videos[0], "startFrame": first, "mediaType": 1, "recordFrame": clip.GetStart()}
-    place["trackIndex"] = timeline.GetTrackCount("video")
+    clip_info = {"mediaPoolItem": videos[0], "startFrame": first, "mediaType": 1, "recordFrame": clip.GetStart()}
+    clip_info["trackIndex"] = timeline.GetTrackCount("video")
     # The last frame belongs to the clip in some versions of Resolve, and not in others.
     for last in (first + frames - 1, first + frames):
-        made = pool.AppendToTimeline([{**place, "endFrame": last}])
-        if made and made[0].GetDuration() == frames:
-            return f"{output.name} is on track V{place['trackIndex']}"
-        timeline.DeleteClips(made or [])
+        items = pool.AppendToTimeline([{**clip_info, "endFrame": last}])
+        if items and items[0].GetDuration() == frames:
+            return f"{output.name} is on track V{clip_info['trackIndex']}"
+        timeline.DeleteClips(items or [])
     raise RuntimeError(f"{output} is in the media pool, and Resolve does not put it on the timeline")
 
 
