@@ -115,9 +115,9 @@ class ProxyUsers:
         if len(names) > 1 or not name or len(name) > _MOST_NAME or not name.isprintable() or name.startswith(_GROUP):
             return ProxyUser(name="?", refusal=f"the header {self._header} names no user, or several: check the proxy")
         groups = [_text(part) for line in self._groups_of(request) for part in line.split(",")]
-        known = self._current_users()
+        users = self._current_users()
         wanted = (name.casefold(), *(f"{_GROUP}{group.casefold()}" for group in groups if group))
-        tenant = next((known[one] for one in wanted if one in known), None)
+        tenant = next((users[one] for one in wanted if one in users), None)
         if tenant is None:
             return ProxyUser(name, refusal=f"{name} is no user of this gateway: ask its operator for a line in {_SETTING}")
         return ProxyUser(name, self._process_tokens.of(tenant, name))

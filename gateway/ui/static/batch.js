@@ -61,10 +61,10 @@ async function drawShots() {
 
 let ended = false;
 async function drawCounts() {
-  const found = await api("GET", path);
-  const progress = found.progress ?? {};
+  const answer = await api("GET", path);
+  const progress = answer.progress ?? {};
   const tiles = [
-    ["shots", found.numShots],
+    ["shots", answer.numShots],
     ["done", progress.numDone],
     ["failed", progress.numFailed],
     ["not dubbed", progress.numUndubbed],
@@ -74,7 +74,7 @@ async function drawCounts() {
     ["assigned", progress.numAssigned],
   ];
   ended = progress.fraction >= 1;
-  at("about").textContent = [`Begun ${day(found.createTime)}`, ...(found.notes ?? [])].join(". ");
+  at("about").textContent = [`Begun ${day(answer.createTime)}`, ...(answer.notes ?? [])].join(". ");
   at("counts").replaceChildren(...tiles.map(([name, count]) => element("div", { className: "tile" }, element("b", {}, String(count ?? 0)), element("span", {}, name))));
   at("retry").hidden = !Number(progress.numRejected);
 }

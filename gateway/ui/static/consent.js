@@ -25,7 +25,7 @@ const names = (text) => text.split(",").map((name) => name.trim()).filter(Boolea
  * these digests. Fields without a value are left out.
  */
 function recordOfFields(actor, digests) {
-  const found = {
+  const record = {
     subject: at("subject").value.trim(),
     granted_by: at("granted-by").value.trim(),
     scope: at("scope").value.trim(),
@@ -38,7 +38,7 @@ function recordOfFields(actor, digests) {
     // Together with an actor, digests would have to be those of the actor's own footage. With the actor alone, the faces are compared.
     ...(actor ? { actor: lastPart(actor) } : { footage_sha256: [...new Set(digests)] }),
   };
-  return Object.fromEntries(Object.entries(found).filter(([, value]) => value.length));
+  return Object.fromEntries(Object.entries(record).filter(([, value]) => value.length));
 }
 
 /** Return the record of a file, or null, a sentence about it, and whether the file is no record: {record, text, isBroken}. */
@@ -80,10 +80,10 @@ export function consentForm(onChange, actorOf = () => "") {
     reading = isForm() && mine.length > 0 && mine.every(Boolean);
     tell();
     if (!reading) return;
-    const found = await Promise.all(mine.map((uri) => sha256Of(uri).catch(() => "")));
+    const read = await Promise.all(mine.map((uri) => sha256Of(uri).catch(() => "")));
     if (mine !== files) return;
     reading = false;
-    digests = found;
+    digests = read;
     tell();
     onChange();
   }
@@ -122,10 +122,10 @@ export function consentForm(onChange, actorOf = () => "") {
     const [file] = event.target.files;
     ofFile = { ...NOTHING, text: "The page reads the consent record.", isBroken: true };
     onChange();
-    const found = await readRecord(file);
+    const answer = await readRecord(file);
     if (at("file").files[0] !== file) return;
-    ofFile = found;
-    at("state").textContent = found.text;
+    ofFile = answer;
+    at("state").textContent = answer.text;
     onChange();
   });
   at("date").max = today();

@@ -12,9 +12,9 @@ function title(dub) {
   const footage = shownName(dub.request.footageUri);
   at("name").textContent = footage;
   document.title = `${footage} – dubstage`;
-  const made = dub.request.preview ? "Preview of the first seconds, " : "";
+  const preview = dub.request.preview ? "Preview of the first seconds, " : "";
   const { lines = [] } = dub.request;
-  const speech = made + (lines.length ? `with ${lines.length} ${lines.length > 1 ? "lines" : "line"}` : dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound");
+  const speech = preview + (lines.length ? `with ${lines.length} ${lines.length > 1 ? "lines" : "line"}` : dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound");
   at("about").textContent = [speech, dub.created && `begun ${day(dub.created)}`].filter(Boolean).join(", ");
 }
 
@@ -29,7 +29,7 @@ function showProgress(dub) {
   if (dub.step && dub.step !== "OPERATION_STEP_UNSPECIFIED" && seen.at(-1) !== dub.step) seen.push(dub.step);
   const count = dub.total > 1 ? ` (${dub.done} of ${dub.total})` : "";
   at("steps").replaceChildren(
-    ...seen.map((step, place) => element("li", { className: place < seen.length - 1 ? "done" : "now" }, stepName(step), place < seen.length - 1 ? "" : count)),
+    ...seen.map((step, index) => element("li", { className: index < seen.length - 1 ? "done" : "now" }, stepName(step), index < seen.length - 1 ? "" : count)),
   );
   if (!seen.length) at("steps").replaceChildren(element("li", {}, "Wait for the gateway"));
 }

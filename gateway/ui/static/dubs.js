@@ -8,7 +8,7 @@ const AGAIN_MS = 2000;
 const PICTURE_S = 0.5;
 const list = document.querySelector("#list");
 const search = document.querySelector("#search");
-let found = [];
+let dubs = [];
 let next = "";
 
 /** Return the word of a dub that has ended; empty: the dub runs. */
@@ -47,7 +47,7 @@ function picture(dub) {
 }
 
 function forget(dub) {
-  found = found.filter((one) => one.name !== dub.name);
+  dubs = dubs.filter((one) => one.name !== dub.name);
   rows.delete(dub.name);
 }
 
@@ -62,7 +62,7 @@ async function remove(dub, button) {
       if (problem.status !== 404) throw problem;
     }
     forget(dub);
-    if (!found.length && next) await load();
+    if (!dubs.length && next) await load();
     draw();
     search.focus();
     say("The dub is removed from the list.");
@@ -72,11 +72,11 @@ async function remove(dub, button) {
 /** Row of a dub by its name, with the dub that the row shows: rows of dubs that have not changed keep their pictures. */
 const rows = new Map();
 function rowOf(dub) {
-  const known = rows.get(dub.name);
-  if (known?.dub === dub) return known.row;
-  const made = row(dub);
-  rows.set(dub.name, { dub, row: made });
-  return made;
+  const drawn = rows.get(dub.name);
+  if (drawn?.dub === dub) return drawn.row;
+  const fresh = row(dub);
+  rows.set(dub.name, { dub, row: fresh });
+  return fresh;
 }
 
 const words = (dub) => {
@@ -102,8 +102,8 @@ function row(dub) {
 }
 
 function draw() {
-  search.parentElement.hidden = !found.length && !next;
-  if (!found.length && !next) {
+  search.parentElement.hidden = !dubs.length && !next;
+  if (!dubs.length && !next) {
     list.replaceChildren(
       element(
         "div",
@@ -116,7 +116,7 @@ function draw() {
     return;
   }
   const head = ["Picture", "Footage", "New speech", "Begun", "State", "Frames dubbed", "Remove"].map((text) => element("th", { scope: "col" }, text));
-  const shown = found.filter(sought);
+  const shown = dubs.filter(sought);
   // A row that moves loses the keyboard's focus.
   const focused = list.contains(document.activeElement) ? document.activeElement : null;
   list.replaceChildren(
@@ -135,7 +135,7 @@ function draw() {
 /** Add the next page of dubs. */
 async function load() {
   const page = await newestDubs(PAGE, next);
-  found.push(...page.dubs);
+  dubs.push(...page.dubs);
   next = page.token;
   draw();
 }
@@ -154,13 +154,13 @@ async function follow() {
   let outage = false;
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-    const running = found.filter((dub) => !dub.ended);
+    const running = dubs.filter((dub) => !dub.ended);
     if (document.hidden || !running.length) continue;
     try {
       const now = await Promise.all(running.map(stateNow));
       const changed = new Map(now.filter(Boolean).map((operation) => [operation.name, dubOf(operation)]));
-      for (const dub of running.filter((_, place) => !now[place])) forget(dub);
-      found = found.map((dub) => changed.get(dub.name) ?? dub);
+      for (const dub of running.filter((_, index) => !now[index])) forget(dub);
+      dubs = dubs.map((dub) => changed.get(dub.name) ?? dub);
       if (outage) refused("");
       outage = false;
       draw();

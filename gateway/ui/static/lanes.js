@@ -50,7 +50,7 @@ export function drawOpening(canvas, mouths, numFrames) {
 }
 
 /** Return the sound of a file as {peaks: [[low, high], ...], seconds}; null: the file has no sound that the browser can read. */
-export async function readSound(url, places = 1200) {
+export async function readSound(url, columns = 1200) {
   const answer = await fetch(url);
   if (!answer.ok || Number(answer.headers.get("content-length") ?? 0) > LARGEST_BYTES) return null;
   let sound;
@@ -61,10 +61,10 @@ export async function readSound(url, places = 1200) {
   }
   const samples = sound.getChannelData(0);
   const peaks = [];
-  for (let place = 0; place < places; place += 1) {
+  for (let column = 0; column < columns; column += 1) {
     let [low, high] = [0, 0];
-    const end = Math.ceil(((place + 1) * samples.length) / places);
-    for (let index = Math.floor((place * samples.length) / places); index < end; index += 1) {
+    const end = Math.ceil(((column + 1) * samples.length) / columns);
+    for (let index = Math.floor((column * samples.length) / columns); index < end; index += 1) {
       low = Math.min(low, samples[index]);
       high = Math.max(high, samples[index]);
     }
@@ -79,9 +79,9 @@ export function drawWave(canvas, sound, seconds, name) {
   context.fillStyle = colour(name);
   const loudest = Math.max(0.05, ...sound.peaks.map(([low, high]) => Math.max(-low, high)));
   const step = ((sound.seconds / seconds) * width) / sound.peaks.length;
-  sound.peaks.forEach(([low, high], place) => {
+  sound.peaks.forEach(([low, high], column) => {
     const top = (0.5 - (0.48 * high) / loudest) * height;
     const bottom = (0.5 - (0.48 * low) / loudest) * height;
-    context.fillRect(place * step, top, Math.max(step + 0.3, 1), Math.max(bottom - top, 1));
+    context.fillRect(column * step, top, Math.max(step + 0.3, 1), Math.max(bottom - top, 1));
   });
 }

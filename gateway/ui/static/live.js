@@ -195,9 +195,9 @@ class Stream {
   #draw() {
     if (this.ended) return;
     requestAnimationFrame(() => this.#draw());
-    const heard = this.#now() - this.began - this.delay.delayTime.value;
+    const soundTime = this.#now() - this.began - this.delay.delayTime.value;
     let due = null;
-    while (this.waiting.length && this.waiting[0].number * FRAME_S <= heard) {
+    while (this.waiting.length && this.waiting[0].number * FRAME_S <= soundTime) {
       due?.picture.close();
       due = this.waiting.shift();
     }

@@ -14,8 +14,8 @@ class LiveSound extends AudioWorkletProcessor {
   process([[samples]]) {
     if (!this.piece) return true;
     // A source that has not begun has no samples: silence.
-    for (let place = 0; place < (samples?.length ?? 128); place += 1) {
-      const value = samples ? samples[place] : 0;
+    for (let index = 0; index < (samples?.length ?? 128); index += 1) {
+      const value = samples ? samples[index] : 0;
       this.piece[this.count] = Math.max(-32768, Math.min(32767, Math.round(32768 * value)));
       this.count += 1;
       if (this.count === this.piece.length) {

@@ -152,22 +152,22 @@ async function findFaces(uri) {
   }
 }
 
-function showFaces(found) {
+function showFaces(detection) {
   showBar(at("faces-progress"), 1);
-  if (!found.faces.length) {
-    scene.faces(found);
+  if (!detection.faces.length) {
+    scene.faces(detection);
     at("faces-state").textContent = "The footage shows no face: the video would keep its pictures and get the new sound.";
     return;
   }
-  const named = found.faces.some((face) => face.faceId === chosen.face) ? chosen.face : (found.speakerFaceId ?? found.faces[0].faceId);
+  const named = detection.faces.some((face) => face.faceId === chosen.face) ? chosen.face : (detection.speakerFaceId ?? detection.faces[0].faceId);
   chosen.face = named;
-  at("faces-state").textContent = found.faces.length === 1 ? "One face is found." : `${found.faces.length} faces are found. Choose who says the new words, or give lines if several people speak.`;
-  const cards = found.faces.map((face, place) => {
+  at("faces-state").textContent = detection.faces.length === 1 ? "One face is found." : `${detection.faces.length} faces are found. Choose who says the new words, or give lines if several people speak.`;
+  const cards = detection.faces.map((face, index) => {
     const words = [
-      place === 0 && found.faces.length > 1 ? "largest" : "",
-      face.faceId === found.speakerFaceId && found.faces.length > 1 ? "speaks in the footage" : "",
+      index === 0 && detection.faces.length > 1 ? "largest" : "",
+      face.faceId === detection.speakerFaceId && detection.faces.length > 1 ? "speaks in the footage" : "",
     ].filter(Boolean);
-    const share = Math.round((100 * Number(face.numUsableFrames)) / Math.max(1, Number(found.numFrames)));
+    const share = Math.round((100 * Number(face.numUsableFrames)) / Math.max(1, Number(detection.numFrames)));
     return element(
       "label",
       { className: "face" },
@@ -179,7 +179,7 @@ function showFaces(found) {
   });
   at("faces").replaceChildren(at("faces").firstElementChild, ...cards);
   at("faces").hidden = false;
-  scene.faces(found);
+  scene.faces(detection);
   plan();
 }
 
@@ -220,25 +220,25 @@ function withRecord(line) {
 
 /** Return the DubSpec of the form. Names are those of the contract. */
 function request() {
-  const made = {
+  const spec = {
     footageUri: chosen.footage,
     speechUri: chosen.speech,
     outputUri: `${plainName(chosen.footageName)[0].slice(0, 80)}-dub-${output}.mp4`,
     ...Object.fromEntries(controls.map((control) => [control.name, valueOf(control)])),
   };
   // Refused without a label.
-  if (!made.label) delete made.labelPosition;
-  if (chosen.mix) made.mixUri = chosen.mix;
-  else for (const field of ["mixLevelDb", "duckDb"]) delete made[field];
+  if (!spec.label) delete spec.labelPosition;
+  if (chosen.mix) spec.mixUri = chosen.mix;
+  else for (const field of ["mixLevelDb", "duckDb"]) delete spec[field];
   if (isScene()) {
-    for (const field of ["speechUri", "actor", "fit", "audioChannel"]) delete made[field];
-    return { ...made, lines: scene.lines().map(withRecord), ...(consent.record() && { consent: consent.record() }) };
+    for (const field of ["speechUri", "actor", "fit", "audioChannel"]) delete spec[field];
+    return { ...spec, lines: scene.lines().map(withRecord), ...(consent.record() && { consent: consent.record() }) };
   }
-  if (movesHead()) delete made.fit;
-  if (made.actor) delete made.skipPersonalization;
-  if (chosen.face !== null) made.faceId = chosen.face;
-  if (consent.record()) made.consent = consent.record();
-  return made;
+  if (movesHead()) delete spec.fit;
+  if (spec.actor) delete spec.skipPersonalization;
+  if (chosen.face !== null) spec.faceId = chosen.face;
+  if (consent.record()) spec.consent = consent.record();
+  return spec;
 }
 
 /** Return what a speech of another length than the footage means, as a sentence; empty: the lengths are alike, or not known here. */
@@ -280,18 +280,18 @@ async function estimate() {
   const mine = new AbortController();
   asking = mine;
   try {
-    const found = await api("POST", "/v1/dubs:estimate", { dub: request() }, mine.signal);
+    const answer = await api("POST", "/v1/dubs:estimate", { dub: request() }, mine.signal);
     at("plan").style.minHeight = "";
     const tile = (value, text) => element("div", { className: "tile" }, element("b", {}, value), element("span", {}, text));
-    const by = Number(found.numDubs) ? "by earlier dubs of this gateway" : "an estimate that the first dub here corrects";
+    const by = Number(answer.numDubs) ? "by earlier dubs of this gateway" : "an estimate that the first dub here corrects";
     at("plan").replaceChildren(
       element(
         "div",
         { className: "tiles" },
-        tile(`${found.numRendered} of ${found.numFrames}`, "frames get a new mouth"),
-        tile(`about ${spoken(secondsOf(found.wallDuration))}`, `to the finished video, ${by}`),
-        tile(sized(found.memoryBytes), "of memory"),
-        tile(sized(found.diskBytes), "on disk while it runs"),
+        tile(`${answer.numRendered} of ${answer.numFrames}`, "frames get a new mouth"),
+        tile(`about ${spoken(secondsOf(answer.wallDuration))}`, `to the finished video, ${by}`),
+        tile(sized(answer.memoryBytes), "of memory"),
+        tile(sized(answer.diskBytes), "on disk while it runs"),
       ),
       element("p", {}, lengths()),
     );

@@ -53,16 +53,16 @@ function pair() {
   const files = footage.files();
   consent.footage(files.map(({ uri }) => uri));
   const sounds = speech.files();
-  const found = shots();
-  showUnused(found);
-  const now = JSON.stringify([found.map((shot) => [shot.id, shot.footage.name, shot.speech?.key]), sounds.map(({ key }) => key)]);
+  const pairs = shots();
+  showUnused(pairs);
+  const now = JSON.stringify([pairs.map((shot) => [shot.id, shot.footage.name, shot.speech?.key]), sounds.map(({ key }) => key)]);
   // An upload that goes on changes nothing in the table.
   if (now === shownShots) return;
   shownShots = now;
   at("batch-shots").hidden = !files.length;
   const focused = document.activeElement.closest("#batch-pairs select")?.getAttribute("aria-label");
   at("batch-pairs").replaceChildren(
-    ...found.map((shot) => {
+    ...pairs.map((shot) => {
       const choice = element(
         "select",
         { "aria-label": `Speech of ${shot.id}`, onchange: () => choose(shot.id, choice.value) },
@@ -82,10 +82,10 @@ function choose(id, key) {
 }
 
 /** Name the sounds that no shot has. */
-function showUnused(found) {
-  const used = new Set(found.map((shot) => shot.speech?.key));
+function showUnused(pairs) {
+  const used = new Set(pairs.map((shot) => shot.speech?.key));
   const names = speech.files().filter(({ key }) => !used.has(key)).map(({ name }) => name);
-  at("batch-unused").hidden = !found.length || !names.length;
+  at("batch-unused").hidden = !pairs.length || !names.length;
   at("batch-unused").textContent = `No shot has the speech ${names.join(", ")}.`;
 }
 
@@ -101,12 +101,12 @@ function base64(file) {
 
 /** Return the rows of the files, BatchRows of the contract. */
 function rows() {
-  const found = shots();
-  if (!found.length) throw new Refusal("Choose footage.", 0, "rows");
+  const pairs = shots();
+  if (!pairs.length) throw new Refusal("Choose footage.", 0, "rows");
   if ([...footage.files(), ...speech.files()].some(({ uri }) => !uri)) throw new Refusal("Not all files are uploaded: wait, or remove the others.", 0, "rows");
   if (consent.refusal()) throw consent.refusal();
   const record = consent.record();
-  return found.map((shot) => ({
+  return pairs.map((shot) => ({
     shotId: shot.id,
     dub: {
       footageUri: shot.footage.uri,
@@ -132,12 +132,12 @@ async function request() {
 
 function showMistakes(mistakes) {
   const ids = shots().map(({ id }) => id);
-  const place = ({ line, field }) => (isManifest() ? `Line ${line}, ${field}: ` : `Shot ${ids[line - 1]}, ${field}: `);
+  const position = ({ line, field }) => (isManifest() ? `Line ${line}, ${field}: ` : `Shot ${ids[line - 1]}, ${field}: `);
   const more = mistakes.length - MOST_MISTAKES;
   at("batch-mistakes").hidden = !mistakes.length;
   at("batch-mistakes").replaceChildren(
     element("p", {}, "Nothing has begun, because rows are wrong:"),
-    element("ul", {}, mistakes.slice(0, MOST_MISTAKES).map((one) => element("li", {}, place(one), withUsersNames(one.description)))),
+    element("ul", {}, mistakes.slice(0, MOST_MISTAKES).map((one) => element("li", {}, position(one), withUsersNames(one.description)))),
     more > 0 ? element("p", {}, `${more} further mistakes are not shown.`) : "",
   );
   if (mistakes.length) at("batch-mistakes").focus();

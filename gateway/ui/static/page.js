@@ -48,10 +48,10 @@ export function shownName(uri) {
 
 /** Return a sentence of the gateway with the names of the user's files in place of those of uploads. */
 export function withUsersNames(text) {
-  const named = text.replaceAll(UPLOAD, (found) => {
+  const named = text.replaceAll(UPLOAD, (upload) => {
     // A full stop behind the name ends the sentence.
-    const stop = found.match(/\.*$/)[0];
-    return `${shownName(found.slice(0, found.length - stop.length))}${stop}`;
+    const stop = upload.match(/\.*$/)[0];
+    return `${shownName(upload.slice(0, upload.length - stop.length))}${stop}`;
   });
   // Some sentences name a file without its folder.
   return [...givenNames()].reduce((sentence, [upload, name]) => sentence.replaceAll(lastPart(upload), () => name), named);
@@ -107,14 +107,14 @@ export async function pageOf(path, field, query = {}) {
 
 /** Return all entries of a list. */
 export async function pagesOf(path, field) {
-  const found = [];
+  const entries = [];
   let token = "";
   do {
     const page = await pageOf(path, field, { pageSize: 1000, pageToken: token });
-    found.push(...page.entries);
+    entries.push(...page.entries);
     token = page.token;
   } while (token);
-  return found;
+  return entries;
 }
 
 /** Return the node with an id; null: the page has none. */
@@ -183,13 +183,13 @@ export function refusedAt(form, problem) {
   (control.closest(".drop") ?? control).after(note);
   for (const name of ["input", "change", "refused"]) control.addEventListener(name, clear, { signal: until.signal });
   form.addEventListener("submit", clear, { signal: until.signal, capture: true });
-  for (let place = control.closest("details"); place; place = place.parentElement.closest("details")) place.open = true;
+  for (let details = control.closest("details"); details; details = details.parentElement.closest("details")) details.open = true;
   control.focus();
 }
 
-/** Show a share, 0 to 1, in the bar of a place. A full bar is hidden. */
-export function showBar(place, share) {
-  const bar = place.querySelector(".bar");
+/** Show a share, 0 to 1, in the bar of a panel. A full bar is hidden. */
+export function showBar(panel, share) {
+  const bar = panel.querySelector(".bar");
   bar.setAttribute("aria-valuenow", Math.round(100 * share));
   bar.firstElementChild.style.width = `${100 * share}%`;
   bar.hidden = share >= 1;

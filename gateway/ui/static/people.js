@@ -7,7 +7,7 @@ import { newestDubs } from "./operations.js";
 const NEWEST = 1000;
 /** People of a page: an installation may have a million. */
 const PAGE = 50;
-const place = document.querySelector("#people");
+const list = document.querySelector("#people");
 let token = "";
 
 const facts = (rows) => element("table", { className: "facts" }, element("tbody", {}, factRows(rows)));
@@ -50,7 +50,7 @@ function card(actor, dubs, warnings = []) {
   const section = element("section", { className: "card", "aria-labelledby": `name-${id}` });
   const withdraw = element("button", {}, "Withdraw consent");
   const erase = element("button", { className: "danger" }, "Erase person");
-  const made = dubs.filter((dub) => dub.request.actor === actor.name || (dub.request.lines ?? []).some((line) => line.actor === actor.name));
+  const own = dubs.filter((dub) => dub.request.actor === actor.name || (dub.request.lines ?? []).some((line) => line.actor === actor.name));
   withdraw.addEventListener("click", async () => {
     const text = [`Work with the consent record of ${who} ends now, in all gateways, and new work is refused. A withdrawal cannot be taken back.`];
     if (!(await confirmed(`Withdraw the consent of ${who}?`, text, `Withdraw the consent of ${who}`))) return;
@@ -86,7 +86,7 @@ function card(actor, dubs, warnings = []) {
         ["Method", actor.method],
         ["Frames learned from", actor.numEnrolledFrames],
         ["Dubs made", Number(actor.numDubs) ? `${actor.numDubs}, with those of batches and commands` : "none"],
-        ["Newest dubs", made.length ? made.map((dub) => [element("a", { href: `/ui/dubs/${dub.id}` }, shownName(dub.request.outputUri)), element("br")]) : ""],
+        ["Newest dubs", own.length ? own.map((dub) => [element("a", { href: `/ui/dubs/${dub.id}` }, shownName(dub.request.outputUri)), element("br")]) : ""],
       ]),
     ),
     element("div", { className: "row end" }, actor.consent && !actor.consentProblem ? withdraw : null, erase),
@@ -120,23 +120,23 @@ async function load() {
   const dubs = newest.filter((dub) => dub.result);
   token = page.token;
   refused("");
-  place.lastElementChild.remove();
+  list.lastElementChild.remove();
   // An enrolment may have ended meanwhile.
   const further = page.entries.filter((actor) => !document.getElementById(`name-${lastPart(actor.name)}`));
-  place.append(...further.map((actor) => card(actor, dubs)));
-  if (token) place.append(element("p", { className: "row end" }, element("button", { onclick: (event) => during(event.currentTarget, load) }, "Show more people")));
-  if (!place.children.length) {
-    place.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the footage, and forgets the person afterwards.")));
+  list.append(...further.map((actor) => card(actor, dubs)));
+  if (token) list.append(element("p", { className: "row end" }, element("button", { onclick: (event) => during(event.currentTarget, load) }, "Show more people")));
+  if (!list.children.length) {
+    list.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the footage, and forgets the person afterwards.")));
   }
 }
 
 /** Show the card of a person who has just been enrolled, as the first one. */
 async function showEnrolled({ name, warnings }) {
-  const made = card(await api("GET", `/v1/${name}`), [], warnings);
-  made.tabIndex = -1;
-  place.querySelector(".empty")?.remove();
-  place.prepend(made);
-  if (!document.activeElement.closest("form")) made.focus();
+  const section = card(await api("GET", `/v1/${name}`), [], warnings);
+  section.tabIndex = -1;
+  list.querySelector(".empty")?.remove();
+  list.prepend(section);
+  if (!document.activeElement.closest("form")) section.focus();
 }
 
 enrolling(showEnrolled).catch(refused);

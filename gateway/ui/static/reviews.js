@@ -23,16 +23,16 @@ export function decisionOf(review) {
 export const shotId = (shot) => lastPart(shot.name);
 export const hasEnded = (shot) => !["SHOT_STATE_WAITING", "SHOT_STATE_RUNNING"].includes(shot.state);
 
-/** Return a decision as {title, note, place} for the history. */
+/** Return a decision as {title, note, position} for the history. */
 export function toldDecision(review, presentDigest) {
   const region = review.region;
   const percent = (share) => `${Math.round(100 * share)} %`;
-  const place = [
+  const position = [
     review.frame === undefined ? "" : `frame ${review.frame}`,
     region ? `place ${percent(region.x)}, ${percent(region.y)}, size ${percent(region.width)} × ${percent(region.height)}` : "",
     (review.outputSha256 ?? "") === presentDigest ? "" : "about an earlier video",
   ];
-  return { title: `${decisionOf(review)[1]}, ${day(review.decideTime)}`, note: review.note ?? "", place: place.filter(Boolean).join(", ") };
+  return { title: `${decisionOf(review)[1]}, ${day(review.decideTime)}`, note: review.note ?? "", position: position.filter(Boolean).join(", ") };
 }
 
 /**

@@ -41,47 +41,47 @@ function fieldsOf(who) {
  * Lines of a scene. `onChange` is called when the lines change, and `now()` returns the position of the footage's player, seconds.
  * Return functions: `lines()`, the LineSpecs of the contract; `isReady()`, whether there are lines and all sounds are uploaded;
  * `refusal()`, a Refusal for a consent record of a line that is none, or null;
- * `faces(found)`, which takes a DetectFacesResponse or null; `people(actors)`, which takes pairs of name and text; `add(line)`, which
+ * `faces(detection)`, which takes a DetectFacesResponse or null; `people(actors)`, which takes pairs of name and text; `add(line)`, which
  * adds a LineSpec of an earlier dub with the address and the name of its sound.
  */
 export function sceneLines(onChange, now) {
   let lines = [];
-  let found = null;
+  let detection = null;
   let people = [];
 
   const choices = () => [
-    ...(found?.faces ?? []).map((face) => [`${FACE}${face.faceId}`, `Face ${face.faceId}`]),
+    ...(detection?.faces ?? []).map((face) => [`${FACE}${face.faceId}`, `Face ${face.faceId}`]),
     ...people.map(([name, text]) => [`${ACTOR}${name}`, text]),
     [SPEAKER, "who speaks in the footage"],
   ];
   /** Return the words for who speaks if the list does not offer it. */
   function unlisted(who) {
     if (who === EARLIER) return "as in the earlier dub";
-    if (who.startsWith(FACE)) return `Face ${who.slice(FACE.length)}${found ? ", not in this footage" : ""}`;
+    if (who.startsWith(FACE)) return `Face ${who.slice(FACE.length)}${detection ? ", not in this footage" : ""}`;
     return who.startsWith(ACTOR) ? `${lastPart(who)}, not enrolled any more` : "by the rule of the earlier dub";
   }
-  const faceOf = (who) => found?.faces.find((face) => `${FACE}${face.faceId}` === who);
+  const faceOf = (who) => detection?.faces.find((face) => `${FACE}${face.faceId}` === who);
   const endOf = (line) => line.start + (line.seconds || 0);
 
   function fillChoices(line) {
-    const known = choices();
-    const speaker = found?.speakerFaceId ?? (found?.faces.length === 1 ? found.faces[0].faceId : undefined);
+    const offered = choices();
+    const speaker = detection?.speakerFaceId ?? (detection?.faces.length === 1 ? detection.faces[0].faceId : undefined);
     if (!line.isChosen) line.who = speaker === undefined ? SPEAKER : `${FACE}${speaker}`;
-    // The gateway refuses whom it does not know. Another person in the place would be a silent mistake.
-    if (!known.some(([value]) => value === line.who)) known.push([line.who, unlisted(line.who)]);
-    line.choice.replaceChildren(...known.map(([value, text]) => element("option", { value }, text)));
+    // The gateway refuses whom it does not know. Another person instead would be a silent mistake.
+    if (!offered.some(([value]) => value === line.who)) offered.push([line.who, unlisted(line.who)]);
+    line.choice.replaceChildren(...offered.map(([value, text]) => element("option", { value }, text)));
     line.choice.value = line.who;
   }
 
   function show() {
     at("lines-table").hidden = !lines.length;
-    lines.forEach((line, place) => {
+    lines.forEach((line, index) => {
       line.end.textContent = Number.isNaN(line.seconds) ? "not known" : line.seconds ? `${endOf(line).toFixed(2)} s` : "…";
       const face = faceOf(line.who);
       line.picture.hidden = !face?.picture;
       if (face?.picture) line.picture.src = `data:image/jpeg;base64,${face.picture}`;
       for (const [part, text] of [[line.begin, "Begin"], [line.choice, "Who speaks"], [line.record, "Consent record"], [line.button, "Remove"], [line.here, "Begin at the player's position:"]]) {
-        part.setAttribute("aria-label", `${text} line ${place + 1}`);
+        part.setAttribute("aria-label", `${text} line ${index + 1}`);
       }
     });
     drawLanes();
@@ -101,24 +101,24 @@ export function sceneLines(onChange, now) {
 
   /** Draw a lane for each face, and one for the other lines: when the face speaks in the footage, and the lines. */
   function drawLanes() {
-    const length = Math.max(secondsOf(found?.duration), ...lines.map(endOf), 0.1);
+    const length = Math.max(secondsOf(detection?.duration), ...lines.map(endOf), 0.1);
     const percent = (seconds) => `${Math.min(100, (100 * seconds) / length)}%`;
     const part = (className, begin, end, text = "") => {
-      const made = element("span", { className, title: text }, text);
-      made.style.left = percent(begin);
-      made.style.width = percent(end - begin);
-      return made;
+      const piece = element("span", { className, title: text }, text);
+      piece.style.left = percent(begin);
+      piece.style.width = percent(end - begin);
+      return piece;
     };
-    const block = (line, place) => {
-      const made = part("line", line.start, Math.max(endOf(line), line.start + length / 100), String(place + 1));
-      made.addEventListener("pointerdown", (event) => drag(event, made, line, length));
-      return made;
+    const block = (line, index) => {
+      const piece = part("line", line.start, Math.max(endOf(line), line.start + length / 100), String(index + 1));
+      piece.addEventListener("pointerdown", (event) => drag(event, piece, line, length));
+      return piece;
     };
     const lane = (label, speaking, own) =>
       element("div", { className: "track" }, label, element("div", { className: "row-of-lines" }, speaking, own.map((line) => block(line, lines.indexOf(line)))));
     const rest = lines.filter((line) => !faceOf(line.who));
     at("scene-lanes").replaceChildren(
-      ...(found?.faces ?? []).map((face) =>
+      ...(detection?.faces ?? []).map((face) =>
         lane(
           element("img", { src: `data:image/jpeg;base64,${face.picture}`, alt: `Face ${face.faceId}` }),
           (face.speaking ?? []).map((span) => part("speaks", secondsOf(span.startTime), secondsOf(span.endTime))),
@@ -129,10 +129,10 @@ export function sceneLines(onChange, now) {
     );
   }
 
-  function drag(event, made, line, length) {
+  function drag(event, piece, line, length) {
     if (event.button !== 0) return;
     event.preventDefault();
-    const { width } = made.parentElement.getBoundingClientRect();
+    const { width } = piece.parentElement.getBoundingClientRect();
     const { start } = line;
     const ends = new AbortController();
     const stop = () => {
@@ -168,13 +168,13 @@ export function sceneLines(onChange, now) {
     };
     line.begin.value = line.start;
     line.at.textContent = line.timecode;
-    line.place = element("div", {}, element("p", { className: "small" }, line.name), uploadBar(line.name));
+    line.panel = element("div", {}, element("p", { className: "small" }, line.name), uploadBar(line.name));
     line.row = element(
       "tr",
       {},
       element("td", { "data-label": "Begin, seconds" }, line.begin, line.here, line.at),
       element("td", { "data-label": "Who speaks" }, element("div", { className: "row" }, line.picture, line.choice)),
-      element("td", { "data-label": "New speech" }, line.place),
+      element("td", { "data-label": "New speech" }, line.panel),
       line.end,
       element("td", { "data-label": "Own consent record" }, line.record, line.about = element("p", { className: "small" })),
       element("td", {}, line.button),
@@ -238,8 +238,8 @@ export function sceneLines(onChange, now) {
   return {
     isReady: () => lines.length > 0 && lines.every((line) => line.uri),
     refusal() {
-      const place = lines.findIndex((line) => line.consent?.isBroken);
-      return place < 0 ? null : new Refusal(`Line ${place + 1}: ${lines[place].consent.text}`, 0, "");
+      const index = lines.findIndex((line) => line.consent?.isBroken);
+      return index < 0 ? null : new Refusal(`Line ${index + 1}: ${lines[index].consent.text}`, 0, "");
     },
     lines: () =>
       lines.map((line) => ({
@@ -250,7 +250,7 @@ export function sceneLines(onChange, now) {
         ...(line.who !== EARLIER && fieldsOf(line.who)),
       })),
     faces(faces) {
-      found = faces;
+      detection = faces;
       lines.forEach(fillChoices);
       show();
     },
@@ -264,7 +264,7 @@ export function sceneLines(onChange, now) {
       const [hours, minutes, wholeSeconds] = timecode.split(/[:;]/).map((part) => Number(part) || 0);
       const start = timecode ? 3600 * hours + 60 * minutes + wholeSeconds : secondsOf(startTime);
       const line = row({ name, uri: spec.speechUri, start, timecode, earlier, who: whoOf(spec), isChosen: true });
-      line.place.querySelector(".bar").hidden = true;
+      line.panel.querySelector(".bar").hidden = true;
       measure(line, url);
     },
   };

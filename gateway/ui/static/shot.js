@@ -1,4 +1,4 @@
-// One shot: player, note pinned to a frame and a place, decisions by buttons and keys, redo with other options, next shot by risk.
+// One shot: player, note pinned to a frame and a region, decisions by buttons and keys, redo with other options, next shot by risk.
 import { api, at, during, element, refused, say, withUsersNames } from "./page.js";
 import { ABOUT_OWN_TIME, hasOwnTime, isSent, mediaUrl, showFile, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
@@ -13,7 +13,7 @@ const query = new URLSearchParams(location.search);
 let shot = null;
 let player = null;
 /** Number of the last decision that this page knows. */
-let known = 0;
+let lastSeen = 0;
 /** Whether the numbers of a verdict are unfolded, by its question. */
 const unfolded = new Map();
 
@@ -22,15 +22,15 @@ at("back-to-batch").href += `?${query}`;
 if (!at("reviewer").readOnly) at("reviewer").value = localStorage.getItem("dubstage-reviewer") ?? "";
 at("reviewer").addEventListener("change", () => localStorage.setItem("dubstage-reviewer", at("reviewer").value));
 
-function badge(place, [look, text]) {
-  place.className = `badge ${look}`;
-  place.textContent = text;
+function badge(node, [look, text]) {
+  node.className = `badge ${look}`;
+  node.textContent = text;
 }
 
-const lastNumber = (found) => found.reviews?.at(-1)?.number ?? 0;
+const lastNumber = (answer) => answer.reviews?.at(-1)?.number ?? 0;
 
-function draw(found) {
-  shot = found;
+function draw(answer) {
+  shot = answer;
   badge(at("state"), stateOf(shot));
   badge(at("decision"), decisionOf(shot.review));
   at("risk").textContent = hasEnded(shot) ? `Risk ${(shot.risk ?? 0).toFixed(2)}` : "";
@@ -44,13 +44,13 @@ function draw(found) {
   const decisions = (shot.reviews ?? []).map((review) => [review, toldDecision(review, shot.outputSha256 ?? "")]).reverse();
   at("history-card").hidden = !decisions.length;
   at("history").replaceChildren(
-    ...decisions.map(([review, { title, note, place }]) =>
+    ...decisions.map(([review, { title, note, position }]) =>
       element(
         "li",
         {},
         element("b", {}, title),
         note && element("p", { className: "note" }, note),
-        place && element("p", { className: "small soft" }, place),
+        position && element("p", { className: "small soft" }, position),
         review.frame !== undefined && player ? element("button", { type: "button", onclick: () => showPin(review) }, "Show this place") : null,
       ),
     ),
@@ -71,8 +71,8 @@ function numbersOf(question, figures) {
 
 /** Say who decided since this page knew the shot; `mine` is the number of the decision of this page, 0: none. */
 function tellMeanwhile(mine) {
-  const others = (shot.reviews ?? []).filter((review) => review.number > known && review.number !== mine);
-  known = lastNumber(shot);
+  const others = (shot.reviews ?? []).filter((review) => review.number > lastSeen && review.number !== mine);
+  lastSeen = lastNumber(shot);
   if (!others.length) return;
   const text = others.map((review) => decisionOf(review)[1]).join("; ");
   at("meanwhile").hidden = false;
@@ -86,10 +86,10 @@ function region() {
 }
 
 function drawRegion() {
-  const found = region();
-  at("region").hidden = !found || Object.values(found).some((value) => !Number.isFinite(value));
+  const pinned = region();
+  at("region").hidden = !pinned || Object.values(pinned).some((value) => !Number.isFinite(value));
   if (at("region").hidden) return;
-  for (const [name, value] of [["left", found.x], ["top", found.y], ["width", found.width], ["height", found.height]]) at("region").style[name] = `${100 * value}%`;
+  for (const [name, value] of [["left", pinned.x], ["top", pinned.y], ["width", pinned.width], ["height", pinned.height]]) at("region").style[name] = `${100 * value}%`;
 }
 
 function setRegion(x, y, width, height) {
@@ -119,17 +119,17 @@ async function decide(button, state) {
   const body = { state: `REVIEW_STATE_${state}`, note: at("note").value, reviewer: at("reviewer").value, outputSha256: shot.outputSha256 ?? "" };
   if (state === "ASSIGNED") body.assignee = at("assignee").value;
   if (at("frame").value !== "") body.frame = at("frame").value;
-  const place = region();
-  if (place) body.region = place;
-  const found = await during(button, () => api("POST", `${own}:review`, body));
-  if (!found) return;
+  const pinned = region();
+  if (pinned) body.region = pinned;
+  const answer = await during(button, () => api("POST", `${own}:review`, body));
+  if (!answer) return;
   at("meanwhile").hidden = true;
-  draw(found);
-  const mine = [...found.reviews].reverse().find((review) => review.number > known && review.state === body.state && (review.note ?? "") === body.note.trim());
+  draw(answer);
+  const mine = [...answer.reviews].reverse().find((review) => review.number > lastSeen && review.state === body.state && (review.note ?? "") === body.note.trim());
   tellMeanwhile(mine?.number ?? 0);
   at("note").value = "";
   unpin();
-  say(decisionOf(found.review)[1]);
+  say(decisionOf(answer.review)[1]);
 }
 
 async function onward() {
@@ -352,17 +352,17 @@ document.addEventListener("keydown", (event) => {
 
 try {
   draw(await api("GET", own));
-  known = lastNumber(shot);
+  lastSeen = lastNumber(shot);
   openPlayer();
   draw(shot);
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     if (document.hidden) continue;
-    const found = await api("GET", own);
+    const answer = await api("GET", own);
     // Lists that are drawn again lose the keyboard's focus.
-    if (JSON.stringify(found) === JSON.stringify(shot)) continue;
-    const dubbed = found.outputSha256 !== shot.outputSha256 && found.outputSha256;
-    draw(found);
+    if (JSON.stringify(answer) === JSON.stringify(shot)) continue;
+    const dubbed = answer.outputSha256 !== shot.outputSha256 && answer.outputSha256;
+    draw(answer);
     tellMeanwhile(0);
     if (!dubbed) continue;
     openPlayer();

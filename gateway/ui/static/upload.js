@@ -59,8 +59,8 @@ export async function upload(file, onProgress, signal) {
 }
 
 async function received(name) {
-  const found = (await pagesOf("/v1/uploads", "uploads")).find((one) => one.name === name);
-  return { bytes: Number(found?.receivedBytes ?? 0), complete: found?.complete ?? false };
+  const entry = (await pagesOf("/v1/uploads", "uploads")).find((one) => one.name === name);
+  return { bytes: Number(entry?.receivedBytes ?? 0), complete: entry?.complete ?? false };
 }
 
 /** Send a part of a file. Only XMLHttpRequest tells how much has left. */
@@ -80,17 +80,17 @@ function send(name, part, range, onProgress, signal) {
         reject(await refusalOf(new Response(request.responseText, { status: Math.max(request.status, 400) })));
         return;
       }
-      const found = JSON.parse(request.responseText);
-      resolve({ bytes: Number(found.receivedBytes), complete: found.complete });
+      const answer = JSON.parse(request.responseText);
+      resolve({ bytes: Number(answer.receivedBytes), complete: answer.complete });
     };
     request.send(part);
   });
 }
 
-/** Upload a file, and show name, bytes and time left in a place with a paragraph and a bar. Return its name for requests. */
-export async function uploadShown(file, place, signal) {
-  const state = place.querySelector("p");
-  place.hidden = false;
+/** Upload a file, and show name, bytes and time left in a panel with a paragraph and a bar. Return its name for requests. */
+export async function uploadShown(file, panel, signal) {
+  const state = panel.querySelector("p");
+  panel.hidden = false;
   try {
     const began = performance.now();
     let before = null;
@@ -101,10 +101,10 @@ export async function uploadShown(file, place, signal) {
       const left = pace > 0 && seconds > 2 ? `, ${spoken((file.size - bytes) / pace)} left` : "";
       state.textContent = `${file.name}: ${sized(bytes)} of ${sized(file.size)}${left}`;
       // The bar goes when the gateway has answered.
-      showBar(place, Math.min(bytes / file.size, 0.99));
+      showBar(panel, Math.min(bytes / file.size, 0.99));
     }, signal);
     state.textContent = `${file.name}, ${sized(file.size)}`;
-    showBar(place, 1);
+    showBar(panel, 1);
     say(`${file.name} is uploaded.`);
     return name;
   } catch (problem) {
@@ -119,13 +119,13 @@ export function uploadBar(name) {
 }
 
 /**
- * Upload the file of a row: {uri, hasFailed, stop, place}, of which `stop` is an AbortController. The row gets the `uri` or `hasFailed`,
+ * Upload the file of a row: {uri, hasFailed, stop, panel}, of which `stop` is an AbortController. The row gets the `uri` or `hasFailed`,
  * and then `onChange` is called, unless the row is removed.
  */
 export async function sendRow(row, file, onChange) {
   row.hasFailed = false;
   try {
-    row.uri = await uploadShown(file, row.place, row.stop.signal);
+    row.uri = await uploadShown(file, row.panel, row.stop.signal);
   } catch (problem) {
     if (row.stop.signal.aborted) return;
     row.hasFailed = true;
@@ -156,7 +156,7 @@ export function onFiles(area, take) {
   });
 }
 
-// A file that misses the place to drop must not replace the page.
+// A file that misses the area to drop must not replace the page.
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
 /**
@@ -173,7 +173,7 @@ export function fileList(id, onChange) {
   function remove(one) {
     one.stop.abort();
     files = files.filter((other) => other !== one);
-    one.place.remove();
+    one.panel.remove();
     onChange();
   }
 
@@ -182,13 +182,13 @@ export function fileList(id, onChange) {
     const again = files.find((one) => one.key === key || (one.hasFailed && one.name === file.name));
     if (again) remove(again);
     const button = element("button", { type: "button", className: "quiet small", "aria-label": `Remove ${file.name}` }, "Remove");
-    const one = { name: file.name, uri: "", key, hasFailed: false, stop: new AbortController(), place: element("li", {}, element("div", { className: "row" }, element("p", { className: "small" }, file.name), button), uploadBar(file.name)) };
+    const one = { name: file.name, uri: "", key, hasFailed: false, stop: new AbortController(), panel: element("li", {}, element("div", { className: "row" }, element("p", { className: "small" }, file.name), button), uploadBar(file.name)) };
     button.addEventListener("click", () => {
       remove(one);
       document.querySelector(`#${id}-file`).focus();
     });
     files.push(one);
-    list.append(one.place);
+    list.append(one.panel);
     turn = turn.then(() => files.includes(one) && sendRow(one, file, onChange));
   }
 
@@ -206,7 +206,7 @@ export function fileList(id, onChange) {
     },
     restore(cleared) {
       files = cleared;
-      list.replaceChildren(...cleared.map(({ place }) => place));
+      list.replaceChildren(...cleared.map(({ panel }) => panel));
       onChange();
     },
   };
