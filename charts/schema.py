@@ -155,9 +155,9 @@ def umbrella_schema() -> Schema:
 
 def schemas() -> dict[Path, str]:
     """Return the path and the text of every values.schema.json."""
-    found = {CHART / "values.schema.json": umbrella_schema()}
-    found |= {CHART / "charts" / name / "values.schema.json": component_schema(name) for name in COMPONENTS}
-    return {path: json.dumps(schema, indent=1, ensure_ascii=False) + "\n" for path, schema in found.items()}
+    by_path = {CHART / "values.schema.json": umbrella_schema()}
+    by_path |= {CHART / "charts" / name / "values.schema.json": component_schema(name) for name in COMPONENTS}
+    return {path: json.dumps(schema, indent=1, ensure_ascii=False) + "\n" for path, schema in by_path.items()}
 
 
 def _rule(schema: Schema) -> str:

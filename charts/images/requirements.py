@@ -23,12 +23,12 @@ def requirements(extras: list[str], root: Path = ROOT) -> list[str]:
     """
     suite, contracts = (tomllib.loads((root / name).read_text())["project"] for name in ("pyproject.toml", "protos/pyproject.toml"))
     optional = suite["optional-dependencies"]
-    found = [*contracts["dependencies"], *suite["dependencies"]]
+    lines = [*contracts["dependencies"], *suite["dependencies"]]
     for extra in extras:
         if extra not in optional:
             raise SystemExit(f"pyproject.toml has no extra {extra!r}; it has: {', '.join(sorted(optional))}")
-        found += optional[extra]
-    return sorted({line for line in found if not line.startswith(f"{contracts['name']}==")})
+        lines += optional[extra]
+    return sorted({line for line in lines if not line.startswith(f"{contracts['name']}==")})
 
 
 if __name__ == "__main__":

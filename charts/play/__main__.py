@@ -82,9 +82,9 @@ def render(given: argparse.Namespace, folder: Path, volumes: dict[str, Path], lo
         log(f"  skipped {kind}: {', '.join(names)}")
     for change in result.changes:
         log(f"  changed {change}")
-    for place in result.folders:
-        place.mkdir(parents=True)
-        place.chmod(0o1777)
+    for path in result.folders:
+        path.mkdir(parents=True)
+        path.chmod(0o1777)
     (folder / "manifests.yaml").write_text(yaml.safe_dump_all(result.documents, sort_keys=False), encoding="utf-8")
     return result.documents
 
@@ -107,8 +107,8 @@ def dub_and_compare(
     video = dub_by_api(gateways[0].address, media, footage.name, speech.name, given.method, personalize=personalize, log=log)
     shutil.copyfile(video, folder / "dub.mp4")
     wanted = write_shots(footage, speech, given.shots, given.method, media)
-    made = BatchPlay(podman, gateways[:2], documents, media, log).run(wanted)
-    made |= {"dub.mp4": media_sha256(video)}
+    digests = BatchPlay(podman, gateways[:2], documents, media, log).run(wanted)
+    digests |= {"dub.mp4": media_sha256(video)}
     if given.no_comparison:
         return True
     key = podman.output(podman.container(gateways[0].deployment, "gateway"), ("cat", KEY))
@@ -117,11 +117,11 @@ def dub_and_compare(
     for name in (MANIFEST, speech.name, *(Path(video).name for video in wanted)):
         shutil.copyfile(media / name, local.media / name)
     expected = local.batch(wanted) | {"dub.mp4": local.dub(footage, speech, given.method, personalize=personalize)}
-    different = sorted(name for name, digest in made.items() if expected[name] != digest)
+    different = sorted(name for name, digest in digests.items() if expected[name] != digest)
     log(
         f"THESE VIDEOS DIFFER: {', '.join(different)}"
         if different
-        else f"all {len(made)} videos are the same bytes, manifests aside"
+        else f"all {len(digests)} videos are the same bytes, manifests aside"
     )
     return not different
 

@@ -136,10 +136,10 @@ class _Watching:
     def _watch(self) -> None:
         try:
             for state in batch.watch(self._connection, NAME):
-                found = state.progress
+                progress = state.progress
                 self._log(
-                    f"watch at {self._where}: {found.num_done} done, {found.num_running} running, {found.num_waiting} waiting, "
-                    f"{found.num_failed} failed"
+                    f"watch at {self._where}: {progress.num_done} done, {progress.num_running} running, {progress.num_waiting} waiting, "
+                    f"{progress.num_failed} failed"
                 )
         except DubstageCallError as problem:
             self._problem = problem
@@ -150,13 +150,13 @@ def _progress(connection: Connection) -> pb.BatchProgress:
 
 
 def _in_the_middle(connection: Connection) -> bool:
-    found = _progress(connection)
-    return found.num_done > 0 and found.num_running > 0
+    progress = _progress(connection)
+    return progress.num_done > 0 and progress.num_running > 0
 
 
 def _ended(connection: Connection) -> bool:
-    found = _progress(connection)
-    return not (found.num_waiting or found.num_running)
+    progress = _progress(connection)
+    return not (progress.num_waiting or progress.num_running)
 
 
 def _has_begun(server: Server, connection: Connection) -> bool:

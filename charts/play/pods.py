@@ -331,9 +331,9 @@ def _replace_empty_volumes(name: str, pod: Document, folder: Path, result: Playa
                     container["volumeMounts"].remove(mount)
             result.changes.append(f"{name}: emptyDir {volume['name']!r} on {SHARED_MEMORY} left to the pod's own")
             continue
-        place = folder / f"{name}-{volume['name']}"
-        kept.append({"name": volume["name"], "hostPath": {"path": str(place), "type": "Directory"}})
-        result.folders.append(place)
+        path = folder / f"{name}-{volume['name']}"
+        kept.append({"name": volume["name"], "hostPath": {"path": str(path), "type": "Directory"}})
+        result.folders.append(path)
         result.changes.append(f"{name}: emptyDir {volume['name']!r} is a folder of this machine")
     pod["volumes"] = kept
 
@@ -381,7 +381,7 @@ def probes(documents: Sequence[Document]) -> list[Probe]:
     Raises:
         ValueError: a container has no startup probe, or one of a form that cannot be asked from here.
     """
-    found = []
+    all_probes = []
     for kind in ("startup", "readiness", "liveness"):
         for document in documents:
             if document["kind"] != "Deployment":
@@ -395,8 +395,8 @@ def probes(documents: Sequence[Document]) -> list[Probe]:
                     continue
                 if "exec" not in probe:
                     raise ValueError(f"{where}: the {kind} probe is no command (values: probes.type=exec)")
-                found.append(Probe(document["metadata"]["name"], container["name"], kind, tuple(probe["exec"]["command"])))
-    return found
+                all_probes.append(Probe(document["metadata"]["name"], container["name"], kind, tuple(probe["exec"]["command"])))
+    return all_probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +419,7 @@ def servers(documents: Sequence[Document], component: str) -> list[Server]:
     Raises:
         ValueError: no port is set for one of them.
     """
-    found = []
+    replicas = []
     for document in documents:
         if document["kind"] != "Deployment":
             continue
@@ -429,8 +429,8 @@ def servers(documents: Sequence[Document], component: str) -> list[Server]:
                 ports = [one["value"] for one in container["env"] if one["name"] == "DUBSTAGE_PORT"]
                 if not ports:
                     raise ValueError(f"{name}/{component} has no DUBSTAGE_PORT")
-                found.append(Server(name, component, f"127.0.0.1:{ports[-1]}"))
-    return found
+                replicas.append(Server(name, component, f"127.0.0.1:{ports[-1]}"))
+    return replicas
 
 
 def wait_for_probes(podman: Podman, documents: Sequence[Document], log: Log) -> None:

@@ -47,8 +47,8 @@ def draw() -> UInt8:
     for name, points in parts.items():
         hollow = rings.get(name, np.zeros(len(points), np.bool_))
         for (x, y), ring in zip((points[:, :2] - low) * _ZOOM, hollow, strict=True):
-            place = (round(float(x)), round(float(y)))
-            cv2.circle(canvas, place, 3, _COLOURS[name], 1 if ring else -1, cv2.LINE_AA)
+            centre = (round(float(x)), round(float(y)))
+            cv2.circle(canvas, centre, 3, _COLOURS[name], 1 if ring else -1, cv2.LINE_AA)
     rows = [f"{name}: {len(points)}" for name, points in parts.items()]
     for row, text in enumerate(["upper: 99 pose landmarks", *rows[:4], "lower: 117 from the 59 on the wire", *rows[4:]]):
         colour = _COLOURS.get(text.split(":")[0], (0, 0, 0))

@@ -57,10 +57,10 @@ class LearnedSource(NamedTuple):
 
 
 def _earlier() -> Iterator[LearnedSource]:
-    made = "synthesised with flite 2.2 (Carnegie Mellon University) from sentences written for dubstage: free to use"
-    yield LearnedSource("posteriorgram (first leg)", "flite voices slt, rms, awb", made, "", "3", "22.9")
+    synthesised = "synthesised with flite 2.2 (Carnegie Mellon University) from sentences written for dubstage: free to use"
+    yield LearnedSource("posteriorgram (first leg)", "flite voices slt, rms, awb", synthesised, "", "3", "22.9")
     for source, licence, speakers, minutes in (
-        ("flite voices slt, rms, awb", made, "3", "22.9"),
+        ("flite voices slt, rms, awb", synthesised, "3", "22.9"),
         ("grid", _GRID, "13", "22.1"),
         ("librispeech", "CC BY 4.0 (LibriSpeech, Panayotov et al. 2015)", "100", "20.2"),
         ("vctk", "CC BY 4.0 (VCTK 0.92, Yamagishi et al.)", "3", "2.6"),

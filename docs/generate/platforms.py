@@ -73,22 +73,22 @@ def needed(distribution: str, version: str, markers: dict[str, str]) -> list[str
     """
     environment = {**markers, "python_version": version, "python_full_version": f"{version}.0"}
     pins = _pins()
-    found: dict[str, set[str]] = {}
+    extras_of: dict[str, set[str]] = {}
     left = [Requirement(line) for line in _own(distribution)]
     while left:
         requirement = left.pop()
         name = canonicalize_name(requirement.name)
         extras = {"", *requirement.extras}
-        if not _applies(requirement, environment, {""}) or extras <= found.get(name, set()):
+        if not _applies(requirement, environment, {""}) or extras <= extras_of.get(name, set()):
             continue
-        known = found.setdefault(name, set())
-        known |= extras
+        all_extras = extras_of.setdefault(name, set())
+        all_extras |= extras
         for line in _requires(name):
             inner = Requirement(line)
-            if _applies(inner, environment, known):
+            if _applies(inner, environment, all_extras):
                 inner.marker = None  # it may name an extra, which the package itself knows
                 left.append(inner)
-    return sorted(pins.get(name, name) for name in found)
+    return sorted(pins.get(name, name) for name in extras_of)
 
 
 def _applies(requirement: Requirement, environment: dict[str, str], extras: Iterable[str]) -> bool:
@@ -150,12 +150,12 @@ def without_wheel(uv: str, platform: str, version: str, packages: Iterable[str])
         if done.returncode == 0:
             return sorted(missing)
         names = {canonicalize_name(name) for name in _NO_WHEEL.findall(done.stderr)}
-        found = [line for line in left if canonicalize_name(line.partition("==")[0]) in names]
-        if not found:
+        refused = [line for line in left if canonicalize_name(line.partition("==")[0]) in names]
+        if not refused:
             raise AnswerError(f"{platform}, Python {version}: {done.stderr.strip()[-600:]}")
         # uv names one package at a time.
-        missing += found
-        left = [line for line in left if line not in found]
+        missing += refused
+        left = [line for line in left if line not in refused]
 
 
 def page(uv: str) -> str:

@@ -74,9 +74,9 @@ def _page(title: str, *parts: Iterable[str]) -> str:
 
 
 def _bound(field: FieldInfo) -> str:
-    found = {key: getattr(rule, key) for rule in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(rule, key)}
-    low = f"from {found['ge']}" if "ge" in found else f"above {found['gt']}" if "gt" in found else ""
-    high = f"to {found['le']}" if "le" in found else f"below {found['lt']}" if "lt" in found else ""
+    bounds = {key: getattr(rule, key) for rule in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(rule, key)}
+    low = f"from {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
+    high = f"to {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
     return " ".join(part for part in (low, high) if part)
 
 
@@ -203,9 +203,9 @@ def _range(field: descriptor_pb2.FieldDescriptorProto) -> str:
 
 
 def _messages(
-    found: Sequence[descriptor_pb2.DescriptorProto], path: tuple[int, ...], number: int, prefix: str
+    messages: Sequence[descriptor_pb2.DescriptorProto], path: tuple[int, ...], number: int, prefix: str
 ) -> Iterator[tuple[str, tuple[int, ...], descriptor_pb2.DescriptorProto]]:
-    for index, message in enumerate(found):
+    for index, message in enumerate(messages):
         if not message.options.map_entry:
             here = (*path, number, index)
             yield prefix + message.name, here, message
@@ -247,9 +247,9 @@ def _contract(file: descriptor_pb2.FileDescriptorProto) -> Iterator[str]:
 
 
 def _enums(
-    found: Sequence[descriptor_pb2.EnumDescriptorProto], path: tuple[int, ...], notes: dict[tuple[int, ...], str], prefix: str
+    enums: Sequence[descriptor_pb2.EnumDescriptorProto], path: tuple[int, ...], notes: dict[tuple[int, ...], str], prefix: str
 ) -> Iterator[str]:
-    for index, enum in enumerate(found):
+    for index, enum in enumerate(enums):
         yield from (f"### {prefix}{enum.name}", "", _cell(notes.get((*path, index), "")), "")
         rows = ((f"`{value.name}`", notes.get((*path, index, 2, at), "")) for at, value in enumerate(enum.value))
         yield from _table(("value", "meaning"), rows)
@@ -276,8 +276,8 @@ def _docstring(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> I
         return
     arguments, *rest = re.split(r"\n\n(?=\w+:)", sections)
     for line in arguments.splitlines():
-        if found := re.match(r" {4}(\*{0,2}\w+): (.*)", line):
-            yield f"- `{found[1]}`: {found[2]}"
+        if argument := re.match(r" {4}(\*{0,2}\w+): (.*)", line):
+            yield f"- `{argument[1]}`: {argument[2]}"
         elif line.strip():
             yield f"  {line.strip()}"
     yield ""
@@ -364,10 +364,10 @@ def report_page() -> str:
 def _attributes(kind: type) -> dict[str, str]:
     """Return what the docstring of a class says about each attribute."""
     part = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for names, text in re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", part, re.MULTILINE):
-        found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return found
+        texts |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return texts
 
 
 def pages() -> dict[Path, str]:

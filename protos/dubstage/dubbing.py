@@ -139,16 +139,16 @@ def _without_words(lines: Sequence[Line]) -> tuple[list[Line], dict[int, tuple[s
     Raises:
         DubstageCallError: a line has words and a speech, a voice without words, or words that are no text.
     """
-    found: list[Line] = []
+    bare_lines: list[Line] = []
     words: dict[int, tuple[str, str]] = {}
     for number, line in enumerate(lines):
         if not isinstance(line, Mapping):
-            found.append(line)
+            bare_lines.append(line)
             continue
         fields = dict(line)
         say, voice = fields.pop("say", None), fields.pop("voice", None) or ""
         if say is None and voice == "":
-            found.append(fields)
+            bare_lines.append(fields)
             continue
         for field, is_wrong, why in (
             ("voice", say is None, "is the voice of say, and the line has no words"),
@@ -157,11 +157,11 @@ def _without_words(lines: Sequence[Line]) -> tuple[list[Line], dict[int, tuple[s
             ("voice", not isinstance(voice, str), f"is a text, not {voice!r}"),
         ):
             if is_wrong:
-                place = f"lines[{number}].{field}"
-                raise DubstageCallError(f"{place}: {why}", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field=place)
-        found.append(fields)
+                path = f"lines[{number}].{field}"
+                raise DubstageCallError(f"{path}: {why}", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field=path)
+        bare_lines.append(fields)
         words[number] = say, voice
-    return found, words
+    return bare_lines, words
 
 
 def _suite() -> Any:
@@ -204,10 +204,10 @@ def _transferred(spec: DubSpec, connection: Connection, progress: Progress) -> I
     # No other call has files of these names.
     prefix, sent, target = secrets.token_hex(8), list[str](), Path(spec.output_uri)
 
-    def upload(place: str) -> str:
-        name = f"{prefix}-{len(sent)}{Path(place).suffix}"
+    def upload(file: str) -> str:
+        name = f"{prefix}-{len(sent)}{Path(file).suffix}"
         sent.append(name)
-        return files.upload(connection, place, name=name, progress=lambda done, total: progress("upload", done, total)).name
+        return files.upload(connection, file, name=name, progress=lambda done, total: progress("upload", done, total)).name
 
     def fetch() -> None:
         files.download(connection, spec.output_uri, target, progress=lambda done, total: progress("download", done, total))

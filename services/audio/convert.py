@@ -74,8 +74,13 @@ def _state_from_proto(message: common_pb2.StreamState, timeline: Timeline) -> Ex
     field = "config.resume"
     arrays = state_from_proto(message, _LAYOUT, _COLUMNS, field)
     second, next_frame = arrays["stream"].tolist()
-    known = timeline.num_frames
-    if second < STATE_S or second % STATE_S or (known is not None and next_frame >= known) or timeline.seconds(next_frame) < second:
+    timeline_frames = timeline.num_frames
+    if (
+        second < STATE_S
+        or second % STATE_S
+        or (timeline_frames is not None and next_frame >= timeline_frames)
+        or timeline.seconds(next_frame) < second
+    ):
         raise InvalidRequestError(
             f"{field}.stream: frame {next_frame} does not follow a state at {second} s: give the state of a call with the same "
             "config",

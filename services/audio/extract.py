@@ -256,17 +256,17 @@ class FeatureExtractor:
             raise InvalidRequestError("kinds: ask for at least one kind of feature", field="config.kinds")
         if unknown := kinds - ALL_KINDS:
             raise InvalidRequestError(f"kinds: there is no kind {min(unknown)!r}, only {', '.join(KINDS)}", field="config.kinds")
-        known = timeline.num_frames
-        if num_frames < 0 or (known is not None and num_frames > known):
+        timeline_frames = timeline.num_frames
+        if num_frames < 0 or (timeline_frames is not None and num_frames > timeline_frames):
             raise InvalidRequestError(
-                f"num_frames: {num_frames} is not within the timeline's {known} frames", field="config.num_frames"
+                f"num_frames: {num_frames} is not within the timeline's {timeline_frames} frames", field="config.num_frames"
             )
         self._resampler = MonoResampler(sample_rate_hz, channels)
         self._rows = RowStream(models, kinds)
         self._rate_hz, self._channels = sample_rate_hz, channels
         self._timeline, self._kinds = timeline, kinds
         self._wanted = num_frames
-        self._known = known
+        self._known = timeline_frames
         self._next_frame = 0
         self._blocks: deque[RowBlock] = deque()
         self._silent = RowBlock(-1, {kind: models[kind].silence for kind in kinds})
@@ -286,10 +286,10 @@ class FeatureExtractor:
         Args:
             next_frame: first frame that the caller has not read yet.
         """
-        found, states = None, self._rows.voice.states
+        state, states = None, self._rows.voice.states
         while states and next_frame < self._limit and states[0].second <= self._timeline.seconds(next_frame):
-            found = ExtractorState(states.popleft(), next_frame)
-        return found
+            state = ExtractorState(states.popleft(), next_frame)
+        return state
 
     def push(self, first_sample: int, interleaved: Float32) -> list[FeatureBlock]:
         """Return the blocks that `pushed` yields for this chunk."""
@@ -352,7 +352,7 @@ class FeatureExtractor:
         return bool(self._wanted) or self._timeline.seconds(self._next_frame) < duration
 
     def _frames(self) -> list[FeatureBlock]:
-        found: list[FeatureBlock] = []
+        blocks: list[FeatureBlock] = []
         while not self._exhausted():
             position = self._timeline.seconds(self._next_frame) * ROWS_PER_SECOND
             first_row = math.floor(position)
@@ -362,11 +362,11 @@ class FeatureExtractor:
                 self._blocks.popleft()
             rows_end = (self._blocks[-1].index + 1) * ROWS_PER_VIDEO_FRAME if self._blocks else 0
             if not self._due() or last_row >= rows_end:
-                return found
-            found.append(self._block(first_row, share))
+                return blocks
+            blocks.append(self._block(first_row, share))
             self._next_frame += 1
         self._blocks.clear()
-        return found
+        return blocks
 
     def _block(self, first_row: int, share: float) -> FeatureBlock:
         """Return the four rows from `first_row` on, each mixed with its successor by `share` in [0, 1)."""

@@ -126,10 +126,10 @@ class PosteriorgramRows:
                 windows.append(window)
             position.append(len(windows) - 1)
         fresh = self._model.run(np.stack(windows)) if windows else self._last_block[None][:0]
-        found = np.stack([self._last_block if index < 0 else fresh[index] for index in position])
-        self._last_block = found[-1]
+        probabilities = np.stack([self._last_block if index < 0 else fresh[index] for index in position])
+        self._last_block = probabilities[-1]
         self._cepstra = self._cepstra[blocks * ROWS_PER_VIDEO_FRAME :].copy()
-        return found
+        return probabilities
 
 
 POSTERIORGRAM: Final = FeatureKind(name="posteriorgram", frame_shape=(ROWS_PER_VIDEO_FRAME, NUM_PHONES), load=PosteriorgramModel)

@@ -60,11 +60,11 @@ class AudioServicer(audio_pb2_grpc.AudioServiceServicer):
         """
         count = MAX_FRAMES_PER_REPLY
         while count == MAX_FRAMES_PER_REPLY:
-            found = await self._workers.run(lambda: list(islice(blocks, MAX_FRAMES_PER_REPLY)))
-            count = len(found)
+            batch = await self._workers.run(lambda: list(islice(blocks, MAX_FRAMES_PER_REPLY)))
+            count = len(batch)
             count_frames(count)
-            if found:
-                yield blocks_to_proto(found)
-                state = None if states is None else states.new_state(found[-1].frame_index + 1)
+            if batch:
+                yield blocks_to_proto(batch)
+                state = None if states is None else states.new_state(batch[-1].frame_index + 1)
                 if states is not None and state is not None:
                     yield state_to_proto(state, states.resume_from(state))

@@ -101,12 +101,12 @@ def cepstra(mel: Float32) -> Float32:
     """Return cepstra of log-mel rows, [rows, 80] -> [rows, 20] float32."""
     from scipy.fft import dct
 
-    found = np.empty((len(mel), NUM_CEPSTRA), np.float32)
+    coefficients = np.empty((len(mel), NUM_CEPSTRA), np.float32)
     # Rows are transformed one at a time: scipy transforms groups of rows with vector instructions and the remaining rows without
     # them.
     for index, row in enumerate(mel.astype(np.float64)):
-        found[index] = dct(row, type=2, norm="ortho")[:NUM_CEPSTRA]
-    return found
+        coefficients[index] = dct(row, type=2, norm="ortho")[:NUM_CEPSTRA]
+    return coefficients
 
 
 def silent_rows(rows: int) -> Float32:
@@ -149,9 +149,9 @@ class SpectralStream:
         rows = max(0, (len(self._pending) - 2 * WINDOW_LEAD_SAMPLES) // HOP_SAMPLES)
         if not rows:
             return np.zeros((0, NUM_MELS), np.float32)
-        found = self._rows(self._pending[: rows * HOP_SAMPLES + 2 * WINDOW_LEAD_SAMPLES])
+        mel = self._rows(self._pending[: rows * HOP_SAMPLES + 2 * WINDOW_LEAD_SAMPLES])
         self._pending = self._pending[rows * HOP_SAMPLES :].copy()
-        return found
+        return mel
 
 
 def spectral_rows(samples: Float32) -> Float32:

@@ -109,10 +109,10 @@ class EncoderNetwork:
     def shared(cls, path: Path, threads: int) -> EncoderNetwork:
         """Return the network of a file, which is loaded once as long as somebody uses the network."""
         with cls._lock:
-            found = cls._loaded.get((path, threads))
-            if found is None:
-                found = cls._loaded[path, threads] = cls(path, threads)
-            return found
+            network = cls._loaded.get((path, threads))
+            if network is None:
+                network = cls._loaded[path, threads] = cls(path, threads)
+            return network
 
     def run(self, window: Float32) -> Float32:
         """Return the states of one window: float32 [R, 80], see log_mel; R even -> float32 [R / 2, 192]."""

@@ -46,19 +46,19 @@ class VoiceDetector:
 
     def chunks(self, samples: Float32) -> Float32:
         """Return probabilities of the next chunks: float32 [n * 512] at 16 kHz -> float32 [n] in [0, 1], n >= 1."""
-        found = []
+        probabilities = []
         for chunk in samples.reshape(-1, CHUNK_SAMPLES):
             if not chunk.any() and not self._context.any():
                 # Digital silence is no speech. The state stays, so that the silence does not change how later speech is heard.
-                found.append(np.zeros(1, np.float32))
+                probabilities.append(np.zeros(1, np.float32))
                 continue
             window = np.concatenate([self._context, chunk])[None]
             probability, self.hidden, self.cell = self._session.run(
                 ["speech_probs", "hn", "cn"], {"input": window, "h": self.hidden, "c": self.cell}
             )
             self._context = chunk[-_CONTEXT_SAMPLES:].copy()
-            found.append(probability)
-        return np.concatenate(found)
+            probabilities.append(probability)
+        return np.concatenate(probabilities)
 
     def skip(self, chunk: Float32) -> None:
         """Take in a chunk, float32 [512], that the recurrent state knows already."""

@@ -372,12 +372,12 @@ class UnexpectedError(DubstageError):
 
 def leaves(of: type[DubstageError] = DubstageError) -> tuple[type[DubstageError], ...]:
     """Return all classes under `of` that are raised: the classes with a reason of their own, in the order of definition."""
-    found: list[type[DubstageError]] = []
+    classes: list[type[DubstageError]] = []
     for child in of.__subclasses__():
-        found.extend(leaves(child))
+        classes.extend(leaves(child))
         if "reason" in vars(child):
-            found.append(child)
-    return tuple(found)
+            classes.append(child)
+    return tuple(classes)
 
 
 class ConsentRefusedError(PreconditionError):

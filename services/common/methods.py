@@ -365,8 +365,8 @@ def method_named(name: str) -> Method:
     motion, _, renderer = name.partition("+")
     if motion in METHODS and renderer in METHODS:
         return Method(name=name, motion=METHODS[motion].motion, renderer=METHODS[renderer].renderer)
-    known = ", ".join(sorted(METHODS))
-    raise InvalidRequestError(f"no method {name!r}; there are: {known}, and MOTION+RENDERER of any two of them", field="method")
+    names = ", ".join(sorted(METHODS))
+    raise InvalidRequestError(f"no method {name!r}; there are: {names}, and MOTION+RENDERER of any two of them", field="method")
 
 
 def combined(name: str, motion: str | None = None, renderer: str | None = None) -> str:

@@ -159,8 +159,8 @@ def state_columns(half_width: int, fitted: StreamSizes | None) -> dict[str, Stat
         partial(StateColumn, low=-MAX_HEAD_PX, high=MAX_HEAD_PX),
         partial(StateColumn, low=-_MOST_COLOUR, high=_MOST_COLOUR),
     )
-    place = partial(StateColumn, low=-MAX_FRAME_PX, high=MAX_FRAME_PX)
-    pose = partial(place, np.float64)
+    position = partial(StateColumn, low=-MAX_FRAME_PX, high=MAX_FRAME_PX)
+    pose = partial(position, np.float64)
     number = partial(StateColumn, low=-_MOST_COEFFICIENT, high=_MOST_COEFFICIENT)
     columns = {
         "stream": index((4,)),
@@ -169,7 +169,7 @@ def state_columns(half_width: int, fitted: StreamSizes | None) -> dict[str, Stat
         "shots.changes": StateColumn(np.float64, ("C",), high=255.0, most=RECENT_CHANGES),
         "people.shape": head(np.float64, ("P", NUM_SHAPE_POINTS, 2), most=MAX_PEOPLE),
         "people.readings": index(("P",)),
-        "people.place": place(np.float64, ("P", 2)),
+        "people.place": position(np.float64, ("P", 2)),
         "people.scale": StateColumn(np.float64, ("P",), low=MIN_SCALE, high=MAX_SCALE),
         "people.shot": index(("P",)),
         "people.read": index(("P",)),
@@ -184,7 +184,7 @@ def state_columns(half_width: int, fitted: StreamSizes | None) -> dict[str, Stat
         "verdicts.reason": index(("V",)),
         "verdicts.covered": StateColumn(np.bool_, ("V",)),
         "active.face": face(("A",)),
-        "active.region": place(np.float64, ("A", 4)),
+        "active.region": position(np.float64, ("A", 4)),
         "frames.cut": StateColumn(np.bool_, ("F",), most=2 * half_width),
         "readings.frame": index(("R",), most=readings),
         "readings.face": face(("R",), most=readings),
@@ -195,7 +195,7 @@ def state_columns(half_width: int, fitted: StreamSizes | None) -> dict[str, Stat
         "embeddings.reading": index(("E",), most=readings),
         "embeddings.vector": StateColumn(np.float32, ("E", EMBEDDING_SIZE), low=-10.0, high=10.0),
         "hands.reading": index(("H",), most=readings * MAX_HANDS),
-        "hands.points": place(np.float32, ("H", NUM_HAND_LANDMARKS, 2)),
+        "hands.points": position(np.float32, ("H", NUM_HAND_LANDMARKS, 2)),
     }
     if fitted is not None and not fitted.known:
         columns["fitted.face"] = face(("I",), most=MAX_PEOPLE)
@@ -457,14 +457,14 @@ def _check_size(image: common_pb2.Image, field: str) -> None:
 def _face_coefficients(message: pb.FaceTrack) -> FaceCoefficients | None:
     if not message.HasField("coefficients"):
         return None
-    found, field = message.coefficients, "face.coefficients"
-    lit = found.HasField("light") and found.HasField("albedo")
+    coefficients, field = message.coefficients, "face.coefficients"
+    lit = coefficients.HasField("light") and coefficients.HasField("albedo")
     return FaceCoefficients(
-        model=found.model,
-        identity=from_tensor(found.identity, f"{field}.identity", dtype=np.float32, shape=(None,)),
-        expression=from_tensor(found.expression, f"{field}.expression", dtype=np.float32, shape=(None,)),
-        albedo=from_tensor(found.albedo, f"{field}.albedo", dtype=np.float32, shape=(None,)) if lit else None,
-        light=from_tensor(found.light, f"{field}.light", dtype=np.float32, shape=(9, 3)) if lit else None,
-        pose=pose_from_proto(found.pose, f"{field}.pose"),
+        model=coefficients.model,
+        identity=from_tensor(coefficients.identity, f"{field}.identity", dtype=np.float32, shape=(None,)),
+        expression=from_tensor(coefficients.expression, f"{field}.expression", dtype=np.float32, shape=(None,)),
+        albedo=from_tensor(coefficients.albedo, f"{field}.albedo", dtype=np.float32, shape=(None,)) if lit else None,
+        light=from_tensor(coefficients.light, f"{field}.light", dtype=np.float32, shape=(9, 3)) if lit else None,
+        pose=pose_from_proto(coefficients.pose, f"{field}.pose"),
         landmark_error=message.landmark_error,
     )

@@ -234,12 +234,12 @@ class DetectorNetwork:
     def __call__(self, picture: npt.NDArray[np.uint8]) -> list[RawDetection]:
         """Return all faces in a picture, uint8 RGB [H, W, 3], by falling score."""
         packet = self._graph.run(picture).get("detections")
-        found: list[RawDetection] = []
+        detections: list[RawDetection] = []
         for message in [] if packet is None else self._graph.get.get_proto_list(packet):
             box = message.location_data.relative_bounding_box
             points = np.array([(point.x, point.y) for point in message.location_data.relative_keypoints], dtype=np.float64)
-            found.append(RawDetection((box.xmin, box.ymin, box.width, box.height), points, float(message.score[0])))
-        return sorted(found, key=lambda detection: (-detection.score, detection.box))
+            detections.append(RawDetection((box.xmin, box.ymin, box.width, box.height), points, float(message.score[0])))
+        return sorted(detections, key=lambda detection: (-detection.score, detection.box))
 
     def close(self) -> None:
         """Free the network."""
@@ -281,13 +281,13 @@ class FaceDetector:
         if shrink < 1.0:
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        found = [_in_pixels(raw, width, height) for raw in self._short(small)]
-        if thorough or not found:
+        detections = [_in_pixels(raw, width, height) for raw in self._short(small)]
+        if thorough or not detections:
             for raw in self._full(small):
                 candidate = _in_pixels(raw, width, height)
-                if all(overlap(candidate.box, other.box) < _SAME_FACE_OVERLAP for other in found):
-                    found.append(candidate)
-        return found
+                if all(overlap(candidate.box, other.box) < _SAME_FACE_OVERLAP for other in detections):
+                    detections.append(candidate)
+        return detections
 
     def confirm(self, picture: npt.NDArray[np.uint8], detection: Detection) -> bool:
         """Return whether the short-range network finds the face in a close-up too.

@@ -76,8 +76,8 @@ class HandNetwork:
             picture: uint8 RGB [S, S, 3].
         """
         packet = self._graph.run(picture).get("hands")
-        found = [] if packet is None else [landmarks_of(message) for message in self._graph.get.get_proto_list(packet)]
-        points = np.array([hand[:, :2] for hand in found], np.float32).reshape(-1, NUM_HAND_LANDMARKS, 2)
+        hands = [] if packet is None else [landmarks_of(message) for message in self._graph.get.get_proto_list(packet)]
+        points = np.array([hand[:, :2] for hand in hands], np.float32).reshape(-1, NUM_HAND_LANDMARKS, 2)
         return np.asarray(points * len(picture) - 0.5, np.float32)
 
     def close(self) -> None:

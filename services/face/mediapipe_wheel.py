@@ -83,9 +83,9 @@ def download(python: str, folder: Path) -> Path:
     if done.returncode != 0:
         raise BackendUnavailableError(f"pip {' '.join(words)} failed: {done.stderr.strip()[-600:]}")
     (wheel,) = folder.glob(f"mediapipe-{VERSION}-cp{python.replace('.', '')}-*.whl")
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != SHA256[python]:
-        raise InvalidRequestError(f"{wheel.name} has the SHA-256 {found}, not {SHA256[python]} as the release of MediaPipe")
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if sha256 != SHA256[python]:
+        raise InvalidRequestError(f"{wheel.name} has the SHA-256 {sha256}, not {SHA256[python]} as the release of MediaPipe")
     return wheel
 
 

@@ -188,14 +188,14 @@ class AppearanceMemory:
             self._seen, self._yaw, self._readings = facing, yaw, 1
             return 0.0
         upper = colours.upper - self._upper
-        known = facing & self._seen
+        visible = facing & self._seen
         difference = colours.lower - self._lower - _light_change(upper)
-        change = difference * known[:, None]
+        change = difference * visible[:, None]
         turned = max(0.0, abs(yaw - self._yaw) - _FREE_TURN_DEGREES) / _TURN_DEGREES
         tolerance = _TOLERANCE * (1.0 + turned)
         off = np.sqrt((change**2 / (_SPREAD * self._variance + tolerance**2)).mean(axis=1))
         foreign = np.median(off[_NEIGHBOURS], axis=1) > 1.0
-        share = float(_AREAS[foreign].sum() / max(float(_AREAS[known].sum()), _LEAST_JUDGED))
+        share = float(_AREAS[foreign].sum() / max(float(_AREAS[visible].sum()), _LEAST_JUDGED))
         if share < _LEARN_BELOW:
             # On a covered face, a cheek that turns into sight may show the cover.
             fresh = facing & ~self._seen
@@ -204,7 +204,7 @@ class AppearanceMemory:
         self._readings += 1
         # A covered face changes the mean only slowly. A lasting change of light is accepted after some seconds.
         rate = max(1.0 / self._readings, _RATE) if share < _LEARN_BELOW else _RATE_COVERED
-        weights = np.where(known, np.where(off < 1.0, rate, 0.2 * rate), 0.0)[:, None]
+        weights = np.where(visible, np.where(off < 1.0, rate, 0.2 * rate), 0.0)[:, None]
         self._lower += weights * change
         self._variance += weights * (change**2 - self._variance)
         self._upper += rate * upper
@@ -226,9 +226,9 @@ def covered_share(mask: UInt8, landmarks: Float32) -> float:
         mask: uint8 [S, S], 1 where something covers the picture.
         landmarks: float32 [>= 468, >= 2], of the face, pixels of the mask.
     """
-    places = np.rint(landmarks[LOWER, :2]).astype(np.intp)
-    inside = ((places >= 0) & (places < len(mask))).all(axis=1)
-    x, y = places[inside].T
+    pixels = np.rint(landmarks[LOWER, :2]).astype(np.intp)
+    inside = ((pixels >= 0) & (pixels < len(mask))).all(axis=1)
+    x, y = pixels[inside].T
     return float(_AREAS[inside] @ mask[y, x])
 
 

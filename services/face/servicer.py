@@ -88,8 +88,8 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
                     tracker = FaceTracker.resumed(networks, options, state, fitter)
             for reply in _replies(await self._workers.run(tracker.push, before.picture), state):
                 due = every and (reply.frames[0].frame_index + 1) % every == 0
-                if due and (found := await self._workers.run(_state_of, tracker)) is not None:
-                    reply.state.CopyFrom(found)
+                if due and (tracker_state := await self._workers.run(_state_of, tracker)) is not None:
+                    reply.state.CopyFrom(tracker_state)
                 yield reply
         if tracker is not None:
             for reply in _replies(await self._workers.run(tracker.finish), state):

@@ -183,11 +183,11 @@ def _smooth_pose(poses: Sequence[HeadPose], centre: int, line: _Line) -> HeadPos
     scale = poses[centre].scale
     scales = np.log([[pose.scale] for pose in poses])
     rotations = np.stack([pose.rotation.reshape(9) for pose in poses])
-    places = np.stack([pose.translation for pose in poses]) / scale
+    translations = np.stack([pose.translation for pose in poses]) / scale
     u, _, vt = np.linalg.svd(_wiener(rotations, centre, line, ROTATION_NOISE).reshape(3, 3))
     rotation = (u * np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])) @ vt
-    position = _wiener(places[:, :2], centre, line, POSITION_NOISE)
-    depth = _wiener(places[:, 2:], centre, line, POSITION_NOISE)
+    position = _wiener(translations[:, :2], centre, line, POSITION_NOISE)
+    depth = _wiener(translations[:, 2:], centre, line, POSITION_NOISE)
     return HeadPose(
         scale=float(np.exp(_wiener(scales, centre, line, SCALE_NOISE)[0])),
         rotation=rotation,

@@ -379,8 +379,8 @@ class FaceTracker:
     def push(self, picture: npt.NDArray[np.uint8]) -> list[FrameFaces]:
         """Take the next frame, uint8 RGB [H, W, 3]. Return the completed frames: none, or the frame `half_width` earlier."""
         if self._without_picture:
-            place = self._without_picture.popleft()
-            self._window[place] = replace(self._window[place], picture=picture)
+            row = self._without_picture.popleft()
+            self._window[row] = replace(self._window[row], picture=picture)
             return []
         index = self._next_in
         self._next_in += 1
@@ -407,8 +407,8 @@ class FaceTracker:
     def state(self) -> TrackerState:
         """Return the state after a `push` that returned a frame."""
         frames = list(self._window)
-        found = [(place, face_id, reading) for place, frame in enumerate(frames) for face_id, reading in frame.readings.items()]
-        readings = [reading for _, _, reading in found]
+        entries = [(index, face_id, reading) for index, frame in enumerate(frames) for face_id, reading in frame.readings.items()]
+        readings = [reading for _, _, reading in entries]
         looks = {face_id: look.arrays() for face_id, look in sorted(self._looks.items())}
         verdicts = sorted(self._verdicts.items())
         hands = [(row, hand) for row, reading in enumerate(readings) if reading.hands is not None for hand in reading.hands]
@@ -433,8 +433,8 @@ class FaceTracker:
             "active.face": np.array(list(self._active), np.int64),
             "active.region": np.array(list(self._active.values()), np.float64).reshape(-1, 4),
             "frames.cut": np.array([frame.shot_cut for frame in frames], np.bool_),
-            "readings.frame": np.array([place for place, _, _ in found], np.int64),
-            "readings.face": np.array([face_id for _, face_id, _ in found], np.int64),
+            "readings.frame": np.array([index for index, _, _ in entries], np.int64),
+            "readings.face": np.array([face_id for _, face_id, _ in entries], np.int64),
             "readings.pose": numbers_of_poses([reading.raw.pose for reading in readings]),
             "readings.landmarks": np.array([reading.raw.head_landmarks for reading in readings], np.float32).reshape(
                 -1, NUM_LANDMARKS, 3
@@ -484,9 +484,9 @@ class FaceTracker:
         readings: list[dict[int, _Reading]] = [{} for _ in cuts]
         poses = poses_of_numbers(arrays["readings.pose"])
         columns = (arrays[f"readings.{name}"].tolist() for name in ("frame", "face", "view", "lips"))
-        for row, (place, face_id, view, lips) in enumerate(zip(*columns, strict=True)):
+        for row, (index, face_id, view, lips) in enumerate(zip(*columns, strict=True)):
             confidence, seen, foreign, foreign_colours = view
-            readings[place][face_id] = _Reading(
+            readings[index][face_id] = _Reading(
                 RawFace(poses[row], arrays["readings.landmarks"][row]),
                 MouthView(confidence, poses[row], seen, lips, foreign),
                 foreign_colours,
@@ -495,36 +495,36 @@ class FaceTracker:
             )
         first = self._next_in - len(cuts)
         nothing = np.empty((0, 0, 3), np.uint8)
-        self._window.extend(_Frame(first + place, cuts[place], readings[place], nothing) for place in range(len(cuts)))
-        self._without_picture.extend(place for place in range(len(cuts)) if first + place >= self._next_out)
+        self._window.extend(_Frame(first + index, cuts[index], readings[index], nothing) for index in range(len(cuts)))
+        self._without_picture.extend(index for index in range(len(cuts)) if first + index >= self._next_out)
 
     def _read(self, picture: npt.NDArray[np.uint8], index: int) -> dict[int, _Reading]:
-        found: dict[int, MeshReading] = {}
+        meshes: dict[int, MeshReading] = {}
         for face_id, region in self._active.items():
             reading = read_mesh(self._networks.mesh, picture, region)
-            if reading.score >= _KEEP and not _known(reading, found):
-                found[face_id] = reading
-        lost = len(found) < len(self._active)
-        room = len(found) < self._options.max_faces
-        if not found or (room and (lost or index % _LOOK_EVERY == 0)):
-            self._look(picture, found, thorough=not found or index % _LOOK_FAR_EVERY == 0)
-        self._active = {face_id: region_of_pose(reading.pose) for face_id, reading in sorted(found.items())}
-        return {face_id: self._remember(picture, face_id, found[face_id]) for face_id in self._active}
+            if reading.score >= _KEEP and not _known(reading, meshes):
+                meshes[face_id] = reading
+        lost = len(meshes) < len(self._active)
+        room = len(meshes) < self._options.max_faces
+        if not meshes or (room and (lost or index % _LOOK_EVERY == 0)):
+            self._look(picture, meshes, thorough=not meshes or index % _LOOK_FAR_EVERY == 0)
+        self._active = {face_id: region_of_pose(reading.pose) for face_id, reading in sorted(meshes.items())}
+        return {face_id: self._remember(picture, face_id, meshes[face_id]) for face_id in self._active}
 
-    def _look(self, picture: npt.NDArray[np.uint8], found: dict[int, MeshReading], *, thorough: bool) -> None:
+    def _look(self, picture: npt.NDArray[np.uint8], meshes: dict[int, MeshReading], *, thorough: bool) -> None:
         """Add faces that the detector finds and that are not followed yet, the largest first."""
         detections = self._networks.detector.detect(picture, thorough=thorough)
         for detection in sorted(detections, key=lambda item: -item.box[2] * item.box[3]):
-            if len(found) >= self._options.max_faces:
+            if len(meshes) >= self._options.max_faces:
                 return
-            if any(overlap(detection.box, _box(reading.landmarks)) > _SAME_FACE for reading in found.values()):
+            if any(overlap(detection.box, _box(reading.landmarks)) > _SAME_FACE for reading in meshes.values()):
                 continue
             reading = read_mesh(self._networks.mesh, picture, region_of_detection(detection))
-            if reading.score < _ENTER or _known(reading, found) or not self._networks.detector.confirm(picture, detection):
+            if reading.score < _ENTER or _known(reading, meshes) or not self._networks.detector.confirm(picture, detection):
                 continue
             whole = bool(mouth_in_picture(reading.landmarks, picture.shape[1], picture.shape[0]).all())
-            face_id = self._people.recognise(raw_face(reading.landmarks), self._shot, set(found), whole=whole)
-            found[face_id] = reading
+            face_id = self._people.recognise(raw_face(reading.landmarks), self._shot, set(meshes), whole=whole)
+            meshes[face_id] = reading
 
     def _remember(self, picture: npt.NDArray[np.uint8], face_id: int, reading: MeshReading) -> _Reading:
         raw = RawFace(reading.pose, to_head_space(reading.landmarks, reading.pose))
@@ -549,12 +549,12 @@ class FaceTracker:
             span, _ = self._span(face_id, len(self._window) - 1)
             frames = list(self._window)[-len(span) :]
             followed = len(span) > 1 and span[-2].hands is not None
-            found = (followed or reading.view.foreign >= LOOK_FROM) and self._look_for_hands(face_id, frames[-1])
-            if found and not followed:
+            has_hands = (followed or reading.view.foreign >= LOOK_FROM) and self._look_for_hands(face_id, frames[-1])
+            if has_hands and not followed:
                 for frame in reversed([frame for frame in frames[:-1] if frame.index >= self._next_out]):
                     if not self._look_for_hands(face_id, frame):
                         break
-            elif followed and not found and (len(span) < 3 or span[-3].hands is None):
+            elif followed and not has_hands and (len(span) < 3 or span[-3].hands is None):
                 alone = span[-2]
                 colours = replace(alone.view, foreign=alone.foreign_colours)
                 frames[-2].readings[face_id] = replace(alone, view=colours, hands=None)
@@ -579,7 +579,7 @@ class FaceTracker:
         return self._networks.embedding(picture, reading.landmarks, reading.pose)
 
     def _emit(self) -> FrameFaces:
-        position = next(place for place, frame in enumerate(self._window) if frame.index == self._next_out)
+        position = next(index for index, frame in enumerate(self._window) if frame.index == self._next_out)
         frame = self._window[position]
         self._verdicts = {
             face_id: decide(None if frame.shot_cut else self._verdicts.get(face_id), self._views_ahead(face_id, position))
@@ -632,9 +632,9 @@ class FaceTracker:
         return [frame.readings[face_id] for frame in frames[begin : end + 1]], position - begin
 
 
-def _known(reading: MeshReading, found: dict[int, MeshReading]) -> bool:
+def _known(reading: MeshReading, meshes: dict[int, MeshReading]) -> bool:
     box = _box(reading.landmarks)
-    return any(overlap(box, _box(other.landmarks)) > _SAME_FACE for other in found.values())
+    return any(overlap(box, _box(other.landmarks)) > _SAME_FACE for other in meshes.values())
 
 
 def _box(landmarks: npt.NDArray[np.float32]) -> tuple[float, float, float, float]:

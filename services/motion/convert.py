@@ -263,8 +263,10 @@ def footage_from_proto(
 
 def _pose_landmarks(message: common_pb2.Tensor, frames: int) -> Float32:
     """Return landmarks of the upper face, float32 [T, 99, 3]."""
-    found: Float32 = from_tensor(message, "pose_landmarks", dtype=np.float32, shape=(frames, NUM_POSE_POINTS, 3), limit=MAX_HEAD_PX)
-    return found
+    landmarks: Float32 = from_tensor(
+        message, "pose_landmarks", dtype=np.float32, shape=(frames, NUM_POSE_POINTS, 3), limit=MAX_HEAD_PX
+    )
+    return landmarks
 
 
 def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:
@@ -274,8 +276,8 @@ def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:
             "head_poses: missing; a predictor that moves the head needs the head-pose vectors of the frames of mouth_landmarks",
             field="head_poses",
         )
-    found: Float64 = from_tensor(message, "head_poses", dtype=np.float64, shape=(len(usable), POSE_SIZE))
-    poses = np.where(usable[:, None], found, np.eye(POSE_SIZE)[-1])
+    vectors: Float64 = from_tensor(message, "head_poses", dtype=np.float64, shape=(len(usable), POSE_SIZE))
+    poses = np.where(usable[:, None], vectors, np.eye(POSE_SIZE)[-1])
     check_pose_vectors(poses, "head_poses")
     return poses
 

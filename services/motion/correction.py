@@ -66,11 +66,11 @@ def choose_ridge(pooled: Float64, residual: Float64, weight: Float64) -> RidgeCh
     for fold in folds:
         keep = np.setdiff1d(np.arange(len(pooled)), np.concatenate(fold))
         equations = _NormalEquations.of(pooled[keep], residual[keep])
-        for place, ridge in enumerate(RIDGES):
+        for index, ridge in enumerate(RIDGES):
             check_not_cancelled()
             correction = equations.solved(ridge)
             for block in fold:
-                left[place] += float((_about_mean(residual[block] - pooled[block] @ correction.T) ** 2 * weight).sum())
+                left[index] += float((_about_mean(residual[block] - pooled[block] @ correction.T) ** 2 * weight).sum())
     losses = [each / max(without, 1e-9) for each in left]
     best = int(np.argmin(losses))
     return RidgeChoice(RIDGES[best], losses[best])
@@ -84,13 +84,13 @@ def held_out_corrections(pooled: Float64, residual: Float64, ridge: float) -> Fl
         residual: float64 [T, K], see fit_correction.
         ridge: see fit_correction.
     """
-    found = np.zeros_like(residual)
+    predicted = np.zeros_like(residual)
     for fold in _folds(len(pooled)):
         check_not_cancelled()
         held = np.concatenate(fold)
         keep = np.setdiff1d(np.arange(len(pooled)), held)
-        found[held] = pooled[held] @ fit_correction(pooled[keep], residual[keep], ridge).T
-    return found
+        predicted[held] = pooled[held] @ fit_correction(pooled[keep], residual[keep], ridge).T
+    return predicted
 
 
 class _NormalEquations(NamedTuple):
@@ -111,11 +111,11 @@ class _NormalEquations(NamedTuple):
     @classmethod
     def of(cls, pooled: Float64, residual: Float64) -> _NormalEquations:
         """Return the equations of frames (see fit_correction)."""
-        heard, missed = pooled[:, :-1].copy(), residual.copy()
+        inputs, missed = pooled[:, :-1].copy(), residual.copy()
         for stretch in np.array_split(np.arange(len(pooled)), max(1, round(len(pooled) / _STRETCH_FRAMES))):
-            heard[stretch] -= heard[stretch].mean(axis=0)
+            inputs[stretch] -= inputs[stretch].mean(axis=0)
             missed[stretch] -= missed[stretch].mean(axis=0)
-        return cls(heard.T @ heard, heard.T @ missed, pooled[:, :-1], residual)
+        return cls(inputs.T @ inputs, inputs.T @ missed, pooled[:, :-1], residual)
 
     def solved(self, ridge: float) -> Float32:
         """Return the correction for a ridge, float32 [K, P]."""

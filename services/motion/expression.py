@@ -109,10 +109,10 @@ class ExpressionModel(PredictorModel):
 
     def coefficients(self, offsets: Float32) -> Float32:
         """Return coefficients of the whole model: offsets from the rest mouth float32 [T, 59, 3] -> [T, num_expression]."""
-        found = np.zeros((len(offsets), self.num_expression), np.float32)
-        for row, offset in zip(found, offsets, strict=True):  # one by one: a frame's bits must not depend on its neighbours
+        coefficients = np.zeros((len(offsets), self.num_expression), np.float32)
+        for row, offset in zip(coefficients, offsets, strict=True):  # one by one: a frame's bits must not depend on its neighbours
             row[: len(self.basis.typical_spread)] = self.basis.project(offset)
-        return found
+        return coefficients
 
 
 class ExpressionPredictor(PersonPredictor):

@@ -195,9 +195,9 @@ def silence(num_frames: int) -> SpeechFeatures:
 
 def pooled_speech(window: Float32, past: int) -> Float32:
     """Return the pooled speech of content rows [W, 4, 44] whose frame `past` is predicted: float32 [126], the last number 1."""
-    heard = articulation_rows(window)
-    heard[..., len(ARTICULATIONS) :] *= _ENERGY_SCALE
-    return pooled_rows(heard, past)
+    rows = articulation_rows(window)
+    rows[..., len(ARTICULATIONS) :] *= _ENERGY_SCALE
+    return pooled_rows(rows, past)
 
 
 def pooled_rows(window: Float32, past: int) -> Float32:

@@ -113,14 +113,14 @@ class SignalStream:
         """
         constants = self._constants
         row = content.astype(np.float64).mean(axis=0)
-        found = np.empty(NUM_SIGNALS)
-        found[:POSE_SIZE] = (pose - constants.pose_mean) / constants.pose_scale
-        found[LOUDNESS] = (row[NUM_PHONES:].mean() - constants.loudness_mean) / constants.loudness_scale
+        signals = np.empty(NUM_SIGNALS)
+        signals[:POSE_SIZE] = (pose - constants.pose_mean) / constants.pose_scale
+        signals[LOUDNESS] = (row[NUM_PHONES:].mean() - constants.loudness_mean) / constants.loudness_scale
         # A sum of products has a fixed order; the library may order a matrix product of this size otherwise.
-        found[LOUDNESS + 1 :] = (constants.projection * (row - constants.content_mean)).sum(axis=1)
+        signals[LOUDNESS + 1 :] = (constants.projection * (row - constants.content_mean)).sum(axis=1)
         self._heard = min(self._heard + speech_probability, _MEMORY_FRAMES)
-        self._mean += speech_probability / self._heard * (found - self._mean)
-        return np.asarray(speech_probability * (found - self._mean))
+        self._mean += speech_probability / self._heard * (signals - self._mean)
+        return np.asarray(speech_probability * (signals - self._mean))
 
 
 @cache
@@ -248,14 +248,14 @@ class HeadStyle:
 def relative_poses(poses: Float64, reference: Float64) -> Float64:
     """Return head-pose vectors [T, 6] relative to a reference [6]: float64 [T, 6], see the module's formula."""
     angles = np.remainder(poses[:, :3] - reference[:3] + np.pi, 2.0 * np.pi) - np.pi
-    places = (poses[:, 3:5] - reference[3:5]) / reference[5]
-    return np.concatenate([angles, places, np.log(poses[:, 5:] / reference[5])], axis=1)
+    positions = (poses[:, 3:5] - reference[3:5]) / reference[5]
+    return np.concatenate([angles, positions, np.log(poses[:, 5:] / reference[5])], axis=1)
 
 
 def absolute_poses(relative: Float64, reference: Float64) -> Float64:
     """Return head-pose vectors of relative poses [T, 6]: float64 [T, 6], the inverse of relative_poses."""
-    places = reference[3:5] + relative[:, 3:5] * reference[5]
-    return np.concatenate([reference[:3] + relative[:, :3], places, reference[5] * np.exp(relative[:, 5:])], axis=1)
+    positions = reference[3:5] + relative[:, 3:5] * reference[5]
+    return np.concatenate([reference[:3] + relative[:, :3], positions, reference[5] * np.exp(relative[:, 5:])], axis=1)
 
 
 def reference_pose(poses: Float64) -> Float64:
@@ -302,8 +302,8 @@ def measure_head(poses: Float64, usable: Bool, general: HeadStyle) -> HeadStyle:
     together = usable[1:] & usable[:-1]
     changes = np.abs(np.diff(independent, axis=0))[together]
     # The mean is taken instead of the root mean square: rare jumps come from the tracker, not from the person.
-    found = changes.mean(axis=0) * math.sqrt(math.pi / 2.0) if len(changes) else general.steps
-    steps = np.clip(share * found + (1.0 - share) * general.steps, *STEP_RANGE)
+    own_steps = changes.mean(axis=0) * math.sqrt(math.pi / 2.0) if len(changes) else general.steps
+    steps = np.clip(share * own_steps + (1.0 - share) * general.steps, *STEP_RANGE)
     return HeadStyle(reference, quantiles, mixing, steps)
 
 

@@ -120,12 +120,12 @@ def blink_start(span: int) -> int:
 def blinks(frames: npt.NDArray[np.intp]) -> Float32:
     """Return the closure of the eyes at frames of the grid (25 per second, >= 0): float32 [T], 0 open to 1 shut."""
     assert MOTION_RATE == 25
-    found = np.zeros(len(frames), np.float32)
+    closures = np.zeros(len(frames), np.float32)
     for row, frame in enumerate(frames):
         since = int(frame) - blink_start(int(frame) // SPAN_FRAMES)
         if 0 <= since < len(CLOSURE):
-            found[row] = CLOSURE[since]
-    return found
+            closures[row] = CLOSURE[since]
+    return closures
 
 
 def _cosines() -> Float64:
@@ -256,8 +256,8 @@ class HeadModel(ExpressionModel):
             h: float32 [1, H], hidden state after the step before.
             c: float32 [1, H], cell state after the step before.
         """
-        heard = np.ascontiguousarray(window[None, ..., NUM_CONTENT:])
-        expression, pose, next_h, next_c = run(self._network, window=heard, h=h, c=c)
+        mfcc = np.ascontiguousarray(window[None, ..., NUM_CONTENT:])
+        expression, pose, next_h, next_c = run(self._network, window=mfcc, h=h, c=c)
         return NetworkStep(expression[0, 0], pose[0, 0], next_h, next_c)
 
 
@@ -448,11 +448,11 @@ class HeadPredictor(ExpressionPredictor):
         """
         model = self.head.model
         mouths, poses = [], []
-        for place, probability in enumerate(speaking.tolist()):
+        for index, probability in enumerate(speaking.tolist()):
             check_not_cancelled()
-            frame = self._past + place
+            frame = self._past + index
             step, pose = self.head.push(rows[frame - model.past : frame + model.ahead + 1], probability)
-            mouths.append(mouth_of(place, step))
+            mouths.append(mouth_of(index, step))
             poses.append(pose)
         return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
 
@@ -524,11 +524,11 @@ def learned_head(
     return {WEIGHTS_ARRAY: weights.astype(np.float32), "pose_steps": steps.astype(np.float32)}
 
 
-def fit_weights(heard: Float64, scores: Float64, steps: Float64, frames: Bool, models: MotionModels) -> Float64:
+def fit_weights(signals: Float64, scores: Float64, steps: Float64, frames: Bool, models: MotionModels) -> Float64:
     """Return the weights of the signals for each score, float64 [6, 13].
 
     Args:
-        heard: float64 [T, 13], signals.
+        signals: float64 [T, 13], signals.
         scores: float64 [T, 6], independent scores of the person's poses.
         steps: float64 [6], the person's pace.
         frames: bool [T], frames to learn from.
@@ -537,7 +537,7 @@ def fit_weights(heard: Float64, scores: Float64, steps: Float64, frames: Bool, m
     general = tuned(general_weights(), steps, constants)
     weights = general.weights.copy()
     for axis in range(POSE_SIZE):
-        inputs = slowed_down(heard, np.full(heard.shape[1], general.poles[axis]))[frames]
+        inputs = slowed_down(signals, np.full(signals.shape[1], general.poles[axis]))[frames]
         inputs, target = inputs - inputs.mean(axis=0), scores[frames, axis] - scores[frames, axis].mean()
         trust = float(np.clip(_held_out_correlation(inputs, target), 0.0, _MAX_TRUST))
         solution = _ridge(inputs, target)
@@ -548,7 +548,7 @@ def fit_weights(heard: Float64, scores: Float64, steps: Float64, frames: Bool, m
 
 
 def corrected_steps(
-    heard: Float64,
+    signals: Float64,
     speech_probability: Float32,
     poses: Float64,
     head: HeadStyle,
@@ -559,21 +559,21 @@ def corrected_steps(
     """Return the pace with which the person's own speech moves the head as fast as the true head moved: float64 [6].
 
     Args:
-        heard: float64 [T, 13], signals.
+        signals: float64 [T, 13], signals.
         speech_probability: float32 [T].
         poses: float64 [T, 6], true head-pose vectors.
         weights: float64 [6, 13], weights of the signals.
         frames: bool [T], frames to learn from.
     """
     stream, to_pose = ScoreStream(tuned(weights, head.steps, HeadModel.of(models).rhythm)), PoseMap(head)
-    made = np.stack([to_pose.pose(stream.push(row, float(p))) for row, p in zip(heard, speech_probability, strict=True)])
+    own_poses = np.stack([to_pose.pose(stream.push(row, float(p))) for row, p in zip(signals, speech_probability, strict=True)])
     together = frames[1:] & frames[:-1]
     if not together.any():
         return head.steps
-    true_speed, made_speed = (
-        np.abs(np.diff(relative_poses(each, head.reference), axis=0))[together].mean(axis=0) for each in (poses, made)
+    true_speed, own_speed = (
+        np.abs(np.diff(relative_poses(each, head.reference), axis=0))[together].mean(axis=0) for each in (poses, own_poses)
     )
-    factor = np.clip(true_speed / np.maximum(made_speed, 1e-9), *_PACE_RANGE)
+    factor = np.clip(true_speed / np.maximum(own_speed, 1e-9), *_PACE_RANGE)
     return np.asarray(np.clip(head.steps * factor, *STEP_RANGE), np.float64)
 
 

@@ -101,9 +101,9 @@ class LagModel:
             mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
             usable: bool [T], with at least one usable frame.
         """
-        heard = _filtered(states, self.sound)
+        sound = _filtered(states, self.sound)
         seen = _filtered(standardised(mouth_landmarks, usable, self.basis), self.mouth)
-        return np.asarray(correlations_at_lags(heard, seen, usable) @ self.weight, np.float32)
+        return np.asarray(correlations_at_lags(sound, seen, usable) @ self.weight, np.float32)
 
 
 def standardised(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis) -> Float32:
@@ -136,7 +136,7 @@ def correlations_at_lags(sound_signals: Floating, mouth_signals: Floating, usabl
 
     The r of a lag covers the usable mouths whose sound lies inside the clip; r is 0 if there are fewer than two.
     """
-    found = np.zeros((2 * MAX_LAG + 1, mouth_signals.shape[1]))
+    correlations = np.zeros((2 * MAX_LAG + 1, mouth_signals.shape[1]))
     for index, lag in enumerate(range(-MAX_LAG, MAX_LAG + 1)):
         of_sound, of_picture = paired_at(lag, len(mouth_signals))
         keep = usable[of_picture]
@@ -145,8 +145,8 @@ def correlations_at_lags(sound_signals: Floating, mouth_signals: Floating, usabl
         sound, mouth = (part[keep].astype(np.float64) for part in (sound_signals[of_sound], mouth_signals[of_picture]))
         sound, mouth = sound - sound.mean(axis=0), mouth - mouth.mean(axis=0)
         norm = np.sqrt((sound**2).sum(axis=0) * (mouth**2).sum(axis=0))
-        found[index] = (sound * mouth).sum(axis=0) / np.maximum(norm, 1e-9)
-    return found
+        correlations[index] = (sound * mouth).sum(axis=0) / np.maximum(norm, 1e-9)
+    return correlations
 
 
 def estimate_lag(features: SpeechFeatures, mouth_landmarks: Float32, usable: Bool, model: LagModel) -> LagEstimate:
@@ -200,7 +200,7 @@ def peak_fraction(scores: Float32, best: int) -> float:
 class SyncModel(Protocol):
     """Both encoders of the sync network, in ONNX Runtime or PyTorch."""
 
-    def embed_audio(self, heard: Float32) -> Float32:
+    def embed_audio(self, rows: Float32) -> Float32:
         """Return embeddings of sync rows: float32 [T, 4, 25] -> unit rows [T, E]."""
         ...
 

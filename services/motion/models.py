@@ -120,9 +120,9 @@ class MotionModels:
         self._audio.loaded()
         self._mouth.loaded()
 
-    def embed_audio(self, heard: Float32) -> Float32:
+    def embed_audio(self, rows: Float32) -> Float32:
         """Return sync embeddings of sound: float32 [T, 4, 25] -> unit rows [T, E]. Both ends see silence around them."""
-        embedded: Float32 = run(self._audio, heard=heard[None])[0][0]
+        embedded: Float32 = run(self._audio, heard=rows[None])[0][0]
         return embedded
 
     def embed_mouth(self, coefficients: Float32) -> Float32:

@@ -82,14 +82,14 @@ def without_snaps(mouths: Float32, before: Float32 | None, largest: float) -> Fl
         before: float32 [59, 3], the mouth before the first one, as this function returned it; None: there is none.
         largest: largest change of the opening, crop pixels.
     """
-    found = mouths.copy()
-    for mouth in found:
+    limited = mouths.copy()
+    for mouth in limited:
         if before is not None:
             change = abs(float(mouth_opening(mouth)) - float(mouth_opening(before)))
             if change > largest:
                 mouth[...] = before + np.float32(largest / change) * (mouth - before)
         before = mouth
-    return found
+    return limited
 
 
 def motion_of_windows(
@@ -243,22 +243,22 @@ class PersonPredictor(ABC):
         inputs = np.concatenate([self._heard, self._hear(features)])
         if self._next == 0:
             self._first_loudness = np.concatenate([self._first_loudness, frame_loudness(features.mel)])
-        heard = self._speech_probability(features)
-        quiet = self._quiet_frames.push(heard, features)
+        probability = self._speech_probability(features)
+        quiet = self._quiet_frames.push(probability, features)
         if self._constraints.ends_when_quiet:
-            heard = np.where(quiet == QUIET, np.float32(0.0), heard)
-        speaking, quiet = np.concatenate([self._speaking, heard]), np.concatenate([self._quiet, quiet])
+            probability = np.where(quiet == QUIET, np.float32(0.0), probability)
+        speaking, quiet = np.concatenate([self._speaking, probability]), np.concatenate([self._quiet, quiet])
         bilabial = np.concatenate([self._bilabial, bilabial_probability(features)])
         ready = max(len(inputs) - self._past - self._ahead, 0)
         first = self._next
         if ready and first == 0 and self._sound_at_once:
-            known_loudness = self._first_loudness[: len(speaking) - CONTEXT_PAST]
-            if begins_within_speech(speaking[CONTEXT_PAST:], known_loudness, self._constraints):
+            loudness = self._first_loudness[: len(speaking) - CONTEXT_PAST]
+            if begins_within_speech(speaking[CONTEXT_PAST:], loudness, self._constraints):
                 speaking[:CONTEXT_PAST] = 1.0
-        if (known := min(ready, self._answer_from - first)) > 0:
+        if (answered := min(ready, self._answer_from - first)) > 0:
             # The predictor that this one goes on from has answered these frames.
-            inputs, speaking, bilabial, quiet = inputs[known:], speaking[known:], bilabial[known:], quiet[known:]
-            first, ready = first + known, ready - known
+            inputs, speaking, bilabial, quiet = inputs[answered:], speaking[answered:], bilabial[answered:], quiet[answered:]
+            first, ready = first + answered, ready - answered
         self._heard = inputs[ready:]
         self._speaking, self._bilabial, self._quiet = speaking[ready:], bilabial[ready:], quiet[ready:]
         self._next = first + ready

@@ -122,12 +122,12 @@ def predict_in_blocks(
     Returns:
         The errors of the network on these frames.
     """
-    found: list[WindowPrediction] = []
+    answers: list[WindowPrediction] = []
     for block in np.array_split(frames, NUM_BLOCKS):
         check_not_cancelled()
-        found += [predict(frame) for frame in block]
-        yield StyleStep(len(found), len(frames) + 1, 1.0, None)
-    predicted, pooled = zip(*found, strict=True)
+        answers += [predict(frame) for frame in block]
+        yield StyleStep(len(answers), len(frames) + 1, 1.0, None)
+    predicted, pooled = zip(*answers, strict=True)
     return PredictionErrors(target - np.array(predicted, np.float64), np.array(pooled, np.float64))
 
 

@@ -48,15 +48,15 @@ def shaped(
     Raises:
         ArtefactCorruptError: an array is missing, or has another shape.
     """
-    found: dict[str, Float32] = {}
+    by_name: dict[str, Float32] = {}
     for name, shape in shapes.items():
         values = arrays.get(f"{prefix}{name}")
         if values is None or values.shape != shape:
             raise ArtefactCorruptError(
                 f"{path} is damaged: {prefix}{name} is missing or not of shape {list(shape)}; {remedy}", resource=path.name
             )
-        found[name] = np.asarray(values, np.float32)
-    return found
+        by_name[name] = np.asarray(values, np.float32)
+    return by_name
 
 
 def run(loaded: NetworkSession, **inputs: Float32) -> list[Float32]:

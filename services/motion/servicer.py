@@ -117,8 +117,8 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         """List the predictors of this stage."""
-        found = [(each.spec, await self._version(each)) for each in all_predictors()]
-        return pb.ListModelsResponse(models=[predictor_to_proto(spec, version=version) for spec, version in found])
+        versions = [(each.spec, await self._version(each)) for each in all_predictors()]
+        return pb.ListModelsResponse(models=[predictor_to_proto(spec, version=version) for spec, version in versions])
 
     async def _serving(self, predictor: Predictor) -> MotionModels:
         set_model_version(await self._version(predictor))

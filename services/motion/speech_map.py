@@ -138,8 +138,8 @@ class VoiceActivityStream:
         states = np.concatenate([self._before, states_of(features, LIVE_STATES)])
         self._before = states[len(states) - VOICE_ACTIVITY_PAST :]
         windows = (states[frame : frame + VOICE_ACTIVITY_PAST + 1] for frame in range(len(features)))
-        heard = np.array([self._activity.probability(window) for window in windows], np.float32)
-        sure = np.clip((heard - _SPEECH_FROM) / (_SPEECH_AT - _SPEECH_FROM), 0.0, 1.0)
+        probability = np.array([self._activity.probability(window) for window in windows], np.float32)
+        sure = np.clip((probability - _SPEECH_FROM) / (_SPEECH_AT - _SPEECH_FROM), 0.0, 1.0)
         return np.maximum(features.speech_probability, np.asarray(sure, np.float32))
 
 
@@ -228,12 +228,12 @@ class SpeechMapModel:
 
     def arrays(self) -> dict[str, Float32]:
         """Return the arrays of the file, by name."""
-        found = self.basis.arrays()
+        arrays = self.basis.arrays()
         for hearing, each in self.maps.items():
-            found |= {f"{hearing.name}.{name}": values for name, values in each.arrays().items()}
+            arrays |= {f"{hearing.name}.{name}": values for name, values in each.arrays().items()}
         if self.voice_activity is not None:
-            found |= {f"{_VOICE_ACTIVITY}{name}": values for name, values in self.voice_activity.arrays().items()}
-        return found
+            arrays |= {f"{_VOICE_ACTIVITY}{name}": values for name, values in self.voice_activity.arrays().items()}
+        return arrays
 
     def version(self, *hearings: Hearing) -> str:
         """Return the first 12 digits of the SHA-256 of the arrays that a predictor with maps of these inputs computes with."""
@@ -373,11 +373,11 @@ class Gains:
         """Return a mouth, float32 [59, 3], with the gain of the lip width; jaw and chin stay. Arguments: see opened."""
         width = max(np.float32(lip_width(mouth)), np.float32(1e-3))
         target = width + np.float32(voiced) * self._width * (width - self._mean_width)
-        found = mouth.copy()
-        lips = found[:NUM_LIPS, 0]
+        moved = mouth.copy()
+        lips = moved[:NUM_LIPS, 0]
         middle = lips.mean()
-        found[:NUM_LIPS, 0] = middle + (lips - middle) * (target / width)
-        return found
+        moved[:NUM_LIPS, 0] = middle + (lips - middle) * (target / width)
+        return moved
 
 
 def _gap(mouth: Float32) -> np.float32:

@@ -44,10 +44,10 @@ def states_of(features: SpeechFeatures, feature: str = STATES) -> Float32:
     Raises:
         InvalidRequestError: the features have no such states.
     """
-    found = features.extra.get(feature)
-    if found is None:
+    states = features.extra.get(feature)
+    if states is None:
         raise InvalidRequestError(f"features.{feature}: missing; the predictor needs this tensor", field=f"features.{feature}")
-    return found
+    return states
 
 
 def silent_states(num_frames: int) -> Float32:

@@ -132,8 +132,8 @@ class MotionStream:
             )
         self._next, self._base, self._state_at = following, base, at
         self._frames = [
-            _GridFrame(mouth, speaking, poses[place] if len(poses) else None, blink)
-            for place, (mouth, (speaking, blink)) in enumerate(zip(mouths, numbers.tolist(), strict=True))
+            _GridFrame(mouth, speaking, poses[index] if len(poses) else None, blink)
+            for index, (mouth, (speaking, blink)) in enumerate(zip(mouths, numbers.tolist(), strict=True))
         ]
         self._predictor.resume(at, arrays)
 
@@ -186,25 +186,25 @@ class MotionStream:
 
     def _emit(self, target: int | None, until: Fraction | None) -> Motion:
         first = self._next
-        found: list[_GridFrame] = []
-        while len(found) < MAX_FRAMES_AT_ONCE and not self._complete(target, until):
+        frames: list[_GridFrame] = []
+        while len(frames) < MAX_FRAMES_AT_ONCE and not self._complete(target, until):
             at = grid_position(self._timeline.seconds(self._next))
             if max(at.last_needed, 0) >= self._base + len(self._frames):
                 # After a gap in the times, no frame of the gap is kept.
                 self._forget(at.index - 1)
                 break
-            found.append(self._frame_at(at.index, float(at.fraction)))
+            frames.append(self._frame_at(at.index, float(at.fraction)))
             self._next += 1
             self._forget(at.index - 1)
-        mouths = np.stack([frame.mouth for frame in found]) if found else np.zeros((0, NUM_POINTS, 3), np.float32)
-        poses = [frame.pose for frame in found if frame.pose is not None]
+        mouths = np.stack([frame.mouth for frame in frames]) if frames else np.zeros((0, NUM_POINTS, 3), np.float32)
+        poses = [frame.pose for frame in frames if frame.pose is not None]
         return Motion(
             first,
             mouths,
-            np.array([frame.speaking for frame in found], np.float32),
+            np.array([frame.speaking for frame in frames], np.float32),
             self._predictor.expression(mouths),
             np.stack(poses) if poses else None,
-            np.array([frame.blink for frame in found], np.float32) if poses else None,
+            np.array([frame.blink for frame in frames], np.float32) if poses else None,
         )
 
     def _frame_at(self, index: int, fraction: float) -> _GridFrame:

@@ -115,8 +115,8 @@ class Style:
                 f"{field}: the artefact is not a speaking style of the format {STYLE_FORMAT}: enrol the person again", field=field
             )
         for name, shape in {**expected, **added}.items():
-            found = arrays.get(name)
-            if found is None or found.shape != shape or found.dtype.kind != "f" or not (np.abs(found) <= _LARGEST).all():
+            array = arrays.get(name)
+            if array is None or array.shape != shape or array.dtype.kind != "f" or not (np.abs(array) <= _LARGEST).all():
                 raise InvalidRequestError(
                     f"{field}: its array {name!r} is missing, holds no numbers within {_LARGEST:g}, or is not of shape "
                     f"{list(shape)}: encode the style anew",

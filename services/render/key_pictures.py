@@ -50,7 +50,7 @@ STATE_SIZE: Final = _PICTURES_SIZE + NUM_KEPT * NUM_MOUTH_AREA * 2
 """Numbers that key pictures take at the end of an actor's state."""
 
 
-def match_colour(texture: UInt8, background: UInt8, mask: UInt8, known: Bool | None = None) -> UInt8:
+def match_colour(texture: UInt8, background: UInt8, mask: UInt8, shown: Bool | None = None) -> UInt8:
     """Bring the texture's light and colour to those of the background around the mask: uint8 [H, W, 3].
 
     The difference of both is taken on the cheeks, on a ring just outside the mask: first its median (less one level, which is
@@ -62,7 +62,7 @@ def match_colour(texture: UInt8, background: UInt8, mask: UInt8, known: Bool | N
         texture: uint8 [H, W, 3].
         background: uint8 [H, W, 3].
         mask: uint8 [H, W].
-        known: bool [H, W], where the texture shows anything; None: everywhere.
+        shown: bool [H, W], where the texture shows anything; None: everywhere.
     """
     size = len(mask)
     multiple = size // BOX_SIZE
@@ -70,8 +70,8 @@ def match_colour(texture: UInt8, background: UInt8, mask: UInt8, known: Bool | N
     covered = (mask > 0).view(np.uint8)
     reach = 2 * _RING_PX * multiple + 1
     ring = cv2.dilate(covered, np.ones((reach, reach), np.uint8)) - covered
-    if known is not None:
-        ring = ring * known
+    if shown is not None:
+        ring = ring * shown
     # Every second pixel is plenty, and four times as fast.
     seen = (slice(0, cheeks, 2 * multiple), slice(None, None, 2 * multiple))
     ring = ring[seen]
@@ -127,9 +127,9 @@ def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPicture
     lips = bank.box_landmarks[candidates, :NUM_LIPS].astype(np.float64)
     shape = (lips - lips.mean(axis=1, keepdims=True)).reshape(len(candidates), -1) / np.sqrt(2.0 * NUM_LIPS)
     opening = mouth_opening(bank.mouth[candidates])
-    places = np.column_stack([shape, opening_scale(bank.mouth[candidates])])
-    squared = (places**2).sum(axis=1)
-    distance = np.sqrt(np.maximum(squared[:, None] + squared - 2.0 * places @ places.T, 0.0))
+    vectors = np.column_stack([shape, opening_scale(bank.mouth[candidates])])
+    squared = (vectors**2).sum(axis=1)
+    distance = np.sqrt(np.maximum(squared[:, None] + squared - 2.0 * vectors @ vectors.T, 0.0))
     chosen = [int(np.argmin(distance.sum(axis=1)))]
     while len(chosen) < min(NUM_KEPT, len(candidates)):
         nearest = distance[:, chosen].min(axis=1)
@@ -138,14 +138,14 @@ def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPicture
         chosen.append(int(np.argmax(gain)))
     for _ in range(_NUM_EXCHANGES):
         owner = np.argmin(distance[:, chosen], axis=1)
-        members = [np.flatnonzero(owner == place) for place in range(len(chosen))]
+        members = [np.flatnonzero(owner == index) for index in range(len(chosen))]
         chosen = [
             int(group[np.argmin(distance[np.ix_(group, group)].sum(axis=1))]) if len(group) else before
             for group, before in zip(members, chosen, strict=True)
         ]
-    chosen.sort(key=lambda place: (float(opening[place]), place))
+    chosen.sort(key=lambda index: (float(opening[index]), index))
     chosen += [chosen[-1]] * (NUM_KEPT - len(chosen))
-    rows = [int(candidates[place]) for place in chosen]
+    rows = [int(candidates[index]) for index in chosen]
     return KeyPictures(bank.boxes[rows], bank.box_landmarks[rows], tuple(rows))
 
 

@@ -282,10 +282,10 @@ class StateSearch:
         targets = to_tensor(np.stack([pair.target for pair in pairs]), device)
         with forward_pass(self._device):
             residual = self._network(inputs, self._state.expand(len(pairs), -1))
-        made = compose(inputs, residual.float(), targets)
-        drawn, target = discriminator_view(made.pictures), discriminator_view(targets)
-        reconstruction = reconstruction_loss(made)
-        loss = weights.reconstruction * reconstruction + weights.total_variation * total_variation_loss(made)
+        composed = compose(inputs, residual.float(), targets)
+        drawn, target = discriminator_view(composed.pictures), discriminator_view(targets)
+        reconstruction = reconstruction_loss(composed)
+        loss = weights.reconstruction * reconstruction + weights.total_variation * total_variation_loss(composed)
         with forward_pass(self._device):
             adversarial = self._discriminator.fooled(drawn)
             loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, target) + weights.frame * adversarial

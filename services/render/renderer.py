@@ -82,9 +82,9 @@ class FrameWindow(Generic[T]):
     def _next(self) -> Window[T]:
         at, last = self._done, len(self._run) - 1
         self._done += 1
-        places = range(at - self._before, at + self._after + 1)
+        indices = range(at - self._before, at + self._after + 1)
         frame, now = self._run[at]
-        return Window(frame, now, tuple(self._run[min(max(place, 0), last)][1] for place in places))
+        return Window(frame, now, tuple(self._run[min(max(index, 0), last)][1] for index in indices))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -171,7 +171,7 @@ def infer_frames(
         else:
             inputs[form.name] = actor[form.name]
     outputs = backend.infer(model.name, inputs)
-    return [{name: values[place] for name, values in outputs.items()} for place in range(len(frames))]
+    return [{name: values[index] for name, values in outputs.items()} for index in range(len(frames))]
 
 
 class RenderModels:

@@ -92,7 +92,7 @@ def turning_points(line: Float64, threshold: float) -> list[tuple[int, float]]:
     Returns:
         (frame, size) pairs, frames increasing. Minima and maxima take turns. The ends of the line are no extrema.
     """
-    found: list[tuple[int, float]] = []
+    points: list[tuple[int, float]] = []
     values = line.tolist()
     low = high = last = 0
     rising = 0
@@ -103,14 +103,14 @@ def turning_points(line: Float64, threshold: float) -> list[tuple[int, float]]:
             low = frame
         if rising >= 0 and values[high] - value > threshold:
             if rising or high:
-                found.append((high, values[high] - values[last]))
+                points.append((high, values[high] - values[last]))
             last, low, rising = high, frame, -1
         elif rising <= 0 and value - values[low] > threshold:
             if rising or low:
-                found.append((low, values[last] - values[low]))
+                points.append((low, values[last] - values[low]))
             last, high, rising = low, frame, 1
-    ends = [values[frame] for frame, _ in found[1:]] + values[-1:]
-    return [(frame, min(abs(came), abs(values[frame] - end))) for (frame, came), end in zip(found, ends, strict=False)]
+    ends = [values[frame] for frame, _ in points[1:]] + values[-1:]
+    return [(frame, min(abs(came), abs(values[frame] - end))) for (frame, came), end in zip(points, ends, strict=False)]
 
 
 def _spaced(size: Float64) -> Int64:
@@ -266,8 +266,8 @@ def _spans(usable: Bool, shot_cuts: Int64, needed: int) -> list[tuple[int, int]]
     borders[[0, -1]] = True
     borders[shot_cuts] = True
     borders[1:-1] |= usable[1:] != usable[:-1]
-    places = np.flatnonzero(borders)
-    runs = [(int(begin), int(end)) for begin, end in zip(places[:-1], places[1:], strict=True) if usable[begin]]
+    indices = np.flatnonzero(borders)
+    runs = [(int(begin), int(end)) for begin, end in zip(indices[:-1], indices[1:], strict=True) if usable[begin]]
     longest = max((end - begin for begin, end in runs), default=0)
     if longest < MIN_SPAN:
         raise NoUsableFootageError(

@@ -71,8 +71,8 @@ def target_mouth_from_proto(frame: pb.TargetFrame, field: str) -> TargetFrame:
 
 
 def _mouth_from_proto(message: common_pb2.Tensor, field: str) -> Float32:
-    found: Float32 = from_tensor(message, field, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
-    return found
+    mouth: Float32 = from_tensor(message, field, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
+    return mouth
 
 
 def max_frames_from_proto(request: pb.BuildBankRequest) -> int:

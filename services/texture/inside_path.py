@@ -108,12 +108,12 @@ class SpokenInsides:
         components = np.linalg.svd(pictures, full_matrices=False)[2][:_INSIDE_COMPONENTS]
         # Distances of these numbers are roots of mean squares over the samples, grey levels.
         looks = pictures @ components.T / np.sqrt(pictures.shape[1])
-        heard = standard @ self._axes
-        given = heard[shown]
+        inputs = standard @ self._axes
+        given = inputs[shown]
         left_out = [left_out_answers(given, looks, ridge) for ridge in _RIDGES]
         best = int(np.argmin([((looks - answers) ** 2).sum() for answers in left_out]))
         self._weights = np.linalg.solve(given.T @ given + _RIDGES[best] * np.eye(given.shape[1]), given.T @ looks)
-        self._answers = heard @ self._weights
+        self._answers = inputs @ self._weights
         self._answers[shown] = left_out[best]
 
     def costs(self, mouth: Float32) -> Float32:
@@ -124,9 +124,9 @@ class SpokenInsides:
         """
         if not self.known:
             return np.zeros(len(self._openings), np.float32)
-        heard = (mouth.reshape(-1) - self._mean) / self._spread @ self._axes
+        inputs = (mouth.reshape(-1) - self._mean) / self._spread @ self._axes
         # A matrix product may differ in its last bits between processors. A tenth of a grey level does not.
-        away = np.round(np.linalg.norm(self._answers - heard @ self._weights, axis=1), 1)
+        away = np.round(np.linalg.norm(self._answers - inputs @ self._weights, axis=1), 1)
         opening = np.abs(self._openings - opening_scale(mouth))
         return np.asarray(_BY_SPEECH * away.astype(np.float32) + _BY_OPENING * opening, np.float32)
 
@@ -171,8 +171,8 @@ class InsideCosts:
 
     def window_before(self, frames: int) -> Rows:
         """Return the window so many footage frames before each window: int [W], -1 where there is none."""
-        place = np.searchsorted(self.footage, self.footage - frames)
-        return np.where(self.footage[place] == self.footage - frames, place, -1)
+        index = np.searchsorted(self.footage, self.footage - frames)
+        return np.where(self.footage[index] == self.footage - frames, index, -1)
 
     @cached_property
     def runs(self) -> tuple[tuple[Rows, np.float32], ...]:
@@ -200,28 +200,30 @@ class InsideCosts:
         """Costs of leaving a window for another one, float32 [W, W]."""
         insides = self._insides[self.rows].reshape(len(self.rows), -1)
         square = (insides**2).mean(axis=1)
-        found = np.empty((len(insides), len(insides)), np.float32)
+        distances = np.empty((len(insides), len(insides)), np.float32)
         for begin in range(0, len(insides), _ROWS_AT_ONCE):
             some = slice(begin, begin + _ROWS_AT_ONCE)
             product = insides[some] @ insides.T / np.float32(insides.shape[1])
-            found[some] = np.sqrt(np.maximum(square[some, None] + square - np.float32(2.0) * product, 0.0))
+            distances[some] = np.sqrt(np.maximum(square[some, None] + square - np.float32(2.0) * product, 0.0))
         # A matrix product may differ in its last bits between processors. A tenth of a grey level does not.
-        return np.asarray(_CUT + _APPEARANCE * np.round(found, 1), np.float32)
+        return np.asarray(_CUT + _APPEARANCE * np.round(distances, 1), np.float32)
 
 
 def inside_samples(bank: MouthBank) -> Float32:
     """Return the insides of a bank's mouths, all in one shape: float32 [F, 8, 16, 3], RGB, 0 to 255."""
     half = len(LIPS_INNER) // 2
-    found = np.empty((bank.num_frames, len(_ACROSS), len(_ALONG), 3), np.float32)
-    places = np.linspace(0.0, 1.0, half + 1)
-    for picture, landmarks, samples in zip(bank.boxes, bank.box_landmarks, found, strict=True):
+    insides = np.empty((bank.num_frames, len(_ACROSS), len(_ALONG), 3), np.float32)
+    positions = np.linspace(0.0, 1.0, half + 1)
+    for picture, landmarks, samples in zip(bank.boxes, bank.box_landmarks, insides, strict=True):
         inner = landmarks[len(LIPS_OUTER) : NUM_LIPS]
         upper, lower = inner[: half + 1], np.concatenate([inner[half:], inner[:1]])[::-1]
-        above, below = (np.stack([np.interp(_ALONG, places, lip[:, axis]) for axis in (0, 1)], axis=-1) for lip in (upper, lower))
+        above, below = (
+            np.stack([np.interp(_ALONG, positions, lip[:, axis]) for axis in (0, 1)], axis=-1) for lip in (upper, lower)
+        )
         points = (above + _ACROSS[:, None, None] * (below - above)).astype(np.float32)
         # OpenCV 5.0 reads an empty second map in a linear remap.
         samples[:] = cv2.remap(picture, points[..., 0], points[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return found
+    return insides
 
 
 def visible_share(mouth: Float32) -> np.float32:
@@ -296,20 +298,20 @@ class InsidePath:
         return least
 
     def _window_of(self, bank_frame_index: int) -> int:
-        (found,) = np.nonzero(self._costs.footage == bank_frame_index)
-        if not len(found):
+        (windows,) = np.nonzero(self._costs.footage == bank_frame_index)
+        if not len(windows):
             raise InvalidRequestError(
                 f"frame.inside_frame_index: the bank answers no frame {bank_frame_index}: give the answer for this frame",
                 field="frame.inside_frame_index",
             )
-        return int(found[0])
+        return int(windows[0])
 
     def _step(self, least: Float32, visible: np.float32) -> tuple[Float32, Rows]:
         """Return the least cost to reach each window, float32 [W], and the window before each window, int [W]."""
         sources = np.argsort(least, kind="stable")[:_LEFT]
         left = least[sources, None] + visible * self._costs.cuts[sources]
-        place = left.argmin(axis=0)
-        best, before = left[place, np.arange(len(least))], sources[place]
+        index = left.argmin(axis=0)
+        best, before = left[index, np.arange(len(least))], sources[index]
         for windows, cost in self._costs.runs:
             further = np.where(windows >= 0, least[windows] + visible * cost, np.float32(np.inf)).astype(np.float32)
             before = np.where(further < best, windows, before)

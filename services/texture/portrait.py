@@ -473,9 +473,9 @@ def within_reach(target: HeadPose, portrait: HeadPose) -> HeadPose:
     return HeadPose(target.scale, np.asarray(rotation, np.float64), target.translation)
 
 
-def _sampled(values: npt.NDArray[_Number], places: Float32, interpolation: int, border: int) -> npt.NDArray[_Number]:
+def _sampled(values: npt.NDArray[_Number], points: Float32, interpolation: int, border: int) -> npt.NDArray[_Number]:
     """Return `values` [h, w, C] at places [H, W, 2]."""
-    taken = cv2.remap(values, places[..., 0], places[..., 1], interpolation, borderMode=border)
+    taken = cv2.remap(values, points[..., 0], points[..., 1], interpolation, borderMode=border)
     return np.asarray(taken, values.dtype)
 
 

@@ -170,28 +170,28 @@ class WarpStream:
         return None if frame.context_only else self._answer(frame, points)
 
     def _answer(self, frame: TargetFrame, target: Float32) -> WarpedFrame:
-        found, mouth = self._choose(frame), frame.mouth
+        retrieved, mouth = self._choose(frame), frame.mouth
         if self._mode is WarpMode.MEAN_MOUTH:
             mouth = self._bank.mouth[self._bank.medoid]
             target = target_points(mouth, self._bank.geometry, frame.pose)
-        row = int(found.rows[0, -1])
+        row = int(retrieved.rows[0, -1])
         source = self._bank.control_points[row]
         fitting = bending = 0.0
         detail: UInt8 | None = None
         if self._mode is WarpMode.RETRIEVAL_ONLY:
             texture = _moved(self._bank.boxes[row], source, target)
         else:
-            spline = fit_retrieved(self._bank, found, target, self._residual(found))
+            spline = fit_retrieved(self._bank, retrieved, target, self._residual(retrieved))
             grids = evaluate_grid(spline)
             shown = MouthView(mouth, frame.pose.rotation, target[:NUM_MOUTH_AREA])
-            warped = warp_retrieved(self._bank, found, grids, shown)
+            warped = warp_retrieved(self._bank, retrieved, grids, shown)
             texture = self._inside.drawn(warped.texture, target)
             best = ThinPlateSpline(spline.centres, spline.weights[:, :2], spline.affine[:, :2])
             fitting = float(fitting_error(best, source, NUM_MOUTH_AREA))
             bending = float(bending_energy(grids[..., :2]))
             if self._detail_scale:
                 # A run of footage also keeps the detail of the skin calm.
-                detail = warped_detail(self._bank, found.inside, warped.inside_map, self._detail_scale)
+                detail = warped_detail(self._bank, retrieved.inside, warped.inside_map, self._detail_scale)
                 if len(self._bank.mouth) == 1:
                     detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], shown.landmarks, warped.inside_map.backward)
         return WarpedFrame(
@@ -202,7 +202,7 @@ class WarpStream:
             distance=float(np.abs(self._bank.mouth[row] - frame.mouth).sum(axis=1).mean()),
             fitting_error=fitting,
             bending_energy=bending,
-            inside_frame_index=int(self._bank.frame_index[found.inside]),
+            inside_frame_index=int(self._bank.frame_index[retrieved.inside]),
             detail=detail,
         )
 
@@ -225,11 +225,11 @@ class WarpStream:
             )
         return row
 
-    def _residual(self, found: Retrieved) -> Float32 | None:
+    def _residual(self, retrieved: Retrieved) -> Float32 | None:
         if self._mode is not WarpMode.TEMPORAL_WARP_NETWORK:
             return None
         window = np.stack([points for _, points in self._past])
-        return self._model.residual(window, self._bank.control_points[found.rows])
+        return self._model.residual(window, self._bank.control_points[retrieved.rows])
 
 
 def _alone(row: int) -> Retrieved:

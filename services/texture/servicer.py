@@ -113,10 +113,10 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
     ) -> pb.MatchBackgroundsResponse:
         """Choose footage frames for predicted head motion."""
         inputs = matching_from_proto(request)
-        found = await self._workers.run(
+        matched = await self._workers.run(
             match_backgrounds, inputs.footage, inputs.usable, inputs.shot_cuts, inputs.predicted, check_not_cancelled
         )
-        return backgrounds_to_proto(found)
+        return backgrounds_to_proto(matched)
 
     async def RotatePortrait(  # noqa: N802  # the RPC's name
         self, request_iterator: AsyncIterator[pb.RotatePortraitRequest], context: Any

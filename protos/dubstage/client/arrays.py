@@ -193,8 +193,8 @@ def number_of(enum: Any, prefix: str, name: str | int) -> Any:
         return name
     full_name = prefix + name.upper().replace("-", "_")
     if full_name not in enum.keys():  # noqa: SIM118 - an enum wrapper is no container
-        known = ", ".join(key.removeprefix(prefix).lower() for key in enum.keys()[1:])
-        raise ValueError(f"no {name!r}; there are: {known}")
+        names = ", ".join(key.removeprefix(prefix).lower() for key in enum.keys()[1:])
+        raise ValueError(f"no {name!r}; there are: {names}")
     return enum.Value(full_name)
 
 

@@ -90,11 +90,11 @@ def token_metadata(token: str | None) -> tuple[tuple[str, str], ...]:
             logs.
     """
     token = (token or "").strip()
-    for place, character in enumerate(token):
+    for index, character in enumerate(token):
         if not (character.isascii() and character.isprintable() and character != " "):
             kind = unicodedata.name(character, "a control character")
             raise ValueError(
-                f"the token cannot be sent: character {place + 1} of {len(token)} is {kind}; a bearer token is one word of plain "
+                f"the token cannot be sent: character {index + 1} of {len(token)} is {kind}; a bearer token is one word of plain "
                 "ASCII: give one line of the token file"
             )
     return (bearer(token),) if token else ()

@@ -114,8 +114,7 @@ def consent_record(consent: Consent | None) -> consent_pb2.ConsentRecord | None:
     """
     if not isinstance(consent, Mapping):
         return consent
-    known = consent_pb2.ConsentRecord.DESCRIPTOR.fields_by_name
-    _check_names("a consent record", consent, list(known))
+    _check_names("a consent record", consent, list(consent_pb2.ConsentRecord.DESCRIPTOR.fields_by_name))
     return _message(consent_pb2.ConsentRecord, consent)
 
 
@@ -127,15 +126,14 @@ def line_message(line: Line) -> pb.LineSpec:
     """
     if not isinstance(line, Mapping):
         return line
-    known = pb.LineSpec.DESCRIPTOR.fields_by_name
-    _check_names("a line", line, ["speech", "face", "actor_id", *known])
+    _check_names("a line", line, ["speech", "face", "actor_id", *pb.LineSpec.DESCRIPTOR.fields_by_name])
     return _message(pb.LineSpec, _fields_of(pb.LineSpec, line))
 
 
-def _check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+def _check_names(what: str, given: Iterable[str], fields: Sequence[str]) -> None:
     for name in given:
-        if name not in known:
-            raise ValueError(f"{what} has no field {name!r}: {advice(name, known)}")
+        if name not in fields:
+            raise ValueError(f"{what} has no field {name!r}: {advice(name, fields)}")
 
 
 def _message(kind: type[M], fields: Mapping[str, Any]) -> M:
@@ -178,16 +176,16 @@ def option_fields(**options: Any) -> dict[str, Any]:
 
 def _fields_of(message: type[Message], options: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    known = message.DESCRIPTOR.fields_by_name
+    message_fields = message.DESCRIPTOR.fields_by_name
     for name, given in options.items():
         if given is None:
             continue
         if name in _FIELDS:
             fields |= _FIELDS[name](given)
-        elif name in known and (kind := known[name].enum_type) is not None:
+        elif name in message_fields and (kind := message_fields[name].enum_type) is not None:
             fields[name] = number_of(getattr(pb, kind.name), kind.values[0].name.removesuffix("UNSPECIFIED"), given or 0)
         else:
-            fields[f"{name}_uri" if f"{name}_uri" in known else name] = given
+            fields[f"{name}_uri" if f"{name}_uri" in message_fields else name] = given
     return fields
 
 

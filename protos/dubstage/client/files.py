@@ -158,9 +158,9 @@ def upload(connection: Connection, file: str | os.PathLike[str], *, name: str = 
                 offset = there.received_bytes
             outage.look(offset)
             pieces = _pieces(source, offset, size_bytes, report)
-            found = upload_pieces(connection, pieces, name=chosen, size_bytes=size_bytes, sha256=sha256, offset=offset)
-            if found.complete:
-                return found
+            uploaded = upload_pieces(connection, pieces, name=chosen, size_bytes=size_bytes, sha256=sha256, offset=offset)
+            if uploaded.complete:
+                return uploaded
             raise DubstageCallError(
                 f"{source} became shorter during the upload", code="INVALID_ARGUMENT", reason="INVALID_REQUEST", field="size_bytes"
             )

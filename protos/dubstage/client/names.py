@@ -39,23 +39,23 @@ def resource_id(name: str) -> str:
 
 def explaining_names(build: Callable[P, T]) -> Callable[P, T]:
     """Return a function that answers an argument of another name with a TypeError which says what the argument is called."""
-    known = _arguments(build)
+    arguments = _arguments(build)
 
     @wraps(build)
     def explained(*args: P.args, **kwargs: P.kwargs) -> T:
         for name in kwargs:
-            if name not in known:
+            if name not in arguments:
                 what = f"{getattr(build, '__name__', 'the call')}()"
-                raise TypeError(f"{what} has no argument {name!r}: {advice(name, known)}")
+                raise TypeError(f"{what} has no argument {name!r}: {advice(name, arguments)}")
         return build(*args, **kwargs)
 
     return explained
 
 
-def advice(name: str, known: Sequence[str]) -> str:
-    """Return what to write in place of an unknown name: the name that was meant, or the known names."""
-    near = difflib.get_close_matches(name, known, 1)
-    return _OTHER_NAMES.get(name) or (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
+def advice(name: str, names: Sequence[str]) -> str:
+    """Return what to write in place of an unknown name: the name that was meant, or all names that there are."""
+    near = difflib.get_close_matches(name, names, 1)
+    return _OTHER_NAMES.get(name) or (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}")
 
 
 def _arguments(build: Callable[..., Any]) -> list[str]:
@@ -97,8 +97,8 @@ def face_fields(face: str | int | dub_pb2.FaceBox) -> dict[str, Any]:
 
 def step_name(step: int) -> str:
     """Return the name of an OperationStep as progress shows it, such as `enrol bank`."""
-    known = step in pb.OperationStep.values()
-    return pb.OperationStep.Name(step).removeprefix("OPERATION_STEP_").lower().replace("_", " ") if known else str(step)  # type: ignore[arg-type]
+    is_named = step in pb.OperationStep.values()
+    return pb.OperationStep.Name(step).removeprefix("OPERATION_STEP_").lower().replace("_", " ") if is_named else str(step)  # type: ignore[arg-type]
 
 
 def identified(request: M) -> M:

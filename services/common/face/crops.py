@@ -259,8 +259,8 @@ def check_pose_vectors(vectors: Float64, field: str) -> None:
 def pose_vectors(poses: Sequence[HeadPose]) -> Float64:
     """Return head poses as vectors, float64 [T, 6]."""
     rotations = np.array([pose.rotation for pose in poses]).reshape(-1, 3, 3)
-    places = np.array([(*pose.translation[:2], pose.scale) for pose in poses], np.float64).reshape(-1, 3)
-    return np.concatenate([np.asarray(euler_from_matrix(rotations), np.float64), places], axis=1)
+    translations = np.array([(*pose.translation[:2], pose.scale) for pose in poses], np.float64).reshape(-1, 3)
+    return np.concatenate([np.asarray(euler_from_matrix(rotations), np.float64), translations], axis=1)
 
 
 def pose_of_vector(vector: Float64) -> HeadPose:

@@ -177,8 +177,8 @@ def camera_in_crop(pose: HeadPose, affine: npt.NDArray[np.float64]) -> WeakPersp
     size = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
     turn = np.eye(3)
     turn[:2, :2] = affine[:, :2] / size
-    place = affine[:, :2] @ pose.translation[:2] + affine[:, 2]
-    return WeakPerspective(np.float64(pose.scale * size), turn @ pose.rotation, np.array([*place, 0.0]))
+    translation = affine[:, :2] @ pose.translation[:2] + affine[:, 2]
+    return WeakPerspective(np.float64(pose.scale * size), turn @ pose.rotation, np.array([*translation, 0.0]))
 
 
 def fitting_row(
@@ -271,15 +271,15 @@ class ExpressionFit:
 
 def _mouth_points(model: MorphableModel) -> tuple[LandmarkSet, npt.NDArray[np.intp]]:
     """Return the model's points that are mouth-area landmarks, and their rows among the 59."""
-    known = model.landmark_set("mediapipe")
+    landmarks = model.landmark_set("mediapipe")
     row_of = {number: row for row, number in enumerate(MOUTH_AREA)}
-    chosen = [index for index, number in enumerate(known.mediapipe) if int(number) in row_of]
+    chosen = [index for index, number in enumerate(landmarks.mediapipe) if int(number) in row_of]
     if len(chosen) < _MIN_MOUTH_POINTS:
         raise InvalidRequestError(
             f"the morphable model {model.name!r} has {len(chosen)} landmarks of the mouth; {_MIN_MOUTH_POINTS} are needed",
             field=_FIELD,
         )
-    return known.select(chosen), np.array([row_of[int(known.mediapipe[index])] for index in chosen], np.intp)
+    return landmarks.select(chosen), np.array([row_of[int(landmarks.mediapipe[index])] for index in chosen], np.intp)
 
 
 def _in_head_space(neutral: Float64, model: MorphableModel) -> Float64:
@@ -287,8 +287,8 @@ def _in_head_space(neutral: Float64, model: MorphableModel) -> Float64:
 
     A face measured on footage hardly moves. A face inferred from a still picture moves by a few tenths of a pixel.
     """
-    known = model.landmark_set("mediapipe")
-    rigid = known.select(np.isin(known.mediapipe, STABLE))
+    landmarks = model.landmark_set("mediapipe")
+    rigid = landmarks.select(np.isin(landmarks.mediapipe, STABLE))
     if len(rigid) < _MIN_RIGID:
         return neutral
     return np.asarray(similarity(rigid.of(neutral), head_template()[rigid.mediapipe].astype(np.float64)).apply(neutral), np.float64)

@@ -108,10 +108,10 @@ def identity_from_arrays(stored: NamedArrays, model: MorphableModel) -> FaceIden
         "num_frames": (1,),
     }
     for key, shape in shapes.items():
-        found = stored.arrays.get(key)
+        array = stored.arrays.get(key)
         kind = "i" if key == "num_frames" else "f"
         # NaN fails this comparison.
-        if found is None or found.shape != shape or found.dtype.kind != kind or not (np.abs(found) <= MAX_HEAD_PX).all():
+        if array is None or array.shape != shape or array.dtype.kind != kind or not (np.abs(array) <= MAX_HEAD_PX).all():
             raise InvalidRequestError(
                 f"this identity's {key} is missing, damaged or not {list(shape)}: fit the identity again", field=_FIELD
             )

@@ -200,14 +200,14 @@ def pose_landmarks(landmarks: Float32) -> Float32:
 
 def _lower_matrix() -> Float32:
     """Return the weights of the 59 mouth-area landmarks in each lower point, float32 [117, 59]."""
-    position = {index: place for place, index in enumerate(MOUTH_AREA)}
+    position = {index: number for number, index in enumerate(MOUTH_AREA)}
     rows = []
     for contour, closed in ((LIPS_OUTER, True), (LIPS_INNER, True), (JAW_LINE, False)):
         following = (*contour[1:], contour[0]) if closed else contour[1:]
-        for place, index in enumerate(contour):
+        for number, index in enumerate(contour):
             rows.append({position[index]: 1.0})
-            if place < len(following):
-                rows.append({position[index]: 0.5, position[following[place]]: 0.5})
+            if number < len(following):
+                rows.append({position[index]: 0.5, position[following[number]]: 0.5})
     matrix = np.zeros((len(rows), NUM_MOUTH_AREA), np.float32)
     for row, weights in enumerate(rows):
         for column, weight in weights.items():

@@ -67,5 +67,5 @@ class MorphableModels:
         # This is a name, never a path: files outside the folder cannot be named.
         if self._folder is None or not _NAME.fullmatch(name) or not self._folder.is_dir():
             return None
-        found = [path for path in sorted(self._folder.iterdir()) if name in {path.name, path.stem}]
-        return next((path for path in found if not path.stem.endswith((_LANDMARKS, _TEXTURE))), None)
+        paths = [path for path in sorted(self._folder.iterdir()) if name in {path.name, path.stem}]
+        return next((path for path in paths if not path.stem.endswith((_LANDMARKS, _TEXTURE))), None)

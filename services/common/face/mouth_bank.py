@@ -375,7 +375,7 @@ def retrieve(bank: MouthBank, costs: Float32, count: int = 3, inside: int | None
         count: number of textures to blend.
         inside: bank row of the texture that shows the inside of the mouth; None: the best one.
     """
-    place = bank.frame_index[bank.window_rows[:, -1]]
+    frames = bank.frame_index[bank.window_rows[:, -1]]
     open_costs = costs.copy()
     chosen: list[int] = []
     while len(chosen) < count:
@@ -383,7 +383,7 @@ def retrieve(bank: MouthBank, costs: Float32, count: int = 3, inside: int | None
         if not np.isfinite(open_costs[best]):
             break
         chosen.append(best)
-        open_costs[np.abs(place - place[best]) < _APART] = np.inf
+        open_costs[np.abs(frames - frames[best]) < _APART] = np.inf
     weights = np.exp((costs[chosen[0]] - costs[chosen]) / np.float32(_BLEND_SOFTNESS_PX))
     rows = bank.window_rows[chosen]
     return Retrieved(rows, np.asarray(weights / weights.sum(), np.float32), int(rows[0, -1]) if inside is None else inside)

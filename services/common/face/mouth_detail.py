@@ -109,13 +109,13 @@ def enlarged(box: UInt8, scale: int) -> UInt8:
     return box if scale == 1 else np.asarray(cv2.resize(box, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def warped_detail(bank: MouthBank, row: int, places: InsideMap, scale: int) -> UInt8:
+def warped_detail(bank: MouthBank, row: int, inside_map: InsideMap, scale: int) -> UInt8:
     """Return the detail of a bank frame, warped: uint8 [160 scale, 160 scale], 128 where there is no detail, as in a gap.
 
     Args:
         bank: the bank. Without native pictures, or with pictures of a smaller scale, the detail is only as fine as these.
         row: the frame.
-        places: where each box pixel lies in the frame's own box.
+        inside_map: where each box pixel lies in the frame's own box.
         scale: requested pixels per box pixel, 1 to 4.
 
     Raises:
@@ -128,7 +128,7 @@ def warped_detail(bank: MouthBank, row: int, places: InsideMap, scale: int) -> U
         source, source_scale = bank.native.luma(row), bank.native.scale
     if source_scale > scale:
         source, source_scale = np.asarray(cv2.resize(source, (side, side), interpolation=cv2.INTER_AREA), np.uint8), scale
-    backward, gap = places
+    backward, gap = inside_map
     if scale > 1:
         backward, gap = (
             np.asarray(cv2.resize(each, (side, side), interpolation=cv2.INTER_LINEAR), np.float32) for each in (backward, gap)

@@ -127,15 +127,15 @@ def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthV
     along = (columns - upper[0, 0]) / width
     beside = _smooth((np.abs(2.0 * along - 1.0) - _BESIDE[0]) / (_BESIDE[1] - _BESIDE[0]))
     rigid = skull[0, 0] * columns + skull[0, 1] * 0.5 * (top + bottom) + skull[0, 2]
-    places = rigid + beside * (source_upper[0, 0] + along * source_width - rigid)
-    places = np.clip(places, source_upper[0, 0], source_upper[-1, 0])
-    source_top, source_bottom = _between(source_upper, source_lower, places)
+    source_columns = rigid + beside * (source_upper[0, 0] + along * source_width - rigid)
+    source_columns = np.clip(source_columns, source_upper[0, 0], source_upper[-1, 0])
+    source_top, source_bottom = _between(source_upper, source_lower, source_columns)
 
     skull_top = skull[1, 0] * columns + skull[1, 1] * top + skull[1, 2]
     jaw_bottom = skull[1, 0] * (columns - across) + skull[1, 1] * (bottom - down) + skull[1, 2]
     upper_offset = np.maximum(skull_top, source_top - _BEYOND_PX) - top
     lower_offset = np.minimum(jaw_bottom, source_bottom + _BEYOND_PX) - bottom
-    dark = _dark_rows(picture, places, source_top, source_bottom, np.abs(2.0 * along - 1.0) < _MIDDLE)
+    dark = _dark_rows(picture, source_columns, source_top, source_bottom, np.abs(2.0 * along - 1.0) < _MIDDLE)
 
     rows = np.arange(first, last, dtype=np.float64)[:, None]
     left_out = lower_offset - upper_offset
@@ -143,7 +143,7 @@ def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthV
     seam = np.clip(dark - 0.5 * left_out - upper_offset, top, bottom)
     height = np.maximum(_SEAM_HEIGHT * left_out, 1.0)
     joined = rows + upper_offset + left_out * _smooth((rows - seam) / height + 0.5)
-    shown = np.stack(np.broadcast_arrays(places, np.where(left_out > 0.0, joined, parted)), axis=-1).astype(np.float32)
+    shown = np.stack(np.broadcast_arrays(source_columns, np.where(left_out > 0.0, joined, parted)), axis=-1).astype(np.float32)
 
     depth = np.minimum(rows - top, bottom - rows) / _BAND_PX
     edge = np.minimum(columns - upper[0, 0], upper[-1, 0] - columns) / _CORNER_BAND_PX
@@ -184,14 +184,14 @@ def _motions(source: MouthView, target: MouthView) -> tuple[Float64, Float64]:
 
 
 def _dark_rows(
-    picture: npt.NDArray[np.uint8], places: Float64, top: Float64, bottom: Float64, middle: npt.NDArray[np.bool_]
+    picture: npt.NDArray[np.uint8], columns: Float64, top: Float64, bottom: Float64, middle: npt.NDArray[np.bool_]
 ) -> Float64:
     """Return the darkest row of a source's inside in each column, float64 [N].
 
     One height between the lips is the darkest of all columns. The row of each column is near this height, where the column and its
     neighbours are dark: the edges of teeth are no straight line.
     """
-    x, y = (np.asarray(each, np.float32) for each in np.broadcast_arrays(places, top + _HEIGHTS[:, None] * (bottom - top)))
+    x, y = (np.asarray(each, np.float32) for each in np.broadcast_arrays(columns, top + _HEIGHTS[:, None] * (bottom - top)))
     # OpenCV 5.0 reads an empty second map in a linear remap.
     samples = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     levels = samples.mean(axis=2, dtype=np.float64)

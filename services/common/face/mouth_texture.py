@@ -89,25 +89,25 @@ def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target
         grids: float32 [GRID_SIZE, GRID_SIZE, 2 a frame], coarse grids of the splines from `fit_retrieved`.
         target: the mouth to show.
     """
-    maps = [dense_map(grids[..., 2 * place : 2 * place + 2]) for place in range(len(retrieved.sources))]
+    maps = [dense_map(grids[..., 2 * index : 2 * index + 2]) for index in range(len(retrieved.sources))]
     boxes = bank.boxes[retrieved.rows[:, -1]]
     moved = aligned(maps[: len(boxes)], boxes, retrieved.weights, target.landmarks)
     pictures = [warp(box, backward) for box, backward in zip(boxes, moved, strict=True)]
     blended = blend(np.stack(pictures), retrieved.weights)
     source, picture = bank.view(retrieved.inside), bank.boxes[retrieved.inside]
-    found = inside_map(maps[-1], picture, source, target)
+    inner_map = inside_map(maps[-1], picture, source, target)
     weight = inside_weight(target)
     parted = float(mouth_opening(target.mouth)) / max(float(mouth_opening(source.mouth)), _SMALLEST_OPENING_PX)
     uncovered = share_between(parted, _PARTED)
     if uncovered:
-        teeth = warp(teeth_weight(picture, source.landmarks), found.backward).astype(np.float32) / np.float32(255.0)
+        teeth = warp(teeth_weight(picture, source.landmarks), inner_map.backward).astype(np.float32) / np.float32(255.0)
         weight = np.maximum(weight, teeth * uncovered)
     left, top, width, height = cv2.boundingRect((weight > 0).view(np.uint8))
     if width:
         part = slice(top, top + height), slice(left, left + width)
-        inside = shaded(warp(picture, found.backward[part]).astype(np.float32), found.gap[part], bank.dark)
+        inside = shaded(warp(picture, inner_map.backward[part]).astype(np.float32), inner_map.gap[part], bank.dark)
         blended[part] = np.rint(blended[part] + weight[part][..., None] * (inside - blended[part]))
-    return WarpedMouth(blended, found)
+    return WarpedMouth(blended, inner_map)
 
 
 def aligned(maps: Sequence[Float32], boxes: npt.NDArray[np.uint8], weights: Float32, landmarks: Float32) -> list[Float32]:
@@ -132,14 +132,14 @@ def aligned(maps: Sequence[Float32], boxes: npt.NDArray[np.uint8], weights: Floa
     border = np.minimum(np.minimum(down, down[::-1])[:, None], np.minimum(across, across[::-1]))
     fade = np.minimum(border * np.float32(_STEP / _AROUND_PX), 1)[..., None]
     moves = fade * (flows - np.tensordot(weights, flows, 1))
-    places = cv2.merge([np.broadcast_to(across, border.shape).copy(), np.broadcast_to(down[:, None], border.shape).copy()])
-    found = []
+    grid = cv2.merge([np.broadcast_to(across, border.shape).copy(), np.broadcast_to(down[:, None], border.shape).copy()])
+    changed = []
     for backward, part, move in zip(maps, parts, moves, strict=True):
-        change = _seen(part, places + move) - part
+        change = _seen(part, grid + move) - part
         moved = backward.copy()
         moved[top:bottom, left:right] += cv2.resize(change, (int(right - left), int(bottom - top)), interpolation=cv2.INTER_LINEAR)
-        found.append(moved)
-    return found
+        changed.append(moved)
+    return changed
 
 
 def _seen(picture: npt.NDArray[Any], backward: Float32) -> npt.NDArray[Any]:
@@ -197,9 +197,9 @@ def teeth_weight(picture: UInt8, landmarks: Float32) -> UInt8:
         return weight
     lab = cv2.cvtColor(picture[box].astype(np.float32) / np.float32(255.0), cv2.COLOR_RGB2Lab)
     lightness, red = np.median(lab[lips][:, :2], axis=0)
-    found = share_between(red - lab[..., 1], _LESS_RED) * share_between(lab[..., 0] - lightness, _LIGHTER)
-    found = found * (1.0 - share_between(away, _TEETH_REACH_PX)) * mouth
-    grown = cv2.dilate(np.asarray(np.rint(found * 255.0), np.uint8), _TEETH_MARGIN)
+    share = share_between(red - lab[..., 1], _LESS_RED) * share_between(lab[..., 0] - lightness, _LIGHTER)
+    share = share * (1.0 - share_between(away, _TEETH_REACH_PX)) * mouth
+    grown = cv2.dilate(np.asarray(np.rint(share * 255.0), np.uint8), _TEETH_MARGIN)
     weight[box] = grown
     return np.asarray(cv2.GaussianBlur(weight, (0, 0), _INSIDE_SOFT_PX), np.uint8)
 

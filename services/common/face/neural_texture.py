@@ -115,20 +115,20 @@ class MouthFilm:
         flat = points[:, :2] - self._origin
         flat[2 * _COLUMNS :] -= (self._chin.of(shape).mean(axis=0) - self._chin_at_rest)[:2]
         top = np.repeat([-_REACH[0], -_REACH[1]], 2 * _COLUMNS)
-        places = np.stack([(flat[:, 0] + HALF_WIDTH_PX) / (2.0 * HALF_WIDTH_PX), (flat[:, 1] - top) / HEIGHT_PX], axis=1)
-        return points, np.clip(places, 0.0, 1.0)
+        coordinates = np.stack([(flat[:, 0] + HALF_WIDTH_PX) / (2.0 * HALF_WIDTH_PX), (flat[:, 1] - top) / HEIGHT_PX], axis=1)
+        return points, np.clip(coordinates, 0.0, 1.0)
 
 
 def _landmarks(model: MorphableModel, numbers: tuple[int, ...]) -> LandmarkSet:
-    known = model.landmark_set("mediapipe")
-    row_of = {int(number): row for row, number in enumerate(known.mediapipe)}
+    landmarks = model.landmark_set("mediapipe")
+    row_of = {int(number): row for row, number in enumerate(landmarks.mediapipe)}
     missing = [number for number in numbers if number not in row_of]
     if missing:
         raise InvalidRequestError(
             f"the morphable model {model.name!r} has no points for MediaPipe's landmarks {missing}: its mouth cannot be closed",
             field="identity",
         )
-    return known.select([row_of[number] for number in numbers])
+    return landmarks.select([row_of[number] for number in numbers])
 
 
 def sample(texture: UInt8, uv: Float32) -> Float32:
@@ -228,14 +228,14 @@ class NeuralSurface:
             BackendUnavailableError: the rasteriser is not installed.
         """
         shape = self._face.shape_of(expression)
-        film, places = self._film.points_of(shape)
+        film, coordinates = self._film.points_of(shape)
         camera = camera_in_crop(pose, box_from_frame(pose))
         points = np.asarray(camera.project(np.concatenate([shape, film])), np.float64)[None]
         pixels, depth = points[..., :2], points[..., 2]
         fragments = rasterise(
             pixels, depth, self._triangles, BOX_SIZE, BOX_SIZE, perspective=False, cull="back", backend=self._backend
         )
-        layout = np.concatenate([self._layout, _in_texture(places)])
+        layout = np.concatenate([self._layout, _in_texture(coordinates)])
         uv: Float32 = interpolate(fragments, layout[None], self._corners)[0]
         uv[~(fragments.covered[0] & self._textured[fragments.triangle_index[0]])] = _NO_FACE
         return uv
@@ -250,9 +250,9 @@ def _magnified(uv: Float64, corners: Int32) -> Float64:
     return np.asarray(np.clip(stretched, 0.0, 1.0))
 
 
-def _in_texture(places: Float64) -> Float64:
+def _in_texture(coordinates: Float64) -> Float64:
     """Return places in the film's patches [44, 2], 0..1, in coordinates of the texture: upper patch left, lower patch right."""
-    left = np.repeat([0.0, 0.5], len(places) // 2)
+    left = np.repeat([0.0, 0.5], len(coordinates) // 2)
     top = FACE_ROWS / TEXTURE_SIZE
     size = np.array([0.5, 1.0 - top]) - 2.0 * _MARGIN
-    return np.stack([left, np.full(len(places), top)], axis=1) + _MARGIN + places * size
+    return np.stack([left, np.full(len(coordinates), top)], axis=1) + _MARGIN + coordinates * size

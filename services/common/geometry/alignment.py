@@ -60,8 +60,8 @@ def fit_weak_perspective(points: Floating, image: Floating, weights: Floating | 
         image: [T, N, 3], frame pixels with z in the same unit, as the tracker gives.
         weights: [N].
     """
-    found = similarity(points, image, weights)
-    return WeakPerspective(found.scale, found.rotation, found.translation)
+    fit = similarity(points, image, weights)
+    return WeakPerspective(fit.scale, fit.rotation, fit.translation)
 
 
 def _shares(weights: Floating | None, count: int) -> Float64:

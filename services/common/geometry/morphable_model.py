@@ -150,10 +150,10 @@ class MorphableModel:
         if self.albedo_mean is not None:
             expected |= {"albedo_mean": (vertices, 3), "albedo_basis": (vertices, 3, len(self.albedo_deviation))}
         for attribute, shape in expected.items():
-            found = getattr(self, attribute).shape
-            if found != shape:
+            actual = getattr(self, attribute).shape
+            if actual != shape:
                 raise InvalidRequestError(
-                    f"{attribute} of morphable model {self.name!r} is {list(found)}, not {list(shape)}", field=attribute
+                    f"{attribute} of morphable model {self.name!r} is {list(actual)}, not {list(shape)}", field=attribute
                 )
         named: list[tuple[str, Int32, int]] = [
             ("triangles", self.triangles, vertices),

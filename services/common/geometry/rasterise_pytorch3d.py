@@ -64,22 +64,22 @@ def draw_with_pytorch3d(
     if not len(kept):
         empty = np.zeros((*size, attributes.shape[1]))
         return TorchSurface(empty, np.zeros(size, bool), lambda _: (np.zeros(points.shape), np.zeros(attributes.shape)))
-    places = torch.from_numpy(np.asarray(points, np.float32)).to(device).requires_grad_()
+    pixels = torch.from_numpy(np.asarray(points, np.float32)).to(device).requires_grad_()
     rows = torch.from_numpy(np.asarray(attributes, np.float32)).to(device).requires_grad_()
     lifted = torch.from_numpy(np.asarray(depth - depth.min() + 1.0, np.float32)).to(device)
     middle = torch.tensor([(size[1] - 1) / 2.0, (size[0] - 1) / 2.0], device=device)
-    flat = (middle - places) * (2.0 / min(size))
+    flat = (middle - pixels) * (2.0 / min(size))
     faces = torch.from_numpy(kept).to(device)
-    found, _, weights = _rasterised([torch.cat([flat, lifted[:, None]], 1)], [faces], size, perspective=False)
-    drawn = interpolate_face_attributes(found, weights, rows[faces])[0, :, :, 0]
+    pix_to_face, _, weights = _rasterised([torch.cat([flat, lifted[:, None]], 1)], [faces], size, perspective=False)
+    drawn = interpolate_face_attributes(pix_to_face, weights, rows[faces])[0, :, :, 0]
 
     def gradient(upstream: Float64) -> tuple[Float64, Float64]:
         given = torch.from_numpy(np.asarray(upstream, np.float32).reshape(drawn.shape)).to(device)
-        parts = torch.autograd.grad(drawn, (places, rows), given, retain_graph=True)
+        parts = torch.autograd.grad(drawn, (pixels, rows), given, retain_graph=True)
         to_points, to_rows = (part.cpu().numpy().astype(np.float64) for part in parts)
         return to_points, to_rows
 
-    return TorchSurface(drawn.detach().cpu().numpy().astype(np.float64), (found[0, ..., 0] >= 0).cpu().numpy(), gradient)
+    return TorchSurface(drawn.detach().cpu().numpy().astype(np.float64), (pix_to_face[0, ..., 0] >= 0).cpu().numpy(), gradient)
 
 
 def _device() -> str:
@@ -93,7 +93,7 @@ def _rasterised(vertices: list[Any], faces: list[Any], size: tuple[int, int], *,
     from pytorch3d.renderer.mesh import rasterize_meshes
     from pytorch3d.structures import Meshes
 
-    found, depth, weights, _ = rasterize_meshes(
+    pix_to_face, depth, weights, _ = rasterize_meshes(
         Meshes(vertices, faces),
         image_size=size,
         blur_radius=0.0,
@@ -103,7 +103,7 @@ def _rasterised(vertices: list[Any], faces: list[Any], size: tuple[int, int], *,
         cull_backfaces=False,
         bin_size=0,  # pytorch3d's bins overflow silently on dense meshes
     )
-    return found, depth, weights
+    return pix_to_face, depth, weights
 
 
 def rasterise_with_pytorch3d(
@@ -146,11 +146,11 @@ def rasterise_with_pytorch3d(
         )
         packed = faces[..., 0].cpu().numpy()
         first = 0
-        for place, item in enumerate(shown):
-            covered = packed[place] >= 0
-            index[item][covered] = kept[item][packed[place][covered] - first]
-            barycentrics[item][covered] = weights[place, ..., 0, :].cpu().numpy()[covered]
-            nearest[item][covered] = z_buffer[place, ..., 0].cpu().numpy()[covered] - lift
+        for batch_index, item in enumerate(shown):
+            covered = packed[batch_index] >= 0
+            index[item][covered] = kept[item][packed[batch_index][covered] - first]
+            barycentrics[item][covered] = weights[batch_index, ..., 0, :].cpu().numpy()[covered]
+            nearest[item][covered] = z_buffer[batch_index, ..., 0].cpu().numpy()[covered] - lift
             first += len(kept[item])
     return Fragments(index, barycentrics, nearest)
 

@@ -115,7 +115,7 @@ class TokenCheck:
                 "this server accepts no token now: its token file is empty or cannot be read (see its log)", field="authorization"
             )
         # Every known token is compared, so that the time tells nothing of the tokens.
-        tenants = [tenant for known, tenant in known_tokens.items() if hmac.compare_digest(token.encode(), known.encode())]
+        tenants = [tenant for accepted, tenant in known_tokens.items() if hmac.compare_digest(token.encode(), accepted.encode())]
         if not tenants:
             raise UnauthenticatedError("the bearer token is not one that this server accepts", field="authorization")
         return Caller(tenants[0], fingerprint_of(token, self._fingerprint_key))

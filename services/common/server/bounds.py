@@ -90,10 +90,10 @@ class _Number:
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high or (self.zero_ok and value == 0)
 
-    def refuse(self, value: float, place: str = "") -> None:
+    def refuse(self, value: float, suffix: str = "") -> None:
         zero = " (0: unset)" if self.zero_ok else ""
         raise InvalidRequestError(
-            f"{self.path}{place}: {value} is not within {_plain(self.low)} .. {_plain(self.high)}{zero}", field=self.path
+            f"{self.path}{suffix}: {value} is not within {_plain(self.low)} .. {_plain(self.high)}{zero}", field=self.path
         )
 
 
@@ -228,7 +228,7 @@ def _check_length(field: FieldDescriptor, path: str, most: int) -> Check:
 def _check_enum(field: FieldDescriptor, path: str) -> Check:
     name, kind = field.name, field.enum_type
     assert kind is not None
-    known, kind_name = frozenset(kind.values_by_number), kind.name
+    numbers, kind_name = frozenset(kind.values_by_number), kind.name
     choices = ", ".join(f"{value.name} = {value.number}" for value in kind.values)
 
     def refuse(number: int) -> None:
@@ -236,12 +236,12 @@ def _check_enum(field: FieldDescriptor, path: str) -> Check:
 
     def check(message: Any, num_bytes: int | None) -> None:
         value = getattr(message, name)
-        if value not in known:
+        if value not in numbers:
             refuse(value)
 
     def check_all(message: Any, num_bytes: int | None) -> None:
         for value in getattr(message, name):
-            if value not in known:
+            if value not in numbers:
                 refuse(value)
 
     return check_all if field.is_repeated else check

@@ -121,12 +121,12 @@ def opaque(error: BaseException) -> errors.UnexpectedError:
 
 def domain_error(error: Exception) -> errors.DubstageError:
     """Return the tree's error for any exception: the exception itself, one inside a task group, or an opaque `UnexpectedError`."""
-    found: Exception | None = error
+    inner: Exception | None = error
     if isinstance(error, ExceptionGroup):
-        found = error.subgroup(errors.DubstageError)
-        while isinstance(found, ExceptionGroup):
-            found = found.exceptions[0]
-    return found if isinstance(found, errors.DubstageError) else opaque(error)
+        inner = error.subgroup(errors.DubstageError)
+        while isinstance(inner, ExceptionGroup):
+            inner = inner.exceptions[0]
+    return inner if isinstance(inner, errors.DubstageError) else opaque(error)
 
 
 def log_fields(error: errors.DubstageError) -> dict[str, Any]:
@@ -177,9 +177,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, peer: str) -> errors.Dubstage
         peer: name of the called server, such as `render at localhost:50055`, for the text of errors that gRPC itself makes.
     """
     status = status_of(error)
-    known = from_status(status) if status is not None else None
-    if known is not None:
-        return known
+    sent = from_status(status) if status is not None else None
+    if sent is not None:
+        return sent
     text = error.details() or error.code().name
     if is_too_large(error):
         return errors.MessageTooLargeError(f"{peer}: {text}; DUBSTAGE_MAX_MESSAGE_BYTES sets the limit on both sides")

@@ -365,4 +365,4 @@ def _code_name(context: Context) -> str:
     code = context.code()
     if isinstance(code, grpc.StatusCode):
         return code.name
-    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")
+    return next((status.name for status in grpc.StatusCode if status.value[0] == code), "UNKNOWN")

@@ -247,9 +247,9 @@ class FirstMessages:
                 acquired.pop().release()
 
         try:
-            for places in wanted:
-                await places.acquire()
-                acquired.append(places)
+            for slots in wanted:
+                await slots.acquire()
+                acquired.append(slots)
         except BaseException:
             release()
             raise

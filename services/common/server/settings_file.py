@@ -54,27 +54,27 @@ def file_settings() -> dict[str, Any]:
 @lru_cache(maxsize=4)
 def _parsed(content: bytes, file: str) -> dict[str, Any]:
     try:
-        found = tomllib.loads(content.decode())
+        settings = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as problem:
         raise InvalidRequestError(f"{file}: the settings file is no TOML: {problem}", field=VARIABLE) from None
-    for name, value in found.items():
+    for name, value in settings.items():
         if not isinstance(value, str | int | float | bool):
             raise InvalidRequestError(f"{file}: {name}: give a text, a number, true or false", field=name)
-    return found
+    return settings
 
 
-def check_names(known: Collection[str]) -> None:
+def check_names(names: Collection[str]) -> None:
     """Check that all names in the settings file are names of settings.
 
     Args:
-        known: names of the settings of all components.
+        names: names of the settings of all components.
 
     Raises:
         InvalidRequestError: a name is unknown; the message names the file, the name and the nearest known name.
     """
     for name in file_settings():
-        if name not in known:
-            near = difflib.get_close_matches(name.lower().removeprefix("dubstage_"), known, 1)
+        if name not in names:
+            near = difflib.get_close_matches(name.lower().removeprefix("dubstage_"), names, 1)
             remedy = f"did you mean {near[0]}?" if near else "docs/reference/settings.md lists the settings"
             raise InvalidRequestError(f"{settings_file()}: there is no setting {name!r}: {remedy}", field=name)
 

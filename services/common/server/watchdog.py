@@ -151,9 +151,9 @@ class Watchdog:
             for computation in running:
                 computation.resident_bytes = resident
             return
-        found = self._largest(running, resident)
-        if found is not None:
-            call, taken = found
+        largest = self._largest(running, resident)
+        if largest is not None:
+            call, taken = largest
             self._relief_until, self._settled_at = now + RELIEF_S, now + SETTLE_S
             self._end(
                 call,

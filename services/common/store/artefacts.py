@@ -285,10 +285,10 @@ class ArtefactStore:
         """Yield all blobs of the store, in no particular order. Files that are no blobs are left out."""
         try:
             with self._backend.domain_errors():
-                found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
+                entries: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
         except FileNotFoundError:
             return
-        for path, facts in found.items():
+        for path, facts in entries.items():
             name = str(path).removeprefix(f"{self._root}/")
             put_at = time_of(facts)
             if _BLOB_NAME.fullmatch(name) and put_at is not None:
@@ -345,8 +345,8 @@ class ArtefactStore:
         """Return the owner of the store, as `set_owner` was given it; None: the store has none yet."""
         try:
             with self._backend.domain_errors():
-                found: bytes = self._fs.cat_file(f"{self._root}/{OWNER}")
-                return found
+                content: bytes = self._fs.cat_file(f"{self._root}/{OWNER}")
+                return content
         except FileNotFoundError:
             return None
 

@@ -69,8 +69,8 @@ class StoreBackend:
         """Root as callers may see it: the name of a folder without its path, a url without credentials."""
         if self.local:
             return f"file://…/{self.root.rpartition('/')[2]}"
-        protocol, _, place = self.url.partition("://")
-        return f"{protocol}://{place.rpartition('@')[2].partition('?')[0]}"
+        protocol, _, address = self.url.partition("://")
+        return f"{protocol}://{address.rpartition('@')[2].partition('?')[0]}"
 
     @property
     def where(self) -> str:
@@ -127,15 +127,15 @@ class StoreBackend:
         try:
             yield
         except OSError as error:
-            found = self._local_failure(error) if self.local else self._remote_failure(error)
-            if found is None:
+            failure = self._local_failure(error) if self.local else self._remote_failure(error)
+            if failure is None:
                 raise
-            raise found from error
+            raise failure from error
         except Exception as error:
-            found = None if self.local else self._remote_failure(error)
-            if found is None:
+            failure = None if self.local else self._remote_failure(error)
+            if failure is None:
                 raise
-            raise found from error
+            raise failure from error
 
     @property
     def _elsewhere(self) -> str:

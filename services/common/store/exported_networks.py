@@ -126,7 +126,7 @@ def checked_sha256(path: Path) -> str:
     digest = file_sha256(path)
     recorded = _recorded(path.parent).get(path.name, {})
     if recorded and digest not in recorded:
-        listed = ", ".join(f"{known[:12]} in {sheet}" for known, sheet in recorded.items())
+        listed = ", ".join(f"{recorded_sha256[:12]} in {sheet}" for recorded_sha256, sheet in recorded.items())
         raise ArtefactCorruptError(
             f"{path} is damaged, or belongs to another export: its SHA-256 begins with {digest[:12]}, not with {listed}; {REMEDY}",
             resource=str(path),
@@ -176,16 +176,16 @@ def _recorded(folder: Path) -> dict[str, dict[str, str]]:
 
     An export that replaces one of several networks leaves the others' descriptions as they are, so a file may have several digests.
     """
-    found: dict[str, dict[str, str]] = {}
+    recorded: dict[str, dict[str, str]] = {}
     for sheet in sorted(folder.glob("*.json")):
         try:
             for name, digest in _digests(sheet.stem, json.loads(sheet.read_text(encoding="utf-8"))):
-                found.setdefault(name, {})[digest] = sheet.name
+                recorded.setdefault(name, {})[digest] = sheet.name
         except (OSError, ValueError, AttributeError, TypeError, KeyError) as problem:
             raise ArtefactCorruptError(
                 f"{sheet} is damaged: it is no description of an export ({problem}); {REMEDY}", resource=str(sheet)
             ) from problem
-    return found
+    return recorded
 
 
 def _digests(stem: str, facts: Any) -> Iterator[tuple[str, str]]:

@@ -38,8 +38,8 @@ class NetworkSession:
         Raises:
             ArtefactCorruptError: see `loaded`.
         """
-        found: list[Any] = self.loaded().run(outputs, inputs)
-        return found
+        arrays: list[Any] = self.loaded().run(outputs, inputs)
+        return arrays
 
     def loaded(self) -> Any:
         """Return the session of ONNX Runtime. The first call loads the network, later calls return the same object.

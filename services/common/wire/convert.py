@@ -102,8 +102,8 @@ def from_image(message: pb.Image, field: str, *, channels: int, size: tuple[int,
     """
     encoding = pb.IMAGE_ENCODING_RGB8 if channels == 3 else pb.IMAGE_ENCODING_GRAY8
     if message.encoding != encoding:
-        known = message.encoding in pb.ImageEncoding.values()
-        got = pb.ImageEncoding.Name(message.encoding) if known else f"encoding {message.encoding}"
+        is_named = message.encoding in pb.ImageEncoding.values()
+        got = pb.ImageEncoding.Name(message.encoding) if is_named else f"encoding {message.encoding}"
         raise InvalidRequestError(f"{field}: expected {pb.ImageEncoding.Name(encoding)}, got {got}", field=field)
     width, height = message.width, message.height
     if size is not None and (width, height) != size:
@@ -172,7 +172,7 @@ def pose_to_proto(pose: HeadPose) -> common_pb2.HeadPose:
     return common_pb2.HeadPose(scale=pose.scale, rotation=pose.rotation.ravel().tolist(), translation=pose.translation.tolist())
 
 
-def face_from_proto(points: common_pb2.Tensor, place: common_pb2.HeadPose, field: str) -> tuple[Float32, HeadPose]:
+def face_from_proto(points: common_pb2.Tensor, head_pose: common_pb2.HeadPose, field: str) -> tuple[Float32, HeadPose]:
     """Return landmarks of a whole face, float32 [478, 3], frame pixels, and their head pose.
 
     Raises:
@@ -182,7 +182,7 @@ def face_from_proto(points: common_pb2.Tensor, place: common_pb2.HeadPose, field
     landmarks: Float32 = from_tensor(points, where, dtype=np.float32, shape=(NUM_LANDMARKS, 3), limit=MAX_FRAME_PX)
     if problem := face_shape_problem(landmarks):
         raise InvalidRequestError(f"{where}: these points are no face: {problem}", field=where)
-    pose = pose_from_proto(place, f"{field}.pose")
+    pose = pose_from_proto(head_pose, f"{field}.pose")
     own = fit_head_pose(landmarks)
     if not 1.0 / _OTHER_SCALE <= own.scale / pose.scale <= _OTHER_SCALE:
         raise InvalidRequestError(
@@ -239,9 +239,9 @@ def num_frames_from_proto(num_frames: int, timeline: Timeline, field: str) -> in
     """
     if not 0 <= num_frames <= MAX_FRAMES:
         raise InvalidRequestError(f"{field}: {num_frames} is not between 0 and {MAX_FRAMES}", field=field)
-    known = timeline.num_frames
-    if known is not None and num_frames > known:
-        raise InvalidRequestError(f"{field}: {num_frames} is more than the timeline's {known} frames", field=field)
+    timeline_frames = timeline.num_frames
+    if timeline_frames is not None and num_frames > timeline_frames:
+        raise InvalidRequestError(f"{field}: {num_frames} is more than the timeline's {timeline_frames} frames", field=field)
     check_span(timeline, num_frames, field)
     return num_frames
 

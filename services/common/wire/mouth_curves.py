@@ -131,10 +131,10 @@ def speaking_motion(opening: Floating, width: Floating, spoken: Bool) -> Speakin
         width: float [T], width of the lips.
         spoken: bool [T], frames in which the person speaks. If no known frame is spoken, all known frames count.
     """
-    known = np.isfinite(opening)
-    if int(known.sum()) < 1.0 / MOTION_FRAME_S:
+    finite = np.isfinite(opening)
+    if int(finite.sum()) < 1.0 / MOTION_FRAME_S:
         return None
-    counted = known & spoken if (known & spoken).any() else known
+    counted = finite & spoken if (finite & spoken).any() else finite
     rest, extent = rest_and_range(opening)
     moves = (extent, spread(opening[counted]), spread(quick_part(width, MOTION_FRAME_S)[counted]), fastest(steps(opening)))
     if not all(math.isfinite(value) and value > 0.0 for value in moves):
@@ -169,31 +169,31 @@ def motion_metrics(
 
 def _shifts_ms(opening: Floating, posteriorgram: Float32 | None) -> dict[Trigger, float]:
     """Return how much later than real people's mouths an opening reaches its extremes, milliseconds; NaN: not measured."""
-    found: dict[Trigger, float] = dict.fromkeys(TRIGGERS, math.nan)
+    shifts: dict[Trigger, float] = dict.fromkeys(TRIGGERS, math.nan)
     if posteriorgram is None:
-        return found
+        return shifts
     seconds = np.asarray(np.arange(len(opening)) * MOTION_FRAME_S, np.float64)
     for kind, phones in TRIGGERS.items():
         around = around_phones(opening, seconds, phone_times(posteriorgram, phones))
-        known = around[np.isfinite(around).all(axis=1)]
-        if len(known) >= MIN_OTHER_EVENTS:
-            found[kind] = 1e3 * extreme(_SIGNS[kind] * known.mean(axis=0))[0] - (REAL_MS[kind] - PHONES_LATE_MS)
-    return found
+        finite = around[np.isfinite(around).all(axis=1)]
+        if len(finite) >= MIN_OTHER_EVENTS:
+            shifts[kind] = 1e3 * extreme(_SIGNS[kind] * finite.mean(axis=0))[0] - (REAL_MS[kind] - PHONES_LATE_MS)
+    return shifts
 
 
 def rest_and_range(opening: Floating) -> tuple[float, float]:
     """Return a person's opening at rest (5th percentile), and the range of the opening (95th less 5th percentile); NaN: unknown."""
-    known = opening[np.isfinite(opening)]
-    if not len(known):
+    finite = opening[np.isfinite(opening)]
+    if not len(finite):
         return math.nan, math.nan
-    low, high = np.percentile(known.astype(np.float64), [5, 95])
+    low, high = np.percentile(finite.astype(np.float64), [5, 95])
     return float(low), float(high - low)
 
 
 def spread(curve: Floating) -> float:
     """Return the standard deviation of the known frames of a curve; NaN: fewer than three."""
-    known = curve[np.isfinite(curve)]
-    return float(known.std(dtype=np.float64)) if len(known) >= 3 else math.nan
+    finite = curve[np.isfinite(curve)]
+    return float(finite.std(dtype=np.float64)) if len(finite) >= 3 else math.nan
 
 
 def quick_part(curve: Floating, frame_s: float) -> Float64:
@@ -205,14 +205,14 @@ def quick_part(curve: Floating, frame_s: float) -> Float64:
         curve: float [T].
         frame_s: length of a frame, seconds.
     """
-    known = np.isfinite(curve)
-    values = np.where(known, curve, 0.0).astype(np.float64)
+    finite = np.isfinite(curve)
+    values = np.where(finite, curve, 0.0).astype(np.float64)
     reach = max(1, round(SLOW_S / 2.0 / frame_s))
-    sums, counts = (np.concatenate([[0.0], np.cumsum(each)]) for each in (values, known.astype(np.float64)))
-    place = np.arange(len(curve))
-    begin, end = np.maximum(place - reach, 0), np.minimum(place + reach + 1, len(curve))
+    sums, counts = (np.concatenate([[0.0], np.cumsum(each)]) for each in (values, finite.astype(np.float64)))
+    index = np.arange(len(curve))
+    begin, end = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(curve))
     slow = (sums[end] - sums[begin]) / np.maximum(counts[end] - counts[begin], 1.0)
-    return np.where(known, curve - slow, np.nan)
+    return np.where(finite, curve - slow, np.nan)
 
 
 def steps(curve: Floating) -> Float64:
@@ -222,8 +222,8 @@ def steps(curve: Floating) -> Float64:
 
 def fastest(changes: Floating) -> float:
     """Return the largest of the known steps; NaN: none is known."""
-    known = changes[np.isfinite(changes)]
-    return float(known.max()) if len(known) else math.nan
+    finite = changes[np.isfinite(changes)]
+    return float(finite.max()) if len(finite) else math.nan
 
 
 def silent_spans(spoken: Bool, frame_s: float) -> list[slice]:
@@ -237,14 +237,14 @@ def silent_spans(spoken: Bool, frame_s: float) -> list[slice]:
         frame_s: length of a frame, seconds.
     """
     settle, attack, pause = (math.ceil(seconds / frame_s - 1e-6) for seconds in (SETTLE_S, ATTACK_S, PAUSE_S))
-    found = []
+    spans = []
     for silence in runs(~spoken):
         begin, end = silence.start, silence.stop
         inside = begin > 0 and end < len(spoken)
         stretch = slice(begin + (settle if begin > 0 else 0), end - (attack if end < len(spoken) else 0))
         if stretch.stop > stretch.start and (not inside or end - begin >= pause):
-            found.append(stretch)
-    return found
+            spans.append(stretch)
+    return spans
 
 
 def silence_opening(opening: Floating, spoken: Bool, frame_s: float, *, rest: float, extent: float) -> float:
@@ -266,8 +266,8 @@ def silence_opening(opening: Floating, spoken: Bool, frame_s: float, *, rest: fl
         The share, at least 0; NaN: there is no silence, or nothing is known in it.
     """
     highest = [fastest(np.maximum(opening[stretch] - rest, 0.0)) for stretch in silent_spans(spoken, frame_s)]
-    known = [value for value in highest if math.isfinite(value)]
-    return float(np.mean(known)) / extent if known and extent > 0.0 else math.nan
+    finite = [value for value in highest if math.isfinite(value)]
+    return float(np.mean(finite)) / extent if finite and extent > 0.0 else math.nan
 
 
 def phone_times(posteriorgram: Float32, phones: Sequence[str]) -> Float64:
@@ -377,13 +377,13 @@ def delay_ms(truth: Floating, delayed: Float64) -> float:
         Milliseconds, -200 to 200, positive: the result is late. -200 or 200: the delay is at least as large. NaN: at some delay
         fewer than MIN_DELAY_FRAMES frames are known, or one curve is constant.
     """
-    known = np.isfinite(truth) & np.isfinite(delayed)
-    counts = known.sum(axis=1)
+    finite = np.isfinite(truth) & np.isfinite(delayed)
+    counts = finite.sum(axis=1)
     if counts.min() < MIN_DELAY_FRAMES:
         return math.nan
     # A subtracted mean keeps the sums of squares precise.
     middle = float(truth[np.isfinite(truth)].mean())
-    a, b = (np.where(known, curve - middle, 0.0).astype(np.float64) for curve in (truth, delayed))
+    a, b = (np.where(finite, curve - middle, 0.0).astype(np.float64) for curve in (truth, delayed))
     sum_a, sum_b = a.sum(axis=1), b.sum(axis=1)
     covariance = np.einsum("dn,dn->d", a, b) - sum_a * sum_b / counts
     squares = (np.einsum("dn,dn->d", a, a) - sum_a**2 / counts) * (np.einsum("dn,dn->d", b, b) - sum_b**2 / counts)

@@ -151,8 +151,8 @@ def sampled(frames: Array, fraction: float) -> Array:
     if fraction == 0.0:
         return frames
     first = math.floor(fraction)
-    places = np.arange(len(frames)) + first
-    before, left, right, after = (frames[np.clip(places + step, 0, len(frames) - 1)] for step in (-1, 0, 1, 2))
+    positions = np.arange(len(frames)) + first
+    before, left, right, after = (frames[np.clip(positions + step, 0, len(frames) - 1)] for step in (-1, 0, 1, 2))
     return catmull_rom(before, left, right, after, fraction - first)
 
 

@@ -144,9 +144,9 @@ class PersonEnergy:
         """
         rotation = matrix_from_axis_angle(frame.turn) @ target.rotation
         scale = target.scale * float(np.exp(frame.scale[0]))
-        place = target.place + frame.place
-        photo, shown = self._photo(target, frame, albedo, rotation, scale, place)
-        land, seen = self._land(target, frame, rotation, scale, place)
+        translation = target.place + frame.place
+        photo, shown = self._photo(target, frame, albedo, rotation, scale, translation)
+        land, seen = self._land(target, frame, rotation, scale, translation)
         decay = 2.0 * self.weights.reg / len(frame.expression)
         pull = self.weights.reg * float(frame.expression @ frame.expression) / len(frame.expression)
         gradient = FrameUnknowns(
@@ -160,7 +160,7 @@ class PersonEnergy:
         return Loss(total, photo, land, gradient, shown.albedo)
 
     def _photo(
-        self, target: FitTarget, frame: FrameUnknowns, albedo: Float64, rotation: Float64, scale: float, place: Float64
+        self, target: FitTarget, frame: FrameUnknowns, albedo: Float64, rotation: Float64, scale: float, translation: Float64
     ) -> tuple[float, _ColourGradient]:
         """Return L_photo and the weighted gradient."""
         shape = self.shape(frame.expression)
@@ -168,7 +168,7 @@ class PersonEnergy:
         turned, facing = shape @ rotation.T, normals @ rotation.T
         basis = shading_basis(facing)
         shade = basis @ frame.light
-        points = (scale * turned[:, :2] + place + 0.5) * _SHRINK - 0.5
+        points = (scale * turned[:, :2] + translation + 0.5) * _SHRINK - 0.5
         colours = 255.0 * albedo * shade
         drawn = draw_surface(points, turned[:, 2], self._drawn, colours, (DRAWN_SIZE, DRAWN_SIZE), backend=self._backend)
         difference = np.where(drawn.covered[..., None], drawn.values - target.picture, 0.0)
@@ -176,35 +176,35 @@ class PersonEnergy:
         by_points, by_colours = drawn.gradient(np.sign(difference) * (self.weights.photo / count))
         by_shade = 255.0 * albedo * by_colours
         by_facing = np.einsum("vc,vci->vi", by_shade, shading_slope(facing, frame.light))
-        by_place = by_points * _SHRINK
-        moved = scale * np.concatenate([by_place, np.zeros((len(by_place), 1))], 1)
+        by_position = by_points * _SHRINK
+        moved = scale * np.concatenate([by_position, np.zeros((len(by_position), 1))], 1)
         by_shape = moved @ rotation + self._normals_gradient(shape, sums, lengths, normals, by_facing @ rotation)
         gradient = FrameUnknowns(
             (by_shape.reshape(-1).astype(np.float32) @ self._basis).astype(np.float64),
             (np.cross(turned, moved) + np.cross(facing, by_facing)).sum(0),
             np.array([(moved * turned).sum()]),
-            by_place.sum(0),
+            by_position.sum(0),
             basis.T @ by_shade,
         )
         by_albedo = (255.0 * shade * by_colours).reshape(-1) @ self._albedo_basis.reshape(-1, self._albedo_basis.shape[-1])
         return float(np.abs(difference).sum() / count), _ColourGradient(gradient, by_albedo)
 
     def _land(
-        self, target: FitTarget, frame: FrameUnknowns, rotation: Float64, scale: float, place: Float64
+        self, target: FitTarget, frame: FrameUnknowns, rotation: Float64, scale: float, translation: Float64
     ) -> tuple[float, FrameUnknowns]:
         """Return L_land and the weighted gradient."""
         moved = (self._points_basis @ frame.expression.astype(np.float32)).astype(np.float64)
         turned = (self._base + moved.reshape(-1, 3)) @ rotation.T
         trust = self._face.facing(rotation[None])[0]
         trust = trust / trust.sum()
-        residual = scale * turned[:, :2] + place - target.landmarks
-        by_place = 2.0 * self.weights.land * trust[:, None] * residual
-        by_turned = scale * np.concatenate([by_place, np.zeros((len(by_place), 1))], 1)
+        residual = scale * turned[:, :2] + translation - target.landmarks
+        by_position = 2.0 * self.weights.land * trust[:, None] * residual
+        by_turned = scale * np.concatenate([by_position, np.zeros((len(by_position), 1))], 1)
         gradient = FrameUnknowns(
             ((by_turned @ rotation).reshape(-1).astype(np.float32) @ self._points_basis).astype(np.float64),
             np.cross(turned, by_turned).sum(0),
             np.array([(by_turned * turned).sum()]),
-            by_place.sum(0),
+            by_position.sum(0),
             np.zeros_like(frame.light),
         )
         return float((trust * (residual**2).sum(1)).sum()), gradient
@@ -232,7 +232,7 @@ class _ColourGradient(NamedTuple):
     albedo: Float64
 
 
-def target_of(crop: UInt8, landmarks: Float64, scale: float, rotation: Float64, place: Float64) -> FitTarget:
+def target_of(crop: UInt8, landmarks: Float64, scale: float, rotation: Float64, translation: Float64) -> FitTarget:
     """Return the target of one frame.
 
     Args:
@@ -240,9 +240,9 @@ def target_of(crop: UInt8, landmarks: Float64, scale: float, rotation: Float64, 
         landmarks: [N, 2 or 3], the model's landmarks, crop pixels.
         scale: size of the first pose in the crop.
         rotation: [3, 3], of the first pose.
-        place: [2 or 3], of the first pose, crop pixels.
+        translation: [2 or 3], of the first pose, crop pixels.
     """
     small = cv2.resize(crop, (DRAWN_SIZE, DRAWN_SIZE), interpolation=cv2.INTER_AREA)
     return FitTarget(
-        small.astype(np.float32), np.asarray(landmarks[:, :2], np.float64), scale, rotation, np.asarray(place[:2], np.float64)
+        small.astype(np.float32), np.asarray(landmarks[:, :2], np.float64), scale, rotation, np.asarray(translation[:2], np.float64)
     )

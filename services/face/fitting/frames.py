@@ -260,13 +260,13 @@ def projected(camera: AnyCamera, turned: Float64, depth_zero: Float64) -> tuple[
     point = turned + camera.translation[:, None]
     ratio = (distance[:, None] / point[..., 2])[..., None]
     size = apparent_size(camera)[:, None, None]
-    place = size * point[..., :2] * ratio + camera.centre[:, None]
+    pixels = size * point[..., :2] * ratio + camera.centre[:, None]
     depth = size * turned[..., 2:] + depth_zero[:, None, None]
     slope = np.zeros((*turned.shape, 3))
     slope[..., 0, 0] = slope[..., 1, 1] = ratio[..., 0]
     slope[..., :2, 2] = -point[..., :2] / point[..., 2:] * ratio
     slope[..., 2, 2] = 1.0
-    return np.concatenate([place, depth], -1), slope
+    return np.concatenate([pixels, depth], -1), slope
 
 
 def pose_columns(camera: AnyCamera, turned: Float64, slope: Float64 | None) -> Float64:

@@ -91,21 +91,21 @@ def unwrap(
     attributes = np.concatenate([pixels * depth, depth], 1) if perspective else points
     at_texel = layout.positions(attributes[None])[0]
     covered = layout.fragments.covered[0]
-    place, texel_depth = at_texel[..., :2].astype(np.float64), at_texel[..., 2]
+    position, texel_depth = at_texel[..., :2].astype(np.float64), at_texel[..., 2]
     if perspective:
-        place = place / np.where(covered & (texel_depth > 0.0), texel_depth, 1.0)[..., None]
+        position = position / np.where(covered & (texel_depth > 0.0), texel_depth, 1.0)[..., None]
     buffer = rasterise(
         pixels[None], depth[None, :, 0], layout.triangles, *frame.shape[:2], perspective=perspective, backend=backend
     ).depth[0]
-    seen = covered & (place >= 0.0).all(-1) & (place[..., 0] <= frame.shape[1] - 1) & (place[..., 1] <= frame.shape[0] - 1)
+    seen = covered & (position >= 0.0).all(-1) & (position[..., 0] <= frame.shape[1] - 1) & (position[..., 1] <= frame.shape[0] - 1)
     if perspective:
         seen &= texel_depth > 0.0
     slack = DEPTH_TOLERANCE * float(np.ptp(depth))
-    seen[seen] = not_behind(buffer, place[seen], texel_depth[seen], slack)
+    seen[seen] = not_behind(buffer, position[seen], texel_depth[seen], slack)
     weight = np.where(seen, _pixels_a_texel(pixels, layout)[layout.fragments.triangle_index[0]], 0.0)
     weight[weight < _LEAST_WEIGHT] = 0.0
     colours = np.zeros((*layout.size, 3), np.float32)
-    colours[weight > 0.0] = sample_picture(frame, place[weight > 0.0])
+    colours[weight > 0.0] = sample_picture(frame, position[weight > 0.0])
     return Texture(colours, weight.astype(np.float32))
 
 
@@ -140,20 +140,20 @@ def fill(texture: Texture) -> Float32:
     The picture is halved and doubled again (pull and push: Gortler et al., The Lumigraph, 1996, section 3.4). If no texel was
     seen, all colours are 0.
     """
-    known = (texture.weight > 0.0)[..., None]
-    if known.all() or not known.any():
-        return np.where(known, texture.colours, np.float32(0.0))
+    filled = (texture.weight > 0.0)[..., None]
+    if filled.all() or not filled.any():
+        return np.where(filled, texture.colours, np.float32(0.0))
     height, width = texture.weight.shape
     padded = ((0, height % 2), (0, width % 2), (0, 0))
-    count = np.pad(known.astype(np.float32), padded)
-    colours = np.pad(np.where(known, texture.colours, 0.0), padded)
+    count = np.pad(filled.astype(np.float32), padded)
+    colours = np.pad(np.where(filled, texture.colours, 0.0), padded)
     cells = (count.shape[0] // 2, 2, count.shape[1] // 2, 2, -1)
     seen = count.reshape(cells).sum((1, 3))
     half = colours.reshape(cells).sum((1, 3)) / np.maximum(seen, 1.0)
     coarse = fill(Texture(half.astype(np.float32), seen[..., 0].astype(np.float32)))
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     finer = sample_picture(coarse, np.stack([(columns - 0.5) / 2.0, (rows - 0.5) / 2.0], -1))
-    return np.where(known, texture.colours, finer)
+    return np.where(filled, texture.colours, finer)
 
 
 def draw(colours: Floating, image_points: Floating, layout: UvMap, height: int, width: int, *, perspective: bool) -> Drawing:
@@ -222,13 +222,13 @@ def detailed_albedo(
         backend: rasteriser.
     """
     layout = mesh.layout(TEXTURE_SIZE, backend)
-    found = []
+    textures = []
     for t, shape in enumerate(shapes):
         posed = WeakPerspective(camera.scale[t], camera.rotation[t], camera.translation[t])
         seen = unwrap(crops[t], posed.project(shape), layout, perspective=False, backend=backend)
         shade = np.maximum(shading(mesh.camera_normals(shape, posed), light[t]), _DARKEST)
-        found.append(Texture(seen.colours / np.maximum(layout.positions(shade[None])[0], _DARKEST), seen.weight))
-    merged = merge(found)
+        textures.append(Texture(seen.colours / np.maximum(layout.positions(shade[None])[0], _DARKEST), seen.weight))
+    merged = merge(textures)
     return DetailedAlbedo(
         np.clip(np.rint(fill(merged)), 0, 255).astype(np.uint8), np.where(merged.weight > 0.0, 255, 0).astype(np.uint8)
     )

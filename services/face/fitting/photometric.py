@@ -198,11 +198,11 @@ class PhotometricProblem:
         return _State(state.alpha, delta, state.beta, state.camera, light)
 
     def _frames(self, state: _State, check_call: Callable[[], None]) -> list[_Frame]:
-        found = []
+        frames = []
         for t in range(len(state.beta)):
             check_call()
-            found.append(self._frame(state, t))
-        return found
+            frames.append(self._frame(state, t))
+        return frames
 
     def _frame(self, state: _State, t: int) -> _Frame:
         surface, options = self._surface, self._options
@@ -221,16 +221,16 @@ class PhotometricProblem:
         turned = points @ camera.rotation.T
         scale = float(camera.scale)
         # Derivatives of picture minus model by the point's position and by the point's normal, [S, channels, 3].
-        by_place = np.concatenate([gradient * scale, np.zeros((*gradient.shape[:2], 1))], -1)
+        by_position = np.concatenate([gradient * scale, np.zeros((*gradient.shape[:2], 1))], -1)
         by_normal = -255.0 * albedo[..., None] * shading_slope(normals, light)
         turn = camera.rotation
         pose = np.empty((*residual.shape, _POSE))
-        pose[..., :3] = np.cross(turned[:, None], by_place) + np.cross(normals[:, None], by_normal)
-        pose[..., 3:6] = by_place
-        pose[..., 6] = np.einsum("sci,si->sc", by_place, turned)
-        place, normal = (part.astype(np.float32) @ turn.astype(np.float32) for part in (by_place, by_normal))
-        expression = place @ surface.expression + normal @ self._expression_slopes
-        identity = place @ surface.identity + normal @ self._identity_slopes
+        pose[..., :3] = np.cross(turned[:, None], by_position) + np.cross(normals[:, None], by_normal)
+        pose[..., 3:6] = by_position
+        pose[..., 6] = np.einsum("sci,si->sc", by_position, turned)
+        position, normal = (part.astype(np.float32) @ turn.astype(np.float32) for part in (by_position, by_normal))
+        expression = position @ surface.expression + normal @ self._expression_slopes
+        identity = position @ surface.identity + normal @ self._identity_slopes
         phi = -255.0 * shading_basis(normals)
         lights = np.zeros((*residual.shape, 3, NUM_COEFFICIENTS))
         for channel in range(3):
@@ -268,12 +268,12 @@ class PhotometricProblem:
         own = (np.concatenate([pose, expression], -1) * root[..., None]).reshape(residual.size, -1)
         shared = (identity * root[..., None]).reshape(residual.size, -1)
         right = (residual * root).reshape(-1)
-        size, known = own.shape[1], shared.shape[1]
+        size, shared_size = own.shape[1], shared.shape[1]
         blocks.own[:size, :size] += own.T @ own
-        blocks.cross[:size, :known] += own.T @ shared
-        blocks.shared[:known, :known] += shared.T @ shared
+        blocks.cross[:size, :shared_size] += own.T @ shared
+        blocks.shared[:shared_size, :shared_size] += shared.T @ shared
         blocks.own_right[:size] += own.T @ right
-        blocks.shared_right[:known] += shared.T @ right
+        blocks.shared_right[:shared_size] += shared.T @ right
         beta = state.beta[t]
         rows = np.arange(_POSE, size)
         blocks.own[rows, rows] += 1.0
@@ -348,9 +348,9 @@ def _blurred(crop: npt.NDArray[np.uint8]) -> Float32:
 
 
 def _sample(picture: Float32, image: Float64) -> Float64:
-    places = image.astype(np.float32)
+    pixels = image.astype(np.float32)
     return np.asarray(
-        cv2.remap(picture, places[None, :, 0], places[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0], np.float64
+        cv2.remap(picture, pixels[None, :, 0], pixels[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0], np.float64
     )
 
 

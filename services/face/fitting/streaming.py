@@ -88,8 +88,8 @@ class StreamFitter:
             picture: the frame, uint8 RGB [H, W, 3].
         """
         if self._colours is not None:
-            found = self._colours.fit(face_id, frame, raw, picture)
-            self._fits[face_id, frame], self._lights[face_id, frame] = found.fits, found.light
+            fit = self._colours.fit(face_id, frame, raw, picture)
+            self._fits[face_id, frame], self._lights[face_id, frame] = fit.fits, fit.light
 
     @property
     def sizes(self) -> StreamSizes:
@@ -99,25 +99,25 @@ class StreamFitter:
 
     def arrays(self) -> dict[str, Array]:
         """Return what `set_arrays` takes. Fits to landmarks are not among the arrays: they are found again from the readings."""
-        found: dict[str, Array] = {}
+        arrays: dict[str, Array] = {}
         if self._known is None:
             people = sorted(self._people.items())
             identities = [person.identity for _, person in people]
-            found["fitted.face"] = np.array([face_id for face_id, _ in people], np.int64)
-            found["fitted.identity"] = np.array(identities, np.float32).reshape(-1, self._face.model.num_identity)
+            arrays["fitted.face"] = np.array([face_id for face_id, _ in people], np.int64)
+            arrays["fitted.identity"] = np.array(identities, np.float32).reshape(-1, self._face.model.num_identity)
         if self._colours is not None:
             keys = sorted(self._lights)
             fits = [self._fits[key] for key in keys]
             poses = [pose for fit in fits for pose in head_poses_of(fit.poses())]
             expressions = [fit.expression for fit in fits]
-            found["fits.face"] = np.array([face_id for face_id, _ in keys], np.int64)
-            found["fits.frame"] = np.array([frame for _, frame in keys], np.int64)
-            found["fits.expression"] = np.array(expressions, np.float32).reshape(-1, self._face.model.num_expression)
-            found["fits.pose"] = numbers_of_poses(poses)
-            found["fits.error"] = np.array([fit.error[0] for fit in fits], np.float32)
-            found["fits.light"] = np.array([self._lights[key] for key in keys], np.float64).reshape(-1, 9, 3)
-            found |= {f"last.{name}": array for name, array in self._colours.arrays().items()}
-        return found
+            arrays["fits.face"] = np.array([face_id for face_id, _ in keys], np.int64)
+            arrays["fits.frame"] = np.array([frame for _, frame in keys], np.int64)
+            arrays["fits.expression"] = np.array(expressions, np.float32).reshape(-1, self._face.model.num_expression)
+            arrays["fits.pose"] = numbers_of_poses(poses)
+            arrays["fits.error"] = np.array([fit.error[0] for fit in fits], np.float32)
+            arrays["fits.light"] = np.array([self._lights[key] for key in keys], np.float64).reshape(-1, 9, 3)
+            arrays |= {f"last.{name}": array for name, array in self._colours.arrays().items()}
+        return arrays
 
     def set_arrays(self, arrays: Mapping[str, Array]) -> None:
         """Go on from the arrays of another stream with the same model, identity and colours."""
@@ -154,18 +154,18 @@ class StreamFitter:
         if person is None:
             person = self._people[face_id] = self._person(span[centre:])
         self._forget(face_id, first_frame)
-        fits = [self._fit(person, (face_id, first_frame + place), raw) for place, raw in enumerate(span)]
-        lights = [self._lights.get((face_id, first_frame + place)) for place in range(len(span))]
+        fits = [self._fit(person, (face_id, first_frame + index), raw) for index, raw in enumerate(span)]
+        lights = [self._lights.get((face_id, first_frame + index)) for index in range(len(span))]
         return self._smoothed(person, fits, lights, span, centre, half_width)
 
     def _person(self, span: Sequence[RawFace]) -> _FittedPerson:
         if self._known is not None:
             return _FittedPerson(self._known.identity, self._face.base(self._known.identity, self._known.offset))
         image, camera = self._image(span), weak_perspective_of([raw.pose for raw in span])
-        found = coefficients_from_landmarks(
+        fit = coefficients_from_landmarks(
             self._face.model, image, camera, landmarks=self._face.landmarks, weights=self._face.trust, ridge=_JOINT_RIDGE
         )
-        return _FittedPerson(found.identity, self._face.base(found.identity))
+        return _FittedPerson(fit.identity, self._face.base(fit.identity))
 
     def _image(self, span: Sequence[RawFace]) -> Float64:
         return self._face.measured(np.stack([to_frame(raw.head_landmarks, raw.pose) for raw in span]))
@@ -208,8 +208,8 @@ class StreamFitter:
         )
         shape = person.base + face.expression.reshape(-1, face.expression.shape[-1]).dot(expression).reshape(-1, 3)
         error = landmark_errors(camera.project(shape[None]), self._image(span[centre : centre + 1]), camera.scale)
-        known = self._known
-        light = None if known is None else known.light
+        identity = self._known
+        light = None if identity is None else identity.light
         if seen := [each for each in lights if each is not None]:
             # Light belongs to the shot: the window's mean.
             light = np.mean(seen, axis=0).astype(np.float32)
@@ -217,7 +217,7 @@ class StreamFitter:
             model=face.name,
             identity=person.identity,
             expression=(expression * face.model.expression_deviation).astype(np.float32),
-            albedo=None if known is None else known.albedo,
+            albedo=None if identity is None else identity.albedo,
             light=light,
             pose=HeadPose(float(camera.scale[0]), camera.rotation[0], camera.translation[0]),
             landmark_error=float(error[0]),

@@ -247,8 +247,8 @@ class ThreeStageFit:
             steps = self._schedule.first_steps
         else:
             state = self._start(frame, before.light)
-            turn, scale, place = before.shift
-            state = FrameUnknowns(state.expression + before.correction, turn, scale, place, before.light)
+            turn, scale, translation = before.shift
+            state = FrameUnknowns(state.expression + before.correction, turn, scale, translation, before.light)
             steps = self._schedule.frame_steps
         adam, colours = Adam(_SIZES, steps), self._energy.albedo(albedo)
         for _ in range(steps):
@@ -266,8 +266,8 @@ class ThreeStageFit:
         """Return the light that explains the frame's colours best, for an albedo, on the shape from the landmarks."""
         camera = WeakPerspective(np.float64(frame.scale), frame.rotation, np.append(frame.place, 0.0))
         shape, points = self._energy.shape(frame.expression / self._deviation), self._surface.points
-        places = (points.of(camera.project(shape))[:, :2] + 0.5) * (DRAWN_SIZE / frame.crop.shape[0]) - 0.5
-        seen = sample_picture(target.picture, places).astype(np.float64) / 255.0
+        pixels = (points.of(camera.project(shape))[:, :2] + 0.5) * (DRAWN_SIZE / frame.crop.shape[0]) - 0.5
+        seen = sample_picture(target.picture, pixels).astype(np.float64) / 255.0
         trust = self._surface.visible(shape, camera, frame.crop.shape[:2], self._backend)
         normals = self._surface.normals(shape, camera)
         return np.asarray(estimate_light(seen, points.of(self._energy.albedo(albedo)), normals, trust, ridge=_LIGHT_RIDGE))
@@ -317,8 +317,8 @@ def fit_shared_colours(
     person, camera = clip.person, clip.frames.poses()
     fit = ThreeStageFit(face, surface_of(face.model), person.identity, person.offset, backend=backend)
     given = [
-        CropFit(crop, points, expression, float(scale), rotation, place[:2])
-        for crop, points, expression, scale, rotation, place in zip(
+        CropFit(crop, points, expression, float(scale), rotation, translation[:2])
+        for crop, points, expression, scale, rotation, translation in zip(
             crops, landmarks, clip.frames.expression, camera.scale, camera.rotation, camera.translation, strict=True
         )
     ]
@@ -425,17 +425,17 @@ class ColouredFrames:
             placed.crop, image, on_landmarks.expression[0], float(camera.scale[0]), camera.rotation[0], camera.translation[0, :2]
         )
         index, before = self._last.get(face_id, (-1, None))
-        found = self._fit.fit_frame(given, self._albedo, before if index == frame - 1 else None, self._light)
-        self._last[face_id] = frame, found.start
+        fitted = self._fit.fit_frame(given, self._albedo, before if index == frame - 1 else None, self._light)
+        self._last[face_id] = frame, fitted.start
         depth = raw.pose.scale * camera.translation[0, 2]
-        place = np.append(apply_affine(invert(affine), found.place[None])[0], depth).astype(np.float64)
-        pose = HeadPose(raw.pose.scale * found.scale, roll.T @ found.rotation, place)
+        translation = np.append(apply_affine(invert(affine), fitted.place[None])[0], depth).astype(np.float64)
+        pose = HeadPose(raw.pose.scale * fitted.scale, roll.T @ fitted.rotation, translation)
         fits = FrameFits(
-            found.expression[None],
+            fitted.expression[None],
             WeakPerspective(np.array([pose.scale]), pose.rotation[None], pose.translation[None]),
-            np.array([found.land], np.float32),
+            np.array([fitted.land], np.float32),
         )
-        return ColouredFrame(fits, found.light)
+        return ColouredFrame(fits, fitted.light)
 
 
 def _about_axis(angle: float) -> Float64:

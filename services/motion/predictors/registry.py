@@ -28,11 +28,11 @@ def predictor_named(name: str, field: str = "method") -> Predictor:
     """
     row = PREDICTORS.get(name)
     if row is None:
-        known = ", ".join(PREDICTORS)
-        raise InvalidRequestError(f"{field}: this stage has no predictor {name[:80]!r}; the stage has: {known}", field=field)
+        names = ", ".join(PREDICTORS)
+        raise InvalidRequestError(f"{field}: this stage has no predictor {name[:80]!r}; the stage has: {names}", field=field)
     module = import_module(f"{_FOLDER}.{row.package}.predictor")
-    (found,) = [each for each in vars(module).values() if isinstance(each, Predictor) and each.spec == row]
-    return found
+    (predictor,) = [each for each in vars(module).values() if isinstance(each, Predictor) and each.spec == row]
+    return predictor
 
 
 def all_predictors() -> list[Predictor]:

@@ -129,11 +129,11 @@ def in_batches(
     """
     batched = {form.name for form in model.inputs if form.batched}
     count = len(inputs[next(iter(batched))])
-    found: list[Mapping[str, npt.NDArray[Any]]] = []
+    parts: list[Mapping[str, npt.NDArray[Any]]] = []
     for begin in range(0, count, size):
         rows = np.minimum(np.arange(begin, begin + size), count - 1)
-        found.append(compute({name: values[rows] if name in batched else values for name, values in inputs.items()}))
-    return {name: np.concatenate([part[name] for part in found])[:count] for name in found[0]}
+        parts.append(compute({name: values[rows] if name in batched else values for name, values in inputs.items()}))
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
 def _why_not_cuda() -> str:

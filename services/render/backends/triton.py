@@ -210,7 +210,7 @@ class _Turns:
             except CurableError:
                 return 0.0
             before, self._before = self._before or after, after
-        queued, whole = (after[place] - before[place] for place in range(2))
+        queued, whole = (after[index] - before[index] for index in range(2))
         # A model that was loaded again counts from 0.
         return spent_s * min(1.0, queued / whole) if whole > 0 and queued >= 0 else 0.0
 

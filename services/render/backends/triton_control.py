@@ -283,11 +283,11 @@ class TritonControl:
         ours = sorted((int(version) for version, digest in digests.items() if digest == file.sha256), reverse=True)
         if not ours:
             self.unload(file.name)
-            found = ", ".join(f"version {version}: {digest[:12]}" for version, digest in sorted(digests.items())) or "none"
+            stored = ", ".join(f"version {version}: {digest[:12]}" for version, digest in sorted(digests.items())) or "none"
             precision = parameters.get("precision", "unknown precision")
             raise ModelNotFoundError(
                 f"Triton at {self._options.url} has another network for model {file.name!r} than this renderer: "
-                f"{file.sha256[:12]} is wanted ({file.path.name}), its repository has {found} ({precision}). "
+                f"{file.sha256[:12]} is wanted ({file.path.name}), its repository has {stored} ({precision}). "
                 f"Export again (python -m services.render.triton.repository DIR), or set DUBSTAGE_PRECISION to the repository's",
                 resource=file.name,
             )
@@ -351,8 +351,8 @@ class TritonControl:
             BackendUnavailableError: the server does not answer.
         """
         try:
-            known = self._client.get_system_shared_memory_status(client_timeout=_ANSWER_TIMEOUT_S)
-            for name in list(known.regions):
+            status = self._client.get_system_shared_memory_status(client_timeout=_ANSWER_TIMEOUT_S)
+            for name in list(status.regions):
                 if name.startswith(PREFIX) and not is_present(name):
                     self._forget(name)
         except InferenceServerException as error:

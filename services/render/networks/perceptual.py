@@ -74,7 +74,7 @@ class PerceptualNetwork(nn.Module):
             pictures: float [B, 3, H, W] in [0, 1]; H and W divisible by 8.
         """
         x = pictures * 2.0 - 1.0
-        found: list[Tensor] = []
+        maps: list[Tensor] = []
         for level, stage in enumerate(self.stages):
             assert isinstance(stage, nn.ModuleList)
             if level:
@@ -82,8 +82,8 @@ class PerceptualNetwork(nn.Module):
             for convolution in stage:
                 x = F.leaky_relu(convolution(x), _SLOPE)
             assert isinstance(self.feature_scales, Tensor)
-            found.append(x / self.feature_scales[level])
-        return found
+            maps.append(x / self.feature_scales[level])
+        return maps
 
     def forward(self, pictures: Tensor) -> PerceptualOutputs:
         """Return values and speaker logits of pictures, float [B, 3, 160, 160] in [0, 1]."""

@@ -48,11 +48,11 @@ class FilmConv(nn.Module):
         begin, middle = self.state_offset, self.state_offset + self.state_size // 2
         scale = state[:, begin:middle, None, None]
         shift = state[:, middle : begin + self.state_size, None, None]
-        made: Tensor = self.conv(x)
+        convolved: Tensor = self.conv(x)
         if self.normalise:
             # The mean is one operator: means that are computed by themselves have other last bits in other batches (ONNX Runtime).
-            made = F.instance_norm(made, eps=1e-5)
-        out = made * (1.0 + scale) + shift
+            convolved = F.instance_norm(convolved, eps=1e-5)
+        out = convolved * (1.0 + scale) + shift
         return out if self.linear else F.silu(out)
 
 

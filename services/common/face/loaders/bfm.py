@@ -258,8 +258,8 @@ def load_bfm2017(
     if landmarks is not None:
         model = dataclasses.replace(model, landmarks=landmark_sets_of_68(read_sixty_eight(landmarks, model.num_vertices)))
     elif len(named) >= 4:
-        places = np.array(list(named.values()))
-        nearest = np.linalg.norm(mean[None] - places[:, None], axis=-1).argmin(1)
+        coordinates = np.array(list(named.values()))
+        nearest = np.linalg.norm(mean[None] - coordinates[:, None], axis=-1).argmin(1)
         numbers = [NAMED_LANDMARKS[name] for name in named]
         model = dataclasses.replace(model, landmarks=MappingProxyType({"mediapipe": LandmarkSet.of_vertices(nearest, numbers)}))
     return align_to_head_space(model) if model.landmarks else model
@@ -282,5 +282,5 @@ def _named_landmarks(file: Any) -> dict[str, list[float]]:
     if "metadata/landmarks/json" not in file:
         return {}
     text = np.asarray(file["metadata/landmarks/json"]).reshape(-1)[0]
-    found = json.loads(text.decode() if isinstance(text, bytes) else str(text))
-    return {item["id"]: item["coordinates"] for item in found if item["id"] in NAMED_LANDMARKS}
+    items = json.loads(text.decode() if isinstance(text, bytes) else str(text))
+    return {item["id"]: item["coordinates"] for item in items if item["id"] in NAMED_LANDMARKS}

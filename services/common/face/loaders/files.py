@@ -75,12 +75,14 @@ def align_to_head_space(model: MorphableModel) -> MorphableModel:
         InvalidRequestError: fewer than four landmarks are known in MediaPipe's mesh.
     """
     landmarks = model.landmark_set("mediapipe")
-    known = (landmarks.mediapipe >= 0) & (landmarks.mediapipe < len(head_template()))
-    if known.sum() < 4:
-        raise InvalidRequestError(f"only {known.sum()} landmarks of {model.name!r} are known; 4 are needed", field="landmarks")
-    chosen = landmarks.select(known)
-    found = similarity(chosen.of(model.mean_shape), head_template()[chosen.mediapipe])
-    turn = float(found.scale) * found.rotation
+    in_template = (landmarks.mediapipe >= 0) & (landmarks.mediapipe < len(head_template()))
+    if in_template.sum() < 4:
+        raise InvalidRequestError(
+            f"only {in_template.sum()} landmarks of {model.name!r} are known; 4 are needed", field="landmarks"
+        )
+    chosen = landmarks.select(in_template)
+    alignment = similarity(chosen.of(model.mean_shape), head_template()[chosen.mediapipe])
+    turn = float(alignment.scale) * alignment.rotation
 
     def turned(basis: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
         return np.asarray(np.einsum("ij,vjk->vik", turn, basis, optimize=True), np.float32)
@@ -88,7 +90,7 @@ def align_to_head_space(model: MorphableModel) -> MorphableModel:
     return dataclasses.replace(
         model,
         unit="crop pixel",
-        mean_shape=found.apply(model.mean_shape).astype(np.float32),
+        mean_shape=alignment.apply(model.mean_shape).astype(np.float32),
         identity_basis=turned(model.identity_basis),
         expression_basis=turned(model.expression_basis),
     )
@@ -142,9 +144,9 @@ def turned(values: Float32) -> Float32:
 
 def cropped(triangles: npt.NDArray[np.integer[Any]], kept: npt.NDArray[np.integer[Any]], num_vertices: int) -> Int32:
     """Return the triangles whose corners are all kept, int32 [F', 3]. The corners are renumbered to positions in `kept`."""
-    place = np.full(num_vertices, -1, np.int32)
-    place[kept] = np.arange(len(kept), dtype=np.int32)
-    renumbered = place[triangles]
+    position = np.full(num_vertices, -1, np.int32)
+    position[kept] = np.arange(len(kept), dtype=np.int32)
+    renumbered = position[triangles]
     return np.ascontiguousarray(renumbered[(renumbered >= 0).all(1)])
 
 
@@ -205,8 +207,8 @@ def read_obj(path: Path) -> ObjMesh:
                 uv.append([float(value) for value in rest.split()[:2]])
             elif kind == "f":
                 corners = [corner.split("/") for corner in rest.split()]
-                places = [_place(corner[0], len(vertices)) for corner in corners]
-                triangles += [(places[0], places[i], places[i + 1]) for i in range(1, len(places) - 1)]
+                indices = [_place(corner[0], len(vertices)) for corner in corners]
+                triangles += [(indices[0], indices[i], indices[i + 1]) for i in range(1, len(indices) - 1)]
                 if all(len(corner) > 1 and corner[1] for corner in corners):
                     texture = [_place(corner[1], len(uv)) for corner in corners]
                     uv_triangles += [(texture[0], texture[i], texture[i + 1]) for i in range(1, len(texture) - 1)]

@@ -186,15 +186,15 @@ def _with_albedo(model: MorphableModel, mean: np.ndarray[Any, Any], directions: 
         directions: [S, S, 3, A], one standard deviation per coefficient; None: the file has none.
     """
     size = int(np.sqrt(mean.size // 3))
-    places = np.zeros((model.num_vertices, 2), np.float32)
-    places[model.triangles.reshape(-1)] = model.uv[model.uv_triangles.reshape(-1)]
+    coordinates = np.zeros((model.num_vertices, 2), np.float32)
+    coordinates[model.triangles.reshape(-1)] = model.uv[model.uv_triangles.reshape(-1)]
     # FLAME's texture space stores blue first. A seam's vertex takes the colour of one of its corners.
-    albedo = sample_texture(mean.reshape(size, size, 3), places)[:, ::-1] / 255.0
+    albedo = sample_texture(mean.reshape(size, size, 3), coordinates)[:, ::-1] / 255.0
     count = 0 if directions is None else directions.shape[-1]
     basis = np.zeros((model.num_vertices, 3, count), np.float32)
     for column in range(count):
         shown = np.asarray(directions).reshape(size, size, 3, count)[..., column]
-        basis[..., column] = sample_texture(shown, places)[:, ::-1] / 255.0
+        basis[..., column] = sample_texture(shown, coordinates)[:, ::-1] / 255.0
     return dataclasses.replace(
         model,
         albedo_mean=np.ascontiguousarray(albedo, np.float32),

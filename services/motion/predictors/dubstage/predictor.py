@@ -116,11 +116,11 @@ class SpeechMapPredictor(PersonPredictor):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features, self._hearing.feature)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, heard, speaking, voiced, self._hearing.width, self._mouth)
+    def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(first, inputs, speaking, voiced, self._hearing.width, self._mouth)
 
-    def _closing(self, count: int, heard: Float32) -> Float32:
-        return self._mouth.map.closing(heard, self._past, count, self._constraints)
+    def _closing(self, count: int, inputs: Float32) -> Float32:
+        return self._mouth.map.closing(inputs, self._past, count, self._constraints)
 
 
 def personalized(

@@ -59,8 +59,8 @@ class EverybodyNetwork(nn.Module):
         """Return the expression: [N, 25, 4, 24] -> [N, E] in units of the person's spread. In training, only the LSTM's part."""
         hidden, _ = self.recurrent(self.dropout(torch.relu(self.project(window.flatten(2)))))
         # The state at the frame itself, and the state that has heard the frames after.
-        heard = torch.cat([hidden[:, WINDOW_PAST], hidden[:, -1]], dim=1)
-        recurrent: Tensor = self.out(self.dropout(heard))
+        encoded = torch.cat([hidden[:, WINDOW_PAST], hidden[:, -1]], dim=1)
+        recurrent: Tensor = self.out(self.dropout(encoded))
         if self.training:
             return recurrent
         mixed: Tensor = self.config.share * recurrent + (1.0 - self.config.share) * self.filter(window.flatten(1))

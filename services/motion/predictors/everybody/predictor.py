@@ -80,10 +80,10 @@ def identity_removed(features: SpeechFeatures) -> Float32:
     Raises:
         InvalidRequestError: the features have no ID-removed cepstra.
     """
-    found = features.extra.get(FEATURE)
-    if found is None:
+    rows = features.extra.get(FEATURE)
+    if rows is None:
         raise InvalidRequestError(f"features.{FEATURE}: missing; `everybody` needs this tensor", field=f"features.{FEATURE}")
-    return found
+    return rows
 
 
 def input_rows(removed: Float32, content: Float32) -> Float32:
@@ -166,8 +166,8 @@ class EverybodyPredictor(ExpressionPredictor):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return input_rows(identity_removed(features), self._contents.push(features))
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._spoken)
+    def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(first, inputs, speaking, voiced, WINDOW, self._spoken)
 
     def _spoken(self, window: Float32, voiced: float) -> Float32:
         """Return the mouth of a window [25, 4, 24]: float32 [59, 3], before constraints."""

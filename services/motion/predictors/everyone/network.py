@@ -132,8 +132,8 @@ class AttentionLayer(nn.Module):
         split = self.enter(self.norm(x)).reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = split[0], split[1], split[2]
         weights = torch.softmax(query @ key.transpose(-1, -2) * self.scale + self.bias[:, self.distance], dim=-1)
-        heard = (weights @ value).transpose(1, 2).flatten(2)
-        x = x + self.dropout(self.leave(heard))
+        attended = (weights @ value).transpose(1, 2).flatten(2)
+        x = x + self.dropout(self.leave(attended))
         answer: Tensor = x + self.dropout(self.narrow(functional.gelu(self.wide(self.norm_after(x)))))
         return answer
 

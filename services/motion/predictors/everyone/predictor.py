@@ -77,18 +77,18 @@ PERSON_LAYER: Final = "everyone_layer"
 once it is personalised for `everyone`."""
 
 
-def num_channels(heard: SpeechInput) -> int:
+def num_channels(speech_input: SpeechInput) -> int:
     """Return H, the numbers of a frame that a network hears."""
-    return {"phones": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[heard]
+    return {"phones": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[speech_input]
 
 
-def input_frames(content: Float32, states: Float32, heard: SpeechInput) -> Float32:
+def input_frames(content: Float32, states: Float32, speech_input: SpeechInput) -> Float32:
     """Return the input of a network, float32 [T, H]: content rows [T, 4, 44], then states [T, 192], as `heard` says."""
     rows = content.reshape(len(content), -1)
-    return {"phones": rows, "states": states}.get(heard, np.concatenate([rows, states], axis=1))
+    return {"phones": rows, "states": states}.get(speech_input, np.concatenate([rows, states], axis=1))
 
 
-def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
+def network_input(features: SpeechFeatures, speech_input: SpeechInput = SERVED) -> Float32:
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, H].
 
     Raises:
@@ -96,8 +96,8 @@ def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Floa
     """
     rows = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     content = np.concatenate([content_before(WINDOW_PAST), content_rows(rows)])
-    states = silent_states(len(rows)) if heard == "phones" else states_of(rows)
-    return input_frames(content, np.concatenate([silent_states(WINDOW_PAST), states]), heard)
+    states = silent_states(len(rows)) if speech_input == "phones" else states_of(rows)
+    return input_frames(content, np.concatenate([silent_states(WINDOW_PAST), states]), speech_input)
 
 
 class EveryoneModel(ExpressionModel):
@@ -185,9 +185,9 @@ class EveryonePredictor(ExpressionPredictor):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
+    def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(
-            first, heard, speaking, voiced, WINDOW, lambda window, share: self._mouth(self._personal(window, share))
+            first, inputs, speaking, voiced, WINDOW, lambda window, share: self._mouth(self._personal(window, share))
         )
 
     def _personal(self, window: Float32, voiced: float) -> Float32:

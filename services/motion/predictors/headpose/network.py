@@ -58,8 +58,8 @@ class HeadposeConfig:
     @property
     def num_heard(self) -> int:
         """Numbers of a row that the network hears."""
-        heard = HEARD[self.heard]
-        return int(heard.stop) - int(heard.start or 0)
+        columns = HEARD[self.heard]
+        return int(columns.stop) - int(columns.start or 0)
 
     @property
     def channels(self) -> int:
@@ -110,8 +110,8 @@ class HeadposeNetwork(nn.Module):
         """Make L - W + 1 steps: window [N, L, 4, C], state h and c [N, H]."""
         rows = window.flatten(2).transpose(1, 2)
         linear = self.filter(rows).transpose(1, 2)
-        heard = self._disturbed(rows) if self.training else rows
-        encoded = torch.relu(self.encode(self.dropout(torch.relu(self.frame(heard))))).transpose(1, 2)
+        inputs = self._disturbed(rows) if self.training else rows
+        encoded = torch.relu(self.encode(self.dropout(torch.relu(self.frame(inputs))))).transpose(1, 2)
         states, (last_h, last_c) = self.recurrent(self.dropout(encoded), (h[None], c[None]))
         states = self.dropout(states)
         share = 1.0 if self.training else self.config.share

@@ -62,8 +62,8 @@ class HeadposePredictor(HeadPredictor):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return self._stream.push(features)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return self._moved(first, heard, speaking, lambda place, step: self._mouth(self._personal(step, voiced[place])))
+    def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return self._moved(first, inputs, speaking, lambda index, step: self._mouth(self._personal(step, voiced[index])))
 
     def _personal(self, step: NetworkStep, voiced: np.float32) -> Float32:
         """Return the coefficients of one step as the person speaks, float32 [E] in units of the person's spread."""

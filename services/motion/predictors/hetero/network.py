@@ -141,10 +141,10 @@ class StatesEncoder(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Return a vector a frame: [N, W, 192] -> [N, C, W - 12]."""
-        heard = self.measure(states.transpose(1, 2))
+        measured = self.measure(states.transpose(1, 2))
         if self.training:
-            heard = heard + self.noise * torch.randn_like(heard)
-        encoded: Tensor = self.context(self.enter(heard))
+            measured = measured + self.noise * torch.randn_like(measured)
+        encoded: Tensor = self.context(self.enter(measured))
         return encoded
 
     def phone_logits(self, encoded: Tensor) -> Tensor:
@@ -325,14 +325,14 @@ class HeteroNetwork(nn.Module):
             reference: [N, C], vector of the reference mouths.
             pose: [N, C], vector of the pose landmarks.
         """
-        heard = self.speech(speech)
+        encoded = self.speech(speech)
         shares = self.shares()
         person = shares[1] * reference + shares[2] * pose
-        offsets = self.decoder(shares[0] * heard + person[..., None])
+        offsets = self.decoder(shares[0] * encoded + person[..., None])
         coefficients = torch.einsum("ntpd,kpd->ntk", offsets, self.projection)
         if self.filter is not None:
             coefficients = self.filtered(speech) + (1.0 if self.training else self.config.share) * coefficients
-        return Generated(coefficients, self.speech.phone_logits(heard))
+        return Generated(coefficients, self.speech.phone_logits(encoded))
 
     def forward(self, speech: Tensor, reference: Tensor, pose: Tensor) -> Tensor:
         """Return the coefficients of `generate`, [N, T, K]."""

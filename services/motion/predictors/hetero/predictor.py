@@ -66,9 +66,9 @@ POSE: Final = "pose_embedding"
 """Name of the style's array with the vector of the pose landmarks, float32 [C]."""
 
 
-def input_shape(heard: SpeechInput) -> tuple[int, ...]:
+def input_shape(speech_input: SpeechInput) -> tuple[int, ...]:
     """Return the shape of a frame that the generator hears: [4, 80] or [192]."""
-    return (ROWS_PER_FRAME, NUM_MELS) if heard == "mel" else (NUM_STATES,)
+    return (ROWS_PER_FRAME, NUM_MELS) if speech_input == "mel" else (NUM_STATES,)
 
 
 def relative_mel(features: SpeechFeatures) -> Float32:
@@ -81,13 +81,13 @@ def mel_before(num_frames: int) -> Float32:
     return np.full((num_frames, ROWS_PER_FRAME, NUM_MELS), QUIET, np.float32)
 
 
-def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
+def network_input(features: SpeechFeatures, speech_input: SpeechInput = SERVED) -> Float32:
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *input_shape].
 
     Raises:
         InvalidRequestError: the features have no states of the speech encoder, and `heard` asks for them.
     """
-    if heard == "mel":
+    if speech_input == "mel":
         whole = SpeechFeatures.joined([features, silence(WINDOW_AHEAD)])
         return np.concatenate([mel_before(WINDOW_PAST), relative_mel(whole)])
     whole = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
@@ -201,8 +201,8 @@ class HeteroPredictor(PersonPredictor):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return self._stream.push(features.mel, features.speech_probability)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)
+    def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(first, inputs, speaking, voiced, WINDOW, self._mouth)
 
     def _mouth(self, window: Float32, _: float) -> Float32:
         """Return the mouth of a window [19, 4, 80]: float32 [59, 3], before constraints."""

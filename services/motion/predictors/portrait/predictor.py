@@ -70,17 +70,17 @@ class PortraitPredictor(HeadPredictor):
         states = states_of(features)
         return beside_states(self._stream.push(features), states)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        rows, states = heard[:, :-NUM_STATES].reshape(len(heard), ROWS_PER_FRAME, -1), heard[:, -NUM_STATES:]
+    def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        rows, states = inputs[:, :-NUM_STATES].reshape(len(inputs), ROWS_PER_FRAME, -1), inputs[:, -NUM_STATES:]
 
-        def mouth(place: int, _: NetworkStep) -> Float32:
-            frame = self._past + place
-            return self._map_mouth(states[frame - MOUTH.past : frame + MOUTH.ahead + 1], float(voiced[place]))
+        def mouth(index: int, _: NetworkStep) -> Float32:
+            frame = self._past + index
+            return self._map_mouth(states[frame - MOUTH.past : frame + MOUTH.ahead + 1], float(voiced[index]))
 
         return self._moved(first, rows, speaking, mouth)
 
-    def _closing(self, count: int, heard: Float32) -> Float32:
-        return self._map_mouth.map.closing(heard, self._past, count, self._constraints)
+    def _closing(self, count: int, inputs: Float32) -> Float32:
+        return self._map_mouth.map.closing(inputs, self._past, count, self._constraints)
 
 
 def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:

@@ -164,24 +164,24 @@ def learned_memory(errors: PredictionErrors, weight: Float64, loss: float) -> Me
     count = len(errors.pooled)
     if count < MIN_FRAMES:
         return None
-    heard = errors.pooled[:, :-1]
-    moments = heard[np.linspace(0, count - 1, NUM_MOMENTS).round().astype(int)].astype(np.float32)
+    pooled = errors.pooled[:, :-1]
+    moments = pooled[np.linspace(0, count - 1, NUM_MOMENTS).round().astype(int)].astype(np.float32)
     # In whitened coordinates, the ridge on W k is the norm of the kernel's function space.
     values, vectors = np.linalg.eigh(_nearness(moments, moments) + _JITTER * np.eye(NUM_MOMENTS))
     whitening = _SHARE * vectors / np.sqrt(values)
-    inputs = np.concatenate([heard, _nearness(heard, moments) @ whitening, errors.pooled[:, -1:]], axis=1)
+    inputs = np.concatenate([pooled, _nearness(pooled, moments) @ whitening, errors.pooled[:, -1:]], axis=1)
     choice = choose_ridge(inputs, errors.residual, weight)
     if choice.loss >= loss:
         return None
-    found = fit_correction(inputs, errors.residual, choice.ridge).astype(np.float64)
-    slopes, weights = found[:, [*range(NUM_POOLED - 1), -1]], found[:, NUM_POOLED - 1 : -1] @ whitening.T
+    solution = fit_correction(inputs, errors.residual, choice.ridge).astype(np.float64)
+    slopes, weights = solution[:, [*range(NUM_POOLED - 1), -1]], solution[:, NUM_POOLED - 1 : -1] @ whitening.T
     return Memory(slopes.astype(np.float32), moments, weights.astype(np.float32), choice.loss)
 
 
 def _nearness(pooled: Float32 | Float64, moments: Float32) -> Float64:
     """Return k of frames, float64 [T, M]: pooled [T, 125], moments [M, 125]."""
-    heard, known = np.asarray(pooled, np.float64), np.asarray(moments, np.float64)
-    squared = (heard**2).sum(axis=1)[:, None] + (known**2).sum(axis=1)[None] - 2.0 * heard @ known.T
+    inputs, centres = np.asarray(pooled, np.float64), np.asarray(moments, np.float64)
+    squared = (inputs**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)[None] - 2.0 * inputs @ centres.T
     return np.asarray(np.exp(-np.maximum(squared, 0.0) / _WIDTH))
 
 
@@ -215,8 +215,8 @@ class UgcPredictor(PersonPredictor):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return self._contents.push(features)
 
-    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)
+    def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(first, inputs, speaking, voiced, WINDOW, self._mouth)
 
     def _mouth(self, window: Float32, voiced: float) -> Float32:
         return amplified(landmarks_of_frame(window, self._style, self._models, voiced), self._style)

@@ -58,14 +58,14 @@ class EverybodyNetwork(UNetTrunk):
         Returns:
             float [B, 3, 160, 160], unit: the full range of the pictures.
         """
-        made = F.pixel_shuffle(self.trunk(pictures, state), 2)
+        outputs = F.pixel_shuffle(self.trunk(pictures, state), 2)
         first = pictures[:, KEYS_BEFORE]
-        shares = torch.softmax(made[:, 3:], dim=1)
+        shares = torch.softmax(outputs[:, 3:], dim=1)
         mixed = shares[:, :1] * first
-        for place, key in enumerate(torch.split(pictures[:, KEYS_AFTER], 3, dim=1), start=1):
-            mixed = mixed + shares[:, place : place + 1] * key
+        for index, key in enumerate(torch.split(pictures[:, KEYS_AFTER], 3, dim=1), start=1):
+            mixed = mixed + shares[:, index : index + 1] * key
         # The factor of a tenth keeps the first steps of training small beside the key pictures.
-        return mixed - first + made[:, :3] * 0.1
+        return mixed - first + outputs[:, :3] * 0.1
 
 
 def load(path: Path) -> EverybodyNetwork:

@@ -49,11 +49,11 @@ def window_pair(bank: MouthBank, view: WindowView, noise: LandmarkNoise, seed: i
     channels: dict[int, UInt8] = {}
     points: Float32 = bank.box_landmarks[view.rows[-1]]
     mask: UInt8 = np.zeros(view.boxes.shape[1:3], np.uint8)
-    for place, row in enumerate(view.rows):
+    for index, row in enumerate(view.rows):
         if row in channels:
             continue
         _, mask, _, points = target_mouth(bank, row, noise, seed)
-        channels[row] = frame_channels(view.boxes[place], mask, points, int(bank.frame_index[row]))
+        channels[row] = frame_channels(view.boxes[index], mask, points, int(bank.frame_index[row]))
     target: UInt8 = view.boxes[-1]
     keys = matched_keys(view.keys, target, mask, points)
     return Pair(window_picture([channels[row] for row in view.rows], mask, keys), target)

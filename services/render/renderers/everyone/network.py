@@ -78,11 +78,11 @@ class ModulatedConv(nn.Module):
         """
         # Sums of products, where a matrix product's last bits would depend on the batch.
         scale = 1.0 + (style[:, None] * self.affine).sum(dim=-1)
-        made: Tensor = self.conv(x * scale[:, :, None, None])
+        convolved: Tensor = self.conv(x * scale[:, :, None, None])
         if self.demodulate:
             energy = self.conv.weight.square().sum(dim=(2, 3))
-            made = made * torch.rsqrt((scale.square()[:, None] * energy).sum(dim=-1) + _EPSILON)[..., None, None]
-        return made + self.bias[:, None, None]
+            convolved = convolved * torch.rsqrt((scale.square()[:, None] * energy).sum(dim=-1) + _EPSILON)[..., None, None]
+        return convolved + self.bias[:, None, None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,21 +175,21 @@ class EveryoneNetwork(nn.Module):
         pictures = self._visible(pictures)
         x, style = self._decoded(pictures, state)
         before, after = (
-            self._residual(made, pictures[:, part][:, :3], pictures[:, part][:, 3:-1])
-            for made, part in zip(torch.chunk(self.neighbours(x, style), WINDOW_FRAMES - 1, dim=1), NEIGHBOURS, strict=True)
+            self._residual(outputs, pictures[:, part][:, :3], pictures[:, part][:, 3:-1])
+            for outputs, part in zip(torch.chunk(self.neighbours(x, style), WINDOW_FRAMES - 1, dim=1), NEIGHBOURS, strict=True)
         )
         return torch.stack([before, self._residual(self.head(x, style), pictures[:, BASE], pictures[:, MORE]), after], dim=1)
 
-    def _residual(self, made: Tensor, base: Tensor, more: Tensor) -> Tensor:
+    def _residual(self, outputs: Tensor, base: Tensor, more: Tensor) -> Tensor:
         """Return the residual of one frame, float [B, 3, 160, 160].
 
         Args:
-            made: float [B, _OUTPUTS, 80, 80], outputs of the last layer.
+            outputs: float [B, _OUTPUTS, 80, 80], outputs of the last layer.
             base: float [B, 3, 160, 160], the first three features.
             more: float [B, 13, 160, 160], the other features; 0 where there is no face.
         """
-        free = F.pixel_shuffle(made[:, :12], 2)
-        gain, mixture = made[:, 12:13], made[:, 13:] + self.mixture.flatten()[:, None, None]
+        free = F.pixel_shuffle(outputs[:, :12], 2)
+        gain, mixture = outputs[:, 12:13], outputs[:, 13:] + self.mixture.flatten()[:, None, None]
         features = (2.0 * more - 1.0) * (more > 0.0)
         weights = _enlarged(mixture)
         mixed = (weights.reshape(-1, 3, NUM_MORE, *weights.shape[2:]) * features[:, None]).sum(dim=2)

@@ -143,20 +143,20 @@ def window_example(bank: MouthBank, row: int, surface: NeuralSurface, look: Wind
         row: row of frame t.
         look: reference, speech, noise and colours.
     """
-    made: dict[int, tuple[UInt8, UInt8, UInt8, Float32]] = {}
+    frames: dict[int, tuple[UInt8, UInt8, UInt8, Float32]] = {}
     rows = rows_around(bank.frame_index, row)
     paint = look.paint or (lambda picture: picture)
     reference = paint(look.reference)
     lips: UInt8 = np.zeros(bank.boxes.shape[1:3], np.uint8)
-    for place in rows:
-        if place in made:
+    for index in rows:
+        if index in frames:
             continue
-        pose, mask, mouth, points = target_mouth(bank, place, look.noise, look.seed)
-        box = paint(bank.boxes[place])
-        made[place] = box, ground_picture(box, mask, reference), mask, surface.uv_of(surface.expression_of(mouth), pose)
-        if place == row:
+        pose, mask, mouth, points = target_mouth(bank, index, look.noise, look.seed)
+        box = paint(bank.boxes[index])
+        frames[index] = box, ground_picture(box, mask, reference), mask, surface.uv_of(surface.expression_of(mouth), pose)
+        if index == row:
             lips = lip_pictures(points)[..., 0]
-    boxes, grounds, masks, uv = (np.stack(parts) for parts in zip(*(made[place] for place in rows), strict=True))
+    boxes, grounds, masks, uv = (np.stack(parts) for parts in zip(*(frames[index] for index in rows), strict=True))
     return WindowExample(boxes, grounds, masks, uv, reference, lips, look.speech)
 
 
@@ -198,10 +198,10 @@ def _splat(picture: UInt8, uv: Float32) -> Float32:
     """Return colours times weights, and weights: float32 [256, 256, 4]. A pixel counts at its four nearest texels."""
     # At the outline, pixels show the background too.
     covered = cv2.erode((uv[..., 0] >= 0.0).view(np.uint8), _OUTLINE) > 0
-    places = np.clip(uv[covered] * TEXTURE_SIZE - 0.5, 0.0, TEXTURE_SIZE - 1.001)
-    corner = places.astype(np.intp)
-    share = places - corner
-    values = np.concatenate([picture[covered].astype(np.float32), np.ones((len(places), 1), np.float32)], axis=1)
+    texels = np.clip(uv[covered] * TEXTURE_SIZE - 0.5, 0.0, TEXTURE_SIZE - 1.001)
+    corner = texels.astype(np.intp)
+    share = texels - corner
+    values = np.concatenate([picture[covered].astype(np.float32), np.ones((len(texels), 1), np.float32)], axis=1)
     flat = np.zeros((TEXTURE_SIZE * TEXTURE_SIZE, 4))
     for down in (0, 1):
         for across in (0, 1):
@@ -226,8 +226,8 @@ def _filled(total: Float32) -> Float32:
         size = level.shape[1], level.shape[0]
         coarse = cv2.resize(colours, size, interpolation=cv2.INTER_LINEAR).reshape(*level.shape[:2], 3)
         weight = level[..., 3:]
-        known = np.minimum(weight / _CERTAIN, 1.0)
-        colours = np.asarray(known * level[..., :3] / np.maximum(weight, _FEWEST) + (1.0 - known) * coarse, np.float32)
+        certainty = np.minimum(weight / _CERTAIN, 1.0)
+        colours = np.asarray(certainty * level[..., :3] / np.maximum(weight, _FEWEST) + (1.0 - certainty) * coarse, np.float32)
     return colours
 
 
@@ -329,15 +329,15 @@ def sampled(textures: list[Tensor], uv: Tensor) -> Tensor:
     """
     count, frames, height, width, _ = uv.shape
     if uv.is_cuda:
-        rows = [gathered(texture, places) for texture, places in zip(textures, uv.flatten(1, 3), strict=True)]
+        rows = [gathered(texture, coordinates) for texture, coordinates in zip(textures, uv.flatten(1, 3), strict=True)]
         features = torch.stack(rows).reshape(count, frames, height, width, -1).permute(0, 1, 4, 2, 3)
     else:
         grid = (2.0 * uv - 1.0).reshape(count, frames * height, width, 2)
-        made = [
-            F.grid_sample(texture[None], grid[place : place + 1], mode="bilinear", padding_mode="border", align_corners=False)
-            for place, texture in enumerate(textures)
+        parts = [
+            F.grid_sample(texture[None], grid[index : index + 1], mode="bilinear", padding_mode="border", align_corners=False)
+            for index, texture in enumerate(textures)
         ]
-        features = torch.cat(made).reshape(count, -1, frames, height, width).transpose(1, 2)
+        features = torch.cat(parts).reshape(count, -1, frames, height, width).transpose(1, 2)
     return features * (uv[:, :, None, ..., 0] >= 0.0)
 
 
@@ -351,9 +351,9 @@ def gathered(texture: Tensor, uv: Tensor) -> Tensor:
         uv: float [N, 2]. Places outside of the texture get the features of its border.
     """
     size = texture.shape[-1]
-    places = (uv * size - 0.5).clamp(0.0, size - 1.0)
-    first = places.floor().clamp_max(size - 2.0)
-    (across, down), (column, row) = (places - first).unbind(-1), first.long().unbind(-1)
+    position = (uv * size - 0.5).clamp(0.0, size - 1.0)
+    first = position.floor().clamp_max(size - 2.0)
+    (across, down), (column, row) = (position - first).unbind(-1), first.long().unbind(-1)
     texels = torch.stack([(row + below) * size + column + right for below in (0, 1) for right in (0, 1)], dim=-1)
     weights = torch.stack([share * part for share in (1.0 - down, down) for part in (1.0 - across, across)], dim=-1)
     return (F.embedding(texels, texture.flatten(1).T) * weights[..., None]).sum(dim=1)
@@ -400,8 +400,8 @@ def textured_windows(
     error = ((rgb - targets).abs() * inside).sum() / (3.0 * inside.sum()).clamp_min(1.0)
     speech = np.stack([speech_channel(each) for each in windows.speech])[..., None]
     parts = [to_tensor(windows.reference, device), base[:, 1], masks[:, 1], to_tensor(windows.lips[..., None], device), more[:, 1]]
-    for place in (0, 2):
-        parts += [base[:, place], more[:, place], masks[:, place]]
+    for frame in (0, 2):
+        parts += [base[:, frame], more[:, frame], masks[:, frame]]
     pictures = torch.cat([*parts, to_tensor(speech, device)], dim=1)
     return TexturedWindow(pictures, base, targets, masks, error)
 
@@ -428,8 +428,8 @@ def composed_frames(bases: Tensor, residuals: Tensor, shown_window: TexturedWind
 def _face_weights(windows: WindowExample) -> Float32:
     """Return the weights of the features in the base pictures of B windows: float32 [B, T, 1, H, W]."""
     weights = np.empty((*windows.masks.shape[:2], 1, *windows.masks.shape[2:]), np.float32)
-    for place in np.ndindex(*windows.masks.shape[:2]):
-        weights[place] = face_weight(windows.uv[place][..., 0] >= 0.0, windows.masks[place])
+    for index in np.ndindex(*windows.masks.shape[:2]):
+        weights[index] = face_weight(windows.uv[index][..., 0] >= 0.0, windows.masks[index])
     return weights
 
 
@@ -438,11 +438,11 @@ def _light(rgb: Tensor, windows: WindowExample) -> Tensor:
     """Return what the light of the frames adds to the first three features: float [B, T, 3, H, W]."""
     levels = (rgb.detach().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy()
     offsets = np.empty(levels.shape, np.float32)
-    for place in np.ndindex(*levels.shape[:2]):
+    for index in np.ndindex(*levels.shape[:2]):
         matched = match_colour(
-            np.ascontiguousarray(levels[place]), windows.grounds[place], windows.masks[place], windows.uv[place][..., 0] >= 0.0
+            np.ascontiguousarray(levels[index]), windows.grounds[index], windows.masks[index], windows.uv[index][..., 0] >= 0.0
         )
-        offsets[place] = matched.astype(np.float32) - levels[place]
+        offsets[index] = matched.astype(np.float32) - levels[index]
     return torch.from_numpy(offsets / 255.0).permute(0, 1, 4, 2, 3)
 
 
@@ -486,8 +486,8 @@ def with_style(features: Features) -> Features:
     """
 
     def both(pictures: Tensor) -> Sequence[Tensor]:
-        found = features(pictures)
-        return [*found, *(_gram(one) for one in found)]
+        maps = features(pictures)
+        return [*maps, *(_gram(one) for one in maps)]
 
     return both
 
@@ -599,7 +599,7 @@ class TextureSearch:
         self._noise.manual_seed(seed)
         rng = np.random.default_rng((seed, 1))
         batches = shuffled_batches(len(windows), self._recipe.batch_size, self._num_steps, rng)
-        losses = (self.step([windows[place] for place in chosen]) for chosen in batches)
+        losses = (self.step([windows[index] for index in chosen]) for chosen in batches)
         for report in step_reports(losses, self._num_steps, self._recipe.report_every):
             texture, style = self._average
             yield SearchProgress(report.step, report.loss, style.cpu().numpy().copy(), as_bytes(texture))
@@ -614,9 +614,11 @@ class TextureSearch:
             residual = self._network(pictures, self._style.expand(len(windows), -1))
         middle = slice(1, 2)
         now = seen._replace(targets=seen.targets[:, middle], masks=seen.masks[:, middle])
-        made = composed_frames(seen.bases[:, middle], residual.float()[:, None], now, seen.pictures[:, LIPS : LIPS + 1].detach())
-        drawn, target = discriminator_view(made.pictures), discriminator_view(made.target)
-        reconstruction = reconstruction_loss(made)
+        composed = composed_frames(
+            seen.bases[:, middle], residual.float()[:, None], now, seen.pictures[:, LIPS : LIPS + 1].detach()
+        )
+        drawn, target = discriminator_view(composed.pictures), discriminator_view(composed.target)
+        reconstruction = reconstruction_loss(composed)
         loss = weights.reconstruction * reconstruction + weights.texture * seen.texture_error
         with forward_pass(self._device):
             adversarial = self._discriminator.fooled(drawn)

@@ -131,9 +131,9 @@ def embedding_of(weights: Path) -> IdentityFeatures:
         raise ModelNotFoundError(f"no {EMBEDDING}.safetensors in {folder}", resource=EMBEDDING)
     digests = {file_sha256(path): path for path in paths}
     if sha256 not in digests:
-        found = ", ".join(f"{path} is {digest[:12]}" for digest, path in digests.items())
+        present = ", ".join(f"{path} is {digest[:12]}" for digest, path in digests.items())
         raise ModelNotFoundError(
-            f"model 'headpose' was trained with the identity embedding {sha256[:12]}, but {found}: put the right embedding there, "
+            f"model 'headpose' was trained with the identity embedding {sha256[:12]}, but {present}: put the right embedding there, "
             "or train the model with this one",
             resource=EMBEDDING,
         )
@@ -154,7 +154,7 @@ def _arcface(path: Path) -> IdentityFeatures:
         small = np.stack([cv2.resize(box, (_ARCFACE_SIZE, _ARCFACE_SIZE), interpolation=cv2.INTER_AREA) for box in boxes])
         pictures = ((small.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
         # One picture per call, because such files often have a fixed batch size.
-        made = np.concatenate([session.run(None, {given.name: picture[None]})[0].reshape(1, -1) for picture in pictures])
-        return np.asarray(made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9), np.float32)
+        vectors = np.concatenate([session.run(None, {given.name: picture[None]})[0].reshape(1, -1) for picture in pictures])
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9), np.float32)
 
     return IdentityFeatures(path, file_sha256(path), size, of)

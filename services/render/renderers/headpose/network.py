@@ -179,8 +179,8 @@ class SpatialFeatures(nn.Module):
         """Return unit features, float [B, S], of frames, float [B, 3, 160, 160] in [0, 1]."""
         stages = self.base.features(F.avg_pool2d(frames, 2))
         pooled = torch.cat([stage.mean(dim=(2, 3)) for stage in stages[-2:]], dim=1)
-        made = (pooled[:, None] * self.weight).sum(dim=-1)
-        return made * torch.rsqrt(made.square().sum(dim=1, keepdim=True) + 1e-8)
+        features = (pooled[:, None] * self.weight).sum(dim=-1)
+        return features * torch.rsqrt(features.square().sum(dim=1, keepdim=True) + 1e-8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,14 +266,14 @@ class HeadposeNetwork(UNetTrunk):
             identity: float [B, D], identity features.
         """
         # A sum of products, where a matrix product's bytes would depend on the batch.
-        made = self.trunk(pictures, film + (identity[:, None] * self.identity_film).sum(dim=-1))
-        colours = F.pixel_shuffle(made[:, :_COLOURS], 2)
-        attention = torch.sigmoid(F.pixel_shuffle(made[:, _COLOURS:], 2))
+        outputs = self.trunk(pictures, film + (identity[:, None] * self.identity_film).sum(dim=-1))
+        colours = F.pixel_shuffle(outputs[:, :_COLOURS], 2)
+        attention = torch.sigmoid(F.pixel_shuffle(outputs[:, _COLOURS:], 2))
         shares = torch.softmax(colours[:, 3:], dim=1)
         # The factor of a tenth keeps the first steps of training small beside the key pictures.
         colour = shares[:, :1] * pictures[:, FIRST_KEY] + colours[:, :3] * 0.1
-        for place, key in enumerate(torch.split(pictures[:, OTHER_KEYS], 3, dim=1), start=1):
-            colour = colour + shares[:, place : place + 1] * key
+        for index, key in enumerate(torch.split(pictures[:, OTHER_KEYS], 3, dim=1), start=1):
+            colour = colour + shares[:, index : index + 1] * key
         return Masks(colour, attention)
 
     def forward(self, pictures: Tensor, state: Tensor) -> Tensor:

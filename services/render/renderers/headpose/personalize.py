@@ -82,15 +82,15 @@ def drawn_pair(bank: MouthBank, view: DrawnView, noise: LandmarkNoise, seed: int
     rendered: dict[int, UInt8] = {}
     mask: UInt8 = np.zeros(view.boxes.shape[1:3], np.uint8)
     lips, keys = np.dstack([mask, mask]), np.zeros((INPUT_KEYS, *view.boxes.shape[1:]), np.uint8)
-    for place, row in enumerate(view.rows):
+    for index, row in enumerate(view.rows):
         if row in rendered:
             continue
         pose, mask, mouth, points = target_mouth(bank, row, noise, seed)
         drawn = view.drawing.draw(mouth, pose, detailed=view.detailed)
         covered = coverage(drawn)
-        keys = input_keys(view.keys, view.boxes[place], mask, points, view.mean)
+        keys = input_keys(view.keys, view.boxes[index], mask, points, view.mean)
         shown = drawn if view.paint is None else view.paint(drawn)
-        rendered[row] = rendered_frame(view.boxes[place], mask, shown, keys[0], covered)
+        rendered[row] = rendered_frame(view.boxes[index], mask, shown, keys[0], covered)
         lips = lip_pictures(points)
     return Pair(drawn_picture([rendered[row] for row in view.rows], mask, lips, keys), view.boxes[-1])
 
@@ -116,8 +116,8 @@ class ActorNetwork(nn.Module):
 
     def forward(self, pictures: Tensor, film: Tensor) -> Tensor:
         """Return HeadposeNetwork.forward for scales and shifts, float [B, film_size]."""
-        made: Tensor = self.network(pictures, torch.cat([film, self.items.expand(len(film), -1)], dim=1))
-        return made
+        residual: Tensor = self.network(pictures, torch.cat([film, self.items.expand(len(film), -1)], dim=1))
+        return residual
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,6 +207,6 @@ def actor_drawn(footage: ActorFootage, recipe: PersonalizeRecipe, seed: int) -> 
     bank, has_detail = footage.bank, footage.drawing.has_detail
     windows = keyed_windows(bank, footage.keys, length=DRAWN_WINDOW, fewest_keys=INPUT_KEYS, count=recipe.num_pairs, seed=seed)
     return [
-        drawn_pair(bank, footage.view(rows, others, detailed=has_detail and place % 2 == 1), LandmarkNoise(), noise_seed)
-        for place, (rows, others, noise_seed) in enumerate(windows)
+        drawn_pair(bank, footage.view(rows, others, detailed=has_detail and index % 2 == 1), LandmarkNoise(), noise_seed)
+        for index, (rows, others, noise_seed) in enumerate(windows)
     ]

@@ -204,8 +204,8 @@ def still_frame(background: UInt8, mask: UInt8, drawn: UInt8, key: UInt8, lips: 
     multiple = len(mask) // BOX_SIZE
     shown = coverage(drawn)
     gap = ~shown & (lips[..., 0] > 0)
-    known = _blurred(np.dstack([drawn, np.where(shown, 255, 0)]).astype(np.float32), _SPREAD_PX * multiple)
-    lip = 255.0 * known[..., :3] / np.maximum(known[..., 3:], 1.0)
+    blurred = _blurred(np.dstack([drawn, np.where(shown, 255, 0)]).astype(np.float32), _SPREAD_PX * multiple)
+    lip = 255.0 * blurred[..., :3] / np.maximum(blurred[..., 3:], 1.0)
     whole = np.where(gap[..., None], np.clip(np.rint(lip), 1, 255).astype(np.uint8), drawn)
     face = rendered_frame(background, mask, whole, key, shown | gap)
     inside = _blurred((gap * lips[..., 1]).astype(np.float32), _EDGE_PX * multiple) * (mask > 0) / np.float32(255.0)

@@ -88,11 +88,11 @@ class GatedConv(nn.Module):
         scale, shift = own[:, :out_channels, None, None], own[:, out_channels : self.film_size, None, None]
         into = self.start + own[:, self.film_size : self.film_size + inner].reshape(-1, *self.start.shape)
         back = own[:, self.film_size + inner :].reshape(-1, out_channels, self.rank)
-        made: Tensor = self.conv(x)
+        convolved: Tensor = self.conv(x)
         seen = F.avg_pool2d(x, self.stride) if self.stride > 1 else x
-        made = made + (back @ (into @ seen.flatten(2))).reshape(made.shape)
+        convolved = convolved + (back @ (into @ seen.flatten(2))).reshape(convolved.shape)
         gate: Tensor = self.gate(x)
-        return F.silu(made * (1.0 + scale) + shift) * torch.sigmoid(gate)
+        return F.silu(convolved * (1.0 + scale) + shift) * torch.sigmoid(gate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,8 +227,8 @@ class HeteroNetwork(UNetTrunk):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             parts = [x, skips.pop(), appearance.maps[-1 - level]] if self.config.skips else [x, skips.pop()]
             x = block(up(torch.cat(parts, dim=1), numbers), numbers)
-        made: Tensor = self.head(x, numbers)
-        colours, shares = F.pixel_shuffle(made[:, :_COLOURS], 2), F.pixel_shuffle(made[:, _COLOURS:], 2)
+        outputs: Tensor = self.head(x, numbers)
+        colours, shares = F.pixel_shuffle(outputs[:, :_COLOURS], 2), F.pixel_shuffle(outputs[:, _COLOURS:], 2)
         reference = pictures[:, REFERENCE]
         face = smoothed(reference) + colours * _COLOUR_GAIN
         if self.config.details:

@@ -62,7 +62,7 @@ def rows_around(frame_index: Int64, row: int) -> tuple[int, ...]:
         first -= 1
     while last + 1 < len(frame_index) and last - row < REACH and frame_index[last + 1] - frame_index[last] == 1:
         last += 1
-    return tuple(min(max(place, first), last) for place in range(row - REACH, row + REACH + 1))
+    return tuple(min(max(index, first), last) for index in range(row - REACH, row + REACH + 1))
 
 
 def composite_pair(bank: MouthBank, view: CompositeView, noise: LandmarkNoise, seed: int) -> Pair:

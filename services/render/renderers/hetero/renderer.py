@@ -114,7 +114,7 @@ def window_picture(window: Sequence[UInt8], background: UInt8, mask: UInt8, box_
     if len(window) != WINDOW_FRAMES:
         raise ValueError(f"{WINDOW_FRAMES} frames expected, {len(window)} given")
     lips, inside = np.moveaxis(lip_pictures(box_landmarks, len(mask)), 2, 0)
-    around = [one for place, one in enumerate(window) if place != REACH]
+    around = [one for index, one in enumerate(window) if index != REACH]
     return np.dstack([window[REACH], match_colour(reference, background, mask), mask, np.maximum(lips // 2, inside), *around])
 
 

@@ -62,9 +62,9 @@ def choose_sources(bank: MouthBank, target: int, candidates: npt.NDArray[np.intp
     cosine = np.clip(bank.rotation[far, :, 2] @ bank.rotation[target, :, 2], -1.0, 1.0)
     costs = costs + _TURN_COST_PER_DEGREE * np.degrees(np.arccos(cosine))
     chosen: list[int] = []
-    for place in np.argsort(costs, kind="stable"):
-        if all(abs(int(bank.frame_index[far[place]] - bank.frame_index[far[other]])) >= _APART for other in chosen):
-            chosen.append(int(place))
+    for index in np.argsort(costs, kind="stable"):
+        if all(abs(int(bank.frame_index[far[index]] - bank.frame_index[far[other]])) >= _APART for other in chosen):
+            chosen.append(int(index))
         if len(chosen) == num_blended:
             break
     weights = np.exp((costs[chosen[0]] - costs[chosen]) / _BLEND_SOFTNESS_PX)
