@@ -138,8 +138,8 @@ class _Watching:
             for state in batch.watch(self._connection, NAME):
                 progress = state.progress
                 self._log(
-                    f"watch at {self._where}: {progress.num_done} done, {progress.num_running} running, {progress.num_waiting} waiting, "
-                    f"{progress.num_failed} failed"
+                    f"watch at {self._where}: {progress.num_done} done, {progress.num_running} running, "
+                    f"{progress.num_waiting} waiting, {progress.num_failed} failed"
                 )
         except DubstageCallError as problem:
             self._problem = problem

@@ -3,7 +3,7 @@
     python docs/generate/licences.py
 
 The tables come from the cards NAME.card.md beside the networks, which trainings write from the manifest of their training set.
-Networks of earlier trainers have no such card; what is known of their data stands in EARLIER, from their model cards. PRETRAINED
+Networks of earlier trainers have no such card; facts about their data stand in EARLIER, from their model cards. PRETRAINED
 names the networks that others trained.
 """
 
@@ -42,7 +42,7 @@ PRETRAINED: Final = (
         "about 3 million pictures of 7,485 people, says the author; not checked",
     ),
 )
-"""Network, origin, licence, and what is known of the data of the networks that others trained."""
+"""Network, origin, licence, and facts about the data of the networks that others trained."""
 
 
 class LearnedSource(NamedTuple):

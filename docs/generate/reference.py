@@ -31,7 +31,7 @@ from services.common.server.settings import PREFIX, StageSettings, default_artef
 
 CHECKOUT: Final = Path(__file__).parents[2]
 FOLDER: Final = CHECKOUT / "docs" / "reference"
-_MADE: Final = "`python -m docs.generate.reference` writes this page."
+_NOTICE: Final = "`python -m docs.generate.reference` writes this page."
 _IMAGE: Final = CHECKOUT / "protos" / "gen" / "dubstage" / "contracts.binpb"
 _CLIENT: Final = CHECKOUT / "protos" / "dubstage" / "client"
 _CLIENT_MODULES: Final = (
@@ -69,7 +69,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _page(title: str, *parts: Iterable[str]) -> str:
-    lines = [f"# {title}", "", _MADE, "", *(line.rstrip() for part in parts for line in part)]
+    lines = [f"# {title}", "", _NOTICE, "", *(line.rstrip() for part in parts for line in part)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
@@ -371,7 +371,7 @@ def _attributes(kind: type) -> dict[str, str]:
 
 
 def pages() -> dict[Path, str]:
-    """Return the path and the text of every page. Files of the checkout are named by their place in it."""
+    """Return the path and the text of every page. Files of the checkout are named by their path in it."""
     texts = {
         "settings.md": settings_page(),
         "command-line.md": command_line_page(),

@@ -197,12 +197,12 @@ class RowStream:
         self._next_block = (state.second - STATE_S) * ROWS_PER_SECOND // ROWS_PER_VIDEO_FRAME
 
     def push(self, samples: Float32) -> list[RowBlock]:
-        """Return the blocks that new 16 kHz samples complete. A block is complete once all its kinds are known."""
+        """Return the blocks that new 16 kHz samples complete. A block is complete once all its kinds are there."""
         mel = self._spectral.push(samples)
         sound = SoundRows(samples, mel, cepstra(mel))
         for source in self._sources.values():
             source.push(sound)
-        count = min(source.num_known for source in self._sources.values()) // ROWS_PER_VIDEO_FRAME
+        count = min(source.num_ready for source in self._sources.values()) // ROWS_PER_VIDEO_FRAME
         if count <= 0:
             return []
         taken = {kind: source.take(count) for kind, source in self._sources.items()}
@@ -266,7 +266,7 @@ class FeatureExtractor:
         self._rate_hz, self._channels = sample_rate_hz, channels
         self._timeline, self._kinds = timeline, kinds
         self._wanted = num_frames
-        self._known = timeline_frames
+        self._timeline_frames = timeline_frames
         self._next_frame = 0
         self._blocks: deque[RowBlock] = deque()
         self._silent = RowBlock(-1, {kind: models[kind].silence for kind in kinds})
@@ -338,7 +338,7 @@ class FeatureExtractor:
     @property
     def _limit(self) -> float:
         """Number of frames that can be wanted."""
-        return min(self._wanted or math.inf, math.inf if self._known is None else self._known)
+        return min(self._wanted or math.inf, math.inf if self._timeline_frames is None else self._timeline_frames)
 
     def _exhausted(self) -> bool:
         """Return whether all frames that can be wanted have been answered."""

@@ -112,7 +112,7 @@ class IdentityRemovedRows:
         self._rows = np.concatenate([self._rows, self._normaliser.push(sound.cepstra)])
 
     @property
-    def num_known(self) -> int:
+    def num_ready(self) -> int:
         """Rows whose look-ahead is there and that have not been taken yet."""
         return len(self._rows) - IDENTITY_PAST_ROWS - IDENTITY_AHEAD_ROWS
 

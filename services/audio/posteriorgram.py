@@ -1,7 +1,7 @@
 """The phonetic posteriorgram as a kind of feature: the phone network on ONNX Runtime, and the windows that the network sees.
 
 Block k answers rows 4 k to 4 k + 3 and sees rows 4 k - 49 to 4 k + 8: five rows of look-ahead. An analysis window
-exceeds its row by 7.5 ms, and the resampler adds less than 2.5 ms: the network hears at most 60 ms beyond the answered rows.
+exceeds its row by 7.5 ms, and the resampler adds less than 2.5 ms: the network's window ends at most 60 ms after the answered rows.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class PosteriorgramModel:
 
 
 class PosteriorgramRows:
-    """Phone probabilities of one stream. A block hears five rows beyond the block."""
+    """Phone probabilities of one stream. The window of a block ends five rows after the block."""
 
     def __init__(self, model: PosteriorgramModel) -> None:
         self._model = model
@@ -109,7 +109,7 @@ class PosteriorgramRows:
         self._cepstra = np.concatenate([self._cepstra, sound.cepstra])
 
     @property
-    def num_known(self) -> int:
+    def num_ready(self) -> int:
         """Rows whose look-ahead is there and that have not been taken yet."""
         return len(self._cepstra) - MEAN_CONTEXT_ROWS - LOOK_AHEAD_ROWS
 

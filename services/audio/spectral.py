@@ -176,7 +176,7 @@ class MelRows:
         self._rows = np.concatenate([self._rows, sound.mel])
 
     @property
-    def num_known(self) -> int:
+    def num_ready(self) -> int:
         """Rows that have not been taken yet."""
         return len(self._rows)
 
@@ -188,7 +188,7 @@ class MelRows:
 
 
 class MfccRows:
-    """Cepstra and deltas of one stream. A row's delta hears two rows beyond the row."""
+    """Cepstra and deltas of one stream. A row's delta needs two rows after the row."""
 
     def __init__(self) -> None:
         # The cepstra begin two rows before the next block.
@@ -199,7 +199,7 @@ class MfccRows:
         self._rows = np.concatenate([self._rows, sound.cepstra])
 
     @property
-    def num_known(self) -> int:
+    def num_ready(self) -> int:
         """Rows whose deltas can be computed and that have not been taken yet."""
         return len(self._rows) - 2 * DELTA_CONTEXT_ROWS
 

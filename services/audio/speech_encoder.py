@@ -13,7 +13,7 @@ needs no context.
 A window answers its frames from frames before and after them. Windows lie at fixed frames of 40 ms of the acoustic grid, so the
 same sound in other pieces gives the same bytes:
 
-    kind                   answered frames   before   after   a frame hears at most
+    kind                   answered frames   before   after   context ends at most
     speech_states                       50       75      15   2.6 s after its end (files: a window answers two seconds)
     speech_states_live                   2       26     1.5   100 ms after its end
 
@@ -163,7 +163,7 @@ class SpeechStateRows:
         self._rows = np.concatenate([self._rows, self._spectral.push(sound.samples)])
 
     @property
-    def num_known(self) -> int:
+    def num_ready(self) -> int:
         """Rows of whole windows that have not been taken yet."""
         plan = self._model.plan
         spare = len(self._rows) - plan.past * ROWS_PER_VIDEO_FRAME - plan.rows_ahead

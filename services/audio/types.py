@@ -70,11 +70,11 @@ class RowSource(Protocol):
         """Take in new sound."""
 
     @property
-    def num_known(self) -> int:
+    def num_ready(self) -> int:
         """Rows that can be computed from the sound so far and have not been taken yet."""
 
     def take(self, blocks: int) -> Float32:
-        """Return the next blocks, float32 [blocks, 4, ...]; `num_known` is at least 4 * `blocks`, and `blocks` at least 1."""
+        """Return the next blocks, float32 [blocks, 4, ...]; `num_ready` is at least 4 * `blocks`, and `blocks` at least 1."""
 
 
 class FeatureModel(Protocol):

@@ -49,7 +49,7 @@ class VoiceDetector:
         probabilities = []
         for chunk in samples.reshape(-1, CHUNK_SAMPLES):
             if not chunk.any() and not self._context.any():
-                # Digital silence is no speech. The state stays, so that the silence does not change how later speech is heard.
+                # Digital silence is no speech. The state stays, so that the silence does not change how later speech is judged.
                 probabilities.append(np.zeros(1, np.float32))
                 continue
             window = np.concatenate([self._context, chunk])[None]
@@ -78,13 +78,13 @@ class VoiceRows:
         self._rows: deque[float] = deque()
         self._chunks = 0
         self._next_row = 0
-        self._first_chunk = self._heard_from = 0
+        self._first_chunk = self._num_skipped = 0
         self.states: deque[VoiceState] = deque(maxlen=4)
 
     def resume(self, state: VoiceState) -> None:
         """Go on from a state. The sound begins STATE_S before the state, and the rows before the state are 0."""
         self._detector.hidden, self._detector.cell = state.hidden, state.cell
-        self._heard_from = STATE_CHUNKS
+        self._num_skipped = STATE_CHUNKS
         self._first_chunk = (state.second // STATE_S - 1) * STATE_CHUNKS
 
     def push(self, sound: SoundRows) -> None:
@@ -103,7 +103,7 @@ class VoiceRows:
 
     def _probability(self, chunk: Float32) -> float:
         self._chunks += 1
-        if self._chunks <= self._heard_from:
+        if self._chunks <= self._num_skipped:
             self._detector.skip(chunk)
             return 0.0
         probability = float(self._detector.chunks(chunk)[0])
@@ -113,7 +113,7 @@ class VoiceRows:
         return probability
 
     @property
-    def num_known(self) -> int:
+    def num_ready(self) -> int:
         """Rows that have not been taken yet."""
         return len(self._rows)
 

@@ -16,15 +16,15 @@ from services.common.errors import InvalidRequestError
 FeatureKinds = tuple[audio_pb2.FeatureKind.ValueType, ...]
 
 SHARED_FEATURES: Final[FeatureKinds] = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM)
-"""Features that every motion predictor hears, because the constraints read them. The gateway extracts them for every method."""
+"""Features that every motion predictor takes, because the constraints read them. The gateway extracts them for every method."""
 LAG_FEATURES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
 """Features that EstimateLag needs. The gateway extracts these kinds from the sound of footage."""
 _FRAME_MS: Final = 40
 LIVE_LOOK_AHEAD_CHOICES: Final = (0, 1, 2, 3)
-"""Frames of live speech after a frame that the predictor of live speech can hear, with a map for each. Each of them delays a stream
+"""Frames of live speech after a frame that the predictor of live speech can use, with a map for each. Each of them delays a stream
 by 40 ms."""
 LIVE_LOOK_AHEAD: Final = 1
-"""Frames of live speech after a frame that the predictor hears if the caller makes no choice."""
+"""Frames of live speech after a frame that the predictor uses if the caller makes no choice."""
 LEAST_EXPRESSIVENESS: Final = 0.5
 MOST_EXPRESSIVENESS: Final = 1.5
 """Range of the factor of the mouth's movement, as the contracts declare it too."""
@@ -80,8 +80,8 @@ class PredictorSpec:
     Attributes:
         name: name of the predictor in the motion stage (PredictMotionConfig.method).
         package: folder of services/motion/predictors that holds the predictor.
-        features: kinds of audio features that the predictor hears, besides the speech probability.
-        frames_ahead: frames of features (25 per second) after a frame that the predictor hears before it answers the frame.
+        features: kinds of audio features that the predictor takes, besides the speech probability.
+        frames_ahead: frames of features (25 per second) after a frame that the predictor needs before it answers the frame.
         moves_head: whether the predictor answers head poses, for which it needs the head poses of the footage. Its videos have a
             timeline and background frames of their own.
         live: whether the predictor can be used in a live stream.
@@ -261,7 +261,7 @@ class Method:
         reasons: list[str] = []
         if not motion.live:
             moved = "moves the head, so its videos have a timeline of their own"
-            reasons.append(f"the predictor {motion.name} {moved if motion.moves_head else _hears(motion)}")
+            reasons.append(f"the predictor {motion.name} {moved if motion.moves_head else _needs(motion)}")
         if not renderer.live:
             after = f"needs {renderer.frames_after} frames after a frame"
             reasons.append(f"the renderer {renderer.name} {after if renderer.frames_after else 'is for files only'}")
@@ -272,7 +272,7 @@ def _union(first: FeatureKinds, second: FeatureKinds) -> FeatureKinds:
     return (*first, *(kind for kind in second if kind not in first))
 
 
-def _hears(motion: PredictorSpec) -> str:
+def _needs(motion: PredictorSpec) -> str:
     return f"needs {motion.look_ahead_ms} ms of speech after a frame"
 
 

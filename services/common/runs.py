@@ -8,11 +8,11 @@ from services.common.array_types import Bool
 
 
 def runs(flags: Bool, *, first: int = 0) -> list[range]:
-    """Return the places of each unbroken run of set flags, in order.
+    """Return the positions of each unbroken run of set flags, in order.
 
     Args:
         flags: bool [T].
-        first: place of the first flag.
+        first: index of the first flag.
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))) + first
     return [range(begin, end) for begin, end in edges.reshape(-1, 2).tolist()]

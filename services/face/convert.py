@@ -197,7 +197,7 @@ def state_columns(half_width: int, fitted: StreamSizes | None) -> dict[str, Stat
         "hands.reading": index(("H",), most=readings * MAX_HANDS),
         "hands.points": position(np.float32, ("H", NUM_HAND_LANDMARKS, 2)),
     }
-    if fitted is not None and not fitted.known:
+    if fitted is not None and not fitted.has_identity:
         columns["fitted.face"] = face(("I",), most=MAX_PEOPLE)
         columns["fitted.identity"] = number(np.float32, ("I", fitted.identity))
     if fitted is not None and fitted.colours:

@@ -1,7 +1,7 @@
 """The tracker: takes pictures and returns finished faces a bounded number of frames later.
 
 Shot cuts are frames whose picture differs wholly from the frame before. Ids of faces outlast absences and cuts: a person is
-recognised by the shape of the face (mean of head-space landmarks that speech moves little) and by the last place of the face. In
+recognised by the shape of the face (mean of head-space landmarks that speech moves little) and by the last position of the face. In
 head space, mean shapes of clips of one speaker differ by 1.1 crop px (root mean square over the points), and mean shapes of two
 speakers by 4.
 
@@ -102,13 +102,13 @@ _FACE_WIDTH_PX: Final = 185.0
 _MEMORY_FRAMES: Final = 50
 """Number of last readings that the mean shape follows, about."""
 _LIKELY: Final = 3.0
-"""Largest shape distance, crop pixels, of the same person who comes back in the same shot at any place."""
+"""Largest shape distance, crop pixels, of the same person who comes back in the same shot at any position."""
 _POSSIBLE: Final = 6.0
-"""Largest shape distance, crop pixels, of the same person who comes back in the same shot near the place of the loss."""
+"""Largest shape distance, crop pixels, of the same person who comes back in the same shot near the position of the loss."""
 _CERTAIN: Final = 1.8
-"""Largest shape distance of the same person after a cut at any place. `_LIKELY` holds for the same place."""
+"""Largest shape distance of the same person after a cut at any position. `_LIKELY` holds for the same position."""
 _NEAR: Final = 1.2
-"""Distance in face widths up to which places are near."""
+"""Distance in face widths up to which positions are near."""
 _SIZE_RATIO: Final = 2.0
 _KEEP: Final = 0.5
 """Confidence of the mesh network below which a followed face is lost."""
@@ -198,9 +198,9 @@ class EmbeddingNetwork:
 
 
 def aligned_crop(picture: UInt8, landmarks: Float32, pose: HeadPose) -> UInt8:
-    """Return the picture of a face as the network takes it, uint8 [150, 150, 3]: upright, eyes and mouth always at the same places.
+    """Return the picture of a face as the network takes it, uint8 [150, 150, 3]: upright, with eyes and mouth at the same points.
 
-    Size and place are those of face-api's `alignDlib`, which does not turn the face. Turned upright, people are told apart better.
+    Size and centre are those of face-api's `alignDlib`, which does not turn the face. Turned upright, people are told apart better.
     """
     points = np.asarray(landmarks[:, :2], np.float64)
     right, left, mouth = (points[list(pair)].mean(axis=0) for pair in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, LIP_CORNERS))
@@ -216,7 +216,7 @@ def aligned_crop(picture: UInt8, landmarks: Float32, pose: HeadPose) -> UInt8:
 class _KnownPerson:
     shape: npt.NDArray[np.float64]
     readings: int
-    place: npt.NDArray[np.float64]
+    position: npt.NDArray[np.float64]
     scale: float
     shot: int
 
@@ -234,7 +234,7 @@ class IdentityBook:
             face: the reading.
             shot: number of the shot.
             assigned: ids of faces in this frame.
-            whole: whether the mouth area is inside the picture. Only the place decides for a cut-off face.
+            whole: whether the mouth area is inside the picture. Only the position decides for a cut-off face.
         """
         best: tuple[float, int] | None = None
         for face_id, person in enumerate(self._persons):
@@ -242,7 +242,7 @@ class IdentityBook:
                 continue
             shape = float(np.sqrt(((_shape(face) - person.shape) ** 2).sum(axis=-1).mean()))
             width = _FACE_WIDTH_PX * max(face.pose.scale, person.scale)
-            distance = float(np.linalg.norm(face.pose.translation[:2] - person.place)) / width
+            distance = float(np.linalg.norm(face.pose.translation[:2] - person.position)) / width
             ratio = max(face.pose.scale / person.scale, person.scale / face.pose.scale)
             near = distance < _NEAR and ratio < _SIZE_RATIO
             loose, strict = (_POSSIBLE, _LIKELY) if shot == person.shot else (_LIKELY, _CERTAIN)
@@ -262,28 +262,28 @@ class IdentityBook:
         return {
             "shape": np.array([person.shape for person in people], np.float64).reshape(len(people), len(_POINTS), 2),
             "readings": np.array([person.readings for person in people], np.int64),
-            "place": np.array([person.place for person in people], np.float64).reshape(len(people), 2),
+            "place": np.array([person.position for person in people], np.float64).reshape(len(people), 2),
             "scale": np.array([person.scale for person in people], np.float64),
             "shot": np.array([person.shot for person in people], np.int64),
         }
 
-    def set_arrays(self, shape: Float64, readings: Int64, place: Float64, scale: Float64, shot: Int64) -> None:
+    def set_arrays(self, shape: Float64, readings: Int64, position: Float64, scale: Float64, shot: Int64) -> None:
         """Go on from the arrays of another book.
 
         Args:
             shape: float64 [P, N, 2], mean shapes, head space.
             readings: int64 [P], readings of each mean shape.
-            place: float64 [P, 2], last places, frame pixels.
+            position: float64 [P, 2], last positions, frame pixels.
             scale: float64 [P], last sizes, frame pixels per head-space pixel.
             shot: int64 [P], shots in which the persons were last seen.
         """
-        columns = zip(shape, readings.tolist(), place, scale.tolist(), shot.tolist(), strict=True)
+        columns = zip(shape, readings.tolist(), position, scale.tolist(), shot.tolist(), strict=True)
         self._persons = [_KnownPerson(points.copy(), *rest) for points, *rest in columns]
 
     def observe(self, face_id: int, face: RawFace, shot: int, *, whole: bool) -> None:
         """Remember a reading. The shape is kept only where the whole face is seen."""
         person = self._persons[face_id]
-        person.place, person.scale, person.shot = face.pose.translation[:2], face.pose.scale, shot
+        person.position, person.scale, person.shot = face.pose.translation[:2], face.pose.scale, shot
         if whole:
             person.readings += 1
             person.shape += (_shape(face) - person.shape) / min(person.readings, _MEMORY_FRAMES)
@@ -502,7 +502,7 @@ class FaceTracker:
         meshes: dict[int, MeshReading] = {}
         for face_id, region in self._active.items():
             reading = read_mesh(self._networks.mesh, picture, region)
-            if reading.score >= _KEEP and not _known(reading, meshes):
+            if reading.score >= _KEEP and not _is_among(reading, meshes):
                 meshes[face_id] = reading
         lost = len(meshes) < len(self._active)
         room = len(meshes) < self._options.max_faces
@@ -520,7 +520,7 @@ class FaceTracker:
             if any(overlap(detection.box, _box(reading.landmarks)) > _SAME_FACE for reading in meshes.values()):
                 continue
             reading = read_mesh(self._networks.mesh, picture, region_of_detection(detection))
-            if reading.score < _ENTER or _known(reading, meshes) or not self._networks.detector.confirm(picture, detection):
+            if reading.score < _ENTER or _is_among(reading, meshes) or not self._networks.detector.confirm(picture, detection):
                 continue
             whole = bool(mouth_in_picture(reading.landmarks, picture.shape[1], picture.shape[0]).all())
             face_id = self._people.recognise(raw_face(reading.landmarks), self._shot, set(meshes), whole=whole)
@@ -632,7 +632,7 @@ class FaceTracker:
         return [frame.readings[face_id] for frame in frames[begin : end + 1]], position - begin
 
 
-def _known(reading: MeshReading, meshes: dict[int, MeshReading]) -> bool:
+def _is_among(reading: MeshReading, meshes: dict[int, MeshReading]) -> bool:
     box = _box(reading.landmarks)
     return any(overlap(box, _box(other.landmarks)) > _SAME_FACE for other in meshes.values())
 

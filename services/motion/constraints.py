@@ -109,7 +109,7 @@ class ConstraintConfig:
 
 
 LIVE: Final = ConstraintConfig(closed_low=0.4, closed_high=0.8)
-"""Constraints for speech that is still to come: 80 ms of look-ahead. A predictor that hears less far ahead has fewer frames.
+"""Constraints for speech that is still to come: 80 ms of look-ahead. A predictor that looks less far ahead has fewer frames.
 
 Live speech is less sure of closed lips than speech in files: lips that close from .4 on close on .87 of p, b, m in place of .95,
 with an r of the opening of .67 in place of .64."""
@@ -126,8 +126,8 @@ class QuietFrames:
     """How quiet the frames of one stream are: FAINT frames hold no voice, TONE frames only room tone, QUIET frames are too quiet.
 
     A frame is QUIET without sound, or 55 dB quieter than the voice of the last 4 s. A frame is FAINT if it is 33 dB quieter than
-    that voice, or if the posteriorgram hears no phone. A FAINT frame is TONE within 6 dB of the quietest frame of the last 4 s, if
-    the detector of speech hears no breath.
+    that voice, or if the posteriorgram shows no phone. A FAINT frame is TONE within 6 dB of the quietest frame of the last 4 s, if
+    the detector of speech detects no breath.
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class QuietFrames:
 def frame_loudness(mel: Float32) -> Float32:
     """Return the log energy of the loudest band of each frame, float32 [T, 4, 80] -> float32 [T].
 
-    The second loudest of the four rows counts: the window of the first row after the end of sound still hears the end.
+    The second loudest of the four rows counts: the window of the first row after the end of sound still holds the end.
     """
     return np.asarray(np.sort(mel.max(axis=2), axis=1)[:, -2], np.float32)
 
@@ -227,7 +227,7 @@ def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
 
 
 def closed_lips_weights(closed: Float32, config: ConstraintConfig) -> Float32:
-    """Return how far the lips close where the speech encoder hears closed lips: float32 [T] in [0, 1].
+    """Return how far the lips close where the speech encoder's states tell of closed lips: float32 [T] in [0, 1].
 
     Args:
         closed: float32 [T], probability of closed lips in [0, 1].

@@ -152,7 +152,7 @@ def features_from_proto(request: pb.PredictMotionRequest, features: Collection[s
     """Return the features in a later message of a stream.
 
     Args:
-        features: tensors that the predictor hears (PredictorSpec.tensors).
+        features: tensors that the predictor takes (PredictorSpec.tensors).
 
     Raises:
         InvalidRequestError: a second config, an empty message, or see block_from_proto.
@@ -166,7 +166,7 @@ def block_from_proto(block: audio_pb2.AudioFeatureBlock, features: Collection[st
     """Return a block of features from the audio stage.
 
     Args:
-        features: tensors that the predictor hears (PredictorSpec.tensors). Other tensors are ignored.
+        features: tensors that the predictor takes (PredictorSpec.tensors). Other tensors are ignored.
 
     Raises:
         InvalidRequestError: a tensor is missing, has a wrong shape or type, is not finite, or holds no probabilities.

@@ -68,9 +68,9 @@ _WIDTHS: Final = np.array([1.5, 0.8, 0.7, 0.7, 0.8])[:, None]
 """Centres of the means in frames from the predicted frame, and standard deviations in frames."""
 _ENERGY_SCALE: Final = np.float32(0.5)
 POOLED_PAST: Final = 6
-"""Frames before the predicted frame that the means of a person's correction hear."""
+"""Frames before the predicted frame that the means of a person's correction cover."""
 NUM_MEANS: Final = len(_CENTRES)
-"""Means over time that a person's correction hears of each channel."""
+"""Means over time that a person's correction takes of each channel."""
 NUM_POOLED: Final = NUM_MEANS * (len(ARTICULATIONS) + len(BANDS)) + 1
 
 

@@ -93,16 +93,16 @@ class SignalStream:
     def __init__(self, constants: RhythmConstants) -> None:
         self._constants = constants
         self._mean = np.zeros(NUM_SIGNALS)
-        self._heard = _PRIOR_FRAMES_OF_RHYTHM
+        self._speech_frames = _PRIOR_FRAMES_OF_RHYTHM
 
     def array(self) -> Float64:
         """Return the state before the next frame, float64 [14]: the mean, and the frames that it is of."""
-        return np.append(self._mean, self._heard)
+        return np.append(self._mean, self._speech_frames)
 
     def resume(self, array: Float64) -> None:
         """Go on as the stream whose `array` this is."""
         # The state comes from a caller. A stream never counts fewer frames.
-        self._mean, self._heard = array[:-1].copy(), max(float(array[-1]), _PRIOR_FRAMES_OF_RHYTHM)
+        self._mean, self._speech_frames = array[:-1].copy(), max(float(array[-1]), _PRIOR_FRAMES_OF_RHYTHM)
 
     def push(self, pose: Float32, content: Float32, speech_probability: float) -> Float64:
         """Return the signals of the next frame, float64 [13].
@@ -118,8 +118,8 @@ class SignalStream:
         signals[LOUDNESS] = (row[NUM_PHONES:].mean() - constants.loudness_mean) / constants.loudness_scale
         # A sum of products has a fixed order; the library may order a matrix product of this size otherwise.
         signals[LOUDNESS + 1 :] = (constants.projection * (row - constants.content_mean)).sum(axis=1)
-        self._heard = min(self._heard + speech_probability, _MEMORY_FRAMES)
-        self._mean += speech_probability / self._heard * (signals - self._mean)
+        self._speech_frames = min(self._speech_frames + speech_probability, _MEMORY_FRAMES)
+        self._mean += speech_probability / self._speech_frames * (signals - self._mean)
         return np.asarray(speech_probability * (signals - self._mean))
 
 

@@ -15,7 +15,7 @@ movement, which hardly moves; head_motion.py brings back the person's distributi
 
 **Blinks.** Still pictures get a natural schedule of blinks, because their eyes would never move otherwise.
 
-Each span of 4 s has one blink. The span's number and a fixed seed decide the blink's place in the span, so that two blinks lie
+Each span of 4 s has one blink. The span's number and a fixed seed decide the blink's position in the span, so that two blinks lie
 1.2 to 6.8 s apart. A blink takes 0.28 s: the lids shut within 0.1 s and open more slowly (Caffier et al. 2003).
 
 **Footage** teaches what the person's speech tells of the person's head movement. The paper fine-tunes its LSTM on 300 frames
@@ -217,7 +217,7 @@ class HeadModel(ExpressionModel):
     """Network and constants. The caller holds the state of the LSTM.
 
     Attributes, beside those of ExpressionModel:
-        past, ahead: frames that a step hears before and after its own frame.
+        past, ahead: context frames of a step before and after its own frame.
         hidden: H, size of the state.
         mean_motion: float32 [59, 3], mean mouth less rest mouth of the training speakers, for people with one frame of footage.
         general: how the training speakers' heads move.
@@ -239,7 +239,7 @@ class HeadModel(ExpressionModel):
 
     @property
     def window(self) -> int:
-        """Number of frames that a step hears."""
+        """Number of frames in the input window of a step."""
         return self.past + 1 + self.ahead
 
     def rest(self) -> Float32:
@@ -252,7 +252,7 @@ class HeadModel(ExpressionModel):
         Each call runs one frame: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            window: float32 [W, 4, 65], see input_rows. The network hears the cepstra.
+            window: float32 [W, 4, 65], see input_rows. The network takes the cepstra.
             h: float32 [1, H], hidden state after the step before.
             c: float32 [1, H], cell state after the step before.
         """

@@ -1,7 +1,7 @@
 """The lag between sound and picture of a clip: the shift at which speech and mouth correlate best.
 
 A canonical correlation analysis of the training clips (Hotelling 1936; research/motion/lag.py) gives D pairs of filters whose
-outputs correlate most: one filter of each pair hears states of the speech encoder, the other sees mouth coefficients.
+outputs correlate most: one filter of each pair takes states of the speech encoder, the other takes mouth coefficients.
 
     a_n = A (s_{n-3}, ..., s_{n+3})          m_n = B (c_{n-4}, ..., c_{n+4})
     score of a lag = sum_d w_d r_d,          r_d = Pearson's r of a_{n + lag, d} and m_{n, d} over the clip
@@ -11,8 +11,8 @@ log-likelihood ratio between "sound and mouth belong together" and "sound and mo
 
 Sync distance of a clip: the mean distance between the sync network's embeddings of sound and mouth (Song et al. 2023, Sec. IV).
 
-Reports show the distance of dubs. The sync network hears posteriorgrams, and no predictor learns from the network, so the distance
-does not favour a predictor that hears the states which the lag is measured with (docs/models/sync.md).
+Reports show the distance of dubs. The sync network takes posteriorgrams, and no predictor learns from the network, so the distance
+does not favour a predictor that takes the states which the lag is measured with (docs/models/sync.md).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ MIN_SPOKEN = 12
 """Fewest frames with speech of a lag. Any other sound belongs to no mouth."""
 _SPEECH = 0.5
 """Speech probability from which on a frame has speech."""
-HEARD_AROUND: Final = 3
-"""Frames of states before and after a frame that the filters of sound hear."""
+SOUND_AROUND: Final = 3
+"""Frames of states before and after a frame in the window of the filters of sound."""
 SEEN_AROUND: Final = 4
 """Frames of coefficients before and after a frame that the filters of the mouth see."""
 
@@ -76,7 +76,7 @@ class LagModel:
         named = read_constants(folder / LAG_FILE)
         basis = LandmarkBasis.named(named)
         widths = {
-            "sound": (2 * HEARD_AROUND + 1) * EXTRA_FEATURES[LAG_STATES][0],
+            "sound": (2 * SOUND_AROUND + 1) * EXTRA_FEATURES[LAG_STATES][0],
             "mouth": (2 * SEEN_AROUND + 1) * len(basis.typical_spread),
         }
         pairs = len(named.arrays.get("weight", ()))

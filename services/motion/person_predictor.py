@@ -41,8 +41,8 @@ gain, and their pictures are as close to the video as without (docs/models/motio
 LARGEST_OPENING: Final = 1.25
 """No predicted mouth opens wider than this times the person's widest opening (style.WIDEST_OPENING)."""
 RESUME_PAST: Final = 160
-"""Frames of features before a grid frame that tell all but the recurrent state: networks hear at most 32 frames back, and the
-energies of each of these frames are measured against ENERGY_PAST frames."""
+"""Frames of features before a grid frame that tell all but the recurrent state: the networks' windows begin at most 32 frames
+before, and the energies of each of these frames are measured against ENERGY_PAST frames."""
 
 
 def amplified(mouth: Float32, style: Style) -> Float32:
@@ -141,7 +141,7 @@ class PersonPredictor(ABC):
                 that the constraints need, are there.
         """
         self._style, self._constraints = style, constraints or LIVE
-        self._heard = inputs
+        self._last_inputs = inputs
         # The constraints look further back than some networks do.
         self._quiet_frames, self._first_loudness = QuietFrames(), np.zeros(0, np.float32)
         self._quiet = np.zeros(CONTEXT_PAST, np.uint8)
@@ -162,7 +162,7 @@ class PersonPredictor(ABC):
         """Return the mouths of the grid frames that these features complete, maybe none.
 
         Raises:
-            InvalidRequestError: the features lack a tensor that the predictor hears.
+            InvalidRequestError: the features lack a tensor that the predictor takes.
         """
         motion = self._advance(features)
         self._num_features += len(features)
@@ -201,7 +201,7 @@ class PersonPredictor(ABC):
         return features.speech_probability
 
     @abstractmethod
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         """Return the network inputs of the next frames of the stream, float32 [T, 4, C]."""
 
     @abstractmethod
@@ -219,7 +219,7 @@ class PersonPredictor(ABC):
     def _closing(self, count: int, inputs: Float32) -> Float32 | None:
         """Return how far the network's input closes the lips at the next `count` frames, float32 [count] in [0, 1].
 
-        None: the predictor does not hear closed lips. Then the lips close on the sure p, b, m of the posteriorgram
+        None: the predictor's input does not tell of closed lips. Then the lips close on the sure p, b, m of the posteriorgram
         (constraints.closure_weights), which also closes lips that stay open (docs/models/speech_map.md).
 
         Args:
@@ -240,7 +240,7 @@ class PersonPredictor(ABC):
         if len(self._speaking) == CONTEXT_PAST and self._next == 0 and len(features):
             # New speech that is laid under a video begins with digital silence: the person is silent before.
             self._sound_at_once = bool((features.mel[0] > silence(1).mel[0]).any())
-        inputs = np.concatenate([self._heard, self._hear(features)])
+        inputs = np.concatenate([self._last_inputs, self._inputs_of(features)])
         if self._next == 0:
             self._first_loudness = np.concatenate([self._first_loudness, frame_loudness(features.mel)])
         probability = self._speech_probability(features)
@@ -259,7 +259,7 @@ class PersonPredictor(ABC):
             # The predictor that this one goes on from has answered these frames.
             inputs, speaking, bilabial, quiet = inputs[answered:], speaking[answered:], bilabial[answered:], quiet[answered:]
             first, ready = first + answered, ready - answered
-        self._heard = inputs[ready:]
+        self._last_inputs = inputs[ready:]
         self._speaking, self._bilabial, self._quiet = speaking[ready:], bilabial[ready:], quiet[ready:]
         self._next = first + ready
         if not ready:

@@ -4,7 +4,7 @@
     P(closed lips) = 1 / (1 + exp(-(v (s_{n - b}, ..., s_{n + a}) + u)))
 
 s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have maps of their own,
-because the encoder hears them in other windows. Live speech has a map for each look-ahead a, 0 to 3 frames: a map that hears
+because the encoder takes them in other windows. Live speech has a map for each look-ahead a, 0 to 3 frames: a map that looks
 further ahead predicts better, and each frame of look-ahead delays the stream by 40 ms. The file holds the landmark basis that the
 maps were fitted in, so the basis of other networks may change.
 
@@ -12,7 +12,7 @@ In live speech, one regression for all look-aheads tells whether somebody speaks
 
     P(speech) = 1 / (1 + exp(-(a (s_{n - 3}, ..., s_n) + c)))
 
-The audio stage's detector of speech notices the beginning of speech some frames late. The states hear it at once.
+The audio stage's detector of speech notices the beginning of speech some frames late. The states show it at once.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ ARRAYS: Final = ("weight", "bias", "closed_weight", "closed_bias")
 """Arrays of a map in the file."""
 
 _ANSWER_SCALE: Final = np.float32(0.5)
-"""Factor of the map's answer beside the states that a correction hears: a ridge punishes a factor of a small number more."""
+"""Factor of the map's answer beside the states that a correction takes: a ridge punishes a factor of a small number more."""
 LIVE_STATES: Final = "speech_states_live"
 """Tensor of AudioFeatureBlock with the states of live speech."""
 _VOICE_ACTIVITY: Final = f"{LIVE_STATES}.voice_activity."
 """Beginning of the names of the arrays of VoiceActivity in the file."""
 VOICE_ACTIVITY_PAST: Final = 3
-"""Frames before a frame that VoiceActivity hears."""
+"""Context frames of VoiceActivity before a frame."""
 _SPEECH_FROM, _SPEECH_AT = 0.8, 0.95
 """P(speech) up to which a frame counts as no speech, and from which a frame counts as sure speech."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hearing:
-    """Input of one of the maps.
+class InputWindow:
+    """Input window of one of the maps.
 
     Attributes:
         feature: tensor of AudioFeatureBlock with the states.
@@ -88,16 +88,18 @@ class Hearing:
 
     @property
     def width(self) -> int:
-        """Frames that the map hears."""
+        """Number of frames in the window."""
         return self.past + 1 + self.ahead
 
 
-FILES: Final = Hearing(feature=STATES, past=STATES_PAST, ahead=STATES_AHEAD)
-LIVE_HEARINGS: Final = {ahead: Hearing(feature=LIVE_STATES, past=4, ahead=ahead, live=True) for ahead in LIVE_LOOK_AHEAD_CHOICES}
+FILES: Final = InputWindow(feature=STATES, past=STATES_PAST, ahead=STATES_AHEAD)
+LIVE_INPUT_WINDOWS: Final = {
+    ahead: InputWindow(feature=LIVE_STATES, past=4, ahead=ahead, live=True) for ahead in LIVE_LOOK_AHEAD_CHOICES
+}
 """Inputs of the maps of live speech by their look-ahead."""
-LIVE: Final = LIVE_HEARINGS[LIVE_LOOK_AHEAD]
+LIVE: Final = LIVE_INPUT_WINDOWS[LIVE_LOOK_AHEAD]
 """Input of the map of a live stream whose caller chooses no look-ahead."""
-HEARINGS: Final = (FILES, *LIVE_HEARINGS.values())
+INPUT_WINDOWS: Final = (FILES, *LIVE_INPUT_WINDOWS.values())
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,14 @@ class LinearMap:
         bias: float32 [K], w.
         closed_weight: float32 [width * 192], v.
         closed_bias: float32 [1], u.
-        hearing: what the map hears.
+        input_window: the map's input.
     """
 
     weight: Float32
     bias: Float32
     closed_weight: Float32
     closed_bias: Float32
-    hearing: Hearing
+    input_window: InputWindow
 
     def arrays(self) -> dict[str, Float32]:
         """Return the arrays of the file, by name without the map's."""
@@ -189,8 +191,8 @@ class LinearMap:
             count: number of frames.
             constraints: strength of the constraints.
         """
-        states = network_input[past - self.hearing.past :, -NUM_STATES:]
-        windows = (states[frame : frame + self.hearing.width] for frame in range(count))
+        states = network_input[past - self.input_window.past :, -NUM_STATES:]
+        windows = (states[frame : frame + self.input_window.width] for frame in range(count))
         return closed_lips_weights(np.array([self.closed(window) for window in windows], np.float32), constraints)
 
 
@@ -207,7 +209,9 @@ class SpeechMapModel:
         """Load the maps. Arguments and errors: see PredictorModel."""
         named = read_constants(folder / MODEL_FILE)
         self.basis = LandmarkBasis.named(named)
-        self.maps = {hearing: _map(named.arrays, hearing, len(self.basis.typical_spread), folder) for hearing in HEARINGS}
+        self.maps = {
+            input_window: _map(named.arrays, input_window, len(self.basis.typical_spread), folder) for input_window in INPUT_WINDOWS
+        }
         sizes = {"weight": ((VOICE_ACTIVITY_PAST + 1) * NUM_STATES,), "bias": (1,)}
         own = shaped(named.arrays, sizes, folder / MODEL_FILE, _REMEDY, _VOICE_ACTIVITY)
         self.voice_activity: VoiceActivity | None = VoiceActivity(**own)
@@ -219,7 +223,7 @@ class SpeechMapModel:
 
     @classmethod
     def made_of(
-        cls, basis: LandmarkBasis, maps: Mapping[Hearing, LinearMap], voice_activity: VoiceActivity | None = None
+        cls, basis: LandmarkBasis, maps: Mapping[InputWindow, LinearMap], voice_activity: VoiceActivity | None = None
     ) -> SpeechMapModel:
         """Return a model of maps that are not in a file."""
         model = cls.__new__(cls)
@@ -229,16 +233,16 @@ class SpeechMapModel:
     def arrays(self) -> dict[str, Float32]:
         """Return the arrays of the file, by name."""
         arrays = self.basis.arrays()
-        for hearing, each in self.maps.items():
-            arrays |= {f"{hearing.name}.{name}": values for name, values in each.arrays().items()}
+        for input_window, each in self.maps.items():
+            arrays |= {f"{input_window.name}.{name}": values for name, values in each.arrays().items()}
         if self.voice_activity is not None:
             arrays |= {f"{_VOICE_ACTIVITY}{name}": values for name, values in self.voice_activity.arrays().items()}
         return arrays
 
-    def version(self, *hearings: Hearing) -> str:
+    def version(self, *input_windows: InputWindow) -> str:
         """Return the first 12 digits of the SHA-256 of the arrays that a predictor with maps of these inputs computes with."""
-        parts = [self.maps[hearing].arrays() for hearing in hearings]
-        if self.voice_activity is not None and any(hearing.live for hearing in hearings):
+        parts = [self.maps[input_window].arrays() for input_window in input_windows]
+        if self.voice_activity is not None and any(input_window.live for input_window in input_windows):
             parts.append(self.voice_activity.arrays())
         return hashlib.sha256(b"".join(each.tobytes() for part in parts for each in part.values())).hexdigest()[:12]
 
@@ -250,14 +254,14 @@ class SpeechMapModel:
         return expression_spread(style_spread, models.basis, self.basis)
 
 
-def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
-    inputs = hearing.width * NUM_STATES
+def _map(arrays: Mapping[str, Array], input_window: InputWindow, num_coefficients: int, folder: Path) -> LinearMap:
+    inputs = input_window.width * NUM_STATES
     shapes = dict(zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True))
-    return LinearMap(**shaped(arrays, shapes, folder / MODEL_FILE, _REMEDY, f"{hearing.name}."), hearing=hearing)
+    return LinearMap(**shaped(arrays, shapes, folder / MODEL_FILE, _REMEDY, f"{input_window.name}."), input_window=input_window)
 
 
 def num_correction_inputs(num_coefficients: int) -> int:
-    """Return the count of numbers that a correction of the map hears, for K coefficients: 49 + K."""
+    """Return the count of numbers that a correction of the map takes, for K coefficients: 49 + K."""
     return NUM_POOLED_STATES + num_coefficients
 
 
@@ -267,15 +271,15 @@ def correction_shape(models: MotionModels) -> tuple[int, int]:
     return num_coefficients, num_correction_inputs(num_coefficients)
 
 
-def correction_inputs(window: Float32, answer: Float32, hearing: Hearing) -> Float32:
-    """Return what a correction of the map hears of a frame: float32 [49 + K], the last number 1.
+def correction_inputs(window: Float32, answer: Float32, input_window: InputWindow) -> Float32:
+    """Return the features of a frame that a correction of the map takes: float32 [49 + K], the last number 1.
 
     Args:
         window: float32 [width, 192], states about the frame.
         answer: float32 [K], coefficients of the map.
-        hearing: input of the map.
+        input_window: input of the map.
     """
-    pooled = pooled_states(window, hearing.past)
+    pooled = pooled_states(window, input_window.past)
     return np.concatenate([pooled[:-1], _ANSWER_SCALE * answer, pooled[-1:]]).astype(np.float32)
 
 
@@ -292,7 +296,7 @@ class MapMouth:
     def __init__(
         self,
         model: SpeechMapModel,
-        hearing: Hearing,
+        input_window: InputWindow,
         models: MotionModels,
         style: Style,
         correction: Float32 | None,
@@ -301,12 +305,12 @@ class MapMouth:
         """Take a person.
 
         Args:
-            hearing: which map to use.
+            input_window: which map to use.
             correction: the person's correction C, float32 [K, 49 + K]. None: the map without a correction.
             gains: gains of the opening and of the lip width, float32 [2]. None: none.
         """
-        self.map = model.maps[hearing]
-        activity = model.voice_activity if hearing.live else None
+        self.map = model.maps[input_window]
+        activity = model.voice_activity if input_window.live else None
         self._activity = None if activity is None else VoiceActivityStream(activity)
         self._basis, self._style = model.basis, style
         self._spread, self._correction = model.spread(style.spread, models), correction
@@ -320,12 +324,12 @@ class MapMouth:
         """Return the mouth of a window of states: float32 [width, 192] -> [59, 3].
 
         Args:
-            window: states of the frames that the map hears.
+            window: states of the frames of the map's input window.
             voiced: share of the person's correction (constraints.voiced_share).
         """
         coefficients = self.map.predict(window)
         if self._correction is not None:
-            inputs = correction_inputs(window, coefficients, self.map.hearing)
+            inputs = correction_inputs(window, coefficients, self.map.input_window)
             coefficients = coefficients + np.float32(voiced) * (self._correction @ inputs)
         mouth = self._style.rest_mouth + self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
         if self._gains is None:

@@ -1,7 +1,7 @@
 """States of the speech encoder (audio stage): 192 numbers a frame, of which a filter about a frame tells most of the mouth.
 
 Components 0 to 95 are of the encoder's block 2, components 96 to 191 of block 3. The audio stage measures states from those of
-digital silence, so silence is 0. A person's correction (correction.py) hears the first 48 components of block 3, as a Gaussian mean
+digital silence, so silence is 0. A person's correction (correction.py) takes the first 48 components of block 3, as a Gaussian mean
 over time:
 
     c' = c + C p,     p = .25 sum_d w_d s_{n + d},  d = -2 .. 2,  and 1
@@ -30,10 +30,10 @@ BLOCKS: Final = (slice(0, NUM_STATES // 2), slice(NUM_STATES // 2, NUM_STATES))
 SpeechInput = Literal["phones", "states", "both"]
 """Input of a network: phone probabilities and band energies, states of the speech encoder, or both."""
 _POOLED: Final = slice(96, 144)
-"""Components that a correction hears."""
+"""Components that a correction takes."""
 _REACH: Final = 2
 _WIDTH: Final = 0.7
-"""Frames before and after the predicted frame that a correction hears, and standard deviation of their weights, frames."""
+"""Frames before and after the predicted frame in a correction's window, and standard deviation of their weights, frames."""
 _SCALE: Final = np.float32(0.25)
 NUM_POOLED_STATES: Final = _POOLED.stop - _POOLED.start + 1
 
@@ -79,7 +79,7 @@ def neighbours(rows: Floating, past: int, ahead: int) -> Float32:
 
 
 def pooled_states(window: Float32, past: int) -> Float32:
-    """Return what a correction hears of a window of states: float32 [W, 192] -> float32 [49], the last number 1.
+    """Return the features of a window of states that a correction takes: float32 [W, 192] -> float32 [49], the last number 1.
 
     The components are a Gaussian mean over time, so one correction serves files and live speech.
 

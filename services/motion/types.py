@@ -29,7 +29,7 @@ EXTRA_FEATURES: Final[Mapping[str, tuple[int, ...]]] = {
     "speech_states": (192,),
     "speech_states_live": (192,),
 }
-"""Further tensors of AudioFeatureBlock that a predictor may hear: name -> shape of one frame."""
+"""Further tensors of AudioFeatureBlock that a predictor may take: name -> shape of one frame."""
 MAX_LAG: Final = 15
 """Lags are searched from -15 to 15 frames (0.6 s)."""
 
@@ -42,7 +42,7 @@ class SpeechFeatures:
         posteriorgram: float32 [T, 4, 40], phone probabilities of the four 10 ms rows of each frame.
         mel: float32 [T, 4, 80], natural logarithm of mel band power.
         speech_probability: float32 [T], in [0, 1].
-        extra: further tensors by the names of EXTRA_FEATURES, float32 [T, *shape]. Holds only what the predictor hears.
+        extra: further tensors by the names of EXTRA_FEATURES, float32 [T, *shape]. Holds only what the predictor takes.
     """
 
     posteriorgram: Float32

@@ -111,7 +111,7 @@ def window_rows(frame_index: Int64, row: int, length: int) -> tuple[int, ...]:
     Where the footage begins later or has a gap, the first frame after the gap stands in for the missing frames.
 
     Args:
-        frame_index: int64 [F], place of each row in the footage.
+        frame_index: int64 [F], index of each row in the footage.
         row: row of the window's last frame.
         length: frames of the window.
     """

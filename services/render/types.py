@@ -30,7 +30,7 @@ class RenderFrame:
     """Input of one frame.
 
     Attributes:
-        frame_index: place in the stream; the answer has the same index.
+        frame_index: index in the stream; the answer has the same index.
         background: uint8 [H, W, 3], the footage's own render box; no pixel under the mask is read.
         texture: uint8 [H, W, 3], see services.common.methods.TextureInput; None: not given.
         mask: uint8 [H, W], lower-face mask, 255 = to be replaced.

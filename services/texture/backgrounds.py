@@ -10,7 +10,7 @@ As in the paper, keyframes of the predicted motion get the footage frames that f
 index is interpolated, so the footage plays on, forwards or backwards. The paper matches each keyframe by itself. Here
 dynamic programming chooses all keyframes together, so that between neighbours the footage plays at a natural speed:
 
-    cost = sum_k |(predicted_k - footage_j(k)) / spread|^2          pose: angles, place, scale, in the footage's own spread
+    cost = sum_k |(predicted_k - footage_j(k)) / spread|^2          pose: angles, position, scale, in the footage's own spread
          + sum_k REPEAT_COST * ||j(k) - j(k-1)| - (t(k) - t(k-1))|  frames that are shown twice or left out
          + sum of reversals REVERSAL_COST + SPEED_COST * speed_j    turning round where the head moves is a jerk
 
@@ -57,7 +57,7 @@ SPEED_COST: Final = 3.0
 MAX_SPANS: Final = 16
 """Largest number of spans that are searched. The longest spans are searched."""
 _LENGTH_SHARE: Final = 0.5
-# A head in the target direction a little beside the target place is a good background. A head in another direction is not.
+# A head in the target direction a little beside the target position is a good background. A head in another direction is not.
 _WEIGHT: Final = np.array([1.0, 1.0, 1.0, 0.15, 0.15, 0.15])
 _SMALLEST_SPREAD: Final = np.array([*np.radians([1.0, 1.0, 1.0]), 2.0, 2.0, 0.01])
 """Smallest spread, radians, crop pixels and share of the scale: smaller spreads are the tracker's noise."""

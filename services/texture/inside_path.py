@@ -65,7 +65,7 @@ Rows = npt.NDArray[np.intp]
 
 
 class InsideSource(NamedTuple):
-    """Bank frame that shows the inside of a target mouth: index of the target frame, and place of the bank frame in the footage."""
+    """Bank frame that shows the inside of a target mouth: index of the target frame, and index of the bank frame in the footage."""
 
     frame_index: int
     bank_frame_index: int
@@ -95,9 +95,9 @@ class SpokenInsides:
         self._openings = bank.window_openings
         spoken = bank.spoken_mouth[rows].reshape(len(rows), -1).astype(np.float64)
         shown = np.flatnonzero(share_between(mouth_opening(bank.mouth[rows]), _VISIBLE_PX) >= _SHOWN_SHARE)
-        self.known: Final = len(shown) >= _FEWEST_SHOWN
+        self.usable: Final = len(shown) >= _FEWEST_SHOWN
         """Whether the bank shows enough insides to learn from. If not, speech costs nothing."""
-        if not self.known:
+        if not self.usable:
             return
         self._mean, self._spread = spoken[shown].mean(axis=0), spoken[shown].std(axis=0) + 1e-6
         standard = (spoken - self._mean) / self._spread
@@ -122,7 +122,7 @@ class SpokenInsides:
         Args:
             mouth: float32 [59, 3], head space.
         """
-        if not self.known:
+        if not self.usable:
             return np.zeros(len(self._openings), np.float32)
         inputs = (mouth.reshape(-1) - self._mean) / self._spread @ self._axes
         # A matrix product may differ in its last bits between processors. A tenth of a grey level does not.

@@ -1,6 +1,6 @@
 """A still picture whose head turns (face profiling: Zhu et al. 2016, Sec. 4; Yi et al., Sec. 3.3.2) and whose eyes shut.
 
-**Depth** of the picture, and the share by which each place follows the head (Zhu et al., Sec. 4.1).
+**Depth** of the picture, and the share by which each point follows the head (Zhu et al., Sec. 4.1).
 
 Zhu et al. mesh the whole picture, with anchors of estimated depth around the face and at the border. Here depth and share are
 smooth functions on a coarse grid: inside the face, depth is the depth of the fitted mesh; outside, depth falls back to the middle
@@ -20,7 +20,7 @@ The picture becomes a surface with depth (`PortraitDepth`). Each point moves as 
 share by which the point follows the head. The inverse of this smooth displacement is found on a coarse grid by fixed-point
 iteration, and the portrait is resampled once. The surface has no holes, so the picture does not tear. Hidden sides are stretched,
 which looks right for small turns only: the turn (pitch and yaw) away from the portrait's own pose is exact up to
-EXACT_TURN_DEGREES and grows more and more slowly beyond, up to MAX_TURN_DEGREES. Roll, place and scale are exact.
+EXACT_TURN_DEGREES and grows more and more slowly beyond, up to MAX_TURN_DEGREES. Roll, translation and scale are exact.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _HAIR_PX: Final = 30.0
 """Width of the hair beyond the outline that follows the head wholly, head-space pixels; 0 below the chin."""
 _REACH_PX: Final = 110.0
 _NECK_PX: Final = 170.0
-"""Distance beyond the hair after which no place follows the head, head-space pixels: _REACH_PX beside and above the head, _NECK_PX
+"""Distance beyond the hair after which no point follows the head, head-space pixels: _REACH_PX beside and above the head, _NECK_PX
 below."""
 MAX_SLOPE: Final = 2.3
 """Largest slope, pixels of depth per pixel. A steeper flank would fold over in a turn."""
@@ -445,7 +445,7 @@ class PortraitRotation:
         return slice(low[1], max(high[1], low[1])), slice(low[0], max(high[0], low[0]))
 
     def _resampled(self, source: Float32) -> UInt8:
-        # OpenCV reflects in a loop, once for every side that a place lies beyond the border; at a side of one pixel it never ends.
+        # OpenCV reflects in a loop, once for every side that a point lies beyond the border; at a side of one pixel it never ends.
         sides = np.array(self._portrait.shape[1::-1], np.float32)
         border = cv2.BORDER_REFLECT_101 if sides.min() > 1 else cv2.BORDER_REPLICATE
         return _sampled(self._portrait, np.clip(source, -sides, 2.0 * sides), cv2.INTER_CUBIC, border)
@@ -460,7 +460,7 @@ class PortraitRotation:
 def within_reach(target: HeadPose, portrait: HeadPose) -> HeadPose:
     """Return the target pose with its turn (pitch and yaw together) kept within MAX_TURN_DEGREES of the portrait's.
 
-    Up to EXACT_TURN_DEGREES the pose is the target; roll, place and scale always are.
+    Up to EXACT_TURN_DEGREES the pose is the target; roll, translation and scale always are.
     """
     angles = np.stack([np.asarray(euler_from_matrix(pose.rotation), np.float64) for pose in (portrait, target)])
     turn = angles[1, :2] - angles[0, :2]
@@ -474,7 +474,7 @@ def within_reach(target: HeadPose, portrait: HeadPose) -> HeadPose:
 
 
 def _sampled(values: npt.NDArray[_Number], points: Float32, interpolation: int, border: int) -> npt.NDArray[_Number]:
-    """Return `values` [h, w, C] at places [H, W, 2]."""
+    """Return `values` [h, w, C] at points [H, W, 2]."""
     taken = cv2.remap(values, points[..., 0], points[..., 1], interpolation, borderMode=border)
     return np.asarray(taken, values.dtype)
 

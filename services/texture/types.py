@@ -20,8 +20,8 @@ def check_order(frame_index: int, last: int | None, field: str = "frame") -> Non
     """Check that a frame comes after the last one.
 
     Args:
-        frame_index: place of the frame in the stream.
-        last: place of the frame before; None: there was none.
+        frame_index: index of the frame in the stream.
+        last: index of the frame before; None: there was none.
         field: name of the frame in the request.
 
     Raises:
@@ -74,7 +74,7 @@ class BankFrame:
     """One frame of footage for a bank.
 
     Attributes:
-        frame_index: place in the footage.
+        frame_index: index in the footage.
         box: uint8 [160, 160, 3], RGB render box.
         landmarks: float32 [478, 3], frame pixels.
         speech: float32 [20, 40], posteriorgram rows of the footage's own speech around the frame, 0..1; None: not given.
@@ -105,7 +105,7 @@ class TargetFrame:
     """Frame that a texture is made for.
 
     Attributes:
-        frame_index: absolute place in the stream.
+        frame_index: absolute index in the stream.
         mouth: float32 [59, 3], target mouth-area landmarks in head space.
         pose: head pose of the background frame.
         context_only: the frame is only the past of later frames; no texture is wanted.
@@ -159,7 +159,7 @@ class UvFrame:
     """Texture coordinates of one frame.
 
     Attributes:
-        frame_index: place in the stream.
+        frame_index: index in the stream.
         uv: float32 [H, W, 2], 0..1; negative where there is no face.
     """
 
@@ -185,7 +185,7 @@ class PortraitFrame:
     """Target pose of a portrait.
 
     Attributes:
-        frame_index: place in the stream.
+        frame_index: index in the stream.
         pose: target pose, in the portrait's pixels.
         blink: closure of the eyes, 0 as in the portrait to 1 shut.
     """

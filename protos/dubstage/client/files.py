@@ -54,7 +54,7 @@ def upload_pieces(*, name: str, size_bytes: int, sha256: str = "", offset: int =
         name: ASCII letters, digits, dots, hyphens and underscores, at most 128.
         size_bytes: size of the whole file.
         sha256: SHA-256 of the whole file, hexadecimal; empty: the gateway does not check it.
-        offset: place of the first piece: 0, or the `received_bytes` of an earlier Upload.
+        offset: position of the first piece: 0, or the `received_bytes` of an earlier Upload.
     """
     first = pb.UploadFileRequest(name=resource_name("uploads", name), size_bytes=size_bytes, sha256=sha256, offset=offset)
     return Requests(first, lambda data: pb.UploadFileRequest(data=data))
@@ -121,7 +121,7 @@ def download_pieces(path: str, *, offset: int = 0, max_bytes: int = 0) -> pb.Dow
 
     Args:
         path: `name` of an Upload, or the output of a dub that succeeded.
-        offset: place of the first byte.
+        offset: position of the first byte.
         max_bytes: most bytes; 0: all.
     """
     return pb.DownloadFileRequest(path=path, offset=offset, max_bytes=max_bytes)

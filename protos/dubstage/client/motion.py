@@ -15,7 +15,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 
 FEATURE_RATE = Fraction(25)
-"""Features per second that the motion networks hear."""
+"""Features per second that the motion networks take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def predict_motion(
 ) -> Requests[Features | audio_pb2.AudioFeatureBlock, pb.PredictMotionRequest]:
     """Yield the Motion of each frame of `timeline`, while features come.
 
-    Items are the blocks of `audio.extract_features` at 25 frames per second, in order, with the features that the method hears.
+    Items are the blocks of `audio.extract_features` at 25 frames per second, in order, with the features that the method takes.
 
     Args:
         method: name of the predictor.
@@ -230,5 +230,5 @@ def personalize(
 
 @unary_call(rpcs.motion.LIST_MODELS, _models)
 def list_models() -> pb.ListModelsRequest:
-    """Return the predictors that are loaded, with the features that they hear."""
+    """Return the predictors that are loaded, with the features that they take."""
     return pb.ListModelsRequest()

@@ -27,7 +27,7 @@ from services.common.array_types import Bool, Float32, Float64
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.phones import PHONES
 from services.motion.features import bilabial_probability
-from services.motion.speech_map import LIVE_STATES, VOICE_ACTIVITY_PAST, Hearing
+from services.motion.speech_map import LIVE_STATES, VOICE_ACTIVITY_PAST, InputWindow
 from services.motion.speech_states import neighbours, states_of
 from services.motion.types import SpeechFeatures
 
@@ -80,16 +80,16 @@ class Sounds:
         speech: recordings of people, and noise, as live speech.
     """
 
-    lips: Mapping[Hearing, LabelledFrames]
+    lips: Mapping[InputWindow, LabelledFrames]
     speech: list[LabelledFrames]
 
 
-def lips_of_clips(clips: Clips, hearing: Hearing) -> LabelledFrames:
+def lips_of_clips(clips: Clips, input_window: InputWindow) -> LabelledFrames:
     """Return all usable frames of clips. The lips are closed below a sixth of the clip's range of openings."""
     parts = []
     for clip, share in zip(clips, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True):
         opening = mouth_opening(clip.mouth_landmarks[clip.usable])
-        windows = _flat(_windows(clip.features, hearing)[clip.usable])
+        windows = _flat(_windows(clip.features, input_window)[clip.usable])
         closed = (opening < closed_threshold(opening)).astype(np.float32)
         parts.append(LabelledFrames(windows, closed, np.full(len(opening), share)))
     found = _joined(parts)
@@ -102,25 +102,25 @@ def speech_of_clips(clips: Clips) -> LabelledFrames:
     return _joined([_speech_of(clip.features) for clip in free])
 
 
-def read_sounds(data: TrainSet, hearings: Sequence[Hearing]) -> Sounds | None:
+def read_sounds(data: TrainSet, input_windows: Sequence[InputWindow]) -> Sounds | None:
     """Return the sounds without a picture in the split `train`, and noise. None: there are no such sounds.
 
     Args:
-        hearings: inputs of the maps that learn closed lips.
+        input_windows: inputs of the maps that learn closed lips.
     """
     rows = [row for row in data.rows if row.split == "train" and not row.has_face]
     if not rows:
         return None
-    tensors = sorted({LIVE_STATES, *(hearing.feature for hearing in hearings)})
-    lips: dict[Hearing, list[LabelledFrames]] = {hearing: [] for hearing in hearings}
+    tensors = sorted({LIVE_STATES, *(input_window.feature for input_window in input_windows)})
+    lips: dict[InputWindow, list[LabelledFrames]] = {input_window: [] for input_window in input_windows}
     speech = []
     for place in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round():
         features = read_sound(data, rows[int(place)], tensors)
-        for hearing, parts in lips.items():
-            parts.append(_lips_of(features, hearing))
+        for input_window, parts in lips.items():
+            parts.append(_lips_of(features, input_window))
         speech.append(_speech_of(features))
     noise = _joined([_no_speech(states) for states in noise_states()])
-    return Sounds({hearing: _joined(parts) for hearing, parts in lips.items()}, [_joined(speech), noise])
+    return Sounds({input_window: _joined(parts) for input_window, parts in lips.items()}, [_joined(speech), noise])
 
 
 def balanced(parts: Sequence[LabelledFrames]) -> list[LabelledFrames]:
@@ -156,13 +156,13 @@ def fit_logistic(parts: Sequence[LabelledFrames], strength: float) -> tuple[Floa
     return (solution[:-1] / scale).astype(np.float32), solution[-1:].astype(np.float32)
 
 
-def _lips_of(features: SpeechFeatures, hearing: Hearing) -> LabelledFrames:
+def _lips_of(features: SpeechFeatures, input_window: InputWindow) -> LabelledFrames:
     bilabial = bilabial_probability(features)
     vowel = features.posteriorgram[..., _VOWELS].sum(axis=-1).min(axis=-1)
     closed, opened = bilabial > _SURE_BILABIAL, (vowel > _SURE_VOWEL) & (bilabial < _NO_BILABIAL)
     # Lips close and open some 40 ms before the sound (mouth_curves.REAL_MS): a frame shows the mouth of the next frame's sound.
     closed, opened = (np.append(each[1:], np.False_) for each in (closed, opened))
-    windows = _windows(features, hearing)
+    windows = _windows(features, input_window)
     found = np.concatenate([windows[closed], windows[opened]])
     label = np.concatenate([np.ones(int(closed.sum()), np.float32), np.zeros(int(opened.sum()), np.float32)])
     return LabelledFrames(_flat(found), label, np.full(len(label), SOUND_WEIGHT))
@@ -201,7 +201,7 @@ def noise_states() -> Iterator[Float32]:
             source = model.new_source()
             nothing = np.zeros((0, 0), np.float32)
             source.push(SoundRows(loud.astype(np.float32), nothing, nothing))
-            yield source.take(source.num_known // 4).mean(axis=1)
+            yield source.take(source.num_ready // 4).mean(axis=1)
 
 
 def _coloured(exponent: float) -> Callable[[np.random.Generator, Float64], Float64]:
@@ -317,9 +317,9 @@ and music of several.
 Each is a function of random numbers and times in seconds, float64 [N]."""
 
 
-def _windows(features: SpeechFeatures, hearing: Hearing) -> Float32:
+def _windows(features: SpeechFeatures, input_window: InputWindow) -> Float32:
     """Return what the map hears of each frame, float32 [T, width, 192]."""
-    return neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
+    return neighbours(states_of(features, input_window.feature), input_window.past, input_window.ahead)
 
 
 def _joined(parts: Sequence[LabelledFrames]) -> LabelledFrames:

@@ -63,10 +63,10 @@ from services.motion.predictor import encode_mouths
 from services.motion.predictors.dubstage.predictor import SpeechMapPredictor, live_constraints, personalized
 from services.motion.speech_map import (
     FILES,
-    HEARINGS,
-    LIVE_HEARINGS,
+    INPUT_WINDOWS,
+    LIVE_INPUT_WINDOWS,
     MODEL_FILE,
-    Hearing,
+    InputWindow,
     LinearMap,
     SpeechMapModel,
     VoiceActivity,
@@ -74,7 +74,7 @@ from services.motion.speech_map import (
 from services.motion.style import Style
 from services.motion.types import SpeechFeatures
 
-FEATURES: Final = tuple(dict.fromkeys(hearing.feature for hearing in HEARINGS))
+FEATURES: Final = tuple(dict.fromkeys(input_window.feature for input_window in INPUT_WINDOWS))
 LEFT_OUT: Final = "leave one speaker out"
 DEV: Final = "dev"
 """Beginning of the names of the splits with people who are only shown: nothing is to be chosen on them."""
@@ -83,18 +83,18 @@ CURVE: Final = "live-look-ahead.csv"
 PICTURE: Final = "live-look-ahead.png"
 
 
-def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: Sounds | None = None) -> LinearMap:
+def fit_map(clips: Clips, basis: LandmarkBasis, input_window: InputWindow, sounds: Sounds | None = None) -> LinearMap:
     """Fit a map.
 
     Args:
         clips: the clips. What holds in a narrow corpus alone is learned apart and left out (RidgeSums).
         basis: landmark basis of the coefficients.
-        hearing: input of the map.
+        input_window: input of the map.
         sounds: frames of sound without a picture, for the logistic regressions. None: there are none.
     """
-    weight, bias = fit_coefficients(clips, basis, hearing)
-    lips = [lips_of_clips(clips, hearing), *([sounds.lips[hearing]] if sounds else [])]
-    return LinearMap(weight, bias, *fit_logistic(lips, CLOSED_STRENGTH), hearing)
+    weight, bias = fit_coefficients(clips, basis, input_window)
+    lips = [lips_of_clips(clips, input_window), *([sounds.lips[input_window]] if sounds else [])]
+    return LinearMap(weight, bias, *fit_logistic(lips, CLOSED_STRENGTH), input_window)
 
 
 def fit_voice_activity(clips: Clips, sounds: Sounds | None = None) -> VoiceActivity:
@@ -103,18 +103,23 @@ def fit_voice_activity(clips: Clips, sounds: Sounds | None = None) -> VoiceActiv
     return VoiceActivity(*fit_logistic(balanced(speech), SPEECH_STRENGTH))
 
 
-def fit_coefficients(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> tuple[Float32, Float32]:
+def fit_coefficients(clips: Clips, basis: LandmarkBasis, input_window: InputWindow) -> tuple[Float32, Float32]:
     """Return W, float32 [K, width * 192], and w, float32 [K], of the map to coefficients. Arguments: see fit_map."""
     num_coefficients = len(basis.typical_spread)
     fitted = fit_states_filter(
-        clips, partial(mouth_target, basis=basis), num_coefficients, past=hearing.past, ahead=hearing.ahead, feature=hearing.feature
+        clips,
+        partial(mouth_target, basis=basis),
+        num_coefficients,
+        past=input_window.past,
+        ahead=input_window.ahead,
+        feature=input_window.feature,
     ).shared
     return fitted.weight, fitted.bias
 
 
 def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Sounds | None) -> SpeechMapModel:
     """Fit all maps on clips that hold the states of files and of live speech. Arguments: see fit_map."""
-    maps = {hearing: fit_map(clips, basis, hearing, sounds) for hearing in HEARINGS}
+    maps = {input_window: fit_map(clips, basis, input_window, sounds) for input_window in INPUT_WINDOWS}
     return SpeechMapModel.made_of(basis, maps, fit_voice_activity(clips, sounds))
 
 
@@ -151,7 +156,7 @@ class Judgement:
 class Way:
     """A way to predict: a map, with or without a person's correction, with constraints."""
 
-    hearing: Hearing
+    input_window: InputWindow
     personal: bool
     constraints: ConstraintConfig
 
@@ -159,14 +164,14 @@ class Way:
     def name(self) -> str:
         """Name in the report."""
         constrained = "" if self.constraints == OFF else ", constraints"
-        return f"{self.hearing.name}{', personalised' if self.personal else ''}{constrained}"
+        return f"{self.input_window.name}{', personalised' if self.personal else ''}{constrained}"
 
 
 WAYS: Final = tuple(
-    Way(hearing, personal, constraints)
-    for hearing in HEARINGS
+    Way(input_window, personal, constraints)
+    for input_window in INPUT_WINDOWS
     for personal in (False, True)
-    for constraints in (OFF, live_constraints(hearing) if hearing.live else WHOLE)
+    for constraints in (OFF, live_constraints(input_window) if input_window.live else WHOLE)
 )
 
 
@@ -197,7 +202,7 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
         return last.style
 
     def predict(features: SpeechFeatures, style: Style) -> Float32:
-        return served_mouths(SpeechMapPredictor(model, way.hearing, models, style, way.constraints), features)
+        return served_mouths(SpeechMapPredictor(model, way.input_window, models, style, way.constraints), features)
 
     return evaluate_clip(with_lag_fraction(clip, models.lag), encode, predict, control=False)
 
@@ -295,8 +300,8 @@ def look_aheads(report: Report) -> list[LookAhead]:
     encoder_ms = 10 * LIVE_WINDOWS.rows_ahead + 10
     found = []
     for group in (LEFT_OUT, ALL_DEV):
-        for frames, hearing in LIVE_HEARINGS.items():
-            scores = report.get((group, Way(hearing, personal=True, constraints=live_constraints(hearing))))
+        for frames, input_window in LIVE_INPUT_WINDOWS.items():
+            scores = report.get((group, Way(input_window, personal=True, constraints=live_constraints(input_window))))
             if scores is None:
                 continue
             found.append(
@@ -370,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     data, models = TrainSet(given.data), MotionModels(given.weights)
     clips = clips_of(data, "train", FEATURES)
-    sounds = read_sounds(data, HEARINGS)
+    sounds = read_sounds(data, INPUT_WINDOWS)
     model = fit_model(clips, models.basis, sounds)
     report = report_of([(LEFT_OUT, left_out(clips, models.basis, sounds)), *_others(data, model)], models)
     if given.output is not None:

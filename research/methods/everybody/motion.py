@@ -42,7 +42,7 @@ from services.motion.predictors.everybody.network import EverybodyConfig, Everyb
 from services.motion.predictors.everybody.predictor import (
     FEATURE,
     NUM_CEPSTRA,
-    NUM_HEARD,
+    NUM_INPUTS,
     WINDOW,
     WINDOW_PAST,
     EverybodyModel,
@@ -172,7 +172,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: E
     Returns:
         Filters with weight float32 [E, 2400] and bias float32 [E].
     """
-    sums = RidgeSums(WINDOW * ROWS_PER_FRAME * NUM_HEARD, len(space.expression.typical_spread))
+    sums = RidgeSums(WINDOW * ROWS_PER_FRAME * NUM_INPUTS, len(space.expression.typical_spread))
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         add_to(sums, prepare(clip, space, silence), float(weight))
     return solved(sums, config.filter_strength)
@@ -197,7 +197,7 @@ def solved(sums: RidgeSums, strength: float) -> RidgeFit:
         strength: strength of the penalty, in units of the mean variance of an input.
     """
     penalty = distance_penalty(WINDOW, WINDOW_PAST, strength * sums.input_variance())
-    return sums.solve(np.repeat(penalty, ROWS_PER_FRAME * NUM_HEARD))
+    return sums.solve(np.repeat(penalty, ROWS_PER_FRAME * NUM_INPUTS))
 
 
 def windows_of(rows: Float32) -> Float32:
@@ -248,7 +248,7 @@ class EverybodySampler:
             if frame + 1 >= len(clip.expression):
                 continue
             rows = clip.rows[frame : frame + WINDOW + 1].copy()
-            rows += rng.normal(0.0, self._config.level, NUM_HEARD).astype(np.float32)
+            rows += rng.normal(0.0, self._config.level, NUM_INPUTS).astype(np.float32)
             rows += rng.normal(0.0, self._config.noise, rows.shape).astype(np.float32)
             windows.append(np.stack([rows[:-1], rows[1:]]))
             expressions.append(clip.expression[frame : frame + 2])
@@ -367,7 +367,7 @@ class EverybodyTraining(PredictorTraining[EverybodyWindows[Float32]]):
 
 def export(run: Path, out: Path) -> list[Path]:
     """Export the network with its constants, or nothing. Arguments and errors: see export_expression."""
-    window = (1, WINDOW, ROWS_PER_FRAME, NUM_HEARD)
+    window = (1, WINDOW, ROWS_PER_FRAME, NUM_INPUTS)
     return export_expression(
         run,
         out,

@@ -59,7 +59,7 @@ from services.motion.head_motion import (
     symmetric_root,
 )
 from services.motion.head_network import HeadModel, cepstra, input_before, input_rows, network_input
-from services.motion.predictors.headpose.network import HEARD, HeadposeConfig, HeadposeNetwork, HeadposeOutput
+from services.motion.predictors.headpose.network import INPUT_COLUMNS, HeadposeConfig, HeadposeNetwork, HeadposeOutput
 from services.motion.style import Style, measure_mouth
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
 
@@ -172,7 +172,7 @@ def pose_spread(clips: Clips) -> Float64:
 
 def heard_rows(rows: Float32, config: HeadposeConfig) -> Float32:
     """Return what a network hears of rows: [..., 65] (head_network.input_rows) -> [..., C]."""
-    return rows[..., HEARD[config.heard]]
+    return rows[..., INPUT_COLUMNS[config.heard]]
 
 
 def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64, config: HeadposeConfig) -> HeadposeClip:
@@ -573,7 +573,7 @@ def spec_of(config: HeadposeConfig) -> MotionExportSpec:
     state = (1, config.hidden)
     return MotionExportSpec(
         name=Path(HeadModel.network_file).stem,
-        inputs={"window": (1, config.window, ROWS_PER_FRAME, config.num_heard), "h": state, "c": state},
+        inputs={"window": (1, config.window, ROWS_PER_FRAME, config.num_inputs), "h": state, "c": state},
         outputs=("expression", "pose", "next_h", "next_c"),
         parity_runs=100,
     )
@@ -602,7 +602,7 @@ def measure_sequence(network: HeadposeNetwork, path: Path, spec: MotionExportSpe
     """Return the largest difference between PyTorch over a whole sequence and ONNX Runtime step by step, on random rows."""
     config = network.config
     rng = np.random.default_rng(spec.seed)
-    rows = rng.standard_normal((spec.parity_runs + config.window - 1, ROWS_PER_FRAME, config.num_heard)).astype(np.float32)
+    rows = rng.standard_normal((spec.parity_runs + config.window - 1, ROWS_PER_FRAME, config.num_inputs)).astype(np.float32)
     zero = np.zeros((1, config.hidden), np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(rows)[None], torch.from_numpy(zero), torch.from_numpy(zero))

@@ -9,8 +9,8 @@ which backgrounds are matched:
 
     (pitch, yaw, roll, x, y, scale)
 
-Angles are radians (Euler angles of docs/coordinates.md). x and y are the place of the head's origin, frame pixels. Scale is frame
-pixels per head-space pixel.
+Angles are radians (Euler angles of docs/coordinates.md). x and y are the position of the head's origin, frame pixels. Scale is
+frame pixels per head-space pixel.
 
 The vectors hold no depth of the origin: a weak-perspective picture does not show the depth. Poses of vectors have depth 0.
 """
@@ -81,7 +81,7 @@ class HeadPose:
     Attributes:
         scale: frame pixels per head-space pixel.
         rotation: float64 [3, 3], proper rotation.
-        translation: float64 [3], frame pixels: place of the origin of head space (between the lips).
+        translation: float64 [3], frame pixels: position of the origin of head space (between the lips).
     """
 
     scale: float
@@ -205,7 +205,7 @@ def head_to_box(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:
     """Return head-space points [..., 3] in render-box pixels, float32 [..., 2].
 
     Scale, roll and position cancel: only yaw and pitch of the pose act. The same mouth in the same head orientation lies at the
-    same place of the box in any footage.
+    same position in the box in any footage.
     """
     return apply_affine(box_from_frame(pose), to_frame(points, pose))
 
@@ -244,8 +244,8 @@ def _numpy(value: Any) -> Any:
 
 
 def check_pose_vectors(vectors: Float64, field: str) -> None:
-    """Raise InvalidRequestError where a vector of [T, 6] has an angle beyond 10 rad, a place beyond MAX_FRAME_PX, or a scale out of
-    range."""
+    """Raise InvalidRequestError where a vector of [T, 6] has an angle beyond 10 rad, a position beyond MAX_FRAME_PX, or a scale out
+    of range."""
     limits = np.array([_MAX_ANGLE] * 3 + [MAX_FRAME_PX] * 2 + [MAX_SCALE])
     # NaN fails these comparisons.
     fits = (np.abs(vectors) <= limits) & (vectors >= np.array([-np.inf] * 5 + [MIN_SCALE]))

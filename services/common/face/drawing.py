@@ -349,7 +349,7 @@ class IdentityDrawing:
 
         Args:
             mouth: float [59, 3], target mouth-area landmarks in head space.
-            pose: head pose in the frame; scale, roll and place cancel in the box.
+            pose: head pose in the frame; scale, roll and translation cancel in the box.
             detailed: draw the detailed albedo; False: the low-frequency albedo.
 
         Raises:

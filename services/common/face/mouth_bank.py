@@ -94,7 +94,7 @@ class MouthBank:
         rotation: float64 [F, 3, 3], rotations of the head poses.
         box_landmarks: float32 [F, 59, 2], the landmarks in box pixels.
         anchors_box: float32 [F, 15, 2], the person's mean anchors under the frame's pose, box pixels.
-        frame_index: int64 [F], place in the footage, strictly increasing; neighbours in time differ by 1.
+        frame_index: int64 [F], index in the footage, strictly increasing; neighbours in time differ by 1.
         geometry: the person's lower face.
         speech: float32 [F, 20, 40], posteriorgram rows of the footage's own speech around each frame, 0..1; None: not given.
         expression: float32 [F, E], expression coefficients on the model of the person's identity; None: not given.
@@ -390,7 +390,7 @@ def retrieve(bank: MouthBank, costs: Float32, count: int = 3, inside: int | None
 
 
 def target_points(mouth: Float32, geometry: ActorGeometry, pose: HeadPose) -> Float32:
-    """Return target places of the control points, float32 [86, 2], box pixels: 59 mouth-area, 15 anchors, 12 border points."""
+    """Return target positions of the control points, float32 [86, 2], box pixels: 59 mouth-area, 15 anchors, 12 border points."""
     return np.concatenate([head_to_box(mouth, pose), head_to_box(geometry.anchors, pose), BORDER_POINTS])
 
 

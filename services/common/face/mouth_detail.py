@@ -149,7 +149,7 @@ def without_hidden_inside(detail: UInt8, source: Float32, target: Float32, backw
         detail: uint8 [160 S, 160 S], from `warped_detail`.
         source: float32 [59, 2], mouth-area landmarks of the bank's frame, box pixels.
         target: float32 [59, 2], target mouth-area landmarks, box pixels.
-        backward: float32 [160, 160, 2], for each box pixel its place in the frame's own box, box pixels.
+        backward: float32 [160, 160, 2], for each box pixel its position in the frame's own box, box pixels.
     """
     opened = float(mouth_opening(target)) / max(float(mouth_opening(source)), _SMALLEST_OPENING_PX)
     hidden = 1.0 - float(np.clip((opened - _HIDDEN_INSIDE) / (_WHOLE_INSIDE - _HIDDEN_INSIDE), 0.0, 1.0))

@@ -84,7 +84,7 @@ class InsideMap(NamedTuple):
     """Where the inside of a mouth comes from.
 
     Attributes:
-        backward: float32 [160, 160, 2], for each output pixel its place in the source's box, box pixels.
+        backward: float32 [160, 160, 2], for each output pixel its position in the source's box, box pixels.
         gap: float32 [160, 160], 0 to 1: depth of the pixel in a gap between both parts, which the source does not show.
     """
 
@@ -109,7 +109,7 @@ def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthV
     """Return a backward map with the inside of the mouth moved as skull and jaw move.
 
     Args:
-        backward: float32 [160, 160, 2], map of the spline: for each output pixel its place in the source's box.
+        backward: float32 [160, 160, 2], map of the spline: for each output pixel its position in the source's box.
         picture: uint8 [160, 160, 3], RGB, the source's box.
         source: the mouth in the picture.
         target: the mouth to show.

@@ -2,7 +2,7 @@
 
 Splines move each frame to the target landmarks (Song et al., Sec. III-B.2). Landmarks err by a pixel or two. So the lips of several
 frames lie on the same landmarks and on different pixels, and the mean of the frames shows half-open lips as nearly shut. Optical
-flow between the warped frames finds these differences, and each frame is moved to the weighted mean of all places.
+flow between the warped frames finds these differences, and each frame is moved to the weighted mean of all positions.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target
 
 
 def aligned(maps: Sequence[Float32], boxes: npt.NDArray[np.uint8], weights: Float32, landmarks: Float32) -> list[Float32]:
-    """Return the maps of K frames, changed so that all frames show the lips at the same pixels: the weighted mean of their places.
+    """Return the maps of K frames, changed so that all frames show the lips at the same pixels: the weighted mean of positions.
 
     Args:
         maps: float32 [160, 160, 2] for each frame, backward maps of the splines, the best frame first. One map stays as it is.
@@ -143,7 +143,7 @@ def aligned(maps: Sequence[Float32], boxes: npt.NDArray[np.uint8], weights: Floa
 
 
 def _seen(picture: npt.NDArray[Any], backward: Float32) -> npt.NDArray[Any]:
-    """Return a picture or a map, [H, W] or [H, W, 2], at the places of a backward map [h, w, 2]: bilinear, [h, w] or [h, w, 2]."""
+    """Return a picture or a map, [H, W] or [H, W, 2], at the points of a backward map [h, w, 2]: bilinear, [h, w] or [h, w, 2]."""
     return cv2.remap(picture, backward[..., 0], backward[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 

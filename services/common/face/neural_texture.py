@@ -16,7 +16,7 @@ with texture [16, 256, 256] in 0..1, and the result set to 0 where uv is negativ
 
 The inside of the mouth is a film between the lips, textured by two rigid patches: upper teeth and lower teeth. The film closes
 the hole between the inner lips. The film's upper half shows a patch that is fixed to the skull, the lower half shows a patch that
-is fixed to the jaw. The texture coordinates of the film's points are their places in head space; in the lower half, the shift of
+is fixed to the jaw. The texture coordinates of the film's points are their positions in head space; in the lower half, the shift of
 the chin is subtracted. So an opening mouth uncovers teeth and does not stretch them. The film hangs at the lips. Teeth lie a few
 pixels deeper, so a turned head shifts teeth in the patch by this depth times the tangent of the turn.
 """
@@ -105,8 +105,8 @@ class MouthFilm:
 
         Returns:
             Points of the film, float64 [44, 3], head space: upper lip, middle, middle again, lower lip, each from the subject's
-            right corner to the left; and places of the points in their patch, float64 [44, 2], 0..1. The first 22 points belong to
-            the upper patch, the others to the lower patch.
+            right corner to the left; and coordinates of the points in their patch, float64 [44, 2], 0..1. The first 22 points
+            belong to the upper patch, the others to the lower patch.
         """
         ring = self._ring.of(shape)
         upper, lower = ring[_UPPER], ring[_LOWER]
@@ -222,7 +222,7 @@ class NeuralSurface:
 
         Args:
             expression: float [E], coefficients of the identity's model.
-            pose: head pose in the frame; scale, roll and place cancel in the box.
+            pose: head pose in the frame; scale, roll and translation cancel in the box.
 
         Raises:
             BackendUnavailableError: the rasteriser is not installed.
@@ -251,7 +251,7 @@ def _magnified(uv: Float64, corners: Int32) -> Float64:
 
 
 def _in_texture(coordinates: Float64) -> Float64:
-    """Return places in the film's patches [44, 2], 0..1, in coordinates of the texture: upper patch left, lower patch right."""
+    """Return coordinates in the film's patches [44, 2], 0..1, as coordinates of the texture: upper patch left, lower one right."""
     left = np.repeat([0.0, 0.5], len(coordinates) // 2)
     top = FACE_ROWS / TEXTURE_SIZE
     size = np.array([0.5, 1.0 - top]) - 2.0 * _MARGIN

@@ -3,12 +3,12 @@
     f(x) = a_1 + a_x x + a_y y + sum_i w_i U(|c_i - x|),   U(r) = r^2 log r          (Song et al., Eq. 7; Bookstein 1989)
     (K + diag(smoothing)) w + P a = v,   P^T w = 0                                    (Donato and Belongie 2002)
 
-The centres c are the **target** points, and the values v are the points of the retrieved picture: f is the source place of each
+The centres c are the **target** points, and the values v are the points of the retrieved picture: f is the source position of each
 output pixel. Two departures from the paper's text: U takes the Euclidean norm, since the L1 norm of Eq. 7 is no fundamental
 solution of the bending energy (its spline would not minimise Eq. 6). The spline is regularised, since an interpolating spline has
 no fitting error for a network to lower, and folds where points lie together, as the inner lips of a shut mouth do.
 
-All places are box pixels (docs/coordinates.md). Leading axes (...) are a batch, usually frames.
+All positions are box pixels (docs/coordinates.md). Leading axes (...) are a batch, usually frames.
 """
 
 from __future__ import annotations

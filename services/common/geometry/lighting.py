@@ -125,7 +125,7 @@ def normalise_light(light: Array, albedo: Array) -> LightAndAlbedo:
 def vertex_face_table(triangles: Int32, num_vertices: int) -> Int32:
     """Return the faces around each vertex, int32 [V, D], where D is the largest number of faces at one vertex.
 
-    F (one past the last face) fills the unused places of a row.
+    F (one past the last face) fills the unused columns of a row.
 
     Args:
         triangles: int32 [F, 3].

@@ -109,13 +109,13 @@ class TokenCheck:
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME.lower() or not token:
             raise UnauthenticatedError("a bearer token is required: `authorization: Bearer TOKEN`", field="authorization")
-        known_tokens = self._current_tokens(self._file)
-        if not known_tokens:
+        accepted_tokens = self._current_tokens(self._file)
+        if not accepted_tokens:
             raise UnauthenticatedError(
                 "this server accepts no token now: its token file is empty or cannot be read (see its log)", field="authorization"
             )
         # Every known token is compared, so that the time tells nothing of the tokens.
-        tenants = [tenant for accepted, tenant in known_tokens.items() if hmac.compare_digest(token.encode(), accepted.encode())]
+        tenants = [tenant for accepted, tenant in accepted_tokens.items() if hmac.compare_digest(token.encode(), accepted.encode())]
         if not tenants:
             raise UnauthenticatedError("the bearer token is not one that this server accepts", field="authorization")
         return Caller(tenants[0], fingerprint_of(token, self._fingerprint_key))

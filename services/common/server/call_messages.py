@@ -134,7 +134,7 @@ class RequestStream:
     all. Each read is therefore a task of its own. If a handler is cancelled during a read, for example while it reads ahead, the
     task goes on, and the next read waits for the same task.
 
-    The first request is read when it has a place in the server's byte budget. The wait for the place does not count as idle.
+    The first request is read when it has a slot in the server's byte budget. The wait for the slot does not count as idle.
 
     Args:
         context: context of the call.
@@ -190,7 +190,7 @@ class RequestStream:
         """Wait for as long as a caller may take between two requests, and read nothing."""
         await asyncio.sleep(_NEXT_REQUEST_S)
 
-    async def hear_out(self) -> None:
+    async def drain(self) -> None:
         """Read further requests of a failed call and drop them, until the caller pauses or _DRAIN_S are over."""
         end = time.monotonic() + _DRAIN_S
         while time.monotonic() < end:

@@ -36,7 +36,7 @@ MAX_WATCHES: Final = 1024
 """Most Watch calls of one port at the same time. A gateway, and a worker of a batch, has one per connection and two while the
 connection is replaced. A watch takes 28 to 43 KiB."""
 MAX_WATCHES_OF_HOST: Final = 256
-"""Most Watch calls of one client address at the same time, so that one host cannot take all places from the gateways."""
+"""Most Watch calls of one client address at the same time, so that one host cannot take all slots from the gateways."""
 
 MAX_REQUEST_BYTES: Final = 4 << 10
 """Largest request that the plain port reads, bytes: a longest name, and room for a refusal that says so."""

@@ -44,7 +44,7 @@ _MAX_IDENTIFIER_CHARACTERS = 128
 _STATUS_S = 5.0
 # Calls of reflection that run and that wait at the same time. Reflection works also while the stage warms up.
 _REFLECTIONS = (4, 12)
-# Failed calls that are heard out at the same time: each may bring a largest message more.
+# Failed calls that are drained at the same time: each may bring a largest message more.
 _DRAINED_AT_ONCE = 4
 # Calls that were refused by their headers, and get the error after a pause, at the same time.
 _PAUSED_AT_ONCE = 64
@@ -185,7 +185,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         self._health = HealthInterceptor(stage, tokens)
         self._reflections = Admission(max_active=_REFLECTIONS[0], max_queued=_REFLECTIONS[1])
         self._reflections.open()
-        self._hearing_out = asyncio.Semaphore(_DRAINED_AT_ONCE)
+        self._draining = asyncio.Semaphore(_DRAINED_AT_ONCE)
         self._pausing = asyncio.Semaphore(_PAUSED_AT_ONCE)
 
     async def intercept_service(
@@ -225,7 +225,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool) -> Any:
-        # This is a coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's place is
+        # This is a coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's slot is
         # free at once. A generator would stay suspended.
         async def answer(_: object, context: Context) -> None:
             async with self._call(method, context, streams) as (call, requests):
@@ -268,7 +268,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                                 try:
                                     yield call, requests
                                 finally:
-                                    # Before the place is free and before any answer: work for the call that waits must not begin.
+                                    # Before the slot is free and before any answer: work for the call that waits must not begin.
                                     call.finish()
                 except TimeoutError:
                     if not timer.expired():
@@ -310,7 +310,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         (https://github.com/grpc/grpc/issues/36066). Nothing is read from a caller that was not admitted. Where many calls fail at
         the same time, further ones end without a pause.
         """
-        slots, pause = (self._hearing_out, requests.hear_out) if admitted else (self._pausing, requests.pause)
+        slots, pause = (self._draining, requests.drain) if admitted else (self._pausing, requests.pause)
         if not slots.locked():
             async with slots:
                 await pause()

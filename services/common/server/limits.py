@@ -136,7 +136,7 @@ class Admission:
     Args:
         max_active: most calls that run.
         max_queued: most calls that wait.
-        most_of_tenant: most calls of one tenant that run or wait; None: one tenant may have all places.
+        most_of_tenant: most calls of one tenant that run or wait; None: one tenant may have all slots.
     """
 
     def __init__(self, *, max_active: int, max_queued: int, most_of_tenant: int | None = None) -> None:
@@ -167,12 +167,12 @@ class Admission:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the active places for the current caller while the block runs.
+        """Hold one of the active slots for the current caller while the block runs.
 
         Raises:
             ModelNotReadyError: `open()` has not been called yet.
             BackendUnavailableError: `close()` has been called.
-            OverloadedError: all places and the whole queue are taken, or the caller's tenant has as many calls as one tenant may
+            OverloadedError: all slots and the whole queue are taken, or the caller's tenant has as many calls as one tenant may
                 have.
         """
         if self._refusal is not None:
@@ -213,33 +213,33 @@ class Admission:
 class FirstMessages:
     """Byte budget for the first messages of calls, which arrive while nothing is known of the calls but their headers.
 
-    The size of a message is not known before the message is there, so each message counts as a largest one. Calls without a place
+    The size of a message is not known before the message is there, so each message counts as a largest one. Calls without a slot
     wait in order, and gRPC takes no more than their first bytes meanwhile. Use the object from one event loop only.
 
     Args:
         budget_bytes: most bytes of all messages that arrive at the same time.
         message_bytes: size of the largest message, bytes. At least two messages may arrive at the same time.
-        shared_by_tenant: whether one tenant may have at most half of the places, rounded up. Otherwise one client address may:
+        shared_by_tenant: whether one tenant may have at most half of the slots, rounded up. Otherwise one client address may:
             behind a proxy, all tenants have one address.
     """
 
     def __init__(self, *, budget_bytes: int, message_bytes: int, shared_by_tenant: bool = False) -> None:
-        self.num_places = max(2, budget_bytes // message_bytes)
+        self.num_slots = max(2, budget_bytes // message_bytes)
         """Most first messages that arrive at the same time."""
-        self._places = asyncio.Semaphore(self.num_places)
-        self._share = (self.num_places + 1) // 2
+        self._slots = asyncio.Semaphore(self.num_slots)
+        self._share = (self.num_slots + 1) // 2
         self._shared_by_tenant = shared_by_tenant
-        self._places_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._slots_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def acquire(self, host: str) -> Callable[[], None]:
-        """Wait for a place for the current caller. Return the function that gives the place back.
+        """Wait for a slot for the current caller. Return the function that gives the slot back.
 
         Args:
             host: address of the caller.
         """
         group = f"tenant {current_caller().tenant}" if self._shared_by_tenant else f"host {host}"
-        # A caller over its share waits outside, and keeps no place from others.
-        wanted = [self._places_of.setdefault(group, asyncio.Semaphore(self._share)), self._places]
+        # A caller over its share waits outside, and keeps no slot from others.
+        wanted = [self._slots_of.setdefault(group, asyncio.Semaphore(self._share)), self._slots]
         acquired: list[asyncio.Semaphore] = []
 
         def release() -> None:

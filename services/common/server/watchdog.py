@@ -106,7 +106,7 @@ class Watchdog:
 
         Args:
             paused_s: seconds before this look in which this process did not run, because its machine was paused or busy. What the
-                callers sent meanwhile was not heard, so these seconds do not count as theirs.
+                callers sent meanwhile was not read, so these seconds do not count as theirs.
         """
         now = time.monotonic()
         for call in self._calls if paused_s else ():

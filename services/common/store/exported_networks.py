@@ -60,7 +60,7 @@ def write_exported_network(
 
 
 def copy_card(run: Path, network: Path) -> Path | None:
-    """Copy the card of a training run to the place beside an exported network, and return its path there.
+    """Copy the card of a training run to the folder of an exported network, and return its path there.
 
     A card of an earlier export is removed if the run has no card, since that card tells about another network.
 

@@ -55,14 +55,14 @@ class FrameUnknowns(NamedTuple):
         expression: float64 [E], standard deviations.
         turn: float64 [3], axis-angle rotation on top of the frame's first rotation.
         scale: float64 [1], logarithm of the size relative to the frame's first size.
-        place: float64 [2], shift from the frame's first place, crop pixels.
+        translation: float64 [2], shift from the frame's first translation, crop pixels.
         light: float64 [9, 3], camera axes.
     """
 
     expression: Float64
     turn: Float64
     scale: Float64
-    place: Float64
+    translation: Float64
     light: Float64
 
 
@@ -92,14 +92,14 @@ class FitTarget(NamedTuple):
         landmarks: float64 [N, 2], crop pixels.
         scale: size of the first pose, crop pixels per unit of head space.
         rotation: float64 [3, 3], of the first pose.
-        place: float64 [2], of the first pose, crop pixels.
+        translation: float64 [2], of the first pose, crop pixels.
     """
 
     picture: Float32
     landmarks: Float64
     scale: float
     rotation: Float64
-    place: Float64
+    translation: Float64
 
 
 class PersonEnergy:
@@ -144,7 +144,7 @@ class PersonEnergy:
         """
         rotation = matrix_from_axis_angle(frame.turn) @ target.rotation
         scale = target.scale * float(np.exp(frame.scale[0]))
-        translation = target.place + frame.place
+        translation = target.translation + frame.translation
         photo, shown = self._photo(target, frame, albedo, rotation, scale, translation)
         land, seen = self._land(target, frame, rotation, scale, translation)
         decay = 2.0 * self.weights.reg / len(frame.expression)
@@ -153,7 +153,7 @@ class PersonEnergy:
             shown.frame.expression + seen.expression + decay * frame.expression,
             shown.frame.turn + seen.turn,
             shown.frame.scale + seen.scale,
-            shown.frame.place + seen.place,
+            shown.frame.translation + seen.translation,
             shown.frame.light,
         )
         total = self.weights.photo * photo + self.weights.land * land + pull

@@ -124,7 +124,7 @@ class FittableModels:
 
     def __init__(self, models: MorphableModels) -> None:
         self._models = models
-        self._made: dict[str, ModelLandmarks] = {}
+        self._prepared: dict[str, ModelLandmarks] = {}
         self._lock = threading.Lock()
 
     def get(self, name: str) -> ModelLandmarks:
@@ -136,9 +136,9 @@ class FittableModels:
         """
         model = self._models.get(name)
         with self._lock:
-            if name not in self._made:
-                self._made[name] = model_landmarks(model, name)
-            return self._made[name]
+            if name not in self._prepared:
+                self._prepared[name] = model_landmarks(model, name)
+            return self._prepared[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,13 +47,13 @@ class StreamSizes(NamedTuple):
     Attributes:
         identity: number of identity coefficients.
         expression: number of expression coefficients.
-        known: whether the identity is given.
+        has_identity: whether the identity is given.
         colours: whether the colours of every frame are fitted.
     """
 
     identity: int
     expression: int
-    known: bool
+    has_identity: bool
     colours: bool
 
 
@@ -73,7 +73,7 @@ class StreamFitter:
             identity: FitIdentity's, on the same model; None: identities follow from the stream.
             colours: fits the colours of every frame too, with the same identity; None: frames are fitted only to landmarks.
         """
-        self._face, self._known, self._colours = face, identity, colours
+        self._face, self._identity, self._colours = face, identity, colours
         self._mouth = np.isin(face.landmarks.mediapipe, MOUTH_AREA)
         self._people: dict[int, _FittedPerson] = {}
         self._fits: dict[tuple[int, int], FrameFits] = {}
@@ -95,12 +95,12 @@ class StreamFitter:
     def sizes(self) -> StreamSizes:
         """Sizes of the arrays that `arrays` returns."""
         model = self._face.model
-        return StreamSizes(model.num_identity, model.num_expression, self._known is not None, self._colours is not None)
+        return StreamSizes(model.num_identity, model.num_expression, self._identity is not None, self._colours is not None)
 
     def arrays(self) -> dict[str, Array]:
         """Return what `set_arrays` takes. Fits to landmarks are not among the arrays: they are found again from the readings."""
         arrays: dict[str, Array] = {}
-        if self._known is None:
+        if self._identity is None:
             people = sorted(self._people.items())
             identities = [person.identity for _, person in people]
             arrays["fitted.face"] = np.array([face_id for face_id, _ in people], np.int64)
@@ -121,7 +121,7 @@ class StreamFitter:
 
     def set_arrays(self, arrays: Mapping[str, Array]) -> None:
         """Go on from the arrays of another stream with the same model, identity and colours."""
-        if self._known is None:
+        if self._identity is None:
             for face_id, identity in zip(arrays["fitted.face"].tolist(), arrays["fitted.identity"], strict=True):
                 self._people[face_id] = _FittedPerson(identity, self._face.base(identity))
         if self._colours is not None:
@@ -159,8 +159,8 @@ class StreamFitter:
         return self._smoothed(person, fits, lights, span, centre, half_width)
 
     def _person(self, span: Sequence[RawFace]) -> _FittedPerson:
-        if self._known is not None:
-            return _FittedPerson(self._known.identity, self._face.base(self._known.identity, self._known.offset))
+        if self._identity is not None:
+            return _FittedPerson(self._identity.identity, self._face.base(self._identity.identity, self._identity.offset))
         image, camera = self._image(span), weak_perspective_of([raw.pose for raw in span])
         fit = coefficients_from_landmarks(
             self._face.model, image, camera, landmarks=self._face.landmarks, weights=self._face.trust, ridge=_JOINT_RIDGE
@@ -208,7 +208,7 @@ class StreamFitter:
         )
         shape = person.base + face.expression.reshape(-1, face.expression.shape[-1]).dot(expression).reshape(-1, 3)
         error = landmark_errors(camera.project(shape[None]), self._image(span[centre : centre + 1]), camera.scale)
-        identity = self._known
+        identity = self._identity
         light = None if identity is None else identity.light
         if seen := [each for each in lights if each is not None]:
             # Light belongs to the shot: the window's mean.

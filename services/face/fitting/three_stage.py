@@ -44,7 +44,7 @@ _FLOOR: Final = 1e-8
 SHARED_FRAMES: Final = 8
 """Number of frames of stage 2."""
 _SEED: Final = 0
-_SIZES: Final = {"expression": 0.05, "turn": 0.002, "scale": 0.002, "place": 0.1, "light": 0.02, "albedo": 0.05}
+_SIZES: Final = {"expression": 0.05, "turn": 0.002, "scale": 0.002, "translation": 0.1, "light": 0.02, "albedo": 0.05}
 """First step sizes of Adam, in the units of FrameUnknowns."""
 _LIGHT_RIDGE: Final = 0.02
 _FIELD: Final = "config.fit_colours"
@@ -65,7 +65,7 @@ class Adam:
         self._squares: dict[str, Float64] = {}
 
     def step(self, gradients: Mapping[str, Float64]) -> dict[str, Float64]:
-        """Return what to add to each array, for the gradients at the present place."""
+        """Return what to add to each array, for the gradients at the present position."""
         self._done += 1
         share = 0.1 + 0.45 * (1.0 + np.cos(np.pi * (self._done - 1) / self._steps))
         change = {}
@@ -113,7 +113,7 @@ class FrameStart(NamedTuple):
     Attributes:
         light: float64 [9, 3].
         correction: float64 [E], expression minus the expression of the fit to landmarks, standard deviations.
-        shift: turn, scale and place relative to the fit to landmarks, as in FrameUnknowns.
+        shift: turn, scale and translation relative to the fit to landmarks, as in FrameUnknowns.
     """
 
     light: Float64
@@ -128,10 +128,10 @@ class FittedFrame(NamedTuple):
         expression: float32 [E], coefficients of the model.
         scale: crop pixels per unit of head space.
         rotation: float64 [3, 3].
-        place: float64 [2], origin of head space, crop pixels.
+        translation: float64 [2], origin of head space, crop pixels.
         light: float64 [9, 3].
         correction: float64 [E], expression minus the expression of the fit to landmarks, standard deviations.
-        shift: turn, scale and place relative to the fit to landmarks, as in FrameUnknowns.
+        shift: turn, scale and translation relative to the fit to landmarks, as in FrameUnknowns.
         photo: mean absolute difference of drawn and seen colours at the last step, grey levels.
         land: root of the mean squared landmark error at the last step, crop pixels.
     """
@@ -139,7 +139,7 @@ class FittedFrame(NamedTuple):
     expression: Float32
     scale: float
     rotation: Float64
-    place: Float64
+    translation: Float64
     light: Float64
     correction: Float64
     shift: tuple[Float64, Float64, Float64]
@@ -161,7 +161,7 @@ class CropFit(NamedTuple):
         expression: float32 [E], coefficients of the model.
         scale: crop pixels per unit of head space.
         rotation: float64 [3, 3].
-        place: float64 [2], crop pixels.
+        translation: float64 [2], crop pixels.
     """
 
     crop: UInt8
@@ -169,7 +169,7 @@ class CropFit(NamedTuple):
     expression: Float32
     scale: float
     rotation: Float64
-    place: Float64
+    translation: Float64
 
 
 class ThreeStageFit:
@@ -256,7 +256,7 @@ class ThreeStageFit:
         return self._result(frame, target, state, albedo)
 
     def _target(self, frame: CropFit) -> FitTarget:
-        return target_of(frame.crop, frame.landmarks, frame.scale, frame.rotation, frame.place)
+        return target_of(frame.crop, frame.landmarks, frame.scale, frame.rotation, frame.translation)
 
     def _start(self, frame: CropFit, light: Float64) -> FrameUnknowns:
         expression = frame.expression / self._deviation
@@ -264,7 +264,7 @@ class ThreeStageFit:
 
     def _first_light(self, frame: CropFit, target: FitTarget, albedo: Float64) -> Float64:
         """Return the light that explains the frame's colours best, for an albedo, on the shape from the landmarks."""
-        camera = WeakPerspective(np.float64(frame.scale), frame.rotation, np.append(frame.place, 0.0))
+        camera = WeakPerspective(np.float64(frame.scale), frame.rotation, np.append(frame.translation, 0.0))
         shape, points = self._energy.shape(frame.expression / self._deviation), self._surface.points
         pixels = (points.of(camera.project(shape))[:, :2] + 0.5) * (DRAWN_SIZE / frame.crop.shape[0]) - 0.5
         seen = sample_picture(target.picture, pixels).astype(np.float64) / 255.0
@@ -278,10 +278,10 @@ class ThreeStageFit:
             (state.expression * self._deviation).astype(np.float32),
             target.scale * float(np.exp(state.scale[0])),
             np.asarray(matrix_from_axis_angle(state.turn) @ target.rotation, np.float64),
-            target.place + state.place,
+            target.translation + state.translation,
             state.light,
             state.expression - frame.expression / self._deviation,
-            (state.turn, state.scale, state.place),
+            (state.turn, state.scale, state.translation),
             loss.photo,
             float(np.sqrt(loss.land)),
         )
@@ -331,7 +331,7 @@ def fit_shared_colours(
         camera=WeakPerspective(
             np.array([frame.scale for frame in frames]),
             np.stack([frame.rotation for frame in frames]),
-            np.stack([np.append(frame.place, 0.0) for frame in frames]),
+            np.stack([np.append(frame.translation, 0.0) for frame in frames]),
         ),
         light=np.stack([frame.light for frame in frames]).astype(np.float32),
         landmark_error=np.array([frame.land for frame in frames], np.float32),
@@ -397,7 +397,7 @@ class ColouredFrames:
             frame: int64 [M], last fitted frame of each face.
             light: float64 [M, 9, 3], see FrameStart, as are the others.
             correction: float64 [M, E].
-            shift: float64 [M, 6]: turn, scale, place.
+            shift: float64 [M, 6]: turn, scale, translation.
         """
         rows = zip(face.tolist(), frame.tolist(), light, correction, shift, strict=True)
         self._last = {
@@ -428,7 +428,7 @@ class ColouredFrames:
         fitted = self._fit.fit_frame(given, self._albedo, before if index == frame - 1 else None, self._light)
         self._last[face_id] = frame, fitted.start
         depth = raw.pose.scale * camera.translation[0, 2]
-        translation = np.append(apply_affine(invert(affine), fitted.place[None])[0], depth).astype(np.float64)
+        translation = np.append(apply_affine(invert(affine), fitted.translation[None])[0], depth).astype(np.float64)
         pose = HeadPose(raw.pose.scale * fitted.scale, roll.T @ fitted.rotation, translation)
         fits = FrameFits(
             fitted.expression[None],

@@ -1,4 +1,4 @@
-"""The motion predictors of the table of methods, found by their places."""
+"""The motion predictors of the table of methods, imported by their paths."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class TritonBackend:
         self._options = options
         self._monitor = monitor or TritonMonitor()
         self._healer = TritonHealer(options, self._monitor)
-        self._places = threading.BoundedSemaphore(options.max_in_flight)
+        self._slots = threading.BoundedSemaphore(options.max_in_flight)
         self._free: list[_Channel] = []
         self._turns: defaultdict[str, _Turns] = defaultdict(_Turns)
         self._closed = False
@@ -94,7 +94,7 @@ class TritonBackend:
         """See Backend.infer.
 
         Raises:
-            OverloadedError: no place at the server became free within the time of one inference.
+            OverloadedError: no slot at the server became free within the time of one inference.
             BackendUnavailableError: the model could not be healed.
         """
         served = self._served(model)
@@ -147,11 +147,11 @@ class TritonBackend:
 
     @contextmanager
     def _channel(self, generation: int) -> Iterator[_Channel]:
-        """Take one of the places, with a connection and its memory.
+        """Take one of the slots, with a connection and its memory.
 
         After a failure the connection is thrown away, because the server may still write into its memory.
         """
-        if not self._places.acquire(timeout=self._options.timeout_s):
+        if not self._slots.acquire(timeout=self._options.timeout_s):
             raise OverloadedError(f"{self._options.max_in_flight} inferences are at Triton already, as many as are sent at once")
         try:
             with self._monitor.in_flight.track_inprogress():
@@ -166,7 +166,7 @@ class TritonBackend:
                 else:
                     self._free.append(channel)
         finally:
-            self._places.release()
+            self._slots.release()
 
     def _take(self, generation: int) -> _Channel:
         while self._free:

@@ -202,7 +202,7 @@ class SharedRegion:
 
 
 def aligned(size: int) -> int:
-    """Round a size up to a place where the next array may begin, bytes."""
+    """Round a size up to an offset where the next array may begin, bytes."""
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 

@@ -1,4 +1,4 @@
-"""The renderers of the table of methods, found by their places."""
+"""The renderers of the table of methods, imported by their paths."""
 
 from __future__ import annotations
 

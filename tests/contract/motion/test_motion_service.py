@@ -18,7 +18,7 @@ from services.motion.predictor import encode_mouths
 from services.motion.predictors.dubstage.predictor import SpeechMapPredictor
 from services.motion.predictors.everybody.predictor import EverybodyPredictor
 from services.motion.predictors.ugc.predictor import UgcPredictor
-from services.motion.speech_map import HEARINGS, LIVE, Hearing, SpeechMapModel
+from services.motion.speech_map import INPUT_WINDOWS, LIVE, InputWindow, SpeechMapModel
 from services.motion.types import Footage, SpeechFeatures
 from tests.contract.motion.calls import PAL, computed, encoded, heard, predicted, seen, stream, streamed, style_request, talking
 from tests.contract.motion.requests import config_to_proto, lag_from_proto, motion_from_proto
@@ -54,8 +54,8 @@ async def test_everybody_wire_equals_algorithm(stub) -> None:
             assert b"".join(getattr(part, name).tobytes() for part in got) == expected
 
 
-@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.name)
-async def test_speech_map_wire_equals_algorithm(stub, hearing: Hearing) -> None:
+@pytest.mark.parametrize("hearing", INPUT_WINDOWS, ids=lambda hearing: hearing.name)
+async def test_speech_map_wire_equals_algorithm(stub, hearing: InputWindow) -> None:
     features = with_states(random_features(30), hearing.feature)
     method, chosen = ("dubstage_live", hearing.ahead) if hearing.live else ("dubstage", None)
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, look_ahead_frames=chosen))

@@ -42,7 +42,7 @@ class ToyPredictor(PersonPredictor):
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return replace(silence(num_frames), extra={"mfcc": np.zeros((num_frames, 4, 40), np.float32)})
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         return features.extra["mfcc"][..., :1]
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:

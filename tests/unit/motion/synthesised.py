@@ -84,13 +84,13 @@ def with_states(features: SpeechFeatures, *names: str, seed: int = 2) -> SpeechF
 
 def with_closed_lips(features: SpeechFeatures, each: LinearMap, frames: Sequence[int]) -> SpeechFeatures:
     """The features with states from which a speech map hears closed lips at frames that lie at least a window apart."""
-    states = features.extra[each.hearing.feature].copy()
-    own = each.closed_weight.reshape(each.hearing.width, -1)[each.hearing.past]
+    states = features.extra[each.input_window.feature].copy()
+    own = each.closed_weight.reshape(each.input_window.width, -1)[each.input_window.past]
     for frame in frames:
-        around = states[frame - each.hearing.past : frame + each.hearing.ahead + 1].reshape(-1)
+        around = states[frame - each.input_window.past : frame + each.input_window.ahead + 1].reshape(-1)
         missing = 6.0 - float(each.closed_weight @ around) - float(each.closed_bias[0])
         states[frame] += np.float32(missing / float(own @ own)) * own
-    return replace(features, extra={**features.extra, each.hearing.feature: states})
+    return replace(features, extra={**features.extra, each.input_window.feature: states})
 
 
 def head_poses(num_frames: int, seed: int = 5) -> Float64:

@@ -207,10 +207,10 @@ def read_obj(path: Path) -> ObjMesh:
                 uv.append([float(value) for value in rest.split()[:2]])
             elif kind == "f":
                 corners = [corner.split("/") for corner in rest.split()]
-                indices = [_place(corner[0], len(vertices)) for corner in corners]
+                indices = [_index(corner[0], len(vertices)) for corner in corners]
                 triangles += [(indices[0], indices[i], indices[i + 1]) for i in range(1, len(indices) - 1)]
                 if all(len(corner) > 1 and corner[1] for corner in corners):
-                    texture = [_place(corner[1], len(uv)) for corner in corners]
+                    texture = [_index(corner[1], len(uv)) for corner in corners]
                     uv_triangles += [(texture[0], texture[i], texture[i + 1]) for i in range(1, len(texture) - 1)]
     if not vertices:
         raise ValueError("it has no vertices")
@@ -232,7 +232,7 @@ def read_obj_vertices(path: Path) -> Float32:
     return np.array([[float(value) for value in row.split()[:3]] for row in rows], np.float32)
 
 
-def _place(number: str, count: int) -> int:
+def _index(number: str, count: int) -> int:
     """Return an index in the file (from 1, or negative from the end) as an index from 0."""
     value = int(number)
     return value - 1 if value > 0 else count + value

@@ -1,6 +1,6 @@
 """The motion predictors `speech_map` (files) and `speech_map_live`, and their personalisation.
 
-Live speech has a map for each look-ahead of 0 to 3 frames (speech_map.LIVE_HEARINGS), of which the caller chooses one.
+Live speech has a map for each look-ahead of 0 to 3 frames (speech_map.LIVE_INPUT_WINDOWS), of which the caller chooses one.
 
 Both read the same style. A person who was enrolled before these predictors has a style without a correction, and is predicted
 without one.
@@ -59,8 +59,8 @@ from services.motion.predictor import (
 from services.motion.speech_map import (
     FILES,
     LIVE,
-    LIVE_HEARINGS,
-    Hearing,
+    LIVE_INPUT_WINDOWS,
+    InputWindow,
     MapMouth,
     SpeechMapModel,
     correction_inputs,
@@ -85,51 +85,56 @@ _PRIOR_FRAMES: Final = 50.0
 """A gain of 1 counts as much as this many frames of the person."""
 
 
-def live_constraints(hearing: Hearing) -> ConstraintConfig:
+def live_constraints(input_window: InputWindow) -> ConstraintConfig:
     """Return constraints of live speech that look as far ahead as a map does, so that they delay no frame."""
-    return replace(LIVE_CONSTRAINTS, frames_ahead=hearing.ahead)
+    return replace(LIVE_CONSTRAINTS, frames_ahead=input_window.ahead)
 
 
 class SpeechMapPredictor(PersonPredictor):
     """The predictor `dubstage` of one person."""
 
     def __init__(
-        self, model: SpeechMapModel, hearing: Hearing, models: MotionModels, style: Style, constraints: ConstraintConfig | None
+        self,
+        model: SpeechMapModel,
+        input_window: InputWindow,
+        models: MotionModels,
+        style: Style,
+        constraints: ConstraintConfig | None,
     ) -> None:
         """Start at the first frame.
 
         Args:
-            hearing: which map to use.
+            input_window: which map to use.
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            constraints: see PersonPredictor. None: live_constraints(hearing).
+            constraints: see PersonPredictor. None: live_constraints(input_window).
         """
-        self._hearing = hearing
-        super().__init__(style, constraints or live_constraints(hearing), silent_states(hearing.past), hearing.ahead)
-        self._mouth = MapMouth(model, hearing, models, style, style.added.get(CORRECTION), style.added.get(GAINS))
+        self._input_window = input_window
+        super().__init__(style, constraints or live_constraints(input_window), silent_states(input_window.past), input_window.ahead)
+        self._mouth = MapMouth(model, input_window, models, style, style.added.get(CORRECTION), style.added.get(GAINS))
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
-        return silence_with_states(num_frames, self._hearing.feature)
+        return silence_with_states(num_frames, self._input_window.feature)
 
     def _speech_probability(self, features: SpeechFeatures) -> Float32:
         return self._mouth.speech_probability(features)
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
-        return states_of(features, self._hearing.feature)
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
+        return states_of(features, self._input_window.feature)
 
     def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, inputs, speaking, voiced, self._hearing.width, self._mouth)
+        return motion_of_windows(first, inputs, speaking, voiced, self._input_window.width, self._mouth)
 
     def _closing(self, count: int, inputs: Float32) -> Float32:
         return self._mouth.map.closing(inputs, self._past, count, self._constraints)
 
 
 def personalized(
-    model: SpeechMapModel, hearing: Hearing, style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels
+    model: SpeechMapModel, input_window: InputWindow, style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels
 ) -> Iterator[StyleStep]:
     """Refine a style.
 
     Args:
-        hearing: which map to use.
+        input_window: which map to use.
         style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
 
     Yields:
@@ -137,14 +142,14 @@ def personalized(
         (correction.choose_ridge).
     """
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES, MIN_FRAMES)
-    each = model.maps[hearing]
-    windows = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
+    each = model.maps[input_window]
+    windows = neighbours(states_of(features, input_window.feature), input_window.past, input_window.ahead)
     spread = model.spread(style.spread, models)
     target = true_coefficients(footage, frames, style, model.basis, spread)
 
     def predict(frame: int) -> WindowPrediction:
         answer = each.predict(windows[frame])
-        return WindowPrediction(answer, correction_inputs(windows[frame], answer, hearing))
+        return WindowPrediction(answer, correction_inputs(windows[frame], answer, input_window))
 
     errors = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(errors.pooled, errors.residual, spread.astype(np.float64) ** 2)
@@ -181,31 +186,31 @@ def spread_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32
     return 1.0 + (ratio - 1.0) * len(seen) / (len(seen) + _PRIOR_FRAMES)
 
 
-def opener_of(hearing: Hearing) -> Open:
+def opener_of(input_window: InputWindow) -> Open:
     """Return the function that opens the predictor with the map of this input."""
 
     def open_predictor(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> PersonPredictor:
-        return SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, constraints)
+        return SpeechMapPredictor(SpeechMapModel.of(models), input_window, models, style, constraints)
 
     return open_predictor
 
 
-def predictor_of(name: str, hearing: Hearing, choices: Sequence[Hearing] = ()) -> Predictor:
-    """Return the predictor that hears the states of files, or of live speech.
+def predictor_of(name: str, input_window: InputWindow, choices: Sequence[InputWindow] = ()) -> Predictor:
+    """Return the predictor that takes the states of files, or of live speech.
 
     Args:
         name: name of the predictor's row.
-        hearing: which map to use.
+        input_window: which map to use.
         choices: inputs of the maps of the look-aheads that a caller may choose.
     """
 
     def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
-        return personalized(SpeechMapModel.of(models), hearing, style, features, footage, models)
+        return personalized(SpeechMapModel.of(models), input_window, style, features, footage, models)
 
     return Predictor(
         spec=PREDICTORS[name],
-        version=lambda models: SpeechMapModel.of(models).version(*(choices or (hearing,))),
-        open=opener_of(hearing),
+        version=lambda models: SpeechMapModel.of(models).version(*(choices or (input_window,))),
+        open=opener_of(input_window),
         open_ahead={each.ahead: opener_of(each) for each in choices},
         personalize=personalize,
         style_arrays={CORRECTION: correction_shape, GAINS: lambda _: (2,)},
@@ -213,4 +218,4 @@ def predictor_of(name: str, hearing: Hearing, choices: Sequence[Hearing] = ()) -
 
 
 PREDICTOR: Final = predictor_of("dubstage", FILES)
-PREDICTOR_LIVE: Final = predictor_of("dubstage_live", LIVE, tuple(LIVE_HEARINGS.values()))
+PREDICTOR_LIVE: Final = predictor_of("dubstage_live", LIVE, tuple(LIVE_INPUT_WINDOWS.values()))

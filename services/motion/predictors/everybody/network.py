@@ -16,10 +16,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from services.motion.predictors.everybody.predictor import NUM_HEARD, WINDOW, WINDOW_PAST
+from services.motion.predictors.everybody.predictor import NUM_INPUTS, WINDOW, WINDOW_PAST
 from services.motion.types import ROWS_PER_FRAME
 
-WINDOW_SIZE: Final = WINDOW * ROWS_PER_FRAME * NUM_HEARD
+WINDOW_SIZE: Final = WINDOW * ROWS_PER_FRAME * NUM_INPUTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class EverybodyNetwork(nn.Module):
         self.config = config
         self.filter = nn.Linear(WINDOW_SIZE, config.num_expression)
         self.filter.requires_grad_(False)
-        self.project = nn.Linear(ROWS_PER_FRAME * NUM_HEARD, config.projection)
+        self.project = nn.Linear(ROWS_PER_FRAME * NUM_INPUTS, config.projection)
         self.recurrent = nn.LSTM(config.projection, config.hidden, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(2 * config.hidden, config.num_expression)
@@ -58,7 +58,7 @@ class EverybodyNetwork(nn.Module):
     def forward(self, window: Tensor) -> Tensor:
         """Return the expression: [N, 25, 4, 24] -> [N, E] in units of the person's spread. In training, only the LSTM's part."""
         hidden, _ = self.recurrent(self.dropout(torch.relu(self.project(window.flatten(2)))))
-        # The state at the frame itself, and the state that has heard the frames after.
+        # The state at the frame itself, and the state after the frames that follow.
         encoded = torch.cat([hidden[:, WINDOW_PAST], hidden[:, -1]], dim=1)
         recurrent: Tensor = self.out(self.dropout(encoded))
         if self.training:

@@ -1,10 +1,11 @@
 """The motion predictor `everybody` (Everybody's Talkin', Sec. 3.2.2), and its personalisation.
 
-The network hears one second of ID-removed speech for a frame, and four frames after the frame. So each frame waits for four frames.
+The network's input window is one second of ID-removed speech, with four frames after the predicted frame. So each frame waits for
+four frames.
 
 The window reaches from 0.8 s before a frame's time to 0.2 s after that time, which is 20 grid frames before the frame, the frame
 itself, and four frames after (Sec. 3.2.2). Each row holds ID-removed cepstra and, beyond the paper, band energies relative to the
-speech just heard: the jaw opens by loudness, and ID-removed cepstra have no loudness left.
+speech just before: the jaw opens by loudness, and ID-removed cepstra have no loudness left.
 
 Each frame is a pure function of its window, so the same features in other pieces give the same bytes. Beyond the paper, p, b, m and
 silence shut the lips, and amplitude and rest mouth are the person's.
@@ -65,11 +66,11 @@ WINDOW_PAST: Final = 20
 WINDOW_AHEAD: Final = 4
 """Frames after the predicted frame: 0.2 s after the frame's time, 160 ms of features after the frame's own."""
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
-NUM_HEARD: Final = NUM_CEPSTRA + len(BANDS)
+NUM_INPUTS: Final = NUM_CEPSTRA + len(BANDS)
 """Channels of a row of the window: ID-removed cepstra, then relative band energies."""
 ENERGY_SCALE: Final = 0.5
 """Scale of the energies beside the cepstra. On validation clips .5 was better than 1 and better than 0."""
-NUM_POOLED: Final = NUM_MEANS * NUM_HEARD + 1
+NUM_POOLED: Final = NUM_MEANS * NUM_INPUTS + 1
 CORRECTION: Final = "everybody_correction"
 """Name of the style's array C, float32 [E, 121]. A style has this array once it is personalised for `everybody`."""
 
@@ -91,7 +92,7 @@ def input_rows(removed: Float32, content: Float32) -> Float32:
 
     Args:
         removed: float32 [T, 4, 20], ID-removed cepstra.
-        content: float32 [T, 4, 44], content rows, of which the energies are heard.
+        content: float32 [T, 4, 44], content rows, of which the network takes the energies.
     """
     return np.concatenate([removed, np.float32(ENERGY_SCALE) * content[..., NUM_PHONES:]], axis=-1)
 
@@ -146,7 +147,7 @@ class EverybodyModel(ExpressionModel):
 
 
 def pooled_window(window: Float32) -> Float32:
-    """Return what a correction hears of a window [25, 4, 24]: float32 [121], the last number 1."""
+    """Return the features of a window that a correction takes [25, 4, 24]: float32 [121], the last number 1."""
     return pooled_rows(window[WINDOW_PAST - POOLED_PAST :], POOLED_PAST)
 
 
@@ -163,7 +164,7 @@ class EverybodyPredictor(ExpressionPredictor):
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silent_speech(num_frames, self._model.silence)
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         return input_rows(identity_removed(features), self._contents.push(features))
 
     def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:

@@ -31,11 +31,11 @@ from services.motion.speech_states import NUM_STATES, STATES_AHEAD, STATES_PAST,
 from services.motion.types import ROWS_PER_FRAME
 
 FILTER_PAST: Final = 6
-"""Frames before the predicted frame that a filter may hear."""
+"""Frames before the predicted frame that a filter's window may have."""
 FILTER_AHEAD: Final = 4
-"""Frames after the predicted frame that a filter may hear."""
+"""Frames after the predicted frame that a filter's window may have."""
 FILTER_ROWS: Final = 2
-"""Rows per frame that the filter of content rows hears: means of two neighbouring rows."""
+"""Rows per frame that the filter of content rows takes: means of two neighbouring rows."""
 _SLOPE: Final = 0.1
 _NORM_FLOOR: Final = 1e-2
 """Least variance of instance norm: a channel that hardly moves in a window (silence) is not blown up to full size."""
@@ -62,12 +62,12 @@ class EveryoneConfig:
 
     @property
     def filter_span(self) -> tuple[int, int]:
-        """Frames before and after the predicted frame that the filter hears."""
+        """Frames before and after the predicted frame in the filter's window."""
         return (FILTER_PAST, FILTER_AHEAD) if self.heard == "phones" else (STATES_PAST, STATES_AHEAD)
 
     @property
     def filter_inputs(self) -> int:
-        """Numbers that the filter hears."""
+        """Numbers in the filter's window."""
         return (sum(self.filter_span) + 1) * (FILTER_ROWS * NUM_CONTENT if self.heard == "phones" else NUM_STATES)
 
 
@@ -120,7 +120,7 @@ class AttentionLayer(nn.Module):
         self.enter, self.leave = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         self.wide, self.narrow = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
         self.dropout = nn.Dropout(dropout)
-        # The slopes are a geometric row: half of the heads hear near frames, the others the whole window (ALiBi, Press et al.
+        # The slopes are a geometric row: half of the heads attend to near frames, the others the whole window (ALiBi, Press et al.
         # 2022).
         slopes = 2.0 ** -(torch.arange(heads) + 1.0)
         self.bias = nn.Parameter(-slopes[:, None] * torch.arange(1 - WINDOW, WINDOW).abs())
@@ -190,7 +190,7 @@ class EveryoneNetwork(nn.Module):
             self.filter.bias.copy_(bias)
 
     def set_range(self, mean: Tensor, scale: Tensor) -> None:
-        """Set mean and standard deviation of the states, [192] each: the branches hear states without them."""
+        """Set mean and standard deviation of the states, [192] each: the branches take states without them."""
         self.mean[-NUM_STATES:].copy_(mean)
         self.scale[-NUM_STATES:].copy_(scale)
 
@@ -230,7 +230,7 @@ class EveryoneNetwork(nn.Module):
         return measured
 
     def _filter_inputs(self, speech: Tensor) -> Tensor:
-        """Return what the filter hears of a frame: [N, W, H] -> states [N, W, 192], or means of neighbouring rows [N, W, 88]."""
+        """Return the filter's window of a frame: [N, W, H] -> states [N, W, 192], or means of neighbouring rows [N, W, 88]."""
         if self.config.heard != "phones":
             return speech[..., -NUM_STATES:]
         rows = speech.reshape(*speech.shape[:2], FILTER_ROWS, ROWS_PER_FRAME // FILTER_ROWS, NUM_CONTENT)

@@ -1,6 +1,6 @@
 """The motion predictor `everyone` (the paper's Sec. 3.6), and its personalisation.
 
-The method dubs files, not live streams. So a frame hears 400 ms of speech after the frame, beside a second before the frame.
+The method dubs files, not live streams. So a frame's context is a second of speech before the frame and 400 ms after.
 
 A personalised style holds a linear layer: a scale and an offset for each expression coefficient. Everyone's paper takes the
 speech-driven model from Imitator (Thambiraja et al. 2023). Its last layer transforms each expression parameter by itself, and only
@@ -78,12 +78,12 @@ once it is personalised for `everyone`."""
 
 
 def num_channels(speech_input: SpeechInput) -> int:
-    """Return H, the numbers of a frame that a network hears."""
+    """Return H, the numbers of a frame that a network takes."""
     return {"phones": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[speech_input]
 
 
 def input_frames(content: Float32, states: Float32, speech_input: SpeechInput) -> Float32:
-    """Return the input of a network, float32 [T, H]: content rows [T, 4, 44], then states [T, 192], as `heard` says."""
+    """Return the input of a network, float32 [T, H]: content rows [T, 4, 44], then states [T, 192], as `speech_input` says."""
     rows = content.reshape(len(content), -1)
     return {"phones": rows, "states": states}.get(speech_input, np.concatenate([rows, states], axis=1))
 
@@ -92,7 +92,7 @@ def network_input(features: SpeechFeatures, speech_input: SpeechInput = SERVED) 
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, H].
 
     Raises:
-        InvalidRequestError: the features have no states of the speech encoder, and `heard` asks for them.
+        InvalidRequestError: the features have no states of the speech encoder, and `speech_input` asks for them.
     """
     rows = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     content = np.concatenate([content_before(WINDOW_PAST), content_rows(rows)])
@@ -182,7 +182,7 @@ class EveryonePredictor(ExpressionPredictor):
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silence_with_states(num_frames)
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         return states_of(features)
 
     def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:

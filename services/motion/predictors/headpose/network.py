@@ -4,7 +4,7 @@
                          -> E: linear per frame, ReLU, W frames -> e [N, T, D]
     [beta, p, h, c] = R(e, h, c): LSTM; expression += share * linear(h), pose = linear(h)
 
-T = L - W + 1: step t hears frames t - PAST .. t + AHEAD. With L = W the network makes one step, as the exported network does.
+T = L - W + 1: step t takes frames t - PAST .. t + AHEAD. With L = W the network makes one step, as the exported network does.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from services.motion.types import ROWS_PER_FRAME
 
 SpeechInput = Literal["mfcc", "phones", "both"]
 """Input of the network: cepstra, the paper's; content rows (phones and energies); or both. The stage serves the first."""
-HEARD: Final[dict[SpeechInput, slice]] = {
+INPUT_COLUMNS: Final[dict[SpeechInput, slice]] = {
     "mfcc": slice(NUM_CONTENT, NUM_CONTENT + NUM_COEFFICIENTS),
     "phones": slice(NUM_CONTENT),
     "both": slice(NUM_CONTENT + NUM_COEFFICIENTS),
 }
-"""Columns of head_network.input_rows that are heard."""
+"""Columns of head_network.input_rows that are the network's input."""
 NUM_POSE: Final = 6
 
 
@@ -44,7 +44,7 @@ class HeadposeConfig:
     hidden: int = 128
     dropout: float = 0.3
     noise: float = 0.2
-    """Standard deviation of noise on the encoder's inputs in training. The filter hears none, or the LSTM would undo noise."""
+    """Standard deviation of noise on the encoder's inputs in training. The filter gets none, or the LSTM would undo noise."""
     level: float = 0.15
     """Standard deviation of noise that is constant over a sequence, in training."""
     share: float = 0.5
@@ -52,19 +52,19 @@ class HeadposeConfig:
 
     @property
     def window(self) -> int:
-        """W, number of frames that a step hears."""
+        """W, number of frames in a step's input window."""
         return self.past + 1 + self.ahead
 
     @property
-    def num_heard(self) -> int:
-        """Numbers of a row that the network hears."""
-        columns = HEARD[self.heard]
+    def num_inputs(self) -> int:
+        """Numbers of a row that the network takes."""
+        columns = INPUT_COLUMNS[self.heard]
         return int(columns.stop) - int(columns.start or 0)
 
     @property
     def channels(self) -> int:
-        """Numbers of a frame that the network hears."""
-        return ROWS_PER_FRAME * self.num_heard
+        """Numbers of a frame that the network takes."""
+        return ROWS_PER_FRAME * self.num_inputs
 
 
 class HeadposeOutput(NamedTuple):
@@ -101,7 +101,7 @@ class HeadposeNetwork(nn.Module):
             self.filter.bias.copy_(bias)  # type: ignore[union-attr]
 
     def _disturbed(self, rows: Tensor) -> Tensor:
-        level = self.config.level * torch.randn(rows.shape[0], self.config.num_heard, 1, device=rows.device).repeat(
+        level = self.config.level * torch.randn(rows.shape[0], self.config.num_inputs, 1, device=rows.device).repeat(
             1, ROWS_PER_FRAME, 1
         )
         return rows + level + self.config.noise * torch.randn_like(rows)

@@ -59,7 +59,7 @@ class HeadposePredictor(HeadPredictor):
         super().__init__(models, style, constraints, input_before(model.past), model.ahead)
         self._correction = style.added.get(CORRECTION)
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         return self._stream.push(features)
 
     def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:

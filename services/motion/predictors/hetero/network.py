@@ -7,7 +7,7 @@
     states of 7 frames              -> linear filter (closed form, fixed: the teacher)
     coefficients = filter + share * decoded
 
-The generator that hears states learns what the filter leaves. The generator that hears the spectrogram answers alone, as in the
+The generator that takes states learns what the filter leaves. The generator that takes the spectrogram answers alone, as in the
 paper.
 All convolutions over time are without padding. So a frame is a function of its window alone, and long stretches give the same
 frames as single windows.
@@ -50,7 +50,7 @@ class HeteroConfig:
     noise: float = 0.7
     """Noise on states in training, in units of the spread of a component."""
     share: float = 0.3
-    """Share of the decoder's answer that is added to the filter's outside of training, if states are heard."""
+    """Share of the decoder's answer that is added to the filter's outside of training, if states are the input."""
 
 
 class SpectrumBlock(nn.Module):
@@ -203,7 +203,7 @@ class LandmarkDecoder(nn.Module):
 
 
 class _PartDecoder(nn.Module):
-    """Decoder of one part of the face: every layer doubles the points, the first two layers hear three frames each."""
+    """Decoder of one part of the face: every layer doubles the points, kernels of the first two layers span three frames each."""
 
     def __init__(self, config: HeteroConfig, num_points: int, doublings: int) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class _PartDecoder(nn.Module):
         self._points, self._first = num_points, math.ceil(num_points / 2**doublings)
         self.enter = nn.Conv1d(config.embedding, channels * self._first, 1)
         self.doubling = nn.ModuleList(
-            # A transposed convolution over time with this padding answers the frames that hear whole kernels only.
+            # A transposed convolution over time with this padding answers only the frames whose kernels are whole.
             nn.ConvTranspose2d(channels, channels, (4, 3 if layer < 2 else 1), stride=(2, 1), padding=(1, 2 if layer < 2 else 0))
             for layer in range(doublings)
         )
@@ -299,7 +299,7 @@ class HeteroNetwork(nn.Module):
         self.person.pose.mean.copy_(mean_face)
 
     def set_filter(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the closed-form part of a generator that hears states, [K, 7 * 192] and [K]."""
+        """Set the closed-form part of a generator that takes states, [K, 7 * 192] and [K]."""
         assert self.filter is not None
         with torch.no_grad():
             self.filter.weight.copy_(weight)

@@ -1,6 +1,6 @@
 """The motion predictor `hetero` (Realistic Visual Dubbing, Xie et al. 2021, Sec. 3.2), its style, and its personalisation.
 
-**Window of speech.** Xie et al. 2021, Sec. 3.2.1, hear 80 mel bands, with a step of 200 ms (20 rows of 10 ms) for each video frame.
+**Window of speech.** Xie et al. 2021, Sec. 3.2.1, take 80 mel bands, with a step of 200 ms (20 rows of 10 ms) for each video frame.
 The audio stage's spectrum has analysis windows of 25 ms, the paper's has 40 ms. The paper does not say how its spectrum is
 normalised: here bands are relative to the speech of the four seconds before. Training can take states of the speech encoder in the
 place of the spectrum, to measure what each tells.
@@ -67,7 +67,7 @@ POSE: Final = "pose_embedding"
 
 
 def input_shape(speech_input: SpeechInput) -> tuple[int, ...]:
-    """Return the shape of a frame that the generator hears: [4, 80] or [192]."""
+    """Return the shape of a frame that the generator takes: [4, 80] or [192]."""
     return (ROWS_PER_FRAME, NUM_MELS) if speech_input == "mel" else (NUM_STATES,)
 
 
@@ -85,7 +85,7 @@ def network_input(features: SpeechFeatures, speech_input: SpeechInput = SERVED) 
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *input_shape].
 
     Raises:
-        InvalidRequestError: the features have no states of the speech encoder, and `heard` asks for them.
+        InvalidRequestError: the features have no states of the speech encoder, and `speech_input` asks for them.
     """
     if speech_input == "mel":
         whole = SpeechFeatures.joined([features, silence(WINDOW_AHEAD)])
@@ -198,7 +198,7 @@ class HeteroPredictor(PersonPredictor):
         self._reference, self._pose = person_of(style)
         self._stream = RelativeStream(relative_energy, (ROWS_PER_FRAME, NUM_MELS))
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         return self._stream.push(features.mel, features.speech_probability)
 
     def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:

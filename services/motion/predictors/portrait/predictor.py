@@ -65,7 +65,7 @@ class PortraitPredictor(HeadPredictor):
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silence_with_states(num_frames)
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         """Return the network's inputs and the states of the speech encoder, float32 [T, 260 + 192]."""
         states = states_of(features)
         return beside_states(self._stream.push(features), states)

@@ -212,7 +212,7 @@ class UgcPredictor(PersonPredictor):
         self._models = models
         self._contents = ContentStream()
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         return self._contents.push(features)
 
     def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:

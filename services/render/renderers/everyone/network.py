@@ -96,7 +96,7 @@ class EveryoneConfig(StoredConfig):
         audio_widths: channels of the audio encoder's three levels.
         frames: T, frames of the window that are seen and drawn in training: 3, or 1.
         texture_channels: features of the neural texture that are seen, 3 to 16. The others are taken as 0.
-        audio_style: whether the style vectors hear the speech. Without, they hear silence.
+        audio_style: whether the speech is an input of the style vectors. Without, silence is.
     """
 
     widths: tuple[int, ...] = (24, 48, 80, 96)

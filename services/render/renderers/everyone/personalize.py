@@ -125,7 +125,7 @@ def rows_around(frame_index: Int64, row: int) -> tuple[int, int, int]:
     """Return the rows of the frames t-1, t and t+1. The frame itself stands in for a missing neighbour.
 
     Args:
-        frame_index: int64 [F], place of each row in the footage.
+        frame_index: int64 [F], index of each row in the footage.
         row: row of frame t.
     """
     before = row - 1 if row > 0 and frame_index[row] - frame_index[row - 1] == 1 else row
@@ -342,13 +342,13 @@ def sampled(textures: list[Tensor], uv: Tensor) -> Tensor:
 
 
 def gathered(texture: Tensor, uv: Tensor) -> Tensor:
-    """Return a texture's features at places, float [N, 16], as grid_sample does, with gradients that repeat their bytes on a GPU.
+    """Return a texture's features at points, float [N, 16], as grid_sample does, with gradients that repeat their bytes on a GPU.
 
-    On a GPU, the gradient of grid_sample adds with atomic operations; that of an embedding sorts the places before it adds.
+    On a GPU, the gradient of grid_sample adds with atomic operations; that of an embedding sorts the points before it adds.
 
     Args:
         texture: float [16, S, S].
-        uv: float [N, 2]. Places outside of the texture get the features of its border.
+        uv: float [N, 2]. Points outside of the texture get the features of its border.
     """
     size = texture.shape[-1]
     position = (uv * size - 0.5).clamp(0.0, size - 1.0)

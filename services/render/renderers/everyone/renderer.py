@@ -63,7 +63,7 @@ REFERENCE: Final = slice(0, 3)
 MORE: Final = slice(8, 8 + NUM_MORE)
 """Channels of frame t that hold the features behind the first three."""
 NEIGHBOURS: Final = tuple(
-    slice(MORE.stop + place * _FRAME_CHANNELS, MORE.stop + (place + 1) * _FRAME_CHANNELS) for place in range(WINDOW_FRAMES - 1)
+    slice(MORE.stop + index * _FRAME_CHANNELS, MORE.stop + (index + 1) * _FRAME_CHANNELS) for index in range(WINDOW_FRAMES - 1)
 )
 """Channels of the frames t-1 and t+1: RGB, further features, mask."""
 SPEECH: Final = NEIGHBOURS[-1].stop
@@ -178,7 +178,7 @@ def speech_channel(speech: Float32, size: int = BOX_SIZE) -> UInt8:
 def network_picture(window: Sequence[FilledFrame], reference: UInt8, lips: UInt8, speech: Float32) -> UInt8:
     """Return the network's input: uint8 [H, W, PICTURE_CHANNELS].
 
-    Reference; base, mask and target lips of frame t at the places that services.render.pairs names; further features of t; frames
+    Reference; base, mask and target lips of frame t in the channels that services.render.pairs names; further features of t; frames
     t-1 and t+1; speech.
 
     Args:

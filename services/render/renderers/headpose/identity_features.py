@@ -131,9 +131,9 @@ def embedding_of(weights: Path) -> IdentityFeatures:
         raise ModelNotFoundError(f"no {EMBEDDING}.safetensors in {folder}", resource=EMBEDDING)
     digests = {file_sha256(path): path for path in paths}
     if sha256 not in digests:
-        present = ", ".join(f"{path} is {digest[:12]}" for digest, path in digests.items())
+        others = ", ".join(f"{path} is {digest[:12]}" for digest, path in digests.items())
         raise ModelNotFoundError(
-            f"model 'headpose' was trained with the identity embedding {sha256[:12]}, but {present}: put the right embedding there, "
+            f"model 'headpose' was trained with the identity embedding {sha256[:12]}, but {others}: put the right embedding there, "
             "or train the model with this one",
             resource=EMBEDDING,
         )

@@ -54,7 +54,7 @@ def rows_around(frame_index: Int64, row: int) -> tuple[int, ...]:
     Where the footage begins, ends or has a gap, the nearest frame stands in for the missing frames.
 
     Args:
-        frame_index: int64 [F], place of each row in the footage.
+        frame_index: int64 [F], index of each row in the footage.
         row: row of frame t.
     """
     first = last = row

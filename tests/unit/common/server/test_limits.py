@@ -181,7 +181,7 @@ async def begun(messages: FirstMessages, host: str, tenant: str = "acme") -> asy
 async def test_address_shares_budget() -> None:
     """First messages of one address leave places to another and never exceed the budget."""
     messages = FirstMessages(budget_bytes=100, message_bytes=24)
-    assert messages.num_places == 4
+    assert messages.num_slots == 4
     own = [await begun(messages, "a") for _ in range(3)]
     assert [task.done() for task in own] == [True, True, False]
     others = [await begun(messages, host) for host in ("b", "c", "d")]
@@ -207,7 +207,7 @@ async def test_tenant_shares_budget() -> None:
 
 def test_two_large_messages_may_arrive() -> None:
     """Two first messages may arrive however large a message is."""
-    assert FirstMessages(budget_bytes=100, message_bytes=1000).num_places == 2
+    assert FirstMessages(budget_bytes=100, message_bytes=1000).num_slots == 2
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def with_closed_lips(features: SpeechFeatures, frames: slice, models: MotionMode
     for hearing, each in SpeechMapModel.of(models).maps.items():
         # One predictor hears one map. A file holds states of one kind for all maps of live speech, so the longest one decides.
         if (name := hearing.feature) in extra:
-            own = each.closed_weight.reshape(each.hearing.width, -1).sum(axis=0)
+            own = each.closed_weight.reshape(each.input_window.width, -1).sum(axis=0)
             extra[name] -= 0.5 * own / float(own @ own)
             extra[name][frames] = 20.0 * own / float(own @ own)
     return replace(features, posteriorgram=phones, extra=extra)

@@ -26,10 +26,10 @@ class ToyPredictor(PersonPredictor):
     """The toy predictor of one person on the 25 frames/s grid."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
-        super().__init__(style, constraints, self._hear(silence(CONTEXT_PAST)), CONTEXT_AHEAD)
+        super().__init__(style, constraints, self._inputs_of(silence(CONTEXT_PAST)), CONTEXT_AHEAD)
         self._drop_px = float(style.added.get(DROP, np.full(1, _DROP_PX))[0])
 
-    def _hear(self, features: SpeechFeatures) -> Float32:
+    def _inputs_of(self, features: SpeechFeatures) -> Float32:
         return features.mel
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:

@@ -34,13 +34,13 @@ from services.motion.predictors.dubstage.predictor import (
 )
 from services.motion.speech_map import (
     FILES,
-    HEARINGS,
+    INPUT_WINDOWS,
     LIVE,
-    LIVE_HEARINGS,
+    LIVE_INPUT_WINDOWS,
     LIVE_STATES,
     MODEL_FILE,
     VOICE_ACTIVITY_PAST,
-    Hearing,
+    InputWindow,
     SpeechMapModel,
     correction_inputs,
     num_correction_inputs,
@@ -55,7 +55,7 @@ from tests.unit.motion.streams import NTSC, PAL, mouths_of
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
 
 BOTH = (FILES.feature, LIVE_STATES)
-CASES = pytest.mark.parametrize("hearing", HEARINGS, ids=[hearing.name for hearing in HEARINGS])
+CASES = pytest.mark.parametrize("hearing", INPUT_WINDOWS, ids=[hearing.name for hearing in INPUT_WINDOWS])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
 def moved(
     models: MotionModels,
     model: SpeechMapModel,
-    hearing: Hearing,
+    hearing: InputWindow,
     style: Style,
     features: SpeechFeatures,
     *,
@@ -92,7 +92,7 @@ def moved(
 @pytest.mark.parametrize("timeline", [PAL, NTSC], ids=["25", "29.97"])
 @pytest.mark.parametrize("cut", [1, 7])
 def test_other_pieces_give_the_same_bytes(
-    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing, timeline: Timeline, cut: int
+    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: InputWindow, timeline: Timeline, cut: int
 ) -> None:
     whole, pieces = (
         moved(models, model, hearing, personal, heard(45), timeline=timeline, cut=size).tobytes() for size in (1000, cut)
@@ -112,7 +112,7 @@ def test_quiet_pause_in_pieces(models: MotionModels, model: SpeechMapModel, pers
 
 
 @CASES
-def test_look_ahead_bound(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing) -> None:
+def test_look_ahead_bound(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: InputWindow) -> None:
     """Nothing later than the look ahead moves a frame."""
     features, other = heard(50), heard(50, seed=1)
     mixed = SpeechFeatures.joined([features[:35], other[35:]])
@@ -121,10 +121,10 @@ def test_look_ahead_bound(models: MotionModels, model: SpeechMapModel, personal:
     assert not np.array_equal(first[35 - hearing.ahead], second[35 - hearing.ahead])
 
 
-@pytest.mark.parametrize("ahead", LIVE_HEARINGS)
+@pytest.mark.parametrize("ahead", LIVE_INPUT_WINDOWS)
 def test_live_frame_waits_its_look_ahead(models: MotionModels, model: SpeechMapModel, personal: Style, ahead: int) -> None:
     """Live speech with a look-ahead of d frames answers each frame exactly d frames later."""
-    opened = SpeechMapPredictor(model, LIVE_HEARINGS[ahead], models, personal, None)
+    opened = SpeechMapPredictor(model, LIVE_INPUT_WINDOWS[ahead], models, personal, None)
     features = heard(ahead + 4)
     answered = [opened.push(features[frame : frame + 1]) for frame in range(ahead + 4)]
     assert [len(motion.mouth_landmarks) for motion in answered] == [0] * ahead + [1] * 4
@@ -140,12 +140,14 @@ def test_look_aheads_have_their_own_maps(models: MotionModels, model: SpeechMapM
         *(f"{LIVE_STATES}.voice_activity.{head}" for head in ("weight", "bias")),
     }
     features = heard(30)
-    pieces = {moved(models, model, hearing, style, features).tobytes() for hearing in LIVE_HEARINGS.values()}
-    assert len(pieces) == len(LIVE_HEARINGS)
+    pieces = {moved(models, model, hearing, style, features).tobytes() for hearing in LIVE_INPUT_WINDOWS.values()}
+    assert len(pieces) == len(LIVE_INPUT_WINDOWS)
 
 
 @CASES
-def test_a_frame_is_the_map_of_its_neighbours(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
+def test_a_frame_is_the_map_of_its_neighbours(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow
+) -> None:
     """The stream against the formula of the model, also at both ends, where silence surrounds the speech."""
     features = heard(20)
     each = model.maps[hearing]
@@ -159,7 +161,7 @@ def test_a_frame_is_the_map_of_its_neighbours(models: MotionModels, model: Speec
 
 
 @CASES
-def test_correction_in_spread_units(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
+def test_correction_in_spread_units(models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow) -> None:
     """A correction is added in units of the spread."""
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, len(style.spread)).astype(np.float32)
@@ -173,13 +175,13 @@ def test_correction_in_spread_units(models: MotionModels, model: SpeechMapModel,
 
 
 @CASES
-def test_silence_is_the_closed_mouth(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing) -> None:
+def test_silence_is_the_closed_mouth(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: InputWindow) -> None:
     still = moved(models, model, hearing, personal, with_states(silence(40), *BOTH))
     np.testing.assert_allclose(still, np.broadcast_to(personal.closed_mouth, still.shape), atol=1e-4)
 
 
 @CASES
-def test_sure_closed_lips_close(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
+def test_sure_closed_lips_close(models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow) -> None:
     """The states open the mouth, and those of one frame lie along the weights of the map of closed lips at that frame."""
     features = with_states(speech(["AA"], 20), *BOTH)
     opens = model.maps[hearing].weight[0].reshape(hearing.width, -1).sum(axis=0)
@@ -193,7 +195,7 @@ def test_sure_closed_lips_close(models: MotionModels, model: SpeechMapModel, sty
 
 @CASES
 def test_bilabials_of_the_posteriorgram_close_no_lips(
-    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow
 ) -> None:
     """The states alone say where the lips close: the posteriorgram closes lips that stay open."""
     features = heard(60)
@@ -214,7 +216,7 @@ def test_speech_start_is_not_shut(models: MotionModels, model: SpeechMapModel, s
     quiet = features.mel.copy()
     quiet[:5] = -8.0
 
-    def first_mouth(features: SpeechFeatures, hearing: Hearing = FILES, constraints: ConstraintConfig = WHOLE) -> np.ndarray:
+    def first_mouth(features: SpeechFeatures, hearing: InputWindow = FILES, constraints: ConstraintConfig = WHOLE) -> np.ndarray:
         return moved(models, model, hearing, style, features, cut=cut, constraints=constraints)[0]
 
     np.testing.assert_array_equal(first_mouth(unnoticed), first_mouth(features))
@@ -271,7 +273,7 @@ def test_correction_generalises_also_live(models: MotionModels, model: SpeechMap
     assert steps[-1].loss < 0.8
     other, truth = talking(200, 2)
     expected = mouth_opening(truth.mouth_landmarks)
-    for hearing in HEARINGS:
+    for hearing in INPUT_WINDOWS:
         before, after = (
             np.corrcoef(mouth_opening(moved(models, model, hearing, each, other, constraints=OFF)), expected)[0, 1]
             for each in (style, refined)
@@ -293,7 +295,7 @@ def test_one_second_is_enough(models: MotionModels, model: SpeechMapModel) -> No
 
 
 @CASES
-def test_gain_scales_opening(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
+def test_gain_scales_opening(models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow) -> None:
     """A gain scales the opening about the mean mouth and never presses lips together."""
     features = heard(60)
     one, more, most = (
@@ -347,7 +349,9 @@ def test_gain_is_bounded_ratio() -> None:
 
 @CASES
 @pytest.mark.parametrize("gain", [1.0, 1.2, 1.5])
-def test_width_gain_scales_lips(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing, gain: float) -> None:
+def test_width_gain_scales_lips(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow, gain: float
+) -> None:
     """A width gain spreads the lip width about the mean mouth."""
     plain, wide = (
         moved(models, model, hearing, each, heard(60), constraints=OFF)
@@ -372,7 +376,7 @@ def test_the_gain_counts_how_far_the_lips_close() -> None:
 
 def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None:
     """States that differ at one frame alone move the pooled speech of the frames about it, most of all its own."""
-    for hearing in HEARINGS:
+    for hearing in INPUT_WINDOWS:
         states = np.zeros((21, 192), np.float32)
         states[10, 96] = 1.0
         answer = np.arange(4, dtype=np.float32)
@@ -394,7 +398,7 @@ def with_clip_states(clip: TrainingClip) -> TrainingClip:
 
 
 @CASES
-def test_map_generalises_to_new_speaker(models: MotionModels, hearing: Hearing) -> None:
+def test_map_generalises_to_new_speaker(models: MotionModels, hearing: InputWindow) -> None:
     """A map learns what moves the mouth and predicts a speaker it has not seen."""
     train = in_memory([with_clip_states(made_clip(index, num_frames=300)) for index in range(6)])
     fitted = fit_map(train, models.basis, hearing)

@@ -8,7 +8,7 @@ from tests.unit.motion.predictors.headpose.tiny import SMALL, network, zeros
 
 
 def test_steps_one_by_one_are_the_whole_sequence() -> None:
-    net, rows = network(), torch.randn(1, 20, 4, SMALL.num_heard)
+    net, rows = network(), torch.randn(1, 20, 4, SMALL.num_inputs)
     with torch.inference_mode():
         whole = net(rows, zeros(), zeros())
         h, c = zeros(), zeros()

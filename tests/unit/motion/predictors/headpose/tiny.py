@@ -20,7 +20,7 @@ SMALL = HeadposeConfig(num_expression=24, past=2, ahead=1, projection=8, encoded
 def made(seed: int, num_frames: int = 120) -> HeadposeClip:
     """Expression that follows one channel of the frame itself."""
     rng = np.random.default_rng(seed)
-    rows = rng.standard_normal((num_frames, 4, SMALL.num_heard)).astype(np.float32)
+    rows = rng.standard_normal((num_frames, 4, SMALL.num_inputs)).astype(np.float32)
     expression = np.repeat(rows[:, 1, 3:4], SMALL.num_expression, axis=1)
     pose = rng.standard_normal((num_frames, 6)).astype(np.float32)
     return HeadposeClip(rows, expression, pose, np.ones(num_frames, np.bool_))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from research.methods.dubstage.motion import ALL_DEV, CURVE, LEFT_OUT, PICTURE, main
-from services.motion.speech_map import HEARINGS, LIVE_HEARINGS, SpeechMapModel
+from services.motion.speech_map import INPUT_WINDOWS, LIVE_INPUT_WINDOWS, SpeechMapModel
 from tests.unit.motion.made_clips import made_clip, write_set
 
 LENGTH = 120
@@ -28,10 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_fit_writes_every_map(folder: Path) -> None:
     """The file has a map of files, a map for each look-ahead, and one voice activity."""
     model = SpeechMapModel(folder)
-    assert tuple(model.maps) == HEARINGS
+    assert tuple(model.maps) == INPUT_WINDOWS
     assert model.voice_activity is not None
-    versions = {model.version(hearing) for hearing in HEARINGS}
-    assert len(versions) == len(HEARINGS)
+    versions = {model.version(hearing) for hearing in INPUT_WINDOWS}
+    assert len(versions) == len(INPUT_WINDOWS)
 
 
 def test_curve_has_every_look_ahead(folder: Path) -> None:
@@ -39,7 +39,7 @@ def test_curve_has_every_look_ahead(folder: Path) -> None:
     with (folder / CURVE).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["group"], int(row["frames"])) for row in rows] == [
-        (group, frames) for group in (LEFT_OUT, ALL_DEV) for frames in LIVE_HEARINGS
+        (group, frames) for group in (LEFT_OUT, ALL_DEV) for frames in LIVE_INPUT_WINDOWS
     ]
     assert [(int(row["least_delay_ms"]), int(row["most_delay_ms"])) for row in rows[:4]] == [
         (70, 110),

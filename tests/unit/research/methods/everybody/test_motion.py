@@ -19,7 +19,7 @@ from research.motion.basis import ExpressionSpace, committed_basis
 from research.motion.clips import Clips
 from research.motion.ridge import Filter, RidgeFit
 from services.motion.models import MotionModels
-from services.motion.predictors.everybody.predictor import NUM_HEARD, WINDOW, WINDOW_PAST, EverybodyModel
+from services.motion.predictors.everybody.predictor import NUM_INPUTS, WINDOW, WINDOW_PAST, EverybodyModel
 from tests.unit.motion.predictors.everybody.made import clip, fitted, predicted
 
 CONFIG = EverybodyTrainingConfig(batch_size=5, noise=0.0, level=0.0)
@@ -36,7 +36,7 @@ def test_the_filter_finds_what_the_expression_follows(linear: Filter) -> None:
     other = clip(9)
     for k in range(2):
         assert np.corrcoef(predicted(linear, other)[:, k], other.expression[:, k])[0, 1] > 0.6
-    weight = np.abs(linear.weight[0]).reshape(WINDOW, 4, NUM_HEARD)
+    weight = np.abs(linear.weight[0]).reshape(WINDOW, 4, NUM_INPUTS)
     assert np.unravel_index(weight.argmax(), weight.shape) == (WINDOW_PAST, 1, 3)
 
 

@@ -33,7 +33,7 @@ def space() -> ExpressionSpace:
 def test_the_filter_finds_the_channel_and_the_frame() -> None:
     linear = fitted([made(0, 1200), made(1, 1200)], 0.01)
     weight = np.abs(linear.weight[0]).reshape(SMALL.window, SMALL.channels)
-    assert np.unravel_index(weight.argmax(), weight.shape) == (SMALL.past, SMALL.num_heard + 3)
+    assert np.unravel_index(weight.argmax(), weight.shape) == (SMALL.past, SMALL.num_inputs + 3)
     net = network()
     net.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
     torch.nn.init.zeros_(net.expression.weight)
@@ -46,7 +46,7 @@ def test_the_filter_finds_the_channel_and_the_frame() -> None:
 def test_a_network_hears_its_columns_only(heard: SpeechInput, columns: slice) -> None:
     rows, config = np.random.default_rng(0).standard_normal((9, 4, 65)).astype(np.float32), HeadposeConfig(heard=heard)
     np.testing.assert_array_equal(heard_rows(rows, config), rows[..., columns])
-    assert config.num_heard == rows[..., columns].shape[-1]
+    assert config.num_inputs == rows[..., columns].shape[-1]
 
 
 def test_sequences_seeded_with_length(space: ExpressionSpace) -> None:
@@ -56,7 +56,7 @@ def test_sequences_seeded_with_length(space: ExpressionSpace) -> None:
     linear = fit_filter(clips, space, config)
     sampler = HeadposeSampler(clips, space, linear, config)
     drawn = sampler.draw(np.random.default_rng(3))
-    assert drawn.window.shape == (3, 150 + SMALL.window - 1, 4, SMALL.num_heard)
+    assert drawn.window.shape == (3, 150 + SMALL.window - 1, 4, SMALL.num_inputs)
     assert drawn.pose.shape == (3, 150, 6)
     np.testing.assert_array_equal(drawn.window, sampler.draw(np.random.default_rng(3)).window)
     # The frame that a step is about lies `past` frames into its window.
@@ -84,7 +84,7 @@ def test_still_head_has_spread() -> None:
 
 def truth(frames: int = 6) -> HeadposeBatch[Tensor]:
     expression, pose = torch.randn(2, frames, 24), torch.randn(2, frames, 6)
-    return HeadposeBatch(torch.zeros(2, frames, 4, SMALL.num_heard), expression, pose, torch.ones(2, frames))
+    return HeadposeBatch(torch.zeros(2, frames, 4, SMALL.num_inputs), expression, pose, torch.ones(2, frames))
 
 
 def test_losses_match_equation_2() -> None:
