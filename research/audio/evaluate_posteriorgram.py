@@ -85,18 +85,18 @@ class Accuracy:
 
 def accuracy(guess: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Accuracy:
     """Return the agreement of classes, both [rows] uint8. IGNORED labels do not count. A share of no rows is 0."""
-    known = labels != IGNORED
-    guess, labels = guess[known], labels[known]
+    labelled = labels != IGNORED
+    guess, labels = guess[labelled], labels[labelled]
     speech = labels != SILENCE
     visemes = np.array(VISEME_OF_PHONE)
     bilabials = [PHONE_INDEX[phone] for phone in BILABIALS]
-    heard, true = np.isin(guess, bilabials), np.isin(labels, bilabials)
+    guessed, true = np.isin(guess, bilabials), np.isin(labels, bilabials)
     return Accuracy(
         rows=len(labels),
         all_rows=_share(guess == labels),
         speech_rows=_share((guess == labels)[speech]),
         viseme=_share((visemes[guess] == visemes[labels])[speech]),
-        bilabial_f1=round(float(2 * (heard & true).sum() / max(heard.sum() + true.sum(), 1)), 4),
+        bilabial_f1=round(float(2 * (guessed & true).sum() / max(guessed.sum() + true.sum(), 1)), 4),
     )
 
 
@@ -133,11 +133,11 @@ def evaluate(
         )
     model = PosteriorgramModel(weights)
     recognisers: dict[str, Callable[[LabelledSignal], npt.NDArray[np.uint8]]] = {
-        "network": lambda heard: network_classes(model, heard)
+        "network": lambda signal: network_classes(model, signal)
     }
     if baseline:
         sphinx = Sphinx(context_dependent=True)
-        recognisers["allphone"] = lambda heard: sphinx.allphone(heard.samples)
+        recognisers["allphone"] = lambda signal: sphinx.allphone(signal.samples)
     report: dict[str, dict[str, dict[str, float]]] = {}
     for source in sorted({row.source for row in rows}):
         some = evenly([row for row in rows if row.source == source], CLIPS_OF_A_SOURCE)

@@ -85,7 +85,7 @@ class WindowNetwork:
     Attributes:
         name: name of the files in weights/, without the ending.
         served: returns the network to export, windows float32 [N, W, 20] -> [N, 4, C], from the folder of a training run.
-        windows: returns random windows of the scale that the network hears, float32 [N, W, 20], from a generator and N.
+        windows: returns random windows of the scale that the network gets, float32 [N, W, 20], from a generator and N.
         spec: form and tolerance of the export.
     """
 

@@ -39,7 +39,7 @@ _FILLERS: Final = {"<sil>", "<s>", "</s>", "[NOISE]", "[SPEECH]", "(NULL)"}
 WORD_PROBABILITY: Final = 0.7
 """Least posterior of a recognised word. Words with a lower posterior count only where free phone recognition agrees."""
 MIN_KEPT: Final = 0.3
-"""Least share of known rows. If a method knows a smaller share, the next, weaker method labels the clip."""
+"""Least share of labelled rows. If a method labels a smaller share, the next, weaker method labels the clip."""
 MAX_ALIGNED_S: Final = 60.0
 """Longest recording that is aligned as a whole. In longer ones the search loses its way, and its memory grows."""
 _PIECE_ROWS: Final = (20 * ROWS_PER_SECOND, 30 * ROWS_PER_SECOND)
@@ -89,8 +89,8 @@ def flite_pronunciation(word: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     phones = [_FLITE_TO_ARPABET.get(phone, phone.upper()) for phone in run.stdout.split()]
-    known = [phone for phone in phones if phone != "SIL"]
-    return " ".join(known) if all(phone in PHONE_INDEX for phone in known) else ""
+    spoken = [phone for phone in phones if phone != "SIL"]
+    return " ".join(spoken) if all(phone in PHONE_INDEX for phone in spoken) else ""
 
 
 class Sphinx:
@@ -147,14 +147,14 @@ class Sphinx:
             self._decode(self._aligner, pcm)
         except RuntimeError:  # pocketsphinx's own error type for "no path through the transcript"
             return None
-        found: list[WordRows] = []
+        aligned: list[WordRows] = []
         # The iterator owns its entries: read them while the iterator is alive.
         for entry in self._aligner.get_alignment() or ():
             labels = np.concatenate([np.full(phone.duration, _class_of(phone.name), np.uint8) for phone in entry])
             start = entry.start + FRAME_SHIFT_ROWS
             word = "sil" if entry.name in _FILLERS else _base_word(entry.name)
-            found.append(WordRows(word, start, start + len(labels), labels))
-        return tuple(found) or None
+            aligned.append(WordRows(word, start, start + len(labels), labels))
+        return tuple(aligned) or None
 
     def allphone(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """Return the phone class of every row by free phone recognition with the phone language model, [rows] uint8."""
@@ -199,13 +199,13 @@ class PhoneLabels(NamedTuple):
 
     Attributes:
         labels: uint8 [R], phone classes, IGNORED where unknown.
-        heard: uint8 [R], phone classes by free phone recognition.
-        origin: how the labels were made.
-        reason: why they were not made from the transcript that the recording has; empty: they were, or there is none.
+        free_phones: uint8 [R], phone classes by free phone recognition.
+        origin: how the labels were created.
+        reason: why they were not created from the transcript that the recording has; empty: they were, or there is none.
     """
 
     labels: npt.NDArray[np.uint8]
-    heard: npt.NDArray[np.uint8]
+    free_phones: npt.NDArray[np.uint8]
     origin: Origin
     reason: str
 
@@ -222,25 +222,25 @@ def label(sphinx: Sphinx, samples: Float32, transcript: str, spans: tuple[WordSp
         sphinx: the decoders.
         samples: float32 [N] at 16 kHz, at least one row.
         transcript: spoken words; empty: unknown.
-        spans: words with given times; empty: none. Then a row is known only if the aligned word is the word that the times name.
+        spans: words with given times; empty: none. Then a row is labelled only if the aligned word is the word that the times name.
     """
     pieces = cut(samples)
-    heard = np.concatenate([sphinx.allphone(piece) for piece in pieces])
+    free_phones = np.concatenate([sphinx.allphone(piece) for piece in pieces])
     reason = ""
     if transcript or spans:
         aligned = _by_transcript(sphinx, samples, transcript, spans)
         if not isinstance(aligned, str):
-            return PhoneLabels(aligned, heard, "aligned", "")
+            return PhoneLabels(aligned, free_phones, "aligned", "")
         reason = aligned
-    found, start = [], 0
+    parts, start = [], 0
     for piece in pieces:
         end = start + num_rows(piece)
-        found.append(_by_recognition(sphinx, piece, heard[start:end]))
+        parts.append(_by_recognition(sphinx, piece, free_phones[start:end]))
         start = end
-    labels = np.concatenate(found)
+    labels = np.concatenate(parts)
     if _kept(labels) < MIN_KEPT:
-        return PhoneLabels(heard, heard, "allphone", reason)
-    return PhoneLabels(labels, heard, "recognised", reason)
+        return PhoneLabels(free_phones, free_phones, "allphone", reason)
+    return PhoneLabels(labels, free_phones, "recognised", reason)
 
 
 def cut(samples: Float32) -> list[Float32]:
@@ -262,8 +262,8 @@ def mask_by_given_times(words: tuple[WordRows, ...], spans: tuple[WordSpan, ...]
     agrees = given < 0
     for word in words:
         same = [-1] if word.word == "sil" else [number for number, span in enumerate(spans) if word.word in words_of(span.word)]
-        place = slice(word.start, min(word.end, rows))
-        agrees[place] = np.isin(given[place], same)
+        inside = slice(word.start, min(word.end, rows))
+        agrees[inside] = np.isin(given[inside], same)
     return np.where(agrees, rows_of(words, rows), np.uint8(IGNORED))
 
 
@@ -295,23 +295,23 @@ def _by_transcript(sphinx: Sphinx, samples: Float32, transcript: str, spans: tup
     missing = sphinx.missing(words)
     if missing:
         return f"transcript not used: the dictionary lacks {', '.join(missing[:3])}; with flite installed, its rules would be asked"
-    found = sphinx.align(samples, words)
-    if found is None:
+    aligned = sphinx.align(samples, words)
+    if aligned is None:
         return "transcript not used: the sound does not fit the words"
-    labels = mask_by_given_times(found, spans, rows) if spans else rows_of(found, rows)
+    labels = mask_by_given_times(aligned, spans, rows) if spans else rows_of(aligned, rows)
     return labels if _kept(labels) >= MIN_KEPT else "transcript not used: the alignment does not fit the given times of the words"
 
 
-def _by_recognition(sphinx: Sphinx, samples: Float32, heard: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _by_recognition(sphinx: Sphinx, samples: Float32, free_phones: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the labels of recognised words; IGNORED on rows of doubtful words on which free recognition disagrees."""
-    unknown = np.full(len(heard), IGNORED, np.uint8)
+    unknown = np.full(len(free_phones), IGNORED, np.uint8)
     recognised = sphinx.recognise(samples)
     words = tuple(word.word for word in recognised)
     aligned = sphinx.align(samples, words) if words and not sphinx.missing(words) else None
     if aligned is None:
         return unknown
-    labels = rows_of(aligned, len(heard))
-    trusted = (labels == heard) | (labels == SILENCE)
+    labels = rows_of(aligned, len(free_phones))
+    trusted = (labels == free_phones) | (labels == SILENCE)
     for word in recognised:
         if word.probability >= WORD_PROBABILITY:
             trusted[word.start : word.end] = True
@@ -340,7 +340,7 @@ def prepare_phones(folder: Path, _clips: Path, processes: int, progress: Callabl
         InvalidRequestError: the folder is not a training set.
     """
     rows = list(read_manifest(folder))
-    done = {row.name: found for row in rows if (found := _stored_before(folder, row)) is not None}
+    done = {row.name: stored for row in rows if (stored := _stored_before(folder, row)) is not None}
     progress(len(done), len(rows))
     waiting = [row for row in rows if row.name not in done]
     for row, reason in zip(waiting, _label_all(folder, waiting, processes), strict=True):
@@ -349,10 +349,10 @@ def prepare_phones(folder: Path, _clips: Path, processes: int, progress: Callabl
     return {row.name: done[row.name] for row in rows if done[row.name]}
 
 
-def write_labels(folder: Path, row: ClipRow, found: PhoneLabels) -> None:
+def write_labels(folder: Path, row: ClipRow, phones: PhoneLabels) -> None:
     """Write the labels of a clip. An interrupted call leaves the earlier file."""
-    about = {**_made_from(row), "origin": found.origin, "reason": found.reason}
-    content = encode_arrays({"labels": found.labels, "heard": found.heard}, about)
+    about = {**_source_metadata(row), "origin": phones.origin, "reason": phones.reason}
+    content = encode_arrays({"labels": phones.labels, "heard": phones.free_phones}, about)
     write_whole(part_path(folder, row.shard, row.name, "phones"), content)
 
 
@@ -381,15 +381,15 @@ def _label_clip(folder: Path, row: ClipRow) -> str:
         return problem.message
     if not num_rows(sound.samples) or not sound.samples.any():
         return "no phones: the clip has no sound"
-    found = label(_decoders(), sound.samples, row.transcript, sound.words)
-    write_labels(folder, row, found)
-    return found.reason
+    phones = label(_decoders(), sound.samples, row.transcript, sound.words)
+    write_labels(folder, row, phones)
+    return phones.reason
 
 
-def _made_from(row: ClipRow) -> dict[str, str]:
-    """Return the metadata by which a file is known to be of this footage and transcript."""
-    place = {"first_frame": str(row.first_frame), "frames": str(row.frames)}
-    return {"format": FORMAT_VERSION, "source_sha256": row.sha256, "transcript": row.transcript, **place}
+def _source_metadata(row: ClipRow) -> dict[str, str]:
+    """Return the metadata that identifies the footage and transcript of a file."""
+    span = {"first_frame": str(row.first_frame), "frames": str(row.frames)}
+    return {"format": FORMAT_VERSION, "source_sha256": row.sha256, "transcript": row.transcript, **span}
 
 
 def _stored_before(folder: Path, row: ClipRow) -> str | None:
@@ -400,7 +400,7 @@ def _stored_before(folder: Path, row: ClipRow) -> str | None:
             noted: dict[str, str] = file.metadata() or {}
     except (OSError, SafetensorError):
         return None
-    expected = _made_from(row)
+    expected = _source_metadata(row)
     if {name: noted.get(name) for name in expected} != expected:
         return None
     return noted["reason"]

@@ -294,8 +294,8 @@ def _warp(vocal_tract: float) -> Float64:
     edges = _mel(np.array([LOWEST_HZ, HIGHEST_HZ]))
     spacing = (edges[1] - edges[0]) / (NUM_MELS + 1)
     centres_hz = 700.0 * np.expm1((edges[0] + spacing * np.arange(1, NUM_MELS + 1)) / 1127.0)
-    places = np.clip((_mel(centres_hz * vocal_tract) - edges[0]) / spacing - 1.0, 0.0, NUM_MELS - 1.0)
-    return np.asarray(np.maximum(0.0, 1.0 - np.abs(places[None, :] - np.arange(NUM_MELS)[:, None])))
+    positions = np.clip((_mel(centres_hz * vocal_tract) - edges[0]) / spacing - 1.0, 0.0, NUM_MELS - 1.0)
+    return np.asarray(np.maximum(0.0, 1.0 - np.abs(positions[None, :] - np.arange(NUM_MELS)[:, None])))
 
 
 def _mel(hz: Float64) -> Float64:
@@ -325,13 +325,13 @@ def soft_targets(labels: Tensor, neighbour: float, smoothing: float) -> Tensor:
 
     An aligner's boundaries are right to about one row, so hard targets would be too precise. Rows with the label IGNORED get zeros.
     """
-    known = (labels != IGNORED)[..., None].float()
-    own = nn.functional.one_hot(labels.where(labels != IGNORED, 0), NUM_PHONES) * known
+    labelled = (labels != IGNORED)[..., None].float()
+    own = nn.functional.one_hot(labels.where(labels != IGNORED, 0), NUM_PHONES) * labelled
     before = torch.cat([own[:, :1], own[:, :-1]], dim=1)
     after = torch.cat([own[:, 1:], own[:, -1:]], dim=1)
     mixed = own * (1.0 - 2.0 * neighbour) + neighbour * (before + after)
     mixed = mixed / mixed.sum(dim=2, keepdim=True).clamp(min=1e-9)
-    return known * ((1.0 - smoothing) * mixed + smoothing / NUM_PHONES)
+    return labelled * ((1.0 - smoothing) * mixed + smoothing / NUM_PHONES)
 
 
 def row_weights(past_weight: float) -> Float32:
@@ -393,7 +393,7 @@ def load_exported(network: PpgNetwork, path: Path) -> None:
 
 def _in_torch_order(values: Float32) -> Float32:
     gates = np.split(values, 4)
-    return np.concatenate([gates[place] for place in _GATES_OF_ONNX])
+    return np.concatenate([gates[index] for index in _GATES_OF_ONNX])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -504,15 +504,15 @@ class PosteriorgramTraining(Supervised[Windows]):
             windows = served_windows(excerpt(held.samples, held.labels, int(self._config.check_s * ROWS_PER_SECOND)))
             guess = self.average(torch.from_numpy(windows.cepstra).to(self.device.torch_device))[:, ANSWERED].argmax(dim=2)
             labels = windows.labels[:, ANSWERED]
-            right, known, speech = guess.cpu().numpy() == labels, labels != IGNORED, (labels != IGNORED) & (labels != SILENCE)
-            found = np.array([(right & known).sum(), known.sum(), (right & speech).sum(), speech.sum()])
-            counts[row.speaker] = counts.get(row.speaker, np.zeros(4, np.int64)) + found
+            right, labelled, speech = guess.cpu().numpy() == labels, labels != IGNORED, (labels != IGNORED) & (labels != SILENCE)
+            sums = np.array([(right & labelled).sum(), labelled.sum(), (right & speech).sum(), speech.sum()])
+            counts[row.speaker] = counts.get(row.speaker, np.zeros(4, np.int64)) + sums
         learned = {row.speaker for row in self._rows}
         values = []
-        for speaker, (right, known, right_speech, speech) in counts.items():
-            if known:
+        for speaker, (right, labelled, right_speech, speech) in counts.items():
+            if labelled:
                 group = "accuracy_known" if speaker in learned else "accuracy_new"
-                values += [("accuracy", right / known), (group, right / known)]
+                values += [("accuracy", right / labelled), (group, right / labelled)]
             if speech:
                 values.append(("accuracy_speech", right_speech / speech))
         figures = {name: float(np.mean(some)) for name, some in grouped(values).items()}

@@ -75,8 +75,8 @@ def read_recording(data: TrainSet, row: ClipRow) -> tuple[npt.NDArray[np.int16],
     """
     samples = data.arrays(row, "sound", ["samples"])["samples"].astype(np.int16, copy=False)
     labels = np.full(len(samples) // HOP_SAMPLES, IGNORED, np.uint8)
-    known = data.arrays(row, "phones", ["labels"])["labels"][: len(labels)]
-    labels[: len(known)] = known
+    stored = data.arrays(row, "phones", ["labels"])["labels"][: len(labels)]
+    labels[: len(stored)] = stored
     return samples, labels
 
 
@@ -125,7 +125,7 @@ def evenly(rows: Sequence[ClipRow], count: int) -> list[ClipRow]:
     ordered = sorted(rows, key=lambda row: (row.speaker, row.name))
     if len(ordered) <= count:
         return ordered
-    return [ordered[int(place)] for place in (np.arange(count) + 0.5) * len(ordered) / count]
+    return [ordered[int(position)] for position in (np.arange(count) + 0.5) * len(ordered) / count]
 
 
 def long_enough(rows: Iterable[ClipRow], least_rows: int, *, folder: Path, purpose: str) -> list[ClipRow]:
@@ -134,12 +134,12 @@ def long_enough(rows: Iterable[ClipRow], least_rows: int, *, folder: Path, purpo
     Raises:
         InvalidRequestError: there is none.
     """
-    found = [row for row in rows if row.seconds * ROWS_PER_SECOND >= least_rows]
-    if not found:
+    kept = [row for row in rows if row.seconds * ROWS_PER_SECOND >= least_rows]
+    if not kept:
         raise InvalidRequestError(
             f"{folder}: no clip for {purpose} has {least_rows / ROWS_PER_SECOND:.1f} s of sound; add longer clips", field="data"
         )
-    return found
+    return kept
 
 
 def grouped(values: Iterable[tuple[str, float]]) -> Mapping[str, list[float]]:

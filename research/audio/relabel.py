@@ -41,12 +41,12 @@ def relabel(data: TrainSet, weights: Path) -> int:
     model = PosteriorgramModel(weights)
     rows = [row for row in data.rows if row.phones in GUESSED]
     for row in rows:
-        heard = data.arrays(row, "phones", ["heard"])["heard"].astype(np.uint8)
-        windows = served_windows(LabelledSignal(read_sound(data.folder, row).samples, heard))
-        probabilities = model.run(windows.cepstra).reshape(-1, NUM_PHONES)[: len(heard)]
+        free_phones = data.arrays(row, "phones", ["heard"])["heard"].astype(np.uint8)
+        windows = served_windows(LabelledSignal(read_sound(data.folder, row).samples, free_phones))
+        probabilities = model.run(windows.cepstra).reshape(-1, NUM_PHONES)[: len(free_phones)]
         sure = probabilities.max(axis=1) >= PROBABILITY
         labels = np.where(sure, probabilities.argmax(axis=1), IGNORED).astype(np.uint8)
-        write_labels(data.folder, row, PhoneLabels(labels, heard, "network", ""))
+        write_labels(data.folder, row, PhoneLabels(labels, free_phones, "network", ""))
     write_manifest(data.folder, [replace(row, phones="network") if row.phones in GUESSED else row for row in data.rows])
     return len(rows)
 

@@ -151,12 +151,12 @@ class SpeechEncoder(nn.Module):
             log_mel: [N, R, 80], log10 of mel band power.
         """
         x = self.stem(log_mel)
-        found = []
+        states = []
         for number, block in enumerate(self.every_block(), start=1):
             x = block(x)
             if number in self.config.tapped:
-                found.append(x)
-        return found
+                states.append(x)
+        return states
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Return the projected states of the tapped blocks side by side: [N, R, 80] -> [N, R / 2, len(tapped) * projected]."""
@@ -174,10 +174,10 @@ def read_variables(file: Path, sha256: str = TINY_EN) -> dict[str, Array]:
         InvalidRequestError: the file cannot be read, has another SHA-256, or is no model of CTranslate2.
     """
     content = _model_bin(file)
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
         raise InvalidRequestError(
-            f"{file}: the SHA-256 of {_MEMBER} is {found}, expected {sha256}; give the digest of the file that you trust",
+            f"{file}: the SHA-256 of {_MEMBER} is {digest}, expected {sha256}; give the digest of the file that you trust",
             field="file",
         )
     try:
@@ -200,27 +200,27 @@ def _model_bin(file: Path) -> bytes:
 
 
 def _variables(content: bytes) -> Iterator[tuple[str, Array]]:
-    place = 0
+    offset = 0
 
     def number(form: str) -> int:
-        nonlocal place
-        (value,) = struct.unpack_from(f"<{form}", content, place)
-        place += struct.calcsize(form)
+        nonlocal offset
+        (value,) = struct.unpack_from(f"<{form}", content, offset)
+        offset += struct.calcsize(form)
         return int(value)
 
     def string() -> str:
-        nonlocal place
+        nonlocal offset
         length = number("H")
-        place += length
-        return content[place - length : place].rstrip(b"\0").decode()
+        offset += length
+        return content[offset - length : offset].rstrip(b"\0").decode()
 
     number("I"), string(), number("I")
     for _ in range(number("I")):
         name = string()
         shape = [number("I") for _ in range(number("B"))]
         kind, size = np.dtype(_TYPES[number("B")]), number("I")
-        values = np.frombuffer(content, kind, size // kind.itemsize, place).reshape(shape)
-        place += size
+        values = np.frombuffer(content, kind, size // kind.itemsize, offset).reshape(shape)
+        offset += size
         yield name, values
 
 
@@ -284,18 +284,18 @@ class ServedEncoder(nn.Module):
         *blocks, last = encoder.every_block()
         projections = encoder.every_projection()
         x = encoder.stem(log_mel)
-        found: list[Tensor] = []
+        states: list[Tensor] = []
         for number, block in enumerate(blocks, start=1):
             x = block(x)
             if number in encoder.config.tapped:
-                found.append(projections[len(found)](x))
+                states.append(projections[len(states)](x))
         attended = last.attended(x)
-        found.append(self.direct(attended) + self.folded(last.widened(attended)))
-        return torch.cat(found, dim=-1)
+        states.append(self.direct(attended) + self.folded(last.widened(attended)))
+        return torch.cat(states, dim=-1)
 
 
 def speech_windows(data: TrainSet) -> Iterator[Float32]:
-    """Yield windows of the clips of the split `train`, float32 [R, 80], as files are heard: each begins and ends within its clip.
+    """Yield windows of the clips of the split `train`, float32 [R, 80], as files are read: each begins and ends within its clip.
 
     Raises:
         InvalidRequestError: there is no clip, or a clip cannot be read.
@@ -398,13 +398,13 @@ def measure_parity(encoder: SpeechEncoder, content: bytes, windows: Sequence[Flo
         path = Path(temporary) / MODEL_FILE
         path.write_bytes(content)
         network = EncoderNetwork(path)
-        found = np.concatenate([network.run(window) for window in windows])
+        served = np.concatenate([network.run(window) for window in windows])
     with torch.inference_mode():
         given = [torch.from_numpy(window)[None] for window in windows]
         exact, same = (np.concatenate([net(each)[0].numpy() for each in given]) for net in (ServedEncoder(encoder), rounded))
-    a, b = found - found.mean(axis=0), exact - exact.mean(axis=0)
+    a, b = served - served.mean(axis=0), exact - exact.mean(axis=0)
     cosines = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-9)
-    return Parity(cosine=float(cosines.mean()), rounding=float(np.abs(found - same).max()))
+    return Parity(cosine=float(cosines.mean()), rounding=float(np.abs(served - same).max()))
 
 
 def _rounded(encoder: SpeechEncoder) -> ServedEncoder:
@@ -423,7 +423,7 @@ def convert(file: Path, data: TrainSet, folder: Path, sha256: str = TINY_EN, con
 
     Args:
         file: model.bin, or a wheel that holds the file.
-        data: training set whose split `train` the principal components are found on.
+        data: training set whose split `train` the principal components are computed on.
         folder: folder of weights.
         sha256: expected SHA-256 of model.bin.
         config: sizes of the encoder; None: those of tiny.en.

@@ -189,13 +189,13 @@ def speaker_accuracy(fitted: FittedClassifier, examples: Sequence[Labelled]) -> 
 
 
 def row_accuracy(fitted: FittedClassifier, examples: Sequence[Labelled]) -> float:
-    """Return the share of rows of known class that are classified right."""
-    right = known = 0
+    """Return the share of labelled rows that are classified right."""
+    right = counted = 0
     for example in examples:
         seen = example.classes >= 0
         right += int((fitted.scores(example.features).argmax(axis=1) == example.classes)[seen].sum())
-        known += int(seen.sum())
-    return right / max(known, 1)
+        counted += int(seen.sum())
+    return right / max(counted, 1)
 
 
 class Excerpt(NamedTuple):
@@ -213,7 +213,7 @@ class Excerpt(NamedTuple):
     speaker: str
     split: str
     half: str
-    heard: SpeechRows
+    speech: SpeechRows
 
 
 def with_deltas(rows: Float32) -> Float32:
@@ -241,7 +241,7 @@ def excerpts(data: TrainSet) -> list[Excerpt]:
     Raises:
         InvalidRequestError: the set has no labelled clips in `train` or `val`.
     """
-    found = []
+    chosen = []
     for split in ("train", "val"):
         for source, rows in sorted(_by_source(data.of(split, phones=True)).items()):
             speakers = list(by_speaker(rows).values())
@@ -252,25 +252,25 @@ def excerpts(data: TrainSet) -> list[Excerpt]:
             for part in divided([row for clips in some for row in clips]):
                 seen = kept.get((part.speaker, part.half), 0)
                 if seen < _MAX_ROWS:
-                    heard = read_speech_rows(data, part.row).cut(part)
-                    kept[part.speaker, part.half] = seen + len(heard.rows)
-                    found.append(Excerpt(part.row.name, name, part.speaker, split, part.half, heard))
-    return found
+                    speech = read_speech_rows(data, part.row).cut(part)
+                    kept[part.speaker, part.half] = seen + len(speech.rows)
+                    chosen.append(Excerpt(part.row.name, name, part.speaker, split, part.half, speech))
+    return chosen
 
 
 def speaker_sets(parts: Sequence[Excerpt]) -> dict[str, list[Excerpt]]:
     """Return closed sets of at least two speakers of one source. Each speaker has at least one segment in both halves."""
-    found = {}
+    sets = {}
     for source in sorted({part.source for part in parts}):
         members = [part for part in parts if part.source == source]
         halves: dict[str, set[str]] = {}
         for part in members:
-            if len(part.heard.rows) >= SEGMENT_ROWS:
+            if len(part.speech.rows) >= SEGMENT_ROWS:
                 halves.setdefault(part.speaker, set()).add(part.half)
         enough = {speaker for speaker, some in halves.items() if len(some) == 2}
         if len(enough) > 1:
-            found[source] = [part for part in members if part.speaker in enough]
-    return found
+            sets[source] = [part for part in members if part.speaker in enough]
+    return sets
 
 
 def _by_source(rows: Sequence[ClipRow]) -> dict[str, list[ClipRow]]:
@@ -287,8 +287,8 @@ def accuracy_on_speakers(
     index = {speaker: number for number, speaker in enumerate(sorted({part.speaker for part in parts}))}
     examples: dict[str, list[Labelled]] = {"train": [], "held_out": []}
     for part in parts:
-        if len(part.heard.rows) >= SEGMENT_ROWS:
-            examples[part.half].append(Labelled(represent(part), np.full(len(part.heard.rows), index[part.speaker], np.int64)))
+        if len(part.speech.rows) >= SEGMENT_ROWS:
+            examples[part.half].append(Labelled(represent(part), np.full(len(part.speech.rows), index[part.speaker], np.int64)))
     accuracy: dict[str, Any] = {"speakers": len(index), "chance": round(1.0 / len(index), 4)}
     for name in names:
         fitted = fit(name, examples["train"], len(index), steps=steps, rows=SEGMENT_ROWS)
@@ -300,8 +300,8 @@ def accuracy_on_phones(parts: Sequence[Excerpt], represent: Callable[[Excerpt], 
     """Return the accuracy per row of phone classifiers on held-out parts and on speakers of `val`."""
     examples: dict[str, list[Labelled]] = {"train": [], "held_out": [], "val": []}
     for part in parts:
-        if len(part.heard.rows) >= _PHONE_ROWS:
-            classes = part.heard.labels.astype(np.int64)
+        if len(part.speech.rows) >= _PHONE_ROWS:
+            classes = part.speech.labels.astype(np.int64)
             classes[classes == IGNORED] = -1
             examples[part.half if part.split == "train" else "val"].append(Labelled(represent(part), classes))
     if not all(examples.values()):
@@ -364,15 +364,15 @@ def evaluate(
     def without_identity(part: Excerpt) -> Float32:
         key = (part.name, part.half)
         if key not in cache:
-            cache[key] = with_deltas(removed(model, part.heard.rows))
+            cache[key] = with_deltas(removed(model, part.speech.rows))
         return cache[key]
 
     def phone_labels(part: Excerpt) -> Float32:
-        return np.asarray(np.eye(IGNORED + 1, dtype=np.float32)[part.heard.labels][:, [*range(NUM_PHONES), IGNORED]])
+        return np.asarray(np.eye(IGNORED + 1, dtype=np.float32)[part.speech.labels][:, [*range(NUM_PHONES), IGNORED]])
 
     represented: dict[str, Callable[[Excerpt], Float32]] = {
-        "cepstra": lambda part: with_deltas(part.heard.cepstra),
-        "normalised": lambda part: with_deltas(part.heard.rows),
+        "cepstra": lambda part: with_deltas(part.speech.cepstra),
+        "normalised": lambda part: with_deltas(part.speech.rows),
         "removed": without_identity,
         "phone labels": phone_labels,
     }

@@ -87,7 +87,7 @@ class SpeechRows(NamedTuple):
 def divided(rows: Sequence[ClipRow], speeds: Sequence[float] = (1.0,)) -> list[SpeechPart]:
     """Return the parts of all clips at all speeds, ordered by speaker, transcript and name.
 
-    Clips with the same transcript tend to have the same place among each speaker's clips, so speakers who read the same sentences
+    Clips with the same transcript tend to have the same index among each speaker's clips, so speakers who read the same sentences
     have the same sentences held out.
     """
     parts: list[SpeechPart] = []
@@ -134,8 +134,8 @@ class TrainingSpeech:
     def of(self, part: SpeechPart) -> tuple[Float32, npt.NDArray[np.uint8]]:
         """Return normalised cepstra float32 [R, 20] and phone classes uint8 [R] of a part."""
         rows, labels = self._held[part.row, part.speed]
-        place = part.rows(len(rows))
-        return rows[place], labels[place]
+        span = part.rows(len(rows))
+        return rows[span], labels[span]
 
     def some_of(self, parts: Sequence[SpeechPart], count: int) -> Iterator[tuple[str, Float32, npt.NDArray[np.uint8]]]:
         """Yield speaker, rows and phone classes of at most `count` parts, ordered by speaker and evenly spread."""
@@ -184,9 +184,9 @@ class SegmentSampler:
             missing = max(0, self._segment_rows - len(some))
             rows.append(np.pad(some[start : start + self._segment_rows], ((0, missing), (0, 0)), mode="edge"))
             labels.append(np.pad(classes[start : start + self._segment_rows], (0, missing), constant_values=IGNORED))
-        known = np.stack(labels).astype(np.int64)
-        known[known == IGNORED] = -1
-        return SpeechBatch(np.stack(rows), known, self._speaker[chosen].astype(np.int64))
+        targets = np.stack(labels).astype(np.int64)
+        targets[targets == IGNORED] = -1
+        return SpeechBatch(np.stack(rows), targets, self._speaker[chosen].astype(np.int64))
 
 
 def global_speaker(speech: Iterable[tuple[str, Float32, npt.NDArray[np.uint8]]]) -> Float32:

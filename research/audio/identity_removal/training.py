@@ -56,7 +56,7 @@ from services.common.wire.phones import NUM_PHONES
 ROWS_PER_STEP: Final = 4
 """Four 10 ms rows make one LSTM step."""
 DELAY_STEPS: Final = 1
-"""Steps that the LSTM hears beyond the rows of its weights."""
+"""Steps that the LSTM reads beyond the rows of its weights."""
 
 TEMPERATURE: Final = 1.0
 """Temperature of the softmax through which a choice is learned."""
@@ -65,7 +65,7 @@ PAST_FRAMES: Final = 20
 WINDOW_FRAMES: Final = 25
 """Number of frames in a second of sound: PAST_FRAMES, the frame itself, and four later frames."""
 WARM_ROWS: Final = 28
-"""Number of rows at the start of a segment that count in no loss, because the LSTM has heard too little."""
+"""Number of rows at the start of a segment that count in no loss, because the LSTM has read too little."""
 _SEGMENT_ROWS: Final = WARM_ROWS + WINDOW_FRAMES * ROWS_PER_VIDEO_FRAME + DELAY_STEPS * ROWS_PER_STEP
 _BEFORE_FRAMES: Final = WARM_ROWS // ROWS_PER_VIDEO_FRAME + PAST_FRAMES
 """Frames of a segment before the frame whose expression is predicted."""
@@ -227,13 +227,13 @@ class ExpressionSampler:
         for _ in range(_MAX_TRIES * count):
             index = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
             row = self._clips[min(index, len(self._clips) - 1)]
-            face, heard = self._faces[row], self._speech.of_clip(row)
+            face, speech = self._faces[row], self._speech.of_clip(row)
             frame = int(rng.integers(len(face.expression)))
             # The sound of frame n + lag belongs to the picture of frame n.
             first = (frame + row.lag_frames - _BEFORE_FRAMES) * ROWS_PER_VIDEO_FRAME
-            if first < 0 or first + _SEGMENT_ROWS > len(heard) or not face.usable[frame]:
+            if first < 0 or first + _SEGMENT_ROWS > len(speech) or not face.usable[frame]:
                 continue
-            rows.append(heard[first : first + _SEGMENT_ROWS])
+            rows.append(speech[first : first + _SEGMENT_ROWS])
             expressions.append(face.expression[frame])
             if len(rows) == count:
                 return ExpressionBatch(np.stack(rows), np.stack(expressions))
@@ -550,12 +550,14 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
         removed = self.network.transform(rows, self.network.weights(scores)).float()
         inner = (removed + config.output_noise * torch.randn_like(removed))[:, WARM_ROWS:]
         labels = labels[:, WARM_ROWS : removed.shape[1]]
-        known = (labels >= 0).float()
+        labelled = (labels >= 0).float()
         error = ((inner - self._table[labels.clamp(min=0)]) ** 2).mean(dim=-1)
-        far = (error * known).sum() / known.sum().clamp(min=1.0)
+        far = (error * labelled).sum() / labelled.sum().clamp(min=1.0)
         phones = _of_phone(scores[:, WARM_ROWS:]).flatten(0, 1)
-        # A mean over no known row would be 0 / 0.
-        phone = nn.functional.cross_entropy(phones, labels.flatten(), ignore_index=-1, reduction="sum") / known.sum().clamp(min=1.0)
+        # A mean over no labelled row would be 0 / 0.
+        phone = nn.functional.cross_entropy(phones, labels.flatten(), ignore_index=-1, reduction="sum") / labelled.sum().clamp(
+            min=1.0
+        )
         total = config.pull * far + config.phone * phone
         losses = {"global": far.detach(), "phone": phone.detach()}
         if ramp > 0.0:
@@ -602,8 +604,8 @@ def _sampler(
     parts: Sequence[SpeechPart], learned: SegmentSampler, speech: TrainingSpeech, config: IdRemovalTrainingConfig
 ) -> SegmentSampler | None:
     """Return the sampler of held-out speech of the learned speakers; None: there is none that is long enough."""
-    known = set(learned.speakers)
-    some = [part for part in parts if part.speaker in known and part.num_rows >= config.segment_rows]
+    speakers = set(learned.speakers)
+    some = [part for part in parts if part.speaker in speakers and part.num_rows >= config.segment_rows]
     return SegmentSampler(speech, some, config.segment_rows, config.speaker_exponent) if some else None
 
 

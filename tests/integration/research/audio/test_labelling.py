@@ -26,7 +26,7 @@ def test_transcript_words_and_times(sphinx: Sphinx, hello: Float32) -> None:
     """A transcript is aligned, words are recognised where there is none, and given times that do not fit are left out."""
     found = label(sphinx, hello, SAID, ())
     assert (found.origin, found.reason) == ("aligned", "")
-    assert len(found.labels) == len(found.heard) == 150
+    assert len(found.labels) == len(found.free_phones) == 150
     spoken = [phone for index, phone in enumerate(found.labels) if phone and (index == 0 or found.labels[index - 1] != phone)]
     names = [name for phone in spoken for name, number in PHONE_INDEX.items() if number == phone]
     assert "".join(names).endswith("WEHLKAHM")
@@ -44,7 +44,7 @@ def test_labels_do_not_depend_on_the_clips_before(sphinx: Sphinx, speech: Float3
     sphinx.allphone(0.1 * np.random.default_rng(1).standard_normal(8000).astype(np.float32))
     found, alone = label(sphinx, speech[:24000], SAID, ()), label(Sphinx(), speech[:24000], SAID, ())
     assert found.labels.tobytes() == alone.labels.tobytes()
-    assert found.heard.tobytes() == alone.heard.tobytes()
+    assert found.free_phones.tobytes() == alone.free_phones.tobytes()
 
 
 def test_unknown_word_skipped_with_reason(sphinx: Sphinx, hello: Float32, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,4 +60,4 @@ def test_sound_without_words_is_heard_by_free_recognition(sphinx: Sphinx) -> Non
     noise = 0.05 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
     found = label(sphinx, noise, "", ())
     assert found.origin == "allphone"
-    assert found.labels.tobytes() == found.heard.tobytes()
+    assert found.labels.tobytes() == found.free_phones.tobytes()
