@@ -69,7 +69,7 @@ def run(options: Namespace, work: Path) -> dict[str, Rows]:
         ValueError: there is no sound.
     """
     environment = {**os.environ, "XDG_DATA_HOME": str(work / "data")}
-    clip, short, found = options.clip or default_clip(), work / "short.mp4", dict[str, Rows]()
+    clip, short, parts = options.clip or default_clip(), work / "short.mp4", dict[str, Rows]()
     frames = make_footage(clip, options.speech, options.seconds, short, options.height)
     tell(f"footage: {clip.name}, {frames} frames, {options.height} pixels high")
 
@@ -77,12 +77,12 @@ def run(options: Namespace, work: Path) -> dict[str, Rows]:
         out = work / f"{name}.json"
         command = [sys.executable, "-m", f"research.bench.{name}", *arguments, "--out", str(out)]
         measure(command, work / f"{name}.log", environment)
-        found.update(read_json(out))
+        parts.update(read_json(out))
 
     # The other parts use the actor of the first method.
     for method in options.methods if "methods" in options.parts else options.methods[:1]:
         row = measure_method(method, f"bench-{method}", short, work, environment)
-        found.setdefault("methods", []).extend(rows_of(row))
+        parts.setdefault("methods", []).extend(rows_of(row))
         tell(f"{method}: {row.frames_per_second:.1f} frames per second")
     if "components" in options.parts:
         tell("every stage alone, and live")
@@ -105,8 +105,8 @@ def run(options: Namespace, work: Path) -> dict[str, Rows]:
                 str(work / f"{video.stem}_dub.mp4"),
             ]
             dubbed = measure(dub, work / f"memory_{video.stem}.log", environment)
-            found.setdefault("memory", []).extend(rows_of(PeakMemory(count, dubbed.wall_s, dubbed.peak_memory_mib)))
-    return found
+            parts.setdefault("memory", []).extend(rows_of(PeakMemory(count, dubbed.wall_s, dubbed.peak_memory_mib)))
+    return parts
 
 
 def commands() -> str:
@@ -134,13 +134,13 @@ def main() -> int:
     options = parser.parse_args()
     try:
         with work_folder(options.keep) as work:
-            found = run(options, work)
+            parts = run(options, work)
     except (CommandFailedError, ValueError, FileNotFoundError) as problem:
         tell(f"bench failed: {problem}")
         return 1
-    for name, rows in found.items():
+    for name, rows in parts.items():
         print(f"{name}\n\n{table(rows)}\n")
-    write_json(options.out, {**found, "machine": machine()})
+    write_json(options.out, {**parts, "machine": machine()})
     tell(f"written to {options.out}")
     return 0
 

@@ -60,10 +60,10 @@ def bytes_below(folder: Path) -> int:
     """Return the bytes of all files in a folder. Files and folders that go meanwhile count as nothing."""
     total = 0
     # Path.rglob fails if a folder goes.
-    for place, _, files in os.walk(folder):
+    for root, _, files in os.walk(folder):
         for file in files:
             with suppress(FileNotFoundError):
-                total += os.stat(os.path.join(place, file)).st_size
+                total += os.stat(os.path.join(root, file)).st_size
     return total
 
 
@@ -112,7 +112,7 @@ def run(clip: Path, speech: Path, seconds: float, work: Path, more: Sequence[str
 def errors_of(results: Sequence[ClipResult]) -> dict[str, list[float]]:
     """Return the errors of the estimates as parts of the measured values, by subject, in the order of the clips."""
     ratios = [one.processor_s / one.estimated_s for one in results]
-    others = [median([*ratios[:place], *ratios[place + 1 :]]) if len(ratios) > 1 else 1.0 for place in range(len(ratios))]
+    others = [median([*ratios[:index], *ratios[index + 1 :]]) if len(ratios) > 1 else 1.0 for index in range(len(ratios))]
     return {
         "frames": [one.estimated_frames / one.frames - 1 for one in results],
         "processor time, by the figures alone": [1 / ratio - 1 for ratio in ratios],
@@ -139,10 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(f"{results[-1]}")
             if options.out is not None:
                 write_json(options.out, rows_of(results))
-    found = errors_of(results)
-    for subject, errors in found.items():
+    by_subject = errors_of(results)
+    for subject, errors in by_subject.items():
         print(f"{subject}: {100 * min(errors):+.0f} % to {100 * max(errors):+.0f} %")
-    judged = [error for subject, errors in found.items() if "alone" not in subject for error in errors]
+    judged = [error for subject, errors in by_subject.items() if "alone" not in subject for error in errors]
     return 0 if all(abs(error) <= ALLOWED for error in judged) else 1
 
 

@@ -68,8 +68,8 @@ def measure_fitting(video: Path, frames: int = FRAMES) -> FittingTimes:
     try:
         count = _track(video, frames, FaceTracker(networks, TrackOptions(max_faces=1)), tracking, learn)
         with identity:
-            found = person.finish()
-        _track(video, frames, FaceTracker(networks, TrackOptions(max_faces=1), fitter=StreamFitter(face, found)), fitting, note)
+            fitted = person.finish()
+        _track(video, frames, FaceTracker(networks, TrackOptions(max_faces=1), fitter=StreamFitter(face, fitted)), fitting, note)
     finally:
         networks.close()
     return FittingTimes(
@@ -79,7 +79,7 @@ def measure_fitting(video: Path, frames: int = FRAMES) -> FittingTimes:
         landmark_error_px=float(np.mean(errors)),
         identity_s=identity.wall_s,
         identity_cpu_s=identity.cpu_s,
-        identity_error_px=found.landmark_error,
+        identity_error_px=fitted.landmark_error,
     )
 
 

@@ -143,17 +143,17 @@ def measure_parity(device: Device) -> list[Parity]:
     for name, model in models.items():
         frames = frames_of(model, 0, _PARITY_FRAMES)
         inputs = batch_of(model, frames)
-        expected, found = reference.infer(name, inputs), backend.infer(name, inputs)
+        expected, outputs = reference.infer(name, inputs), backend.infer(name, inputs)
         first = backend.infer(name, batch_of(model, frames[:1]))
-        differences = [np.abs(found[key].astype(np.float64) - expected[key]) for key in expected]
+        differences = [np.abs(outputs[key].astype(np.float64) - expected[key]) for key in expected]
         rows.append(
             Parity(
                 model=name,
                 mean=float(np.mean([one.mean() for one in differences])),
                 largest=float(max(one.max() for one in differences)),
                 repeats=False,
-                alone=all(np.array_equal(found[key][:1], first[key]) for key in found),
-                sha256=hashlib.sha256(b"".join(found[key].tobytes() for key in sorted(found))).hexdigest(),
+                alone=all(np.array_equal(outputs[key][:1], first[key]) for key in outputs),
+                sha256=hashlib.sha256(b"".join(outputs[key].tobytes() for key in sorted(outputs))).hexdigest(),
             )
         )
     return rows
@@ -169,7 +169,7 @@ def measure_throughput(device: Device) -> list[Throughput]:
         joins = all(form.batched for form in model.inputs)
         for batch, threads in (*((size, 1) for size in BATCHES), (BATCHES[-1], 4)):
             one = _frames_per_second(backend, name, batch_of(model, [people[0]] * batch), batch, threads)
-            many = batch_of(model, [people[place % _ACTORS] for place in range(batch)]) if joins else None
+            many = batch_of(model, [people[index % _ACTORS] for index in range(batch)]) if joins else None
             rows.append(
                 Throughput(
                     model=name,

@@ -123,17 +123,17 @@ def peers_of(folder: Path) -> dict[Path, dict[str, Path]]:
     Raises:
         InvalidRequestError: the folder has no real video with a result beside it, or a system has the name of another row.
     """
-    found: dict[Path, dict[str, Path]] = {}
+    peers: dict[Path, dict[str, Path]] = {}
     for path in sorted(folder.glob("*.mp4")):
         name, _, system = path.stem.partition(".")
         if system in {REAL, *_VARIANTS}:
             raise InvalidRequestError(f"{path}: {system} is the name of a row; give the system another name", field="FOLDER")
         if system:
-            found.setdefault(folder / f"{name}.mp4", {})[system] = path
-    found = {real: systems for real, systems in found.items() if real.is_file()}
-    if not found:
+            peers.setdefault(folder / f"{name}.mp4", {})[system] = path
+    peers = {real: systems for real, systems in peers.items() if real.is_file()}
+    if not peers:
         raise InvalidRequestError(f"{folder} has no NAME.mp4 with a NAME.SYSTEM.mp4 beside it", field="FOLDER")
-    return found
+    return peers
 
 
 def frames_of(path: Path) -> UInt8:
@@ -184,13 +184,13 @@ def best_lag(real: Float32, result: Float32) -> tuple[int, float]:
     delay has three common frames.
 
     Args:
-        real, result: float32 [T], openings, NaN where not known.
+        real, result: float32 [T], openings, NaN where unknown.
     """
-    found = [(0, correlation(real, result))]
+    correlations = [(0, correlation(real, result))]
     for lag in range(1, min(MOST_LAG, len(real) - 1) + 1):
-        found += [(lag, correlation(real[:-lag], result[lag:])), (-lag, correlation(real[lag:], result[:-lag]))]
-    known = [each for each in found if np.isfinite(each[1])]
-    return max(known, key=lambda each: each[1], default=(0, float("nan")))
+        correlations += [(lag, correlation(real[:-lag], result[lag:])), (-lag, correlation(real[lag:], result[:-lag]))]
+    finite = [each for each in correlations if np.isfinite(each[1])]
+    return max(finite, key=lambda each: each[1], default=(0, float("nan")))
 
 
 def metrics_of(
@@ -278,15 +278,15 @@ def our_dubs(host: StageHost, clip: Path, work: Path, method: str) -> OurDubs:
             frames += range(fold.test.start, fold.test.stop)
             for name, variant in _VARIANTS.items():
                 dubs[name] += [dubbed for _, dubbed in session.pictures(actor, fold.test, variant, None)]
-        shown = [place for place, frame in enumerate(frames) if np.isfinite(session.poses[frame]).all()]
-        seen = [frames[place] for place in shown]
+        shown = [index for index, frame in enumerate(frames) if np.isfinite(session.poses[frame]).all()]
+        seen = [frames[index] for index in shown]
         if not seen:
             raise NoUsableFootageError(f"{clip} shows no face in its test parts", subject=str(clip))
         return OurDubs(
             seen,
             [pose_of_vector(session.poses[frame]) for frame in seen],
             session.usable[seen],
-            {name: np.stack([each[place] for place in shown]) for name, each in dubs.items()},
+            {name: np.stack([each[index] for index in shown]) for name, each in dubs.items()},
         )
     finally:
         session.close()
@@ -383,17 +383,17 @@ def main() -> int:
         if unknown := wanted - {real.stem for real in clips}:
             raise InvalidRequestError(f"{options.folder} has no clip {', '.join(sorted(unknown))}", field="--clips")
         options.output.mkdir(parents=True, exist_ok=True)
-        found: list[SystemMetrics] = []
+        metrics: list[SystemMetrics] = []
         with StageHost(gateway_settings()) as host:
             for real, systems in clips.items():
                 if wanted and real.stem not in wanted:
                     continue
-                found += clip_metrics(host, real, systems, options.output, options.method)
-                write_json(options.output / "metrics.json", {"method": options.method, "rows": rows_of(found)})
+                metrics += clip_metrics(host, real, systems, options.output, options.method)
+                write_json(options.output / "metrics.json", {"method": options.method, "rows": rows_of(metrics)})
     except DubstageError as error:
         tell(f"error: {error}")
         return error.exit_code
-    print(table(rows_of([*found, *means_of(found)])))
+    print(table(rows_of([*metrics, *means_of(metrics)])))
     return 0
 
 

@@ -69,17 +69,17 @@ def run(options: Namespace, work: Path) -> list[PreviewTime]:
     dub = [*DUBSTAGE, "dub", str(footage), "--no-personalize", "-o"]
     tell("dubbing once")
     measure([*dub, str(work / "dub.mp4")], work / "dub.log")
-    found = []
+    times = []
     for _ in range(options.rounds):
         command = measure([*dub, str(output), "--preview"], work / "preview.log")
-        found.append(PreviewTime("command", command.wall_s, command.cpu_s))
+        times.append(PreviewTime("command", command.wall_s, command.cpu_s))
     spec = DubSpec(footage_uri=str(footage), output_uri=str(output), skip_personalization=True, preview=True)
-    return found + asyncio.run(_in_gateway(spec, options.rounds))
+    return times + asyncio.run(_in_gateway(spec, options.rounds))
 
 
 async def _in_gateway(spec: DubSpec, rounds: int) -> list[PreviewTime]:
     """Preview in this process. The first preview loads the networks and is not counted."""
-    found = []
+    times = []
     async with AsyncExitStack() as stack:
         installation = stack.enter_context(open_installation(load_settings(GatewaySettings)))
         engine, stages = Engine.of(installation), await stack.enter_async_context(installation.stages())
@@ -88,8 +88,8 @@ async def _in_gateway(spec: DubSpec, rounds: int) -> list[PreviewTime]:
                 request = await asyncio.to_thread(engine.checked_request, spec, LocalFiles())
                 async with finished_dub(engine, request, stages, lambda *_: None, lambda *_: None):
                     pass
-            found.append(PreviewTime("gateway", watch.wall_s, watch.cpu_s))
-    return found[1:]
+            times.append(PreviewTime("gateway", watch.wall_s, watch.cpu_s))
+    return times[1:]
 
 
 def main() -> int:

@@ -165,7 +165,7 @@ JOBS: Final = (
     Job(10, 720),
     Job(30, 360, personalize=False),
     Job(10, 1080, report=True),
-    *(Job(8, 720, name, personalize=place % 2 == 0) for place, name in enumerate(_OTHERS)),
+    *(Job(8, 720, name, personalize=index % 2 == 0) for index, name in enumerate(_OTHERS)),
     Job(30, 720, personalize=False, report=True),
     Job(15, 540),
     Job(60, 270, personalize=False),

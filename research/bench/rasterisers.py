@@ -52,7 +52,7 @@ def measure_rasterisers() -> list[RasteriserTimes]:
     """Return the figures of each size."""
     model = default_model()
     points = model.mean_shape.astype(np.float64)
-    found = []
+    measured = []
     for side in SIZES:
         low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
         placed = (points[:, :2] - low) / (high - low).max() * (side - 8) + 4
@@ -64,7 +64,7 @@ def measure_rasterisers() -> list[RasteriserTimes]:
         (own, own_gradient), (other, other_gradient) = (draw(backend) for backend in BACKENDS)
         times = [best_cpu_ms(partial(draw, backend), REPEATS) for backend in BACKENDS]
         both, either = own.covered & other.covered, own.covered | other.covered
-        found.append(
+        measured.append(
             RasteriserTimes(
                 side,
                 times[0],
@@ -75,7 +75,7 @@ def measure_rasterisers() -> list[RasteriserTimes]:
                 float((own_gradient * other_gradient).sum() / (np.linalg.norm(own_gradient) * np.linalg.norm(other_gradient))),
             )
         )
-    return found
+    return measured
 
 
 def main() -> None:

@@ -208,10 +208,10 @@ def _detail_time(scale: int, jaw_ms: float, runs: int) -> DetailTime:
     random, side = np.random.default_rng(scale), scale * BOX_SIZE
     bank, box = _bank(scale), random.integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8)
     unmoved = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)), axis=-1).astype(np.float32)
-    places = InsideMap(unmoved, np.zeros((BOX_SIZE, BOX_SIZE), np.float32))
+    inside = InsideMap(unmoved, np.zeros((BOX_SIZE, BOX_SIZE), np.float32))
     own, mask = random.uniform(0, 255, (side, side)).astype(np.float32), np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8)
-    detail = warped_detail(bank, 0, places, scale)
-    warp_ms = best_cpu_ms(lambda: warped_detail(bank, 0, places, scale), runs)
+    detail = warped_detail(bank, 0, inside, scale)
+    warp_ms = best_cpu_ms(lambda: warped_detail(bank, 0, inside, scale), runs)
     return DetailTime(scale, warp_ms, best_cpu_ms(lambda: box_with_detail(box, detail, mask, mask, own), runs), jaw_ms)
 
 

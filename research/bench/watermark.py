@@ -140,7 +140,7 @@ def recoded(video: Path, target: Path, how: Recoding) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """Stages, folders and settings that dubs are made with.
+    """Stages, folders and settings that dubs are rendered with.
 
     Attributes:
         folder: for jobs, artefacts and videos.
@@ -245,18 +245,18 @@ async def rows_of_clip(studio: Studio, clip: Path, method: str, seconds: float, 
             how = RECODINGS[recoding]
             again = recoded(video, studio.folder / f"again.{how.ending}", how)
         faces = await responses_of_faces(studio.stages, probe(again), threads=studio.threads, on_frame=lambda _: None)
-        found, own = likeliest(faces, Detector()), likeliest(faces, Detector(key))
-        bits = found.soft if found is not None else np.zeros(WORD_BITS)
+        detection, own = likeliest(faces, Detector()), likeliest(faces, Detector(key))
+        bits = detection.soft if detection is not None else np.zeros(WORD_BITS)
         yield RecodingRow(
             clip=clip.stem,
             method=f"{method}, personalised" if personalize else method,
             face_px=width,
             seconds=round(length, 2),
             recoding=recoding,
-            bits_right=int(((bits > 0) == (word > 0)).sum()) if found is not None else 0,
+            bits_right=int(((bits > 0) == (word > 0)).sum()) if detection is not None else 0,
             mean_bit=round(float(np.abs(bits).mean()), 2),
-            log10_false_alarm=round(found.log10_chance, 1) if found is not None else 0.0,
-            read=found is not None and found.found and found.right and str(found.payload) == facts.watermark,
+            log10_false_alarm=round(detection.log10_chance, 1) if detection is not None else 0.0,
+            read=detection is not None and detection.found and detection.right and str(detection.payload) == facts.watermark,
             log10_forged=round(own.log10_forged, 1) if own is not None and own.found else 0.0,
         )
 
@@ -297,7 +297,7 @@ class KeptFace:
     Attributes:
         seconds: float64 [N], times of its frames.
         boxes: uint8 [N, 80, 80], luma of its render boxes.
-        cuts: places of frames that begin a shot.
+        cuts: indices of frames that begin a shot.
     """
 
     seconds: Float64 = field(repr=False)
@@ -317,9 +317,9 @@ class KeptFace:
             [moments.with_frame(float(time), reduced(np.ascontiguousarray(box))) for time, box in zip(seconds, boxes, strict=True)]
         )
         for seen in seen_spans(seconds, cuts):
-            first, found = responses(seconds[seen], luma[seen])
-            near = at_first_frames(seconds, pictures, STEP_S * np.arange(first, first + len(found), dtype=np.float64))
-            yield ResponseSpan(first, found, near)
+            first, response = responses(seconds[seen], luma[seen])
+            near = at_first_frames(seconds, pictures, STEP_S * np.arange(first, first + len(response), dtype=np.float64))
+            yield ResponseSpan(first, response, near)
 
 
 async def kept_faces(stages: Stages, video: Path, threads: int) -> list[KeptFace]:
@@ -330,20 +330,20 @@ async def kept_faces(stages: Stages, video: Path, threads: int) -> list[KeptFace
     """
     info = inspect_video(video)
     times = [float(tick * info.video.time_base) for tick in (info.video.pts - info.video.pts[0]).tolist()]
-    found: dict[int, tuple[list[float], list[UInt8], list[int]]] = {}
+    tracks: dict[int, tuple[list[float], list[UInt8], list[int]]] = {}
     shot = 0
     async with aclosing(tracked_frames(stages, info, threads)) as frames:
         async for frame in frames:
             shot += frame.faces.shot_cut
             for row in face_records(frame.faces, frame.cut_box, frame.scale):
-                seconds, boxes, shots = found.setdefault(int(row["face_id"]), ([], [], []))
+                seconds, boxes, shots = tracks.setdefault(int(row["face_id"]), ([], [], []))
                 seconds.append(times[frame.index])
                 luma = cv2.cvtColor(row["pixels"], cv2.COLOR_RGB2GRAY)
                 boxes.append(np.asarray(cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8))
                 shots.append(shot)
     return [
         KeptFace(np.array(seconds), np.array(boxes), tuple((np.flatnonzero(np.diff(shots)) + 1).tolist()))
-        for seconds, boxes, shots in found.values()
+        for seconds, boxes, shots in tracks.values()
     ]
 
 
@@ -360,8 +360,8 @@ def chances_of_windows(faces: Sequence[KeptFace], seconds: float) -> Float64:
         for span in face.spans(mirrored=mirrored, backwards=backwards):
             for begin in range(0, len(span.responses) - steps + 1, steps):
                 part = slice(begin, begin + steps)
-                found = likeliest([[ResponseSpan(span.first + begin, span.responses[part], span.pictures[part])]], detector)
-                chances.append(found.log10_chance if found is not None else 0.0)
+                detection = likeliest([[ResponseSpan(span.first + begin, span.responses[part], span.pictures[part])]], detector)
+                chances.append(detection.log10_chance if detection is not None else 0.0)
     return np.array(chances)
 
 
@@ -386,7 +386,7 @@ async def dubs(asked: argparse.Namespace) -> int:
 async def windows(asked: argparse.Namespace) -> int:
     """Read windows of footage without a watermark as anybody reads public marks, and print how often the search sees one."""
     settings = gateway_settings()
-    found = [np.zeros(0)]
+    per_video = [np.zeros(0)]
     async with open_stage(settings, "face") as stages:
         for video in asked.clip:
             try:
@@ -394,9 +394,9 @@ async def windows(asked: argparse.Namespace) -> int:
             except DubstageError as problem:
                 tell(f"{video}: not read: {problem}")
                 continue
-            found.append(await asyncio.to_thread(chances_of_windows, faces, asked.seconds))
-            tell(f"{video.name}: {found[-1].size} windows, least 10^{found[-1].min(initial=0.0):.1f}")
-    chances = np.concatenate(found)
+            per_video.append(await asyncio.to_thread(chances_of_windows, faces, asked.seconds))
+            tell(f"{video.name}: {per_video[-1].size} windows, least 10^{per_video[-1].min(initial=0.0):.1f}")
+    chances = np.concatenate(per_video)
     alarms = int((chances < FALSE_ALARM_LOG10).sum())
     shares = ", ".join(f"{np.mean(chances <= limit):.2g} state 10^{limit} or less" for limit in (-1, -2, -3, -4))
     print(f"{chances.size} windows: {alarms} false alarms, least 10^{chances.min(initial=0.0):.1f}; {shares}")
