@@ -219,7 +219,7 @@ def evaluate(
     A transcript shows how often the lips close on p, b and m. The transcript is read from CLIP.txt or CLIP.align, or from a
     catalogue.csv in a folder above the clip.
     """
-    from research.cli.evaluate_run import EvaluationRequest, TableChoice, check_places, clips_of, run_evaluation, write_table
+    from research.cli.evaluate_run import EvaluationRequest, TableChoice, check_outputs, clips_of, run_evaluation, write_table
 
     choice = TableChoice(all_methods=all_methods, ablation=ablation, weights=weights or (), enrol_seconds=enrol_seconds)
     choice.check(table, report, strips)
@@ -241,7 +241,7 @@ def evaluate(
         only_fold=fold,
         perceptual_sha256=networks.sha256 if networks is not None else {},
     )
-    check_places([*request.clips, *supplied], request.json_file, report, strips, overwrite=overwrite)
+    check_outputs([*request.clips, *supplied], request.json_file, report, strips, overwrite=overwrite)
     if table is not None:
         write_table(settings, request, choice, table, overwrite=overwrite)
         say_output(*filter(None, (table, request.json_file)))

@@ -26,7 +26,7 @@ from research.evaluation.results import (
     KeptResults,
     TableRow,
     ablation_rows,
-    check_json_place,
+    check_json_path,
     check_weights,
     clip_document,
     evaluation_key,
@@ -38,7 +38,7 @@ from research.evaluation.results import (
 from research.evaluation.session import PipelineSession
 from research.evaluation.strips import check_strips_folder
 from research.evaluation.sync import StageFaceDistance, StageRetrack, StageSyncDistance
-from research.evaluation.table import TableRun, check_table_place, labels_of, overlaid
+from research.evaluation.table import TableRun, check_table_path, labels_of, overlaid
 from research.evaluation.types import ClipResult, Variant
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.methods import Finish
@@ -55,7 +55,7 @@ def clips_of(paths: Sequence[Path], splits: str) -> list[Path]:
     return chosen_clips(paths, names_in(splits))
 
 
-def check_places(
+def check_outputs(
     inputs: Sequence[Path], json_file: Path | None, report: Path | None, strips: Path | None, *, overwrite: bool
 ) -> None:
     """Check that the JSON file, the report and the strips can be written, and replace nothing that is read or that is not ours.
@@ -64,7 +64,7 @@ def check_places(
         InvalidRequestError: one of them cannot be written, or would replace a file of other content.
     """
     if json_file is not None:
-        check_json_place(json_file, inputs, overwrite=overwrite)
+        check_json_path(json_file, inputs, overwrite=overwrite)
     if report is not None:
         check_report_folder(report, [*inputs, *([json_file] if json_file is not None else [])])
     if strips is not None:
@@ -279,7 +279,7 @@ def write_table(settings: GatewaySettings, each: EvaluationRequest, choice: Tabl
         overwrite: whether files of other content are replaced.
 
     Raises:
-        InvalidRequestError: a clip, a folder of weights or a place of a file is wrong.
+        InvalidRequestError: a clip, a folder of weights or the path of a file is wrong.
         DubstageError: the stages cannot be started.
     """
     assert each.json_file is not None, "a table keeps its results"
@@ -287,7 +287,7 @@ def write_table(settings: GatewaySettings, each: EvaluationRequest, choice: Tabl
     folders = choice.folders(rows)
     if folders and settings.endpoint("render"):
         raise InvalidRequestError("--weights needs stages in this process: leave out --stages", field="weights")
-    check_table_place(table, each.json_file, overwrite=overwrite)
+    check_table_path(table, each.json_file, overwrite=overwrite)
     transcripts = check_clips(each.clips)
     kept = KeptResults(each.json_file, overwrite=overwrite)
     run = TableRun(choice.title, rows, each.variants, table, kept)

@@ -43,8 +43,8 @@ def _ratio(result: Float64, truth: Float64) -> float:
 
 def _skin_flicker(result: Float64, truth: Float64) -> float:
     """Return how much the skin beside the mouth changes while that of the truth hardly does, divided by the truth's change."""
-    known = np.flatnonzero(np.isfinite(result) & np.isfinite(truth))
-    quiet = known[np.argsort(truth[known], kind="stable")][: -(-len(known) // _QUIET_SHARE)]
+    finite = np.flatnonzero(np.isfinite(result) & np.isfinite(truth))
+    quiet = finite[np.argsort(truth[finite], kind="stable")][: -(-len(finite) // _QUIET_SHARE)]
     return _ratio(result[quiet], truth[quiet])
 
 
@@ -125,8 +125,8 @@ def _weighted(per_run: Sequence[dict[str, float]], runs: Sequence[RunMeasures], 
             for run in runs
         ]
     )
-    known = np.isfinite(values) & (weights > 0)
-    return float(np.average(values[known], weights=weights[known])) if known.any() else float("nan")
+    counted = np.isfinite(values) & (weights > 0)
+    return float(np.average(values[counted], weights=weights[counted])) if counted.any() else float("nan")
 
 
 def _block_indices(generator: np.random.Generator, length: int, block: int) -> Indices:
@@ -144,8 +144,8 @@ def _intervals(folds: Sequence[Sequence[RunMeasures]], settings: BootstrapSettin
     for _ in range(settings.replicates):
         per_run: list[dict[str, float]] = []
         pooled: list[_Drawn] = []
-        for fold, known in zip(folds, measured, strict=True):
-            frames = known[_block_indices(generator, len(known), settings.block_frames)]
+        for fold, rows in zip(folds, measured, strict=True):
+            frames = rows[_block_indices(generator, len(rows), settings.block_frames)]
             events = generator.integers(0, max(1, _events(fold[0])), size=_events(fold[0]))
             per_run += [run_metrics(run, frames[run.measured[frames]], events) for run in fold]
             phones = {
@@ -156,9 +156,9 @@ def _intervals(folds: Sequence[Sequence[RunMeasures]], settings: BootstrapSettin
             drawn[name].append(value)
     intervals: dict[str, Interval] = {}
     for name, values in drawn.items():
-        known_values = np.array(values)[np.isfinite(values)]
-        if len(known_values):
-            low, high = np.percentile(known_values, [2.5, 97.5])
+        finite = np.array(values)[np.isfinite(values)]
+        if len(finite):
+            low, high = np.percentile(finite, [2.5, 97.5])
             intervals[name] = Interval(float(low), float(high))
     return intervals
 

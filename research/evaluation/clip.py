@@ -154,8 +154,8 @@ def footage_patch(luma: UInt8, pose: HeadPose, scale: int) -> FootagePatch:
     part = around[begin[1] - top : end[1] - top, begin[0] - left : end[0] - left].copy()
     mouth = np.zeros(part.shape, np.uint8)
     if mouth.size:
-        places = np.rint((corners - begin) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-        cv2.fillConvexPoly(mouth, places, (1,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
+        points = np.rint((corners - begin) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        cv2.fillConvexPoly(mouth, points, (1,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
     from_native = frame_from_native.copy()
     from_native[:, 2] -= begin
     return FootagePatch(part, from_native, mouth.astype(np.bool_))
@@ -264,11 +264,11 @@ def _of_catalogue(folder: Path, splits: Collection[str], speakers: str) -> list[
         raise InvalidRequestError(
             f"{folder}: --splits needs a table {CATALOGUE} with the columns file and use: {problem}", field="splits"
         ) from problem
-    found = [(folder / file, use) for file, use in rows if use in splits and _is_talk(folder / file)]
-    missing = [split for split in splits if split not in {use for _, use in found}]
+    videos = [(folder / file, use) for file, use in rows if use in splits and _is_talk(folder / file)]
+    missing = [split for split in splits if split not in {use for _, use in videos}]
     if missing:
         raise InvalidRequestError(f"{folder / CATALOGUE} has no video with sound of use {', '.join(missing)}", field="splits")
-    return [path for path, _ in found]
+    return [path for path, _ in videos]
 
 
 def _is_talk(path: Path) -> bool:

@@ -162,8 +162,8 @@ def head_motion_score(
         if not len(velocities):
             raise InvalidRequestError(f"{name}: two neighbouring usable frames are needed", field=name)
         sides.append((angles(poses[kept]), velocities))
-    (made, made_velocity), (true, true_velocity) = sides
-    return HeadMotionScore(likeness(made, true, ANGLES), likeness(made_velocity, true_velocity, VELOCITIES))
+    (output, output_velocity), (true, true_velocity) = sides
+    return HeadMotionScore(likeness(output, true, ANGLES), likeness(output_velocity, true_velocity, VELOCITIES))
 
 
 def still_head(poses: Float64) -> Float64:
@@ -187,14 +187,14 @@ def main() -> None:
     named = decode_arrays(parser.parse_args().poses.read_bytes())
     rate = float(named.metadata.get("frame_rate", "25"))
     for clip in sorted({name.rsplit("/", 1)[0] for name in named.arrays}):
-        real, known = named[f"{clip}/real"], named[f"{clip}/known"]
+        real, enrolled = named[f"{clip}/real"], named[f"{clip}/known"]
         heads = {name.rsplit("/", 1)[1]: named[name] for name in named.arrays if name.startswith(f"{clip}/")}
-        made = {name: poses for name, poses in heads.items() if name not in {"real", "known"}}
+        generated = {name: poses for name, poses in heads.items() if name not in {"real", "known"}}
         for name, poses in {
-            **made,
-            "known": known,
-            "still": still_head(known),
-            "shuffled": shuffled_head(known),
+            **generated,
+            "known": enrolled,
+            "still": still_head(enrolled),
+            "shuffled": shuffled_head(enrolled),
         }.items():
             score = head_motion_score(poses, real, frame_rate=rate)
             print(
@@ -232,14 +232,14 @@ def _rows(motion: HeadMotion, frame_rate: float) -> dict[str, dict[str, float]]:
     real = np.where(tracked[:, None], motion.real, 0.0)
 
     def metrics(poses: Float64) -> dict[str, float]:
-        found: HeadMotionScore = head_motion_score(poses, real, frame_rate=frame_rate, real_usable=tracked)
-        values = (found.pose.score, found.pose.own_range, found.velocity.score, found.velocity.own_range)
+        score: HeadMotionScore = head_motion_score(poses, real, frame_rate=frame_rate, real_usable=tracked)
+        values = (score.pose.score, score.pose.own_range, score.velocity.score, score.velocity.own_range)
         return dict(zip(HEAD_FIGURES, values, strict=True))
 
-    made = {
+    heads = {
         "output": motion.output,
         "predicted": motion.predicted,
-        "still": still_head(motion.known),
-        "shuffled": shuffled_head(motion.known),
+        "still": still_head(motion.enrolled),
+        "shuffled": shuffled_head(motion.enrolled),
     }
-    return {row: metrics(made[row]) for row in HEAD_ROWS}
+    return {row: metrics(heads[row]) for row in HEAD_ROWS}

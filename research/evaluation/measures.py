@@ -120,11 +120,11 @@ def _changed(truth: Float32, result: Float32) -> tuple[slice, slice]:
     by_row, by_column = differs.any(axis=1), differs.any(axis=0).reshape(width, channels).any(axis=1)
     spans: list[slice] = []
     for changed in (by_row, by_column):
-        known = np.flatnonzero(changed)
-        if not len(known):
+        indices = np.flatnonzero(changed)
+        if not len(indices):
             return slice(0), slice(0)
         # A window reaches 5 px to either side; _blur drops 5 px more at the border of what it is given.
-        start, stop = int(known[0]) - (_WINDOW - 1), int(known[-1]) + _WINDOW
+        start, stop = int(indices[0]) - (_WINDOW - 1), int(indices[-1]) + _WINDOW
         spans.append(slice(max(0, start), min(len(changed), stop)))
     return spans[0], spans[1]
 
@@ -217,8 +217,8 @@ def skin_difference(before: UInt8, after: UInt8) -> float:
 
 def finite_mean(values: Float64) -> float:
     """Return the mean of the finite numbers; NaN if there is none."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +227,12 @@ class FittedFrames:
 
     Attributes:
         expression: float64 [T, 24], standard deviations.
-        known: int64 [N], the rows that were fitted.
+        rows: int64 [N], the rows that were fitted.
         camera: head poses of these N rows, crop pixels.
     """
 
     expression: Float64 = field(repr=False)
-    known: Int64 = field(repr=False)
+    rows: Int64 = field(repr=False)
     camera: WeakPerspective = field(repr=False)
 
 
@@ -258,31 +258,31 @@ class PersonFace:
     @classmethod
     def measured(cls, landmarks: Float32) -> PersonFace | None:
         """Return the face model of tracked crops, float32 [T, 478, 3] with NaN rows; None: too few frames are tracked."""
-        known, camera = _cameras(landmarks)
-        if len(known) < MIN_NEUTRAL_FRAMES:
+        rows, camera = _cameras(landmarks)
+        if len(rows) < MIN_NEUTRAL_FRAMES:
             return None
-        return cls(neutral_shape(camera.unproject(landmarks[known].astype(np.float64))))
+        return cls(neutral_shape(camera.unproject(landmarks[rows].astype(np.float64))))
 
     def fit(self, landmarks: Float32) -> FittedFrames:
         """Return the expression of tracked crops, float32 [T, 478, 3] in crop pixels, NaN rows where not tracked."""
-        known, camera = _cameras(landmarks)
+        rows, camera = _cameras(landmarks)
         expression = np.full((len(landmarks), NUM_EXPRESSION), np.nan)
-        if len(known):
+        if len(rows):
             fitted = coefficients_from_landmarks(
-                self._model, landmarks[known, :_MESH_POINTS], camera, identity=np.zeros(self._model.num_identity)
+                self._model, landmarks[rows, :_MESH_POINTS], camera, identity=np.zeros(self._model.num_identity)
             )
-            expression[known] = fitted.expression / self._model.expression_deviation
-        return FittedFrames(expression, known, camera)
+            expression[rows] = fitted.expression / self._model.expression_deviation
+        return FittedFrames(expression, rows, camera)
 
     def errors(self, truth: FittedFrames, result: FittedFrames) -> ExpressionErrors:
         """Return E_exp and E_ldmk of the same frames in truth and result."""
         expression = np.abs(truth.expression - result.expression).mean(axis=1)
         distance = np.full(len(expression), np.nan)
         seen = [
-            truth.camera.project(self._mouth(frames.expression[truth.known])) if len(truth.known) else np.zeros((0, 59, 3))
+            truth.camera.project(self._mouth(frames.expression[truth.rows])) if len(truth.rows) else np.zeros((0, 59, 3))
             for frames in (truth, result)
         ]
-        distance[truth.known] = np.linalg.norm((seen[0] - seen[1])[..., :2], axis=-1).mean(axis=-1)
+        distance[truth.rows] = np.linalg.norm((seen[0] - seen[1])[..., :2], axis=-1).mean(axis=-1)
         return ExpressionErrors(expression, distance)
 
     def _mouth(self, expression: Float64) -> Float64:
@@ -294,8 +294,8 @@ class PersonFace:
 
 def _cameras(landmarks: Float32) -> tuple[Int64, WeakPerspective]:
     """Return the rows that are tracked, and their head poses."""
-    (known,) = np.nonzero(np.isfinite(landmarks[:, 0, 0]))
-    return known.astype(np.int64), weak_perspective_of([fit_head_pose(mesh) for mesh in landmarks[known]])
+    (rows,) = np.nonzero(np.isfinite(landmarks[:, 0, 0]))
+    return rows.astype(np.int64), weak_perspective_of([fit_head_pose(mesh) for mesh in landmarks[rows]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +312,7 @@ class TruthPiece:
         native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution; None: not measured.
         seen: what eyes see of the mouths.
         light: float32 [T], luma of the cheeks (skin_light).
-        mouth: what is known of the person's own mouth; None: nothing.
+        mouth: facts about the person's own mouth; None: nothing.
     """
 
     crops: UInt8 = field(repr=False)
@@ -485,15 +485,15 @@ def join_pieces(pieces: list[RunMeasures], frame_s: float, seconds: Float64, clo
     Args:
         frame_s: mean length of a frame, seconds.
         seconds: float64 [T], presentation times of the frames.
-        closures: closures of the lips on the bilabials of the part; None: the transcript is not known.
+        closures: closures of the lips on the bilabials of the part; None: the transcript is unknown.
     """
     weights = np.array([piece.measured.sum() for piece in pieces], np.float64)
     diagnostics: dict[str, float] = {}
     for name in sorted({name for piece in pieces for name in piece.extras}):
         values = np.array([piece.extras.get(name, np.nan) for piece in pieces])
-        known = np.isfinite(values) & (weights > 0)
-        if known.any():
-            diagnostics[name] = float(np.average(values[known], weights=weights[known]))
+        counted = np.isfinite(values) & (weights > 0)
+        if counted.any():
+            diagnostics[name] = float(np.average(values[counted], weights=weights[counted]))
     commanded = [piece.commanded for piece in pieces]
     columns = {name: np.concatenate([piece.columns[name] for piece in pieces]) for name in pieces[0].columns}
     truth_opening = np.concatenate([piece.truth_opening for piece in pieces])

@@ -120,9 +120,9 @@ class PerceptualAccumulator:
 
     def values(self) -> dict[str, float]:
         """Return `lpips` (mean over frames) and `fid`, each if its network was supplied and there were enough frames."""
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if self._distances:
-            found["lpips"] = float(np.concatenate(self._distances).mean())
+            metrics["lpips"] = float(np.concatenate(self._distances).mean())
         if self._truth and sum(map(len, self._truth)) >= MIN_FID_FRAMES:
-            found["fid"] = frechet_distance(np.concatenate(self._truth), np.concatenate(self._result))
-        return found
+            metrics["fid"] = frechet_distance(np.concatenate(self._truth), np.concatenate(self._result))
+        return metrics

@@ -190,13 +190,13 @@ def detections(clip: MouthClip) -> dict[tuple[str, str], list[list[float]]]:
         before = asdict(appearance_metrics(reference, real, still, 0.0))
         for fault, (plant, strengths) in FAULTS.items():
             part = clip.part(tested)
-            found = [before]
+            measured = [before]
             for strength in strengths:
                 drawn = plant(part.boxes, part.points, strength)
                 moved = clothing_moved(part.boxes, drawn, part.points) if "clothing_moved" in SEEN_BY[fault] else still
-                found.append(asdict(appearance_metrics(reference, _seen(part, drawn), moved, 0.0)))
+                measured.append(asdict(appearance_metrics(reference, _seen(part, drawn), moved, 0.0)))
             for name in SEEN_BY[fault]:
-                rows.setdefault((fault, name), []).append([figures[name] for figures in found])
+                rows.setdefault((fault, name), []).append([figures[name] for figures in measured])
     return rows
 
 
@@ -208,17 +208,17 @@ def table(videos: Sequence[MouthClip]) -> Iterator[str]:
     """Yield the lines of the table of all videos."""
     rows: dict[tuple[str, str], list[list[float]]] = {}
     for video in videos:
-        for key, found in detections(video).items():
-            rows.setdefault(key, []).extend(found)
+        for key, measured in detections(video).items():
+            rows.setdefault(key, []).extend(measured)
     yield "| fault, strengths | figure | real video: mean, worst | by strength |"
     yield "|---|---|---|---|"
-    for (fault, name), found in rows.items():
-        values = np.array(found)
-        known = values[np.isfinite(values).all(axis=1)]
-        worst = min(known[:, 0]) if name == "seam_sharpness" else max(known[:, 0])
+    for (fault, name), measured in rows.items():
+        values = np.array(measured)
+        finite = values[np.isfinite(values).all(axis=1)]
+        worst = min(finite[:, 0]) if name == "seam_sharpness" else max(finite[:, 0])
         strengths = ", ".join(f"{strength:g}" for strength in FAULTS[fault][1])
-        by_strength = " ".join(f"{value:.2f}" for value in known[:, 1:].mean(axis=0))
-        yield f"| {fault}: {strengths} | `{name}` | {known[:, 0].mean():.2f}, {worst:.2f} | {by_strength} |"
+        by_strength = " ".join(f"{value:.2f}" for value in finite[:, 1:].mean(axis=0))
+        yield f"| {fault}: {strengths} | `{name}` | {finite[:, 0].mean():.2f}, {worst:.2f} | {by_strength} |"
 
 
 async def mouths_of_video(stages: Stages, path: Path) -> MouthClip:

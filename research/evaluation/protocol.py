@@ -235,10 +235,10 @@ def _forget_peak() -> bool:
 def _peak_mib() -> float:
     """Return the largest resident set, MiB; NaN where the kernel does not say it."""
     try:
-        found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+        match = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return float("nan")
-    return int(found[1]) / _KIB if found else float("nan")
+    return int(match[1]) / _KIB if match else float("nan")
 
 
 def folds_of(
@@ -559,8 +559,8 @@ class _Evaluation(Generic[Handle]):
             distance = self._sync_distance(landmarks, frames, speech)
             measures = dataclasses.replace(measures, extras=dict(measures.extras) | {"sync_distance": distance})
         if self._face_distance is not None and measures.measured.any():
-            known = np.flatnonzero(measures.measured)
-            compared = known[list(sample_frames(FrameRange(0, len(known)), FACE_FRAMES))]
+            rows = np.flatnonzero(measures.measured)
+            compared = rows[list(sample_frames(FrameRange(0, len(rows)), FACE_FRAMES))]
             distance = self._face_distance(truth.crops[compared], rendered.crops[compared])
             measures = dataclasses.replace(measures, extras=dict(measures.extras) | {"face_distance": distance})
         if keeper is not None:

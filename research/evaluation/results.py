@@ -93,10 +93,10 @@ def ablation_rows(name: str, *, enrol_frames: int | None = None, personalize: bo
     Raises:
         InvalidRequestError: the method has no ablation.
     """
-    known = _read("ablations.toml")
-    if name not in known:
-        raise InvalidRequestError(f"there is no ablation of {name[:80]!r}; there are {', '.join(known)}", field="ablation")
-    return tuple(_row(name, row, enrol_frames, personalize) for row in known[name]["rows"])
+    ablations = _read("ablations.toml")
+    if name not in ablations:
+        raise InvalidRequestError(f"there is no ablation of {name[:80]!r}; there are {', '.join(ablations)}", field="ablation")
+    return tuple(_row(name, row, enrol_frames, personalize) for row in ablations[name]["rows"])
 
 
 def _row(method: str, row: Mapping[str, Any], enrol_frames: int | None, personalize: bool) -> TableRow:
@@ -271,8 +271,8 @@ def write_json(path: Path, results: Sequence[ClipResult], method: str) -> None:
     write_text(path, json.dumps(to_json(results, method), indent=2, allow_nan=False) + "\n", "result")
 
 
-def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
-    """Check that the results can be written to a place, and that they replace nothing but older results.
+def check_json_path(path: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
+    """Check that the results can be written to a path, and that they replace nothing but older results.
 
     Args:
         path: the JSON file. `write_json` creates missing folders.
@@ -353,7 +353,7 @@ class KeptResults:
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
-        check_json_place(path, (), overwrite=overwrite)
+        check_json_path(path, (), overwrite=overwrite)
         self._path = path
         self._documents: dict[str, dict[str, Any]] = {}
         if path.exists():

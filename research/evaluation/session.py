@@ -106,11 +106,11 @@ class _Predicted:
 
     Attributes:
         records: MOTION_RECORDs [T], the predicted motion.
-        heard: float32 [T, 20, 40], speech features for the renderer; None: the renderer takes none.
+        speech_context: float32 [T, 20, 40], speech features for the renderer; None: the renderer takes none.
     """
 
     records: Array
-    heard: Float32 | None
+    speech_context: Float32 | None
 
 
 class PipelineSession:
@@ -158,7 +158,7 @@ class PipelineSession:
         self._motions: dict[tuple[str, str, bool], _Predicted] = {}
 
     async def _opened(self, path: Path, method: str, workspace: Workspace) -> FootageAnalysis:
-        """Return the clip, tracked and heard, with its largest face selected."""
+        """Return the clip, tracked and with its features, with its largest face selected."""
         info, row, stages = check_clip(path), method_named(method), self._host.stages
         await models_for(stages, row)
         shot = await FootageAnalysis.open(stages, row, info, workspace, threads=2)
@@ -241,12 +241,12 @@ class PipelineSession:
         commanded = np.full(len(frames), np.nan, np.float32)
         energy = np.full(len(frames), np.nan)
         for window in windows:
-            for place, index in enumerate(window.frame):
-                mouth = window.mouth(place)
+            for row, index in enumerate(window.frame):
+                mouth = window.mouth(row)
                 box, luma = finished_box(mouth.box, mouth.mask, mouth.skin, mouth.detail, native.luma[index])
                 crops[index - frames.start] = insert_box(self._truth.crops[index], box, mouth.mask, mouth.shift)
                 energy[index - frames.start] = native.energy_of(index, luma, mouth.mask)
-                commanded[index - frames.start] = mouth_opening(window.landmarks[place])
+                commanded[index - frames.start] = mouth_opening(window.landmarks[row])
         diagnostics = _diagnostics(windows)
         return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
 
@@ -276,7 +276,7 @@ class PipelineSession:
         """
         info = self._shot.info
         windows = self._windows(actor, frames, variant, speech)
-        mouths = {int(index): window.mouth(place) for window in windows for place, index in enumerate(window.frame)}
+        mouths = {int(index): window.mouth(row) for window in windows for row, index in enumerate(window.frame)}
         with VideoReader(info) as reader:
             for frame in reader.frames(frames.start, frames.stop):
                 shown, dubbed = to_rgb(frame), to_rgb(frame)
@@ -294,7 +294,7 @@ class PipelineSession:
     ) -> list[RenderedWindow]:
         """Return the rendered mouths of a range of frames."""
         mouths = self._mouths(actor, variant, speech)
-        heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
+        speech_context = self._motion(actor, variant, speech).speech_context if self._shot.method.renderer.speech else None
         warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         scale = 0 if variant == "no_detail" else self._truth.native.scale
         config = window_config(self._shot.method, actor.actor, warp=warp, detail_scale=scale, finish=self._finish)
@@ -311,7 +311,7 @@ class PipelineSession:
             self._shot.workspace.faces,
             ShotLooks(self._shot.workspace.faces, self._rows, usable, self._shot.index.shot_cuts),
             lambda begin, end: mouths[begin:end],
-            (lambda chosen: heard[chosen]) if heard is not None else None,
+            (lambda chosen: speech_context[chosen]) if speech_context is not None else None,
         )
         inputs = self._host.run(inputs.with_insides())
         return [self._host.run(inputs.render_run(run)) for run in runs(usable[frames.start : frames.stop], first=frames.start)]
@@ -361,7 +361,7 @@ class PipelineSession:
             real=self._truth.poses[frames.start : frames.stop],
             predicted=predicted,
             output=self._truth.poses[chosen],
-            known=footage[usable],
+            enrolled=footage[usable],
             backgrounds=chosen,
         )
 
@@ -427,10 +427,10 @@ class PipelineSession:
             num_frames=info.video.num_frames,
         )
         async with self._motion_of(samples, info.video.duration, request) as (features, motion):
-            heard: Float32 | None = None
+            speech_context: Float32 | None = None
             if self._shot.method.renderer.speech:
-                heard = AlignedSpeech(features, self.frame_seconds).around(np.arange(self.num_frames))
-            return _Predicted(motion.read(0, motion.num_rows), heard)
+                speech_context = AlignedSpeech(features, self.frame_seconds).around(np.arange(self.num_frames))
+            return _Predicted(motion.read(0, motion.num_rows), speech_context)
 
 
 def _diagnostics(windows: list[RenderedWindow]) -> dict[str, float]:

@@ -43,7 +43,7 @@ def mouth_part(frame: UInt8, pose: HeadPose, size: tuple[int, int]) -> UInt8:
         frame: uint8 [H, W, 3].
         size: height and width, pixels.
     """
-    x, y = (int(place) for place in np.rint(pose.translation[:2]))
+    x, y = (int(coordinate) for coordinate in np.rint(pose.translation[:2]))
     height, width = size
     left = min(max(x - width // 2, 0), max(frame.shape[1] - width, 0))
     top = min(max(y - height // 2, 0), max(frame.shape[0] - height, 0))

@@ -99,11 +99,11 @@ def mouths_on_grid(landmarks: Float32, seconds: Float64) -> tuple[int, Float32, 
         The grid frame of the first row; the mouths, float32 [N, 59, 3], head space; and bool [N], whether the tracked frames on
         both sides are near enough. N is 0 if fewer than two frames are tracked.
     """
-    (known,) = np.nonzero(np.isfinite(landmarks[:, 0, 0]))
-    if len(known) < 2:
+    (rows,) = np.nonzero(np.isfinite(landmarks[:, 0, 0]))
+    if len(rows) < 2:
         return 0, np.zeros((0, len(MOUTH_AREA), 3), np.float32), np.zeros(0, np.bool_)
-    mouths = np.stack([to_head_space(mesh[list(MOUTH_AREA)], fit_head_pose(mesh)) for mesh in landmarks[known]])
-    times = seconds[known]
+    mouths = np.stack([to_head_space(mesh[list(MOUTH_AREA)], fit_head_pose(mesh)) for mesh in landmarks[rows]])
+    times = seconds[rows]
     first, last = int(np.ceil(times[0] * _RATE - 1e-6)), int(np.floor(times[-1] * _RATE + 1e-6))
     grid = np.arange(first, last + 1) / _RATE
     right = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)

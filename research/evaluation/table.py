@@ -1,6 +1,6 @@
 """Table of evaluations: one row a method or configuration, the mean over clips and the worst clip, as JSON and as Markdown.
 
-A table grows evaluation by evaluation: the module knows what the rows need, what is known of them, and the files of the table. A
+A table grows evaluation by evaluation: the module knows what the rows need, their results so far, and the files of the table. A
 row may replace networks of the installation for its evaluation, for example by the networks of an ablation.
 """
 
@@ -161,21 +161,21 @@ def metrics_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
     """
     variants = document["variants"]
     shown = variants.get(variant, {})
-    found: dict[str, float | None] = {name: shown.get(name) for name in METRICS}
-    found |= {name: shown.get("paper", {}).get(name) for name in _PAPER}
+    figures: dict[str, float | None] = {name: shown.get(name) for name in METRICS}
+    figures |= {name: shown.get("paper", {}).get(name) for name in _PAPER}
     # A renderer that takes no warped texture reports 0: nothing was fitted.
-    found["fitting_error"] = found["fitting_error"] or None
-    found |= {name: document.get("cost", {}).get(name) for name in COSTS}
+    figures["fitting_error"] = figures["fitting_error"] or None
+    figures |= {name: document.get("cost", {}).get(name) for name in COSTS}
     still = variants.get("mean_mouth", {})
     oracle = variants.get("oracle_full", {})
-    found["mouth_psnr_minus_m"] = _apart(shown.get("mouth_psnr_db"), still.get("mouth_psnr_db"))
-    found["oracle_psnr_minus_m"] = _apart(oracle.get("mouth_psnr_db"), still.get("mouth_psnr_db"))
+    figures["mouth_psnr_minus_m"] = _apart(shown.get("mouth_psnr_db"), still.get("mouth_psnr_db"))
+    figures["oracle_psnr_minus_m"] = _apart(oracle.get("mouth_psnr_db"), still.get("mouth_psnr_db"))
     distance, still_distance = shown.get("mouth_lmd_px"), still.get("mouth_lmd_px")
-    found["mouth_lmd_over_m"] = distance / still_distance if distance is not None and still_distance else None
-    found |= {name: variants.get("full_aligned", {}).get(of) for name, of in _ALIGNED.items()}
-    found |= {name: document.get("head_motion", {}).get(row, {}).get(of) for name, (row, of) in _HEADS.items()}
-    found["wrong_audio_r"] = variants.get("wrong_audio", {}).get("mouth_opening_correlation")
-    return {name: float(value) for name, value in found.items() if value is not None}
+    figures["mouth_lmd_over_m"] = distance / still_distance if distance is not None and still_distance else None
+    figures |= {name: variants.get("full_aligned", {}).get(of) for name, of in _ALIGNED.items()}
+    figures |= {name: document.get("head_motion", {}).get(row, {}).get(of) for name, (row, of) in _HEADS.items()}
+    figures["wrong_audio_r"] = variants.get("wrong_audio", {}).get("mouth_opening_correlation")
+    return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 def rows_document(rows: Sequence[FilledRow]) -> list[dict[str, Any]]:
@@ -254,7 +254,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float]:
 
 
 class TableRun:
-    """The rows of a table with what is known of them.
+    """The rows of a table with their results so far.
 
     Args:
         title: heading of the table.
@@ -302,7 +302,7 @@ class TableRun:
         return tuple(
             FilledRow(
                 row=row,
-                per_clip={clip: metrics_of(found, row.variant) for clip, found in self._documents.get(row.of, {}).items()},
+                per_clip={clip: metrics_of(document, row.variant) for clip, document in self._documents.get(row.of, {}).items()},
                 refused=tuple(self._refused.get(row.of, ())),
                 missing=self._missing.get(row.of.weights, ""),
             )
@@ -330,8 +330,8 @@ def labels_of(clips: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def check_table_place(path: Path, results: Path, *, overwrite: bool = False) -> None:
-    """Check that a table can be written to a place: a new Markdown file, or one that holds an older table.
+def check_table_path(path: Path, results: Path, *, overwrite: bool = False) -> None:
+    """Check that a table can be written to a path: a new Markdown file, or one that holds an older table.
 
     Args:
         path: the Markdown file.

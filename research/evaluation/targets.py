@@ -109,9 +109,9 @@ def variant_means(results: Sequence[ClipResult], variant: Variant) -> dict[str, 
     means: dict[str, float] = {}
     for name in sorted(names):
         values = np.array([_value(result, variant, name) for result in results])
-        known = values[np.isfinite(values)]
-        if len(known):
-            means[name] = over_clips(name, known)
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            means[name] = over_clips(name, finite)
     return means
 
 
@@ -119,10 +119,10 @@ def check_target(results: Sequence[ClipResult], target: MetricTarget) -> TargetC
     """Compare results with one target. A ratio is the ratio of means; a difference is the mean of differences."""
     values = np.array([_value(result, target.variant, target.metric) for result in results])
     references = np.array([_value(result, "mean_mouth", target.metric) for result in results])
-    known = np.isfinite(values) & (np.isfinite(references) | (target.against == ""))
-    if not known.any():
+    finite = np.isfinite(values) & (np.isfinite(references) | (target.against == ""))
+    if not finite.any():
         return TargetCheck(target, float("nan"), None)
-    values, references = values[known], references[known]
+    values, references = values[finite], references[finite]
     if target.worst_clip:
         single = {"": values, "difference": values - references, "ratio": values / references}[target.against]
         value = float(single.min() if target.low is not None else single.max())
@@ -145,9 +145,9 @@ def cost_means(results: Sequence[ClipResult]) -> dict[str, float]:
     means: dict[str, float] = {}
     for name in COSTS:
         values = np.array([result.cost.get(name, float("nan")) for result in results])
-        known = values[np.isfinite(values)]
-        if len(known):
-            means[name] = float(known.mean())
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            means[name] = float(finite.mean())
     return means
 
 

@@ -180,14 +180,14 @@ class HeadMotion:
         real: float64 [T, 6], head poses of the footage; NaN rows where the footage shows no face.
         predicted: float64 [T, 6], head poses that the motion stage predicts.
         output: float64 [T, 6], head poses that the video would show: those of the chosen backgrounds.
-        known: float64 [K, 6], head poses of the usable frames of the enrolment part.
+        enrolled: float64 [K, 6], head poses of the usable frames of the enrolment part.
         backgrounds: int64 [T], chosen footage frames of the enrolment part.
     """
 
     real: Float64 = field(repr=False)
     predicted: Float64 = field(repr=False)
     output: Float64 = field(repr=False)
-    known: Float64 = field(repr=False)
+    enrolled: Float64 = field(repr=False)
     backgrounds: Int64 = field(repr=False)
 
 

@@ -22,7 +22,7 @@ from research.evaluation.results import (
     reported,
     seconds_rows,
 )
-from research.evaluation.table import FilledRow, TableRun, better_of, check_table_place, labels_of, metrics_of
+from research.evaluation.table import FilledRow, TableRun, better_of, check_table_path, labels_of, metrics_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS, VARIANTS
 from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD, Finish
@@ -147,7 +147,7 @@ def test_files_name_measured_and_missing(near: dict[str, object], tmp_path: Path
     assert [row["label"] for row in rows] == ["first", "second"]
     assert rows[0]["mean"]["nme"] == pytest.approx(metrics_of(near, "full")["nme"], abs=1e-5)
     assert rows[1]["mean"] == {}
-    check_table_place(path, results)
+    check_table_path(path, results)
 
 
 def test_next_run_knows_the_file(near: dict[str, object], tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_table_and_its_figures_are_two_files(near: dict[str, object], tmp_path
     (tmp_path / "link.json").symlink_to(page)
     for results in (page, tmp_path / "link.json", tmp_path / "." / "t.md"):
         with pytest.raises(InvalidRequestError, match="two names"):
-            check_table_place(page, results)
+            check_table_path(page, results)
 
 
 def test_foreign_page_replaced_on_request(near: dict[str, object], tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_foreign_page_replaced_on_request(near: dict[str, object], tmp_path: Pat
     kept.write([])
     page.write_text("mine")
     with pytest.raises(InvalidRequestError, match="no table wrote it"):
-        check_table_place(page, results)
-    check_table_place(page, results, overwrite=True)
+        check_table_path(page, results)
+    check_table_path(page, results, overwrite=True)
 
 
 @pytest.mark.parametrize("where", ["file/t.md", f"new/{'x' * 300}.md", "/proc/new/t.md"])
@@ -221,13 +221,13 @@ def test_unwritable_table_refused_before_work(where: str, tmp_path: Path) -> Non
     """A table that cannot be written is refused before the work."""
     (tmp_path / "file").write_text("a file")
     with raised(InvalidRequestError, match="cannot be written", field="table"):
-        check_table_place(tmp_path / where, tmp_path / "t.json")
+        check_table_path(tmp_path / where, tmp_path / "t.json")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_table_makes_the_folders_above_it(near: dict[str, object], tmp_path: Path) -> None:
     page = tmp_path / "new" / "t.md"
-    check_table_place(page, tmp_path / "t.json")
+    check_table_path(page, tmp_path / "t.json")
     TableRun("Title", (TableRow("a", A),), TABLE_VARIANTS, page, KeptResults(tmp_path / "t.json")).write()
     assert page.read_text(encoding="utf-8").startswith("# Title")
 
@@ -236,9 +236,9 @@ def test_files_of_other_content_are_not_replaced(tmp_path: Path) -> None:
     page, results = tmp_path / "notes.md", tmp_path / "notes.json"
     page.write_text("mine")
     with pytest.raises(InvalidRequestError, match="no table wrote it"):
-        check_table_place(page, results)
+        check_table_path(page, results)
     with pytest.raises(InvalidRequestError, match=r"does not end with \.md"):
-        check_table_place(tmp_path / "notes.txt", results)
+        check_table_path(tmp_path / "notes.txt", results)
     results.write_text('{"mine": 1}')
     with pytest.raises(InvalidRequestError, match="holds no results"):
         KeptResults(results)
