@@ -229,19 +229,19 @@ class _Graph:
         return name
 
     def _constant(self, name: str, values: Any) -> str:
-        if all(known.name != name for known in self._constants):
+        if all(constant.name != name for constant in self._constants):
             self._constants.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
 
 def pictures(count: int) -> UInt8:
     """Return seeded random pictures of several roughnesses, uint8 [count, 150, 150, 3], for the comparison of two networks."""
-    rng, found = np.random.default_rng(0), []
+    rng, images = np.random.default_rng(0), []
     for number in range(count):
         grid = rng.random((1, 3, 3 << (number % 6), 3 << (number % 6)), np.float32) * 255
         smooth = F.interpolate(torch.from_numpy(grid), (SIDE, SIDE), mode="bilinear").numpy()
-        found.append(smooth[0].transpose(1, 2, 0).round().astype(np.uint8))
-    return np.stack(found)
+        images.append(smooth[0].transpose(1, 2, 0).round().astype(np.uint8))
+    return np.stack(images)
 
 
 def convert(package: Path, output: Path) -> float:

@@ -87,12 +87,12 @@ async def measure(stages: Stages, clips: Path, file: str, person: str) -> Measur
     return MeasuredFaces(file, person, means.faces()[face_id].vector, np.stack(single[face_id]))
 
 
-def report(found: Sequence[MeasuredFaces]) -> Iterator[str]:
+def report(videos: Sequence[MeasuredFaces]) -> Iterator[str]:
     """Yield the lines of a table."""
-    pairs = [(a, b, float(np.linalg.norm(a.mean - b.mean))) for a, b in itertools.combinations(found, 2)]
+    pairs = [(a, b, float(np.linalg.norm(a.mean - b.mean))) for a, b in itertools.combinations(videos, 2)]
     same = sorted(((d, a.file, b.file) for a, b, d in pairs if a.person == b.person), reverse=True)
     other = sorted((d, a.file, b.file) for a, b, d in pairs if a.person != b.person)
-    yield f"{len(found)} videos of {len({one.person for one in found})} people"
+    yield f"{len(videos)} videos of {len({one.person for one in videos})} people"
     for name, distances, worst in (("one person", same, "largest"), ("two people", other, "smallest")):
         if not distances:
             continue
@@ -105,13 +105,13 @@ def report(found: Sequence[MeasuredFaces]) -> Iterator[str]:
         yield f"    {worst}: " + "; ".join(f"{d:.3f} {a} {b}" for d, a, b in distances[:4])
     halves = [
         float(np.linalg.norm(f.mean(0) - s.mean(0)))
-        for f, s in (np.array_split(one.single, 2) for one in found if len(one.single) > 9)
+        for f, s in (np.array_split(one.single, 2) for one in videos if len(one.single) > 9)
     ]
     yield f"  first and second half of a video: largest {max(halves):.3f}, median {np.median(halves):.3f}"
     for kind, single in (("a mean", False), ("a single frame", True)):
         mine: list[Float64] = []
         theirs: list[Float64] = []
-        for a, b in itertools.permutations(found, 2):
+        for a, b in itertools.permutations(videos, 2):
             other_faces = b.single if single else b.mean[None]
             apart = np.linalg.norm(a.single[:, None] - other_faces[None], axis=-1).ravel()
             (mine if a.person == b.person else theirs).append(apart)
@@ -133,15 +133,15 @@ async def run(clips: Path) -> None:
     """Measure all videos, and print both tables."""
     async with open_stage(load_settings(GatewaySettings), "face") as stages:
         for title, uses in (("to choose by", USES), ("held out", ("test", "test_people"))):
-            found = []
+            videos = []
             for file, person in chosen(clips, uses):
                 try:
                     one = await measure(stages, clips, file, person)
                 except DubstageError as problem:
                     print(f"skipped: {problem}")
                     continue
-                found += [one] if one is not None else []
-            print(f"{title}: {next(lines := report(found))}", *lines, sep="\n", flush=True)
+                videos += [one] if one is not None else []
+            print(f"{title}: {next(lines := report(videos))}", *lines, sep="\n", flush=True)
 
 
 def main() -> None:

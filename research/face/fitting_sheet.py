@@ -60,9 +60,9 @@ def sheet_of(pictures: Sequence[UInt8], networks: Networks, models: FittableMode
     chosen = np.linspace(0, len(frames) - 1, min(_ROWS_A_FILE, len(frames))).round().astype(int)
     rows = []
     for frame in (frames[index] for index in chosen):
-        found = frame.faces[0].coefficients
-        if found is not None:
-            rows.append(fitting_row(pictures[frame.frame_index], found.pose, found.expression, identity, mesh))
+        coefficients = frame.faces[0].coefficients
+        if coefficients is not None:
+            rows.append(fitting_row(pictures[frame.frame_index], coefficients.pose, coefficients.expression, identity, mesh))
     return np.concatenate(rows)
 
 

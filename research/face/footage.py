@@ -34,8 +34,8 @@ def read_frames(video: Path, requested: Collection[int]) -> dict[int, UInt8]:
     """
     numbers = sorted(requested)
     try:
-        found = _read(video, numbers, begin=numbers[0] / FRAME_RATE - 1.0) if numbers and numbers[0] > _SEEK_FROM else None
-        return found or _read(video, numbers, begin=0.0) or {}
+        pictures = _read(video, numbers, begin=numbers[0] / FRAME_RATE - 1.0) if numbers and numbers[0] > _SEEK_FROM else None
+        return pictures or _read(video, numbers, begin=0.0) or {}
     except (OSError, av.error.FFmpegError) as problem:
         raise MediaUnsupportedError(f"{video} cannot be read: {problem}") from problem
 
@@ -43,7 +43,7 @@ def read_frames(video: Path, requested: Collection[int]) -> dict[int, UInt8]:
 def _read(video: Path, requested: Sequence[int], *, begin: float) -> dict[int, UInt8] | None:
     """Return pictures by frame number; None: the video cannot be read from the time `begin` on, seconds."""
     waiting = list(requested)
-    found: dict[int, UInt8] = {}
+    pictures: dict[int, UInt8] = {}
     with av.open(str(video)) as container:
         if not container.streams.video:
             raise MediaUnsupportedError(f"{video}: no video stream")
@@ -53,13 +53,13 @@ def _read(video: Path, requested: Sequence[int], *, begin: float) -> dict[int, U
             if begin > 0 and number == 1 and time > begin + 1.0:
                 return None
             if before is not None:
-                _take(found, waiting, before[0], stream, until=(before[1] + time) / 2)
+                _take(pictures, waiting, before[0], stream, until=(before[1] + time) / 2)
             before = frame, time
             if not waiting:
                 break
         if before is not None:
-            _take(found, waiting, before[0], stream, until=before[1] + 0.5 / FRAME_RATE)
-    return found
+            _take(pictures, waiting, before[0], stream, until=before[1] + 0.5 / FRAME_RATE)
+    return pictures
 
 
 def _decoded(
@@ -83,13 +83,13 @@ def _decoded(
 
 
 def _take(
-    found: dict[int, UInt8], waiting: list[int], frame: av.VideoFrame, stream: av.video.stream.VideoStream, *, until: float
+    pictures: dict[int, UInt8], waiting: list[int], frame: av.VideoFrame, stream: av.video.stream.VideoStream, *, until: float
 ) -> None:
-    """Move the numbers whose nearest frame this is from `waiting` to `found`."""
+    """Move the numbers whose nearest frame this is from `waiting` to `pictures`."""
     picture: UInt8 | None = None
     while waiting and waiting[0] / FRAME_RATE < until:
         picture = _upright(frame, stream.sample_aspect_ratio) if picture is None else picture
-        found[waiting.pop(0)] = picture
+        pictures[waiting.pop(0)] = picture
 
 
 def _upright(frame: av.VideoFrame, aspect: Fraction | None) -> UInt8:

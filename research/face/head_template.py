@@ -25,7 +25,7 @@ FRAMES_PER_CLIP = 12
 
 def meshes_of(path: Path) -> list[npt.NDArray[np.float64]]:
     """Return face meshes, float64 [468, 3] in pixels, of FRAMES_PER_CLIP frames spread over a clip."""
-    found: list[npt.NDArray[np.float64]] = []
+    meshes: list[npt.NDArray[np.float64]] = []
     with (
         av.open(str(path)) as container,
         mp.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesher,
@@ -38,8 +38,8 @@ def meshes_of(path: Path) -> list[npt.NDArray[np.float64]]:
             if result:
                 height, width = rgb.shape[:2]
                 points = [(p.x * width - 0.5, p.y * height - 0.5, p.z * width) for p in result[0].landmark[:468]]
-                found.append(np.array(points, dtype=np.float64))
-    return found
+                meshes.append(np.array(points, dtype=np.float64))
+    return meshes
 
 
 def align(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -75,8 +75,8 @@ def people_of(rows: Sequence[ClipRow]) -> list[IdentityPerson]:
     for name, clips in by_speaker(row for row in rows if row.has_face and row.has_pixels and row.usable_frames).items():
         training = [row for row in clips if row.split == "train"]
         usable = training or clips
-        places = np.unique(np.linspace(0, len(usable) - 1, CLIPS_A_PERSON).astype(int))
-        people.append(IdentityPerson(name, tuple(usable[at] for at in places), not training))
+        indices = np.unique(np.linspace(0, len(usable) - 1, CLIPS_A_PERSON).astype(int))
+        people.append(IdentityPerson(name, tuple(usable[at] for at in indices), not training))
     return people
 
 

@@ -225,16 +225,16 @@ def read_people(data: TrainSet, clips: Path) -> Iterator[SpeakerShapes]:
     for (split, speaker), rows in sorted(groups.items()):
         some = _evenly(rows, max(1, MAX_READ_FRAMES * len(rows) // sum(row.usable_frames for row in rows)))
         with_pixels = {row.name for row in _evenly([row for row in some if row.has_pixels], CLIPS_A_SPEAKER)}
-        found: list[Float32] = []
+        parts: list[Float32] = []
         tracks: list[Track] = []
         for row in some:
             shapes, frames, poses = read_shapes(data, row)
             if len(frames):
-                found.append(shapes)
+                parts.append(shapes)
             if len(frames) and row.name in with_pixels:
                 tracks.append((clips / row.file, frames + row.first_frame, poses))
-        if found:
-            every = np.concatenate(found)
+        if parts:
+            every = np.concatenate(parts)
             neutral = neutral_shape(every).astype(np.float64)
             step = max(1, int(len(every) / (share * min(MAX_FRAMES_A_SPEAKER, len(every)))))
             yield SpeakerShapes(split, speaker, neutral, len(every), every[::step].copy(), tuple(tracks))

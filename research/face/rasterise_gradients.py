@@ -162,12 +162,12 @@ def antialias(
     blended = []
     for item in range(count):
         near, far, first, last, axis = torch.from_numpy(pairs[item][: used[item]]).unbind(1)
-        place = torch.stack([near % width, near // width], 1)
+        pixel = torch.stack([near % width, near // width], 1)
         offset = far - near
         sign = torch.where(offset > 0, 1, -1)
         start, end = vertices[item][first], vertices[item][last]
         along, across = axis[:, None], 1 - axis[:, None]
-        here = place.to(vertices.dtype)
+        here = pixel.to(vertices.dtype)
         start_across = start.gather(1, across)
         part = (here.gather(1, across) - start_across) / (end.gather(1, across) - start_across)
         crossing = start.gather(1, along) + part * (end.gather(1, along) - start.gather(1, along))
@@ -193,8 +193,8 @@ def neighbours_of(triangles: Int32) -> Int32:
     order = np.argsort(edges, kind="stable")
     owners = np.arange(len(edges)) // 3
     result = np.full(len(edges), _NO_TRIANGLE, np.int32)
-    _, places, times = np.unique(edges[order], return_index=True, return_counts=True)
-    starts = places[times == 2]
+    _, indices, times = np.unique(edges[order], return_index=True, return_counts=True)
+    starts = indices[times == 2]
     one, two = order[starts], order[starts + 1]
     result[one], result[two] = owners[two], owners[one]
     return result.reshape(-1, 3)
@@ -220,7 +220,7 @@ def _plain(values: Tensor) -> Floating:
 
 
 @kernel
-def _find_silhouettes(index: Int32, depth: Float32, points: Float64, triangles: Int32, neighbours: Int32, found: Int64) -> int:
+def _find_silhouettes(index: Int32, depth: Float32, points: Float64, triangles: Int32, neighbours: Int32, pairs: Int64) -> int:
     """Find pairs of neighbouring pixels between whose centres the nearer pixel's surface ends, and return their number.
 
     The search starts in the nearer pixel's triangle and follows the line towards the other centre through the mesh, triangle by
@@ -234,10 +234,10 @@ def _find_silhouettes(index: Int32, depth: Float32, points: Float64, triangles: 
         points: float64 [V, 2], pixels.
         triangles: int32 [F, 3].
         neighbours: int32 [F, 3], the triangle across the edge opposite to each corner; -1: none.
-        found: int64 [2 H W, 5], output: nearer pixel, other pixel (row by row), both vertices of the edge, axis (0 = x, 1 = y).
+        pairs: int64 [2 H W, 5], output: nearer pixel, other pixel (row by row), both vertices of the edge, axis (0 = x, 1 = y).
 
     Returns:
-        Number of rows written to `found`.
+        Number of rows written to `pairs`.
     """
     height, width = index.shape
     turns = np.empty(triangles.shape[0], np.int8)
@@ -281,9 +281,9 @@ def _find_silhouettes(index: Int32, depth: Float32, points: Float64, triangles: 
                         rise = abs(points[first, 1 - axis] - points[last, 1 - axis])
                         if way >= 0.0 and rise >= abs(points[first, axis] - points[last, axis]):
                             here_flat, there_flat = row * width + column, other_row * width + other_column
-                            found[count, 0] = here_flat if forward else there_flat
-                            found[count, 1] = there_flat if forward else here_flat
-                            found[count, 2], found[count, 3], found[count, 4] = first, last, axis
+                            pairs[count, 0] = here_flat if forward else there_flat
+                            pairs[count, 1] = there_flat if forward else here_flat
+                            pairs[count, 2], pairs[count, 3], pairs[count, 4] = first, last, axis
                             count += 1
                         break
                     before, triangle = triangle, next_triangle
