@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from research.motion.clips import TrainingClip, clips_of, heard_footage_of
+from research.motion.clips import TrainingClip, clips_of, synced_footage_of
 from research.motion.evaluate import extra_features
 from research.motion.protocol import pearson, served_mouths
 from research.training.command import command_line, data_parser
@@ -44,15 +44,15 @@ def openings(clip: TrainingClip, predictors: Sequence[Predictor], models: Motion
     """
     cut = int(len(clip) * ENROLMENT)
     seen = clip.usable[cut:]
-    found = {REAL: mouth_opening(clip.mouth_landmarks[cut:])[seen]}
-    footage = heard_footage_of(clip, slice(0, cut))
+    by_predictor = {REAL: mouth_opening(clip.mouth_landmarks[cut:])[seen]}
+    footage = synced_footage_of(clip, slice(0, cut))
     for predictor in predictors:
         style = predictor.encode_style(footage, models)
         *_, last = predictor.personalize(style, clip.features[:cut], footage, models)
         assert last.style is not None
         mouths = served_mouths(predictor.open(models, last.style, None), clip.features)
-        found[predictor.spec.name] = mouth_opening(mouths[cut:])[seen]
-    return found
+        by_predictor[predictor.spec.name] = mouth_opening(mouths[cut:])[seen]
+    return by_predictor
 
 
 def agreement(clips: Iterable[TrainingClip], predictors: Sequence[Predictor], models: MotionModels) -> tuple[list[str], Float64]:
@@ -60,9 +60,11 @@ def agreement(clips: Iterable[TrainingClip], predictors: Sequence[Predictor], mo
     matrices: list[Float64] = []
     names: list[str] = []
     for clip in clips:
-        found = openings(clip, predictors, models)
-        names = list(found)
-        matrices.append(np.array([[pearson(found[one], found[other]) for other in names] for one in names], np.float64))
+        by_predictor = openings(clip, predictors, models)
+        names = list(by_predictor)
+        matrices.append(
+            np.array([[pearson(by_predictor[one], by_predictor[other]) for other in names] for one in names], np.float64)
+        )
     return names, np.asarray(np.mean(matrices, axis=0), np.float64)
 
 

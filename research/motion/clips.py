@@ -106,15 +106,15 @@ class Draw:
         return min(int(np.searchsorted(self._sums, rng.random(), side="right")), len(self._sums) - 1)
 
 
-def rows_between(values: Floating, places: Floating) -> Float32:
-    """Return rows at places between the rows of values, by linear interpolation: float32 [N, ...].
+def rows_between(values: Floating, positions: Floating) -> Float32:
+    """Return rows at positions between the rows of values, by linear interpolation: float32 [N, ...].
 
     Args:
         values: float [T, ...], T >= 2.
-        places: float [N], counted in rows, not negative. Beyond the last row the last row holds.
+        positions: float [N], counted in rows, not negative. Beyond the last row the last row holds.
     """
-    low = np.minimum(places.astype(np.intp), len(values) - 2)
-    share = np.clip(places - low, 0.0, 1.0).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+    low = np.minimum(positions.astype(np.intp), len(values) - 2)
+    share = np.clip(positions - low, 0.0, 1.0).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
     return np.asarray((1.0 - share) * values[low] + share * values[low + 1], np.float32)
 
 
@@ -141,7 +141,7 @@ class TrainingClip:
         usable: bool [T].
         features: features of the same T frames.
         content: float32 [T, 4, 44], content rows of the features.
-        heard: float32 [T, 4, 25], inputs of the sync network.
+        sync_inputs: float32 [T, 4, 25], inputs of the sync network.
         poses: float64 [T, 6], head-pose vectors in pixels of the footage.
         apart: name of the narrow corpus that the clip belongs to; empty: no narrow corpus.
         lag_fraction: part of a frame by which the sound still comes after the picture, from -1/2 to 1/2; 0 if not measured.
@@ -154,7 +154,7 @@ class TrainingClip:
     usable: Bool
     features: SpeechFeatures
     content: Float32
-    heard: Float32
+    sync_inputs: Float32
     poses: Float64
     apart: str = ""
     lag_fraction: float = 0.0
@@ -191,7 +191,7 @@ def _parts(clip: TrainingClip, picture: slice, sound: slice) -> TrainingClip:
         usable=clip.usable[picture],
         features=clip.features[sound],
         content=clip.content[sound],
-        heard=clip.heard[sound],
+        sync_inputs=clip.sync_inputs[sound],
         poses=clip.poses[picture],
     )
 
@@ -201,8 +201,8 @@ def on_time(clip: TrainingClip, late_frames: float) -> TrainingClip:
     whole = math.floor(late_frames + 0.5)
     fraction = late_frames - whole
     near = shifted(clip, -whole)
-    found = moved_later(MotionClip(near.mouth_landmarks, near.usable, near.poses), -fraction)
-    return replace(near, mouth_landmarks=found.mouth, usable=found.usable, poses=found.poses)
+    moved = moved_later(MotionClip(near.mouth_landmarks, near.usable, near.poses), -fraction)
+    return replace(near, mouth_landmarks=moved.mouth, usable=moved.usable, poses=moved.poses)
 
 
 def with_lag_fraction(clip: TrainingClip, model: LagModel) -> TrainingClip:
@@ -247,7 +247,7 @@ def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = (), *, filmed
         usable=np.asarray(track["usable"][:length], np.bool_),
         features=features,
         content=content_rows(features),
-        heard=sync_rows(features),
+        sync_inputs=sync_rows(features),
         poses=pose_vectors(track["rotation"][:length], track["translation"][:length], track["scale"][:length]),
         apart=row.source if row.narrow else "",
     )
@@ -323,7 +323,7 @@ class Clips(Sequence[TrainingClip]):
         """Return at most `count` clips, evenly spread over the rows."""
         if len(self) <= count:
             return self
-        return self.only(self.rows[int(place)] for place in np.linspace(0, len(self) - 1, count).round())
+        return self.only(self.rows[int(position)] for position in np.linspace(0, len(self) - 1, count).round())
 
     def chosen(self, count: int, seed: int) -> Clips:
         """Return at most `count` clips in the order of the rows; a larger sequence gives every speaker the same chance.
@@ -335,8 +335,8 @@ class Clips(Sequence[TrainingClip]):
         rng = np.random.default_rng((seed, len(self)))
         ranks: dict[ClipRow, tuple[int, float]] = {}
         for group in self.by_speaker().values():
-            for rank, place in enumerate(rng.permutation(len(group))):
-                ranks[group.rows[place]] = rank, float(rng.random())
+            for rank, index in enumerate(rng.permutation(len(group))):
+                ranks[group.rows[index]] = rank, float(rng.random())
         first = set(sorted(ranks, key=ranks.__getitem__)[:count])
         return self.only(row for row in self.rows if row in first)
 
@@ -423,7 +423,7 @@ def footage_of(clip: TrainingClip, part: slice) -> Footage:
     return Footage(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part])
 
 
-def heard_footage_of(clip: TrainingClip, part: slice) -> Footage:
+def synced_footage_of(clip: TrainingClip, part: slice) -> Footage:
     """Return a part of a clip as footage whose mouths lie at the times of the sound, as an enrolment personalises on them."""
-    found = moved_later(MotionClip(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part]), clip.lag_fraction)
-    return Footage(found.mouth, found.usable, found.poses)
+    moved = moved_later(MotionClip(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part]), clip.lag_fraction)
+    return Footage(moved.mouth, moved.usable, moved.poses)

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from research.motion.clips import TrainingClip, footage_of, heard_footage_of, with_lag_fraction
+from research.motion.clips import TrainingClip, footage_of, synced_footage_of, with_lag_fraction
 from research.motion.protocol import (
     SELECTED_ON,
     ClipFold,
@@ -100,7 +100,7 @@ def personalized(predictor: Predictor, models: MotionModels) -> Encode:
         style, part = encode(clip, fold), fold.enrolment
         if part == fold.test:
             return style
-        footage = heard_footage_of(clip, part)
+        footage = synced_footage_of(clip, part)
         *_, last = predictor.personalize(style, clip.features[part], footage, models)
         assert last.style is not None
         return last.style
@@ -170,7 +170,7 @@ def _means(results: Sequence[ClipScores]) -> dict[str, Any]:
 
 
 def extra_features(predictor: Predictor) -> list[str]:
-    """Return the further tensors of the sound that a predictor hears, and the tensor that lags are measured with."""
+    """Return the further tensors of the sound that a predictor takes, and the tensor that lags are measured with."""
     return sorted({LAG_STATES, *(name for name in predictor.spec.tensors if name in EXTRA_FEATURES)})
 
 

@@ -185,17 +185,17 @@ def people_of(data: TrainSet, names: Sequence[str], extra: Sequence[str]) -> lis
     """
     shown = [row for row in data.rows if row.has_face and shows_the_mouth(row)]
     wanted = list(names) or sorted({row.speaker for row in shown if row.split != "train"})
-    found = []
+    people = []
     for name in wanted:
         of_person = [row for row in shown if row.speaker == name]
         if not of_person:
-            known = ", ".join(sorted({row.speaker for row in shown}))
+            speakers = ", ".join(sorted({row.speaker for row in shown}))
             raise InvalidRequestError(
-                f"{data.folder}: no clip shows the mouth of speaker {name!r}; there are: {known}", field="person"
+                f"{data.folder}: no clip shows the mouth of speaker {name!r}; there are: {speakers}", field="person"
             )
         longest = max(of_person, key=lambda row: row.usable_frames)
-        found.append(read_clip(data, longest, extra))
-    return found
+        people.append(read_clip(data, longest, extra))
+    return people
 
 
 def table(rows: Sequence[PredictorMetrics] | Sequence[SpeechMetrics]) -> str:

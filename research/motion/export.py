@@ -373,10 +373,10 @@ def export_sync(run: Path, out: Path) -> list[Path]:
     load_network(network, kept)
     embedding: dict[str, Any] = {"outputs": ("embedding",), "dynamic_outputs": ("embedding",)}
     limits: dict[str, Any] = {"tolerance": TOLERANCE, "parity_runs": PARITY_RUNS}
-    heard = MotionExportSpec(name="sync_audio", inputs={"heard": (1, None, ROWS_PER_FRAME, NUM_SYNC)}, **embedding, **limits)
+    audio = MotionExportSpec(name="sync_audio", inputs={"heard": (1, None, ROWS_PER_FRAME, NUM_SYNC)}, **embedding, **limits)
     seen = MotionExportSpec(name="sync_mouth", inputs={"coefficients": (1, None, config.num_coefficients)}, **embedding, **limits)
     own = {name: values for name, values in kept.arrays.items() if name.startswith("sync_")}
-    modules = ((network.audio, heard), (network.mouth, seen))
+    modules = ((network.audio, audio), (network.mouth, seen))
     given = SharedExport(name="sync", card="sync", part="sync_training", modules=modules, arrays=lambda: own)
     return export_shared(run, out, given)
 

@@ -88,12 +88,12 @@ class LagSums:
         sums: list[Float64] = []
         for clip, weight in zip(clips, weights, strict=True):
             coefficients = standardised(clip.mouth_landmarks, clip.usable, basis)
-            heard, seen = (
+            sound, mouth = (
                 neighbours(rows, reach, reach)[clip.usable].reshape(int(clip.usable.sum()), -1).astype(np.float64)
                 for rows, reach in ((clip.features.extra[LAG_STATES], SOUND_AROUND), (coefficients, SEEN_AROUND))
             )
-            heard, seen = heard - heard.mean(axis=0), seen - seen.mean(axis=0)
-            own = [weight * product for product in (heard.T @ heard, heard.T @ seen, seen.T @ seen)]
+            sound, mouth = sound - sound.mean(axis=0), mouth - mouth.mean(axis=0)
+            own = [weight * product for product in (sound.T @ sound, sound.T @ mouth, mouth.T @ mouth)]
             sums = [held + new for held, new in zip(sums, own, strict=True)] if sums else own
         self.sound, self.both, self.mouth = sums
 
@@ -110,12 +110,19 @@ class LagSums:
         left, rho, right = np.linalg.svd(whitened, full_matrices=False)
         left, rho, right = left[:, :PAIRS], rho[:PAIRS], right[:PAIRS].T
         weight = rho / (1.0 - rho**2)
-        heard, seen = (np.linalg.solve(root.T, side).T.astype(np.float32) for root, side in ((sound, left), (mouth, right)))
+        sound_filter, mouth_filter = (
+            np.linalg.solve(root.T, side).T.astype(np.float32) for root, side in ((sound, left), (mouth, right))
+        )
         # Scores do not depend on the scale of a filter's output. This scale gives outputs of about 1 for any number of clips.
         scales = (np.sqrt(np.trace(own) / len(own)) for own in (self.sound, self.mouth))
-        heard, seen = (np.asarray(side * scale, np.float32) for side, scale in zip((heard, seen), scales, strict=True))
+        sound_filter, mouth_filter = (
+            np.asarray(side * scale, np.float32) for side, scale in zip((sound_filter, mouth_filter), scales, strict=True)
+        )
         return LagModel(
-            basis, np.ascontiguousarray(heard), np.ascontiguousarray(seen), np.asarray(weight / weight.sum(), np.float32)
+            basis,
+            np.ascontiguousarray(sound_filter),
+            np.ascontiguousarray(mouth_filter),
+            np.asarray(weight / weight.sum(), np.float32),
         )
 
 
@@ -139,11 +146,11 @@ def left_out(clips: Clips, basis: LandmarkBasis) -> Judged:
     speakers_of_free_speech(clips.rows)
     weights = dict(zip(clips.rows, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True))
     every = LagSums(clips, np.array(list(weights.values())), basis)
-    found = []
+    pairs = []
     for own in clips.by_speaker().values():
         model = every.without(LagSums(own, np.array([weights[row] for row in own.rows]), basis)).fit(basis)
-        found += [(model, clip) for clip in own]
-    return found
+        pairs += [(model, clip) for clip in own]
+    return pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,8 +200,8 @@ def planted(clips: Judged) -> Planted:
     for model, clip in long:
         for lag in range(-LARGEST_PLANTED, LARGEST_PLANTED + 1):
             late = shifted(clip, -lag)
-            found = estimate_lag(late.features, late.mouth_landmarks, late.usable, model)
-            hits.append(abs(found.lag_frames - lag) <= 1)
+            estimate = estimate_lag(late.features, late.mouth_landmarks, late.usable, model)
+            hits.append(abs(estimate.lag_frames - lag) <= 1)
     return Planted(clips=len(long), lags=len(hits), within_one=float(np.mean(hits)) if hits else math.nan)
 
 
@@ -206,13 +213,13 @@ def voices(clips: Judged, frames: int) -> Voices | None:
     rng = np.random.default_rng(0)
     own, near, foreign = [], [], []
     for model, clip, part in parts:
-        if (found := _measured(clip.features[part], clip, part, model)) is not None:
-            own.append(_strength(found, clip, part))
-            near.append(abs(found.lag_frames) <= 1)
-        for place in rng.integers(len(parts), size=_FOREIGN):
-            _, other, heard = parts[place]
-            if other.speaker != clip.speaker and (found := _measured(other.features[heard], clip, part, model)) is not None:
-                foreign.append(_strength(found, clip, part))
+        if (estimate := _measured(clip.features[part], clip, part, model)) is not None:
+            own.append(_strength(estimate, clip, part))
+            near.append(abs(estimate.lag_frames) <= 1)
+        for index in rng.integers(len(parts), size=_FOREIGN):
+            _, other, other_part = parts[index]
+            if other.speaker != clip.speaker and (estimate := _measured(other.features[other_part], clip, part, model)) is not None:
+                foreign.append(_strength(estimate, clip, part))
     if not own or not foreign:
         return None
     return Voices(
@@ -236,23 +243,23 @@ def _measured(features: SpeechFeatures, clip: TrainingClip, part: slice, model: 
         return None
 
 
-def _strength(found: LagEstimate, clip: TrainingClip, part: slice) -> float:
-    return found.confidence * math.sqrt(clip.usable[part].sum())
+def _strength(estimate: LagEstimate, clip: TrainingClip, part: slice) -> float:
+    return estimate.confidence * math.sqrt(clip.usable[part].sum())
 
 
 def _report(groups: Iterator[tuple[str, Judged]]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    report: dict[str, dict[str, float]] = {}
     for group, clips in groups:
-        found[f"{group}: planted lags"] = asdict(planted(clips))
+        report[f"{group}: planted lags"] = asdict(planted(clips))
         for frames in LENGTHS:
             if (measured := voices(clips, frames)) is not None:
-                found[f"{group}: pieces of {frames} frames"] = asdict(measured)
-    for name, figures in found.items():
+                report[f"{group}: pieces of {frames} frames"] = asdict(measured)
+    for name, figures in report.items():
         print(f"{name:46s} {json.dumps({key: round(value, 3) for key, value in figures.items()})}", flush=True)
-    return found
+    return report
 
 
-def zero_of(data: TrainSet, known: TrainSet | None, filters: LagModel) -> Lateness:
+def zero_of(data: TrainSet, in_sync: TrainSet | None, filters: LagModel) -> Lateness:
     """Return how much later than real people's the mouths of free speech in a set are, with their lags taken out.
 
     Two independent estimates are joined: the times of phones in the set, and the lags of clips whose sound and picture are known to
@@ -260,7 +267,7 @@ def zero_of(data: TrainSet, known: TrainSet | None, filters: LagModel) -> Latene
 
     Args:
         data: training set with phone labels.
-        known: training set of clips whose sound and picture are known to agree; None: there is none.
+        in_sync: training set of clips whose sound and picture are known to agree; None: there is none.
         filters: the filters that measured the lags of both sets.
 
     Raises:
@@ -270,33 +277,33 @@ def zero_of(data: TrainSet, known: TrainSet | None, filters: LagModel) -> Latene
     for line in report_lines(groups):
         print(line, flush=True)
     estimates = [lateness(times) for times in groups.values()]
-    if known is not None:
-        lags = known_lags(known, filters)
+    if in_sync is not None:
+        lags = lags_in_sync(in_sync, filters)
         estimates.append(Lateness(MOTION_FRAME_MS * fmean(lags), MOTION_FRAME_MS * stdev(lags) / math.sqrt(len(lags))))
         print(f"{len(lags)} clips in sync: {estimates[-1].ms:+.1f} ms, standard error {estimates[-1].error_ms:.1f} ms", flush=True)
-    found = joined(estimates)
-    if math.isnan(found.ms):
+    mean = joined(estimates)
+    if math.isnan(mean.ms):
         raise InvalidRequestError(
             "the clips have too few p, b, m and open vowels to find zero by; complete the set with `dubstage trainset`, which "
             "labels phones, add clips, or give clips in sync (--in-sync)",
             field="data",
         )
-    return found
+    return mean
 
 
-def known_lags(known: TrainSet, filters: LagModel) -> list[float]:
+def lags_in_sync(in_sync: TrainSet, filters: LagModel) -> list[float]:
     """Return the lag of each clip of a set as filmed, frames, to a quarter of a frame.
 
     Raises:
         InvalidRequestError: fewer than two clips have a lag.
     """
     lags = []
-    for row in known.rows:
+    for row in in_sync.rows:
         if row.has_face and row.lag_confidence >= 0.0:
-            clip = with_lag_fraction(read_clip(known, row, (LAG_STATES,)), filters)
+            clip = with_lag_fraction(read_clip(in_sync, row, (LAG_STATES,)), filters)
             lags.append(row.lag_frames + clip.lag_fraction)
     if len(lags) < 2:
-        raise InvalidRequestError(f"{known.folder}: {len(lags)} clips have a lag; at least two are needed", field="in_sync")
+        raise InvalidRequestError(f"{in_sync.folder}: {len(lags)} clips have a lag; at least two are needed", field="in_sync")
     return lags
 
 
@@ -336,8 +343,8 @@ def main() -> int:
     arguments = parser.parse_args()
     data = TrainSet(arguments.data, any_zero=True)
     basis = LandmarkBasis.named(read_constants(arguments.weights / SHARED_CONSTANTS))
-    known = TrainSet(arguments.in_sync, any_zero=True) if arguments.in_sync is not None else None
-    late_frames = round(QUARTERS * zero_of(data, known, LagModel.read(arguments.weights)).ms / MOTION_FRAME_MS) / QUARTERS
+    in_sync = TrainSet(arguments.in_sync, any_zero=True) if arguments.in_sync is not None else None
+    late_frames = round(QUARTERS * zero_of(data, in_sync, LagModel.read(arguments.weights)).ms / MOTION_FRAME_MS) / QUARTERS
     print(f"mouths are moved earlier by {late_frames:g} frames", flush=True)
     every = clips_of(data, "train", (LAG_STATES,))
     clips = every.only(row for row in every.rows if not row.narrow).moved(lambda clip: on_time(clip, late_frames))

@@ -82,13 +82,13 @@ def mean_over_speakers(scores: Scores) -> dict[str, float]:
 @command_line
 def main() -> int:
     """Run the command line, and return the exit code."""
-    known = {network.name: network for network in NETWORKS}
+    networks = {network.name: network for network in NETWORKS}
     parser = data_parser(__doc__)
-    parser.add_argument("network", choices=tuple(known), help="Network to train and to score.")
+    parser.add_argument("network", choices=tuple(networks), help="Network to train and to score.")
     parser.add_argument("--config", default=DEFAULT, help="Preset or TOML file, as for `dubstage train`. Default: default.")
     parser.add_argument("--folds", type=int, default=FOLDS, help=f"Number of trainings. Default: {FOLDS}.")
     arguments = parser.parse_args()
-    network = known[arguments.network]
+    network = networks[arguments.network]
     config = configuration(network.configs, arguments.config)
     own: Scores = {}
     closed_form: Scores = {}
@@ -97,9 +97,9 @@ def main() -> int:
             print(f"{speaker:24s}", json.dumps({name: round(value, 3) for name, value in figures.items()}), flush=True)
         own |= scores
         closed_form |= baseline
-    for title, found in (("closed form alone", closed_form), ("network", own)):
-        if found:
-            line = {name: round(value, 3) for name, value in mean_over_speakers(found).items()}
+    for title, by_speaker in (("closed form alone", closed_form), ("network", own)):
+        if by_speaker:
+            line = {name: round(value, 3) for name, value in mean_over_speakers(by_speaker).items()}
             print(f"{title:24s}", json.dumps(line), flush=True)
     return 0
 

@@ -61,7 +61,7 @@ _LEVEL_DB: Final = -20.0
 """Level that speeches are brought to, dB of full scale: mean power of the rows within _SPOKEN_DB of the loudest."""
 _SPOKEN_DB: Final = 30.0
 _QUIET_DB: Final = 22.0
-"""A quiet place is quieter than the loudest rows by this much, on average over _QUIET_ROWS."""
+"""A quiet row is quieter than the loudest rows by this much, on average over _QUIET_ROWS."""
 _QUIET_ROWS: Final = 8
 _SILENT_DB: Final = 32.0
 """Rows that are quieter than the loudest rows by this much are no voice."""
@@ -173,18 +173,18 @@ def levelled(samples: Float32) -> Float32:
     return samples * np.float32(10.0 ** (_LEVEL_DB / 20.0) / np.sqrt(loud.mean()))
 
 
-def quiet_places(samples: Float32) -> list[int]:
-    """Return the rows of 10 ms at quiet places between words, ascending, at least _APART_ROWS apart."""
+def quiet_rows(samples: Float32) -> list[int]:
+    """Return the quiet rows of 10 ms between words, ascending, at least _APART_ROWS apart."""
     power = 10.0 ** (rows_db(samples) / 10.0)
     smooth = np.convolve(power, np.full(_QUIET_ROWS, 1.0 / _QUIET_ROWS), mode="same")
-    found: list[int] = []
+    rows: list[int] = []
     for row in np.argsort(smooth, kind="stable").tolist():
         if smooth[row] > np.percentile(power, 95) * 10.0 ** (-_QUIET_DB / 10.0):
             break
         inside = _APART_ROWS <= row < len(power) - _APART_ROWS
-        if inside and all(abs(row - other) >= _APART_ROWS for other in found):
-            found.append(row)
-    return sorted(found)
+        if inside and all(abs(row - other) >= _APART_ROWS for other in rows):
+            rows.append(row)
+    return sorted(rows)
 
 
 def with_pauses(samples: Float32, rows: Sequence[int], lengths_s: Sequence[float]) -> PausedSpeech:
@@ -261,20 +261,20 @@ def summary(pauses: Sequence[PauseOpening]) -> PauseSummary:
 
 def forwards_and_backwards(num_shown: int, num_frames: int) -> Int64:
     """Return the frame of footage of T >= 1 frames that each frame of a video shows, int64 [num_shown]."""
-    places = np.arange(num_shown) % max(2 * num_frames - 2, 1)
-    return np.asarray(np.where(places < num_frames, places, 2 * num_frames - 2 - places), np.int64)
+    steps = np.arange(num_shown) % max(2 * num_frames - 2, 1)
+    return np.asarray(np.where(steps < num_frames, steps, 2 * num_frames - 2 - steps), np.int64)
 
 
 def people_of(data: TrainSet, splits: Iterable[str], predictor: Predictor, models: MotionModels) -> list[Person]:
     """Return the people of splits, each with the longest clip, and with a style that is personalised on the whole clip."""
-    encode, found = personalized(predictor, models), []
+    encode, shown = personalized(predictor, models), []
     for split in splits:
         for name, clips in clips_of(data, split, extra_features(predictor)).by_speaker().items():
             clip = max(clips, key=lambda each: int(each.usable.sum()))
             rest, extent = rest_and_range(mouth_opening(clip.mouth_landmarks[clip.usable]))
             style = encode(clip, ClipFold(slice(0, len(clip)), slice(0, 0)))
-            found.append(Person(name, style, clip, rest, extent))
-    return found
+            shown.append(Person(name, style, clip, rest, extent))
+    return shown
 
 
 class Prediction:
@@ -316,20 +316,20 @@ def read_voice(path: Path) -> Float32:
     return levelled(next(read_pieces(SoundReader(path))).astype(np.float32) / np.float32(FULL_SCALE))
 
 
-async def heard_speeches(speeches: Sequence[Float32]) -> list[ClipFeatures]:
+async def features_of_speeches(speeches: Sequence[Float32]) -> list[ClipFeatures]:
     """Return the features of speeches, float32 [N] each, 16 kHz mono, from an audio stage in this process."""
-    found = []
+    features = []
     async with open_stage(GatewaySettings(), "audio") as stages:
         for samples in speeches:
             whole = samples[: len(samples) // SAMPLES_A_FRAME * SAMPLES_A_FRAME]
-            found.append(await extract_features(stages, np.round(np.clip(whole, -1.0, 1.0) * FULL_SCALE).astype(np.int16)))
-    return found
+            features.append(await extract_features(stages, np.round(np.clip(whole, -1.0, 1.0) * FULL_SCALE).astype(np.int16)))
+    return features
 
 
-def speech_features(heard: ClipFeatures) -> SpeechFeatures:
+def speech_features(features: ClipFeatures) -> SpeechFeatures:
     """Return features as the motion stage takes them."""
-    extra = {name: getattr(heard, name) for name in ("speech_states", "speech_states_live", "identity_removed")}
-    return SpeechFeatures(heard.posteriorgram, heard.mel, heard.speech_probability, extra)
+    extra = {name: getattr(features, name) for name in ("speech_states", "speech_states_live", "identity_removed")}
+    return SpeechFeatures(features.posteriorgram, features.mel, features.speech_probability, extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,21 +354,21 @@ def planted(voices: Sequence[Path], at_s: Sequence[float], sounds: Sequence[Path
 
     Args:
         voices: sound files of speech.
-        at_s: times at which pauses are planted, seconds; empty: quiet places.
+        at_s: times at which pauses are planted, seconds; empty: quiet rows.
         sounds: sound files without speech.
 
     Raises:
-        InvalidRequestError: a speech has no quiet place.
+        InvalidRequestError: a speech has no quiet row.
         MediaUnsupportedError: a file cannot be read.
     """
     for path in voices:
         samples = read_voice(path)
-        rows = sorted(round(100 * second) for second in at_s) or quiet_places(samples)
+        rows = sorted(round(100 * second) for second in at_s) or quiet_rows(samples)
         if not rows:
             raise InvalidRequestError(f"{path} has no quiet place between words: give times with --at", field="voices")
         for sound in sounds:
             yield Planted(path.name, None, sound.name, with_sound(samples, rows, read_voice(sound)))
-        # Each place gets each length in turn, so that lengths do not differ by their places.
+        # Each row gets each length in turn, so that lengths do not differ by their rows.
         for turn in range(len(LENGTHS_S) if not sounds else 0):
             paused = with_pauses(samples, rows, LENGTHS_S[turn:] + LENGTHS_S[:turn])
             for tone in TONES_DB:
@@ -385,16 +385,16 @@ def measured(
         speeches: speeches with planted pauses.
     """
     prediction = Prediction(predictor, models)
-    heard = [speech_features(each) for each in asyncio.run(heard_speeches([each.speech.samples for each in speeches]))]
+    inputs = [speech_features(each) for each in asyncio.run(features_of_speeches([each.speech.samples for each in speeches]))]
     for person in people:
         slow = prediction.expression(person)
-        for each, features in zip(speeches, heard, strict=True):
+        for each, features in zip(speeches, inputs, strict=True):
             for kept, opening in enumerate(prediction.openings(person, features, slow)):
                 for pause in each.speech.pauses:
                     shares = opening_in_pause(opening, pause, person)
                     if shares is not None:
-                        place = pause.voice_ends_s, pause.length_s
-                        yield PauseOpening(person.name, each.voice, each.tone_db, each.sound, bool(kept), *place, *shares)
+                        timing = pause.voice_ends_s, pause.length_s
+                        yield PauseOpening(person.name, each.voice, each.tone_db, each.sound, bool(kept), *timing, *shares)
 
 
 def groups_of(pauses: Sequence[PauseOpening]) -> dict[str, PauseSummary]:

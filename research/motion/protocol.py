@@ -279,7 +279,7 @@ def styled_folds(clip: TrainingClip, encode: Encode) -> StyledFolds:
 
 
 def evaluate_parts(clip: TrainingClip, parts: StyledFolds, predict: Predict, *, control: bool = True) -> ClipScores:
-    """Return the scores of a clip with styles that are known.
+    """Return the scores of a clip with given styles.
 
     The styles may come from the same clip without its lag, as an actor is enrolled, and the clip be as it was filmed
     (clips.as_filmed), as a viewer sees a dub.
@@ -404,7 +404,7 @@ def checked_groups(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
         InvalidRequestError: there are clips of the split `val`, and none of them can be scored.
     """
     few = {name: clips.evenly(MAX_CLIPS) for name, clips in groups_of(data, extra).items()}
-    groups = {name: found for name, clips in few.items() if len(found := _scorable(clips))}
+    groups = {name: scorable for name, clips in few.items() if len(scorable := _scorable(clips))}
     if any(row.split == "val" and row.has_face for row in data.rows) and not set(groups) & set(SELECTED_ON):
         raise InvalidRequestError(
             f"{data.folder}: no clip of split 'val' shows the mouth long enough to be scored; add clips of at least 2 s",

@@ -18,7 +18,7 @@ from services.motion.speech_states import BLOCKS, NUM_STATES, STATES, neighbours
 from services.motion.style import measure_mouth
 
 CENTRE: Final = 2
-"""Frames from the predicted frame back to the frame about which a filter hears most."""
+"""Frames from the predicted frame back to the frame at which the penalty is least."""
 REACH: Final = 3.0
 """Frames from there to the frames at which the penalty is four times the least penalty."""
 STRENGTH: Final = 0.3
@@ -146,8 +146,8 @@ def fit_states_filter(
     Args:
         target: returns what is predicted for all frames of a clip, [T, K]. Frames that are not usable do not count.
         num_outputs: K.
-        past: frames of states before the predicted frame that the filter hears.
-        ahead: frames of states after the predicted frame that the filter hears.
+        past: frames of states before the predicted frame that the filter reads.
+        ahead: frames of states after the predicted frame that the filter reads.
         feature: tensor with the states.
 
     Returns:
@@ -159,8 +159,8 @@ def fit_states_filter(
         inputs = width * (block.stop - block.start)
         sums = RidgeSums(inputs, num_outputs)
         for clip, share in zip(clips, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True):
-            heard = neighbours(states_of(clip.features, feature), past, ahead)[clip.usable, :, block]
-            sums.add(heard.reshape(len(heard), -1).astype(np.float64), target(clip)[clip.usable], float(share), clip.apart)
+            windows = neighbours(states_of(clip.features, feature), past, ahead)[clip.usable, :, block]
+            sums.add(windows.reshape(len(windows), -1).astype(np.float64), target(clip)[clip.usable], float(share), clip.apart)
         parts.append(sums.solve(np.full(inputs, STRENGTH * sums.input_variance())))
     apart = {name: _mean([part.apart[name] for part in parts], width) for name in parts[0].apart}
     return RidgeFit(_mean([part.shared for part in parts], width), apart)

@@ -192,10 +192,10 @@ class SyncSampler:
     """Sampler of stretches of clips with balanced speakers."""
 
     def __init__(self, clips: Clips, basis: LandmarkBasis, config: SyncTrainingConfig) -> None:
-        def prepared(place: int) -> _Prepared:
-            clip = clips[place]
+        def prepared(index: int) -> _Prepared:
+            clip = clips[index]
             mouth = standardised(clip.mouth_landmarks, clip.usable, basis)
-            return _Prepared(clip.heard, mouth, clip.usable.astype(np.float32))
+            return _Prepared(clip.sync_inputs, mouth, clip.usable.astype(np.float32))
 
         self._config = config
         self._clips: BoundedCache[int, _Prepared] = BoundedCache(prepared, array_bytes)
@@ -248,9 +248,9 @@ class TorchSync:
         self._device = network.log_scale.device
 
     @torch.no_grad()
-    def embed_audio(self, heard: Float32) -> Float32:
+    def embed_audio(self, rows: Float32) -> Float32:
         """Embed, see services.motion.lag.SyncModel."""
-        embedded: Float32 = self._network.audio(torch.from_numpy(heard[None]).to(self._device))[0].cpu().numpy()
+        embedded: Float32 = self._network.audio(torch.from_numpy(rows[None]).to(self._device))[0].cpu().numpy()
         return embedded
 
     @torch.no_grad()
@@ -283,17 +283,17 @@ def recovery(clips: Clips, basis: LandmarkBasis, model: TorchSync) -> RecoveryRa
 
     hits, own, foreign = [], [], []
     for index, clip in enumerate(clips):
-        found, confidence = lag(clip.features, clip.mouth_landmarks, clip.usable)
+        own_lag, confidence = lag(clip.features, clip.mouth_landmarks, clip.usable)
         own.append(confidence)
         other = clips[(index + 1) % len(clips)]
         # A shorter sound is repeated: the foreign stretch is as long as the clip, so that confidences can be compared.
-        heard = other.features[np.arange(len(clip)) % len(other)]
-        foreign.append(lag(heard, clip.mouth_landmarks, clip.usable)[1])
+        sound_of_other = other.features[np.arange(len(clip)) % len(other)]
+        foreign.append(lag(sound_of_other, clip.mouth_landmarks, clip.usable)[1])
         for shift in (-6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6):
             picture = slice(max(0, shift), len(clip) + min(0, shift))
             sound = slice(max(0, -shift), len(clip) + min(0, -shift))
             again, _ = lag(clip.features[sound], clip.mouth_landmarks[picture], clip.usable[picture])
-            hits.append(abs(again - (found + shift)) <= 1 and abs(found) <= 3)
+            hits.append(abs(again - (own_lag + shift)) <= 1 and abs(own_lag) <= 3)
     return RecoveryRate(float(np.mean(hits)), float(np.mean(own)), float(np.mean(foreign)))
 
 

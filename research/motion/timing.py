@@ -83,7 +83,7 @@ class ClipMouth:
     Attributes:
         name: name of the clip.
         group: group that the clip is measured with: its folder, or the corpus of its training set.
-        opening: float32 [T], opening of the mouth, crop pixels, 25 frames per second; NaN: not known.
+        opening: float32 [T], opening of the mouth, crop pixels, 25 frames per second; NaN: unknown.
         lag_frames: frames by which the sound comes after the picture, which are taken out.
         samples: float32 [N], 16 kHz mono.
         phones: uint8 [R], phone class of each row of 10 ms, 255 where unknown.
@@ -122,16 +122,16 @@ def events_of(clip: ClipMouth) -> dict[Moment, Float64]:
     spans = [span for span in phone_spans(clip.phones) if span[2] - span[1] >= _LEAST_ROWS]
     closures, vowels = ({PHONE_INDEX[name] for name in names} for names in (CLOSURES, OPEN_VOWELS))
     middle: dict[Moment, set[int]] = {"closure": closures, "vowel": vowels}
-    found: dict[Moment, list[float]] = {
+    events: dict[Moment, list[float]] = {
         kind: [ROW_S * (begin + end) / 2 for phone, begin, end in spans if phone in members] for kind, members in middle.items()
     }
     silent = closures | {SILENCE, 255}
-    found["parting"] = [
+    events["parting"] = [
         release_s(clip.samples, ROW_S * end)
         for phone, _, end in spans
         if phone in closures and end < len(clip.phones) and int(clip.phones[end]) not in silent
     ]
-    return {kind: np.array(times, np.float64) for kind, times in found.items()}
+    return {kind: np.array(times, np.float64) for kind, times in events.items()}
 
 
 def phone_spans(phones: UInt8) -> list[tuple[int, int, int]]:
@@ -153,16 +153,16 @@ def release_s(samples: Float32, end_s: float) -> float:
     size = round(_POWER_S * SAMPLE_RATE_HZ)
     power = np.cumsum(np.append(0.0, np.diff(samples.astype(np.float64), prepend=0.0) ** 2))
     moments = end_s + np.arange(-_RELEASE_S, _RELEASE_S + 1e-9, _STEP_S)
-    places = np.rint(moments * SAMPLE_RATE_HZ).astype(int)
-    places = places[(places >= size) & (places + size < len(power))]
-    if not len(places):
+    indices = np.rint(moments * SAMPLE_RATE_HZ).astype(int)
+    indices = indices[(indices >= size) & (indices + size < len(power))]
+    if not len(indices):
         return end_s
-    after, before = power[places + size] - power[places], power[places] - power[places - size]
-    return float(places[np.argmax(np.log(after + 1e-9) - np.log(before + 1e-9))]) / SAMPLE_RATE_HZ
+    after, before = power[indices + size] - power[indices], power[indices] - power[indices - size]
+    return float(indices[np.argmax(np.log(after + 1e-9) - np.log(before + 1e-9))]) / SAMPLE_RATE_HZ
 
 
 def openings_about(clip: ClipMouth) -> dict[Moment, Float64]:
-    """Return the known openings about the events of a clip, float64 [E, W] at mouth_curves.OFFSETS_S, by moment."""
+    """Return the finite openings about the events of a clip, float64 [E, W] at mouth_curves.OFFSETS_S, by moment."""
     seconds = np.asarray((np.arange(len(clip.opening)) + clip.lag_frames) * MOTION_FRAME_S, np.float64)
     curves = {kind: around_phones(clip.opening, seconds, events) for kind, events in events_of(clip).items()}
     return {kind: each[np.isfinite(each).all(axis=1)] for kind, each in curves.items()}
@@ -181,12 +181,12 @@ def _parting_s(average: Float64) -> float:
     lowest = int(near[np.argmin(average[near])])
     highest = lowest + int(np.argmax(average[lowest:]))
     level = average[lowest] + _RISE * (average[highest] - average[lowest])
-    below = [place for place in range(lowest, highest) if average[place] <= level < average[place + 1]]
+    below = [index for index in range(lowest, highest) if average[index] <= level < average[index + 1]]
     if not below:
         return math.nan
-    place = below[-1]
-    share = (level - average[place]) / (average[place + 1] - average[place])
-    return float(OFFSETS_S[place] + share * (OFFSETS_S[place + 1] - OFFSETS_S[place]))
+    index = below[-1]
+    share = (level - average[index]) / (average[index + 1] - average[index])
+    return float(OFFSETS_S[index] + share * (OFFSETS_S[index + 1] - OFFSETS_S[index]))
 
 
 def timing_of(moment: Moment, clips: Sequence[Float64], seed: int = 0) -> Timing:
@@ -206,28 +206,28 @@ def timing_of(moment: Moment, clips: Sequence[Float64], seed: int = 0) -> Timing
         if len(own) < _FEW_CLIPS:
             drawn = every[rng.integers(count, size=count)]
         else:
-            drawn = np.concatenate([own[place] for place in rng.integers(len(own), size=len(own))])
+            drawn = np.concatenate([own[index] for index in rng.integers(len(own), size=len(own))])
         resampled.append(moment_ms(moment, drawn.mean(axis=0)))
-    known = np.array(resampled)[np.isfinite(resampled)]
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (math.nan, math.nan)
+    finite = np.array(resampled)[np.isfinite(resampled)]
+    low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (math.nan, math.nan)
     return Timing(len(own), count, moment_ms(moment, every.mean(axis=0)), float(low), float(high))
 
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """How much later than real people's mouths are: milliseconds, and their standard error. NaN: not known."""
+    """How much later than real people's mouths are: milliseconds, and their standard error. NaN: unknown."""
 
     ms: float
     error_ms: float
 
 
 def joined(estimates: Iterable[Lateness]) -> Lateness:
-    """Return the mean of independent estimates, weighted by their precision. Estimates that are not known are left out."""
-    known = [each for each in estimates if math.isfinite(each.ms) and each.error_ms > 0.0]
-    if not known:
+    """Return the mean of independent estimates, weighted by their precision. Unknown estimates are left out."""
+    finite = [each for each in estimates if math.isfinite(each.ms) and each.error_ms > 0.0]
+    if not finite:
         return Lateness(math.nan, math.nan)
-    precision = np.array([each.error_ms**-2 for each in known])
-    mean = float((precision * [each.ms for each in known]).sum() / precision.sum())
+    precision = np.array([each.error_ms**-2 for each in finite])
+    mean = float((precision * [each.ms for each in finite]).sum() / precision.sum())
     return Lateness(mean, float(precision.sum() ** -0.5))
 
 
@@ -268,11 +268,11 @@ def _clip_of_row(data: TrainSet, row: ClipRow) -> ClipMouth:
     phones = data.arrays(row, "phones", ("labels",))["labels"]
     group = f"{row.source} {row.split}{' narrow' if row.narrow else ''}"
     return ClipMouth(
-        row.name, group, _known(track["mouth_landmarks"], track["usable"]), row.lag_frames, samples, phones, row.narrow
+        row.name, group, _usable_opening(track["mouth_landmarks"], track["usable"]), row.lag_frames, samples, phones, row.narrow
     )
 
 
-def _known(mouth_landmarks: Float32, usable: Bool) -> Float32:
+def _usable_opening(mouth_landmarks: Float32, usable: Bool) -> Float32:
     return np.where(usable, mouth_opening(mouth_landmarks), np.nan).astype(np.float32)
 
 
@@ -298,7 +298,7 @@ async def clip_of_video(stages: Stages, path: Path, group: str, sphinx: Sphinx, 
             raise NoUsableFootageError(f"{path}: the first minute shows no face", subject=str(path))
         sound = fitted_to_grid(next(read_pieces(SoundReader(info.path, origin=info.video.start))), count)
     samples = sound.astype(np.float32) / np.float32(FULL_SCALE)
-    opening = _known(track.mouth_landmarks, track.usable)
+    opening = _usable_opening(track.mouth_landmarks, track.usable)
     return ClipMouth(path.stem, group, opening, 0.0, samples, label(sphinx, samples, "", ()).labels)
 
 
@@ -307,15 +307,15 @@ async def clips_of_folder(folder: Path) -> list[ClipMouth]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS)
     if not paths:
         raise InvalidRequestError(f"{folder}: neither a training set nor a folder of videos", field="folder")
-    sphinx, found = Sphinx(), []
+    sphinx, clips = Sphinx(), []
     async with open_stage(GatewaySettings(), "face") as stages:
         with tempfile.TemporaryDirectory() as working:
             for path in paths:
                 try:
-                    found.append(await clip_of_video(stages, path, str(folder), sphinx, Path(working) / "faces"))
+                    clips.append(await clip_of_video(stages, path, str(folder), sphinx, Path(working) / "faces"))
                 except NoUsableFootageError as problem:
                     print(f"left out: {problem.message}", file=sys.stderr)
-    return found
+    return clips
 
 
 def report_lines(groups: Mapping[str, Mapping[Moment, Timing]]) -> Iterator[str]:

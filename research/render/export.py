@@ -191,7 +191,7 @@ class ExportJob:
         weights: the network's weights (.safetensors); None: the file that comes with dubstage.
         folder: folder for MODEL.onnx, MODEL.export.json and, with `calibration`, MODEL.int8.onnx.
         calibration: uint8 [N, H, W, C], network inputs to calibrate the int8 variant with; None: no int8 variant.
-        training: network and configuration of the training run, for the export sheet; None: not known.
+        training: network and configuration of the training run, for the export sheet; None: unknown.
     """
 
     weights: Path | None
@@ -226,15 +226,15 @@ def export_network(spec: RendererExportSpec, job: ExportJob) -> Path:
         compact.with_name(spec.weights).write_bytes(content)
         onnx.save(refer_to_weights(_with_half_weights(model), content, spec.weights), compact)
         output_shape, parity = _measured(served, inputs, compact, spec, rng)
-        made = {"float": (f"{spec.name}.onnx", compact.read_bytes())}
+        variants = {"float": (f"{spec.name}.onnx", compact.read_bytes())}
         if job.calibration is not None:
             quantised = Path(scratch) / "int8.onnx"
             quantise(raw, quantised, inputs, job.calibration)
-            made["int8"] = f"{spec.name}.int8.onnx", quantised.read_bytes()
+            variants["int8"] = f"{spec.name}.int8.onnx", quantised.read_bytes()
     job.folder.mkdir(parents=True, exist_ok=True)
-    for file, data in ((spec.weights, content), *made.values()):
+    for file, data in ((spec.weights, content), *variants.values()):
         write_whole(job.folder / file, data)
-    files = {variant: {"path": file, "sha256": hashlib.sha256(data).hexdigest()} for variant, (file, data) in made.items()}
+    files = {variant: {"path": file, "sha256": hashlib.sha256(data).hexdigest()} for variant, (file, data) in variants.items()}
     files["float"]["weights"] = spec.weights
     facts = {
         "name": spec.name,

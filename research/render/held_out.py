@@ -183,9 +183,9 @@ def held_out(clip: Clip, num_frames: int, pair: Callable[[TwoParts, int], Pair])
         pair: returns the pair of a row of `TwoParts.whole`.
     """
     parts = cut_in_two(clip, num_frames)
-    made = (pair(parts, int(row)) for row in parts.rows)
+    drawn = (pair(parts, int(row)) for row in parts.rows)
     # Copies, so that no pair keeps the pictures of the whole clip in memory.
-    pairs = tuple(Pair(each.picture, each.target.copy()) for each in made)
+    pairs = tuple(Pair(each.picture, each.target.copy()) for each in drawn)
     return HeldOut(clip.row.name, parts.bank, pairs, parts.whole.box_landmarks[parts.rows])
 
 
@@ -281,22 +281,22 @@ def still_mouth(clip: HeldOut) -> DrawnClip:
     return DrawnClip(clip, [match_colour(medoid, pair.target, pair.picture[..., MASK]) for pair in clip.pairs])
 
 
-def spread_places(clip: HeldOut) -> range:
-    """Return the places of about eight of a clip's pairs, evenly spread, for a contact sheet."""
+def spread_indices(clip: HeldOut) -> range:
+    """Return the indices of about eight of a clip's pairs, evenly spread, for a contact sheet."""
     return range(0, len(clip.pairs), max(1, len(clip.pairs) // 8))
 
 
 def clip_metrics(shown: DrawnClip) -> ClipMetrics:
     """Return the metrics of faces that were drawn for consecutive frames of a clip."""
     clip = shown.clip
-    made = [blended(pair, np.asarray(face, np.float32)) for pair, face in zip(clip.pairs, shown.faces, strict=True)]
+    pictures = [blended(pair, np.asarray(face, np.float32)) for pair, face in zip(clip.pairs, shown.faces, strict=True)]
     quality = mean_quality(
-        [frame_quality(got, pair.target, points) for got, pair, points in zip(made, clip.pairs, clip.landmarks, strict=True)]
+        [frame_quality(got, pair.target, points) for got, pair, points in zip(pictures, clip.pairs, clip.landmarks, strict=True)]
     )
     steps = []
-    for place in range(1, len(made)):
-        part = mouth_slices(clip.landmarks[place])
-        pairs = ((made[place], made[place - 1]), (clip.pairs[place].target, clip.pairs[place - 1].target))
+    for index in range(1, len(pictures)):
+        part = mouth_slices(clip.landmarks[index])
+        pairs = ((pictures[index], pictures[index - 1]), (clip.pairs[index].target, clip.pairs[index - 1].target))
         steps.append([float(np.abs(new[part].astype(float) - old[part]).mean()) for new, old in pairs])
     changes = np.array(sorted(steps, key=lambda step: step[1])[: max(1, len(steps) // 4)])
     return ClipMetrics(quality.psnr_db, quality.ssim, quality.sharpness_ratio, float(changes[:, 0].mean() / changes[:, 1].mean()))

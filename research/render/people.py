@@ -85,7 +85,7 @@ class TrainingPerson:
 
     Attributes:
         bank: the frames.
-        number: place among all people of the training.
+        number: index among all people of the training.
     """
 
     name: str
@@ -146,13 +146,13 @@ def frame_spans(person: PersonClips, settings: PeopleSettings, rng: np.random.Ge
     """Return the parts of a person's clips that are in memory at one time.
 
     A person with few and short clips always gets all of them. Otherwise clips are drawn at random by their weights, and long clips
-    give a part of equal length at a random place.
+    give a part of equal length at a random position.
     """
     rows = person.rows
     if len(rows) > settings.max_clips:
         weights = np.array([row.weight for row in rows])
         chosen = rng.choice(len(rows), settings.max_clips, replace=False, p=weights / weights.sum())
-        rows = tuple(rows[place] for place in np.sort(chosen))
+        rows = tuple(rows[index] for index in np.sort(chosen))
     if sum(row.usable_frames for row in rows) <= settings.max_frames:
         return tuple(ClipSpan(row, 0, row.usable_frames) for row in rows)
     longest = max(MIN_FRAMES, settings.max_frames // len(rows))

@@ -98,22 +98,22 @@ def landmark_scale(data: TrainSet, people: list[PersonClips]) -> Float32:
 
     At most 64 people count, evenly spread over all, and four clips of each.
     """
-    places = np.unique(np.linspace(0, len(people) - 1, _SCALE_PEOPLE).round().astype(int))
-    found = [_box_landmarks(data, people[place]) for place in places]
-    mean = np.mean([values.mean(axis=0) for values in found], axis=0)
-    deviation = np.sqrt(np.mean([((values - mean) ** 2).mean(axis=0) for values in found], axis=0))
+    indices = np.unique(np.linspace(0, len(people) - 1, _SCALE_PEOPLE).round().astype(int))
+    landmarks = [_box_landmarks(data, people[index]) for index in indices]
+    mean = np.mean([values.mean(axis=0) for values in landmarks], axis=0)
+    deviation = np.sqrt(np.mean([((values - mean) ** 2).mean(axis=0) for values in landmarks], axis=0))
     # A coordinate that never moves must not be divided by nothing.
     return np.stack([mean, np.maximum(deviation, _LEAST_DEVIATION_PX)]).astype(np.float32)
 
 
 def _box_landmarks(data: TrainSet, person: PersonClips) -> Float32:
-    made = []
+    landmarks = []
     for row in person.rows[:_SCALE_CLIPS]:
         track = data.arrays(row, "track", ("usable", "mouth_landmarks", "rotation"))
         for frame in np.flatnonzero(track["usable"]):
             pose = HeadPose(1.0, track["rotation"][frame], np.zeros(3))
-            made.append(head_to_box(track["mouth_landmarks"][frame], pose).reshape(-1))
-    return np.stack(made)
+            landmarks.append(head_to_box(track["mouth_landmarks"][frame], pose).reshape(-1))
+    return np.stack(landmarks)
 
 
 def draw_examples(

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from research.render.held_out import DrawnClip, blended, clip_metrics, clips_named, draw_sheet, spread_places
+from research.render.held_out import DrawnClip, blended, clip_metrics, clips_named, draw_sheet, spread_indices
 from research.render.training import PERSONALISED, Reenactment, model_names, training_named
 from services.common.array_types import UInt8
 from services.common.errors import DubstageError
@@ -33,9 +33,9 @@ def compare(task: Reenactment, model: str, beside: Sequence[str]) -> None:
     columns: list[list[UInt8]] = []
     for title, shown in _drawn(task, model, beside):
         print(f"{task.clip.row.name}: {title:24s} {clip_metrics(shown)}", flush=True)
-        places = spread_places(shown.clip)
-        columns = columns or [[shown.clip.pairs[at].target] for at in places]
-        for column, at in zip(columns, places, strict=True):
+        indices = spread_indices(shown.clip)
+        columns = columns or [[shown.clip.pairs[at].target] for at in indices]
+        for column, at in zip(columns, indices, strict=True):
             column.insert(-1, blended(shown.clip.pairs[at], shown.faces[at].astype(np.float32)))
     draw_sheet(task.folder / f"{model}_{task.clip.row.name}.png", columns)
 

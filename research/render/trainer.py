@@ -137,21 +137,21 @@ def check_rows(data: TrainSet, count: int, *, without: Collection[str] = ()) -> 
         )
     if len(groups) <= count:
         return ordered[:count]
-    return [ordered[place] for place in np.unique(np.linspace(0, len(groups) - 1, count).round().astype(int))]
+    return [ordered[index] for index in np.unique(np.linspace(0, len(groups) - 1, count).round().astype(int))]
 
 
 class HeldOutClips:
     """Held-out clips of a training, read at the first check.
 
     Args:
-        known: names of the people that the network learns from.
+        learned: names of the people that the network learns from.
         read: returns a clip with a number of pairs, evenly spread.
     """
 
     def __init__(
-        self, rows: Collection[ClipRow], data: TrainSet, known: Collection[str], read: Callable[[Clip, int], HeldOut]
+        self, rows: Collection[ClipRow], data: TrainSet, learned: Collection[str], read: Callable[[Clip, int], HeldOut]
     ) -> None:
-        self._rows, self._data, self._known, self._read = tuple(rows), data, frozenset(known), read
+        self._rows, self._data, self._learned, self._read = tuple(rows), data, frozenset(learned), read
 
     def check(self, draw: Draw, path: Path) -> Check:
         """Return metrics by group of clips, without a score, and write a contact sheet.
@@ -166,11 +166,11 @@ class HeldOutClips:
         values: dict[str, list[float]] = {}
         columns = []
         for row, clip, base_db in self._clips:
-            group = "known" if row.speaker in self._known else "new"
-            found = measure(clip, draw)
+            group = "known" if row.speaker in self._learned else "new"
+            metrics = measure(clip, draw)
             for name, value in (
-                (f"{group}_psnr_db", found.psnr_db),
-                (f"{group}_sharpness", found.sharpness_ratio),
+                (f"{group}_psnr_db", metrics.psnr_db),
+                (f"{group}_sharpness", metrics.sharpness_ratio),
                 (f"{group}_base_psnr_db", base_db),
             ):
                 values.setdefault(name, []).append(value)
@@ -191,10 +191,10 @@ class Drawn:
     """Pictures that one pass has drawn.
 
     Attributes:
-        made: the pictures with mask and target.
+        composed: the pictures with mask and target.
     """
 
-    made: ComposedPictures
+    composed: ComposedPictures
 
 
 DrawnT = TypeVar("DrawnT", bound=Drawn)
@@ -363,7 +363,7 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
     def _losses(self, batch: BatchT, adversarial: bool) -> tuple[dict[str, Tensor], DrawnT]:
         """Return the weighted losses of the network, and what was drawn without gradients."""
         drawn = self._drawn(batch)
-        view, target = discriminator_view(drawn.made.pictures), discriminator_view(drawn.made.target)
+        view, target = discriminator_view(drawn.composed.pictures), discriminator_view(drawn.composed.target)
         terms = self._terms(drawn)
         with self._autocast():
             terms["perceptual"] = self.perceptual_weight * perceptual_loss(self._inputs.features, view, target)
@@ -375,7 +375,7 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
 
     def _discriminated(self, drawn: DrawnT, step: int) -> dict[str, Tensor]:
         """Return the losses and penalties of the discriminators."""
-        view, target = discriminator_view(drawn.made.pictures), discriminator_view(drawn.made.target)
+        view, target = discriminator_view(drawn.composed.pictures), discriminator_view(drawn.composed.target)
         with self._autocast():
             losses = self._discriminator_losses(drawn, view, target)
         losses |= self._discriminator_penalties(drawn, view, target, step)

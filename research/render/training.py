@@ -80,12 +80,12 @@ class VggFeatures(nn.Module):
         assert isinstance(self.mean, Tensor)
         assert isinstance(self.std, Tensor)
         x = (pictures - self.mean) / self.std
-        found: list[Tensor] = []
+        features: list[Tensor] = []
         for index, layer in enumerate(self.features):
             x = layer(x)
             if index in self._taps:
-                found.append(F.normalize(x, dim=1) * x.shape[1] ** 0.5)
-        return found
+                features.append(F.normalize(x, dim=1) * x.shape[1] ** 0.5)
+        return features
 
 
 def load_vgg(path: Path) -> VggFeatures:
@@ -179,9 +179,9 @@ def trainer_inputs(
     """
     recipe: Recipe = opening.config
     features: Any = load_vgg(Path(recipe.vgg)).to(opening.device.torch_device) if recipe.vgg else perceptual.features
-    known = {person.name for person in source.people.clips}
+    learned = {person.name for person in source.people.clips}
     rows = check_rows(opening.data, recipe.check_clips, without=without)
-    return TrainerInputs(opening.device, source, HeldOutClips(rows, opening.data, known, read), features)
+    return TrainerInputs(opening.device, source, HeldOutClips(rows, opening.data, learned, read), features)
 
 
 def training_people(opening: Opening) -> People:
@@ -220,8 +220,8 @@ class Reenactment:
         """
         faces = []
         for pair in pairs:
-            made = self.backend.infer(model, {INPUT_PICTURES: pair.picture[None], INPUT_STATE: film[None]})[OUTPUT_RESIDUAL][0]
-            faces.append(np.clip(np.rint(pair.picture[..., BASE] + made), 0, 255).astype(np.uint8))
+            residual = self.backend.infer(model, {INPUT_PICTURES: pair.picture[None], INPUT_STATE: film[None]})[OUTPUT_RESIDUAL][0]
+            faces.append(np.clip(np.rint(pair.picture[..., BASE] + residual), 0, 255).astype(np.uint8))
         return faces
 
     def last_state(self, reports: Iterable[PersonalizeProgress]) -> Float32:

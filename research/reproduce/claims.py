@@ -115,15 +115,15 @@ class Claim:
     checks: tuple[Check, ...]
 
     def __post_init__(self) -> None:
-        known = {figure.name for figure in self.figures}
+        figures = {figure.name for figure in self.figures}
         named = {row: set(numbers) for row, numbers in self.paper.items()}
         for check in self.checks:
             rows = (check.row,) if isinstance(check, Level) else (check.better, check.worse)
-            if check.figure not in known or not set(rows) <= set(self.rows):
+            if check.figure not in figures or not set(rows) <= set(self.rows):
                 raise ValueError(f"claim {self.name!r}: {check} names a row or figure that the claim does not have")
             if isinstance(check, Level) and check.figure not in named.get(check.row, set()):
                 raise ValueError(f"claim {self.name!r}: {check} has no number of the paper")
-        if not set(named) <= set(self.rows) or not set().union(*named.values()) <= known:
+        if not set(named) <= set(self.rows) or not set().union(*named.values()) <= figures:
             raise ValueError(f"claim {self.name!r}: the paper's numbers name a row or figure that the claim does not have")
 
 
@@ -152,25 +152,25 @@ class Outcome:
     @property
     def verdict(self) -> Verdict:
         """The verdict."""
-        made = [result.holds for result in self.checks]
-        known = [holds for holds in made if holds is not None]
-        if not known:
+        outcomes = [result.holds for result in self.checks]
+        decided = [holds for holds in outcomes if holds is not None]
+        if not decided:
             return "open"
-        if all(holds is True for holds in made):
+        if all(holds is True for holds in outcomes):
             return "reproduced"
-        return "partly" if any(known) else "not reproduced"
+        return "partly" if any(decided) else "not reproduced"
 
     def _checked(self, check: Check) -> CheckResult:
         figure = next(figure for figure in self.claim.figures if figure.name == check.figure)
         if isinstance(check, Order):
             first, second = self._number(check.better, figure), self._number(check.worse, figure)
             text = f"{figure.label}: {check.better} ({shown(first)}) is better than {check.worse} ({shown(second)})"
-            known = math.isfinite(first) and math.isfinite(second)
-            return CheckResult(text, figure.beats(first, second) if known else None)
+            checkable = math.isfinite(first) and math.isfinite(second)
+            return CheckResult(text, figure.beats(first, second) if checkable else None)
         ours, paper = self._number(check.row, figure), self.claim.paper[check.row][check.figure]
         text = f"{figure.label}: {check.row} ({shown(ours)}) reaches the paper's {shown(paper)}"
-        known = math.isfinite(ours) and figure.comparable != "no"
-        return CheckResult(text, figure.reaches(ours, paper) if known else None)
+        checkable = math.isfinite(ours) and figure.comparable != "no"
+        return CheckResult(text, figure.reaches(ours, paper) if checkable else None)
 
     def _number(self, row: str, figure: Figure) -> float:
         return self.ours.get(row, {}).get(figure.name, math.nan)

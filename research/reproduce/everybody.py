@@ -129,19 +129,19 @@ COST: Final = Claim(
 
 
 class SpeakerKept(TrainSet):
-    """A training set whose ID-removed cepstra are the normalised cepstra that the removal hears: the speaker is still in them."""
+    """A training set whose ID-removed cepstra are the normalised cepstra that the removal takes: the speaker is still in them."""
 
     def __init__(self, data: TrainSet) -> None:
         self.folder, self.rows = data.folder, data.rows
 
     def arrays(self, row: ClipRow, part: Part, names: Sequence[str], rows: slice | None = None) -> dict[str, Array]:
         """Return some arrays of a clip. See TrainSet.arrays."""
-        found = super().arrays(row, part, [name for name in names if name != FEATURE], rows)
+        arrays = super().arrays(row, part, [name for name in names if name != FEATURE], rows)
         if FEATURE in names:
-            heard = super().arrays(row, part, ["mfcc"])["mfcc"][..., :NUM_CEPSTRA]
-            plain = RunningNormaliser().push(heard.reshape(-1, NUM_CEPSTRA).astype(np.float32)).reshape(heard.shape)
-            found[FEATURE] = plain if rows is None else plain[rows]
-        return found
+            mfcc = super().arrays(row, part, ["mfcc"])["mfcc"][..., :NUM_CEPSTRA]
+            plain = RunningNormaliser().push(mfcc.reshape(-1, NUM_CEPSTRA).astype(np.float32)).reshape(mfcc.shape)
+            arrays[FEATURE] = plain if rows is None else plain[rows]
+        return arrays
 
 
 def measure_removal(material: Material) -> Measured:

@@ -183,7 +183,7 @@ def measure_deletion(material: Material) -> Measured:
     network = load(WEIGHTS_FOLDER / WEIGHTS)
     style = network.default_state().numpy()
     clips = held_out_clips(material)
-    found: dict[str, list[dict[str, float]]] = {_KEPT: [], _DELETED: []}
+    by_row: dict[str, list[dict[str, float]]] = {_KEPT: [], _DELETED: []}
     for clip in material.each(clips):
         surface = read_surface(clip.data, clip.row.speaker)
         bank = read_windows(clip, 2, surface).bank
@@ -192,8 +192,8 @@ def measure_deletion(material: Material) -> Measured:
         for row, looks in ((_KEPT, own), (_DELETED, ActorAppearance(noise, np.full_like(own.reference, _GREY)))):
             held = read_windows(clip, _DRAWN, surface, looks)
             metrics = clip_metrics(DrawnClip(held, [drawn_face(network, pair.picture, style) for pair in held.pairs]))
-            found[row].append({"psnr_db": metrics.psnr_db, "ssim": metrics.ssim})
-    return drawn_from_landmarks(means_of(found), clips)
+            by_row[row].append({"psnr_db": metrics.psnr_db, "ssim": metrics.ssim})
+    return drawn_from_landmarks(means_of(by_row), clips)
 
 
 PAPER: Final = PaperProtocol(

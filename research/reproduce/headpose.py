@@ -122,8 +122,13 @@ def measure_correlation(material: Material) -> Measured:
         InvalidRequestError: the training set has no such clip.
     """
     clips = material.speech_clips()
-    found = [audio_pose_correlation(clip) for clip in material.each(clips)]
-    numbers = {_RELATION: {"r": fmean(found)}, "smallest": {"r": min(found)}, "largest": {"r": max(found)}, _NOTHING: {"r": 0.0}}
+    correlations = [audio_pose_correlation(clip) for clip in material.each(clips)]
+    numbers = {
+        _RELATION: {"r": fmean(correlations)},
+        "smallest": {"r": min(correlations)},
+        "largest": {"r": max(correlations)},
+        _NOTHING: {"r": 0.0},
+    }
     return Measured(numbers, f"{len(clips)} held-out clips ({', '.join(row.name for row in clips.rows)})")
 
 

@@ -31,7 +31,7 @@ def left_out(material: Material, network: str, ways: Mapping[str, tuple[Any, Tra
         InvalidRequestError: the set has fewer than two speakers of free speech.
     """
     trained = network_named(network)
-    found: dict[str, Scores] = {}
+    by_row: dict[str, Scores] = {}
     trainings = 1 if material.quick else FOLDS
     done = 0
     for row, (config, data) in ways.items():
@@ -43,9 +43,9 @@ def left_out(material: Material, network: str, ways: Mapping[str, tuple[Any, Tra
             material.progress("trainings", done, trainings * len(ways))
             if material.quick:
                 break
-        found[row] = own
-    speakers = sorted({speaker for own in found.values() for speaker in own})
+        by_row[row] = own
+    speakers = sorted({speaker for own in by_row.values() for speaker in own})
     return Measured(
-        {row: mean_over_speakers(own) for row, own in found.items()},
+        {row: mean_over_speakers(own) for row, own in by_row.items()},
         f"mouths of {len(speakers)} people who were left out of the training ({', '.join(speakers)})",
     )

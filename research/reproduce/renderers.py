@@ -59,7 +59,7 @@ def reenacted(material: Material, model: str, titles: Mapping[str, str]) -> Meas
     backend = make_backend(device="cpu", backend=None, precision=None, num_threads=1)
     files = load_models(WEIGHTS_FOLDER, backend).files
     clips = held_out_clips(material)
-    found: dict[str, list[dict[str, float]]] = {row: [] for row in titles.values()}
+    by_row: dict[str, list[dict[str, float]]] = {row: [] for row in titles.values()}
     for clip in material.each(clips):
         task = Reenactment(
             clip=clip,
@@ -74,13 +74,13 @@ def reenacted(material: Material, model: str, titles: Mapping[str, str]) -> Meas
         with redirect_stdout(sys.stderr):
             ways = training_named(model).reenact(task)
             for title, row in titles.items():
-                found[row].append(asdict(clip_metrics(ways[title]())))
-    return drawn_from_landmarks(means_of(found), clips)
+                by_row[row].append(asdict(clip_metrics(ways[title]())))
+    return drawn_from_landmarks(means_of(by_row), clips)
 
 
-def means_of(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+def means_of(by_row: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
     """Return the means over clips of the metrics of each row."""
-    return {row: {name: fmean(each[name] for each in metrics) for name in metrics[0]} for row, metrics in found.items()}
+    return {row: {name: fmean(each[name] for each in metrics) for name in metrics[0]} for row, metrics in by_row.items()}
 
 
 def drawn_from_landmarks(numbers: Numbers, clips: list[Clip]) -> Measured:

@@ -54,8 +54,8 @@ class Material:
 
     def each(self, items: Sequence[_Item], step: str = "clips") -> Iterator[_Item]:
         """Yield items, and report the progress of the step."""
-        for place, item in enumerate(items):
-            self.progress(step, place, len(items))
+        for index, item in enumerate(items):
+            self.progress(step, index, len(items))
             yield item
         self.progress(step, len(items), len(items))
 
@@ -151,11 +151,11 @@ class PaperProtocol:
         Raises:
             InvalidRequestError: the paper has no claim of a name.
         """
-        known = {each.claim.name: each for each in self.protocols}
+        by_name = {each.claim.name: each for each in self.protocols}
         for name in names:
-            if name not in known:
-                raise InvalidRequestError(f"{self.name} has no claim {name[:80]!r}; there are {', '.join(known)}", field="claim")
-        return tuple(each for name, each in known.items() if not names or name in names)
+            if name not in by_name:
+                raise InvalidRequestError(f"{self.name} has no claim {name[:80]!r}; there are {', '.join(by_name)}", field="claim")
+        return tuple(each for name, each in by_name.items() if not names or name in names)
 
     def clips(self, paths: Sequence[Path], splits: Sequence[str], *, quick: bool) -> list[Path]:
         """Return the clips of paths.
@@ -168,8 +168,8 @@ class PaperProtocol:
         Raises:
             InvalidRequestError: a folder has no clip of these uses and speakers.
         """
-        found = chosen_clips(paths, splits or self.splits, self.speakers)
-        return [found[0], found[-1]] if quick and len(found) > _QUICK_CLIPS else found
+        clips = chosen_clips(paths, splits or self.splits, self.speakers)
+        return [clips[0], clips[-1]] if quick and len(clips) > _QUICK_CLIPS else clips
 
 
 def paper_named(name: str) -> PaperProtocol:
@@ -242,7 +242,7 @@ class _Reproduction:
         self.page = request.output / f"{request.paper.name}.md"
         self._json = self.page.with_suffix(".json")
         _check_page(self.page)
-        self._outcomes = _known(self._json, request.paper)
+        self._outcomes = _stored_outcomes(self._json, request.paper)
 
     def measure_data(self, progress: StepProgress) -> None:
         """Measure the claims that come from the training set."""
@@ -348,21 +348,21 @@ def _check_page(page: Path) -> None:
     check_writable(page, "output")
 
 
-def _known(path: Path, paper: PaperProtocol) -> dict[str, Outcome]:
+def _stored_outcomes(path: Path, paper: PaperProtocol) -> dict[str, Outcome]:
     """Return the outcomes of all claims, with the numbers of an earlier run.
 
     Raises:
         InvalidRequestError: the file of the earlier run is damaged.
     """
-    found: dict[str, dict[str, Any]] = {}
+    stored: dict[str, dict[str, Any]] = {}
     if path.is_file():
         try:
-            found = {claim["name"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]}
+            stored = {claim["name"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]}
         except (ValueError, KeyError, TypeError) as problem:
             raise InvalidRequestError(
                 f"{path} holds no numbers of a reproduction: {problem}; delete it", field="output"
             ) from problem
-    return {each.claim.name: _outcome(each.claim, found.get(each.claim.name, {})) for each in paper.protocols}
+    return {each.claim.name: _outcome(each.claim, stored.get(each.claim.name, {})) for each in paper.protocols}
 
 
 def _outcome(claim: Claim, document: Mapping[str, Any]) -> Outcome:

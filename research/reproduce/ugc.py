@@ -148,7 +148,7 @@ class _Served(nn.Module):
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
         """Return delta [B, M, 2] of windows [B, 6, M, 2], box pixels."""
         pairs = zip(target.numpy(), source.numpy(), strict=True)
-        return torch.from_numpy(np.concatenate([self._model.residual(wanted, found[None]) for wanted, found in pairs]))
+        return torch.from_numpy(np.concatenate([self._model.residual(wanted, retrieved[None]) for wanted, retrieved in pairs]))
 
 
 class _Spline(nn.Module):
@@ -175,11 +175,11 @@ def measure_warp(material: Material) -> Measured:
     for start in range(0, count, _PAIRS_AT_ONCE):
         material.progress("pairs", start, count)
         part = slice(start, start + _PAIRS_AT_ONCE)
-        target, found = torch.from_numpy(drawn.target[part]), torch.from_numpy(drawn.source[part])
+        target, retrieved = torch.from_numpy(drawn.target[part]), torch.from_numpy(drawn.source[part])
         share = len(target) / count
         with torch.inference_mode():
             for row, network in networks.items():
-                energies = stream_energies(network, target, found)
+                energies = stream_energies(network, target, retrieved)
                 for name in sums[row]:
                     sums[row][name] += share * float(getattr(energies, name))
         far += share * unwarped_error(drawn.target[part], drawn.source[part])
@@ -217,15 +217,15 @@ def measure_style(material: Material) -> Measured:
         _LEARNED: personalized(predictor, models),
     }
     predict = ServedPredictor(predictor, models, WHOLE)
-    found: dict[str, list[float]] = {row: [] for row in styles}
+    by_row: dict[str, list[float]] = {row: [] for row in styles}
     for clip in material.each(clips):
         for fold in folds(len(clip)):
             usable = clip.usable[fold.test]
             truth = np.where(usable, mouth_opening(clip.mouth_landmarks[fold.test]), np.nan)
             for row, encode in styles.items():
                 predicted = mouth_opening(predict(clip.features, encode(clip, fold))[fold.test])
-                found[row].append(speaking_style_iou(truth, predicted))
-    numbers = {row: {"ssiou": float(np.nanmean(values))} for row, values in found.items()}
+                by_row[row].append(speaking_style_iou(truth, predicted))
+    numbers = {row: {"ssiou": float(np.nanmean(values))} for row, values in by_row.items()}
     people = sorted({row.speaker for row in clips.rows})
     return Measured(numbers, f"mouths of {len(clips)} held-out clips of {len(people)} people ({', '.join(people)})")
 

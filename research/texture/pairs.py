@@ -129,7 +129,7 @@ def _parts(row: ClipRow) -> list[ClipPart]:
     if not row.usable_frames:
         return []
     count = math.ceil(row.frames / BANK_FRAMES)
-    bounds = [round(place) for place in np.linspace(0, row.frames, count + 1)]
+    bounds = [round(bound) for bound in np.linspace(0, row.frames, count + 1)]
     return [ClipPart(row, begin, end) for begin, end in pairwise(bounds)]
 
 
@@ -261,10 +261,10 @@ def draw_pair(bank: MouthBank, config: PairConfig, random: np.random.Generator) 
         return None
     order = np.argsort(np.where(chains, costs, np.inf), kind="stable")[: min(_BEST, int(chains.sum()))]
     best = int(random.choice(order)) if random.random() < config.worse_share else int(order[0])
-    found = np.arange(first[best], first[best] + CHAIN)
+    retrieved = np.arange(first[best], first[best] + CHAIN)
     poses = [HeadPose(1.0, bank.rotation[row], np.zeros(3)) for row in rows]
     target = np.stack([target_points(points, bank.geometry, pose) for points, pose in zip(mouth, poses, strict=True)])
-    return target, bank.control_points[found]
+    return target, bank.control_points[retrieved]
 
 
 def _shaken(mouth: Float32, geometry: ActorGeometry, config: PairConfig, random: np.random.Generator) -> Float32:

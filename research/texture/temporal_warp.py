@@ -94,8 +94,8 @@ class TemporalWarp(nn.Module):
         displacement = source - target
         filtered = self.filter(displacement.permute(0, 3, 1, 2).flatten(2))
         shape = (target - BOX_SIZE / 2) / _SHAPE_SCALE
-        known = torch.cat([displacement / _DISPLACEMENT_SCALE, shape], dim=3).flatten(1)
-        bent: Tensor = self.perceptron(known).unflatten(1, (_MOVABLE, 2))
+        inputs = torch.cat([displacement / _DISPLACEMENT_SCALE, shape], dim=3).flatten(1)
+        bent: Tensor = self.perceptron(inputs).unflatten(1, (_MOVABLE, 2))
         moved = filtered.transpose(1, 2) + bent
         return torch.cat([moved, torch.zeros_like(moved[:, : len(BORDER_POINTS)])], dim=1)
 

@@ -39,7 +39,7 @@ SHARES: Final = (0.125, 0.25, 0.5, 1.0)
 """Shares of every clip."""
 OTHERS: Final = "speakers not in the part"
 _NEVER_CLOSED: Final = -30.0
-"""Bias of a map that never hears closed lips: the curve is of the coefficients alone."""
+"""Bias of a map that never predicts closed lips: the curve is of the coefficients alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,11 +116,11 @@ def measure(
     shortened = Clips(inside.rows, BoundedCache(lambda row: cut(inside.only([row])[0], part.share), array_bytes, CACHE_BYTES // 4))
     model = _model(shortened, models.basis)
     outside = [clip for clip in clips if clip.speaker not in part.chosen]
-    found = []
+    measurements = []
     for group, members in {**held_out, **({OTHERS: outside} if outside else {})}.items():
         for personal in (False, True):
             scores = judged([(model, clip) for clip in members], Way(FILES, personal, OFF), models)
-            found.append(
+            measurements.append(
                 Measurement(
                     axis=part.axis,
                     seed=part.seed,
@@ -132,7 +132,7 @@ def measure(
                     lmd_ratio=round(scores.lmd_ratio, 4),
                 )
             )
-    return found
+    return measurements
 
 
 def _model(clips: Clips, basis: LandmarkBasis) -> SpeechMapModel:
@@ -166,19 +166,19 @@ def draw(measured: Sequence[Measurement], path: Path) -> None:
     for column, (axis, label) in enumerate(axes_of.items()):
         for row, (score, title) in enumerate(scores.items()):
             plot = grid[row, column]
-            for place, group in enumerate(groups):
+            for index, group in enumerate(groups):
                 for personal in (False, True):
                     shown = [each for each in measured if (each.axis, each.group, each.personal) == (axis, group, personal)]
                     sizes = sorted({getattr(each, axis) for each in shown})
                     means = [np.mean([getattr(each, score) for each in shown if getattr(each, axis) == size]) for size in sizes]
                     name = f"{group}{', personalised' if personal else ''}"
-                    plot.plot(sizes, means, "-o" if personal else "--o", color=f"C{place}", label=name, lw=1.8, ms=5)
+                    plot.plot(sizes, means, "-o" if personal else "--o", color=f"C{index}", label=name, lw=1.8, ms=5)
                     plot.scatter(
                         [getattr(each, axis) for each in shown],
                         [getattr(each, score) for each in shown],
                         s=8,
                         alpha=0.4,
-                        color=f"C{place}",
+                        color=f"C{index}",
                     )
             plot.grid(alpha=0.3)
             plot.set_ylabel(title if column == 0 else "")
@@ -208,9 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured: list[Measurement] = []
     for seed in range(given.seeds):
         for part in parts_of(speakers, seed):
-            found = measure(part, free, held_out, models)
-            measured += found
-            for each in found:
+            measurements = measure(part, free, held_out, models)
+            measured += measurements
+            for each in measurements:
                 size = f"{each.axis:8s} {each.speakers:3d} speakers {each.minutes:6.2f} minutes"
                 way = "personalised" if each.personal else "zero-shot"
                 print(f"{size}  {each.group:26s}{way:13s} r {each.r_opening:.3f}, LMD ratio {each.lmd_ratio:.3f}", flush=True)

@@ -45,15 +45,15 @@ _NO_BILABIAL: Final = 0.02
 """Probabilities of the posteriorgram from which a frame of sound counts as p, b, m or as a vowel, and below which as no p, b, m."""
 _VOWELS: Final = [PHONES.index(name) for name in ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "UW")]
 _SPEECH_WITHIN: Final = 5
-"""Frames after a frame within which the audio stage's detector hears speech, if the frame is speech."""
+"""Frames after a frame within which the audio stage's detector reports speech, if the frame is speech."""
 _QUIET_BEFORE, _QUIET_AFTER = 3, 9
-"""Frames around a frame in which that detector hears nothing, if the frame is no speech."""
+"""Frames around a frame in which that detector reports no speech, if the frame is no speech."""
 _SURE_SPEECH, _SURE_QUIET = 0.5, 0.1
 _NOISE_SECONDS: Final = 12
 _NOISE_LEVELS_DB: Final = (-18.0, -26.0, -36.0)
 """Levels of full scale. Each has its own random numbers."""
 _NOISE_BEGINS: Final = 20
-"""Frames at the beginning of a noise that are left out: the encoder still hears the silence before."""
+"""Frames at the beginning of a noise that are left out: the encoder still reads the silence before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def lips_of_clips(clips: Clips, input_window: InputWindow) -> LabelledFrames:
         windows = _flat(_windows(clip.features, input_window)[clip.usable])
         closed = (opening < closed_threshold(opening)).astype(np.float32)
         parts.append(LabelledFrames(windows, closed, np.full(len(opening), share)))
-    found = _joined(parts)
-    return replace(found, weight=found.weight / found.weight.mean())
+    frames = _joined(parts)
+    return replace(frames, weight=frames.weight / frames.weight.mean())
 
 
 def speech_of_clips(clips: Clips) -> LabelledFrames:
@@ -114,8 +114,8 @@ def read_sounds(data: TrainSet, input_windows: Sequence[InputWindow]) -> Sounds 
     tensors = sorted({LIVE_STATES, *(input_window.feature for input_window in input_windows)})
     lips: dict[InputWindow, list[LabelledFrames]] = {input_window: [] for input_window in input_windows}
     speech = []
-    for place in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round():
-        features = read_sound(data, rows[int(place)], tensors)
+    for position in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round():
+        features = read_sound(data, rows[int(position)], tensors)
         for input_window, parts in lips.items():
             parts.append(_lips_of(features, input_window))
         speech.append(_speech_of(features))
@@ -163,9 +163,9 @@ def _lips_of(features: SpeechFeatures, input_window: InputWindow) -> LabelledFra
     # Lips close and open some 40 ms before the sound (mouth_curves.REAL_MS): a frame shows the mouth of the next frame's sound.
     closed, opened = (np.append(each[1:], np.False_) for each in (closed, opened))
     windows = _windows(features, input_window)
-    found = np.concatenate([windows[closed], windows[opened]])
+    chosen = np.concatenate([windows[closed], windows[opened]])
     label = np.concatenate([np.ones(int(closed.sum()), np.float32), np.zeros(int(opened.sum()), np.float32)])
-    return LabelledFrames(_flat(found), label, np.full(len(label), SOUND_WEIGHT))
+    return LabelledFrames(_flat(chosen), label, np.full(len(label), SOUND_WEIGHT))
 
 
 def _speech_of(features: SpeechFeatures) -> LabelledFrames:
@@ -176,7 +176,7 @@ def _speech_of(features: SpeechFeatures) -> LabelledFrames:
 
 
 def speech_and_quiet(speech_probability: Float32) -> tuple[Bool, Bool]:
-    """Return which frames are speech, as the audio stage's detector hears within some frames, and which surely are none: [T] each.
+    """Return which frames are speech, as the audio stage's detector finds within some frames, and which surely are none: [T] each.
 
     Args:
         speech_probability: float32 [T], of the detector.
@@ -239,12 +239,12 @@ def _chords(decay: float) -> Callable[[np.random.Generator, Float64], Float64]:
     """Return a maker of major chords, two a second, that fade with this rate per second."""
 
     def make(rng: np.random.Generator, seconds: Float64) -> Float64:
-        found = np.zeros(len(seconds))
+        sound = np.zeros(len(seconds))
         for begin in np.arange(0.0, _NOISE_SECONDS, 0.5):
             root, after = 110.0 * 2.0 ** (rng.integers(0, 24) / 12.0), seconds[seconds >= begin] - begin
             tones = _tones((2.0 * np.pi * root * 2.0 ** (step / 12.0) * after for step in (0, 4, 7, 12)), 8)
-            found[len(found) - len(after) :] += np.exp(-decay * after) * tones
-        return found
+            sound[len(sound) - len(after) :] += np.exp(-decay * after) * tones
+        return sound
 
     return make
 
@@ -253,12 +253,12 @@ def _beats(rate: float, fade: float, pitch: float) -> Callable[[np.random.Genera
     """Return a maker of beats: `rate` a second at random times, that fade in `fade` seconds; hits of noise, some of a low pitch."""
 
     def make(rng: np.random.Generator, seconds: Float64) -> Float64:
-        found = np.zeros(len(seconds))
+        sound = np.zeros(len(seconds))
         for begin in rng.uniform(0.0, _NOISE_SECONDS, round(rate * _NOISE_SECONDS)):
             after = seconds[seconds >= begin] - begin
             hit = rng.normal(size=len(after)) if not pitch or rng.random() < 0.6 else np.sin(2.0 * np.pi * pitch * after)
-            found[len(found) - len(after) :] += np.exp(-after / fade) * hit
-        return found
+            sound[len(sound) - len(after) :] += np.exp(-after / fade) * hit
+        return sound
 
     return make
 
@@ -267,28 +267,28 @@ def _synthesizer(rate: float, ratios: tuple[float, ...], fade: float) -> Callabl
     """Return a maker of notes by frequency modulation (Chowning 1973), `rate` a second, that fade in `fade` seconds."""
 
     def make(rng: np.random.Generator, seconds: Float64) -> Float64:
-        found = np.zeros(len(seconds))
+        sound = np.zeros(len(seconds))
         for begin in np.arange(0.0, _NOISE_SECONDS, 1.0 / rate):
             after = seconds[seconds >= begin] - begin
             pitch, ratio, depth = 55.0 * 2.0 ** (rng.integers(0, 40) / 12.0), rng.choice(ratios), rng.uniform(0.5, 8.0)
             modulation = depth * np.exp(-after / fade) * np.sin(2.0 * np.pi * pitch * ratio * after)
-            found[len(found) - len(after) :] += np.exp(-after / fade) * np.sin(2.0 * np.pi * pitch * after + modulation)
-        return found
+            sound[len(sound) - len(after) :] += np.exp(-after / fade) * np.sin(2.0 * np.pi * pitch * after + modulation)
+        return sound
 
     return make
 
 
 def _whooshes(rng: np.random.Generator, seconds: Float64) -> Float64:
     """Return noise in a moving band, in swells of some tenths of a second."""
-    found = np.zeros(len(seconds))
+    sound = np.zeros(len(seconds))
     for begin in np.arange(0.0, _NOISE_SECONDS, 0.7):
         after = seconds[seconds >= begin] - begin
         length, low, high = rng.uniform(0.1, 0.6), *rng.uniform(200.0, 5000.0, 2)
         swell = np.sin(np.pi * np.minimum(after / length, 1.0)) ** 2
         carrier = 2.0 * np.pi * np.cumsum(low + (high - low) * np.minimum(after / length, 1.0)) / SAMPLE_RATE_HZ
         slow = np.convolve(rng.normal(size=len(after)), np.ones(30) / 30.0, mode="same")
-        found[len(found) - len(after) :] += swell * slow * np.sin(carrier)
-    return found
+        sound[len(sound) - len(after) :] += swell * slow * np.sin(carrier)
+    return sound
 
 
 def _band(rng: np.random.Generator, seconds: Float64) -> Float64:
@@ -318,7 +318,7 @@ Each is a function of random numbers and times in seconds, float64 [N]."""
 
 
 def _windows(features: SpeechFeatures, input_window: InputWindow) -> Float32:
-    """Return what the map hears of each frame, float32 [T, width, 192]."""
+    """Return the input window of the map for each frame, float32 [T, width, 192]."""
     return neighbours(states_of(features, input_window.feature), input_window.past, input_window.ahead)
 
 

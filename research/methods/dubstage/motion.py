@@ -42,9 +42,9 @@ from research.motion.clips import (
     TrainingClip,
     clips_of,
     footage_of,
-    heard_footage_of,
     held_out_splits,
     speakers_of_free_speech,
+    synced_footage_of,
     with_lag_fraction,
 )
 from research.motion.evaluate import OFF
@@ -197,7 +197,7 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
         if not way.personal or part == fold.test:
             return style
         # The correction is learned from the states of files, also that of live speech.
-        *_, last = personalized(model, FILES, style, clip.features[part], heard_footage_of(clip, part), models)
+        *_, last = personalized(model, FILES, style, clip.features[part], synced_footage_of(clip, part), models)
         assert last.style is not None
         return last.style
 
@@ -214,12 +214,12 @@ def left_out(clips: Clips, basis: LandmarkBasis, sounds: Sounds | None) -> list[
         InvalidRequestError: fewer than two speakers.
     """
     free = [row for row in clips.rows if not row.narrow]
-    found = []
+    pairs = []
     for speaker in speakers_of_free_speech(clips.rows):
         print(f"fitting without {speaker}", flush=True)
         model = fit_model(clips.only(row for row in clips.rows if row.speaker != speaker), basis, sounds)
-        found += [(model, clip) for clip in clips.only(row for row in free if row.speaker == speaker)]
-    return found
+        pairs += [(model, clip) for clip in clips.only(row for row in free if row.speaker == speaker)]
+    return pairs
 
 
 def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: Report) -> list[Path]:
@@ -251,12 +251,12 @@ def report_of(clips: Iterable[tuple[str, Sequence[tuple[SpeechMapModel, Training
         clips: name of each group, and its clips with the model that each clip is predicted by.
         models: the motion stage's networks, for styles.
     """
-    found: Report = {}
+    report: Report = {}
     dev: dict[Way, list[ClipScores]] = {way: [] for way in WAYS}
 
     def add(group: str, way: Way, results: Sequence[ClipScores]) -> None:
-        found[group, way] = judgement(results)
-        print(f"{group:24s} {way.name:50s} {json.dumps(_rounded(found[group, way], 3))}", flush=True)
+        report[group, way] = judgement(results)
+        print(f"{group:24s} {way.name:50s} {json.dumps(_rounded(report[group, way], 3))}", flush=True)
 
     for group, members in clips:
         for way in WAYS:
@@ -267,7 +267,7 @@ def report_of(clips: Iterable[tuple[str, Sequence[tuple[SpeechMapModel, Training
     for way, results in dev.items():
         if results:
             add(ALL_DEV, way, results)
-    return found
+    return report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +275,7 @@ class LookAhead:
     """Figures of personalised live speech with constraints at one look-ahead, and the delay of the look-ahead.
 
     Attributes:
-        frames: frames of speech after a frame that the map hears.
+        frames: frames of speech after a frame that the map reads.
         group: group of clips, LEFT_OUT or ALL_DEV.
         least_delay_ms: time from the end of a frame's own sound to the sound that its mouth needs, for the second frame of a window
             of the speech encoder; milliseconds.
@@ -295,16 +295,16 @@ class LookAhead:
 
 def look_aheads(report: Report) -> list[LookAhead]:
     """Return the curve of the look-ahead of live speech from the scores, by group, then by frames."""
-    # The encoder hears some rows of 10 ms after a window, and 10 ms for its analysis window and the resampler. The first frames
+    # The encoder reads some rows of 10 ms after a window, and 10 ms for its analysis window and the resampler. The first frames
     # of a window also wait for the last one.
     encoder_ms = 10 * LIVE_WINDOWS.rows_ahead + 10
-    found = []
+    curve = []
     for group in (LEFT_OUT, ALL_DEV):
         for frames, input_window in LIVE_INPUT_WINDOWS.items():
             scores = report.get((group, Way(input_window, personal=True, constraints=live_constraints(input_window))))
             if scores is None:
                 continue
-            found.append(
+            curve.append(
                 LookAhead(
                     frames=frames,
                     group=group,
@@ -316,22 +316,22 @@ def look_aheads(report: Report) -> list[LookAhead]:
                     closure_shift_ms=round(scores.closure_shift_ms, 1),
                 )
             )
-    return found
+    return curve
 
 
-def write_look_aheads(found: Sequence[LookAhead], folder: Path) -> None:
+def write_look_aheads(curve: Sequence[LookAhead], folder: Path) -> None:
     """Write the curve as CSV and as PNG, 1100 pixels wide, into a folder, and print the CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(each.name for each in fields(LookAhead))
-    writer.writerows(map(astuple, found))
+    writer.writerows(map(astuple, curve))
     print(text.getvalue(), end="", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CURVE, text.getvalue().encode())
-    _draw(found, folder / PICTURE)
+    _draw(curve, folder / PICTURE)
 
 
-def _draw(found: Sequence[LookAhead], path: Path) -> None:
+def _draw(curve: Sequence[LookAhead], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -345,8 +345,8 @@ def _draw(found: Sequence[LookAhead], path: Path) -> None:
     }
     figure, grid = pyplot.subplots(1, len(titles), layout="constrained", figsize=(11.0, 3.2))
     for plot, (score, title) in zip(grid, titles.items(), strict=True):
-        for group in dict.fromkeys(each.group for each in found):
-            shown = [each for each in found if each.group == group]
+        for group in dict.fromkeys(each.group for each in curve):
+            shown = [each for each in curve if each.group == group]
             plot.plot([each.frames for each in shown], [getattr(each, score) for each in shown], "-o", label=group, lw=1.8, ms=5)
         plot.set_xticks([each.frames for each in shown], [f"{each.frames}\n{each.most_delay_ms} ms" for each in shown])
         plot.set_title(title, fontsize=9)

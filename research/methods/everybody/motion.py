@@ -140,8 +140,8 @@ def silent_row(clips: Clips) -> Float32:
         rows, speaking = clip.features.extra[FEATURE], clip.features.speech_probability
         quiet.append(rows[speaking < _QUIET].reshape(-1, NUM_CEPSTRA))
         quietest.append(rows[int(speaking.argmin())])
-    found = quiet if any(len(rows) for rows in quiet) else quietest
-    return np.asarray(np.concatenate(found).mean(axis=0), np.float32)
+    chosen = quiet if any(len(rows) for rows in quiet) else quietest
+    return np.asarray(np.concatenate(chosen).mean(axis=0), np.float32)
 
 
 def prepare(clip: TrainingClip, space: ExpressionSpace, silence: Float32) -> EverybodyClip:
@@ -230,8 +230,8 @@ class EverybodySampler:
     def __init__(
         self, clips: Clips, space: ExpressionSpace, silence: Float32, fitted: RidgeFit, config: EverybodyTrainingConfig
     ) -> None:
-        def prepared(place: int) -> EverybodyClip:
-            return without_its_corpus(prepare(clips[place], space, silence), fitted)
+        def prepared(index: int) -> EverybodyClip:
+            return without_its_corpus(prepare(clips[index], space, silence), fitted)
 
         self._clips = BoundedCache(prepared, array_bytes)
         self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))

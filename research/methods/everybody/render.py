@@ -94,7 +94,7 @@ _FLOW_REACH: Final = cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST
 PATCH: Final = (96, 64)
 """Width and height of the patches round the mouth's centre."""
 _OUTERMOST: Final = (0, 5, 10, 15)
-"""Places among the outer lips' points: right corner, top, left corner, bottom."""
+"""Indices among the outer lips' points: right corner, top, left corner, bottom."""
 _DETAIL_SIGMA: Final = 2.5
 _FEATHER_SIGMA: Final = 1.0
 _MIN_AREA_PX: Final = 120
@@ -138,7 +138,7 @@ class EverybodyWindowSource(BatchSource[EverybodyWindowBatch]):
             keys = choose_keys(bank, np.sort(rng.choice(far, int(rng.choice(_CANDIDATES)))))
         colours, mirror = random_colours(rng), rng.random() < 0.5
         rows = window_rows(bank.frame_index, row, WINDOW_FRAMES)
-        boxes = np.stack([colours.of(bank.boxes[place]) for place in rows])
+        boxes = np.stack([colours.of(bank.boxes[index]) for index in rows])
         view = WindowView(rows, boxes, colours.of_keys(keys))
         pair = window_pair(bank, view, self._noise, int(rng.integers(1 << 31)))
         parts = (pair.picture, pair.target, np.dstack(list(boxes[:-1])))
@@ -161,7 +161,7 @@ class WindowDiscriminatorConfig:
 
 
 class WindowDiscriminator(nn.Module):
-    """Discriminator of table 8, which says "real" or "made" of a window of frames. Least squares (LSGAN), so no sigmoid."""
+    """Discriminator of table 8, which says "real" or "generated" of a window of frames. Least squares (LSGAN), so no sigmoid."""
 
     def __init__(self, config: WindowDiscriminatorConfig) -> None:
         super().__init__()
@@ -358,17 +358,17 @@ def _patch(picture: UInt8, points: Float32) -> UInt8:
 
 def deflicker_clip(clip: HeldOut, faces: Faces) -> Faces:
     """Return faces after Eq. 7, applied to differences from the first key picture, which follows the light of the footage."""
-    made: Faces = []
+    smoothed: Faces = []
     before: Float32 = np.zeros((1, 1, 3), np.float32)
-    for place, (pair, face) in enumerate(zip(clip.pairs, faces, strict=True)):
+    for index, (pair, face) in enumerate(zip(clip.pairs, faces, strict=True)):
         first = pair.picture[..., BASE].astype(np.float32)
         difference = face - first
-        if place:
-            moved = float(np.linalg.norm((clip.landmarks[place] - clip.landmarks[place - 1])[:40].mean(axis=0)))
-            difference = deflickered(difference, warped_by_flow(before, faces[place - 1], face), moved)
+        if index:
+            moved = float(np.linalg.norm((clip.landmarks[index] - clip.landmarks[index - 1])[:40].mean(axis=0)))
+            difference = deflickered(difference, warped_by_flow(before, faces[index - 1], face), moved)
         before = difference.astype(np.float32)
-        made.append(np.clip(np.rint(first + difference), 0, 255).astype(np.uint8))
-    return made
+        smoothed.append(np.clip(np.rint(first + difference), 0, 255).astype(np.uint8))
+    return smoothed
 
 
 def reenact(task: Reenactment) -> Rows:
@@ -437,7 +437,7 @@ class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, EverybodyWindo
         return EverybodyWindowDrawn(compose(inputs, residual.float(), targets), discriminator_view(self._tensor(batch.past)))
 
     def _terms(self, drawn: EverybodyWindowDrawn) -> dict[str, Tensor]:
-        return reconstruction_terms(drawn.made, self.recipe.weights)
+        return reconstruction_terms(drawn.composed, self.recipe.weights)
 
     def _adversarial_terms(self, drawn: EverybodyWindowDrawn, view: Tensor) -> dict[str, Tensor]:
         weights = self.recipe.weights
@@ -447,20 +447,20 @@ class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, EverybodyWindo
         }
 
     def _discriminator_losses(self, drawn: EverybodyWindowDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
-        filmed, made = (torch.cat([drawn.past, last], dim=1) for last in (target, view))
+        filmed, generated = (torch.cat([drawn.past, last], dim=1) for last in (target, view))
         return {
             "frame_judge": discriminator_loss(self._frame(target), self._frame(view)),
-            "windows_judge": discriminator_loss(self._windows(filmed), self._windows(made)),
+            "windows_judge": discriminator_loss(self._windows(filmed), self._windows(generated)),
         }
 
     def _discriminator_penalties(self, drawn: EverybodyWindowDrawn, view: Tensor, target: Tensor, step: int) -> dict[str, Tensor]:
         recipe = self.recipe
         if step % recipe.penalty_every:
             return {}
-        filmed, made = (torch.cat([drawn.past, last], dim=1) for last in (target, view))
+        filmed, generated = (torch.cat([drawn.past, last], dim=1) for last in (target, view))
         # From the CPU, so that the numbers are the same on every device.
         shares = torch.rand(len(view), 1, 1, 1).to(view.device)
-        penalty = gradient_penalty(self._windows, filmed, made, shares)
+        penalty = gradient_penalty(self._windows, filmed, generated, shares)
         return {"penalty": recipe.penalty * recipe.penalty_every * penalty}
 
     @property

@@ -54,8 +54,8 @@ def drawn_face(network: EveryoneNetwork, picture: UInt8, style: Float32) -> UInt
         picture: uint8 [160, 160, PICTURE_CHANNELS], as inputs.network_picture lays out.
         style: float32 [S], offset of W.
     """
-    made = network(to_tensor(picture[None]), torch.from_numpy(style)[None])[0].permute(1, 2, 0).numpy() * 255.0
-    return np.asarray(np.clip(np.rint(picture[..., BASE] + made), 0, 255), np.uint8)
+    residual = network(to_tensor(picture[None]), torch.from_numpy(style)[None])[0].permute(1, 2, 0).numpy() * 255.0
+    return np.asarray(np.clip(np.rint(picture[..., BASE] + residual), 0, 255), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ def _adapted(
 
     def row(step: int, style: Float32, looks: ActorAppearance) -> Reached:
         held = read_windows(clip, _DRAWN, surface, looks)
-        found = clip_metrics(DrawnClip(held, [drawn_face(network, pair.picture, style) for pair in held.pairs]))
-        return Reached(clip.row.name, bank.num_frames, prior, step, found.psnr_db, found.sharpness_ratio)
+        metrics = clip_metrics(DrawnClip(held, [drawn_face(network, pair.picture, style) for pair in held.pairs]))
+        return Reached(clip.row.name, bank.num_frames, prior, step, metrics.psnr_db, metrics.sharpness_ratio)
 
     yield row(0, network.default_state().numpy(), ActorAppearance(texture, reference))
     recipe = TextureRecipe(report_every=1, network_learning_rate=0.0 if prior else _NETWORK_RATE)

@@ -76,9 +76,9 @@ from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
 _WINDOW: Final = FILTER_PAST + 1 + FILTER_AHEAD
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
-HEARD: Final = FILTER_PAST + WINDOW + FILTER_AHEAD
-"""Frames of speech of a span: a window, and what the filter hears around the window."""
-MARGIN: Final = 2 * HEARD
+SPAN_FRAMES: Final = FILTER_PAST + WINDOW + FILTER_AHEAD
+"""Frames of speech of a span: a window, and the frames around the window that the filter reads."""
+MARGIN: Final = 2 * SPAN_FRAMES
 """Frames of silence around a clip, from which stretches may be drawn."""
 BUILT_ON: Final = "ugc_motion"
 """Network whose landmark basis the training uses."""
@@ -98,9 +98,9 @@ class FilterConfig:
     """A speaker with m frames counts m to this power."""
 
 
-def filter_inputs(clip: TrainingClip, heard: SpeechInput) -> Float32:
+def filter_inputs(clip: TrainingClip, speech_input: SpeechInput) -> Float32:
     """Return the filter's inputs for each frame of a clip in silence, float32 [T, I]."""
-    if heard == "phones":
+    if speech_input == "phones":
         return _content_inputs(clip.content)
     return neighbours(states_of(clip.features), STATES_PAST, STATES_AHEAD).reshape(len(clip), -1)
 
@@ -113,13 +113,13 @@ def _content_inputs(content: Float32) -> Float32:
     return np.ascontiguousarray(windows.transpose(0, 2, 1), np.float32).reshape(len(content), -1)
 
 
-def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard: SpeechInput) -> RidgeFit:
-    """Fit the filter: of states if they are heard, otherwise of content rows. All clips are read.
+def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, speech_input: SpeechInput) -> RidgeFit:
+    """Fit the filter: of states if the network takes them, otherwise of content rows. All clips are read.
 
     Args:
         space: bases of mouths and of expression.
         config: settings of the filter of content rows. The filter of states has the settings of research.motion.ridge.
-        heard: input of the network.
+        speech_input: input of the network.
 
     Returns:
         Filters with weight float32 [E, I] and bias float32 [E].
@@ -129,19 +129,19 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard
     def target(clip: TrainingClip) -> Float32:
         return space.target(clip.mouth_landmarks, clip.usable).coefficients
 
-    if heard != "phones":
+    if speech_input != "phones":
         return fit_states_filter(clips, target, num_expression, past=STATES_PAST, ahead=STATES_AHEAD)
     sums = RidgeSums(_WINDOW * FILTER_ROWS * NUM_CONTENT, num_expression)
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
-        inputs = filter_inputs(clip, heard)[clip.usable].astype(np.float64)
+        inputs = filter_inputs(clip, speech_input)[clip.usable].astype(np.float64)
         sums.add(inputs, target(clip)[clip.usable], float(weight), clip.apart)
     return sums.solve(np.repeat(_penalty(config, sums.input_variance()), FILTER_ROWS * NUM_CONTENT))
 
 
-def alone(clip: TrainingClip, fitted: RidgeFit, heard: SpeechInput) -> Float32:
+def alone(clip: TrainingClip, fitted: RidgeFit, speech_input: SpeechInput) -> Float32:
     """Return the coefficients of a clip that hold in its corpus alone, float32 [T, E]: 0 outside of narrow corpora."""
     own = fitted.apart.get(clip.apart)
-    return np.zeros((len(clip), len(fitted.shared.bias)), np.float32) if own is None else own(filter_inputs(clip, heard))
+    return np.zeros((len(clip), len(fitted.shared.bias)), np.float32) if own is None else own(filter_inputs(clip, speech_input))
 
 
 def _penalty(config: FilterConfig, variance: float) -> Float64:
@@ -157,7 +157,7 @@ class PreparedClip:
     Attributes:
         frames: T.
         content: float32 [M + T + M, 4, 44], content rows.
-        states: float32 [M + T + M, 192], states of the speech encoder. Silence if the network does not hear them.
+        states: float32 [M + T + M, 192], states of the speech encoder. Silence if the network does not take them.
         offsets: float32 [M + T + M, 59, 3], offsets from the rest mouth, crop pixels.
         movement: float32 [59, 3], standard deviation of the offsets.
         valid: bool [M + T + M], whether the frame shows the mouth.
@@ -181,13 +181,13 @@ class PreparedClip:
     alone: Float32
 
 
-def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, heard: SpeechInput, margin: int) -> PreparedClip:
+def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, speech_input: SpeechInput, margin: int) -> PreparedClip:
     """Prepare a clip.
 
     Args:
         space: bases of mouths and of expression.
         fitted: filters, see filter.fit_filter.
-        heard: input of the network.
+        speech_input: input of the network.
         margin: M, frames of silence on both sides.
     """
     mouth = measure_mouth(clip.mouth_landmarks[clip.usable], space.mouth)
@@ -195,7 +195,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, heard:
     low, high = np.percentile(opening[clip.usable], [8, 90])
     closed = (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low))
     edge = content_before(margin)
-    states = silent_states(len(clip)) if heard == "phones" else states_of(clip.features)
+    states = silent_states(len(clip)) if speech_input == "phones" else states_of(clip.features)
     offsets = clip.mouth_landmarks - mouth.rest_mouth
     return PreparedClip(
         frames=len(clip),
@@ -208,7 +208,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, heard:
         rest=mouth.rest_mouth,
         spread=expression_spread(mouth.spread, space.mouth, space.expression),
         closed_opening=float(low),
-        alone=np.pad(alone(clip, fitted, heard), ((margin, margin), (0, 0))),
+        alone=np.pad(alone(clip, fitted, speech_input), ((margin, margin), (0, 0))),
     )
 
 
@@ -259,16 +259,16 @@ class EveryoneBatchSampler:
         clips: training clips. They are read when they are drawn.
         space: bases of mouths and of expression.
         fitted: filters, of which the network corrects the shared one.
-        heard: input of the network.
+        speech_input: input of the network.
     """
 
     def __init__(
-        self, clips: Clips, space: ExpressionSpace, fitted: RidgeFit, config: EveryoneBatchConfig, heard: SpeechInput
+        self, clips: Clips, space: ExpressionSpace, fitted: RidgeFit, config: EveryoneBatchConfig, speech_input: SpeechInput
     ) -> None:
         self._clips: BoundedCache[int, PreparedClip] = BoundedCache(
-            lambda place: prepare(clips[place], space, fitted, heard, MARGIN), array_bytes
+            lambda index: prepare(clips[index], space, fitted, speech_input, MARGIN), array_bytes
         )
-        self._heard = heard
+        self._speech_input = speech_input
         self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._config = config
 
@@ -286,12 +286,12 @@ class EveryoneBatchSampler:
         frames = start + speed * np.arange(WINDOW)
         left, nearest = frames.astype(np.intp), np.round(frames).astype(np.intp)
         rows = clip.content.reshape(-1, clip.content.shape[-1])
-        heard = (start - speed * FILTER_PAST) * ROWS_PER_FRAME + speed * np.arange(HEARD * ROWS_PER_FRAME)
-        content = augmented(rows_between(rows, heard), rows, self._config, rng).reshape(HEARD, ROWS_PER_FRAME, -1)
-        states = rows_between(clip.states, start - speed * FILTER_PAST + speed * np.arange(HEARD))
+        positions = (start - speed * FILTER_PAST) * ROWS_PER_FRAME + speed * np.arange(SPAN_FRAMES * ROWS_PER_FRAME)
+        content = augmented(rows_between(rows, positions), rows, self._config, rng).reshape(SPAN_FRAMES, ROWS_PER_FRAME, -1)
+        states = rows_between(clip.states, start - speed * FILTER_PAST + speed * np.arange(SPAN_FRAMES))
         jitter = rng.normal(0.0, self._config.rest_jitter) * clip.movement
         return (
-            input_frames(content, states, self._heard),
+            input_frames(content, states, self._speech_input),
             rows_between(clip.offsets, frames) - jitter,
             clip.rest + jitter,
             clip.valid[left] & clip.valid[left + 1],
@@ -349,17 +349,19 @@ class TorchEveryone:
     Args:
         network: network from windows [N, 36, H] to the expression of the window's frame [N, E].
         space: bases of mouths and of expression.
-        heard: input of the network.
+        speech_input: input of the network.
     """
 
-    def __init__(self, network: nn.Module, space: ExpressionSpace, heard: SpeechInput) -> None:
-        self._network, self._space, self._heard = network, space, heard
+    def __init__(self, network: nn.Module, space: ExpressionSpace, speech_input: SpeechInput) -> None:
+        self._network, self._space, self._speech_input = network, space, speech_input
         self._device = next(network.parameters()).device
 
     @torch.no_grad()
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Predict mouths before constraints, see protocol.Predict."""
-        windows = torch.from_numpy(network_input(features, self._heard)).to(self._device).unfold(0, WINDOW, 1).permute(0, 2, 1)
+        windows = (
+            torch.from_numpy(network_input(features, self._speech_input)).to(self._device).unfold(0, WINDOW, 1).permute(0, 2, 1)
+        )
         coefficients = self._network(windows.contiguous()).cpu().numpy()
         spread = expression_spread(style.spread, self._space.mouth, self._space.expression)
         return expressed(np.asarray(coefficients * spread, np.float32), self._space.expression, style)
@@ -370,8 +372,8 @@ class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
 
     def __init__(self, opening: Opening) -> None:
         config: EveryoneTrainingConfig = opening.config
-        heard = self._heard = config.network.heard
-        extra = () if heard == "phones" else (STATES,)
+        speech_input = self._speech_input = config.network.heard
+        extra = () if speech_input == "phones" else (STATES,)
         clips = clips_of(opening.data, "train", extra)
         self.groups = checked_groups(opening.data, extra)
         self._space = ExpressionSpace.built_on(opening, BUILT_ON, config.network.num_expression)
@@ -379,11 +381,11 @@ class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
         torch.manual_seed(config.loop.seed)
         network = EveryoneNetwork(config.network)
         chosen = clips.chosen(config.statistics_clips, config.loop.seed)
-        fitted = fit_filter(chosen, self._space, config.filter, heard)
+        fitted = fit_filter(chosen, self._space, config.filter, speech_input)
         network.set_filter(torch.from_numpy(fitted.shared.weight), torch.from_numpy(fitted.shared.bias))
-        if heard != "phones":
+        if speech_input != "phones":
             network.set_range(*map(torch.from_numpy, range_of_states(chosen)))
-        sampler = EveryoneBatchSampler(clips, self._space, fitted, config.batches, heard)
+        sampler = EveryoneBatchSampler(clips, self._space, fitted, config.batches, speech_input)
         super().__init__(config, opening.device, clips, network, sampler)
 
     def losses(self, batch: EveryoneBatch[Float32]) -> dict[str, Tensor]:
@@ -400,12 +402,14 @@ class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
     def scores(self) -> Scores:
         """Return the scores of the averaged network."""
         assert isinstance(self.average, EveryoneNetwork)
-        return scores_by_group(self.groups, self._space.mouth, NoStyleCode(), TorchEveryone(self.average, self._space, self._heard))
+        return scores_by_group(
+            self.groups, self._space.mouth, NoStyleCode(), TorchEveryone(self.average, self._space, self._speech_input)
+        )
 
     def baseline(self) -> Scores:
         """Return the scores of the filter alone."""
         assert isinstance(self.average, EveryoneNetwork)
-        predictor = TorchEveryone(FilterAlone(self.average), self._space, self._heard)
+        predictor = TorchEveryone(FilterAlone(self.average), self._space, self._speech_input)
         return scores_by_group(self.groups, self._space.mouth, NoStyleCode(), predictor)
 
     def constants(self) -> Mapping[str, Float32]:
@@ -425,12 +429,12 @@ def export(run: Path, out: Path) -> list[Path]:
     """Export the network with its constants, or nothing. Arguments and errors: see export_expression.
 
     Raises:
-        InvalidRequestError: the network of the run hears another input than the stage serves.
+        InvalidRequestError: the network of the run takes another input than the stage serves.
     """
-    heard = read_config(run, NAME)["network"]["heard"]
-    if heard != SERVED:
+    speech_input = read_config(run, NAME)["network"]["heard"]
+    if speech_input != SERVED:
         raise InvalidRequestError(
-            f"{run}: network.heard is {heard!r}, which the stage cannot serve; train with {SERVED!r}", field="run"
+            f"{run}: network.heard is {speech_input!r}, which the stage cannot serve; train with {SERVED!r}", field="run"
         )
     speech = (1, WINDOW, num_channels(SERVED))
     return export_expression(run, out, name=NAME, model=EveryoneModel, inputs={"speech": speech}, make=_network)

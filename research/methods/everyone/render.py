@@ -92,15 +92,15 @@ def read_speech(data: TrainSet, parts: Sequence[ClipSpan]) -> Float32:
     Raises:
         InvalidRequestError: a file is missing or damaged.
     """
-    found = []
+    windows = []
     for part in parts:
         usable = np.flatnonzero(data.arrays(part.row, "track", ("usable",))["usable"])[part.first : part.last]
         rows = data.arrays(part.row, "speech", ("posteriorgram",))["posteriorgram"]
         frames = usable[:, None] + part.row.lag_frames + np.arange(-SPEECH_BEFORE, SPEECH_AFTER + 1)
         inside = (frames >= 0) & (frames < len(rows))
         around = np.where(inside[..., None, None], rows[np.clip(frames, 0, len(rows) - 1)], np.float32(0.0))
-        found.append(around.reshape(len(usable), *SPEECH_SHAPE))
-    return np.concatenate(found).astype(np.float32)
+        windows.append(around.reshape(len(usable), *SPEECH_SHAPE))
+    return np.concatenate(windows).astype(np.float32)
 
 
 def surface_of(drawing: IdentityDrawing) -> NeuralSurface:
@@ -120,7 +120,7 @@ class EveryoneWindowBatch:
     Attributes:
         windows: the windows, without textures.
         colours: colours that the windows were brought to and the textures are not.
-        people: place of each example's person among all people of the training.
+        people: index of each example's person among all people of the training.
         firsts: uint8 [256, 256, 16] each, first textures of these people.
         fresh: whether an example is shown the first texture, as an actor is who was not personalised yet.
     """
@@ -134,11 +134,11 @@ class EveryoneWindowBatch:
     @property
     def pictures(self) -> UInt8:
         """Inputs of the network with the first textures in the windows' colours: uint8 [B, 160, 160, PICTURE_CHANNELS]."""
-        made = []
-        for place, texture in enumerate(self.firsts):
-            window = WindowExample(*(values[place] for values in _parts(self.windows)))
-            made.append(pair_of(window, _painted(texture, self.colours, place)).picture)
-        return np.stack(made)
+        pictures = []
+        for index, texture in enumerate(self.firsts):
+            window = WindowExample(*(values[index] for values in _parts(self.windows)))
+            pictures.append(pair_of(window, _painted(texture, self.colours, index)).picture)
+        return np.stack(pictures)
 
     @property
     def targets(self) -> UInt8:
@@ -222,9 +222,9 @@ def _parts(windows: WindowExample) -> tuple[UInt8 | Float32, ...]:
     return windows.boxes, windows.grounds, windows.masks, windows.uv, windows.reference, windows.lips, windows.speech
 
 
-def _painted(texture: UInt8, colours: Colours, place: int) -> UInt8:
-    mixed = np.clip(texture[..., :3] @ colours.mixings[place].T, 0.0, 255.0)
-    table = np.rint(colours.tables[place] * 255.0).astype(np.uint8)
+def _painted(texture: UInt8, colours: Colours, index: int) -> UInt8:
+    mixed = np.clip(texture[..., :3] @ colours.mixings[index].T, 0.0, 255.0)
+    table = np.rint(colours.tables[index] * 255.0).astype(np.uint8)
     return np.dstack([table[np.rint(mixed).astype(np.uint8)], texture[..., 3:]])
 
 
@@ -387,7 +387,7 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, EveryoneWindowBatch, Everyone
     def _terms(self, drawn: EveryoneWindowDrawn) -> dict[str, Tensor]:
         weights = self.recipe.weights
         return {
-            "reconstruction": weights.reconstruction * reconstruction_loss(drawn.made),
+            "reconstruction": weights.reconstruction * reconstruction_loss(drawn.composed),
             "texture": weights.texture * drawn.texture_error,
         }
 

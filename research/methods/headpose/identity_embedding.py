@@ -41,7 +41,7 @@ class Verification:
 
     Attributes:
         area: area under the ROC curve, pictures as filmed.
-        area_recoloured: area under the ROC curve with colours, place and sharpness changed in every picture.
+        area_recoloured: area under the ROC curve with colours, position and sharpness changed in every picture.
         same: mean cosine of pairs of the same person.
         different: mean cosine of pairs of two people.
     """
@@ -60,8 +60,8 @@ def varied(picture: UInt8, rng: np.random.Generator) -> UInt8:
     moved = cv2.warpAffine(picture, affine, (BOX_SIZE, BOX_SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if rng.random() < 0.5:
         moved = cv2.GaussianBlur(moved, (0, 0), float(rng.uniform(0.4, 2.0)))
-    made = random_colours(rng).of(np.asarray(moved, np.uint8))
-    return np.ascontiguousarray(made[:, ::-1]) if rng.random() < 0.5 else made
+    coloured = random_colours(rng).of(np.asarray(moved, np.uint8))
+    return np.ascontiguousarray(coloured[:, ::-1]) if rng.random() < 0.5 else coloured
 
 
 def area_under_roc(same: npt.NDArray[np.floating], different: npt.NDArray[np.floating]) -> float:
@@ -100,9 +100,9 @@ def verify(network: nn.Module, people: Sequence[TrainingPerson], *, pictures: in
         boxes.append(person.bank.boxes[rows])
         owners.extend([label] * len(rows))
     shown, owner = np.concatenate(boxes), np.array(owners)
-    place = next(network.parameters()).device
-    plain = network(to_tensor(shown, place)).cpu().numpy()
-    other = network(to_tensor(np.stack([varied(picture, rng) for picture in shown]), place)).cpu().numpy()
+    device = next(network.parameters()).device
+    plain = network(to_tensor(shown, device)).cpu().numpy()
+    other = network(to_tensor(np.stack([varied(picture, rng) for picture in shown]), device)).cpu().numpy()
     first, second = np.triu_indices(len(owner), 1)
     same = owner[first] == owner[second]
     alike = (plain @ plain.T)[first, second]
@@ -163,7 +163,7 @@ class EmbeddingBatch:
 
     Attributes:
         pictures: uint8 [B, 160, 160, 3].
-        labels: int64 [B], place of each picture's person.
+        labels: int64 [B], index of each picture's person.
     """
 
     pictures: UInt8
@@ -250,7 +250,7 @@ class EmbeddingTraining(Supervised[EmbeddingBatch]):
         """Tell held-out people apart. With a single held-out person, one person that the embedding learns from joins them."""
         people = [self._held_out.person(number, 0) for number in range(min(len(self._held_out.clips), _CHECK_PEOPLE))]
         if len(people) == 1:
-            others = [place for place, clips in enumerate(self._people.clips) if clips.name != people[0].name]
+            others = [index for index, clips in enumerate(self._people.clips) if clips.name != people[0].name]
             people.append(self._people.person(others[0], 0))
         return Check(asdict(verify(self.average.get_submodule("network"), people)))
 

@@ -143,7 +143,7 @@ class HeadposeClip:
     """One clip, ready to be drawn from.
 
     Attributes:
-        rows: float32 [T, 4, C], what the network hears, see heard_rows.
+        rows: float32 [T, 4, C], input of the network, see input_channels.
         expression: float32 [T, E], see research.motion.basis.ExpressionTarget.
         pose: float32 [T, 6], relative pose about the clip's mean, in units of the speaker's spread.
         usable: bool [T].
@@ -170,8 +170,8 @@ def pose_spread(clips: Clips) -> Float64:
     return np.asarray(np.maximum(np.sqrt((poses**2).mean(axis=0)), LEAST_SPREAD))
 
 
-def heard_rows(rows: Float32, config: HeadposeConfig) -> Float32:
-    """Return what a network hears of rows: [..., 65] (head_network.input_rows) -> [..., C]."""
+def input_channels(rows: Float32, config: HeadposeConfig) -> Float32:
+    """Return the channels of rows that a network takes: [..., 65] (head_network.input_rows) -> [..., C]."""
     return rows[..., INPUT_COLUMNS[config.heard]]
 
 
@@ -181,11 +181,11 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64, config:
     Args:
         space: bases of mouths and of expression.
         spread: float64 [6], see pose_spread.
-        config: says what the network hears.
+        config: says which channels the network takes.
     """
     target = space.target(clip.mouth_landmarks, clip.usable)
     pose = np.clip(clip_poses(clip) / spread, -3.0, 3.0)
-    rows = heard_rows(input_rows(clip.features), config)
+    rows = input_channels(input_rows(clip.features), config)
     return HeadposeClip(rows, target.coefficients, pose.astype(np.float32), clip.usable, clip.apart)
 
 
@@ -217,7 +217,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingCon
     sums = RidgeSums(config.network.channels * config.network.window, len(space.expression.typical_spread))
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         target = space.target(clip.mouth_landmarks, clip.usable)
-        rows = heard_rows(input_rows(clip.features), config.network)
+        rows = input_channels(input_rows(clip.features), config.network)
         add_to(sums, rows, target.coefficients, clip.usable, float(weight), config.network, apart=clip.apart)
     return HeadposeFilter(solved(sums, config.filter_strength, config.network), config.network)
 
@@ -276,8 +276,8 @@ class HeadposeSampler:
         def spread_of(speaker: str) -> Float64:
             return pose_spread(groups[speaker])
 
-        def prepared(place: int) -> HeadposeClip:
-            return linear.without_its_corpus(prepare(clips[place], space, spreads[clips.rows[place].speaker], config.network))
+        def prepared(index: int) -> HeadposeClip:
+            return linear.without_its_corpus(prepare(clips[index], space, spreads[clips.rows[index].speaker], config.network))
 
         spreads = BoundedCache(spread_of, array_bytes)
         self._clips = BoundedCache(prepared, array_bytes)
@@ -306,7 +306,7 @@ class HeadposeSampler:
             pose.append(clip.pose[part])
             usable.append(clip.usable[part].astype(np.float32))
             held += len(rows[-1])
-        window = np.concatenate([heard_rows(input_before(config.past), config), *rows])
+        window = np.concatenate([input_channels(input_before(config.past), config), *rows])
         ends = [np.concatenate(parts)[:length] for parts in (expression, pose, usable)]
         assert ends[1].shape == (length, POSE_SIZE)
         return window, ends[0], ends[1], ends[2]
@@ -450,11 +450,11 @@ def audio_pose_correlation(clip: TrainingClip) -> float:
 
     Without such frames the correlation is 0.
     """
-    heard = cepstra(clip.features.mel).mean(axis=1)[clip.usable].astype(np.float64)
+    mfcc = cepstra(clip.features.mel).mean(axis=1)[clip.usable].astype(np.float64)
     angles = np.degrees(clip.poses[clip.usable, :3])
-    sounds = np.linalg.norm(heard[:, None] - heard[None], axis=-1)
+    sounds = np.linalg.norm(mfcc[:, None] - mfcc[None], axis=-1)
     turns = np.linalg.norm(angles[:, None] - angles[None], axis=-1)
-    near = sounds <= _RADIUS * np.linalg.norm(heard, axis=-1)[:, None]
+    near = sounds <= _RADIUS * np.linalg.norm(mfcc, axis=-1)[:, None]
     np.fill_diagonal(near, val=False)
     return pearson(sounds[near], turns[near]) if near.any() else 0.0
 
@@ -481,15 +481,15 @@ class TorchHeadpose:
     def raw(self, features: SpeechFeatures) -> HeadposeOutput:
         """Return the network's own answer for a clip of T frames, on the CPU: [1, T, ...]."""
         config = self._network.config
-        rows = np.ascontiguousarray(heard_rows(network_input(features, config.past, config.ahead), config))
+        rows = np.ascontiguousarray(input_channels(network_input(features, config.past, config.ahead), config))
         zero = torch.zeros(1, config.hidden, device=self._device)
         answer = self._network(torch.from_numpy(rows)[None].to(self._device), zero, zero)
         return HeadposeOutput(*(value.cpu() for value in answer))
 
     def poses(self, features: SpeechFeatures) -> Float32:
         """Return the network's own head poses for a clip of T frames, float32 [T, 6], in units of the person's spread."""
-        found: Float32 = self.raw(features).pose[0].numpy()
-        return found
+        poses: Float32 = self.raw(features).pose[0].numpy()
+        return poses
 
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Predict mouths before constraints, see protocol.Predict."""
@@ -500,12 +500,12 @@ class TorchHeadpose:
 
 def pose_correlation(predictor: TorchHeadpose, clips: Iterable[TrainingClip]) -> dict[str, float]:
     """Return the mean r of predicted and true pitch, yaw and roll over clips."""
-    found: dict[str, list[float]] = {name: [] for name in POSE_AXES}
+    correlations: dict[str, list[float]] = {name: [] for name in POSE_AXES}
     for clip in clips:
         predicted, truth = predictor.poses(clip.features), clip_poses(clip)
-        for axis, name in enumerate(found):
-            found[name].append(pearson(predicted[clip.usable, axis], truth[clip.usable, axis]))
-    return {name: fmean(values) for name, values in found.items()}
+        for axis, name in enumerate(correlations):
+            correlations[name].append(pearson(predicted[clip.usable, axis], truth[clip.usable, axis]))
+    return {name: fmean(values) for name, values in correlations.items()}
 
 
 def mean_pose_correlation(scores: Mapping[str, Mapping[str, float]]) -> float:

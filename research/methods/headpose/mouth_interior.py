@@ -64,11 +64,11 @@ def mean_interior(people: list[KeyPictures]) -> MouthInterior:
     """
     landmarks = np.concatenate([one.landmarks for one in people]).mean(axis=0).astype(np.float32)
     whole = np.full(people[0].pictures.shape[1:3], 255, np.uint8)
-    made: list[Float32] = []
+    interiors: list[Float32] = []
     for person in people:
         mean = moved_keys(person, landmarks).astype(np.float32).mean(axis=0)
-        made.append(mean / lip_and_skin(mean, whole, landmarks).lip_level)
-    relative = np.mean(made, axis=0)
+        interiors.append(mean / lip_and_skin(mean, whole, landmarks).lip_level)
+    relative = np.mean(interiors, axis=0)
     skin = lip_and_skin(relative, whole, landmarks).skin_chroma
     inside = lip_pictures(landmarks)[..., 1] > 127
     middle = relative[inside].mean(axis=0)
@@ -120,11 +120,11 @@ class MouthInteriorTraining(Training[None]):
             raise InvalidRequestError(
                 "nobody in the split 'train' opens the mouth wide: add clips of people who speak", field="data"
             )
-        found = mean_interior(mouths)
+        interior = mean_interior(mouths)
         arrays: dict[str, npt.NDArray[Any]] = {
-            "picture": found.picture,
-            "landmarks": found.landmarks,
-            "skin_chroma": found.skin_chroma,
+            "picture": interior.picture,
+            "landmarks": interior.landmarks,
+            "skin_chroma": interior.skin_chroma,
         }
         write_whole(folder / FILE, encode_arrays(arrays, {"format": FORMAT}))
 

@@ -32,7 +32,7 @@ from research.render.held_out import (
     base_faces,
     draw_sheet,
     held_out,
-    spread_places,
+    spread_indices,
     still_mouth,
 )
 from research.render.losses import detail_loss
@@ -183,7 +183,7 @@ class DrawnSource(BatchSource[DrawnBatch]):
         rows = window_rows(bank.frame_index, row, DRAWN_WINDOW)
         view = DrawnView(
             rows=rows,
-            boxes=np.stack([colours.of(bank.boxes[place]) for place in rows]),
+            boxes=np.stack([colours.of(bank.boxes[index]) for index in rows]),
             keys=colours.of_keys(keys),
             drawing=drawings.still if is_still else drawings.footage,
             detailed=is_still or rng.random() < _DETAILED_SHARE,
@@ -351,17 +351,17 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
         with self._autocast():
             masks = self.network.masks(inputs, film, identity)
         masks = Masks(masks.colour.float(), masks.attention.float())
-        made = compose(inputs, refined(inputs[:, RENDERED], masks) - inputs[:, RENDERED], targets)
+        composed = compose(inputs, refined(inputs[:, RENDERED], masks) - inputs[:, RENDERED], targets)
         window = discriminator_view(torch.cat([inputs[:, part] for part in (RENDERED, *RENDERED_BEFORE)], dim=1))
-        return HeadposeDrawn(made, masks, window)
+        return HeadposeDrawn(composed, masks, window)
 
     def _terms(self, drawn: HeadposeDrawn) -> dict[str, Tensor]:
-        weights, made = self.recipe.weights, drawn.made
+        weights, composed = self.recipe.weights, drawn.composed
         return {
-            "reconstruction": weights.reconstruction * reconstruction_loss(made),
-            "attention": weights.attention * attention_loss(drawn.masks, made.mask),
-            "smoothness": weights.smoothness * attention_smoothness_loss(drawn.masks, made.mask),
-            "detail": weights.detail * detail_loss(made),
+            "reconstruction": weights.reconstruction * reconstruction_loss(composed),
+            "attention": weights.attention * attention_loss(drawn.masks, composed.mask),
+            "smoothness": weights.smoothness * attention_smoothness_loss(drawn.masks, composed.mask),
+            "detail": weights.detail * detail_loss(composed),
         }
 
     def _adversarial_terms(self, drawn: HeadposeDrawn, view: Tensor) -> dict[str, Tensor]:
@@ -377,9 +377,9 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
         return {"mean_attention": sum(float(drawn.masks.attention.mean()) for drawn in drawings) / len(drawings)}
 
     def _discriminator_losses(self, drawn: HeadposeDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
-        filmed, made = (self._discriminator(torch.cat([drawn.window, seen], dim=1)) for seen in (target, view))
+        filmed, generated = (self._discriminator(torch.cat([drawn.window, seen], dim=1)) for seen in (target, view))
         return {
-            "judge": discriminator_loss(filmed, made),
+            "judge": discriminator_loss(filmed, generated),
             "frame_judge": discriminator_loss(self._frame(target), self._frame(view)),
         }
 
@@ -445,8 +445,8 @@ def draw_with(network: HeadposeNetwork, pairs: Sequence[Pair], actor: Float32, i
     for pair in pairs:
         pictures = to_tensor(pair.picture[None])
         masks = network.masks(pictures, torch.from_numpy(actor[None, : network.film_size]), identity)
-        made = refined(pictures[:, RENDERED], masks)
-        faces.append(np.clip(np.rint(made[0].permute(1, 2, 0).numpy() * 255.0), 0, 255).astype(np.uint8))
+        face = refined(pictures[:, RENDERED], masks)
+        faces.append(np.clip(np.rint(face[0].permute(1, 2, 0).numpy() * 255.0), 0, 255).astype(np.uint8))
     return faces
 
 
@@ -515,7 +515,7 @@ def reenact(task: Reenactment) -> Rows:
     embedding = embedding_of(task.weights / WEIGHTS)
     mean = torch.from_numpy(embedding.of(bank.boxes[:: max(1, bank.num_frames // 24)])).mean(dim=0, keepdim=True)
 
-    pairs = [clip.pairs[at] for at in spread_places(clip)]
+    pairs = [clip.pairs[at] for at in spread_indices(clip)]
     sheet = [[pair.target, attention_of(network, pair, actor)] for pair in pairs]
     draw_sheet(task.folder / f"attention_{clip.name}.png", sheet)
 

@@ -67,7 +67,7 @@ class _PoseStyles:
         return last.style
 
     def without(self, name: str, vector: Float32) -> Encode:
-        """Return a function that encodes a style, and puts a vector in the place of one of the person's."""
+        """Return a function that encodes a style, and replaces one of the person's vectors."""
         return lambda clip, fold: self.encode(clip, fold).adding(**{name: vector})
 
 

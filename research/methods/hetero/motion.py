@@ -219,8 +219,8 @@ class HeteroTraining(PredictorTraining[HeteroBatch[Float32]]):
         config: HeteroTrainingConfig = opening.config
         data = opening.data
         self._basis = style_basis(opening, BASIS_NETWORK)
-        heard = config.network.heard
-        extra = () if heard == "mel" else (STATES,)
+        speech_input = config.network.heard
+        extra = () if speech_input == "mel" else (STATES,)
         clips = clips_of(data, "train", extra)
         self.groups = checked_groups(data, extra)
         rows = {row.name: row for row in data.rows}
@@ -229,11 +229,11 @@ class HeteroTraining(PredictorTraining[HeteroBatch[Float32]]):
         self._loss = GeneratorLoss(self._basis, config.losses, opening.device.torch_device)
         fitted_on = clips.chosen(config.statistics_clips, config.loop.seed)
         speech = [row for row in data.of("train") if not row.has_face] if config.batches.heard else []
-        teacher = fit_teacher(fitted_on, self._basis, config.teacher, heard)
+        teacher = fit_teacher(fitted_on, self._basis, config.teacher, speech_input)
         sampler = HeteroBatchSampler(data, clips, speech, self._basis, teacher, config.batches)
         torch.manual_seed(config.loop.seed)
         network = HeteroNetwork(config.network)
-        if heard != "mel":
+        if speech_input != "mel":
             network.set_filter(torch.from_numpy(teacher.shared.weight), torch.from_numpy(teacher.shared.bias))
         network.set_constants(
             torch.from_numpy(self._basis.dual / self._basis.typical_spread[:, None, None]),
@@ -308,7 +308,7 @@ def export(run: Path, out: Path) -> list[Path]:
     """Export the networks with their constants, or nothing; return the paths of the files.
 
     Raises:
-        InvalidRequestError: see research.motion.export.open_run; or the generator hears another input than the stage serves.
+        InvalidRequestError: see research.motion.export.open_run; or the generator takes another input than the stage serves.
         ContractBrokenError: an exported network differs from its source.
     """
     opened = open_run(run, out, name=NAME, constants_file=CONSTANTS_FILE, sheet=SHEET)

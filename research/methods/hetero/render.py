@@ -52,7 +52,7 @@ from services.render.renderers.hetero.personalize import CompositeView, composit
 from services.render.renderers.hetero.renderer import NUM_CHANNELS, STATE_SIZE, choose_references, unpacked
 
 _FAR_FRAMES: Final = 12
-_MADE_UP_SHARE: Final = 0.5
+_COLOURED_LIPS_SHARE: Final = 0.5
 _MAKE_UP_SPREAD: Final = 0.3
 _SOFT_EDGE_PX: Final = 1.5
 _NAME: Final = "hetero"
@@ -146,17 +146,17 @@ class CompositeSource(BatchSource[CompositeBatch]):
         colours, mirror, lips = random_colours(rng), rng.random() < 0.5, random_lips(rng)
 
         def box(row: int) -> UInt8:
-            return made_up(colours.of(bank.boxes[row]), bank.box_landmarks[row], lips)
+            return with_coloured_lips(colours.of(bank.boxes[row]), bank.box_landmarks[row], lips)
 
         reference = box(int(rng.choice(far)) if len(far) else first)
         seed = int(rng.integers(1 << 31))
-        made = []
+        pairs = []
         for row in run:
             rows = rows_around(bank.frame_index, row)
-            view = CompositeView(rows, np.stack([box(place) for place in rows]), reference)
+            view = CompositeView(rows, np.stack([box(index) for index in rows]), reference)
             pair = composite_pair(bank, view, self._noise, seed)
-            made.append(Pair(pair.picture[:, ::-1], pair.target[:, ::-1]) if mirror else pair)
-        return made
+            pairs.append(Pair(pair.picture[:, ::-1], pair.target[:, ::-1]) if mirror else pair)
+        return pairs
 
 
 def random_lips(rng: np.random.Generator) -> Float32:
@@ -165,10 +165,10 @@ def random_lips(rng: np.random.Generator) -> Float32:
     Nineteen people have few colours of lips. With random ones, the network has to take the colour from the reference picture.
     """
     gain = np.exp(rng.normal(-_MAKE_UP_SPREAD / 2, _MAKE_UP_SPREAD, 3))
-    return (gain if rng.random() < _MADE_UP_SHARE else np.ones(3)).astype(np.float32)
+    return (gain if rng.random() < _COLOURED_LIPS_SHARE else np.ones(3)).astype(np.float32)
 
 
-def made_up(box: UInt8, box_landmarks: Float32, gain: Float32) -> UInt8:
+def with_coloured_lips(box: UInt8, box_landmarks: Float32, gain: Float32) -> UInt8:
     """Return a render box with coloured lips: uint8 [160, 160, 3].
 
     Args:
@@ -269,14 +269,14 @@ class HeteroTrainer(Trainer[HeteroRecipe, HeteroNetwork, CompositeBatch, Drawn])
         return Drawn(compose(inputs, residual.float(), targets))
 
     def _terms(self, drawn: Drawn) -> dict[str, Tensor]:
-        return {"reconstruction": self.recipe.weights.reconstruction * reconstruction_loss(drawn.made)}
+        return {"reconstruction": self.recipe.weights.reconstruction * reconstruction_loss(drawn.composed)}
 
     def _adversarial_terms(self, drawn: Drawn, view: Tensor) -> dict[str, Tensor]:
         # Without discriminators the network has no fine detail yet, whose strength could be compared.
-        terms = {"detail": self.recipe.weights.detail * detail_loss(drawn.made)}
-        target = discriminator_view(drawn.made.target)
-        for name, discriminator, weight, made, real in self._discriminator_terms(view, target):
-            got = discriminator_outputs(discriminator, made)
+        terms = {"detail": self.recipe.weights.detail * detail_loss(drawn.composed)}
+        target = discriminator_view(drawn.composed.target)
+        for name, discriminator, weight, generated, real in self._discriminator_terms(view, target):
+            got = discriminator_outputs(discriminator, generated)
             with torch.no_grad():
                 features = discriminator_outputs(discriminator, real).features
             terms[name] = weight * adversarial_loss(got.scores)
@@ -285,8 +285,8 @@ class HeteroTrainer(Trainer[HeteroRecipe, HeteroNetwork, CompositeBatch, Drawn])
 
     def _discriminator_losses(self, drawn: Drawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {
-            f"{name}_judge": discriminator_loss(discriminator(real), discriminator(made))
-            for name, discriminator, _, made, real in self._discriminator_terms(view, target)
+            f"{name}_judge": discriminator_loss(discriminator(real), discriminator(generated))
+            for name, discriminator, _, generated, real in self._discriminator_terms(view, target)
         }
 
     def _discriminator_terms(self, view: Tensor, target: Tensor) -> list[tuple[str, PatchDiscriminator, float, Tensor, Tensor]]:
@@ -294,8 +294,8 @@ class HeteroTrainer(Trainer[HeteroRecipe, HeteroNetwork, CompositeBatch, Drawn])
         weights, length = self.recipe.weights, self.recipe.sequence
         terms = [("spatial", self._spatial, weights.spatial, view, target)]
         if weights.temporal:
-            made, real = (part.reshape(-1, 3 * length, *part.shape[2:]) for part in (view, target))
-            terms.append(("temporal", self._temporal, weights.temporal, made, real))
+            generated, real = (part.reshape(-1, 3 * length, *part.shape[2:]) for part in (view, target))
+            terms.append(("temporal", self._temporal, weights.temporal, generated, real))
         return terms
 
     @property

@@ -6,7 +6,7 @@ The teacher of speech without pictures is a linear filter from speech to landmar
 
 Heterogeneous sources are the point of Xie et al. 2021 (Sec. 1): the landmark generator also learns from data without good pictures.
 Speech alone has no landmarks, so a filter names them: a ridge regression over the training clips with a face, from the states of
-the speech encoder, or from the audio stage's posteriorgram and band energies if the generator hears the paper's spectrogram.
+the speech encoder, or from the audio stage's posteriorgram and band energies if the generator takes the paper's spectrogram.
 Narrow corpora have a filter of their own beside the shared filter (research.motion.ridge), and only the shared filter
 teaches.
 """
@@ -72,9 +72,9 @@ class SpectrumNoise:
 def changed_spectrum(mel: Float32, noise: SpectrumNoise, rng: np.random.Generator) -> Float32:
     """Return a changed spectrum: relative mel power, float32 [R, 80] -> [R, 80]."""
     bands = np.arange(NUM_MELS)
-    place = np.clip(bands * np.exp(rng.normal(0.0, noise.tract)), 0.0, NUM_MELS - 1.001)
-    low = place.astype(np.intp)
-    share = (place - low).astype(np.float32)
+    positions = np.clip(bands * np.exp(rng.normal(0.0, noise.tract)), 0.0, NUM_MELS - 1.001)
+    low = positions.astype(np.intp)
+    share = (positions - low).astype(np.float32)
     mel = (1.0 - share) * mel[:, low] + share * mel[:, low + 1]
     if rng.random() < noise.smeared:
         mel = _smeared(mel, float(rng.uniform(0.3, 0.8)))
@@ -109,11 +109,11 @@ def _smeared(mel: Float32, decay: float) -> Float32:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """Settings of the teacher that hears phones and energies. The teacher that hears states has the settings of
+    """Settings of the teacher that takes phones and energies. The teacher that takes states has the settings of
     research.motion.ridge.
 
     Attributes:
-        past: frames before a frame that the filter hears.
+        past: frames before a frame that the filter reads.
         ahead: frames after the frame.
         strength: strength of the ridge at the frames that count most, in units of the mean variance of an input.
         speaker_exponent: a speaker with m frames counts m to this power.
@@ -132,13 +132,13 @@ class Teacher:
     Attributes:
         shared: filter of all footage, from [T, I] to [T, K] in units of the person's spread.
         apart: by narrow corpus, the filter to add, see RidgeSums.
-        heard: input of the generator.
+        speech_input: input of the generator.
     """
 
     shared: Filter
     apart: Mapping[str, Filter]
     config: TeacherConfig
-    heard: SpeechInput
+    speech_input: SpeechInput
 
     def answer(self, features: SpeechFeatures, content: Float32) -> Float32:
         """Return what the teacher expects of speech: coefficients float32 [T, K] in units of the spread.
@@ -151,32 +151,32 @@ class Teacher:
 
     def alone(self, clip: TrainingClip) -> Float32:
         """Return the coefficients of a clip that hold in its narrow corpus alone, float32 [T, K]: 0 outside of narrow corpora."""
-        found = self.apart.get(clip.apart)
-        if found is None:
+        own = self.apart.get(clip.apart)
+        if own is None:
             return np.zeros((len(clip), len(self.shared.bias)), np.float32)
-        return found(self._inputs(clip.features, clip.content))
+        return own(self._inputs(clip.features, clip.content))
 
     def _inputs(self, features: SpeechFeatures, content: Float32) -> Float32:
-        if self.heard == "mel":
+        if self.speech_input == "mel":
             return _neighbours(content, self.config)
         return neighbours(states_of(features), STATES_PAST, STATES_AHEAD).reshape(len(features), -1)
 
 
-def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, heard: SpeechInput) -> Teacher:
+def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, speech_input: SpeechInput) -> Teacher:
     """Fit the teacher to clips with a face. All clips are read."""
     num_coefficients = len(basis.typical_spread)
-    if heard != "mel":
+    if speech_input != "mel":
         fitted = fit_states_filter(
             clips, partial(mouth_target, basis=basis), num_coefficients, past=STATES_PAST, ahead=STATES_AHEAD
         )
-        return Teacher(fitted.shared, fitted.apart, config, heard)
+        return Teacher(fitted.shared, fitted.apart, config, speech_input)
     width, channels = config.past + 1 + config.ahead, NUM_CONTENT * ROWS_PER_FRAME
     sums = RidgeSums(channels * width, num_coefficients)
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         sums.add(_neighbours(clip.content, config)[clip.usable], mouth_target(clip, basis)[clip.usable], float(weight), clip.apart)
     penalty = distance_penalty(width, config.past, config.strength * sums.input_variance())
     fitted = sums.solve(np.repeat(penalty, channels))
-    return Teacher(fitted.shared, fitted.apart, config, heard)
+    return Teacher(fitted.shared, fitted.apart, config, speech_input)
 
 
 def _neighbours(content: Float32, config: TeacherConfig) -> Float32:
@@ -193,7 +193,7 @@ class PaddedClip:
 
     Attributes:
         mel: float32 [4 F, 80], relative mel power.
-        states: float32 [F, 192], states of the speech encoder; silence if the generator does not hear them.
+        states: float32 [F, 192], states of the speech encoder; silence if the generator does not take them.
         phones: float32 [4 F, 40], target of the phones.
         taught: float32 [F, K], coefficients that the teacher expects, in units of the person's spread.
         inside: bool [F], whether the teacher's answer counts.
@@ -254,13 +254,13 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
     )
 
 
-def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Teacher) -> PaddedClip:
+def speech_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Teacher) -> PaddedClip:
     """Return a clip of speech without a face.
 
     Raises:
         InvalidRequestError: a file of the clip is missing or damaged.
     """
-    extra = () if teacher.heard == "mel" else (STATES,)
+    extra = () if teacher.speech_input == "mel" else (STATES,)
     arrays = data.arrays(row, "speech", ("posteriorgram", "mel", "speech_probability", *extra))
     posteriorgram, mel, speaking, *states = (np.asarray(values, np.float32) for values in arrays.values())
     features = SpeechFeatures(posteriorgram, mel, speaking, dict(zip(extra, states, strict=True)))
@@ -292,18 +292,18 @@ def mean_pose_landmarks(data: TrainSet, row: ClipRow) -> Float32:
     """
     track = data.arrays(row, "track", ("landmarks", "usable", "rotation", "translation", "scale"))
     frames = np.flatnonzero(track["usable"])
-    found = [
+    landmarks = [
         to_head_space(
             pose_landmarks(np.asarray(track["landmarks"][frame], np.float32)),
             HeadPose(float(track["scale"][frame]), track["rotation"][frame], track["translation"][frame]),
         )
         for frame in frames
     ]
-    return np.asarray(np.mean(found, axis=0), np.float32)
+    return np.asarray(np.mean(landmarks, axis=0), np.float32)
 
 
 def _states(features: SpeechFeatures, teacher: Teacher) -> Float32:
-    return silent_states(len(features)) if teacher.heard == "mel" else states_of(features)
+    return silent_states(len(features)) if teacher.speech_input == "mel" else states_of(features)
 
 
 def _labels(data: TrainSet, row: ClipRow) -> UInt8 | None:
@@ -320,9 +320,9 @@ def _phone_targets(features: SpeechFeatures, labels: UInt8 | None, begin: int) -
     rows = features.posteriorgram.reshape(-1, NUM_PHONES).copy()
     if labels is not None:
         kept = labels[begin * ROWS_PER_FRAME :][: len(rows)]
-        known = np.flatnonzero(kept < NUM_PHONES)
-        rows[known] *= 1.0 - LABEL_SHARE
-        rows[known, kept[known]] += LABEL_SHARE
+        labelled = np.flatnonzero(kept < NUM_PHONES)
+        rows[labelled] *= 1.0 - LABEL_SHARE
+        rows[labelled, kept[labelled]] += LABEL_SHARE
     quiet = silence(PAD).posteriorgram.reshape(-1, NUM_PHONES)
     return np.concatenate([quiet, rows, quiet])
 
@@ -366,7 +366,7 @@ class HeteroBatch(NamedTuple, Generic[ArrayT]):
     """N stretches of T answered frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
-        speech: [N, T + 18, 192] or [N, T + 18, 4, 80], what the generator hears.
+        speech: [N, T + 18, 192] or [N, T + 18, 4, 80], input of the generator.
         phones: [N, T + 6, 4, 40], phones of the answered frames, of five frames before and of one frame after.
         taught: [N, T, K], the teacher's coefficients in units of the spread.
         inside: [N, T], 1 where the teacher's answer counts.
@@ -400,7 +400,7 @@ class HeteroBatch(NamedTuple, Generic[ArrayT]):
         return HeteroBatch(*tensors(self, device))
 
 
-def heard_chances(rows: Sequence[ClipRow], exponent: float) -> Float64:
+def speech_chances(rows: Sequence[ClipRow], exponent: float) -> Float64:
     """Return how often each clip of speech is drawn, float64 [N]; motion.clips.clip_chances is for clips with a face."""
     frames: dict[str, int] = {}
     for row in rows:
@@ -428,26 +428,26 @@ class HeteroBatchSampler:
         config: HeteroBatchConfig,
     ) -> None:
         self._config, self._clips, self._speech = config, clips, tuple(speech)
-        self._hears = teacher.heard
+        self._speech_input = teacher.speech_input
         self._seen: BoundedCache[int, PaddedClip] = BoundedCache(
-            lambda place: seen_source(data, clips.rows[place], clips[place], basis, teacher), array_bytes
+            lambda index: seen_source(data, clips.rows[index], clips[index], basis, teacher), array_bytes
         )
-        self._heard: BoundedCache[int, PaddedClip] = BoundedCache(
-            lambda place: heard_source(data, self._speech[place], basis, teacher), array_bytes
+        self._speech_sources: BoundedCache[int, PaddedClip] = BoundedCache(
+            lambda index: speech_source(data, self._speech[index], basis, teacher), array_bytes
         )
         self._draw_seen = Draw(clip_chances(clips.rows, config.speaker_exponent))
-        self._draw_heard = Draw(heard_chances(speech, config.speaker_exponent)) if speech else None
-        self._places: dict[str, list[int]] = {}
-        for place, row in enumerate(clips.rows):
-            self._places.setdefault(row.speaker, []).append(place)
+        self._draw_speech = Draw(speech_chances(speech, config.speaker_exponent)) if speech else None
+        self._indices_of: dict[str, list[int]] = {}
+        for index, row in enumerate(clips.rows):
+            self._indices_of.setdefault(row.speaker, []).append(index)
 
     def draw(self, rng: np.random.Generator) -> HeteroBatch[Float32]:
         """Draw one batch."""
-        rows = [self._span(rng, self._seen[place], place) for place in (self._draw_seen(rng) for _ in range(self._config.seen))]
-        if self._draw_heard is not None:
+        rows = [self._span(rng, self._seen[index], index) for index in (self._draw_seen(rng) for _ in range(self._config.seen))]
+        if self._draw_speech is not None:
             for _ in range(self._config.heard):
                 # Speech without pictures is shown with any person, because the teacher answers for everyone alike.
-                rows.append(self._span(rng, self._heard[self._draw_heard(rng)], self._draw_seen(rng)))
+                rows.append(self._span(rng, self._speech_sources[self._draw_speech(rng)], self._draw_seen(rng)))
         return HeteroBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
     def _span(self, rng: np.random.Generator, source: PaddedClip, person: int) -> tuple[Array, ...]:
@@ -456,19 +456,21 @@ class HeteroBatchSampler:
         speed = float(np.exp(rng.uniform(*np.log(config.speed_range))))
         have = len(source.valid)
         start = rng.uniform(0.0, max(have - speed * length - 1.0, 0.0))
-        heard = start * ROWS_PER_FRAME + speed * np.arange(length * ROWS_PER_FRAME)
+        positions = start * ROWS_PER_FRAME + speed * np.arange(length * ROWS_PER_FRAME)
         answered = start + speed * (WINDOW_PAST + np.arange(config.frames))
         left = np.minimum(answered.astype(np.intp), have - 2)
         named = slice((WINDOW_PAST - PHONES_BEFORE) * ROWS_PER_FRAME, (WINDOW_PAST + config.frames + PHONES_AFTER) * ROWS_PER_FRAME)
         beyond = answered > have - 1
         mouths, pose = self._person(rng, person)
-        if self._hears == "mel":
-            speech = changed_spectrum(rows_between(source.mel, heard), config.noise, rng).reshape(length, ROWS_PER_FRAME, NUM_MELS)
+        if self._speech_input == "mel":
+            speech = changed_spectrum(rows_between(source.mel, positions), config.noise, rng).reshape(
+                length, ROWS_PER_FRAME, NUM_MELS
+            )
         else:
             speech = rows_between(source.states, start + speed * np.arange(length))
         return (
             speech,
-            rows_between(source.phones, heard)[named].reshape(-1, ROWS_PER_FRAME, NUM_PHONES),
+            rows_between(source.phones, positions)[named].reshape(-1, ROWS_PER_FRAME, NUM_PHONES),
             rows_between(source.taught, answered),
             source.inside[left] & source.inside[left + 1] & ~beyond,
             rows_between(source.offsets, answered),
@@ -482,13 +484,13 @@ class HeteroBatchSampler:
             pose,
         )
 
-    def _person(self, rng: np.random.Generator, place: int) -> tuple[Float32, Float32]:
+    def _person(self, rng: np.random.Generator, index: int) -> tuple[Float32, Float32]:
         """Return reference mouths [R, 59, 3] and pose landmarks [99, 3] of one random clip of the speaker of a clip."""
-        places = self._places[self._clips.rows[place].speaker]
-        source = self._seen[places[rng.integers(len(places))]]
+        indices = self._indices_of[self._clips.rows[index].speaker]
+        source = self._seen[indices[rng.integers(len(indices))]]
         frames = rng.integers(0, len(source.mouths), self._config.reference_frames)
         mouths, pose = source.mouths[frames], source.pose
-        # Few people are seen in training, so the same person is shown in other sizes and places.
+        # Few people are seen in training, so the same person is shown in other sizes and positions.
         size = np.float32(np.exp(rng.normal(0.0, 0.04)))
         mouths = size * mouths + rng.normal(0.0, self._config.rest_jitter, (1, 1, 3)).astype(np.float32)
         pose = size * pose + rng.normal(0.0, self._config.rest_jitter, pose.shape).astype(np.float32)

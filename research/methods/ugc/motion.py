@@ -101,8 +101,8 @@ class Prior:
 
     def alone(self, clip: TrainingClip) -> Float32:
         """Return the coefficients of a clip that hold in its corpus alone, float32 [T, K]: 0 outside of narrow corpora."""
-        found = self.apart.get(clip.apart)
-        return np.zeros((len(clip), len(self.bias)), np.float32) if found is None else found(_rows(clip, self.config))
+        own = self.apart.get(clip.apart)
+        return np.zeros((len(clip), len(self.bias)), np.float32) if own is None else own(_rows(clip, self.config))
 
 
 def fit_prior(clips: Clips, basis: LandmarkBasis, config: PriorConfig) -> Prior:
@@ -221,12 +221,12 @@ class UgcBatchSampler:
     """
 
     def __init__(self, clips: Clips, basis: LandmarkBasis, prior: Prior, config: UgcBatchConfig) -> None:
-        self._clips: BoundedCache[int, _Prepared] = BoundedCache(lambda place: _prepare(clips[place], basis, prior), array_bytes)
+        self._clips: BoundedCache[int, _Prepared] = BoundedCache(lambda index: _prepare(clips[index], basis, prior), array_bytes)
         self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._speaker_of = [row.speaker for row in clips.rows]
-        self._places: dict[str, list[int]] = {}
-        for place, speaker in enumerate(self._speaker_of):
-            self._places.setdefault(speaker, []).append(place)
+        self._indices_of: dict[str, list[int]] = {}
+        for index, speaker in enumerate(self._speaker_of):
+            self._indices_of.setdefault(speaker, []).append(index)
         self._config = config
 
     def draw(self, rng: np.random.Generator) -> UgcMotionBatch[Float32]:
@@ -236,16 +236,16 @@ class UgcBatchSampler:
 
     def _window(self, rng: np.random.Generator) -> tuple[Array, ...]:
         config = self._config
-        place = self._draw(rng)
-        clip = self._clips[place]
+        index = self._draw(rng)
+        clip = self._clips[index]
         speed = float(np.exp(rng.uniform(*np.log(config.speed_range))))
         length = len(clip.valid)
         start = rng.uniform(WINDOW // 3, length - WINDOW * 1.34 * max(speed, 1.0))
         frames = start + speed * np.arange(WINDOW)
         left, nearest = frames.astype(np.intp), np.round(frames).astype(np.intp)
         rows = clip.content.reshape(-1, clip.content.shape[-1])
-        heard = start * ROWS_PER_FRAME + speed * np.arange(WINDOW * ROWS_PER_FRAME)
-        content = augmented(rows_between(rows, heard), rows, config, rng)
+        positions = start * ROWS_PER_FRAME + speed * np.arange(WINDOW * ROWS_PER_FRAME)
+        content = augmented(rows_between(rows, positions), rows, config, rng)
         jitter = rng.normal(0.0, config.rest_jitter) * clip.offsets.std(axis=0)
         return (
             content.reshape(WINDOW, ROWS_PER_FRAME, -1),
@@ -253,7 +253,7 @@ class UgcBatchSampler:
             clip.rest + jitter,
             clip.valid[left] & clip.valid[left + 1],
             clip.spread,
-            self._style(self._speaker_of[place], rng),
+            self._style(self._speaker_of[index], rng),
             clip.closed[nearest],
             np.asarray(clip.closed_opening, np.float32),
             rows_between(clip.alone, frames),
@@ -261,8 +261,8 @@ class UgcBatchSampler:
 
     def _style(self, speaker: str, rng: np.random.Generator) -> Float32:
         """Draw frames of one random clip of the speaker; a short clip is repeated."""
-        places = self._places[speaker]
-        sequence = self._clips[places[rng.integers(len(places))]].coefficients
+        indices = self._indices_of[speaker]
+        sequence = self._clips[indices[rng.integers(len(indices))]].coefficients
         begin = int(rng.integers(len(sequence)))
         index = (begin + np.arange(self._config.style_frames)) % len(sequence)
         return sequence[index]

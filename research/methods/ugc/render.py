@@ -205,7 +205,7 @@ class UgcTrainer(Trainer[UgcRecipe, UgcNetwork, UgcRenderBatch, UgcDrawn]):
         return UgcDrawn(compose(inputs, residual.float(), targets), batch.num_sequence)
 
     def _terms(self, drawn: UgcDrawn) -> dict[str, Tensor]:
-        return reconstruction_terms(drawn.made, self.recipe.weights)
+        return reconstruction_terms(drawn.composed, self.recipe.weights)
 
     def _adversarial_terms(self, drawn: UgcDrawn, view: Tensor) -> dict[str, Tensor]:
         weights = self.recipe.weights
@@ -215,10 +215,10 @@ class UgcTrainer(Trainer[UgcRecipe, UgcNetwork, UgcRenderBatch, UgcDrawn]):
         }
 
     def _discriminator_losses(self, drawn: UgcDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
-        filmed, made = _sequence(target, drawn), _sequence(view, drawn)
+        filmed, generated = _sequence(target, drawn), _sequence(view, drawn)
         return {
             "frame_judge": discriminator_loss(self._frame(target), self._frame(view)),
-            "sequence_judge": discriminator_loss(self._sequence(filmed), self._sequence(made)),
+            "sequence_judge": discriminator_loss(self._sequence(filmed), self._sequence(generated)),
         }
 
     @property

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.methods.hetero.render import NETWORK, CompositeSource, HeteroRecipe, HeteroWeights, made_up, random_lips
+from research.methods.hetero.render import NETWORK, CompositeSource, HeteroRecipe, HeteroWeights, random_lips, with_coloured_lips
 from research.render.people import random_row
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
@@ -82,7 +82,7 @@ def test_wide_mouths_are_drawn_more_often(bank: MouthBank) -> None:
 
 def test_only_lips_are_coloured(bank: MouthBank) -> None:
     """Lips of half of the examples are coloured, and the skin and the inside of the mouth are not."""
-    coloured = made_up(bank.boxes[6], bank.box_landmarks[6], np.array([1.0, 0.5, 0.5], np.float32)).astype(int)
+    coloured = with_coloured_lips(bank.boxes[6], bank.box_landmarks[6], np.array([1.0, 0.5, 0.5], np.float32)).astype(int)
     changed = np.abs(coloured - bank.boxes[6]).max(axis=2)
     column, row = bank.box_landmarks[6, [5, 25]].mean(axis=0).round().astype(int)
     assert changed[row, column] > 10
@@ -92,4 +92,4 @@ def test_only_lips_are_coloured(bank: MouthBank) -> None:
     gains = [random_lips(np.random.default_rng(seed)) for seed in range(200)]
     kept = [gain for gain in gains if (gain == 1.0).all()]
     assert 80 < len(kept) < 120
-    assert np.array_equal(made_up(bank.boxes[0], bank.box_landmarks[0], kept[0]), bank.boxes[0])
+    assert np.array_equal(with_coloured_lips(bank.boxes[0], bank.box_landmarks[0], kept[0]), bank.boxes[0])

@@ -14,7 +14,7 @@ from research.motion.pauses import (
     groups_of,
     levelled,
     opening_in_pause,
-    quiet_places,
+    quiet_rows,
     rows_db,
     with_pauses,
     with_sound,
@@ -46,9 +46,9 @@ def person() -> Person:
     return Person("a", style, made_clip(0), rest=1.0, extent=10.0)
 
 
-def test_places_are_between_words() -> None:
+def test_quiet_rows_are_between_words() -> None:
     """Pauses are planted between words."""
-    first, second = quiet_places(TALK)
+    first, second = quiet_rows(TALK)
     assert 190 <= first < 210
     assert 340 <= second < 360
 

@@ -25,7 +25,7 @@ from research.render.held_out import (
     mean_quality,
     measure,
     mouth_slices,
-    spread_places,
+    spread_indices,
     still_mouth,
 )
 from research.render.training import Reenactment
@@ -131,4 +131,4 @@ def test_faces_are_measured_against_the_footage(bank: MouthBank, tmp_path: Path)
     assert truth.flicker_ratio == 1.0
     assert clip_metrics(still_mouth(held)).psnr_db < truth.psnr_db
     assert "dB" in str(truth)
-    assert list(spread_places(held)) == list(range(10))
+    assert list(spread_indices(held)) == list(range(10))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from research.methods.everyone.motion import (
-    HEARD,
+    SPAN_FRAMES,
     EveryoneBatchConfig,
     EveryoneBatchSampler,
     FilterConfig,
@@ -49,7 +49,7 @@ def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
     for first, second in zip(one, again, strict=True):
         np.testing.assert_array_equal(first, second)
         assert first.dtype == np.float32
-    assert one.speech.shape == (4, HEARD, num_channels("both"))
+    assert one.speech.shape == (4, SPAN_FRAMES, num_channels("both"))
     assert one.offsets.shape == (4, WINDOW, 59, 3)
     assert one.alone.shape == (4, WINDOW, 3)
     np.testing.assert_allclose(one.speech[..., :40].sum(-1), 1.0, atol=1e-4)

@@ -15,7 +15,7 @@ from research.methods.headpose.motion import (
     clip_poses,
     fit_filter,
     headpose_loss,
-    heard_rows,
+    input_channels,
     pose_spread,
     prepare,
 )
@@ -45,7 +45,7 @@ def test_the_filter_finds_the_channel_and_the_frame() -> None:
 @pytest.mark.parametrize(("heard", "columns"), [("mfcc", slice(44, 65)), ("phones", slice(44)), ("both", slice(65))])
 def test_a_network_hears_its_columns_only(heard: SpeechInput, columns: slice) -> None:
     rows, config = np.random.default_rng(0).standard_normal((9, 4, 65)).astype(np.float32), HeadposeConfig(heard=heard)
-    np.testing.assert_array_equal(heard_rows(rows, config), rows[..., columns])
+    np.testing.assert_array_equal(input_channels(rows, config), rows[..., columns])
     assert config.num_inputs == rows[..., columns].shape[-1]
 
 
