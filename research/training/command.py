@@ -75,34 +75,34 @@ def with_settings(base: ConfigT, given: Mapping[str, Any], *, source: str) -> Co
 
     Args:
         given: new values by the names of the fields; a mapping for a field that is itself a dataclass.
-        source: name of the place of the values, for messages.
+        source: name of the source of the values, for messages.
 
     Raises:
         InvalidRequestError: a setting is unknown or has a wrong type.
     """
     merged = _merged(base, given, source, "")
     try:
-        made: ConfigT = TypeAdapter(type(base)).validate_python(merged)
+        config: ConfigT = TypeAdapter(type(base)).validate_python(merged)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(f"{source}: {place}: {first['msg']}, not {first['input']!r}", field="config") from error
-    return made
+        setting = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequestError(f"{source}: {setting}: {first['msg']}, not {first['input']!r}", field="config") from error
+    return config
 
 
-def _merged(base: object, given: Mapping[str, Any], source: str, place: str) -> dict[str, Any]:
+def _merged(base: object, given: Mapping[str, Any], source: str, prefix: str) -> dict[str, Any]:
     assert is_dataclass(base)
     names = {each.name for each in fields(base)}
     values: dict[str, Any] = {name: getattr(base, name) for name in names}
     for name, value in given.items():
         if name not in names:
             raise InvalidRequestError(
-                f"{source}: there is no setting {place}{name}; there are {', '.join(sorted(names))}", field="config"
+                f"{source}: there is no setting {prefix}{name}; there are {', '.join(sorted(names))}", field="config"
             )
         if is_dataclass(values[name]):
             if not isinstance(value, Mapping):
-                raise InvalidRequestError(f"{source}: {place}{name}: a table was expected, not {value!r}", field="config")
-            values[name] = _merged(values[name], value, source, f"{place}{name}.")
+                raise InvalidRequestError(f"{source}: {prefix}{name}: a table was expected, not {value!r}", field="config")
+            values[name] = _merged(values[name], value, source, f"{prefix}{name}.")
         else:
             values[name] = value
     return {name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value for name, value in values.items()}
@@ -260,10 +260,10 @@ def export_all(runs: Path, output: Path) -> Sequence[Path]:
         StorageFullError: no space is left in `output`.
         DubstageError: an exported file differs from PyTorch; the networks before it are exported.
     """
-    found = [name for name, network in networks().items() if network.export is not None and (runs / name / CONFIG).is_file()]
-    if not found:
+    trained = [name for name, network in networks().items() if network.export is not None and (runs / name / CONFIG).is_file()]
+    if not trained:
         raise InvalidRequestError(f"{runs} holds no run of a network that is served; train with `dubstage train all`", field="run")
-    return [path for name in found for path in export_run(name, runs / name, output)]
+    return [path for name in trained for path in export_run(name, runs / name, output)]
 
 
 def _train(order: TrainOrder, network: TrainableNetwork, data: TrainSet, device: Device, output: Path, *, table: str = "") -> None:

@@ -59,8 +59,8 @@ class Device:
         """
         if self.num_processes == 1:
             return function
-        places = [self.torch_device.index] if self.torch_device.type == "cuda" else None
-        return DistributedDataParallel(_Objective(module, function), device_ids=places, find_unused_parameters=True)
+        device_ids = [self.torch_device.index] if self.torch_device.type == "cuda" else None
+        return DistributedDataParallel(_Objective(module, function), device_ids=device_ids, find_unused_parameters=True)
 
     def without_exchange(self, function: Callable[..., Any], *, last: bool) -> AbstractContextManager[None]:
         """Return the context of one forward and backward pass of several in a step: gradients are exchanged in the last pass only.

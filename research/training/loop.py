@@ -96,15 +96,15 @@ def _finite(value: float, name: str, step: int) -> float:
 def _check(training: Training[Any], folder: RunFolder, progress: TrainingProgress, console: Console) -> bool:
     """Check, keep the network if it is the best, write the checkpoint; return whether the training ends early."""
     if training.device.is_first:
-        found = training.check(progress.step, folder.path)
-        folder.log(progress.step, found.metrics if found.score is None else {**found.metrics, "score": found.score})
-        if found.score is None or progress.best_score is None or found.score > progress.best_score:
-            progress.best_step, progress.best_score, progress.worse = progress.step, found.score, 0
-            progress.figures = dict(found.metrics)
+        check = training.check(progress.step, folder.path)
+        folder.log(progress.step, check.metrics if check.score is None else {**check.metrics, "score": check.score})
+        if check.score is None or progress.best_score is None or check.score > progress.best_score:
+            progress.best_step, progress.best_score, progress.worse = progress.step, check.score, 0
+            progress.figures = dict(check.metrics)
             training.write(folder.path)
         else:
             progress.worse += 1
-        line = "  ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
+        line = "  ".join(f"{name} {value:.4g}" for name, value in check.metrics.items())
         console.print(f"step {progress.step}  {line}", markup=False, highlight=False)
         if progress.step:  # a curve of one point shows nothing
             # Before the checkpoint, so that a run that is killed after its last checkpoint has all its curves.
@@ -120,29 +120,29 @@ def _is_over(training: Training[Any], progress: TrainingProgress) -> bool:
 
 
 def _batches(training: Training[BatchT], first: int) -> Iterator[tuple[int, Sequence[BatchT]]]:
-    """Yield each step from `first` with this process's batches, which are made ahead of time."""
+    """Yield each step from `first` with this process's batches, which are prepared ahead of time."""
     settings, device = training.settings, training.device
     indices = range(device.rank, settings.batches, device.num_processes)
-    places = [(step, index) for step in range(first, settings.steps) for index in indices]
-    made = iter(_prefetched_by_workers(training, places) if settings.workers else _prefetched(training.batch, places))
+    order = [(step, index) for step in range(first, settings.steps) for index in indices]
+    batches = iter(_prefetched_by_workers(training, order) if settings.workers else _prefetched(training.batch, order))
     for step in range(first, settings.steps):
-        yield step, [next(made) for _ in indices]
+        yield step, [next(batches) for _ in indices]
 
 
-def _prefetched(batch: Callable[[int, int], BatchT], places: Sequence[tuple[int, int]]) -> Iterator[BatchT]:
+def _prefetched(batch: Callable[[int, int], BatchT], order: Sequence[tuple[int, int]]) -> Iterator[BatchT]:
     with ThreadPoolExecutor(1) as ahead:
-        following = ahead.submit(batch, *places[0]) if places else None
-        for place in [*places[1:], None]:
+        following = ahead.submit(batch, *order[0]) if order else None
+        for step_index in [*order[1:], None]:
             if following is None:
                 return
             current = following.result()
-            following = None if place is None else ahead.submit(batch, *place)
+            following = None if step_index is None else ahead.submit(batch, *step_index)
             yield current
 
 
-def _prefetched_by_workers(training: Training[BatchT], places: Sequence[tuple[int, int]]) -> DataLoader[BatchT]:
+def _prefetched_by_workers(training: Training[BatchT], order: Sequence[tuple[int, int]]) -> DataLoader[BatchT]:
     return DataLoader(
-        _Batches(training, places),
+        _Batches(training, order),
         batch_size=None,
         shuffle=False,
         num_workers=training.settings.workers,
@@ -153,16 +153,16 @@ def _prefetched_by_workers(training: Training[BatchT], places: Sequence[tuple[in
 
 
 class _Batches(Dataset[BatchT], Generic[BatchT]):
-    """The batches of a training by their place in its order."""
+    """The batches of a training by their position in its order."""
 
-    def __init__(self, training: Training[BatchT], places: Sequence[tuple[int, int]]) -> None:
-        self._training, self._places = training, places
+    def __init__(self, training: Training[BatchT], order: Sequence[tuple[int, int]]) -> None:
+        self._training, self._order = training, order
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._order)
 
-    def __getitem__(self, place: int) -> BatchT:
-        return self._training.batch(*self._places[place])
+    def __getitem__(self, position: int) -> BatchT:
+        return self._training.batch(*self._order[position])
 
 
 def _as_it_is(batch: BatchT) -> BatchT:

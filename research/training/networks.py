@@ -110,10 +110,10 @@ def network_named(name: str) -> TrainableNetwork:
     Raises:
         InvalidRequestError: there is no such network; the message lists the names.
     """
-    known = networks()
-    if name not in known:
-        raise InvalidRequestError(f"there is no network {name[:80]!r} to train; there are {', '.join(known)}", field="network")
-    return known[name]
+    by_name = networks()
+    if name not in by_name:
+        raise InvalidRequestError(f"there is no network {name[:80]!r} to train; there are {', '.join(by_name)}", field="network")
+    return by_name[name]
 
 
 def preparations() -> tuple[Preparation, ...]:

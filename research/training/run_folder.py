@@ -29,7 +29,7 @@ CARD: Final = "CARD.md"
 _CHECKPOINT: Final = "checkpoint.pt"
 _CURVES: Final = "curves.csv"
 _UNREADABLE: Final = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
-"""Errors that PyTorch raises for files that are cut or damaged, depending on the place of the damage."""
+"""Errors that PyTorch raises for files that are cut or damaged, depending on the position of the damage."""
 
 
 @dataclass(slots=True)
@@ -208,15 +208,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return held
 
 
-def _differences(held: Mapping[str, Any], given: Mapping[str, Any], place: str = "") -> list[str]:
-    found: list[str] = []
+def _differences(held: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines: list[str] = []
     for name in sorted(held.keys() | given.keys()):
         one, other = held.get(name), given.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
-            found += _differences(one, other, f"{place}{name}.")
+            lines += _differences(one, other, f"{prefix}{name}.")
         elif one != other:
-            found.append(f"{place}{name}: {one!r}, now {other!r}")
-    return found
+            lines.append(f"{prefix}{name}: {one!r}, now {other!r}")
+    return lines
 
 
 def card(network: str, config: Mapping[str, Any], clips: Sequence[ClipRow], progress: TrainingProgress) -> str:
@@ -297,7 +297,7 @@ def write_fitted(
 
 
 def _counts(values: Iterable[str]) -> list[tuple[str, int]]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for value in values:
-        found[value] = found.get(value, 0) + 1
-    return sorted(found.items())
+        counts[value] = counts.get(value, 0) + 1
+    return sorted(counts.items())

@@ -176,8 +176,8 @@ def read_manifest(folder: Path) -> Iterator[ClipRow]:
                 yield _ROW.validate_json(line)
             except ValidationError as error:
                 first = error.errors()[0]
-                place = ".".join(str(part) for part in first["loc"]) or "the line"
-                raise InvalidRequestError(f"{path}, line {number}: {place}: {first['msg']}", field="data") from error
+                location = ".".join(str(part) for part in first["loc"]) or "the line"
+                raise InvalidRequestError(f"{path}, line {number}: {location}: {first['msg']}", field="data") from error
 
 
 def speaker_hours(rows: Iterable[ClipRow]) -> dict[str, float]:
@@ -252,7 +252,7 @@ class TrainSet:
         Raises:
             InvalidRequestError: there is no such clip. The message says what the set lacks.
         """
-        found = [
+        rows = [
             row
             for row in self.rows
             if row.split == split
@@ -260,7 +260,7 @@ class TrainSet:
             and (row.has_pixels or not pixels)
             and (bool(row.phones) or not phones)
         ]
-        if not found:
+        if not rows:
             wants = [
                 name
                 for name, wanted in (("a face", face or pixels), ("pixels to learn from", pixels), ("phones", phones))
@@ -271,7 +271,7 @@ class TrainSet:
                 "add such clips to the folder of clips, and complete the set with `dubstage trainset`",
                 field="data",
             )
-        return found
+        return rows
 
     def arrays(self, row: ClipRow, part: Part, names: Sequence[str], rows: slice | None = None) -> dict[str, Array]:
         """Return some arrays of a clip. Other arrays of the file are not read.

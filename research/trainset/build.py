@@ -35,7 +35,7 @@ from research.training.trainset import LAG_ZERO, ClipRow, read_manifest, speaker
 from research.trainset.catalogue import BY_SPEAKER, TRAIN, VALIDATION, ClipEntry, list_clips, read_corpus
 from research.trainset.clip import ClipMaker, ClipNetworks, ClipTask, lags_by_clip
 from research.trainset.output_folder import (
-    MADE_HERE,
+    BUILT,
     ClipFiles,
     ClipRecord,
     Refusal,
@@ -180,13 +180,13 @@ def with_validation(rows: Iterable[ClipRow], movable: Callable[[ClipRow], bool])
     Args:
         movable: whether nothing states the split of a row.
     """
-    found, notes = list(rows), []
+    divided, notes = list(rows), []
     reported: list[list[int]] = []
     for kind, is_of in _KINDS:
-        chosen = [index for index, row in enumerate(found) if is_of(row) and row.split in (TRAIN, VALIDATION)]
-        if not chosen or any(found[index].split == VALIDATION for index in chosen):
+        chosen = [index for index, row in enumerate(divided) if is_of(row) and row.split in (TRAIN, VALIDATION)]
+        if not chosen or any(divided[index].split == VALIDATION for index in chosen):
             continue
-        free = [index for index in chosen if movable(found[index])] if len(chosen) > 1 else []
+        free = [index for index in chosen if movable(divided[index])] if len(chosen) > 1 else []
         if not free:
             if chosen in reported:
                 continue
@@ -197,15 +197,15 @@ def with_validation(rows: Iterable[ClipRow], movable: Callable[[ClipRow], bool])
                 f"add clips of split {VALIDATION}, since trainings choose their best step on them"
             )
             continue
-        counts = Counter(found[index].speaker for index in free)
+        counts = Counter(divided[index].speaker for index in free)
         largest = min(counts, key=lambda speaker: (-counts[speaker], speaker))
-        last = max((index for index in free if found[index].speaker == largest), key=lambda index: found[index].name)
-        found[last] = replace(found[last], split=VALIDATION)
+        last = max((index for index in free if divided[index].speaker == largest), key=lambda index: divided[index].name)
+        divided[last] = replace(divided[last], split=VALIDATION)
         notes.append(
-            f"{found[last].name} is held out: there are too few speakers with {kind} to hold out a whole one; figures on a known "
+            f"{divided[last].name} is held out: there are too few speakers with {kind} to hold out a whole one; figures on a known "
             "speaker look better than figures on new ones"
         )
-    return found, notes
+    return divided, notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,24 +329,24 @@ class FinishedClips:
         if self.num_done < len(self._entries) and self._earlier is None:
             self._earlier = self._finished_earlier()
         waiting = {file: record for file, record in (self._earlier or {}).items() if file not in self._done}
-        found = rows_of(self._entries, {**waiting, **self._records}, self._phones, with_lags=self._with_lags)
-        self.notes = found.notes
-        if found.rows:
-            write_manifest(self._output, found.rows)
+        manifest = rows_of(self._entries, {**waiting, **self._records}, self._phones, with_lags=self._with_lags)
+        self.notes = manifest.notes
+        if manifest.rows:
+            write_manifest(self._output, manifest.rows)
         write_refused(self._output, self.refusals)
         self._written = time.monotonic()
-        return found.rows
+        return manifest.rows
 
     def _finished_earlier(self) -> dict[str, ClipRecord]:
         shards = recorded_shards(self._output)
-        found: dict[str, ClipRecord] = {}
+        records: dict[str, ClipRecord] = {}
         for entry in self._entries:
             shard = shards.get(entry.name)
             record = None if shard is None or entry.file in self._done else read_record(self._output, shard, entry.name)
-            if record is not None and all(path.is_file() for path in files_of(self._output, record, MADE_HERE)):
-                found[entry.file] = record
+            if record is not None and all(path.is_file() for path in files_of(self._output, record, BUILT)):
+                records[entry.file] = record
                 self._note_phones(record)
-        return found
+        return records
 
     def _note_phones(self, record: ClipRecord) -> None:
         for piece in record.pieces:
@@ -371,7 +371,7 @@ class BuildTasks:
         self._entries, self._refuse = entries, refuse
         self._texts, self._shards = Texts(folder), Shards(output)
         self._asked: Counter[tuple[str, str]] = Counter()
-        self._found: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def __iter__(self) -> Iterator[ClipTask]:
         for entry in sorted(self._entries, key=lambda entry: not entry.is_video):
@@ -396,7 +396,7 @@ class BuildTasks:
         return [
             f"source {source}: no clip has {what}; check the pattern in the corpus file"
             for source, what in self._asked
-            if not self._found[source, what]
+            if not self._counts[source, what]
         ]
 
     def _count(self, entry: ClipEntry, spoken: ClipText) -> None:
@@ -404,10 +404,10 @@ class BuildTasks:
             return
         if entry.rules.transcripts:
             self._asked[entry.source, "a transcript"] += 1
-            self._found[entry.source, "a transcript"] += bool(spoken.transcript)
+            self._counts[entry.source, "a transcript"] += bool(spoken.transcript)
         if entry.rules.words:
             self._asked[entry.source, "word times"] += 1
-            self._found[entry.source, "word times"] += spoken.words is not None
+            self._counts[entry.source, "word times"] += spoken.words is not None
 
 
 @contextmanager
@@ -424,12 +424,12 @@ def clip_worker(
         stages = StagesOnDemand()
         maker = ClipMaker(stages, networks, folder, output, working)
         try:
-            yield lambda task: runner.run(_made(maker, task, output))
+            yield lambda task: runner.run(_clip_or_refusal(maker, task, output))
         finally:
             runner.run(stages.aclose())
 
 
-async def _made(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | Refusal:
+async def _clip_or_refusal(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | Refusal:
     try:
         with in_output(output):
             return await maker.make(task)
@@ -479,26 +479,26 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
     listing = list_clips(order.folder, order.splits, corpus)
     networks = ClipNetworks(audio=networks_digest("audio"), lag=networks_digest("motion") if order.with_lags else "")
     with open_output(order.output) as working, in_output(order.output):
-        made = FinishedClips(order.output, listing.entries, listing.refused, say, with_lags=order.with_lags)
-        tasks = BuildTasks(order.folder, order.output, listing.entries, made.refuse_unread)
+        finished = FinishedClips(order.output, listing.entries, listing.refused, say, with_lags=order.with_lags)
+        tasks = BuildTasks(order.folder, order.output, listing.entries, finished.refuse_unread)
         start = partial(clip_worker, networks, order.folder, order.output, working)
         progress("clips", 0, len(listing.entries))
         try:
             for task, result in in_processes(iter(tasks), order.processes, start):
-                made.add(task, Refusal(task.file, str(result)) if isinstance(result, WorkerDiedError) else result)
-                progress("clips", made.num_done, len(listing.entries))
+                finished.add(task, Refusal(task.file, str(result)) if isinstance(result, WorkerDiedError) else result)
+                progress("clips", finished.num_done, len(listing.entries))
         finally:
             # Finished clips can be used, even if an error or Ctrl-C ends the build.
-            rows = made.write()
+            rows = finished.write()
         if not rows:
-            reason = made.refusals[0]
+            reason = finished.refusals[0]
             raise NoUsableFootageError(
                 f"{order.folder}: none of the {len(listing.entries)} clips can be used; {reason.file}: {reason.reason}",
                 subject=str(order.folder),
             )
-        for note in (*made.notes, *tasks.notes()):
+        for note in (*finished.notes, *tasks.notes()):
             say(note)
-        return rows, made.refusals
+        return rows, finished.refusals
 
 
 class PreparationStep(Protocol):

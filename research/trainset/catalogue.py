@@ -38,10 +38,10 @@ _MAX_NAME_BYTES: Final = 180
 def _regex_with(*groups: str) -> AfterValidator:
     def check(text: str) -> str:
         try:
-            found = re.compile(text).groupindex
+            named = re.compile(text).groupindex
         except re.error as problem:
             raise ValueError(f"not a regular expression: {problem}") from problem
-        missing = [group for group in groups if group not in found]
+        missing = [group for group in groups if group not in named]
         if missing:
             raise ValueError(f"the regular expression needs a group (?P<{missing[0]}>...)")
         return text
@@ -126,24 +126,24 @@ class CorpusSource(_Table):
     splits: Mapping[str, tuple[_PathPattern, ...]] = {}
 
     @model_validator(mode="after")
-    def _known_places(self) -> CorpusSource:
+    def _fields_allowed(self) -> CorpusSource:
         table = self.transcripts if isinstance(self.transcripts, TranscriptTable) else None
         patterns = {
             "transcripts.file" if table else "transcripts": table.file if table else str(self.transcripts),
             "transcripts.key": table.key if table else "",
             "words.file": self.words.file if self.words else "",
         }
-        known = _OF_EVERY_PATH | set(re.compile(self.speaker or "").groupindex)
-        for place, pattern in patterns.items():
+        allowed = _OF_EVERY_PATH | set(re.compile(self.speaker or "").groupindex)
+        for setting, pattern in patterns.items():
             try:
                 fields = [field for field in string.Formatter().parse(pattern) if field[1] is not None]
             except ValueError as problem:
-                raise ValueError(f"{place}: {pattern!r}: {problem}") from problem
+                raise ValueError(f"{setting}: {pattern!r}: {problem}") from problem
             for _, name, spec, conversion in fields:
-                if name not in known:
-                    raise ValueError(f"{place}: {{{name}}} is unknown; there are {', '.join(sorted(known))}")
+                if name not in allowed:
+                    raise ValueError(f"{setting}: {{{name}}} is unknown; there are {', '.join(sorted(allowed))}")
                 if spec or conversion:
-                    raise ValueError(f"{place}: {pattern!r}: write {{{name}}} without a conversion and without a format")
+                    raise ValueError(f"{setting}: {pattern!r}: write {{{name}}} without a conversion and without a format")
         return self
 
     def takes(self, file: str) -> bool:
@@ -162,18 +162,18 @@ class CorpusSource(_Table):
         """
         if self.speaker is None:
             return None
-        found = re.search(self.speaker, file)
-        if found is None or found[SPEAKER] is None:
+        match = re.search(self.speaker, file)
+        if match is None or match[SPEAKER] is None:
             raise InvalidRequestError(
                 f"source {self.name}: the regular expression of `speaker` does not match the path", field="corpus"
             )
-        return f"{self.name}-{found[SPEAKER]}"
+        return f"{self.name}-{match[SPEAKER]}"
 
-    def places(self, file: str) -> dict[str, str]:
+    def path_fields(self, file: str) -> dict[str, str]:
         """Return what patterns of side files may name of a clip: `folder`, `stem`, and the groups of the expression `speaker`."""
         path = PurePosixPath(file)
-        found = re.search(self.speaker, file) if self.speaker else None
-        groups = {name: text or "" for name, text in found.groupdict().items()} if found else {}
+        match = re.search(self.speaker, file) if self.speaker else None
+        groups = {name: text or "" for name, text in match.groupdict().items()} if match else {}
         unmatched = dict.fromkeys(re.compile(self.speaker or "").groupindex, "")
         return {**unmatched, **groups, "folder": path.parent.as_posix(), "stem": path.stem}
 
@@ -209,7 +209,7 @@ def read_corpus(path: Path, folder: Path) -> Corpus:
         fields = len(error.errors()[0]["loc"][:3])
         first = max((each for each in error.errors() if each["loc"][:fields] == error.errors()[0]["loc"][:3]), key=_depth)
         message = first["msg"].removeprefix("Value error, ")
-        raise InvalidRequestError(f"{path}: {_place(first['loc'])}: {message}", field="corpus") from error
+        raise InvalidRequestError(f"{path}: {_location(first['loc'])}: {message}", field="corpus") from error
     for number, source in enumerate(corpus.source, 1):
         archive = source.words.archive if source.words else ""
         if archive and not (folder / archive).is_file():
@@ -221,8 +221,8 @@ def _depth(error: Any) -> int:
     return len(error["loc"])
 
 
-def _place(steps: tuple[int | str, ...]) -> str:
-    """Return the place of a field, such as source 2: words.file. Tables are counted from 1."""
+def _location(steps: tuple[int | str, ...]) -> str:
+    """Return the location of a field, such as source 2: words.file. Tables are counted from 1."""
     table = f"source {steps[1] + 1}" if len(steps) > 1 and isinstance(steps[1], int) else ".".join(map(str, steps)) or "the file"
     fields = [str(step) for step in steps[2:] if step not in ("str", TranscriptTable.__name__)]
     return ": ".join([table, ".".join(fields)]) if fields and table.startswith("source ") else table
@@ -334,15 +334,15 @@ def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = Non
 
 
 def _take_rows(listing: Listing, folder: Path, catalogue: Path, splits: frozenset[str], corpus: Corpus | None) -> None:
-    known: set[str] = set()
+    listed: set[str] = set()
     for row in _catalogue_rows(catalogue):
         file, use = row["file"], row["use"]
         rules = corpus.source_of(file) if corpus is not None else None
         split = TRAIN if use == _WITHOUT_PIXELS else use or (rules.split_of(file) if rules else BY_SPEAKER)
         if split not in splits and split != BY_SPEAKER:
             continue
-        why = _problem(folder, file) or ("the catalogue lists the file twice" if file in known else "")
-        known.add(file)
+        why = _problem(folder, file) or ("the catalogue lists the file twice" if file in listed else "")
+        listed.add(file)
         if why:
             listing.refused[file] = why
             continue

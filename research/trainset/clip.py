@@ -36,7 +36,7 @@ from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
 from research.training.trainset import ClipRow
 from research.trainset.output_folder import (
-    MADE_HERE,
+    BUILT,
     PREPARED,
     ClipFiles,
     ClipRecord,
@@ -256,20 +256,20 @@ class ClipLag:
     confidence: float = -1.0
 
 
-async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, heard: ClipFeatures) -> ClipLag:
+async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, features: ClipFeatures) -> ClipLag:
     """Return the lag of a clip. A clip of too few usable frames, of a mouth that never opens, or of hardly any speech has none.
 
     Args:
         mouth_landmarks: float32 [T, 59, 3], head space.
         usable: bool [T].
-        heard: features of the same T frames.
+        features: features of the same T frames.
 
     Raises:
         DubstageError: from the motion stage.
     """
-    arrays = {"mel": heard.mel, "posteriorgram": heard.posteriorgram, "speech_states": heard.speech_states}
+    arrays = {"mel": features.mel, "posteriorgram": features.posteriorgram, "speech_states": features.speech_states}
     request = motion_client.estimate_lag.request(
-        features=audio_client.feature_block(arrays, heard.speech_probability), mouth_landmarks=mouth_landmarks, usable=usable
+        features=audio_client.feature_block(arrays, features.speech_probability), mouth_landmarks=mouth_landmarks, usable=usable
     )
     try:
         reply = await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
@@ -289,11 +289,11 @@ def lags_by_clip(rows: Iterable[ClipRow]) -> dict[str, int]:
         rows: rows with the lag and the confidence that were measured on each clip alone.
     """
     rows = tuple(rows)
-    heard: dict[str, list[int]] = {}
+    confident: dict[str, list[int]] = {}
     for row in rows:
         if row.lag_confidence >= LEAST_CONFIDENCE:
-            heard.setdefault(row.speaker, []).append(row.lag_frames)
-    common = {speaker: statistics.median_low(lags) for speaker, lags in heard.items()}
+            confident.setdefault(row.speaker, []).append(row.lag_frames)
+    common = {speaker: statistics.median_low(lags) for speaker, lags in confident.items()}
     return {row.name: row.lag_frames if _stands_alone(row) else common[row.speaker] for row in rows if row.speaker in common}
 
 
@@ -444,7 +444,7 @@ class ClipMaker:
         else:
             sha256 = file_sha256(path)
         if old is not None:
-            if old.sha256 == sha256 and all(file.is_file() for file in files_of(self._output, old, MADE_HERE)):
+            if old.sha256 == sha256 and all(file.is_file() for file in files_of(self._output, old, BUILT)):
                 try:
                     record = await self._renewed(task, replace(old, size=facts.st_size, changed_ns=facts.st_mtime_ns))
                 except DamagedFileError:
@@ -454,9 +454,9 @@ class ClipMaker:
                         write_record(self._output, task.name, record)
                     return record
             forget(self._output, task.name, old, task.speaker)
-        return await self._made(task, sha256, facts)
+        return await self._built(task, sha256, facts)
 
-    async def _made(self, task: ClipTask, sha256: str, facts: os.stat_result) -> ClipRecord:
+    async def _built(self, task: ClipTask, sha256: str, facts: os.stat_result) -> ClipRecord:
         kept: list[PieceFacts] = []
         left_out: dict[str, str] = {}
         is_cut = False
@@ -513,16 +513,16 @@ class ClipMaker:
     async def _written(self, task: ClipTask, name: str, piece: _Piece, sha256: str) -> PieceFacts:
         """Write the files of a piece, and return its facts."""
         files = ClipFiles(self._output, task.shard, name)
-        heard = await extract_features(self._stages, piece.samples)
+        features = await extract_features(self._stages, piece.samples)
         lag = ClipLag()
         spoken = _said(task, piece.first_frame, piece.frames, is_cut=not piece.is_whole)
         files.drop(*PREPARED)
         if piece.track is not None:
             if self._networks.lag:
-                lag = await measure_lag(self._stages, piece.track.mouth_landmarks, piece.track.usable, heard)
+                lag = await measure_lag(self._stages, piece.track.mouth_landmarks, piece.track.usable, features)
             files.put("track", _arrays(piece.track), {"sha256": sha256})
         files.put("sound", {"samples": piece.samples}, _about_sound(task, spoken, piece.first_frame, sha256))
-        files.put("speech", _arrays(heard), self._about_speech(lag))
+        files.put("speech", _arrays(features), self._about_speech(lag))
         return PieceFacts(
             name=name,
             first_frame=piece.first_frame,
@@ -548,7 +548,7 @@ class ClipMaker:
             files = ClipFiles(self._output, task.shard, piece.name)
             renewed = _with_new_transcript(task, files, piece, record) if text_changed else piece
             if networks_changed or measured:
-                renewed = await self._heard_anew(files, renewed, extract=networks_changed, measure=measured)
+                renewed = await self._with_new_features(files, renewed, extract=networks_changed, measure=measured)
             pieces.append(renewed)
         return replace(
             record,
@@ -558,16 +558,16 @@ class ClipMaker:
             pieces=tuple(pieces),
         )
 
-    async def _heard_anew(self, files: ClipFiles, piece: PieceFacts, *, extract: bool, measure: bool) -> PieceFacts:
+    async def _with_new_features(self, files: ClipFiles, piece: PieceFacts, *, extract: bool, measure: bool) -> PieceFacts:
         if extract:
-            heard = await extract_features(self._stages, files.get("sound", "samples")["samples"])
+            features = await extract_features(self._stages, files.get("sound", "samples")["samples"])
         else:
-            heard = ClipFeatures(**files.get("speech", *(each.name for each in fields(ClipFeatures))))
+            features = ClipFeatures(**files.get("speech", *(each.name for each in fields(ClipFeatures))))
         lag = ClipLag()
         if measure:
             track = files.get("track", "mouth_landmarks", "usable")
-            lag = await measure_lag(self._stages, track["mouth_landmarks"], track["usable"], heard)
-        files.put("speech", _arrays(heard), self._about_speech(lag))
+            lag = await measure_lag(self._stages, track["mouth_landmarks"], track["usable"], features)
+        files.put("speech", _arrays(features), self._about_speech(lag))
         return replace(piece, lag_frames=lag.frames, lag_confidence=lag.confidence)
 
     def _about_speech(self, lag: ClipLag) -> dict[str, str]:

@@ -35,7 +35,7 @@ from services.common.array_types import Array
 from services.common.files import translating_full_disk, write_whole
 from services.common.store.tensor_bytes import encode_arrays
 
-MADE_HERE: Final[tuple[Part, ...]] = ("track", "sound", "speech")
+BUILT: Final[tuple[Part, ...]] = ("track", "sound", "speech")
 PREPARED: Final[tuple[Part, ...]] = ("phones", "expression")
 _ENDING: Final = ".clip.json"
 _WORKING: Final = ".working"
@@ -194,7 +194,7 @@ def files_of(folder: Path, record: ClipRecord, parts: tuple[Part, ...]) -> Itera
 def forget(folder: Path, name: str, record: ClipRecord, speaker: str) -> None:
     """Remove the files of a clip, the record first, and the identities that may have been fitted to its video."""
     record_path(folder, record.shard, name).unlink(missing_ok=True)
-    for path in files_of(folder, record, MADE_HERE + PREPARED):
+    for path in files_of(folder, record, BUILT + PREPARED):
         path.unlink(missing_ok=True)
     if record.has_face:
         for still in (False, True):
@@ -245,18 +245,18 @@ class Shards:
     """
 
     def __init__(self, output: Path) -> None:
-        self._known = recorded_shards(output)
-        self._counts = Counter(self._known.values())
+        self._shard_of = recorded_shards(output)
+        self._counts = Counter(self._shard_of.values())
         self._number = 0
 
     def of(self, name: str) -> str:
         """Return the shard of a clip."""
-        if name not in self._known:
+        if name not in self._shard_of:
             while self._counts[shard_name(self._number)] >= CLIPS_A_SHARD:
                 self._number += CLIPS_A_SHARD
-            self._known[name] = shard_name(self._number)
-            self._counts[self._known[name]] += 1
-        return self._known[name]
+            self._shard_of[name] = shard_name(self._number)
+            self._counts[self._shard_of[name]] += 1
+        return self._shard_of[name]
 
 
 def write_refused(output: Path, refusals: Iterable[Refusal]) -> None:

@@ -38,7 +38,7 @@ class ClipText:
     words: tuple[Word, ...] | None = None
 
     def part(self, start_s: float, end_s: float) -> ClipText:
-        """Return what is said in a part of the clip, with times from the part's start. Without times nothing is known of a part."""
+        """Return what is said in a part of the clip, with times from the part's start. Without times a part has no text."""
         if self.words is None:
             return ClipText()
         words = tuple(
@@ -89,8 +89,8 @@ class Texts:
         return self._folder / _filled(entry, pattern)
 
     def _read_table(self, path: Path, line: str) -> dict[str, str]:
-        found = (re.match(line, text) for text in _read(path, _MAX_TABLE_BYTES).splitlines())
-        return {match["key"]: _one_line(match["text"] or "") for match in found if match}
+        matches = (re.match(line, text) for text in _read(path, _MAX_TABLE_BYTES).splitlines())
+        return {match["key"]: _one_line(match["text"] or "") for match in matches if match}
 
     def _read_archive(self, path: Path, suffix: str) -> dict[str, bytes]:
         """Return the small files of an archive by name, as far as their names have an ending."""
@@ -104,7 +104,7 @@ class Texts:
 
 def _filled(entry: ClipEntry, pattern: str) -> str:
     assert isinstance(entry.rules, CorpusSource)
-    return pattern.format_map(entry.rules.places(entry.file))
+    return pattern.format_map(entry.rules.path_fields(entry.file))
 
 
 def _timed(text: str, timing: WordTimes, where: str) -> Iterator[Word]:
@@ -125,24 +125,24 @@ def _timed(text: str, timing: WordTimes, where: str) -> Iterator[Word]:
 
 
 def _zip_members(path: Path, suffix: str) -> dict[str, bytes]:
-    found, total = {}, 0
+    members, total = {}, 0
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if not member.is_dir() and member.filename.endswith(suffix) and member.file_size <= _MAX_TEXT_BYTES:
                 total = _counted(total + member.file_size)
-                found[os.path.normpath(member.filename)] = archive.read(member)
-    return found
+                members[os.path.normpath(member.filename)] = archive.read(member)
+    return members
 
 
 def _tar_members(path: Path, suffix: str) -> dict[str, bytes]:
-    found, total = {}, 0
+    members, total = {}, 0
     with tarfile.open(path, "r|*") as archive:
         for member in archive:
             if member.isfile() and member.name.endswith(suffix) and member.size <= _MAX_TEXT_BYTES:
                 total = _counted(total + member.size)
                 stream = archive.extractfile(member)
-                found[os.path.normpath(member.name)] = stream.read() if stream is not None else b""
-    return found
+                members[os.path.normpath(member.name)] = stream.read() if stream is not None else b""
+    return members
 
 
 def _counted(total: int) -> int:

@@ -97,7 +97,7 @@ def test_the_examples_fit_the_corpora(example: str, file: str, speaker: str, sid
     assert source.speaker_of(file) == speaker
     told = source.words.file if source.words else source.transcripts
     pattern = told.file if isinstance(told, TranscriptTable) else told
-    assert pattern.format_map(source.places(file)) == side_file
+    assert pattern.format_map(source.path_fields(file)) == side_file
 
 
 def test_examples_match_corpus_splits(tmp_path: Path) -> None:
