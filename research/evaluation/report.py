@@ -124,11 +124,11 @@ def bar_of(check: TargetCheck) -> Bar:
     margin = 0.25 * span if span > 0.0 else 0.25 * max(abs(marks[0]), 1.0)
     begin, end = min(marks) - margin, max(marks) + margin
 
-    def place(mark: float) -> float:
+    def percent(mark: float) -> float:
         return round(100.0 * (mark - begin) / (end - begin), 2)
 
-    value = place(check.value) if np.isfinite(check.value) else 0.0
-    return Bar(check, value, 0.0 if low is None else place(low), 100.0 if high is None else place(high))
+    value = percent(check.value) if np.isfinite(check.value) else 0.0
+    return Bar(check, value, 0.0 if low is None else percent(low), 100.0 if high is None else percent(high))
 
 
 def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 The file is a list of evaluations, each with a key. The key is a digest of all that the figures depend on: the clip, the
 configuration, the request with the words of the clip, and the networks. The file is replaced as a whole after each evaluation.
 
-The place of the file is checked before the work begins.
+The path of the file is checked before the work begins.
 
 An evaluation is written as JSON: {"clips": [{"clip", "lag_frames", "variants": {NAME: {metric: number}}}]}.
 

@@ -4,7 +4,7 @@ The triangle that a pixel shows is a step function of the vertices. `rasterise` 
 
 * Inside triangles, `interpolate` has exact gradients with respect to attributes, and through barycentrics with respect to the
   vertices' pixels and depth.
-* At silhouettes the picture jumps from the surface to the background. `antialias` blends the two pixels on either side by the place
+* At silhouettes the picture jumps from the surface to the background. `antialias` blends the two pixels on either side by the point
   where the outline passes between their centres, so that the picture is a continuous function of the outline (analytic
   antialiasing: Laine et al., Modular Primitives for High-Performance Differentiable Rendering, ACM Transactions on Graphics
   39(6), 2020). The paper looks for the outline in the pixel's own triangle. This module follows the surface through the mesh to

@@ -1,7 +1,7 @@
 """The networks of motion that can be trained: the sync network, and one network a predictor.
 
 The registry of predictors is part of serving, which never reaches training code. So the network of a predictor is found by its
-place: the module `research.methods.NAME.motion`, with an object NETWORK.
+path: the module `research.methods.NAME.motion`, with an object NETWORK.
 """
 
 from __future__ import annotations

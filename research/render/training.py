@@ -1,7 +1,7 @@
 """Trainings of the renderers, found by the renderers' names; their entries in the list of networks, and how they are opened.
 
 The registry of renderers is part of serving, which never reaches training code. So the training part of a renderer is found by
-its place: the module `research.methods.NAME.render`, with an object TRAINING.
+its path: the module `research.methods.NAME.render`, with an object TRAINING.
 
 A user may give features of VGG-19 (Simonyan and Zisserman 2014) as a weights file, in place of
 services/render/networks/perceptual.py.

@@ -36,7 +36,7 @@ _BEST: Final = 10
 _TRIES: Final = 50
 """Banks that are tried for one pair before the footage counts as unusable."""
 _POOL: Final = 1 << 31
-"""Stands in the seeds of pools in the place of the step. No training has as many steps."""
+"""Stands in the seeds of pools for the step. No training has as many steps."""
 _FRAME_BYTES: Final = 6_400
 """Memory of one frame of a bank without textures, with all that the search adds."""
 

@@ -1,6 +1,6 @@
 """The networks that can be trained, by name, and the preparations of a training set.
 
-Each stage lists its own in `research.STAGE.networks`. The list is found by its place, because this package knows no stage.
+Each stage lists its own in `research.STAGE.networks`. The list is found by its path, because this package knows no stage.
 """
 
 from __future__ import annotations

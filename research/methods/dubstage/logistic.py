@@ -3,8 +3,8 @@
 The lips learn from lips that touch in the clips. More voices are recorded than faces were filmed, so they also learn from sound
 without a picture: sure p, b, m and sure vowels of the posteriorgram.
 
-Voice activity learns when the audio stage's detector is about to hear speech: that detector notices the beginning of speech some
-frames late. It also learns from noise and music that are made here, which are no speech.
+Voice activity learns when the audio stage's detector is about to report speech: that detector notices the beginning of speech some
+frames late. It also learns from noise and music that are synthesised here, which are no speech.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training of the identity embedding with the additive angular margin.
 
-Each batch has the same number of pictures of every person. Colours, scale, place, mirror and sharpness change from picture to
+Each batch has the same number of pictures of every person. Colours, scale, position, mirror and sharpness change from picture to
 picture. Checks say how well the embedding tells people apart that were never trained on: area under the ROC curve of the cosine,
 over pairs of pictures.
 """
