@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from dubstage.client.errors import status_of
 from gateway.settings import GatewaySettings
-from gateway.ui.session import Sessions, is_loopback
+from gateway.ui.session import Sessions, is_loopback, is_same_origin
 from services.common.errors import DubstageError, OverloadedError, UnauthenticatedError
 from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD
 
@@ -234,10 +234,25 @@ class Pages:
     async def _sign_in_page(self, request: Request) -> Response:
         if self._sessions.user(request).authorization:
             return _headed(RedirectResponse(_own_path(request.query_params.get("next", "")), 303))
-        return self._refused(request) or self._sign_in_form(request.query_params.get("next", ""))
+        if refused := self._refused(request):
+            return refused
+        return self._sign_in_form(request.query_params.get("next", ""), at_once=await self._may_sign_in_at_once(request))
 
-    def _sign_in_form(self, after: str, problem: str = "", number: int = 200) -> Response:
-        values = {"next": _own_path(after), "problem": problem}
+    async def _may_sign_in_at_once(self, request: Request) -> bool:
+        """Return whether a token in the address signs in without a click: no page of another origin has led here, and nobody is
+        signed in. Otherwise a link would make a user work for the tenant of somebody else.
+        """
+        authorization = self._sessions.of_page(request)
+        if not is_same_origin(request) or not authorization:
+            return is_same_origin(request)
+        try:
+            await self._call(_LIST_OPERATIONS, operations_pb2.ListOperationsRequest(page_size=1), request, authorization)
+        except (grpc.aio.AioRpcError, DubstageError) as error:
+            return _is_wrong_token(error)
+        return False
+
+    def _sign_in_form(self, after: str, problem: str = "", number: int = 200, *, at_once: bool = False) -> Response:
+        values = {"next": _own_path(after), "problem": problem, "at_once": at_once}
         return self._html("sign_in.html.j2", "Sign in", values, number)
 
     async def _sign_in(self, request: Request) -> Response:

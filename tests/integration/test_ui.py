@@ -487,6 +487,29 @@ def test_wrong_token_refused(site: Site, browser: Any) -> None:
         assert page.context.cookies() == []
 
 
+def test_links_sign_nobody_in(site: Site, browser: Any) -> None:
+    """A link of another page, and any link for a user who is signed in, signs in only with a click (login CSRF)."""
+    link = f"{site.address}/ui/sign-in#{OTHER_TOKEN}"
+    with tab_of(browser) as tab:
+        tab.page.set_content(f'<a href="{link}">a video</a>')
+        tab.page.click("a")
+        tab.page.wait_for_selector("#from-link:not([hidden])")
+        assert (tab.page.context.cookies(), tab.page.url) == ([], f"{site.address}/ui/sign-in")
+        assert serious(tab.page) == []
+        tab.page.click("#sign-in button")
+        tab.page.wait_for_url("**/ui/dubs")
+    with signed_in(browser, site) as tab:
+        before = tab.page.context.cookies()
+        tab.page.goto(link)
+        tab.page.wait_for_selector("#from-link:not([hidden])")
+        assert tab.page.context.cookies() == before
+        # The cookie of a gateway whose token has changed, such as that of `dubstage ui`, is no session.
+        tab.page.context.add_cookies([{**before[0], "value": "b2xk"}])
+        tab.page.goto("about:blank")
+        tab.page.goto(link)
+        tab.page.wait_for_url("**/ui/dubs")
+
+
 def test_api_page_tries_calls(site: Site, browser: Any) -> None:
     """Anybody reads the page of the OpenAPI document; its calls need a token. It keeps to the policy of all pages."""
     pytest.importorskip("swagger_ui_bundle")
