@@ -6,6 +6,9 @@ between requests, in half a head, or in a body that is not needed any more. A co
 client that takes the end of an answer. Where there are too many connections, the one that has waited longest makes room for a new
 one: silent connections keep no other caller out. uvicorn itself limits neither connections by address nor the time of a request's
 head.
+
+Of a connection only READ_BYTES are read at a time, besides the rest of a body or chunk whose length is known: chunks and frames may
+have one byte each, and the parsers, which are Python, would hold all others for seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
@@ -36,6 +39,10 @@ ANSWER_S: Final = 60
 SOCKET_BYTES: Final = 256 << 10
 """Bytes that the kernel keeps for the client of a WebSocket: a few live frames. Without a limit, it keeps seconds of frames for a
 slow client."""
+READ_BYTES: Final = 1 << 10
+"""Most bytes of heads, chunks or frames that are read at a time. With one byte of content each, the parsers take about 10 ms."""
+_BODY_BYTES: Final = 256 << 10
+"""Most bytes of a body or chunk that are read at a time."""
 _POLL_S: Final = 0.25
 
 
@@ -47,6 +54,8 @@ class Connections:
     """
 
     def __init__(self, proxies: Sequence[IPv4Network | IPv6Network] = ()) -> None:
+        self.buffer = memoryview(bytearray(_BODY_BYTES))
+        """Takes the bytes of one read, of any connection."""
         self._proxies = proxies
         self._open: dict[Any, _Accepted] = {}
 
@@ -180,10 +189,28 @@ def connection_classes(connections: Connections) -> tuple[type[HttpConnection], 
     return Counted, CountedSocket
 
 
-class HttpConnection(H11Protocol):
-    """Connection that says whether a request is answered, and since when the connection waits."""
+class _Reading(asyncio.BufferedProtocol):
+    """Protocol that is given few bytes at a time."""
 
     counted_by: Connections
+
+    @property
+    def most_bytes(self) -> int:
+        """Most bytes of the next read."""
+        return READ_BYTES
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return what takes the next bytes."""
+        return self.counted_by.buffer[: self.most_bytes]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take the bytes that were read."""
+        cast(asyncio.Protocol, self).data_received(bytes(self.counted_by.buffer[:nbytes]))
+
+
+class HttpConnection(H11Protocol, _Reading):
+    """Connection that says whether a request is answered, and since when the connection waits."""
+
     _accepted: _Accepted | None = None
     _is_socket = False
 
@@ -193,6 +220,14 @@ class HttpConnection(H11Protocol):
         self._accepted = self.counted_by.of(transport.get_extra_info("peername"))
         if self._accepted is not None:
             self._accepted.connection = self
+
+    @property
+    def most_bytes(self) -> int:
+        """Most bytes of the next read."""
+        reader = self.conn._reader
+        # What is still to come of a body with a length, or of a chunk.
+        known = getattr(reader, "_remaining", 0) or getattr(reader, "_bytes_in_chunk", 0)
+        return max(READ_BYTES, min(known, _BODY_BYTES))
 
     @property
     def is_answering(self) -> bool:
@@ -232,10 +267,8 @@ class HttpConnection(H11Protocol):
             self._accepted.since = time.monotonic()
 
 
-class LiveConnection(WSProtocol):
+class LiveConnection(WSProtocol, _Reading):
     """WebSocket over an HttpConnection, which counts as busy until the application has ended."""
-
-    counted_by: Connections
 
     def handle_connect(self, event: Any) -> None:
         """Begin the handshake. `Host` stays as the client sent it: wsproto decodes international names."""

@@ -34,6 +34,12 @@ TOKEN, OTHER_TOKEN = "token-of-studio-one", "token-of-studio-two"
 FILE = "large_download.bin"
 SIZE = 3_000_000
 MOST_STALL_S = 2.0
+MOST_SMALL_STALL_S = 0.5
+FLOOD_BYTES = 1 << 20
+SOCKET = (
+    *("Upgrade: websocket", "Connection: Upgrade"),
+    *("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: YWJjZGVmZ2hpamtsbW5vcA=="),
+)
 MIB = 1 << 20
 LONGEST = 15 * MIB
 HEADERS = (
@@ -464,3 +470,54 @@ def test_other_loopback_address_refuses_names(start_gateway: StartGateway) -> No
             assert response.status == status, host
             json.loads(response.read())
         connection.close()
+
+
+FLOODS = {
+    "chunks": (
+        ("PUT", "/v1/uploads/flood.bin", "Content-Range: bytes 0-999999/1000000", "Transfer-Encoding: chunked"),
+        b"1\r\nx\r\n",
+    ),
+    "chunks with a length": (("POST", "/v1/batches", "Transfer-Encoding: chunked", "Content-Length: 999999"), b"1\r\n \r\n"),
+    "pings": (("GET", "/v1/live", *SOCKET), b"\x89\x80abcd"),
+    "frames": (("GET", "/v1/live", *SOCKET), b"\x01\x80abcd" + 20_000 * b"\x00\x80abcd"),
+    "messages": (("GET", "/v1/live", *SOCKET), b"\x82\x81abcda"),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_small_parts_stall_nobody(door: Door, name: str) -> None:
+    """A flood of chunks or frames of one byte keeps nobody waiting, however much comes at once."""
+    request, part = FLOODS[name]
+    flood = (FLOOD_BYTES // len(part)) * part
+    with ExitStack() as stack:
+        worst = stack.enter_context(stall(door.loop))
+        connection = stack.enter_context(door.connected())
+        connection.sendall(door.head(*request))
+        if SOCKET[0] in request:
+            assert connection.recv(12) == b"HTTP/1.1 101"
+        connection.settimeout(3.0)
+        # The server may take no more of the flood, or close the connection.
+        with suppress(OSError):
+            connection.sendall(flood)
+        assert door.call("GET", "/healthz")[0] == 200
+    assert worst() < MOST_SMALL_STALL_S
+    door.call("DELETE", "/v1/uploads/flood.bin")
+
+
+def test_long_parts_are_read_at_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies and chunks whose length is known come in large pieces, whatever comes behind them."""
+    sizes: list[int] = []
+    taken = http_connections.HttpConnection.buffer_updated
+
+    def measured(connection: http_connections.HttpConnection, nbytes: int) -> None:
+        sizes.append(nbytes)
+        taken(connection, nbytes)
+
+    monkeypatch.setattr(http_connections.HttpConnection, "buffer_updated", measured)
+    data = random.Random(3).randbytes(4 * MIB)
+    for more in ({}, {"Transfer-Encoding": "chunked", "Content-Range": f"bytes 0-{len(data) - 1}/{len(data)}"}):
+        sizes.clear()
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if more else data
+        assert door.call("PUT", "/v1/uploads/long.bin", body, **more)[0] == 200
+        assert sorted(sizes)[-8] > 8 * http_connections.READ_BYTES
+    door.call("DELETE", "/v1/uploads/long.bin")
