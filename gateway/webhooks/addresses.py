@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,6 +28,9 @@ _REFUSED: Final = tuple(
         *("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20"),
     )
 )
+
+_LOOKUPS: Final = ThreadPoolExecutor(8, "lookup")
+"""Threads of their own: name servers of callers may answer late, and the other threads of the process serve everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +107,12 @@ async def checked_target(url: str, networks: Sequence[IPv4Network | IPv6Network]
     if not tls and not networks:
         raise InvalidRequestError("http is not allowed: give an https URL", field="url", named=True)
     port = port or (443 if tls else 80)
+    look = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as problem:
+        found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look)
+    except UnicodeError:
+        raise InvalidRequestError(f"{host[:200]!r} is no name of a host", field="url", named=True) from None
+    except OSError as problem:
         raise BackendUnavailableError(f"url: the host {host[:200]!r} has no address: {problem}") from None
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import socket
 import ssl
+import threading
 from ipaddress import ip_address
 
 import h11
 import pytest
 
 from gateway.settings import GatewaySettings
-from gateway.webhooks.addresses import is_allowed, is_public, networks_of
+from gateway.webhooks.addresses import checked_target, is_allowed, is_public, networks_of
 from gateway.webhooks.sender import LONGEST_PAUSE_S, MAX_BODY_BYTES, _why, body_of, pause_s
 from gateway.webhooks.store import Delivery, EventType, Webhook
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 
 def test_default_attempts_take_a_day() -> None:
@@ -70,6 +74,37 @@ def test_networks_of_setting_open() -> None:
     assert is_allowed(ip_address("10.2.3.4"), networks, tls=False)
     assert is_allowed(ip_address("fd00::1"), networks, tls=False)
     assert not is_allowed(ip_address("192.168.0.1"), networks, tls=True)
+
+
+@pytest.mark.parametrize("url", ["https://a..b/", "https://.example/", f"https://{'a' * 64}.example/"])
+def test_no_names_of_hosts_are_refused(url: str) -> None:
+    """A name that no host can have is the caller's mistake, and is not tried again."""
+    with pytest.raises(InvalidRequestError, match="no name of a host"):
+        asyncio.run(checked_target(url, ()))
+
+
+def test_late_name_servers_stall_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other work has its threads while the name servers of many webhooks do not answer."""
+    answer = threading.Event()
+
+    def late(*_: object, **__: object) -> list[object]:
+        answer.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    async def look() -> None:
+        lookups = [asyncio.create_task(checked_target(f"https://{number}.example/", ())) for number in range(100)]
+        try:
+            async with asyncio.timeout(30):
+                await asyncio.sleep(0)
+                await asyncio.to_thread(lambda: None)
+            assert not any(lookup.done() for lookup in lookups)
+        finally:
+            answer.set()
+            found = await asyncio.gather(*lookups, return_exceptions=True)
+        assert {type(one) for one in found} == {BackendUnavailableError}
+
+    monkeypatch.setattr(socket, "getaddrinfo", late)
+    asyncio.run(look())
 
 
 def test_large_event_has_its_name_alone() -> None:
