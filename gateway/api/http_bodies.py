@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from pydantic_core import from_json
 from starlette.requests import Request
 
 from gateway.api.http_callers import Shares
 from gateway.async_utilities import in_thread
+from gateway.json_texts import read_json
 from gateway.tenants.quota import FairSlots
 from services.common.errors import InvalidRequestError, MessageTooLargeError
 from services.common.server.bounds import declared
@@ -111,18 +111,15 @@ def check_values(body: bytes, limits: BodyLimits) -> None:
 def json_object(text: bytes | str, field: str) -> dict[str, Any]:
     """Return the JSON object of a text that a caller sent.
 
-    The parser does not recurse in Python, as `json` does: near the end of Python's stack, calls that broke off, which the garbage
-    collector may finalise meanwhile, cannot be ended.
-
     Args:
         text: JSON in UTF-8.
         field: what the text is, for the error.
 
     Raises:
-        InvalidRequestError: the text is no JSON, is nested more than 200 levels deep, or holds no object.
+        InvalidRequestError: `read_json` cannot read the text, or the text holds no object.
     """
     try:
-        value = from_json(text)
+        value = read_json(text)
     except ValueError as problem:
         raise InvalidRequestError(f"the {field} is not JSON: {problem}", field=field) from None
     if not isinstance(value, dict):

@@ -33,7 +33,6 @@ import cv2
 import grpc
 import grpc.aio
 import numpy as np
-from google.protobuf import json_format
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.routing import WebSocketRoute
@@ -46,7 +45,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.http_bodies import json_object
 from gateway.api.http_callers import Shares
-from gateway.api.resources import json_of
+from gateway.api.resources import fill_message, json_of
 from gateway.ui.session import Sessions
 from services.common.errors import DubstageError, InvalidRequestError, StageDeadlineExceededError
 from services.common.server.auth import AUTHORIZATION_KEY
@@ -187,11 +186,12 @@ async def _config(socket: WebSocket) -> pb.LiveConfig:
         raise StageDeadlineExceededError(f"no config came within {CONFIG_S:g} s: send a LiveConfig as JSON first") from None
     if text is None:
         raise InvalidRequestError("the first message must be a LiveConfig as JSON, a text", field="config", named=True)
+    config = pb.LiveConfig()
     try:
-        return json_format.ParseDict(json_object(text, "config"), pb.LiveConfig())
-    except json_format.ParseError as problem:
-        why = str(problem).partition("\n")[0]
-        raise InvalidRequestError(f"the text cannot be read: {why}", field="config", named=True) from None
+        fill_message(config, json_object(text, "config"))
+    except ValueError as problem:
+        raise InvalidRequestError(f"the text cannot be read: {problem}", field="config", named=True) from None
+    return config
 
 
 async def _requests(socket: WebSocket, config: pb.LiveConfig) -> AsyncGenerator[pb.LiveRequest, None]:

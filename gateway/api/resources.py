@@ -23,6 +23,20 @@ def json_of(message: Message) -> dict[str, Any]:
     return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
+def fill_message(message: Message, fields: dict[str, Any]) -> None:
+    """Set the fields of a message to those of a JSON object.
+
+    Raises:
+        ValueError: a field is unknown or has a wrong value; in words.
+    """
+    try:
+        json_format.ParseDict(fields, message)
+    # protobuf does not expect an infinite number (1e400) for an enum, nor an integer of 400 digits for a float.
+    except (json_format.ParseError, OverflowError) as problem:
+        # The parser's second line lists all fields that there are.
+        raise ValueError(str(problem).partition("\n")[0]) from None
+
+
 def id_of(name: str, collection: str, field: str) -> str:
     """Return the id in the name of a resource, such as `ada` of `actors/ada`.
 

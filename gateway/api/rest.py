@@ -58,7 +58,7 @@ from gateway.api.http_callers import HttpCallers, Shares
 from gateway.api.http_connections import Connections, connection_classes
 from gateway.api.live_socket import MAX_MESSAGE_BYTES, LiveSocket
 from gateway.api.openapi import openapi_document
-from gateway.api.resources import json_of
+from gateway.api.resources import fill_message, json_of
 from gateway.api.uploads import READY_KEY
 from gateway.async_utilities import cancel_all, in_thread
 from gateway.media.uploads import PIECE_BYTES
@@ -210,11 +210,9 @@ def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]
             raise InvalidRequestError(f"the path gives {value[:80]!r}, and the request another value", field=name, named=True)
         given[name] = value
     try:
-        json_format.ParseDict(given, message)
-    except json_format.ParseError as problem:
-        # The parser's second line lists all fields that there are.
-        text = str(problem).partition("\n")[0]
-        raise InvalidRequestError(f"the request cannot be read: {text}", field=_field_in(text)) from None
+        fill_message(message, given)
+    except ValueError as problem:
+        raise InvalidRequestError(f"the request cannot be read: {problem}", field=_field_in(str(problem))) from None
     return message
 
 
@@ -569,7 +567,8 @@ class RestApplication:
         return JSONResponse({"status": name}, 200 if found.status == health_pb2.HealthCheckResponse.SERVING else 503)
 
     async def _rpc(self, request: Request) -> Response:
-        path = request.url.path
+        # Starlette's URL leaves out line breaks of the path.
+        path = request.scope["path"]
         if refusal := self._sessions.refusal(request):
             return _plain(403, "PERMISSION_DENIED", refusal)
         matching = {route.verb: route for route in ROUTES if route.pattern.fullmatch(path)}

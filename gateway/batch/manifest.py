@@ -36,6 +36,7 @@ from gateway.dub.request.dub_request import check_footage, check_overlaps, frame
 from gateway.dub.request.spec import LocalFiles, Refusal, colour_of, method_of, problems, request_from, without_records
 from gateway.dub.request.spec_text import ROW, ROWS, actor_of, fill, plain, read_lines, word_of
 from gateway.dub.sound.speech_command import check_words
+from gateway.json_texts import read_json
 from gateway.media.choices import OcioSettings
 from gateway.media.inspection import inspect_video
 from gateway.media.locations import is_url, local_path
@@ -429,13 +430,11 @@ def _gives_defaults(line: bytes) -> bool:
 def _object(line: bytes) -> dict[str, Any]:
     """Return the JSON object of a line. The message of a ValueError says what is wrong with the line."""
     try:
-        row = json.loads(line.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        row = read_json(line.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
     except UnicodeDecodeError:
         raise ValueError("not a text in UTF-8") from None
     except json.JSONDecodeError as problem:
         raise ValueError(f"not JSON (character {problem.colno}: {problem.msg}); a row is one JSON object in one line") from None
-    except RecursionError:
-        raise ValueError("too many brackets; a row is one JSON object with the fields of a shot") from None
     if not isinstance(row, dict):
         raise ValueError("a row is one JSON object with the fields of a shot")
     return row

@@ -521,7 +521,34 @@ def http_case(rng: Random) -> Case:
     return rng.choices(tuple(_MAKERS), tuple(_MAKERS.values()))[0](rng)
 
 
+ROW: Final = {"id": "a", "footage": "footage.mp4", "speech": "speech.wav", "output": "case-odd.mp4"}
+ODD_REQUESTS: Final = (
+    *(("GET", path, b"") for path in ("/v1/actors%0A", "/v1/%09actors/none", "/v1/actors/none:picture%0D", "/v1/files/a%0Ab")),
+    *(("POST", "/v1/batches", body) for body in (b'{"engine":1e400}', rb'{"\ud800":1}', b'{"engine":"\xed\xa0\x80"}')),
+    ("POST", "/v1/dubs", b'{"dub":{"point":{"x":%b}}}' % (b"9" * 400)),
+)
+"""Paths with line breaks, halves of characters, and numbers too large for any field."""
+ODD_FIELDS: Final[tuple[dict[str, object], ...]] = (
+    {"\ud800": 1},
+    {"actor": "\udfff"},
+    {"fit": []},
+    {"codec": {}},
+    {"seed": 10**400},
+)
+"""Fields of rows that no message holds."""
+
+
+def odd_requests(world: World, visitor: Visitor) -> Outcome:
+    """Send requests that parsers take, and messages do not hold."""
+    rows = (json.dumps({**ROW, **fields}).encode() for fields in ODD_FIELDS)
+    bodies = [{"batchId": "odd", "validateOnly": True, "manifest": base64.b64encode(row).decode()} for row in rows]
+    asked = [*ODD_REQUESTS, *(("POST", "/v1/batches", json.dumps(body).encode()) for body in bodies)]
+    answers = [world.door.ask(visitor.address, verb, path, body, token=visitor.token) for verb, path, body in asked]
+    return worst([_answered(world, answer) for answer in answers])
+
+
 KNOWN_HTTP: tuple[Case, ...] = (
+    http_act("requests that no message holds", odd_requests),
     http_act("120 idle connections", idle(120, 1)),
     http_act("25 downloads and ranges that break off", downloads(25, 2)),
     http_act("an upload that breaks off ten times", uploads(10, 3)),

@@ -199,6 +199,8 @@ def test_host_that_is_no_name_is_refused(door: Door, host: bytes) -> None:
         ({"sampleRateHz": 7}, "config.sample_rate_hz"),
         ({"channels": 0}, "config.channels"),
         ({"no": "field"}, "config"),
+        ({"\ud800": 1}, "config"),
+        ({"labelPosition": float("inf")}, "config"),
     ],
 )
 def test_refused_config_is_said(door: Door, config: dict[str, Any], field: str) -> None:

@@ -28,6 +28,7 @@ from gateway.consent.files import field_and_reason
 from gateway.consent.messages import consent_message
 from gateway.consent.record import Consent
 from gateway.dub.choices import EXPECTED_TIME, MOST_BOXES, MOST_LINES
+from gateway.json_texts import read_json
 from gateway.media.choices import DUCK_DB
 from gateway.media.locations import local_path
 from gateway.media.sequence_names import SUFFIXES, is_sequence
@@ -326,7 +327,7 @@ def _scalar(field: FieldDescriptor, value: Any) -> Any:
         case FieldDescriptor.CPPTYPE_ENUM:
             assert field.enum_type is not None
             numbers = {name: number for number, name in names_of(field.enum_type).items() if name}
-            if value not in numbers:
+            if not isinstance(value, str) or value not in numbers:
                 raise _wrong(f"takes one of {', '.join(numbers)}", value)
             return numbers[value]
         case FieldDescriptor.CPPTYPE_DOUBLE:
@@ -358,7 +359,8 @@ def _utf8(text: str) -> str:
 
 
 def _number(value: Any, bounds: Any) -> Any:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    # math.isfinite takes no integer that is too large for a float.
+    if type(value) not in (int, float) or not -math.inf < value < math.inf:
         raise _wrong("takes a valid number", value)
     if bounds is not None and value > bounds.max:
         raise _wrong(
@@ -376,7 +378,7 @@ def _wrong(said: str, value: Any) -> WrongFieldError:
 def _read_actor(message: Any, value: Any) -> None:
     if not isinstance(value, str) or not 0 < len(value) <= 63:
         raise _wrong("takes 1 to 63 characters", value)
-    message.actor = value if value.startswith(ACTORS) else f"{ACTORS}{value}"
+    message.actor = _utf8(value if value.startswith(ACTORS) else f"{ACTORS}{value}")
 
 
 def _read_face(message: Any, value: Any) -> None:
@@ -560,7 +562,7 @@ def _spoken_line(row: Any) -> tuple[pb.LineSpec, tuple[str, str] | None]:
 def _lines_in(file: Path, shown_name: str, read: Callable[[Any], T]) -> list[T]:
     """Return what `read` makes of each line of a JSON file."""
     try:
-        rows = json.loads(bounded_bytes(file, _MOST_BYTES).decode("utf-8-sig"))
+        rows = read_json(bounded_bytes(file, _MOST_BYTES))
     except OSError as problem:
         raise InvalidRequestError(f"{shown_name}: cannot be read: {problem.strerror or problem}", field="lines") from problem
     except json.JSONDecodeError as problem:
@@ -568,7 +570,7 @@ def _lines_in(file: Path, shown_name: str, read: Callable[[Any], T]) -> list[T]:
             f"{shown_name}: not JSON (row {problem.lineno}, column {problem.colno}: {problem.msg}); the file is a list of lines",
             field="lines",
         ) from problem
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         raise InvalidRequestError(
             f"{shown_name}: no JSON list of lines of at most {_MOST_BYTES >> 20} MiB", field="lines"
         ) from problem

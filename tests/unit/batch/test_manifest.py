@@ -113,6 +113,11 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         row("z", codec="ffv1", encode_quality="small"),
         row("za", encode_quality=52),
         row("zb", encode_quality=1.5),
+        row("zc", fit=["cut"]),
+        row("zd", codec={}),
+        row("ze", expressiveness=10**400),
+        row("zf", seed=-(10**400)),
+        row("zg", **{"\ud800": 1}),
     )
     told = mistakes(path)
     assert told[0] == f"2: footage: no such file {tmp_path}/none.mp4"
@@ -148,12 +153,17 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "28: encode_quality: ffv1 has one quality: give no quality of the pictures, or choose the codec h264, hevc, av1",
         "29: encode_quality: the quality '52' of the pictures is unknown",
         "30: encode_quality: takes a valid string, not 1.5",
+        "31: fit: takes one of cut, ",
+        "32: codec: takes one of h264, ",
+        "33: expressiveness: takes less than or equal to 1.5, not 1000",
+        "34: seed: takes greater than or equal to 0, not -1000",
+        r"35: row: \ud800 without its other half is no character",
     ]
     for text in expected:
         assert [one for one in told if one.startswith(text)], (text, told)
     lines = [int(text.partition(":")[0]) for text in told]
     assert lines == sorted(lines)
-    assert set(lines) == set(range(2, 31))
+    assert set(lines) == set(range(2, 36))
 
 
 def test_languages_are_tags(write: Write) -> None:
@@ -366,7 +376,7 @@ def test_a_file_that_is_no_manifest_is_refused(write: Write, tmp_path: Path) -> 
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\xff\xfe\n" + b'{"a":' * 100_000 + b"\n")
     assert [text.partition(" (")[0] for text in mistakes(path)] == [
         "2: row: not a text in UTF-8",
-        "3: row: too many brackets; a row is one JSON object with the fields of a shot",
+        "3: row: more than 100 levels of brackets",
     ]
 
 

@@ -36,6 +36,7 @@ def consent_file(folder: Path, **changes: object) -> str:
         ([*LIVE, "--show-latency"], 10, "speech.wav"),
         ([*DUB, "--face", "the left one"], 10, "face takes"),
         ([*DUB, "--consent", "none.json"], 10, "none.json"),
+        ([*DUB, "--actor", "\udcff"], 10, "no text in UTF-8"),
         ([*DUB, "--actor", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "show", "nobody"], 11, "no actor 'nobody'"),
         (["actor", "erase", "nobody"], 11, "no actor 'nobody'"),

@@ -104,7 +104,7 @@ def test_mistakes_of_messages(tmp_path: Path, line: LineSpec, said: str) -> None
     assert caught.value.message.startswith(said)
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", "[" * 9000, [GOOD] * 201])
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", "[" * 9000, r'[{"\ud800": 1}]', [GOOD] * 201])
 def test_other_files_are_refused(tmp_path: Path, content: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"lines\.json: ") as caught:
         read_lines(written(tmp_path, content))

@@ -1,0 +1,50 @@
+"""JSON of callers, whose texts can be part of messages."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+MOST_LEVELS: Final = 100
+"""Most levels of brackets. Messages have fewer. Python's parser recurses: near the end of Python's stack, calls that broke off,
+which the garbage collector may finalise meanwhile, cannot be ended."""
+_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""A string, or the rest of a text that ends inside of one."""
+
+
+def read_json(data: bytes | str, **hooks: Callable[[Any], Any]) -> Any:
+    r"""Return the value of a JSON text.
+
+    Messages, databases and files take texts in UTF-8 alone. JSON can write half of a character, such as "\ud800".
+
+    Args:
+        data: the text, in UTF-8; a mark of the byte order may come first.
+        hooks: arguments of json.loads.
+
+    Raises:
+        json.JSONDecodeError: the text is no JSON.
+        ValueError: the text is not in UTF-8, has more than MOST_LEVELS levels of brackets or half of a character, or a hook refuses
+            the text.
+    """
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    if _levels(text) > MOST_LEVELS:
+        raise ValueError(f"more than {MOST_LEVELS} levels of brackets")
+    value = json.loads(text, **hooks)
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as problem:
+            half = ord(problem.object[problem.start])
+            raise ValueError(f"\\u{half:04x} without its other half is no character") from None
+    return value
+
+
+def _levels(text: str) -> int:
+    """Return how many brackets are open at once, at most; brackets in strings do not count."""
+    codes = np.frombuffer(_STRING.sub("", text).encode("ascii", "replace"), np.uint8)
+    steps = np.isin(codes, (ord("["), ord("{"))).astype(np.int8) - np.isin(codes, (ord("]"), ord("}"))).astype(np.int8)
+    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
