@@ -303,7 +303,8 @@ class WebhookStore:
             _found(session, webhook_id).disabled = False
             chosen = and_(DeliveryRow.webhook_id == webhook_id, DeliveryRow.dead.is_(True))
             if event_ids:
-                chosen = and_(chosen, DeliveryRow.event_id.in_(sorted(set(event_ids))))
+                # PostgreSQL cannot be asked for a NUL, which no id has.
+                chosen = and_(chosen, DeliveryRow.event_id.in_(sorted({one.replace("\0", "\ufffd") for one in event_ids})))
                 known = set(session.scalars(select(DeliveryRow.event_id).where(chosen)))
                 if unknown := sorted(set(event_ids) - known):
                     raise InvalidRequestError(

@@ -24,6 +24,7 @@ from gateway.operations.execution import BegunOperation
 from gateway.operations.runner import OperationRunner
 from gateway.operations.store import OperationRecord, OperationStore, expire_operations
 from gateway.settings import GatewaySettings
+from gateway.webhooks.store import EventType, WebhookStore
 from services.common.errors import (
     ActorError,
     BackendUnavailableError,
@@ -127,6 +128,14 @@ def test_impossible_name_is_not_found(actors: ActorStore, operations: OperationS
     assert actors.list(after=text) == []
     with pytest.raises(OperationNotFoundError):
         operations.get(text)
+
+
+def test_impossible_event_is_not_found(actors: ActorStore) -> None:
+    """An id that no database could hold is that of no event."""
+    hooks = WebhookStore(actors.database)
+    made, _ = hooks.create("https://example.org/", [EventType.BATCH_DONE])
+    with pytest.raises(InvalidRequestError, match="is no delivery"):
+        hooks.replay(made.webhook_id, ["msg_\0"])
 
 
 def test_concurrent_writers_keep_order(operations: OperationStore) -> None:
