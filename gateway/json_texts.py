@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +15,7 @@ _STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """A string, or the rest of a text that ends inside of one."""
 
 
-def read_json(data: bytes | str, **hooks: Callable[[Any], Any]) -> Any:
+def read_json(data: bytes | str, **hooks: Any) -> Any:
     r"""Return the value of a JSON text.
 
     Messages, databases and files take texts in UTF-8 alone. JSON can write half of a character, such as "\ud800".

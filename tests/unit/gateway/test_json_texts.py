@@ -22,7 +22,7 @@ from gateway.json_texts import read_json
     ],
 )
 def test_other_texts_are_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="character|decode|levels|Expecting|Unterminated|delimiter"):
+    with pytest.raises(ValueError, match=r"character|decode|levels|Expecting|Unterminated|delimiter"):
         read_json(data)
 
 
