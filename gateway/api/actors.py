@@ -67,7 +67,7 @@ class EnrolmentHandler:
             report = OperationReporter(operation, steps, paces=StepPaces(context.engine.jobs.parent, request.method))
             if await media.fetch(report, max_bytes=context.engine.max_job_bytes, confirm=operation.confirm):
                 request = await in_thread(partial(enrol_request_from, message, media, threads=context.engine.threads))
-            actor = await self._made_before(request) if operation.resumed else None
+            actor = await self._stored_before(request) if operation.resumed else None
             if actor is None:
                 actor = await context.engine.create_actor(
                     request,
@@ -79,11 +79,11 @@ class EnrolmentHandler:
                 await asyncio.to_thread(report.learn)
         if operation.resumed:
             await context.forget_others(operation.record)
-        made = actor_message(actor.summary)
-        made.warnings.extend(context.names.for_caller(media.for_caller(warning)) for warning in actor.warnings)
-        return made.SerializeToString()
+        answer = actor_message(actor.summary)
+        answer.warnings.extend(context.names.for_caller(media.for_caller(warning)) for warning in actor.warnings)
+        return answer.SerializeToString()
 
-    async def _made_before(self, request: EnrolRequest) -> StoredActor | None:
+    async def _stored_before(self, request: EnrolRequest) -> StoredActor | None:
         """Return the actor that an earlier process stored from this footage; None: there is none."""
         actor = await asyncio.to_thread(self.context.engine.actors.find, request.actor_id)
         if actor is None or actor.footage_sha256 != joined_digest(await asyncio.to_thread(digests_of_files, request.files)):
@@ -133,11 +133,11 @@ class ActorEraser:
             while True:
                 async with entered_in_threads(self._erasures.turn(number)) as mine:
                     # Another gateway may have seen the erasure first.
-                    found = await asyncio.to_thread(self._erasures.answer, number)
-                    if found is None and mine:
-                        found = await self._receipt_of(number, actor_id)
-                if found is not None:
-                    return found
+                    receipt = await asyncio.to_thread(self._erasures.answer, number)
+                    if receipt is None and mine:
+                        receipt = await self._receipt_of(number, actor_id)
+                if receipt is not None:
+                    return receipt
                 await asyncio.sleep(POLL_S)
         finally:
             await in_thread(self._erasures.withdraw, number)
@@ -150,9 +150,9 @@ class ActorEraser:
             while True:
                 try:
                     # An erasure that takes long delays no look: the erasures of other gateways wait for the streams of this one.
-                    found = await self._look()
-                    if found and (erasing is None or erasing.done()):
-                        erasing = asyncio.create_task(self._carry_out_all(found))
+                    erasures = await self._look()
+                    if erasures and (erasing is None or erasing.done()):
+                        erasing = asyncio.create_task(self._carry_out_all(erasures))
                 except DubstageError as problem:
                     _log.warning("erasures_not_seen", reason=problem.reason, message=problem.message)
                 except Exception:
@@ -166,22 +166,22 @@ class ActorEraser:
     async def _look(self) -> Sequence[tuple[int, str]]:
         """End the live streams of people who are erased, and return the open erasures that other processes asked for."""
         await in_thread(self._actors.database.keep_claim)
-        found = await in_thread(self._erasures.open)
-        for _, actor_id in found:
+        erasures = await in_thread(self._erasures.open)
+        for _, actor_id in erasures:
             self._live.forget(actor_id)
         for actor_id in await in_thread(self._erasures.gone, self._live.shown()):
             self._live.forget(actor_id)
-        await self._clean_after({number for number, _ in found})
-        return [(number, actor_id) for number, actor_id in found if number not in self._mine]
+        await self._clean_after({number for number, _ in erasures})
+        return [(number, actor_id) for number, actor_id in erasures if number not in self._mine]
 
-    async def _carry_out_all(self, found: Sequence[tuple[int, str]]) -> None:
-        for number, actor_id in found:
+    async def _carry_out_all(self, erasures: Sequence[tuple[int, str]]) -> None:
+        for number, actor_id in erasures:
             await self._carry_out_for(number, actor_id)
 
-    async def _clean_after(self, found: Collection[int]) -> None:
+    async def _clean_after(self, numbers: Collection[int]) -> None:
         """Remove what is left of erased people on this gateway's disk, when an erasure that was open has ended."""
-        ended = self._seen.difference(found)
-        self._seen = set(found)
+        ended = self._seen.difference(numbers)
+        self._seen = set(numbers)
         if ended and self._erasures.shared:
             await in_thread(self._clean)
 
@@ -193,20 +193,20 @@ class ActorEraser:
                 await self._carry_out(actor_id)
             _log.info("actor_erased", actor_id=actor_id)
         except Exception as problem:
-            found = error_status.domain_error(problem)
-            fields = {"error_id": found.error_id, "exc_info": problem} if isinstance(found, UnexpectedError) else {}
-            _log.warning("actor_not_erased", reason=found.reason, message=found.message, **fields)
-            await asyncio.to_thread(self._erasures.fail, number, found)
+            error = error_status.domain_error(problem)
+            fields = {"error_id": error.error_id, "exc_info": problem} if isinstance(error, UnexpectedError) else {}
+            _log.warning("actor_not_erased", reason=error.reason, message=error.message, **fields)
+            await asyncio.to_thread(self._erasures.fail, number, error)
 
     async def _receipt_of(self, number: int, actor_id: str) -> ErasureReceipt:
         try:
             return await self._carry_out(actor_id)
         except ActorError:
             # Another caller erased the person meanwhile. All callers who asked get the receipt.
-            found = await asyncio.to_thread(self._erasures.answer, number)
-            if found is None:
+            receipt = await asyncio.to_thread(self._erasures.answer, number)
+            if receipt is None:
                 raise
-            return found
+            return receipt
 
     async def _carry_out(self, actor_id: str) -> ErasureReceipt:
         """Stop all work on a person in all gateways, then erase the person."""
@@ -286,8 +286,8 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     def _messages(self, actors: Sequence[ActorSummary]) -> list[pb.Actor]:
         """Return the messages of actors with the numbers of their dubs. Blocks."""
-        made = self._context.engine.actors.audit.counts(EventKind.DUB_ENDED, [actor.actor_id for actor in actors])
-        return [actor_message(actor, made.get(actor.actor_id, 0)) for actor in actors]
+        counts = self._context.engine.actors.audit.counts(EventKind.DUB_ENDED, [actor.actor_id for actor in actors])
+        return [actor_message(actor, counts.get(actor.actor_id, 0)) for actor in actors]
 
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase the person."""

@@ -121,12 +121,12 @@ def shot_message(batch: str, row: int, record: ShotRecord, for_caller: ForCaller
     Args:
         batch: id of the batch.
         row: row of the shot, from 0.
-        record: what is known of the shot.
+        record: facts about the shot.
         for_caller: returns a text as callers may see it.
         review: decision about the present video; None: undecided.
     """
-    known = common_pb2.FrameReason.items()
-    by_name = {name.removeprefix("FRAME_REASON_"): value for name, value in known}
+    reasons = common_pb2.FrameReason.items()
+    by_name = {name.removeprefix("FRAME_REASON_"): value for name, value in reasons}
     return pb.Shot(
         row=row,
         name=f"{BATCHES}/{batch}/shots/{record.id}",
@@ -299,8 +299,8 @@ def _for_caller(listed: ListedShot, for_caller: ForCaller) -> ListedShot:
             "look": tuple(map(for_caller, listed.record.look)),
         }
     )
-    places = {field: for_caller(place) for field, place in listed.shot.uris.items()}
-    return listed._replace(shot=listed.shot.with_uris(places), record=record)
+    locations = {field: for_caller(location) for field, location in listed.shot.uris.items()}
+    return listed._replace(shot=listed.shot.with_uris(locations), record=record)
 
 
 def _progress_message(progress: Progress, reviews: Mapping[ReviewState, int]) -> pb.BatchProgress:
@@ -337,7 +337,7 @@ class RowReader:
 
     def __init__(self, context: TenantContext) -> None:
         self._actors = context.engine.actors
-        self._places = context.media.places
+        self._locations = context.media.locations
         self._names = context.names
 
     def read(self, request: pb.SubmitBatchRequest) -> Manifest | tuple[Mistake, ...]:
@@ -355,10 +355,10 @@ class RowReader:
         shots, mistakes = self._of_manifest(request.manifest) if request.manifest else _of_rows(request.rows)
         placed: dict[int, ShotSpec] = {}
         for line, shot in shots.items():
-            found, wrong = self._placed(line, shot)
+            absolute_shot, wrong = self._placed(line, shot)
             mistakes += wrong
             if not wrong:
-                placed[line] = found
+                placed[line] = absolute_shot
         people = ActorLookup(self._actors)
         mistakes += row_mistakes(placed, people.method_of, check_files=True)
         if mistakes:
@@ -371,23 +371,23 @@ class RowReader:
 
     def _placed(self, line: int, shot: ShotSpec) -> tuple[ShotSpec, list[Mistake]]:
         """Return a shot whose files are absolute paths and URLs that callers may name, or the mistakes."""
-        found: dict[str, str] = {}
+        locations: dict[str, str] = {}
         mistakes = []
         if shot.words is not None:
             mistakes.append(Mistake(line, "say", "a gateway starts no command that speaks: give the speech as a file"))
-        for field, place in shot.uris.items():
+        for field, uri in shot.uris.items():
             try:
                 if field == "output":  # the worker makes the folder
-                    found[field] = self._places.output(place, field, new_folder=True)
+                    locations[field] = self._locations.output(uri, field, new_folder=True)
                 else:
-                    found[field] = self._places.source(place, field)
+                    locations[field] = self._locations.source(uri, field)
             except InvalidRequestError as error:
                 mistakes.append(Mistake(line, field, error.said(ROWS)))
-        return shot.with_uris(found), mistakes
+        return shot.with_uris(locations), mistakes
 
     def _of_manifest(self, content: bytes) -> tuple[dict[int, ShotSpec], list[Mistake]]:
-        def read(place: str) -> list[LineSpec]:
-            return lines_at(self._places.source(place, "lines"))
+        def read(uri: str) -> list[LineSpec]:
+            return lines_at(self._locations.source(uri, "lines"))
 
         return shots_by_line(content.removeprefix(b"\xef\xbb\xbf"), shown_name="manifest", read=read)
 
@@ -403,12 +403,12 @@ def _field_of_row(word: str) -> str:
         return "shot_id"
     if first in ("quality", "row"):
         return word.removesuffix("_ms")
-    known = rest if dot else first
-    if known in ("consent", "reference_consent"):
-        known = f"{known}_uri"
-    elif known not in ("face", "start"):  # fields that a oneof holds
-        known = (LINE if dot else ROW).get(known, known)
-    return f"{first}.{known}" if dot else known
+    name = rest if dot else first
+    if name in ("consent", "reference_consent"):
+        name = f"{name}_uri"
+    elif name not in ("face", "start"):  # fields that a oneof holds
+        name = (LINE if dot else ROW).get(name, name)
+    return f"{first}.{name}" if dot else name
 
 
 def rows_error(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequestError:
@@ -472,8 +472,8 @@ def write_files(store: BatchStore, facts: BatchFacts, wanted: int, for_caller: F
 
 async def pieces(folder: Path) -> AsyncGenerator[pb.GetReportResponse, None]:
     """Yield the files of a folder, the page first, each in pieces of at most PIECE_BYTES. An empty file has one empty piece."""
-    found = sorted(path for path in await in_thread(lambda: list(folder.rglob("*"))) if path.is_file())
-    for path in sorted(found, key=lambda one: one.suffix != ".html"):
+    files = sorted(path for path in await in_thread(lambda: list(folder.rglob("*"))) if path.is_file())
+    for path in sorted(files, key=lambda one: one.suffix != ".html"):
         name = path.relative_to(folder).as_posix()
         with path.open("rb") as file:
             data = await in_thread(file.read, PIECE_BYTES)
@@ -511,15 +511,15 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
             raise InvalidRequestError(
                 "pods work for the default tenant alone: choose the engine GATEWAY", field="engine", named=True
             )
-        found = await in_thread(self._rows.read, request)
+        checked = await in_thread(self._rows.read, request)
         if request.validate_only:
-            wrong = () if isinstance(found, Manifest) else found[:MOST_MISTAKES]
+            wrong = () if isinstance(checked, Manifest) else checked[:MOST_MISTAKES]
             mistakes = [pb.RowMistake(line=one.line, field=one.field, description=one.text, reason=one.reason) for one in wrong]
             return pb.SubmitBatchResponse(mistakes=mistakes)
-        if not isinstance(found, Manifest):
-            raise rows_error(found, of_rows=bool(request.rows))
+        if not isinstance(checked, Manifest):
+            raise rows_error(checked, of_rows=bool(request.rows))
         await self._context.quota.check_storage()
-        view = await self._batches.submit(found, engine, profile=request.profile, workers=request.workers, identity=identity)
+        view = await self._batches.submit(checked, engine, profile=request.profile, workers=request.workers, identity=identity)
         return pb.SubmitBatchResponse(batch=self._message(view))
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.Batch:  # noqa: N802
@@ -549,11 +549,11 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     def _page(self, name: str, request: pb.ListShotsRequest, size: int) -> pb.ListShotsResponse:
         store, for_caller = self._batches.views.store, self._context.names.for_caller
         changes.ask_cluster(store, store.facts(name))
-        found = store.shots(name, query_of(store, name, request), size + 1)
-        token = page_token_of(found[size - 1], request.order_by) if len(found) > size else ""
-        pictures = store.thumbnails(name, [one.shot.id for one in found[:size]]) if request.thumbnails else {}
+        rows = store.shots(name, query_of(store, name, request), size + 1)
+        token = page_token_of(rows[size - 1], request.order_by) if len(rows) > size else ""
+        pictures = store.thumbnails(name, [one.shot.id for one in rows[:size]]) if request.thumbnails else {}
         shots = []
-        for one in found[:size]:
+        for one in rows[:size]:
             message = listed_message(name, one, for_caller)
             message.thumbnail = pictures.get(one.shot.id, b"")
             shots.append(message)
@@ -571,7 +571,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     async def WatchBatch(self, request: pb.WatchBatchRequest, context: Any) -> AsyncIterator[pb.WatchBatchResponse]:  # noqa: N802
         """Send a batch when its progress has changed, until all shots have ended."""
         name = batch_id_from(request.name)
-        with self._long_calls.place():
+        with self._long_calls.slot():
             async with aclosing(self._batches.watch(name)) as views:
                 async for view in views:
                     yield pb.WatchBatchResponse(batch=self._message(view))
@@ -593,14 +593,14 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     async def GetReport(self, request: pb.GetReportRequest, context: Any) -> AsyncIterator[pb.GetReportResponse]:  # noqa: N802
         """Send the files of the report."""
         name = batch_id_from(request.name)
-        with self._long_calls.place():
+        with self._long_calls.slot():
             async with self._reports, self._batches.scratch_folder() as folder:
                 facts = (await self._batches.view(name)).facts
                 await in_thread(
                     write_files, self._batches.views.store, facts, request.format, self._context.names.for_caller, folder
                 )
-                async with aclosing(pieces(folder)) as found:
-                    async for piece in found:
+                async with aclosing(pieces(folder)) as stream:
+                    async for piece in stream:
                         yield piece
 
     def _message(self, view: BatchView) -> pb.Batch:

@@ -332,7 +332,7 @@ class Batches:
             engine: who dubs the shots.
             profile: of the engine kubernetes: kind of the pods; empty: cpu.
             workers: of the engine kubernetes: pods at the same time; 0: as the cluster's settings say.
-            identity: what the request is known by when the request comes again.
+            identity: what identifies the request when the request comes again.
 
         Raises:
             InvalidRequestError: the batch exists with another manifest or another engine, or an option is wrong.

@@ -118,7 +118,7 @@ class ProcessContext:
     """Objects that the tenants of one gateway process share.
 
     Attributes:
-        settings: settings of the process, with the places of the default tenant.
+        settings: settings of the process, with the locations of the default tenant.
         stages: the stages of the process.
         jobs: slots of dubs and enrolments.
         shots: slots of shots of batches.
@@ -155,7 +155,7 @@ class ProcessContext:
 
 @dataclass(frozen=True, slots=True)
 class TenantContext:
-    """Engine, places and limits that the operations of a tenant work with.
+    """Engine, locations and limits that the operations of a tenant work with.
 
     Attributes:
         engine: dubs for the tenant, with the tenant's stores.
@@ -255,7 +255,7 @@ class TenantStorage:
         context: what the operations work with.
 
     Args:
-        settings: settings of the process, with the places of the tenant.
+        settings: settings of the process, with the locations of the tenant.
         limits: limits of all tenants.
         beside: another tenant's, whose connections to the database are used; None: there are none yet.
 

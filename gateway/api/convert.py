@@ -74,7 +74,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, t
     return EnrolRequest(
         actor_id=actor_id,
         footage=footage,
-        more_footage=tuple(media.source(uri, f"more_footage_uris[{place}]") for place, uri in enumerate(message.more_footage_uris)),
+        more_footage=tuple(media.source(uri, f"more_footage_uris[{index}]") for index, uri in enumerate(message.more_footage_uris)),
         method=method_named(message.method or default_method(str(footage), footage)).name,
         face=face_of(message),
         consent=consent_from(message.consent) if message.HasField("consent") else None,
@@ -208,18 +208,18 @@ def estimate_message(estimate: DubEstimate) -> pb.EstimateDubResponse:
     )
 
 
-def faces_message(found: FaceList, *, pictures: bool) -> pb.DetectFacesResponse:
+def faces_message(face_list: FaceList, *, pictures: bool) -> pb.DetectFacesResponse:
     """Return the message of the faces of a video.
 
     Args:
         pictures: whether the message has the pictures of the faces.
     """
     return pb.DetectFacesResponse(
-        faces=[_face_message(face, pictures=pictures) for face in found.faces],
-        num_omitted=found.omitted,
-        num_frames=found.num_frames,
-        duration=duration_message(found.duration_s),
-        speaker_face_id=found.speaker,
+        faces=[_face_message(face, pictures=pictures) for face in face_list.faces],
+        num_omitted=face_list.omitted,
+        num_frames=face_list.num_frames,
+        duration=duration_message(face_list.duration_s),
+        speaker_face_id=face_list.speaker,
     )
 
 

@@ -133,8 +133,8 @@ class FaceHandler:
             info = await inspect_in_child(footage)
             report.footage(*info.video.size)
             async with entered_in_threads(context.media.scratch()) as folder:
-                found = await context.engine.faces(info, self._stages(), folder / "faces", report)
-        answer = await asyncio.to_thread(faces_message, found, pictures=not message.skip_pictures)
+                face_list = await context.engine.faces(info, self._stages(), folder / "faces", report)
+        answer = await asyncio.to_thread(faces_message, face_list, pictures=not message.skip_pictures)
         return answer.SerializeToString()
 
 
@@ -185,7 +185,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             DUB,
             request.SerializeToString(),
             actor_id=first,
-            output=media.place_of(dub.output),
+            output=media.location_of(dub.output),
             admit=quota.check_dubs,
             identity=identity,
         )
@@ -201,7 +201,7 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
         """Say what a dub would take."""
         own = self._context
         # Footage is copied from a URL, which may take as long as a dub.
-        with self._long_calls.place():
+        with self._long_calls.slot():
             async with own.media.opened() as media:
                 dub = await in_thread(own.engine.request, request.dub, media)
                 await in_thread(partial(media.check, overwrite=request.dub.overwrite))

@@ -77,9 +77,9 @@ class ErrorRewriter:
             names[artefacts.removeprefix("file://")] = "DUBSTAGE_ARTEFACTS_URL"
         folders = {settings.data_dir: "DUBSTAGE_DATA_DIR", Path(services.__file__).parents[1]: "dubstage"}
         for name in type(settings).model_fields:
-            place = getattr(settings, name)
-            if isinstance(place, Path):
-                folders.setdefault(place, f"{PREFIX}{name.upper()}")
+            setting = getattr(settings, name)
+            if isinstance(setting, Path):
+                folders.setdefault(setting, f"{PREFIX}{name.upper()}")
         if settings.media_dir is not None:
             folders[settings.media_dir] = ""
         for folder, name in folders.items():
@@ -89,9 +89,9 @@ class ErrorRewriter:
                     names[str(path)] = name
         self._names = {path: name for path, name in names.items() if path}
         # The longest path comes first, because one folder may lie in another.
-        known = "|".join(re.escape(path) for path in sorted(self._names, key=len, reverse=True))
+        paths = "|".join(re.escape(path) for path in sorted(self._names, key=len, reverse=True))
         temporary = re.escape(tempfile.gettempdir())
-        self._pattern = re.compile(rf"(?P<known>{known})(?P<slash>/|(?![\w.-]))|{temporary}/tmp\w+/")
+        self._pattern = re.compile(rf"(?P<path>{paths})(?P<slash>/|(?![\w.-]))|{temporary}/tmp\w+/")
 
     def for_caller(self, text: str) -> str:
         """Return a text without the server's folders."""
@@ -135,10 +135,10 @@ class ErrorRewriter:
         return self.rewrite(error, in_dub=kind == DUB)
 
     def _name(self, match: re.Match[str]) -> str:
-        known = match["known"]
-        if known is None:
+        path = match["path"]
+        if path is None:
             return ""
-        name = self._names[known]
+        name = self._names[path]
         if not name:
             return "" if match["slash"] else "the media folder"
         return name + match["slash"]

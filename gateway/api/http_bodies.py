@@ -99,10 +99,10 @@ def check_values(body: bytes, limits: BodyLimits) -> None:
     Raises:
         InvalidRequestError: the body has too many values.
     """
-    found = sum(body.count(sign) for sign in _SIGNS)
-    if found > limits.num_values:
+    num_signs = sum(body.count(sign) for sign in _SIGNS)
+    if num_signs > limits.num_values:
         raise InvalidRequestError(
-            f"the body has {found} braces, brackets and commas, and this request has at most {limits.num_values}: send "
+            f"the body has {num_signs} braces, brackets and commas, and this request has at most {limits.num_values}: send "
             "fewer values, the rows of a large batch in `manifest`, or call over gRPC",
             field="body",
         )
@@ -127,13 +127,13 @@ def json_object(text: bytes | str, field: str) -> dict[str, Any]:
     return value
 
 
-def check_items(given: Mapping[str, Any], message: Descriptor, place: str = "") -> None:
+def check_items(given: Mapping[str, Any], message: Descriptor, prefix: str = "") -> None:
     """Check the number of items of each list of a request, before messages are made of the items.
 
     Args:
         given: JSON of the request.
         message: type of the request.
-        place: path of the object in the request, with a point at its end.
+        prefix: path of the object in the request, with a point at its end.
 
     Raises:
         InvalidRequestError: a list has more items than its contract allows.
@@ -143,7 +143,7 @@ def check_items(given: Mapping[str, Any], message: Descriptor, place: str = "") 
         field = fields.get(spelling)
         if field is None:
             continue
-        path = f"{place}{field.name}"
+        path = f"{prefix}{field.name}"
         if field.is_repeated and isinstance(value, list):
             bounds = declared(field)
             if bounds is not None and bounds.max_items and len(value) > bounds.max_items:

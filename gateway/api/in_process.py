@@ -87,13 +87,13 @@ def _spoken(settings: GatewaySettings, spec: DubSpec, lines: Words | None, say: 
             )
         use_of("", spec.language)
         return {0: spoken_text(settings, say, language=spec.language, voice=voice)}
-    found: dict[int, SpokenText] = {}
+    spoken: dict[int, SpokenText] = {}
     for number, (text, own_voice) in lines.items():
         language = spec.lines[number].language or spec.language
         with within(f"lines[{number}]"):
             use_of("", language)
-            found[number] = spoken_text(settings, text, language=language, voice=own_voice)
-    return found
+            spoken[number] = spoken_text(settings, text, language=language, voice=own_voice)
+    return spoken
 
 
 async def _dub(

@@ -123,16 +123,16 @@ class MediaFolder:
             raise InvalidRequestError(f"{uri!r} has a '..': name the file from the media folder on", field=field, named=True)
         try:
             whole = self._root / path
-            found = whole.parent.resolve() / whole.name if as_named else whole.resolve()
+            resolved = whole.parent.resolve() / whole.name if as_named else whole.resolve()
         except (OSError, RuntimeError):
             raise InvalidRequestError(f"{uri!r} cannot be followed", field=field, named=True) from None
-        if not found.is_relative_to(self._root) or found == self._root:
+        if not resolved.is_relative_to(self._root) or resolved == self._root:
             raise InvalidRequestError(f"{uri!r} lies outside of the media folder", field=field, named=True)
-        if len(os.fsencode(found)) > _LONGEST_PATH:
+        if len(os.fsencode(resolved)) > _LONGEST_PATH:
             raise InvalidRequestError(
                 "with its folders, the name has more bytes than the path of a file can have", field=field, named=True
             )
-        return found
+        return resolved
 
 
 def _local_path(uri: str, field: str) -> str:
@@ -164,34 +164,34 @@ class MediaLocations:
         self._folder = folder
         self._url = url
 
-    def source(self, place: str, field: str) -> str:
+    def source(self, uri: str, field: str) -> str:
         """Return the absolute path of an existing file of the media folder, or the URL of an object, which is not looked up.
 
         Raises:
             InvalidRequestError: as `MediaFolder.source`, or the URL lies elsewhere.
         """
-        return self._object(place, field, place) if _is_url(place) else str(self._folder.source(place, field))
+        return self._object(uri, field, uri) if _is_url(uri) else str(self._folder.source(uri, field))
 
-    def output(self, place: str, field: str, *, new_folder: bool) -> str:
+    def output(self, uri: str, field: str, *, new_folder: bool) -> str:
         """Return the absolute path of a file that may be written, or a URL.
 
         Args:
-            place: path or URL.
+            uri: path or URL.
             field: field of the request, for messages.
             new_folder: whether the folder of the file need not exist yet.
 
         Raises:
             InvalidRequestError: as `MediaFolder.output`, or the URL lies elsewhere.
         """
-        if not _is_url(place):
-            return str(self._folder.output(place, field, new_folder=new_folder))
-        return self._object(place, field, f"{place}{SIDECAR}")
+        if not _is_url(uri):
+            return str(self._folder.output(uri, field, new_folder=new_folder))
+        return self._object(uri, field, f"{uri}{SIDECAR}")
 
-    def _object(self, place: str, field: str, longest: str) -> str:
+    def _object(self, url: str, field: str, longest: str) -> str:
         """Return the URL of an object that callers may name.
 
         Args:
-            place: the URL.
+            url: the URL.
             field: field of the request, for messages.
             longest: the URL, or that of a file beside the object.
 
@@ -200,39 +200,39 @@ class MediaLocations:
         """
         if not self._url:
             raise InvalidRequestError(
-                f"{place[:200]!r} cannot be used: this gateway takes no URLs: set DUBSTAGE_MEDIA_URL to a folder of a bucket",
+                f"{url[:200]!r} cannot be used: this gateway takes no URLs: set DUBSTAGE_MEDIA_URL to a folder of a bucket",
                 field=field,
                 named=True,
             )
-        below = place.removeprefix(f"{self._url}/")
-        if below == place or _OUTSIDE.intersection(below.split("/")) or any(sign in below for sign in "?#*") or "::" in place:
+        below = url.removeprefix(f"{self._url}/")
+        if below == url or _OUTSIDE.intersection(below.split("/")) or any(sign in below for sign in "?#*") or "::" in url:
             raise InvalidRequestError(
-                f"{place[:200]!r} cannot be used: give a path in the media folder, or an object below {self._url}/",
+                f"{url[:200]!r} cannot be used: give a path in the media folder, or an object below {self._url}/",
                 field=field,
                 named=True,
             )
         if problem := url_problem(longest):
-            raise InvalidRequestError(f"{place[:200]!r} cannot be used: {problem}", field=field, named=True)
-        return place
+            raise InvalidRequestError(f"{url[:200]!r} cannot be used: {problem}", field=field, named=True)
+        return url
 
 
-def _is_url(place: str) -> bool:
-    return ("://" in place or "::" in place) and not place.startswith("file://")
+def _is_url(uri: str) -> bool:
+    return ("://" in uri or "::" in uri) and not uri.startswith("file://")
 
 
 class Media:
     """Locations that callers of a gateway may name, and the folders for copies.
 
     Attributes:
-        places: files and objects that callers may name.
+        locations: files and objects that callers may name.
 
     Args:
-        places: see the attribute.
+        locations: see the attribute.
         scratch: folders for copies.
     """
 
-    def __init__(self, places: MediaLocations, scratch: ScratchFolders) -> None:
-        self.places = places
+    def __init__(self, locations: MediaLocations, scratch: ScratchFolders) -> None:
+        self.locations = locations
         self._scratch = scratch
 
     @classmethod
@@ -248,7 +248,7 @@ class Media:
     async def opened(self) -> AsyncIterator[RequestMedia]:
         """Give the files of one request. Copies are removed at the end. Errors of the block name the URL in place of the copy."""
         with ExitStack() as stack:
-            media = RequestMedia(self.places, lambda: stack.enter_context(self._scratch.folder()))
+            media = RequestMedia(self.locations, lambda: stack.enter_context(self._scratch.folder()))
             try:
                 yield media
             except DubstageError as error:
@@ -266,15 +266,15 @@ class Media:
 
 
 class RequestMedia:
-    """Files of this machine for the places of one request.
+    """Files of this machine for the locations of one request.
 
     Args:
-        places: files and objects that callers may name.
+        locations: files and objects that callers may name.
         make_folder: makes the folder for copies; called for the first URL.
     """
 
-    def __init__(self, places: MediaLocations, make_folder: Callable[[], Path]) -> None:
-        self._places = places
+    def __init__(self, locations: MediaLocations, make_folder: Callable[[], Path]) -> None:
+        self._locations = locations
         self._make_folder = make_folder
         self._folder: Path | None = None
         self._sources: dict[Path, tuple[str, str]] = {}
@@ -286,11 +286,11 @@ class RequestMedia:
         Raises:
             InvalidRequestError: as `MediaLocations.source`.
         """
-        place = self._places.source(uri, field)
-        if not is_url(place):
-            return Path(place)
-        copy = self._copy(place, field)
-        self._sources[copy] = (place, field)
+        location = self._locations.source(uri, field)
+        if not is_url(location):
+            return Path(location)
+        copy = self._copy(location, field)
+        self._sources[copy] = (location, field)
         return copy
 
     def output(self, uri: str, field: str) -> Path:
@@ -299,11 +299,11 @@ class RequestMedia:
         Raises:
             InvalidRequestError: as `MediaLocations.output`.
         """
-        place = self._places.output(uri, field, new_folder=False)
-        if not is_url(place):
-            return Path(place)
-        copy = self._copy(place, field)
-        self._outputs[copy] = place
+        location = self._locations.output(uri, field, new_folder=False)
+        if not is_url(location):
+            return Path(location)
+        copy = self._copy(location, field)
+        self._outputs[copy] = location
         return copy
 
     def record(self, uri: str, field: str) -> Path:
@@ -313,14 +313,14 @@ class RequestMedia:
             InvalidRequestError: as `MediaLocations.source`, or the object is larger than a record.
             ArtefactNotFoundError, StorageRefusedError, BackendUnavailableError: as `gateway.transfer.fetched`.
         """
-        place = self._places.source(uri, field)
-        if not is_url(place):
-            return Path(place)
-        copy = self._copy(place, field)
-        self._sources[copy] = (place, field)
-        return fetched(place, copy.parent, field=field, max_bytes=_LARGEST_RECORD)
+        location = self._locations.source(uri, field)
+        if not is_url(location):
+            return Path(location)
+        copy = self._copy(location, field)
+        self._sources[copy] = (location, field)
+        return fetched(location, copy.parent, field=field, max_bytes=_LARGEST_RECORD)
 
-    def place_of(self, output: Path) -> str:
+    def location_of(self, output: Path) -> str:
         """Return the URL that a file is uploaded to, or the path of a file that stays."""
         return self._outputs.get(output) or str(output)
 
@@ -334,12 +334,12 @@ class RequestMedia:
             InvalidRequestError: there is no such object, the object is empty, or an object may not be replaced.
             StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
         """
-        for place, field in self._sources.values():
-            if problem := input_problem(place):
+        for location, field in self._sources.values():
+            if problem := input_problem(location):
                 raise InvalidRequestError(f"{problem}", field=field, named=True)
-        for place in self._outputs.values():
+        for location in self._outputs.values():
             if not overwrite:
-                check_replaceable(place)
+                check_replaceable(location)
 
     async def fetch(self, report: OnProgress, *, max_bytes: int, confirm: Callable[[], None] = lambda: None) -> bool:
         """Copy all objects to this machine, and return whether there are any: their content may decide the method of the request.
@@ -354,9 +354,9 @@ class RequestMedia:
         Raises:
             DubstageError: as `gateway.transfer.fetched`.
         """
-        for done, (copy, (place, field)) in enumerate(self._sources.items()):
+        for done, (copy, (location, field)) in enumerate(self._sources.items()):
             report("fetch", done, len(self._sources))
-            await fetched_in_thread(place, copy.parent, field=field, max_bytes=max_bytes, confirm=confirm)
+            await fetched_in_thread(location, copy.parent, field=field, max_bytes=max_bytes, confirm=confirm)
             report("fetch", done + 1, len(self._sources))
         return bool(self._sources)
 
@@ -371,30 +371,30 @@ class RequestMedia:
         Raises:
             DubstageError: as `gateway.transfer.upload`.
         """
-        for file, place in self._outputs.items():
+        for file, location in self._outputs.items():
             report("upload", 0, 1)
-            await in_thread(_uploaded, file, place, overwrite, confirm)
+            await in_thread(_uploaded, file, location, overwrite, confirm)
             report("upload", 1, 1)
 
     def rewrite(self, error: DubstageError) -> DubstageError:
-        """Name the places of the request in the texts of an error, and return the same error."""
+        """Name the locations of the request in the texts of an error, and return the same error."""
         error.change_texts(self.for_caller)
         return error
 
     def for_caller(self, text: str) -> str:
-        """Return a text that names the places of the request in place of copies."""
-        for copy, place in {**{copy: place for copy, (place, _) in self._sources.items()}, **self._outputs}.items():
-            text = text.replace(str(copy), place)
+        """Return a text that names the locations of the request in place of copies."""
+        for copy, location in {**{copy: location for copy, (location, _) in self._sources.items()}, **self._outputs}.items():
+            text = text.replace(str(copy), location)
         return text
 
-    def _copy(self, place: str, field: str) -> Path:
+    def _copy(self, location: str, field: str) -> Path:
         if self._folder is None:
             self._folder = self._make_folder()
-        return self._folder / copy_name(field, place)
+        return self._folder / copy_name(field, location)
 
 
-def _uploaded(file: Path, place: str, overwrite: bool, confirm: Callable[[], None]) -> None:
+def _uploaded(file: Path, location: str, overwrite: bool, confirm: Callable[[], None]) -> None:
     if not overwrite:
-        check_replaceable(place)
+        check_replaceable(location)
     confirm()
-    upload(file, place)
+    upload(file, location)

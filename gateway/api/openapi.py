@@ -43,7 +43,7 @@ _TEXTS: Final[dict[int, dict[str, Any]]] = {
 }
 """Types that are text in JSON."""
 _NUMBERS: Final = {FieldDescriptor.TYPE_FLOAT: "float", FieldDescriptor.TYPE_DOUBLE: "double"}
-_KNOWN: Final[dict[str, dict[str, Any]]] = {
+_WELL_KNOWN: Final[dict[str, dict[str, Any]]] = {
     "google.protobuf.Any": {
         "type": "object",
         "properties": {"@type": {"type": "string"}},
@@ -122,31 +122,31 @@ def comments() -> dict[str, str]:
     # In a checkout, the generated contracts lie in another folder of the package than its own.
     contracts = next(path for folder in dubstage.__path__ if (path := Path(folder) / "contracts.binpb").is_file())
     image = descriptor_pb2.FileDescriptorSet.FromString(contracts.read_bytes())
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for file in image.file:
         names = dict(_names(file))
         for location in file.source_code_info.location:
             text = re.sub(r"\s*\n\s*", " ", location.leading_comments).strip()
             if text and (name := names.get(tuple(location.path))):
-                found[f"{file.package}.{name}"] = text
-    return found
+                texts[f"{file.package}.{name}"] = text
+    return texts
 
 
 def _names(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[tuple[int, ...], str]]:
     """Yield the paths of descriptor.proto with the names of what they point to."""
     for number, message in enumerate(file.message_type):
         yield (4, number), message.name
-        yield from (((4, number, 2, place), f"{message.name}.{field.name}") for place, field in enumerate(message.field))
+        yield from (((4, number, 2, index), f"{message.name}.{field.name}") for index, field in enumerate(message.field))
     for number, enum in enumerate(file.enum_type):
         yield (5, number), enum.name
     for number, service in enumerate(file.service):
         yield (6, number), service.name
-        yield from (((6, number, 2, place), f"{service.name}.{method.name}") for place, method in enumerate(service.method))
+        yield from (((6, number, 2, index), f"{service.name}.{method.name}") for index, method in enumerate(service.method))
 
 
 def openapi_document(routes: Iterable[DescribedRoute]) -> dict[str, Any]:
     """Return the OpenAPI document of routes, as an object for JSON."""
-    schemas: dict[str, Any] = {"Error": _ERROR, "google.protobuf.Any": _KNOWN["google.protobuf.Any"]}
+    schemas: dict[str, Any] = {"Error": _ERROR, "google.protobuf.Any": _WELL_KNOWN["google.protobuf.Any"]}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         # OpenAPI has no pattern inside a variable: the collection stands before the variable, which is the rest of the name.
@@ -190,7 +190,7 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
     fixed = re.findall(r"\{(\w+)=", route.template)
     ranged = route.gives_file and method.server_streaming
     responses = _FILE_RESPONSES if ranged else {"200": _PICTURE_RESPONSE if route.gives_file else _response(method, schemas)}
-    found: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "operationId": method.name,
         "tags": [method.containing_service.name],
         "parameters": parameters,
@@ -203,22 +203,22 @@ def _operation(route: DescribedRoute, path: str, schemas: dict[str, Any]) -> dic
         },
     }
     if text := comments().get(method.full_name):
-        found["description"] = text
+        operation["description"] = text
     if route.takes_file:
         parameters += _upload_headers()
-        found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     elif ranged:
         parameters += [_header("Range", "One range of bytes, such as `bytes=0-99`."), _header("If-Range", "The ETag of the file.")]
     elif route.has_body:
         example = _example(request, {*in_path, *fixed})
-        found["requestBody"] = {"content": {"application/json": {"schema": _reference(request, schemas), "example": example}}}
+        operation["requestBody"] = {"content": {"application/json": {"schema": _reference(request, schemas), "example": example}}}
     else:
         parameters += [
             {"name": field.json_name, "in": "query", "schema": _field(field, schemas)}
             for field in request.fields
             if field.name not in (*in_path, *fixed) and field.type != FieldDescriptor.TYPE_MESSAGE
         ]
-    return found
+    return operation
 
 
 def _in_path(field: FieldDescriptor | None, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -244,11 +244,11 @@ def _response(method: MethodDescriptor, schemas: dict[str, Any]) -> dict[str, An
     if method.server_streaming:
         text = "Server-Sent Events: one event per message, then the event `end`, or the event `error`."
         return {"description": text, "content": {"text/event-stream": {"schema": schema}}}
-    found: dict[str, Any] = {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
+    response: dict[str, Any] = {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
     if method.name == "GetOperation":
-        found["description"] = "The operation. As text/event-stream: one event per change, then the event `end`."
-        found["content"]["text/event-stream"] = {"schema": schema}
-    return found
+        response["description"] = "The operation. As text/event-stream: one event per change, then the event `end`."
+        response["content"]["text/event-stream"] = {"schema": schema}
+    return response
 
 
 def _example(message: Descriptor, given: Collection[str] = ()) -> dict[str, Any]:
@@ -258,13 +258,13 @@ def _example(message: Descriptor, given: Collection[str] = ()) -> dict[str, Any]
         message: the message.
         given: fields that the path gives.
     """
-    found: dict[str, Any] = {}
+    example: dict[str, Any] = {}
     for field in message.fields:
         required = field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
         if required and field.name not in given:
             value = _example_value(field)
-            found[field.json_name] = [value] if field.is_repeated else value
-    return found
+            example[field.json_name] = [value] if field.is_repeated else value
+    return example
 
 
 def _example_value(field: FieldDescriptor) -> Any:
@@ -278,8 +278,8 @@ def _example_value(field: FieldDescriptor) -> Any:
 def _reference(message: Descriptor, schemas: dict[str, Any]) -> dict[str, Any]:
     name = message.full_name
     if name not in schemas:
-        schemas[name] = _KNOWN.get(name, {})
-        if name not in _KNOWN:
+        schemas[name] = _WELL_KNOWN.get(name, {})
+        if name not in _WELL_KNOWN:
             schemas[name] |= {
                 "type": "object",
                 "properties": {field.json_name: _field(field, schemas) for field in message.fields},
@@ -301,18 +301,18 @@ def _field(field: FieldDescriptor, schemas: dict[str, Any], *, described: bool =
     options = field.GetOptions()
     bounds = options.Extensions[bounds_pb2.bounds] if options.HasExtension(bounds_pb2.bounds) else None
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        found: dict[str, Any] = {
+        schema: dict[str, Any] = {
             "type": "object",
             "additionalProperties": _single(field.message_type.fields_by_name["value"], None, schemas),
         }
     elif field.is_repeated:
-        found = {"type": "array", "items": _single(field, bounds, schemas)}
+        schema = {"type": "array", "items": _single(field, bounds, schemas)}
         if bounds is not None and bounds.max_items:
-            found["maxItems"] = bounds.max_items
+            schema["maxItems"] = bounds.max_items
     else:
-        found = _single(field, bounds, schemas)
+        schema = _single(field, bounds, schemas)
     text = comments().get(field.full_name) if described else None
-    return {**found, "description": text} if text else found
+    return {**schema, "description": text} if text else schema
 
 
 def _single(field: FieldDescriptor, bounds: bounds_pb2.Bounds | None, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -331,11 +331,11 @@ def _single(field: FieldDescriptor, bounds: bounds_pb2.Bounds | None, schemas: d
 
 def _number(field: FieldDescriptor, bounds: bounds_pb2.Bounds | None) -> dict[str, Any]:
     integer = field.type in _INTEGERS
-    found: dict[str, Any] = {
+    schema: dict[str, Any] = {
         "type": "integer" if integer else "number",
         "format": _INTEGERS.get(field.type) or _NUMBERS[field.type],
     }
     if bounds is not None and bounds.max > bounds.min:
         low = min(0.0, bounds.min) if bounds.zero_ok else bounds.min
-        found |= {"minimum": int(low) if integer else low, "maximum": int(bounds.max) if integer else bounds.max}
-    return found
+        schema |= {"minimum": int(low) if integer else low, "maximum": int(bounds.max) if integer else bounds.max}
+    return schema

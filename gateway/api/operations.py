@@ -116,7 +116,7 @@ def listed_message(record: OperationRecord) -> operations_pb2.Operation:
 
 
 def request_identity(request: Message) -> RequestIdentity:
-    """Return by what a request of the current caller is known when the request comes again.
+    """Return what identifies a request of the current caller when the request comes again.
 
     Args:
         request: a request with the field `request_id`.
@@ -180,18 +180,18 @@ def list_filter_from(text: str) -> ListFilter:
     Raises:
         InvalidRequestError: a condition is unknown, or contradicts another one.
     """
-    found: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     for condition in re.split(r"\s+AND\s+", text.strip()) if text.strip() else ():
-        known = _CONDITIONS.get("".join(condition.split()).lower(), {})
-        if not known or known.keys() & found.keys():
+        fields = _CONDITIONS.get("".join(condition.split()).lower(), {})
+        if not fields or fields.keys() & chosen.keys():
             raise InvalidRequestError(
                 f"{text[:80]!r} is not understood: give some of done=true or done=false, kind={'|'.join(_REQUEST)} and "
                 "order=newest, with AND between them, or nothing",
                 field="filter",
                 named=True,
             )
-        found |= known
-    return ListFilter(**found)
+        chosen |= fields
+    return ListFilter(**chosen)
 
 
 async def operations_page(
@@ -266,7 +266,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         remaining_s = call_context.remaining_s()
         # The answer must arrive before the caller's deadline.
         allowed_s = LONGEST_WAIT_S if remaining_s is None else remaining_s - min(0.5, remaining_s / 10)
-        with self._long_calls.place():
+        with self._long_calls.slot():
             return operation_message(await self._runner.wait(request.name, max(0.0, min(asked_s, allowed_s))))
 
 
@@ -312,8 +312,8 @@ def _begun(record: OperationRecord) -> AuditEvent:
 
 
 def _failed(record: OperationRecord) -> AuditEvent:
-    found = error_status.from_status(status_pb2.Status.FromString(record.error or b""))
-    if isinstance(found, WorkCancelledError):
+    error = error_status.from_status(status_pb2.Status.FromString(record.error or b""))
+    if isinstance(error, WorkCancelledError):
         return AuditEvent(event=_CANCELLED[record.kind], work=record.name)
-    reason = found.reason if found is not None else ""
+    reason = error.reason if error is not None else ""
     return AuditEvent(event=_FAILED[record.kind], work=record.name, details={"reason": reason})

@@ -38,8 +38,8 @@ FACE_STEPS: Final[Sequence[StepCost]] = (
 
 def step_number(name: str) -> pb.OperationStep.ValueType:
     """Return the OperationStep of a step, such as `enrol bank`; unspecified: the contract has no such step."""
-    known = dict(pb.OperationStep.items())
-    return known.get(f"{_PREFIX}{name.upper().replace(' ', '_')}", pb.OPERATION_STEP_UNSPECIFIED)
+    numbers = dict(pb.OperationStep.items())
+    return numbers.get(f"{_PREFIX}{name.upper().replace(' ', '_')}", pb.OPERATION_STEP_UNSPECIFIED)
 
 
 def _learning(method: Method, *, skip: bool) -> Sequence[StepCost]:
@@ -82,14 +82,14 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
     cost = figures()
     method = method_named(request.method)
     written = cost.written_ms.get(method.renderer.name, max(cost.written_ms.values()))
-    known = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
+    enrolled = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
     # A preview trains nothing.
     skip = request.preview or not request.enrol.trains
     analysed = (
         StepCost("fetch", fixed_s=0.5),
         StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),
         _TRACK,
-        *(() if known else _learning(method, skip=skip)),
+        *(() if enrolled else _learning(method, skip=skip)),
     )
     shown = (
         *(() if request.own_timeline else _EXPRESSION),

@@ -48,10 +48,10 @@ def id_of(name: str, collection: str, field: str) -> str:
     Raises:
         InvalidRequestError: the text is no name of such a resource.
     """
-    found = name.removeprefix(f"{collection}/")
-    if found == name or not found or "/" in found:
+    resource_id = name.removeprefix(f"{collection}/")
+    if resource_id == name or not resource_id or "/" in resource_id:
         raise InvalidRequestError(f"{name[:80]!r} is not the name of a resource: give {collection}/ID", field=field, named=True)
-    return found
+    return resource_id
 
 
 def actor_name(actor_id: str) -> str:

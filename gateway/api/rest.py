@@ -156,16 +156,16 @@ class HttpRoute:
 
 def _pattern_of(template: str) -> re.Pattern[str]:
     pattern, end = "", 0
-    for found in _VARIABLE.finditer(template):
-        segments = re.escape(found[2] or "*").replace(r"\*\*", "[^:]+").replace(r"\*", "[^/:]+")
-        pattern += re.escape(template[end : found.start()]) + f"(?P<{found[1]}>{segments})"
-        end = found.end()
+    for variable in _VARIABLE.finditer(template):
+        segments = re.escape(variable[2] or "*").replace(r"\*\*", "[^:]+").replace(r"\*", "[^/:]+")
+        pattern += re.escape(template[end : variable.start()]) + f"(?P<{variable[1]}>{segments})"
+        end = variable.end()
     return re.compile(pattern + re.escape(template[end:]))
 
 
 def routes_of(services: Iterable[ServiceDescriptor]) -> tuple[HttpRoute, ...]:
     """Return the routes of all RPCs that have the option `google.api.http`."""
-    found = []
+    routes = []
     for service in services:
         for method in service.methods:
             rule = method.GetOptions().Extensions[annotations_pb2.http]
@@ -174,8 +174,8 @@ def routes_of(services: Iterable[ServiceDescriptor]) -> tuple[HttpRoute, ...]:
                 template = getattr(rule, verb)
                 takes_file, gives_file = rule.body == _FILE, rule.response_body == _FILE
                 pattern = _pattern_of(template)
-                found.append(HttpRoute(verb.upper(), template, pattern, rule.body == "*", takes_file, gives_file, method))
-    return tuple(found)
+                routes.append(HttpRoute(verb.upper(), template, pattern, rule.body == "*", takes_file, gives_file, method))
+    return tuple(routes)
 
 
 ROUTES: Final = routes_of(SERVED)
@@ -201,10 +201,10 @@ def request_message(route: HttpRoute, path: str, query: Iterable[tuple[str, str]
         raise InvalidRequestError("this request has no body: send the fields in the query", field="body")
     else:
         given = _fields_of_query(route.method.input_type, query)
-    found = route.pattern.fullmatch(path)
-    assert found is not None
+    match = route.pattern.fullmatch(path)
+    assert match is not None
     check_items(given, route.method.input_type)
-    for name, value in found.groupdict().items():
+    for name, value in match.groupdict().items():
         field = message.DESCRIPTOR.fields_by_name[name]
         if any(given.pop(spelling, value) != value for spelling in {name, field.json_name}):
             raise InvalidRequestError(f"the path gives {value[:80]!r}, and the request another value", field=name, named=True)
@@ -237,8 +237,8 @@ def _fields_of_query(message: Descriptor, query: Iterable[tuple[str, str]]) -> d
 
 def _field_in(problem: str) -> str:
     """Return the name of the field in an error text of protobuf's JSON parser; `body` if the text names no field."""
-    found = re.search(r'no field named "(?P<unknown>[^"]{1,80})"|parse (?P<wrong>\w+) field', problem)
-    return (found["unknown"] or found["wrong"]) if found else "body"
+    match = re.search(r'no field named "(?P<unknown>[^"]{1,80})"|parse (?P<wrong>\w+) field', problem)
+    return (match["unknown"] or match["wrong"]) if match else "body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ class FileUpload:
 
     Attributes:
         size_bytes: size of the whole file.
-        offset: place of the body's first byte in the file.
+        offset: position of the body's first byte in the file.
         sha256: SHA-256 of the whole file, hexadecimal; empty: none is given.
     """
 
@@ -274,8 +274,8 @@ def upload_of(headers: Mapping[str, str]) -> FileUpload:
                 field="size_bytes",
             )
         return FileUpload(int(length), 0, sha256)
-    found = _CONTENT_RANGE.fullmatch(text)
-    first, last, size = map(int, found.groups()) if found else (1, 0, 0)
+    match = _CONTENT_RANGE.fullmatch(text)
+    first, last, size = map(int, match.groups()) if match else (1, 0, 0)
     if not first <= last < size or (length and length != str(last - first + 1)):
         raise InvalidRequestError(
             f"{text[:80]!r} cannot be used with a body of {length or '?'} bytes: send bytes FIRST-LAST/SIZE",
@@ -291,10 +291,10 @@ def sha256_of_digest(text: str) -> str:
     Raises:
         InvalidRequestError: the digest is no SHA-256 in base64.
     """
-    if (found := _DIGEST.search(text)) is None:
+    if (match := _DIGEST.search(text)) is None:
         return ""
     with suppress(binascii.Error):
-        digest = base64.b64decode(found[1], validate=True)
+        digest = base64.b64decode(match[1], validate=True)
         if len(digest) == 32:
             return digest.hex()
     raise InvalidRequestError("send sha-256=:BASE64: with the 32 bytes of the SHA-256", field="Repr-Digest", named=True)
@@ -315,15 +315,15 @@ def range_of(text: str, size_bytes: int) -> range | None:
     Returns:
         The range, which is empty if the file has none of these bytes.
     """
-    found = _RANGE.fullmatch(text.replace(" ", ""))
-    if found is None or found[0] == "bytes=-":
+    match = _RANGE.fullmatch(text.replace(" ", ""))
+    if match is None or match[0] == "bytes=-":
         return None
-    if not found[1]:
-        return range(max(0, size_bytes - int(found[2])), size_bytes)
-    first = int(found[1])
-    if found[2] and int(found[2]) < first:
+    if not match[1]:
+        return range(max(0, size_bytes - int(match[2])), size_bytes)
+    first = int(match[1])
+    if match[2] and int(match[2]) < first:
         return None
-    return range(first, min(size_bytes, int(found[2]) + 1) if found[2] else size_bytes)
+    return range(first, min(size_bytes, int(match[2]) + 1) if match[2] else size_bytes)
 
 
 def error_response(status: status_pb2.Status) -> tuple[int, dict[str, Any], dict[str, str]]:
@@ -351,10 +351,8 @@ def _answer_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
 
 
 def _failure(error: grpc.aio.AioRpcError) -> status_pb2.Status:
-    known = status_of(error)
-    return (
-        known if known is not None else status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name)
-    )
+    sent = status_of(error)
+    return sent if sent is not None else status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name)
 
 
 class _Calls:
@@ -423,12 +421,12 @@ class _Calls:
         before: Message | None = None
         async with asyncio.timeout(self._settings.max_deadline_s):
             while True:
-                found: Any = await self.unary(method, message, metadata)
-                if found != before:
-                    yield found
-                if found.done:
+                operation: Any = await self.unary(method, message, metadata)
+                if operation != before:
+                    yield operation
+                if operation.done:
                     return
-                before = found
+                before = operation
                 await asyncio.sleep(_POLL_S)
 
 
@@ -558,13 +556,13 @@ class RestApplication:
     async def _health(self, request: Request) -> Response:
         try:
             metadata, _ = self._checked(request, self._sessions.authorization(request))
-            found: Any = await self._calls.unary(_HEALTH, health_pb2.HealthCheckRequest(), metadata, timeout=ANSWERS_S)
+            answer: Any = await self._calls.unary(_HEALTH, health_pb2.HealthCheckRequest(), metadata, timeout=ANSWERS_S)
         except DubstageError as error:
             return _error(_refusal(error))
         except grpc.aio.AioRpcError as error:
             return _error(_failure(error))
-        name = health_pb2.HealthCheckResponse.ServingStatus.Name(found.status)
-        return JSONResponse({"status": name}, 200 if found.status == health_pb2.HealthCheckResponse.SERVING else 503)
+        name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        return JSONResponse({"status": name}, 200 if answer.status == health_pb2.HealthCheckResponse.SERVING else 503)
 
     async def _rpc(self, request: Request) -> Response:
         # Starlette's URL leaves out line breaks of the path.
@@ -610,8 +608,8 @@ class RestApplication:
     ) -> Response:
         method = route.method
         if route.gives_file and not method.server_streaming:
-            found: Any = await self._calls.unary(method, message, metadata)
-            return Response(found.data, headers=_SMALL_FILE, media_type=found.media_type)
+            answer: Any = await self._calls.unary(method, message, metadata)
+            return Response(answer.data, headers=_SMALL_FILE, media_type=answer.media_type)
         if route.gives_file:
             return await self._download(method, message, request, metadata)
         is_watched = _is_watched(route) and _EVENTS in request.headers.get("accept", "")

@@ -76,7 +76,7 @@ def eraser_of(settings: GatewaySettings, context: TenantContext, runner: Operati
     """Return what erases a tenant's people.
 
     Args:
-        settings: settings of the process, with the places of the tenant.
+        settings: settings of the process, with the locations of the tenant.
         context: database, artefact store and folder of jobs.
         runner: runs the operations.
         live: opens live streams.
@@ -93,7 +93,7 @@ def runner_of(
     """Return what runs a tenant's operations of CreateDub, CreateActor and DetectFaces. Each waits until its stages serve.
 
     Args:
-        settings: settings of the process, with the places of the tenant.
+        settings: settings of the process, with the locations of the tenant.
         context: what the operations work with.
         stages: the stages of this process.
         slots: slots that all tenants of this process share.
@@ -147,7 +147,7 @@ class Servicers:
         webhooks: WebhookServicer,
         stages: Callable[[], Awaitable[Stages]],
     ) -> Self:
-        """Return the servicers that work with these places.
+        """Return the servicers that work with these locations.
 
         Args:
             context: what the operations work with.
@@ -180,7 +180,7 @@ class Tenant:
 
     Args:
         shared: what the tenants of the process share.
-        settings: settings of the process, with the places of the tenant.
+        settings: settings of the process, with the locations of the tenant.
         beside: another tenant, whose connections to the database are used; None: this is the first tenant.
 
     Raises:
@@ -302,7 +302,7 @@ class Tenants:
         """Return the caller's tenant. The tenant's first call opens it.
 
         Raises:
-            DubstageError: the places of the tenant cannot be used, or the gateway is shutting down.
+            DubstageError: the locations of the tenant cannot be used, or the gateway is shutting down.
         """
         name = current_caller().tenant
         tenant = self._tenants.get(name)

@@ -47,7 +47,7 @@ from services.common.server.call_messages import config_message
 READY_KEY: Final = "dubstage-ready"
 """Entry of the initial metadata of UploadFile: the gateway waits for the data."""
 
-_KNOWN_S: Final = 60.0
+_REMEMBERED_S: Final = 60.0
 """Seconds in which a file that a batch or a dub names is sent without another look."""
 _MOST_DUBS: Final = 1000
 """Newest dubs among whose footage a file is looked for."""
@@ -61,10 +61,10 @@ class TenantUploads:
     Attributes:
         files: the media folder.
         folder: the folder of uploads; None: the gateway has no media folder.
-        places: files and objects of the bucket that callers may name.
+        locations: files and objects of the bucket that callers may name.
 
     Args:
-        settings: settings of the process, with the places of the tenant.
+        settings: settings of the process, with the locations of the tenant.
         operations: the operations whose requests name files.
     """
 
@@ -74,7 +74,7 @@ class TenantUploads:
         self._batches = BatchStore(operations.database)
         self._seen: dict[str, float] = {}
         self.files = MediaFolder(settings.media_dir)
-        self.places = MediaLocations(self.files, settings.media_url)
+        self.locations = MediaLocations(self.files, settings.media_url)
         self.folder = UploadFolder(settings.media_dir.resolve()) if settings.media_dir is not None else None
 
     @property
@@ -111,21 +111,21 @@ class TenantUploads:
     def in_use(self) -> Collection[Path]:
         """Return the files that operations and shots of batches name which have not ended. Blocks."""
         paths = set()
-        for place in self._named():
+        for location in self._named():
             # Objects of a bucket, and files that are gone, are no uploads.
             with suppress(InvalidRequestError):
-                paths.add(self.files.source(place, ""))
+                paths.add(self.files.source(location, ""))
         return paths
 
     def _named(self) -> Collection[str]:
-        """Return the places that operations and shots of batches name which have not ended, as they were submitted."""
-        found, after = self._batches.uris_left(), 0
+        """Return the locations that operations and shots of batches name which have not ended, as they were submitted."""
+        locations, after = self._batches.uris_left(), 0
         while page := self._operations.list(after=after, limit=1000, done=False):
             for record in page:
-                found.add(record.output)
-                found.update(files_of(stored_request(record)))
+                locations.add(record.output)
+                locations.update(files_of(stored_request(record)))
             after = page[-1].number
-        return set(filter(None, found))
+        return set(filter(None, locations))
 
     @property
     def bucket_folder(self) -> str:
@@ -147,18 +147,18 @@ class TenantUploads:
             InvalidRequestError: no upload can have this name, or the gateway has no bucket.
             FileInUseError: an operation or a shot of a batch that has not ended names the object.
         """
-        place = f"{self.bucket_folder}/{upload_name(name)}"
-        if place in self._named():
-            raise FileInUseError(f"work that has not ended uses {place}: wait for its end, or give another name", subject=place)
-        return place
+        uri = f"{self.bucket_folder}/{upload_name(name)}"
+        if uri in self._named():
+            raise FileInUseError(f"work that has not ended uses {uri}: wait for its end, or give another name", subject=uri)
+        return uri
 
-    def may_get_object(self, place: str) -> bool:
+    def may_get_object(self, uri: str) -> bool:
         """Return whether an object is an upload, or the video or manifest of a dub that has succeeded. Blocks."""
-        folder, _, name = place.rpartition("/")
+        folder, _, name = uri.rpartition("/")
         if folder == self.bucket_folder and not name.startswith("."):
             return True
-        video = place.removesuffix(SIDECAR)
-        return self._operations.was_written({place, video}) or self._is_of_batch(video)
+        video = uri.removesuffix(SIDECAR)
+        return self._operations.was_written({uri, video}) or self._is_of_batch(video)
 
     def may_download(self, path: Path) -> bool:
         """Return whether a file of the media folder is an upload, or belongs to a dub that has succeeded. Blocks.
@@ -171,10 +171,10 @@ class TenantUploads:
         return self._operations.was_written({str(path), video}) or self._is_of_batch(video) or self._is_footage(path)
 
     def _is_of_batch(self, video: str) -> bool:
-        return self._known(video, lambda: self._batches.has_written(video))
+        return self._remembered(video, lambda: self._batches.has_written(video))
 
     def _is_footage(self, path: Path) -> bool:
-        return self._known(str(path), lambda: self._batches.has_dubbed(str(path)) or self._was_dubbed(path))
+        return self._remembered(str(path), lambda: self._batches.has_dubbed(str(path)) or self._was_dubbed(path))
 
     def _was_dubbed(self, path: Path) -> bool:
         """Return whether a file is the footage of an operation that succeeded."""
@@ -187,15 +187,15 @@ class TenantUploads:
                     return True
         return False
 
-    def _known(self, place: str, look: Callable[[], bool]) -> bool:
+    def _remembered(self, location: str, look: Callable[[], bool]) -> bool:
         # A player asks for many pieces of one video.
         now = time.monotonic()
-        if self._seen.get(place, 0.0) > now:
+        if self._seen.get(location, 0.0) > now:
             return True
-        found = look()
-        if found:
-            self._seen = {**{kept: until for kept, until in self._seen.items() if until > now}, place: now + _KNOWN_S}
-        return found
+        allowed = look()
+        if allowed:
+            self._seen = {**{kept: until for kept, until in self._seen.items() if until > now}, location: now + _REMEMBERED_S}
+        return allowed
 
     def expire(self) -> None:
         """Remove the uploads that are too old. Blocks.
@@ -225,7 +225,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
 
     Args:
         uploads: the uploads of the tenant.
-        settings: settings of the process, with the places of the tenant.
+        settings: settings of the process, with the locations of the tenant.
         quota: limits of the tenant.
         long_calls: long calls of all tenants.
     """
@@ -247,7 +247,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         requests = aiter(request_iterator)
         first = await config_message(requests)
         name = id_of(first.name, UPLOADS, "name")
-        with self._long_calls.place():
+        with self._long_calls.slot():
             partial = await self._begin(name, first)
             try:
                 await in_thread(partial.prepare)
@@ -291,8 +291,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     async def ListUploads(self, request: pb.ListUploadsRequest, context: Any) -> pb.ListUploadsResponse:  # noqa: N802
         """List the uploads by name."""
         size = page_size_from(request.page_size)
-        found = await in_thread(self._uploads.opened().stored)
-        page = [upload for upload in found if upload.name > request.page_token][: size + 1]
+        uploads = await in_thread(self._uploads.opened().stored)
+        page = [upload for upload in uploads if upload.name > request.page_token][: size + 1]
         token = page[size - 1].name if len(page) > size else ""
         return pb.ListUploadsResponse(uploads=[self._message(upload) for upload in page[:size]], next_page_token=token)
 
@@ -307,7 +307,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         self, request: pb.DownloadFileRequest, context: Any
     ) -> AsyncIterator[pb.DownloadFileResponse]:
         """Send a file, or a part."""
-        with self._long_calls.place():
+        with self._long_calls.slot():
             reader = await in_thread(self._opened, request.path)
             with reader:
                 if request.offset > reader.size_bytes:
@@ -316,11 +316,11 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
                     )
                 sha256 = await in_thread(self._uploads.opened().sha256, reader.handle)
                 yield pb.DownloadFileResponse(size_bytes=reader.size_bytes, sha256=sha256)
-                place = request.offset
-                end = min(reader.size_bytes, place + request.max_bytes) if request.max_bytes else reader.size_bytes
-                while place < end and (data := await in_thread(reader.piece, place, end)):
+                offset = request.offset
+                end = min(reader.size_bytes, offset + request.max_bytes) if request.max_bytes else reader.size_bytes
+                while offset < end and (data := await in_thread(reader.piece, offset, end)):
                     yield pb.DownloadFileResponse(data=data)
-                    place += len(data)
+                    offset += len(data)
 
     async def SignUpload(self, request: pb.SignUploadRequest, context: Any) -> pb.SignedUrl:  # noqa: N802
         """Sign a URL for an upload to the bucket."""
@@ -329,7 +329,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             raise InvalidRequestError(
                 f"{request.size_bytes}: a signed URL takes 1 to {MOST_BYTES} bytes", field="size_bytes", named=True
             )
-        place = await in_thread(self._uploads.free_object, name)
+        uri = await in_thread(self._uploads.free_object, name)
         async with self._admitting:
             sizes = await in_thread(stored_bytes, self._uploads.bucket_folder)
             sizes[name] = request.size_bytes
@@ -338,17 +338,17 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             for other, (size_bytes, _) in self._signed.items():
                 sizes[other] = max(size_bytes, sizes.get(other, 0))
             self._quota.check_uploads(UploadsUse(frozenset(sizes), sum(sizes.values())), **self._limits)
-            signed = await in_thread(sign_upload, place, size_bytes=request.size_bytes, sha256=sha256)
+            signed = await in_thread(sign_upload, uri, size_bytes=request.size_bytes, sha256=sha256)
             self._signed[name] = (sizes[name], signed.expires_at)
-        return _signed(signed, place)
+        return _signed(signed, uri)
 
     async def FinishUpload(self, request: pb.FinishUploadRequest, context: Any) -> pb.Upload:  # noqa: N802
         """Compare the SHA-256 of an upload in the bucket."""
         name, sha256 = id_of(request.name, UPLOADS, "name"), _given_sha256(request.sha256)
-        with self._long_calls.place():
-            place = await in_thread(self._uploads.free_object, name)
-            found = await in_thread(checked_object, place, sha256)
-        return pb.Upload(name=f"{UPLOADS}/{name}", received_bytes=found.size_bytes, complete=True, sha256=found.sha256, uri=place)
+        with self._long_calls.slot():
+            uri = await in_thread(self._uploads.free_object, name)
+            stored = await in_thread(checked_object, uri, sha256)
+        return pb.Upload(name=f"{UPLOADS}/{name}", received_bytes=stored.size_bytes, complete=True, sha256=stored.sha256, uri=uri)
 
     async def SignDownload(self, request: pb.SignDownloadRequest, context: Any) -> pb.SignedUrl:  # noqa: N802
         """Sign a URL of an object that the caller may download."""
@@ -365,12 +365,12 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         if not uri.startswith(f"{self._uploads.bucket_folder.removesuffix(FOLDER)}"):
             raise missing
         try:
-            place = self._uploads.places.source(uri, "uri")
+            location = self._uploads.locations.source(uri, "uri")
         except InvalidRequestError:
             raise missing from None
-        if not self._uploads.may_get_object(place):
+        if not self._uploads.may_get_object(location):
             raise missing
-        return sign_download(place)
+        return sign_download(location)
 
     def _opened(self, path: str) -> FileReader:
         """Open a file that the caller may download.
@@ -383,13 +383,13 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         )
         self._uploads.opened()
         try:
-            found = self._uploads.files.source(path, "path")
+            file = self._uploads.files.source(path, "path")
         except InvalidRequestError:
             raise missing from None
-        if not self._uploads.may_download(found):
+        if not self._uploads.may_download(file):
             raise missing
         try:
-            handle = open_regular(found)
+            handle = open_regular(file)
         except OSError:
             raise missing from None
         if handle is None:
@@ -427,13 +427,13 @@ def _given_sha256(sha256: str) -> str:
     return sha256_text(sha256)
 
 
-def _signed(signed: SignedUrl, place: str) -> pb.SignedUrl:
+def _signed(signed: SignedUrl, uri: str) -> pb.SignedUrl:
     """Return the message of a signed URL.
 
     Args:
-        place: URL of the object.
+        uri: URL of the object.
     """
     expires = datetime.datetime.fromtimestamp(signed.expires_at, datetime.UTC).isoformat()
     return pb.SignedUrl(
-        url=signed.url, http_method=signed.method, headers=signed.headers, expire_time=time_message(expires), uri=place
+        url=signed.url, http_method=signed.method, headers=signed.headers, expire_time=time_message(expires), uri=uri
     )

@@ -158,9 +158,9 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Any) -> pb.ListWebhooksResponse:  # noqa: N802
         """List webhooks in the order of their ids."""
         size = page_size_from(request.page_size)
-        found = [one for one in await in_thread(self._store.list) if one.webhook_id > request.page_token]
-        token = found[size - 1].webhook_id if len(found) > size else ""
-        return pb.ListWebhooksResponse(webhooks=map(_message, found[:size]), next_page_token=token)
+        webhooks = [one for one in await in_thread(self._store.list) if one.webhook_id > request.page_token]
+        token = webhooks[size - 1].webhook_id if len(webhooks) > size else ""
+        return pb.ListWebhooksResponse(webhooks=map(_message, webhooks[:size]), next_page_token=token)
 
     async def DeleteWebhook(self, request: pb.DeleteWebhookRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
         """Remove a webhook."""
@@ -175,9 +175,9 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         """List what waits or was given up."""
         size, after = page_size_from(request.page_size), page_number_from(request.page_token)
         webhook_id = id_of(request.parent, WEBHOOKS, "parent")
-        found = await in_thread(lambda: self._store.deliveries(webhook_id, dead=request.dead, after=after, limit=size + 1))
-        token = str(found[size - 1].number) if len(found) > size else ""
-        return pb.ListWebhookDeliveriesResponse(deliveries=map(_delivery_message, found[:size]), next_page_token=token)
+        deliveries = await in_thread(lambda: self._store.deliveries(webhook_id, dead=request.dead, after=after, limit=size + 1))
+        token = str(deliveries[size - 1].number) if len(deliveries) > size else ""
+        return pb.ListWebhookDeliveriesResponse(deliveries=map(_delivery_message, deliveries[:size]), next_page_token=token)
 
     async def ReplayWebhookDeliveries(  # noqa: N802
         self, request: pb.ReplayWebhookDeliveriesRequest, context: Any

@@ -1,1 +1,1 @@
-"""Tenants of one installation: the places that belong to each, and what each may use."""
+"""Tenants of one installation: the locations that belong to each, and what each may use."""

@@ -48,7 +48,7 @@ class LongCalls:
         return self._present[tenant] < self._most_of_tenant and self._present.total() < self._most
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def slot(self) -> Iterator[None]:
         """Count a long call of the current caller's tenant while the block runs.
 
         Raises:

@@ -1,7 +1,7 @@
-"""The places of a tenant: database, data folder, artefacts and media that no other tenant reaches.
+"""The locations of a tenant: database, data folder, artefacts and media that no other tenant reaches.
 
-The default tenant has the places that the settings name. Every other tenant has places of its own below or beside them. So
-code that works in the places of one tenant cannot find what belongs to another.
+The default tenant has the locations that the settings name. Every other tenant has locations of its own below or beside them. So
+code that works in the locations of one tenant cannot find what belongs to another.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from services.common.store.artefacts import tenants_store
 
 
 def settings_of(settings: GatewaySettings, tenant: str) -> GatewaySettings:
-    """Return the settings with the places of a tenant.
+    """Return the settings with the locations of a tenant.
 
     Args:
-        settings: settings of the process, with the places of the default tenant.
+        settings: settings of the process, with the locations of the default tenant.
         tenant: name of the tenant.
     """
     if tenant == DEFAULT_TENANT:

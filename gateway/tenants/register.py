@@ -61,7 +61,7 @@ def open_all(settings: GatewaySettings) -> Iterator[Database]:
     """Open the databases of all tenants that exist, one after the other, and yield each. The default tenant's comes first.
 
     Args:
-        settings: settings of the process, with the places of the default tenant.
+        settings: settings of the process, with the locations of the default tenant.
 
     Raises:
         InvalidRequestError, StorageRefusedError, BackendUnavailableError: as Database.

@@ -14,7 +14,7 @@ def places(long_calls: LongCalls, tenant: str, held: ExitStack) -> int:
     taken = 0
     with acting_for(tenant):
         while long_calls.has_room():
-            held.enter_context(long_calls.place())
+            held.enter_context(long_calls.slot())
             taken += 1
     return taken
 
@@ -34,7 +34,7 @@ def test_excess_call_gets_retry_time() -> None:
     with ExitStack() as held:
         places(long_calls, "acme", held)
         with acting_for("acme"), pytest.raises(OverloadedError, match="takes 2 calls of one tenant") as caught:
-            held.enter_context(long_calls.place())
+            held.enter_context(long_calls.slot())
         assert "4 of all tenants" in caught.value.message
         assert caught.value.retry_after_s > 0
         with acting_for("bolt"):
@@ -43,7 +43,7 @@ def test_excess_call_gets_retry_time() -> None:
 
 def test_a_call_that_fails_gives_its_place_back() -> None:
     long_calls = LongCalls(1)
-    with pytest.raises(ValueError, match="ended"), long_calls.place():
+    with pytest.raises(ValueError, match="ended"), long_calls.slot():
         raise ValueError("ended")
     assert long_calls.has_room()
 
