@@ -165,12 +165,12 @@ def list_actors(
 ) -> None:
     """List actors in the order of their ids."""
     with open_installation(options.gateway_settings()) as installation:
-        found = installation.actors.list(after=after, limit=limit + 1)
-        actors = found[:limit]
+        stored = installation.actors.list(after=after, limit=limit + 1)
+        actors = stored[:limit]
         if wants_json():
             from gateway.cli.documents import actor_documents
 
-            more = actors[-1].actor_id if len(found) > limit else ""
+            more = actors[-1].actor_id if len(stored) > limit else ""
             say_json({"actors": actor_documents(installation.actors, actors), "nextPageToken": more})
             return
     table = Table("actor", "method", "enrolled", "frames", "consent", box=None)
@@ -183,7 +183,7 @@ def list_actors(
     for actor in actors:
         if actor.damage:
             say_warning(actor.damage)
-    if len(found) > limit:
+    if len(stored) > limit:
         say(f"more actors follow: dubstage actor list --after {actors[-1].actor_id}")
 
 

@@ -167,15 +167,15 @@ def _suite(
 
 def _extras() -> Mapping[str, Sequence[str]]:
     """Return the packages of each extra, written as in `_normalised`. Empty: dubstage runs from files that are not installed."""
-    found: dict[str, list[str]] = {}
+    packages: dict[str, list[str]] = {}
     try:
         requirements = metadata.requires(_SUITE) or ()
     except metadata.PackageNotFoundError:
         requirements = ()
     for requirement in requirements:
         if match := _EXTRA.match(requirement):
-            found.setdefault(match[2], []).append(_normalised(match[1]))
-    return {extra: found[extra] for extra in sorted(found, key=lambda extra: extra in _LAST_EXTRAS)}
+            packages.setdefault(match[2], []).append(_normalised(match[1]))
+    return {extra: packages[extra] for extra in sorted(packages, key=lambda extra: extra in _LAST_EXTRAS)}
 
 
 def _normalised(package: str) -> str:
@@ -239,7 +239,7 @@ def register_commands(names: Iterable[str] = COMMANDS) -> None:
 def _called(arguments: Sequence[str]) -> Sequence[str]:
     """Return the commands that a command line needs. A word that is no command is compared with all commands."""
     # All options before the command are flags.
-    command = next((place for place, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
+    command = next((index for index, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
     if command == len(arguments) or not {*HELP_OPTIONS, "--version"}.isdisjoint(arguments[:command]):
         return ()
     return (arguments[command],) if arguments[command] in COMMANDS else COMMANDS

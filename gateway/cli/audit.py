@@ -47,12 +47,12 @@ def list_entries(
 ) -> None:
     """List the newest entries. The id of an actor is shown until the person is erased."""
     with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
-        found = actors.audit.newest(limit, actor_id=actor, event=event)
+        entries = actors.audit.newest(limit, actor_id=actor, event=event)
     if wants_json():
-        say_json({"entries": found})
+        say_json({"entries": entries})
         return
     table = Table("no.", "time", "event", "tenant", "token", "actor", "consent", "details", box=None)
-    for entry in found:
+    for entry in entries:
         table.add_row(*_cells(entry))
     say_table(table)
 
@@ -67,11 +67,11 @@ def export(
     at = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
     with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
         try:
-            made = write_export(actors.audit, actors.erasures.signing_key(), file, at=at, overwrite=overwrite)
+            exported = write_export(actors.audit, actors.erasures.signing_key(), file, at=at, overwrite=overwrite)
         except ChainBrokenError as problem:
             _say_broken(problem, "the database")
             raise typer.Exit(EXIT_BROKEN) from None
-    say(f"{made.head.sequence} entries, signed with the key {made.key}")
+    say(f"{exported.head.sequence} entries, signed with the key {exported.key}")
     say_output(file)
 
 
@@ -97,7 +97,7 @@ def verify(
     FILE is checked with the public key alone: no database is opened. The log in the database has no signed head. To tell that its
     end was cut, give an earlier export with --since.
     """
-    place = str(file) if file is not None else "the database"
+    source = str(file) if file is not None else "the database"
     try:
         if file is not None:
             exported = verify_export(file, trusted_key(key))
@@ -108,16 +108,16 @@ def verify(
             with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
                 head = actors.audit.verify(earlier)
     except ChainBrokenError as problem:
-        _say_broken(problem, place)
+        _say_broken(problem, source)
         raise typer.Exit(EXIT_BROKEN) from None
-    say(f"{place}: {head.sequence} entries, none changed")
+    say(f"{source}: {head.sequence} entries, none changed")
     say_result(head.digest)
     if wants_json():
         say_json({"numEntries": head.sequence, "headSha256": head.digest})
 
 
-def _say_broken(problem: ChainBrokenError, place: str) -> None:
-    say_error(f"{place}: line {problem.line}: {problem.reason}")
+def _say_broken(problem: ChainBrokenError, source: str) -> None:
+    say_error(f"{source}: line {problem.line}: {problem.reason}")
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from gateway.actors.installation import open_installation
 from gateway.backup.write import write_backup
 from gateway.cli import options
 from gateway.cli.app import app
-from gateway.cli.console import say, say_json, say_result, shown_place, wants_json
+from gateway.cli.console import say, say_json, say_result, shown_path, wants_json
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import shown_size
 
@@ -42,9 +42,11 @@ def backup(
     """
     with open_installation(options.gateway_settings()) as installation, StepProgress() as progress:
         left_out = frozenset(without or ())
-        made = write_backup(installation, file, without=left_out, base=base, overwrite=overwrite, on_blob=progress)
+        written = write_backup(installation, file, without=left_out, base=base, overwrite=overwrite, on_blob=progress)
     new = "" if base is None else "new "
-    say(f"{made.actors} actors, {made.blobs} {new}blobs, {shown_size(made.blob_bytes)}")
+    say(f"{written.actors} actors, {written.blobs} {new}blobs, {shown_size(written.blob_bytes)}")
     say_result(str(file))
     if wants_json():
-        say_json({"outputUri": shown_place(file), "numActors": made.actors, "numBlobs": made.blobs, "blobBytes": made.blob_bytes})
+        say_json(
+            {"outputUri": shown_path(file), "numActors": written.actors, "numBlobs": written.blobs, "blobBytes": written.blob_bytes}
+        )

@@ -57,7 +57,7 @@ from gateway.cli.batch_watch import (
     states_named,
     watch_batch,
 )
-from gateway.cli.console import say, say_error, say_json, say_output, say_result, say_to_quiet, say_warning, shown_place, wants_json
+from gateway.cli.console import say, say_error, say_json, say_output, say_result, say_to_quiet, say_warning, shown_path, wants_json
 from gateway.cli.progress import StepProgress
 from gateway.dub.request.spec_text import CHANGEABLE, options_from
 from gateway.settings import GatewaySettings
@@ -118,18 +118,18 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
 
         with ActorStore(settings) as actors:
             look = ActorLookup(actors).method_of
-            found = manifest_or_mistakes(path, name=name, method_of=look, speaks=partial(words_of, settings))
+            checked = manifest_or_mistakes(path, name=name, method_of=look, speaks=partial(words_of, settings))
     else:
-        found = manifest_or_mistakes(path, name=name, check_files=False)
-    if isinstance(found, Manifest):
-        return found
-    if len(found) == 1:
-        raise InvalidRequestError(found[0], field="manifest")
-    for mistake in found[:SHOWN_MISTAKES]:
+        checked = manifest_or_mistakes(path, name=name, check_files=False)
+    if isinstance(checked, Manifest):
+        return checked
+    if len(checked) == 1:
+        raise InvalidRequestError(checked[0], field="manifest")
+    for mistake in checked[:SHOWN_MISTAKES]:
         say_to_quiet(mistake)
-    hidden = len(found) - SHOWN_MISTAKES
+    hidden = len(checked) - SHOWN_MISTAKES
     more = f", {hidden} of them not shown" if hidden > 0 else ""
-    raise InvalidRequestError(f"{path}: {len(found)} mistakes{more}; nothing was started", field="manifest")
+    raise InvalidRequestError(f"{path}: {len(checked)} mistakes{more}; nothing was started", field="manifest")
 
 
 def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, workers: int) -> int:
@@ -378,18 +378,18 @@ def changed_options(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         InvalidRequestError: a text has no `=`, or an option is given twice.
     """
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for text in texts:
         field, equals, value = text.partition("=")
-        if not equals or field in found:
+        if not equals or field in fields:
             wrong = f"{field} is given twice" if equals else "give OPTION=VALUE, such as seed=3"
             raise InvalidRequestError(f"--set {text[:80]!r}: {wrong}", field="set")
         try:
             # The face 3 is a text in a manifest.
-            found[field] = value if field == "face" else json.loads(value)
+            fields[field] = value if field == "face" else json.loads(value)
         except (ValueError, RecursionError):
-            found[field] = value
-    return found
+            fields[field] = value
+    return fields
 
 
 def _say_batch(store: BatchStore, name: str) -> None:
@@ -550,7 +550,7 @@ def deliver_approved(
         say_to_quiet(f"{shot_id} is not delivered: {why}")
     say(f"batch {name}: {len(files)} of {len(listed)} videos are delivered")
     if wants_json():
-        say_json({"outputUris": {shot_id: shown_place(file) for shot_id, file in files.items()}, "left": left})
+        say_json({"outputUris": {shot_id: shown_path(file) for shot_id, file in files.items()}, "left": left})
     if registration is not None:
         done = registration.register(assets_of(shots, files, references))
         for shot_id, reference in references.items():
@@ -597,7 +597,7 @@ def statuses_of(texts: Sequence[str]) -> dict[str, str]:
     """
     from gateway.studio.kitsu import STATUSES
 
-    found = dict(STATUSES)
+    statuses = dict(STATUSES)
     states = sorted({*ENDED, *ReviewState} - {ReviewState.UNDECIDED})
     for text in texts:
         state, _, short = text.partition("=")
@@ -605,8 +605,8 @@ def statuses_of(texts: Sequence[str]) -> dict[str, str]:
             raise InvalidRequestError(
                 f"--status {text[:80]!r}: give STATE=SHORT-NAME, with a state of {', '.join(states)}", field="status"
             )
-        found[state] = short
-    return found
+        statuses[state] = short
+    return statuses
 
 
 def remove_batch(store: BatchStore, name: str, *, force: bool) -> None:

@@ -45,13 +45,13 @@ def rate_option(text: str | None) -> Fraction | None:
 
 def _pairs(texts: Sequence[str], option: str, expected: str) -> dict[str, str]:
     """Return the pairs of an option such as --actor ADA=ada."""
-    found = {}
+    pairs = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip() or not value.strip():
             raise InvalidRequestError(f"{option} {text[:80]!r}: give {expected}", field=option[2:])
-        found[name.strip()] = value.strip()
-    return found
+        pairs[name.strip()] = value.strip()
+    return pairs
 
 
 def make_manifest(
@@ -196,22 +196,22 @@ def conform_batch(
     check_output(output)
     ask_cluster(store, store.facts(name))
     shots = store.shots(name)
-    place = clips
-    if place is None:
+    clips_file = clips
+    if clips_file is None:
         video = shots[0].shot.output
         if is_url(video):
             raise InvalidRequestError(
                 f"the videos of batch {name} are no files of this machine: give --clips {CLIPS}", field="clips"
             )
-        place = Path(video).parents[2] / CLIPS if len(Path(video).parents) > 2 else Path(CLIPS)
-    dubbed = read_clips(place)
+        clips_file = Path(video).parents[2] / CLIPS if len(Path(video).parents) > 2 else Path(CLIPS)
+    dubbed = read_clips(clips_file)
     timeline = read_timeline(path, rate_option(rate))
     chosen = list(dict.fromkeys(languages))
-    known = {language for clip in dubbed.clips for language in clip.rows}
+    dubbed_languages = {language for clip in dubbed.clips for language in clip.rows}
     is_edl = output.suffix.lower() == ".edl"
-    if is_edl and len(chosen or known) != 1:
+    if is_edl and len(chosen or dubbed_languages) != 1:
         raise InvalidRequestError(
-            f"an EDL holds one track: give --language with one of {', '.join(sorted(known))}", field="language"
+            f"an EDL holds one track: give --language with one of {', '.join(sorted(dubbed_languages))}", field="language"
         )
     conformed = conform(
         ConformRequest(

@@ -58,12 +58,12 @@ def states_named(names: Sequence[str]) -> frozenset[str]:
 
 def show_batches(store: BatchStore) -> None:
     """Print one line for each batch, the oldest first."""
-    found, states = sorted(store.batches(), key=lambda facts: (facts.created_at, facts.name)), store.states()
-    if not found:
+    batches, states = sorted(store.batches(), key=lambda facts: (facts.created_at, facts.name)), store.states()
+    if not batches:
         say(f"no batches in {store.where}")
         return
     say_result(_LINE.format("batch", "engine", "created", "shots", "done", "undubbed", "failed", "cancelled", "left"))
-    for facts in found:
+    for facts in batches:
         created, now = facts.created_at[:16].replace("T", " "), states[facts.name]
         ended = [now.get(state, 0) for state in (ShotState.DONE, ShotState.UNDUBBED, ShotState.FAILED, ShotState.CANCELLED)]
         say_result(_LINE.format(facts.name, facts.engine, created, facts.rows, *ended, sum(now.get(state, 0) for state in LEFT)))

@@ -68,13 +68,13 @@ def subject(
         # Only the sound of the footage says who speaks.
         opened = open_stages(settings) if choice.kind in ("auto", "speaker") else open_stage(settings, "face")
         async with opened as there:
-            found = await face_of_videos(there, footage, choice, threads=settings.compute_threads)
-        if found.frames < ENOUGH_FRAMES:
+            person = await face_of_videos(there, footage, choice, threads=settings.compute_threads)
+        if person.frames < ENOUGH_FRAMES:
             say_warning(
-                f"only {found.frames} frames show the face: such a face tells people apart less surely than one of {ENOUGH_FRAMES} "
-                "frames and more. A video of the person is better"
+                f"only {person.frames} frames show the face: such a face tells people apart less surely than one of "
+                f"{ENOUGH_FRAMES} frames and more. A video of the person is better"
             )
-        fields["face"] = {"network": found.network, "embedding": embedding_text(found.vector)}
+        fields["face"] = {"network": person.network, "embedding": embedding_text(person.vector)}
 
     if with_face:
         run_async(measure())
@@ -127,10 +127,10 @@ def verify(
     Withdrawals are not looked up: `dubstage consent show` does that.
     """
     record, subject = read_consent(file), str(file)
-    place = keys or options.gateway_settings().consent_keys
-    if place is None:
+    path = keys or options.gateway_settings().consent_keys
+    if path is None:
         raise InvalidRequestError("there are no trusted keys: give --keys PUBLIC.pem, or set DUBSTAGE_CONSENT_KEYS", field="keys")
-    trusted = read_keys(place, field="--keys" if keys is not None else "DUBSTAGE_CONSENT_KEYS")
+    trusted = read_keys(path, field="--keys" if keys is not None else "DUBSTAGE_CONSENT_KEYS")
     if record.signature is None:
         raise ConsentUnsignedError(f"{file} is not signed: `dubstage consent sign` signs a record", subject=subject)
     check_signature(record, trusted, subject)

@@ -146,20 +146,20 @@ def say_json(document: Mapping[str, Any]) -> None:
     file.flush()
 
 
-def shown_place(place: str | Path) -> str:
+def shown_path(path: str | Path) -> str:
     r"""Return the name of a file or folder for a JSON document. A byte that is not UTF-8 becomes an escape such as `\xff`."""
-    return os.fsencode(place).decode(errors="backslashreplace")
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def say_output(*places: str | Path) -> None:
+def say_output(*paths: str | Path) -> None:
     """Print the files or folders that the command wrote.
 
     With --json, the document has the field `outputUri`, or `outputUris` if there are several.
     """
-    for place in places:
-        say_result(str(place))
+    for path in paths:
+        say_result(str(path))
     if _terminal.json:
-        names = [shown_place(place) for place in places]
+        names = [shown_path(path) for path in paths]
         say_json({"outputUri": names[0]} if len(names) == 1 else {"outputUris": names})
 
 

@@ -30,14 +30,16 @@ def upgrade(_: AsJson = False) -> None:
     settings = load_settings(GatewaySettings)
     if settings.tenant != DEFAULT_TENANT:
         settings = settings.model_copy(update={"tenant": DEFAULT_TENANT})
-    found = []
+    upgraded = []
     for database in open_all(settings):
-        found.append({"place": database.where, "tenant": database.tenant, "before": database.opened_revision or "", "now": head()})
+        upgraded.append(
+            {"place": database.where, "tenant": database.tenant, "before": database.opened_revision or "", "now": head()}
+        )
         say_result(f"{database.where} ({database.tenant}): {database.opened_revision or 'new'} -> {head()}")
-    if not found:
+    if not upgraded:
         raise InvalidRequestError(
             f"there is no database in {settings.data_dir}: set DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL",
             field="DUBSTAGE_DATA_DIR",
         )
     if wants_json():
-        say_json({"databases": found})
+        say_json({"databases": upgraded})

@@ -134,7 +134,7 @@ def check_store(url: str) -> str:
 
 
 def check_database(settings: GatewaySettings) -> str:
-    """Open the database, create or upgrade its tables, read all of a SQLite file, and return the place of the database.
+    """Open the database, create or upgrade its tables, read all of a SQLite file, and return the location of the database.
 
     Raises:
         DubstageError: the database cannot be used, or the artefact store belongs to another one; the message has the remedy, and no
@@ -197,11 +197,11 @@ async def check_stage(settings: GatewaySettings, name: str) -> str:
             ) from None
         await _check_serving(client, name, full_name)
         await _check_contract(client, name, full_name)
-        found = f"{config.target} serves {full_name}"
+        text = f"{config.target} serves {full_name}"
         if name in READ_ARTEFACTS:
             await _check_same_store(client, settings, name)
-            found += f", reads {settings.artefacts_url}"
-        return found + await _models(client, name)
+            text += f", reads {settings.artefacts_url}"
+        return text + await _models(client, name)
 
 
 async def _models(client: StageClient, name: str) -> str:
@@ -213,18 +213,18 @@ async def _models(client: StageClient, name: str) -> str:
         ModelNotFoundError: the stage cannot compute one of its renderers; the message has the reason and the remedy.
     """
     once = RetryPolicy(max_attempts=1)
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     runtimes: set[str] = set()
     if name == "motion":
         predictors = await client.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest(), policy=once)
-        found = {model.name: model.version for model in predictors.models}
+        digests = {model.name: model.version for model in predictors.models}
     elif name == "render":
         renderers = await client.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest(), policy=once)
         _check_all_computed(renderers)
-        found = {model.name: model.sha256 for model in renderers.models}
+        digests = {model.name: model.sha256 for model in renderers.models}
         runtimes = {f"{model.backend} {model.precision}" for model in renderers.models}
     computed = "".join(f", computed by {runtime}" for runtime in sorted(runtimes))
-    return computed + "".join(f", {model} {digest[:_DIGITS]}" for model, digest in found.items())
+    return computed + "".join(f", {model} {digest[:_DIGITS]}" for model, digest in digests.items())
 
 
 def _check_all_computed(renderers: render_pb2.ListModelsResponse) -> None:
@@ -364,10 +364,10 @@ async def _drained(replies: AsyncIterator[object]) -> None:
 
 
 class NetworkRow(NamedTuple):
-    """A line of the report: a name, and what was found."""
+    """A line of the report: a name, and the finding."""
 
     name: str
-    found: str
+    finding: str
 
 
 def network_rows(stage: str) -> list[NetworkRow]:
@@ -457,30 +457,30 @@ class _Rows:
     def __init__(self) -> None:
         self.facts: list[dict[str, str]] = []
 
-    def add(self, name: str, found: str | DubstageError, wrong: str = "") -> None:
-        """Add what was found. `wrong` is empty if all is well."""
-        self.facts.append({"name": name.strip(), "state": wrong or "ok", "found": printable(found)})
+    def add(self, name: str, finding: str | DubstageError, wrong: str = "") -> None:
+        """Add a finding. `wrong` is empty if all is well."""
+        self.facts.append({"name": name.strip(), "state": wrong or "ok", "found": printable(finding)})
         if not wants_json():
             mark = (f"{wrong:<8}", "red") if wrong else (f"{'ok':<8}", "green")
-            out.print(Text.assemble(mark, f"{name:<24}", printable(found)))
+            out.print(Text.assemble(mark, f"{name:<24}", printable(finding)))
 
 
 def _add_networks(rows: _Rows, stage: str) -> bool:
     """Add the networks of a stage that computes in this process; return whether all are there and undamaged."""
     try:
-        found = network_rows(stage)
+        networks = network_rows(stage)
     except (DubstageError, OSError) as problem:
         rows.add(f"{stage} networks", str(problem), "wrong")
         return False
-    for row in found:
+    for row in networks:
         rows.add(*row)
     return True
 
 
 async def _stages(settings: GatewaySettings) -> dict[str, Check]:
     """Check all stages at the same time in one event loop, so that five missing stages do not take five times as long."""
-    found = await asyncio.gather(*(_stage(settings, name) for name in STAGE_NAMES), return_exceptions=True)
-    return {f"{name} stage": functools.partial(_result, one) for name, one in zip(STAGE_NAMES, found, strict=True)}
+    answers = await asyncio.gather(*(_stage(settings, name) for name in STAGE_NAMES), return_exceptions=True)
+    return {f"{name} stage": functools.partial(_result, one) for name, one in zip(STAGE_NAMES, answers, strict=True)}
 
 
 async def _stage(settings: GatewaySettings, name: str) -> str:
@@ -489,10 +489,10 @@ async def _stage(settings: GatewaySettings, name: str) -> str:
     return await check_stage(settings, name)
 
 
-def _result(found: str | BaseException) -> str:
-    if isinstance(found, BaseException):
-        raise found
-    return found
+def _result(answer: str | BaseException) -> str:
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def _version(package: str) -> str:
@@ -511,10 +511,10 @@ def _version(package: str) -> str:
 
 def _mediapipe_models() -> str:
     """Check that the model's file is there, and warm up a face stage, which tracks one picture and hides MediaPipe's messages."""
-    found = importlib.util.find_spec("mediapipe")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("mediapipe")
+    if spec is None or spec.origin is None:
         raise FileNotFoundError(_INSTALL)
-    if not (Path(found.origin).parent / "modules" / "face_landmark" / "face_landmark_with_attention.tflite").is_file():
+    if not (Path(spec.origin).parent / "modules" / "face_landmark" / "face_landmark_with_attention.tflite").is_file():
         raise FileNotFoundError(
             "this version of mediapipe has no models: remove it, then install 0.10.21 with "
             "`pip install --no-deps mediapipe==0.10.21`"

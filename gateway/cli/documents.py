@@ -32,7 +32,7 @@ from gateway.batch.lists import ShotQuery
 from gateway.batch.records import progress_from
 from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts
-from gateway.cli.console import printable, shown_place
+from gateway.cli.console import printable, shown_path
 from gateway.provenance.binding import media_sha256
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 def actor_documents(store: ActorStore, actors: Sequence[ActorSummary]) -> list[dict[str, Any]]:
     """Return actors as `GET /v1/actors` does, with their numbers of dubs."""
-    made = store.audit.counts(EventKind.DUB_ENDED, [actor.actor_id for actor in actors])
-    return [json_of(actor_message(actor, made.get(actor.actor_id, 0))) for actor in actors]
+    counts = store.audit.counts(EventKind.DUB_ENDED, [actor.actor_id for actor in actors])
+    return [json_of(actor_message(actor, counts.get(actor.actor_id, 0))) for actor in actors]
 
 
 def receipt_document(receipt: ErasureReceipt, public_key: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def dub_document(request: DubRequest, outcome: DubOutcome, output: Path) -> dict
     Args:
         output: the video, or the pattern of the frames, that the user asked for.
     """
-    message = result_message(shown_place(output), request, outcome)
+    message = result_message(shown_path(output), request, outcome)
     if output.is_file():
         message.media_sha256 = media_sha256(output)
     message.warnings[:] = [printable(warning) for warning in (*outcome.warnings, *outcome.written.dropped)]
@@ -81,14 +81,14 @@ def estimate_document(estimate: DubEstimate) -> dict[str, Any]:
     return json_of(estimate_message(estimate))
 
 
-def faces_document(found: FaceList) -> dict[str, Any]:
+def faces_document(face_list: FaceList) -> dict[str, Any]:
     """Return the faces of a video as the operation of `POST /v1/faces:detect` does, without pictures."""
-    return json_of(faces_message(found, pictures=False))
+    return json_of(faces_message(face_list, pictures=False))
 
 
-def batches_document(found: Iterable[BatchFacts]) -> dict[str, Any]:
+def batches_document(batches: Iterable[BatchFacts]) -> dict[str, Any]:
     """Return batches as `GET /v1/batches` does."""
-    return json_of(batch_pb2.ListBatchesResponse(batches=map(batch_message, found)))
+    return json_of(batch_pb2.ListBatchesResponse(batches=map(batch_message, batches)))
 
 
 def batch_document(store: BatchStore, name: str) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def shots_document(store: BatchStore, name: str, query: ShotQuery, limit: int | 
         query: shots that are asked for.
         limit: most shots; None: all.
     """
-    found = store.shots(name, query, limit)
-    return json_of(batch_pb2.ListShotsResponse(shots=[listed_message(name, one, printable) for one in found]))
+    shots = store.shots(name, query, limit)
+    return json_of(batch_pb2.ListShotsResponse(shots=[listed_message(name, one, printable) for one in shots]))
 
 
 def shot_document(store: BatchStore, name: str, shot_id: str) -> dict[str, Any]:

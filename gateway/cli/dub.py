@@ -238,15 +238,15 @@ class DubRun:
             engine = Engine.of(installation)
             # Frames of a sequence take as much space as a video without loss: they are read when it is their turn.
             late = len(asked) > 1 and sequence_of(asked[0][0]) is not None
-            prepared = {} if late else {place: await self._prepared(engine, *dub, stack) for place, dub in enumerate(asked)}
+            prepared = {} if late else {index: await self._prepared(engine, *dub, stack) for index, dub in enumerate(asked)}
             stages: Stages | None = None
             exit_codes: list[int] = []
             documents: list[dict[str, Any]] = []
-            for place, dub in enumerate(asked):
+            for index, dub in enumerate(asked):
                 output = self._files.output(dub[0].output_uri, "output_uri")
                 try:
                     async with AsyncExitStack() as own:
-                        each = prepared[place] if not late else await self._prepared(engine, *dub, own)
+                        each = prepared[index] if not late else await self._prepared(engine, *dub, own)
                         result = await self._kept_result(engine, each)
                         # A document of --json has figures of the dub, which only the dub itself knows.
                         dubs_again = self._force or wants_json()
@@ -285,7 +285,7 @@ class DubRun:
 
         files = self._files
         footage, output = files.source(spec.footage_uri, "footage_uri"), files.output(spec.output_uri, "output_uri")
-        spoken = [files.source(line.speech_uri, f"lines[{place}]") for place, line in enumerate(spec.lines) if line.speech_uri]
+        spoken = [files.source(line.speech_uri, f"lines[{index}]") for index, line in enumerate(spec.lines) if line.speech_uri]
         spoken += [files.source(spec.speech_uri, "speech_uri")] if spec.speech_uri else []
         sequence = sequence_of(spec)
         frames: SequenceDub | None = None
@@ -393,11 +393,11 @@ def _scene(settings: GatewaySettings, file: Path, language: str) -> tuple[list[L
     from gateway.dub.sound.speech_command import spoken_text
 
     lines, words = read_spoken_lines(file)
-    found: dict[int, SpokenText] = {}
+    spoken: dict[int, SpokenText] = {}
     for number, (text, voice) in words.items():
         with naming_file(file), within(f"lines[{number}]"):
-            found[number] = spoken_text(settings, text, language=lines[number].language or language, voice=voice)
-    return lines, found
+            spoken[number] = spoken_text(settings, text, language=lines[number].language or language, voice=voice)
+    return lines, spoken
 
 
 class _DubCommand(TyperCommand):

@@ -56,28 +56,28 @@ async def _run(settings: GatewaySettings, video: Path, result: Path | None, pict
             progress.begin("starting the stages")
             async with installation.stages() as opened:
                 engine = Engine.of(installation)
-                found = await engine.faces(info, opened, folder / "faces", progress)
+                face_list = await engine.faces(info, opened, folder / "faces", progress)
             await remove_old_jobs(installation, engine)
     finally:
         scratch.close()
     if pictures is not None:
-        _write_pictures(found, pictures)
+        _write_pictures(face_list, pictures)
     if result is not None or wants_json():
         from gateway.cli.documents import faces_document
 
-        document = faces_document(found)
+        document = faces_document(face_list)
         if result is not None:
             write_new_file(result, f"{json.dumps(document, indent=2)}\n".encode())
         if wants_json():
             say_json(document)
-    say_table(_table(found))
-    for line in lines_about_choice(found):
+    say_table(_table(face_list))
+    for line in lines_about_choice(face_list):
         say(line)
-    if found.omitted:
-        say_warning(f"{found.omitted} further faces are left out, the smallest ones")
+    if face_list.omitted:
+        say_warning(f"{face_list.omitted} further faces are left out, the smallest ones")
 
 
-def _write_pictures(found: FaceList, folder: Path) -> None:
+def _write_pictures(face_list: FaceList, folder: Path) -> None:
     """Write the picture of each face to a folder.
 
     Raises:
@@ -87,14 +87,14 @@ def _write_pictures(found: FaceList, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise InvalidRequestError(f"--pictures {folder}: {problem.strerror or problem}", field="pictures") from problem
-    for face in found.faces:
+    for face in face_list.faces:
         _, png = cv2.imencode(".png", face.picture[..., ::-1])
         write_new_file(folder / f"face_{face.face_id}.png", png.tobytes())
 
 
-def _table(found: FaceList) -> Table:
+def _table(face_list: FaceList) -> Table:
     table = Table("face", "first s", "last s", "frames", "usable", "width x height", "at", "speaks, s")
-    for face in found.faces:
+    for face in face_list.faces:
         left, top, width, height = face.box
         table.add_row(
             str(face.face_id),
@@ -109,12 +109,12 @@ def _table(found: FaceList) -> Table:
     return table
 
 
-def lines_about_choice(found: FaceList) -> list[str]:
+def lines_about_choice(face_list: FaceList) -> list[str]:
     """Return sentences that say which face a dub takes, one per line."""
-    if not found.faces:
+    if not face_list.faces:
         return ["the video shows no face"]
-    if found.default is None:
+    if face_list.default is None:
         return ["a dub of a picture with several faces needs --face NUMBER"]
-    if len(found.faces) == 1:
-        return [f"a dub takes face {found.default}, the only one"]
-    return [f"a dub without --face takes face {found.default}: {found.why}"]
+    if len(face_list.faces) == 1:
+        return [f"a dub takes face {face_list.default}, the only one"]
+    return [f"a dub without --face takes face {face_list.default}: {face_list.why}"]

@@ -38,9 +38,9 @@ def _settings(footage: Path, *, rate: str, sound: Path | None, colour: OcioSetti
     """
     if not is_sequence(footage):
         raise InvalidRequestError(f"{footage}: give the pattern of an image sequence, such as shot.%04d.exr", field="footage")
-    found = sequence_settings(footage, rate=rate, sound=sound, colour=colour)
-    assert found is not None
-    return found
+    sequence = sequence_settings(footage, rate=rate, sound=sound, colour=colour)
+    assert sequence is not None
+    return sequence
 
 
 @commands.command("to-video")

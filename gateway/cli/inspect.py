@@ -104,12 +104,12 @@ def search_for_watermark(
         info = inspect_video(verdict.file)
     except MediaUnsupportedError as problem:
         return Text("{problem}", problem=problem)
-    found = asyncio.run(_search(info, key, settings))
-    if found is None:
+    finding = asyncio.run(_search(info, key, settings))
+    if finding is None:
         return _NO_FACE
-    standing = standing_of(found, key, verdict) if found.found else None
-    entries = entries_of(directory, found.payload.name, anchors) if found.found and found.version == PUBLIC else []
-    return WatermarkResult(found, standing, verdict.state, tuple(entries), key is not None)
+    standing = standing_of(finding, key, verdict) if finding.found else None
+    entries = entries_of(directory, finding.payload.name, anchors) if finding.found and finding.version == PUBLIC else []
+    return WatermarkResult(finding, standing, verdict.state, tuple(entries), key is not None)
 
 
 async def _search(info: MediaInfo, key: bytes | None, settings: GatewaySettings) -> Finding | None:
@@ -130,17 +130,17 @@ def watermark_lines(answer: WatermarkResult | str) -> list[str]:
     """Return what a person reads of the search for a watermark, one fact per line."""
     if isinstance(answer, str):
         return [f"watermark: not looked for: {answer}"]
-    found = answer.finding
+    finding = answer.finding
     if answer.standing is None:
         own = "of this installation, and no public one" if answer.has_key else "that anybody can read"
-        return [f"watermark: none {own} ({_chance(found)})"]
-    spans = [f"watermarked: {begin:.1f} s to {end:.1f} s" for begin, end in found.spans]
-    if not found.right:
-        return [f"watermark: of dubstage, too weak to be read: a clue, no proof ({_chance(found)})", *spans]
-    whose = "this installation" if found.own else f"installation {found.payload.name}"
+        return [f"watermark: none {own} ({_chance(finding)})"]
+    spans = [f"watermarked: {begin:.1f} s to {end:.1f} s" for begin, end in finding.spans]
+    if not finding.right:
+        return [f"watermark: of dubstage, too weak to be read: a clue, no proof ({_chance(finding)})", *spans]
+    whose = "this installation" if finding.own else f"installation {finding.payload.name}"
     words = _STANDINGS[answer.standing].format(whose=whose, reason=_reason(answer))
-    bits = f"{found.agreeing} of {WORD_BITS} bits were read right"
-    return [f"watermark: {found.payload}, {words} ({bits}, {_chance(found)})", *spans, *_entry_lines(answer)]
+    bits = f"{finding.agreeing} of {WORD_BITS} bits were read right"
+    return [f"watermark: {finding.payload}, {words} ({bits}, {_chance(finding)})", *spans, *_entry_lines(answer)]
 
 
 def _reason(answer: WatermarkResult) -> str:
@@ -151,11 +151,11 @@ def _reason(answer: WatermarkResult) -> str:
 
 
 def _entry_lines(answer: WatermarkResult) -> list[str]:
-    found = answer.finding
-    if found.own or found.version != PUBLIC:
+    finding = answer.finding
+    if finding.own or finding.version != PUBLIC:
         return []
     if not answer.entries:
-        return [f"installation {found.payload.name}: not in a directory that was given (--directory)"]
+        return [f"installation {finding.payload.name}: not in a directory that was given (--directory)"]
     lines = []
     for checked in answer.entries:
         entry = checked.entry
@@ -168,30 +168,30 @@ def watermark_facts(answer: WatermarkResult | str) -> dict[str, Any]:
     """Return the answer for JSON. Bits are given before error correction."""
     if isinstance(answer, str):
         return {"found": False, "standing": None, "reason": answer}
-    found = answer.finding
-    readable = found.found and found.right
+    finding = answer.finding
+    readable = finding.found and finding.right
     entries = [{**checked.entry.model_dump(), "state": checked.state, "signer": checked.signer} for checked in answer.entries]
     return {
-        "found": found.found,
+        "found": finding.found,
         "standing": answer.standing,
-        "payload": str(found.payload) if readable else None,
-        "installation": found.payload.name if readable else None,
-        "own": found.own if readable else None,
-        "confirmed": found.confirmed if readable and found.own else None,
+        "payload": str(finding.payload) if readable else None,
+        "installation": finding.payload.name if readable else None,
+        "own": finding.own if readable else None,
+        "confirmed": finding.confirmed if readable and finding.own else None,
         "directory": entries,
-        "version": found.version if readable else None,
-        "bits": "".join("1" if value > 0 else "0" for value in found.soft) if found.found else None,
-        "bits_right": found.agreeing if readable else None,
-        "log10_false_alarm": round(found.log10_chance, 2),
+        "version": finding.version if readable else None,
+        "bits": "".join("1" if value > 0 else "0" for value in finding.soft) if finding.found else None,
+        "bits_right": finding.agreeing if readable else None,
+        "log10_false_alarm": round(finding.log10_chance, 2),
         "log10_limit": FALSE_ALARM_LOG10,
-        "spans_s": [list(span) for span in found.spans] if found.found else [],
+        "spans_s": [list(span) for span in finding.spans] if finding.found else [],
     }
 
 
-def _chance(found: Finding) -> str:
-    if found.log10_chance > -1.0:
-        return f"{100 * 10**found.log10_chance:.0f} % of videos without it look so"
-    return f"1 of 10^{-found.log10_chance:.0f} videos without it looks so"
+def _chance(finding: Finding) -> str:
+    if finding.log10_chance > -1.0:
+        return f"{100 * 10**finding.log10_chance:.0f} % of videos without it look so"
+    return f"1 of 10^{-finding.log10_chance:.0f} videos without it looks so"
 
 
 @app.command("inspect")
@@ -265,26 +265,26 @@ def lines(verdict: Verdict, *, own: bool, source_type: str) -> list[str]:
         source_type: digital source type that the metadata state; empty: none.
     """
     head = _OWN if own else _HEADS[verdict.state]
-    found = [f"content credentials: {head}"]
+    texts = [f"content credentials: {head}"]
     if verdict.place:
-        found.append(f"manifest: {verdict.place}")
+        texts.append(f"manifest: {verdict.place}")
     if verdict.signer:
         signer = verdict.signer
         how = f"{signer.get('alg', '?')}, {_dated(verdict)}"
-        found.append(f"signed by: {signer.get('common_name', '?')}, {signer.get('issuer', '?')} ({how})")
+        texts.append(f"signed by: {signer.get('common_name', '?')}, {signer.get('issuer', '?')} ({how})")
     if verdict.generator:
-        found.append(f"made with: {verdict.generator}")
-    found += [f"action: {_joined(action, ('action', 'description', 'digital_source_type'))}" for action in verdict.actions]
-    found += [f"made of: {_made_of(item, verdict.dub)}" for item in verdict.ingredients]
+        texts.append(f"made with: {verdict.generator}")
+    texts += [f"action: {_joined(action, ('action', 'description', 'digital_source_type'))}" for action in verdict.actions]
+    texts += [f"made of: {_ingredient_text(item, verdict.dub)}" for item in verdict.ingredients]
     if verdict.decision is not None:
         said = verdict.decision
         by, note = f" by {said.reviewer}" if said.reviewer else "", f": {printable(said.note)}" if said.note else ""
-        found.append(f"decision: {said.state}{printable(by)}, {printable(said.decided_at)}{note}")
-        found.append(f"reviewed video: sha256 {said.video_sha256}")
+        texts.append(f"decision: {said.state}{printable(by)}, {printable(said.decided_at)}{note}")
+        texts.append(f"reviewed video: sha256 {said.video_sha256}")
     if verdict.dub is not None:
-        found += _dub_lines(verdict.dub)
-    found.append(f"digital source type in the metadata: {printable(source_type) or 'none'}")
-    return [*found, f"sha256 without the manifest: {verdict.media_sha256}"]
+        texts += _dub_lines(verdict.dub)
+    texts.append(f"digital source type in the metadata: {printable(source_type) or 'none'}")
+    return [*texts, f"sha256 without the manifest: {verdict.media_sha256}"]
 
 
 def _dated(verdict: Verdict) -> str:
@@ -298,15 +298,15 @@ def _joined(facts: dict[str, str], keys: tuple[str, ...]) -> str:
     return "; ".join(facts[key] for key in keys if key in facts)
 
 
-def _made_of(item: dict[str, Any], dub: DubFacts | None) -> str:
+def _ingredient_text(item: dict[str, Any], dub: DubFacts | None) -> str:
     sources: dict[str, SourceFacts] = {}
     for source in dub.sources if dub is not None else ():
         number = 1 + sum(name.partition("-")[0] == source.role for name in sources)
         sources[source.role if number == 1 else f"{source.role}-{number}"] = source
     words = [str(item["title"]) or "a file without a title"]
-    if (found := sources.get(item["title"])) is not None:
-        words += [printable(str(found.voice))] if found.voice is not None else []
-        words.append(f"sha256 {found.sha256}")
+    if (facts := sources.get(item["title"])) is not None:
+        words += [printable(str(facts.voice))] if facts.voice is not None else []
+        words.append(f"sha256 {facts.sha256}")
     if item["has_manifest"]:
         words.append("its own credentials were valid" if item["valid"] else "its own credentials were NOT VALID")
     else:

@@ -39,14 +39,14 @@ _SHOWN_DIGITS: Final = 12
 @commands.command("list")
 def list_all(_: AsJson = False) -> None:
     """List all jobs on disk, those used most recently at the end. A finished dub leaves the analysis of its footage."""
-    found = list_jobs(gateway_settings().data_dir / JOBS, _say_unreadable)
+    jobs = list_jobs(gateway_settings().data_dir / JOBS, _say_unreadable)
     if wants_json():
-        say_json({"jobs": [_facts(job) for job in found]})
+        say_json({"jobs": [_facts(job) for job in jobs]})
         return
-    if not found:
+    if not jobs:
         say("no jobs on disk")
         return
-    _show(found)
+    _show(jobs)
 
 
 @commands.command("show")
@@ -117,15 +117,15 @@ def clean(
 
 def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: JobLimits, *, dry_run: bool, yes: bool) -> None:
     folder = open_jobs_folder(settings.data_dir)
-    found = (
+    jobs = (
         list({job.key: job for job in (find_job(folder, key) for key in keys)}.values())
         if keys
         else list_jobs(folder, _say_unreadable)
     )
-    for job in found:
+    for job in jobs:
         if keys and job.running:
             say(f"{job.key} is running: the job is kept")
-    chosen = [job for job in found if limits.meets(job, time.time())]
+    chosen = [job for job in jobs if limits.meets(job, time.time())]
     if not chosen:
         say("there is nothing to remove")
         _say_freed()
@@ -155,14 +155,14 @@ def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: boo
         )
     store = ArtefactStore(settings.artefacts_url)
     with ActorStore(settings) as actors:
-        found = list(uncounted_blobs(open_jobs_folder(settings.data_dir), actors, store, older_than_s=older_than_s))
-        size = sum(blob.ref.size_bytes for blob in found)
-        say(f"{len(found)} blobs of {shown_size(size)} older than {shown_age(older_than_s)} belong to no actor and no job")
-        if dry_run or not found or not _agreed(f"remove {len(found)} blobs from {store.url}", yes=yes):
+        blobs = list(uncounted_blobs(open_jobs_folder(settings.data_dir), actors, store, older_than_s=older_than_s))
+        size = sum(blob.ref.size_bytes for blob in blobs)
+        say(f"{len(blobs)} blobs of {shown_size(size)} older than {shown_age(older_than_s)} belong to no actor and no job")
+        if dry_run or not blobs or not _agreed(f"remove {len(blobs)} blobs from {store.url}", yes=yes):
             _say_freed()
             return
         # The jobs are counted again: somebody may have thought about the answer for an hour.
-        deleted, refs = 0, [blob.ref for blob in found]
+        deleted, refs = 0, [blob.ref for blob in blobs]
         for begin in range(0, len(refs), BLOBS_PER_LOCK):
             with actors.jobs.unused(refs[begin : begin + BLOBS_PER_LOCK]) as unused:
                 deleted += sum(ref.size_bytes for ref in unused if store.delete(ref))

@@ -17,7 +17,7 @@ from gateway.actors.installation import open_installation
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
 from gateway.api.resources import actor_name
-from gateway.cli.console import say, say_json, say_result, shown_place, wants_json
+from gateway.cli.console import say, say_json, say_result, shown_path, wants_json
 from gateway.consent.messages import consent_from
 from gateway.consent.record import ConsentUse, consent_line
 from gateway.live.client import PacedSpeech, remote_live_frames
@@ -75,7 +75,7 @@ def read_speech(path: Path) -> tuple[Float32, int]:
 
 @dataclass(frozen=True, slots=True)
 class LiveVideo:
-    """Place of the video of a stream.
+    """Destination of the video of a stream.
 
     Attributes:
         output: file to write.
@@ -105,7 +105,7 @@ class LiveVideo:
         The manifest names models and watermark as the gateway's disclosure record does.
 
         Raises:
-            InvalidRequestError: the place cannot be written, or the certificate of the settings cannot be used.
+            InvalidRequestError: the file cannot be written, or the certificate of the settings cannot be used.
             StorageRefusedError: the installation's own key cannot be made or read.
             DubstageError: from the gateway, or the gateway does not answer.
         """
@@ -141,8 +141,8 @@ class LiveVideo:
 
 async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:
     async with StageClient(config) as client:
-        found = await client.unary(rpcs.gateway.GET_ACTOR, pb.GetActorRequest(name=actor_name(actor_id)))
-    return StreamedActor(found.method, (), consent_from(found.consent) if found.HasField("consent") else None)
+        actor = await client.unary(rpcs.gateway.GET_ACTOR, pb.GetActorRequest(name=actor_name(actor_id)))
+    return StreamedActor(actor.method, (), consent_from(actor.consent) if actor.HasField("consent") else None)
 
 
 async def show_frames(
@@ -223,7 +223,7 @@ async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
     else:
         latencies = await _show_local(settings, request, speech)
     if wants_json():
-        output = shown_place(request.video.output) if request.video is not None else ""
+        output = shown_path(request.video.output) if request.video is not None else ""
         say_json({"outputUri": output, "numFrames": len(latencies), "latenciesMs": [round(1000 * each, 3) for each in latencies]})
 
 

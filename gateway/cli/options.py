@@ -180,7 +180,7 @@ Report = Annotated[
 
 
 def gateway_settings(stages: Stages = None, device: Device = None) -> GatewaySettings:
-    """Return the settings of the environment, with the places of the tenant that DUBSTAGE_TENANT names.
+    """Return the settings of the environment, with the locations of the tenant that DUBSTAGE_TENANT names.
 
     The option --stages wins over DUBSTAGE_STAGES_HOST.
 

@@ -147,26 +147,26 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
             f"the figures have no renderer {renderer} of method {load.method[:80]!r}; there are: {', '.join(figures.render)}",
             field="method",
         )
-    place = load.scale - 1
+    index = load.scale - 1
     stages, detail = figures.stages, figures.detail
     pixels_ms = figures.gateway.megapixel * (load.megapixels - _MEASURED_MEGAPIXELS)
     video = {
         "audio": stages.audio,
         "face": stages.face,
         "motion": stages.motion,
-        "texture": stages.texture + detail.texture[place],
+        "texture": stages.texture + detail.texture[index],
         "render": figures.render[renderer],
-        "gateway": max(0.0, figures.gateway.video + pixels_ms) + detail.gateway[place],
+        "gateway": max(0.0, figures.gateway.video + pixels_ms) + detail.gateway[index],
     }
-    live = {**video, "gateway": figures.gateway.live + detail.gateway[place]}
+    live = {**video, "gateway": figures.gateway.live + detail.gateway[index]}
     live_frames = load.live_streams * load.fps
     video_frames = load.video_hours / load.night_hours * load.fps
-    found = []
+    stage_needs = []
     for stage, ms in video.items():
         busy_live, busy_video = live[stage] * live_frames / _MS, ms * video_frames / _MS
         wanted = busy_live / LIVE_USE + busy_video / VIDEO_USE
-        found.append(StageNeed(stage, ms, busy_live, busy_video, max(1, math.ceil(wanted / processors - 1e-9))))
-    return found
+        stage_needs.append(StageNeed(stage, ms, busy_live, busy_video, max(1, math.ceil(wanted / processors - 1e-9))))
+    return stage_needs
 
 
 def _facts(need: StageNeed) -> dict[str, object]:
@@ -324,12 +324,12 @@ def plan(
         scale=scale,
         megapixels=megapixels,
     )
-    found = needs(read_figures(figures), load, processors)
+    stage_needs = needs(read_figures(figures), load, processors)
     if wants_json():
-        say_json({"stages": [_facts(need) for need in found]})
+        say_json({"stages": [_facts(need) for need in stage_needs]})
         return
     table = Table("stage", "ms per frame", "processors, live", "processors, video", "replicas")
-    for need in found:
+    for need in stage_needs:
         table.add_row(
             need.stage,
             f"{need.ms_per_frame:.1f}",
@@ -338,5 +338,5 @@ def plan(
             str(need.replicas),
         )
     say_table(table)
-    total = sum(need.replicas for need in found)
+    total = sum(need.replicas for need in stage_needs)
     say(f"{total} replicas of {processors:g} processors: {total * processors:g} processors")

@@ -75,13 +75,13 @@ def public_key(
 
 def lines(receipt: ErasureReceipt) -> list[str]:
     """Return what a person reads of a receipt, one fact per line."""
-    found = [f"signed with the key {receipt.key}"]
+    texts = [f"signed with the key {receipt.key}"]
     for field, word in (("erased", "erased"), ("kept", "kept, because other work uses it")):
         kinds = receipt.document[field]
-        found += [f"{word}: {len(digests)} of the kind {kind}" for kind, digests in kinds.items()]
-    found += [f"looked through: {one['place']} ({one['looked_at']}): nothing is left" for one in receipt.document["looked_at"]]
-    found += [f"out of reach: {place}" for place in receipt.document["out_of_reach"]]
-    return found
+        texts += [f"{word}: {len(digests)} of the kind {kind}" for kind, digests in kinds.items()]
+    texts += [f"looked through: {one['place']} ({one['looked_at']}): nothing is left" for one in receipt.document["looked_at"]]
+    texts += [f"out of reach: {text}" for text in receipt.document["out_of_reach"]]
+    return texts
 
 
 def _content(file: Path) -> bytes:

@@ -36,9 +36,9 @@ def restore(
     read_manifest(file)
     # The store belongs to the database that was lost. The backup says which.
     with open_installation(gateway_settings(), claim_artefacts=False) as installation, StepProgress() as progress:
-        made = restore_backup(installation, file, bases=base or (), on_blob=progress)
-    say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}, as of {made.created_at}")
+        restored = restore_backup(installation, file, bases=base or (), on_blob=progress)
+    say(f"{restored.actors} actors, {restored.blobs} blobs, {shown_size(restored.blob_bytes)}, as of {restored.created_at}")
     say("persons who were erased after that time are here again: erase them with `dubstage actor erase ID`")
     if wants_json():
-        counts = {"numActors": made.actors, "numBlobs": made.blobs, "blobBytes": made.blob_bytes}
-        say_json({**counts, "createTime": made.created_at})
+        counts = {"numActors": restored.actors, "numBlobs": restored.blobs, "blobBytes": restored.blob_bytes}
+        say_json({**counts, "createTime": restored.created_at})

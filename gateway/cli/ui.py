@@ -77,28 +77,26 @@ def _settings(host: str, port: int | None, folder: Path | None) -> GatewaySettin
     Raises:
         InvalidRequestError: a value is wrong, or a folder cannot be written.
     """
-    known = load_settings(GatewaySettings, host=host)
-    media = folder or known.media_dir or known.data_dir / _MEDIA
+    configured = load_settings(GatewaySettings, host=host)
+    media = folder or configured.media_dir or configured.data_dir / _MEDIA
     settings = load_settings(
         GatewaySettings,
         host=host,
         port=0,
-        http_port=port or known.http_port or PORT,
+        http_port=port or configured.http_port or PORT,
         media_dir=media.absolute(),
-        log_level=known.log_level if "log_level" in known.model_fields_set else "warning",
+        log_level=configured.log_level if "log_level" in configured.model_fields_set else "warning",
     )
-    for place, field in (
+    for path, field in (
         (media, "--folder" if folder is not None else "DUBSTAGE_MEDIA_DIR"),
         (settings.data_dir, "DUBSTAGE_DATA_DIR"),
     ):
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise InvalidRequestError(
-                f"the folder {place} cannot be made: {problem.strerror}", field=field, named=True
-            ) from problem
-        if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-            raise InvalidRequestError(f"the folder {place} cannot be written: give another folder", field=field, named=True)
+            raise InvalidRequestError(f"the folder {path} cannot be made: {problem.strerror}", field=field, named=True) from problem
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise InvalidRequestError(f"the folder {path} cannot be written: give another folder", field=field, named=True)
     return settings
 
 

@@ -44,18 +44,18 @@ def sound_against_picture(lag_frames: float) -> str:
     Args:
         lag_frames: frames of 40 ms by which the sound comes after the picture; negative: before the picture.
     """
-    size, place = abs(lag_frames), "after" if lag_frames > 0 else "before"
+    size, side = abs(lag_frames), "after" if lag_frames > 0 else "before"
     frames = "1 frame" if size == 1 else f"{size:g} frames"
-    return f"the sound of the footage comes {frames} ({40 * size:g} ms) {place} the picture"
+    return f"the sound of the footage comes {frames} ({40 * size:g} ms) {side} the picture"
 
 
 def _parse(text: str, option: str, units: Mapping[str, int], expected: str) -> float:
     """Return the number in `text`, times the unit in `text`. `units` has lower-case names; upper-case letters count as well."""
-    found = _NUMBER.fullmatch(text.strip())
-    unit = found[2].lower() if found else ""
-    if found is None or unit not in units:
+    match = _NUMBER.fullmatch(text.strip())
+    unit = match[2].lower() if match else ""
+    if match is None or unit not in units:
         raise InvalidRequestError(f"{option} takes {expected}, not {text[:80]!r}", field=option)
-    return float(found[1]) * units[unit]
+    return float(match[1]) * units[unit]
 
 
 def shown_size(num_bytes: int) -> str:
@@ -82,12 +82,12 @@ def named_paths(values: Sequence[str], *, option: str) -> dict[str, Path]:
     Raises:
         InvalidRequestError: a text has no `=`, or a name stands twice.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for value in values:
         name, sign, path = value.partition("=")
         if not (name and sign and path):
             raise InvalidRequestError(f"--{option} {value}: NAME=PATH was expected", field=option)
-        if name in found:
+        if name in paths:
             raise InvalidRequestError(f"--{option}: {name} is given twice", field=option)
-        found[name] = Path(path)
-    return found
+        paths[name] = Path(path)
+    return paths

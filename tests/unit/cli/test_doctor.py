@@ -37,7 +37,7 @@ def test_own_networks_listed_with_digests(own_folder: Callable[[str], Path], sta
     folder = own_folder(stage)
     first, *networks = network_rows(stage)
     assert first == (f"{stage} networks", str(folder))
-    assert {row.name.strip(): row.found.partition(",")[0] for row in networks if row.name not in {"  card", "  computed by"}} == {
+    assert {row.name.strip(): row.finding.partition(",")[0] for row in networks if row.name not in {"  card", "  computed by"}} == {
         path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in folder.glob("*.onnx")
     }
 
@@ -48,17 +48,17 @@ def test_model_cards_are_shown(own_folder: Callable[[str], Path]) -> None:
     (folder / "ppg.card.md").write_text("# ppg")
     (folder / "both.card.md").write_text("# both")
     rows = network_rows("audio")
-    (found,) = [row.found for row in rows if row.name == "  ppg"]
+    (found,) = [row.finding for row in rows if row.name == "  ppg"]
     assert re.fullmatch(rf"[0-9a-f]{{12}}, card {re.escape(str(folder))}/ppg\.card\.md", found)
     assert rows[-1] == ("  card", str(folder / "both.card.md"))
 
 
 def test_what_computes_the_renderers_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network_rows("render")[1].name == "  computed by"
-    assert re.fullmatch(r"(onnxruntime int8|openvino bfloat16), chosen for \w+", network_rows("render")[1].found)
+    assert re.fullmatch(r"(onnxruntime int8|openvino bfloat16), chosen for \w+", network_rows("render")[1].finding)
     monkeypatch.setenv("DUBSTAGE_BACKEND", "openvino")
     monkeypatch.setenv("DUBSTAGE_PRECISION", "float32")
-    assert network_rows("render")[1].found == "openvino float32"
+    assert network_rows("render")[1].finding == "openvino float32"
 
 
 def test_the_texture_stage_takes_the_file_itself_too(own_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
