@@ -91,7 +91,7 @@ async def remote_live_frames(
     """
 
     async def requests() -> AsyncIterator[pb.LiveRequest]:
-        made = gateway_client.live.requests(
+        call = gateway_client.live.requests(
             actor_id=actor_id,
             sample_rate_hz=sample_rate_hz,
             channels=channels,
@@ -102,9 +102,9 @@ async def remote_live_frames(
             disclose=disclose,
             **asdict(mouth),
         )
-        yield made.config
+        yield call.config
         async for chunk in audio:
-            yield made.item(pb.LiveAudio(first_sample=chunk.first_sample, pcm_f32=chunk.pcm_f32))
+            yield call.item(pb.LiveAudio(first_sample=chunk.first_sample, pcm_f32=chunk.pcm_f32))
 
     async with (
         StageClient(config) as client,

@@ -59,8 +59,8 @@ class LiveFootage:
     def at(self, index: int) -> int:
         """Return which footage frame a frame of the stream shows: 0, 1, ... n - 1, n - 2, ... 1, 0, 1, ..."""
         period = max(1, 2 * (len(self._frames) - 1))
-        place = index % period
-        return place if place < len(self._frames) else period - place
+        position = index % period
+        return position if position < len(self._frames) else period - position
 
     def pose(self, index: int) -> HeadPose:
         """Return the head pose of a frame of the stream."""
@@ -118,18 +118,18 @@ class StreamMarks:
         """Return the grey levels to add to the render box of a frame, float32 [160, 160]. Indices increase."""
         part = index // MARKED_FRAMES
         self._parts = {number: each for number, each in self._parts.items() if number >= part}
-        found = self._until(part, index)
+        frame_mark = self._until(part, index)
         if (part + 1) * MARKED_FRAMES - _WARM_FRAMES <= index:
             self._until(part + 1, index)
-        return found.luma(BOX_SIZE)
+        return frame_mark.luma(BOX_SIZE)
 
     def _until(self, part: int, index: int) -> FrameMark:
         begin = max(0, part * MARKED_FRAMES - _WARM_FRAMES)
         face, following = self._parts.get(part) or (MarkedFace(self._mark), begin)
         for frame in range(following, index + 1):
-            found = face.of_frame(float(frame / MOTION_RATE), self._footage.box(frame), self._footage.pose(frame).scale)
+            frame_mark = face.of_frame(float(frame / MOTION_RATE), self._footage.box(frame), self._footage.pose(frame).scale)
         self._parts[part] = face, index + 1
-        return found
+        return frame_mark
 
 
 def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_bytes: int) -> LiveFootage:
@@ -212,15 +212,15 @@ class FootageCache:
         # The key is a digest of the enrolment, because an actor that was erased and enrolled again is another person's footage.
         # The actor was read from the store before, so footage of an erased actor is never shown from memory.
         key = actor.artefacts["enrolment"].sha256
-        found = self._held.pop(key, None) or self._shown.get(key)
+        footage = self._held.pop(key, None) or self._shown.get(key)
         times_cleared = self._times_cleared
-        if found is None:
+        if footage is None:
             max_picture_bytes = self._max_message_bytes - MESSAGE_MARGIN
-            found = await asyncio.to_thread(load_live_footage, actor, self._artefacts, max_picture_bytes)
+            footage = await asyncio.to_thread(load_live_footage, actor, self._artefacts, max_picture_bytes)
         if times_cleared != self._times_cleared:
             # The actor may have been erased while the footage was decoded: only the caller gets the footage.
-            return found
-        self._held[key] = self._shown[key] = found
+            return footage
+        self._held[key] = self._shown[key] = footage
         while len(self._held) > CACHED_FOOTAGES:
             self._held.popitem(last=False)
-        return found
+        return footage

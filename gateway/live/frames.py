@@ -173,42 +173,42 @@ class FootageFrames:
         """Size of the file of frames, bytes."""
         return os.fstat(self._file.fileno()).st_size if self._file is not None else 0
 
-    def prepare(self, place: int) -> None:
+    def prepare(self, index: int) -> None:
         """Decode the block of a frame, unless that was done. Does not wait."""
         with self._changed:
-            self._begin(place // BLOCK)
+            self._begin(index // BLOCK)
 
-    def frame(self, place: int) -> FootageFrame:
-        """Return frame `place` of the span. Waits until the frame is decoded.
+    def frame(self, index: int) -> FootageFrame:
+        """Return frame `index` of the span. Waits until the frame is decoded.
 
         Raises:
             MediaUnsupportedError: the footage cannot be decoded.
             StorageFullError: there is no space for the file of frames.
         """
-        if (found := self._ready(place)) is not None:
-            return found
-        where = self._kept[place]
+        if (frame := self._ready(index)) is not None:
+            return frame
+        where = self._kept[index]
         box, mask, movable = _split(self._read(where[:_HEAD_BYTES]))
-        return self._framed(place, self._codec.decoded(self._read(where[_HEAD_BYTES:])), box, mask, movable)
+        return self._framed(index, self._codec.decoded(self._read(where[_HEAD_BYTES:])), box, mask, movable)
 
-    def box(self, place: int) -> UInt8:
-        """Return the render box of frame `place`, uint8 [160, 160, 3], RGB. Waits and raises as `frame`."""
-        if (found := self._ready(place, only_look=True)) is not None:
-            return found.box
-        return _split(self._read(self._kept[place][:_HEAD_BYTES]))[0]
+    def box(self, index: int) -> UInt8:
+        """Return the render box of frame `index`, uint8 [160, 160, 3], RGB. Waits and raises as `frame`."""
+        if (frame := self._ready(index, only_look=True)) is not None:
+            return frame.box
+        return _split(self._read(self._kept[index][:_HEAD_BYTES]))[0]
 
-    def _ready(self, place: int, *, only_look: bool = False) -> FootageFrame | None:
+    def _ready(self, index: int, *, only_look: bool = False) -> FootageFrame | None:
         """Wait for a frame, and return it; None: the file has the frame. A frame that the file will have leaves the memory."""
         with self._changed:
-            while place not in self._decoded and place not in self._kept:
+            while index not in self._decoded and index not in self._kept:
                 # The next call tries again.
-                if (failure := self._failures.pop(place // BLOCK, None)) is not None:
+                if (failure := self._failures.pop(index // BLOCK, None)) is not None:
                     raise failure
-                self._begin(place // BLOCK)
+                self._begin(index // BLOCK)
                 self._changed.wait()
             if self._file is not None and not only_look:
-                return self._decoded.pop(place, None)
-            return self._decoded.get(place)
+                return self._decoded.pop(index, None)
+            return self._decoded.get(index)
 
     def _begin(self, block: int) -> None:
         if block not in self._begun:
@@ -217,33 +217,33 @@ class FootageFrames:
 
     def _fill(self, block: int) -> None:
         try:
-            for place in range(block * BLOCK, min((block + 1) * BLOCK, self._count)):
-                if place not in self._kept:
-                    self._make(place)
+            for index in range(block * BLOCK, min((block + 1) * BLOCK, self._count)):
+                if index not in self._kept:
+                    self._make(index)
         except Exception as failure:
             with self._changed:
                 self._begun.discard(block)
                 self._failures[block] = failure
                 self._changed.notify_all()
 
-    def _make(self, place: int) -> None:
-        picture, pose = self._source.picture(int(self._span.frames[place])), self._span.pose(place)
+    def _make(self, index: int) -> None:
+        picture, pose = self._source.picture(int(self._span.frames[index])), self._span.pose(index)
         box, mask = cut_box(picture, pose), lower_face_mask(self._geometry, pose)
-        frame = self._framed(place, picture, box, mask, self._span.colours.movable(box, self._span.mouth(place)))
+        frame = self._framed(index, picture, box, mask, self._span.colours.movable(box, self._span.mouth(index)))
         with self._changed:
-            self._decoded[place] = frame
+            self._decoded[index] = frame
             if len(self._decoded) > MAX_DECODED:
                 self._decoded.popitem(last=False)
             self._changed.notify_all()
         if self._file is not None:
             where = self._append(_joined(frame) + self._codec.encoded(picture))
             with self._changed:
-                self._kept[place] = where
+                self._kept[index] = where
                 self._changed.notify_all()
 
-    def _framed(self, place: int, picture: UInt8, box: UInt8, mask: UInt8, movable: Bool) -> FootageFrame:
+    def _framed(self, index: int, picture: UInt8, box: UInt8, mask: UInt8, movable: Bool) -> FootageFrame:
         span = self._span
-        return FootageFrame(picture, span.pose(place), box, mask, span.mouth(place), movable, span.cover(place))
+        return FootageFrame(picture, span.pose(index), box, mask, span.mouth(index), movable, span.cover(index))
 
     def _append(self, data: bytes) -> range:
         assert self._file is not None
@@ -293,12 +293,12 @@ class _Source:
         try:
             if self._frames is None or not self._next <= number <= self._next + _NEAR:
                 self._frames = self._reader.frames_from(number, self._num_frames)
-            found = next(frame for frame in self._frames if frame.index == number)
+            decoded = next(frame for frame in self._frames if frame.index == number)
         except DubstageError:
             self._frames = None
             raise
         self._next = number + 1
-        picture = to_rgb(found)
+        picture = to_rgb(decoded)
         self._last = number, picture
         return picture
 

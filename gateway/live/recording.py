@@ -137,7 +137,7 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
         overwrite: replace an existing file even if dubstage did not write the file.
 
     Raises:
-        InvalidRequestError: the file extension belongs to no container, or the place cannot be written.
+        InvalidRequestError: the file extension belongs to no container, or the file cannot be written.
     """
     if output.suffix.lower() not in _ENDINGS:
         raise InvalidRequestError(
@@ -166,7 +166,7 @@ def recorded_colour(video: VideoInfo) -> ColourTags:
 
 
 class Recording:
-    """Video that appears at its place when it is complete, or not at all.
+    """Video that appears at its path when it is complete, or not at all.
 
     Args:
         output: file to write. The file extension chooses the container.

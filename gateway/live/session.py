@@ -53,7 +53,7 @@ Each stage computes one frame, and one or two wait for it. Requests to the textu
 alone would let hundreds of frames wait there.
 """
 CONTEXT_FRAMES: Final = 25
-"""Frames of sound before the first frame of a stream that goes on where another one broke: the stages hear what came before."""
+"""Frames of sound before the first frame of a stream that goes on where another one broke: the stages read what came before."""
 WAITING_S: Final = 10.0
 """Most seconds of sound that wait in this process for the stages. Further sound stays with its sender."""
 _CHUNKS: Final = 1000
@@ -136,7 +136,7 @@ class StageChain:
         self._mouth = mouth
         self._label = label
         self._marks = StreamMarks(mark, footage) if mark is not None else None
-        self._places = asyncio.Semaphore(MAX_PENDING_FRAMES)
+        self._slots = asyncio.Semaphore(MAX_PENDING_FRAMES)
         self._ended = False
         # One entry per frame that the texture stage was sent, or the renderer, and that was not taken from the renderer.
         self._under_way: deque[PendingFrame] = deque()
@@ -185,7 +185,7 @@ class StageChain:
         async for reply in motions:
             for frame in reply.frames:
                 begun = self._stream.begin()
-                await self._places.acquire()
+                await self._slots.acquire()
                 if self._ended:
                     return
                 now, shown_until = time.monotonic(), self._sound.shown_until(frame.frame_index)
@@ -194,7 +194,7 @@ class StageChain:
                 # From here on, a frame costs most. The stages begin anew after a gap.
                 if comes > shown_until and self._stream.may_drop():
                     self._stream.drop()
-                    self._places.release()
+                    self._slots.release()
                     continue
                 self._stream.keep()
                 mouth = from_tensor(frame.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
@@ -229,8 +229,8 @@ class StageChain:
             )
 
     def rendered(self) -> tuple[PendingFrame, MovedFrame]:
-        """Return the frame that is rendered, and its moved footage. Another frame may take its place in the stages."""
-        self._places.release()
+        """Return the frame that is rendered, and its moved footage. Another frame may take its slot in the stages."""
+        self._slots.release()
         frame = self._under_way.popleft()
         self._took_s = time.monotonic() - frame.sent
         return frame, self._moved.popleft()
@@ -259,7 +259,7 @@ class StageChain:
     def end(self) -> None:
         """Begin no further frame. gRPC reads requests in a task of its own, and may still wait there for a call that has failed."""
         self._ended = True
-        self._places.release()
+        self._slots.release()
 
 
 def first_frame_of_sound(first_frame: int) -> int:
