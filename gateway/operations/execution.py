@@ -51,7 +51,7 @@ class BegunOperation:
         record: the operation.
         resumed: whether another process may have begun the operation.
         report: called with progress.
-        confirm: checks that the operation is still this gateway's; blocks. Called before a result gets its place.
+        confirm: checks that the operation is still this gateway's; blocks. Called before a result becomes visible.
             Raises WorkCancelledError if another gateway has taken the operation.
     """
 
@@ -146,18 +146,18 @@ def error_of(error: BaseException | None, *, cancelled: bool, record: OperationR
         rewrite: turns the error of a kind of operation into the error that callers may see.
     """
     if cancelled or not isinstance(error, Exception):
-        found: DubstageError = WorkCancelledError("the operation was cancelled")
+        failure: DubstageError = WorkCancelledError("the operation was cancelled")
     else:
-        found = error_status.domain_error(error)
-        if isinstance(found, UnexpectedError):
+        failure = error_status.domain_error(error)
+        if isinstance(failure, UnexpectedError):
             # The caller gets the error id only. This line of the log has the error of the id.
-            fields = {"error_id": found.error_id, "exc_info": found.__cause__ or error}
-            _log.error("operation_failed", operation=record.name, job_id=job_id, reason=found.reason, **fields)
-        elif isinstance(found, ContractBrokenError):
-            _log.error("operation_failed", operation=record.name, job_id=job_id, reason=found.reason, exc_info=error)
+            fields = {"error_id": failure.error_id, "exc_info": failure.__cause__ or error}
+            _log.error("operation_failed", operation=record.name, job_id=job_id, reason=failure.reason, **fields)
+        elif isinstance(failure, ContractBrokenError):
+            _log.error("operation_failed", operation=record.name, job_id=job_id, reason=failure.reason, exc_info=error)
         else:
-            _log.info("operation_failed", operation=record.name, job_id=job_id, reason=found.reason, message=found.message)
-    return bytes(error_status.to_status(rewrite(found, record.kind), stage="gateway").SerializeToString())
+            _log.info("operation_failed", operation=record.name, job_id=job_id, reason=failure.reason, message=failure.message)
+    return bytes(error_status.to_status(rewrite(failure, record.kind), stage="gateway").SerializeToString())
 
 
 class Execution:
@@ -241,8 +241,8 @@ class Execution:
             try:
                 await self._renew()
             except Exception as problem:
-                known = isinstance(problem, DubstageError)
-                _log.warning("leases_not_renewed", problem=str(problem), exc_info=None if known else problem)
+                expected = isinstance(problem, DubstageError)
+                _log.warning("leases_not_renewed", problem=str(problem), exc_info=None if expected else problem)
             await asyncio.sleep(every_s)
 
     async def _renew(self) -> None:

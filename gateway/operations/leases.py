@@ -61,13 +61,13 @@ class SubmittedOperation:
         record: the operation.
         mine: whether this gateway has leased the operation; False: the operation waits.
         waiting: number of operations that wait now, by kind, without those that somebody cancelled.
-        known: whether an earlier request has begun the operation.
+        repeated: whether an earlier request has begun the operation.
     """
 
     record: OperationRecord
     mine: bool
     waiting: Counter[str]
-    known: bool = False
+    repeated: bool = False
 
 
 class OperationQueue:
@@ -125,7 +125,7 @@ class OperationQueue:
             free: operations that this gateway can begin now.
             most_waiting: most operations that may wait, beyond those that this gateway can begin now.
             admit: see `Admit`.
-            identity: what the request is known by when the request comes again.
+            identity: what identifies the request when the request comes again.
 
         Raises:
             DubstageError: from `admit`.
@@ -141,7 +141,7 @@ class OperationQueue:
             with self._database.writing() as session:
                 self._database.one_by_one(session)
                 if (before := begun_by(session, identity)) is not None:
-                    return SubmittedOperation(before, mine=False, waiting=self._waiting(session, busy), known=True)
+                    return SubmittedOperation(before, mine=False, waiting=self._waiting(session, busy), repeated=True)
                 admit(count_unfinished(session, self._kinds))
                 waiting = self._waiting(session, busy)
                 if waiting.total() - free >= most_waiting:
@@ -269,10 +269,10 @@ class OperationQueue:
             with self._database.writing() as session:
                 # The server may still be at the COMMIT: the transaction holds this lock until its end.
                 self._database.one_by_one(session)
-                found = session.execute(query).one_or_none()
-                if found is None:
+                stored = session.execute(query).one_or_none()
+                if stored is None:
                     return None
-                row, owner = found
+                row, owner = stored
                 return SubmittedOperation(record_of(row), owner == self.owner, self._waiting(session, busy))
         except DubstageError as error:
             # Not a BackendUnavailableError, after which clients ask again.

@@ -135,7 +135,7 @@ class WholeProgress:
         self._steps = steps
         self._paces = paces
         self._trust = _THIS_MACHINE if paces else _OTHER_MACHINE
-        self._order = {step.name: place for place, step in enumerate(steps)}
+        self._order = {step.name: index for index, step in enumerate(steps)}
         self._shares: dict[str, float] = {}
         self._frames, self._megapixels = _GUESSED_FRAMES, _GUESSED_MEGAPIXELS
         self._furthest = -1
@@ -162,20 +162,20 @@ class WholeProgress:
     def report(self, step: str, done: int, total: int) -> StepState:
         """Return the state after a step has finished `done` of its `total` frames or parts."""
         now = self._clock()
-        place = self._order.get(step)
-        if place is not None:
+        index = self._order.get(step)
+        if index is not None:
             # Before the first step, the stages are opened.
             self._began = self._began if self._began is not None else now
-            if self._steps[place].frame_ms and self._steps[place].counts_frames and total > 1:
+            if self._steps[index].frame_ms and self._steps[index].counts_frames and total > 1:
                 self._frames = total
             self._spend(now)
-            self._expected[step] = self._steps[place].seconds(self._frames, self._megapixels)
-            self._furthest = max(self._furthest, place)
+            self._expected[step] = self._steps[index].seconds(self._frames, self._megapixels)
+            self._furthest = max(self._furthest, index)
             before = self._shares.get(step, 0.0)
             self._shares[step] = max(before, min(1.0, done / total) if total > 0 else 0.0)
             # What the first report of a step counts was done by an earlier process, or in no time.
-            made = self._shares[step] - before if step == self._step else 0.0
-            self._note(now - self._last if self._last is not None else 0.0, made * self._seconds(place), begins=step != self._step)
+            gain = self._shares[step] - before if step == self._step else 0.0
+            self._note(now - self._last if self._last is not None else 0.0, gain * self._seconds(index), begins=step != self._step)
             self._last = now
         if step != self._step:
             self._step, self._step_began, self._step_first = step, now, done
@@ -210,10 +210,10 @@ class WholeProgress:
         return [
             (
                 step.name,
-                self._seconds(place),
-                self._shares.get(step.name) or float(place < self._furthest),
+                self._seconds(index),
+                self._shares.get(step.name) or float(index < self._furthest),
             )
-            for place, step in enumerate(self._steps)
+            for index, step in enumerate(self._steps)
         ]
 
     def _share(self) -> float:
@@ -221,8 +221,8 @@ class WholeProgress:
         whole = sum(cost for _, cost, _ in costs)
         return sum(cost * share for _, cost, share in costs) / whole if whole else 0.0
 
-    def _seconds(self, place: int) -> float:
-        step = self._steps[place]
+    def _seconds(self, index: int) -> float:
+        step = self._steps[index]
         return self._paces.get(step.name, 1.0) * step.seconds(self._frames, self._megapixels)
 
     def _note(self, spent_s: float, cost_s: float, *, begins: bool) -> None:

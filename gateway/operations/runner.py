@@ -180,7 +180,7 @@ class OperationRunner:
             actor_id: actor that the work concerns; empty: none.
             output: file that the work writes; empty: none. Two operations never write one file at the same time.
             admit: refuses the work by an error; see `Admit`.
-            identity: what the request is known by when the request comes again.
+            identity: what identifies the request when the request comes again.
 
         Raises:
             DubstageError: from `admit`.
@@ -222,7 +222,7 @@ class OperationRunner:
             )
         )
         self._waiting = new.waiting
-        if new.known:
+        if new.repeated:
             return new.record
         self._submit_spans[new.record.name] = trace.get_current_span().get_span_context()
         if new.mine:
@@ -242,16 +242,16 @@ class OperationRunner:
         """
         if not identity.request_id:
             return await begin()
-        known = await asyncio.to_thread(self._store.begun_by, identity)
-        if known is not None:
-            return await self.get(known.name)
+        earlier = await asyncio.to_thread(self._store.begun_by, identity)
+        if earlier is not None:
+            return await self.get(earlier.name)
         try:
             return await begin()
         except DubstageError:
-            known = await asyncio.to_thread(self._store.begun_by, identity)
-            if known is None:
+            earlier = await asyncio.to_thread(self._store.begun_by, identity)
+            if earlier is None:
                 raise
-            return await self.get(known.name)
+            return await self.get(earlier.name)
 
     async def get(self, name: str) -> OperationRecord:
         """Return an operation as it is now.
@@ -414,8 +414,8 @@ class OperationRunner:
                         await self._end_unwanted()
                 await self._fill()
             except Exception as problem:
-                known = isinstance(problem, DubstageError)
-                _log.warning("operations_not_seen", problem=str(problem), exc_info=None if known else problem)
+                expected = isinstance(problem, DubstageError)
+                _log.warning("operations_not_seen", problem=str(problem), exc_info=None if expected else problem)
                 await asyncio.sleep(BEAT_S)
                 self._look.set()
 

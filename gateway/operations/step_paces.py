@@ -43,27 +43,27 @@ class StepPaces:
 
         A step that was never measured takes the median of all.
         """
-        found = self._read()
-        if not found:
+        stored = self._read()
+        if not stored:
             return {}
-        usual = median([pace for by_method in found.values() for paces in by_method.values() for pace in paces] or [1.0])
+        usual = median([pace for by_method in stored.values() for paces in by_method.values() for pace in paces] or [1.0])
         measured: dict[str, float] = {}
         for step in steps:
-            by_method = found.get(step.name, {})
+            by_method = stored.get(step.name, {})
             paces = by_method.get(self._method) or [pace for paces in by_method.values() for pace in paces]
             measured[step.name] = median(paces or [usual])
         return measured
 
     def add(self, progress: WholeProgress) -> None:
         """Store the paces of an operation that has just ended. Blocks."""
-        found = self._read()
+        stored = self._read()
         for step, (spent_s, cost_s) in progress.measured().items():
             if cost_s >= _LEAST_S and _BELIEVED[0] <= spent_s / cost_s <= _BELIEVED[1]:
-                paces = found.setdefault(step, {}).setdefault(self._method, [])
+                paces = stored.setdefault(step, {}).setdefault(self._method, [])
                 paces[:] = [*paces, spent_s / cost_s][-_KEPT:]
         # Work that needs the disk reports a full disk.
         with suppress(DubstageError, OSError):
-            write_note(self._path, found)
+            write_note(self._path, stored)
 
     def _read(self) -> dict[str, dict[str, list[float]]]:
         """Return the stored paces, by step and method."""

@@ -108,10 +108,10 @@ class OperationRecord:
 
 @dataclass(frozen=True, slots=True)
 class RequestIdentity:
-    """Facts by which a request that creates something is known when the request comes again.
+    """Facts that identify a request that creates something when the request comes again.
 
     Attributes:
-        request_id: id by which a request is known that comes again; empty: none.
+        request_id: id that identifies a request that comes again; empty: none.
         sha256: SHA-256 of the request.
     """
 
@@ -204,8 +204,8 @@ class OperationStore:
         """
         with self.database.reading() as session:
             # PostgreSQL cannot be asked for every text: its texts hold no NUL.
-            known = _NAME.fullmatch(name) is not None
-            row = session.scalar(select(OperationRow).where(OperationRow.name == name, of_kinds(self.kinds))) if known else None
+            valid = _NAME.fullmatch(name) is not None
+            row = session.scalar(select(OperationRow).where(OperationRow.name == name, of_kinds(self.kinds))) if valid else None
             if row is None:
                 raise OperationNotFoundError(f"no operation {name[:80]!r}: it was deleted or never existed", resource=name)
             return record_of(row)
@@ -438,8 +438,8 @@ def _delete(database: Database, old: ColumnElement[bool]) -> int:
     deleted = 0
     while True:
         with database.writing() as session:
-            found = delete(OperationRow).where(OperationRow.number.in_(some))
-            count = cast("CursorResult[object]", session.execute(found)).rowcount
+            statement = delete(OperationRow).where(OperationRow.number.in_(some))
+            count = cast("CursorResult[object]", session.execute(statement)).rowcount
         deleted += count
         if count < AT_ONCE:
             return deleted

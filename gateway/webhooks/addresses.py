@@ -109,12 +109,12 @@ async def checked_target(url: str, networks: Sequence[IPv4Network | IPv6Network]
     port = port or (443 if tls else 80)
     look = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look)
+        entries = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look)
     except UnicodeError:
         raise InvalidRequestError(f"{host[:200]!r} is no name of a host", field="url", named=True) from None
     except OSError as problem:
         raise BackendUnavailableError(f"url: the host {host[:200]!r} has no address: {problem}") from None
-    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
     for address in addresses:
         if not is_allowed(ip_address(address), networks, tls=tls):
             # The text does not repeat the address: callers would learn addresses of the internal network.

@@ -210,7 +210,7 @@ class WebhookStore:
         Args:
             url: the address.
             events: kinds of events that are sent.
-            identity: what the request is known by when the request comes again.
+            identity: what identifies the request when the request comes again.
 
         Raises:
             OverloadedError: the tenant has MOST_WEBHOOKS already.
@@ -252,7 +252,7 @@ class WebhookStore:
             WebhookNotFoundError: there is no such webhook.
         """
         with self._database.reading() as session:
-            return _webhook(_found(session, webhook_id))
+            return _webhook(_webhook_row(session, webhook_id))
 
     def list(self) -> list[Webhook]:
         """Return all webhooks in the order of their ids."""
@@ -266,7 +266,7 @@ class WebhookStore:
             WebhookNotFoundError: there is no such webhook.
         """
         with self._database.writing() as session:
-            session.delete(_found(session, webhook_id))
+            session.delete(_webhook_row(session, webhook_id))
 
     def deliveries(self, webhook_id: str, *, dead: bool, after: int, limit: int) -> Sequence[Delivery]:
         """Return deliveries of a webhook, oldest first.
@@ -281,7 +281,7 @@ class WebhookStore:
             WebhookNotFoundError: there is no such webhook.
         """
         with self._database.reading() as session:
-            webhook = _found(session, webhook_id)
+            webhook = _webhook_row(session, webhook_id)
             query = select(DeliveryRow).where(DeliveryRow.webhook_id == webhook_id, DeliveryRow.number > after)
             if dead:
                 query = query.where(DeliveryRow.dead.is_(True))
@@ -300,13 +300,13 @@ class WebhookStore:
             InvalidRequestError: an event of an id was not given up, or does not exist.
         """
         with self._database.writing() as session:
-            _found(session, webhook_id).disabled = False
+            _webhook_row(session, webhook_id).disabled = False
             chosen = and_(DeliveryRow.webhook_id == webhook_id, DeliveryRow.dead.is_(True))
             if event_ids:
                 # PostgreSQL cannot be asked for a NUL, which no id has.
                 chosen = and_(chosen, DeliveryRow.event_id.in_(sorted({one.replace("\0", "\ufffd") for one in event_ids})))
-                known = set(session.scalars(select(DeliveryRow.event_id).where(chosen)))
-                if unknown := sorted(set(event_ids) - known):
+                stored = set(session.scalars(select(DeliveryRow.event_id).where(chosen)))
+                if unstored := sorted(set(event_ids) - stored):
                     raise InvalidRequestError(
                         f"{unknown[0][:80]!r} is no delivery that was given up: see ListWebhookDeliveries",
                         field="event_ids",
@@ -385,7 +385,7 @@ def _created_by(session: Session, identity: RequestIdentity) -> Webhook | None:
     return _webhook(row)
 
 
-def _found(session: Session, webhook_id: str) -> WebhookRow:
+def _webhook_row(session: Session, webhook_id: str) -> WebhookRow:
     row = session.get(WebhookRow, webhook_id) if "\0" not in webhook_id else None
     if row is None:
         raise WebhookNotFoundError(f"no webhook {webhook_id[:80]!r}: see ListWebhooks", resource=webhook_id)

@@ -48,7 +48,7 @@ def test_same_request_is_one_operation(databases: Callable[[], Database]) -> Non
 
     found = at_once(submit)
     assert len({one.record.name for one in found}) == 1
-    assert sorted(one.known for one in found) == [False] + [True] * 7
+    assert sorted(one.repeated for one in found) == [False] + [True] * 7
     store = OperationStore(databases())
     (record,) = store.list()
     assert store.begun_by(how) == record
