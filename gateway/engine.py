@@ -199,18 +199,18 @@ class Engine:
         Args:
             method: method that the spec names; empty: the method that the first actor was enrolled for, otherwise the request's.
         """
-        for place, line in enumerate(request.lines):
+        for index, line in enumerate(request.lines):
             if line.actor_id:
-                with within(f"lines[{place}]"):
+                with within(f"lines[{index}]"):
                     check_actor_id(line.actor_id, "actor")
         ids = dict.fromkeys(line.actor_id for line in request.lines if line.actor_id)
-        found = {actor_id: self.actors.get(actor_id) for actor_id in ids}
-        wanted = request.method if method else next((actor.method for actor in found.values()), request.method)
+        actors = {actor_id: self.actors.get(actor_id) for actor_id in ids}
+        wanted = request.method if method else next((actor.method for actor in actors.values()), request.method)
         lines = []
         for line in request.lines:
             dub = replace(line.dub, method=wanted)
             if line.actor_id:
-                actor = found[line.actor_id]
+                actor = actors[line.actor_id]
                 with naming(line):
                     check_enrolled_for(actor, wanted)
                 dub = replace(dub, actor=actor.enrolled, actor_record=actor.record)
@@ -243,12 +243,12 @@ class Engine:
         Raises:
             DubstageError: the sequence cannot be read, or the frames cannot be written.
         """
-        found = await in_thread(
+        sequence = await in_thread(
             lambda: SequenceDub(footage, output, settings, folder, inputs=inputs, overwrite=overwrite, is_signed=is_signed)
         )
-        await in_thread(lambda: self.sealer().check_place(found.listing, overwrite=overwrite))
-        await frame_by_frame(partial(found.read, threads=self.threads), partial(on_progress, "read frames"))
-        return found
+        await in_thread(lambda: self.sealer().check_place(sequence.listing, overwrite=overwrite))
+        await frame_by_frame(partial(sequence.read, threads=self.threads), partial(on_progress, "read frames"))
+        return sequence
 
     async def faces(self, info: MediaInfo, stages: Stages, folder: Path, on_progress: OnProgress) -> FaceList:
         """Return the faces of a video. A dub of the video, before or afterwards, and the list share the tracked faces.
@@ -264,14 +264,14 @@ class Engine:
         """
         digest = await in_thread(sha256_of, info.path)
         key = analysis_key(digest, stages.face_model, embeds=False)
-        place = folder_of(self.jobs, key) if self.analyses_bytes else None
+        kept_folder = folder_of(self.jobs, key) if self.analyses_bytes else None
         with Workspace(folder, max_bytes=self.max_job_bytes) as workspace:
             footage, ledger = Footage(info.path.name, digest), JobLedger(self.actors)
-            async with shared_analysis(place, footage, workspace, self.artefacts, ledger, on_progress) as kept:
-                found = await list_faces(stages, info, workspace, threads=self.threads, on_progress=on_progress)
+            async with shared_analysis(kept_folder, footage, workspace, self.artefacts, ledger, on_progress) as kept:
+                face_list = await list_faces(stages, info, workspace, threads=self.threads, on_progress=on_progress)
                 await kept.keep(workspace)
         await self.bound_analyses()
-        return found
+        return face_list
 
     async def create_actor(
         self,
@@ -323,9 +323,9 @@ class Engine:
             return None
         digests = await file_digests(request)
         sealer = await in_thread(self.sealer)
-        place = analysis_key(digests[request.footage], face_model, embeds=embeds_faces(request))
+        key = analysis_key(digests[request.footage], face_model, embeds=embeds_faces(request))
         manifests = await in_thread(lambda: [hashlib.sha256(read_sidecar(sidecar_of(file))).hexdigest() for file in digests])
-        return KeptResult(folder_of(self.jobs, place), result_key(request, digests, stages, sealer.sha256, manifests), digests)
+        return KeptResult(folder_of(self.jobs, key), result_key(request, digests, stages, sealer.sha256, manifests), digests)
 
     async def is_finished(self, request: DubRequest, result: KeptResult, report: Path | None) -> bool:
         """Return whether an earlier dub of the same request has written the output, and the report if one is wanted.
@@ -530,11 +530,11 @@ class FinishedDub:
 
 def _with_speech(spec: DubSpec, speech: Mapping[int, Path]) -> DubSpec:
     """Return a spec with files as the speech of some lines, by number of the line; without lines, of the dub."""
-    found = DubSpec()
-    found.CopyFrom(spec)
+    spoken = DubSpec()
+    spoken.CopyFrom(spec)
     for number, file in speech.items():
-        (found.lines[number] if found.lines else found).speech_uri = str(file)
-    return found
+        (spoken.lines[number] if spoken.lines else spoken).speech_uri = str(file)
+    return spoken
 
 
 @asynccontextmanager

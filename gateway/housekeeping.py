@@ -112,7 +112,7 @@ def list_jobs(jobs: Path, on_unreadable: OnUnreadable | None = None) -> list[Job
         StorageRefusedError: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR. Or a job cannot be
             read.
     """
-    found = []
+    folders = []
     try:
         names = sorted(os.listdir(jobs))
     except FileNotFoundError:
@@ -123,7 +123,7 @@ def list_jobs(jobs: Path, on_unreadable: OnUnreadable | None = None) -> list[Job
         folder = jobs / name
         if _KEY.fullmatch(name) and folder.is_dir() and not folder.is_symlink():
             try:
-                found.append(_job(folder))
+                folders.append(_job(folder))
             except FileNotFoundError:
                 continue  # the job ended in the meantime
             except OSError as problem:
@@ -131,7 +131,7 @@ def list_jobs(jobs: Path, on_unreadable: OnUnreadable | None = None) -> list[Job
                 if on_unreadable is None:
                     raise refused from problem
                 on_unreadable(refused)
-    return sorted(found, key=lambda job: job.last_used)
+    return sorted(folders, key=lambda job: job.last_used)
 
 
 def find_job(jobs: Path, key: str) -> JobFolder:
@@ -140,10 +140,10 @@ def find_job(jobs: Path, key: str) -> JobFolder:
     Raises:
         InvalidRequestError: there is no such job, or there are several.
     """
-    found = [job for job in list_jobs(jobs, lambda _: None) if key and job.key.startswith(key)]
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} jobs begin with" if found else "there is no job"
+    matches = [job for job in list_jobs(jobs, lambda _: None) if key and job.key.startswith(key)]
+    if len(matches) == 1:
+        return matches[0]
+    what = f"{len(matches)} jobs begin with" if matches else "there is no job"
     raise InvalidRequestError(f"{what} {key[:80]!r}: see `dubstage jobs list`", field="key")
 
 
@@ -299,16 +299,16 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
     """
     remove_unknown(actors, store, jobs)
     now = time.time()
-    found = list_jobs(jobs, _tell)
+    folders = list_jobs(jobs, _tell)
     chosen = []
     if settings.job_max_age_days:
-        chosen = [job for job in found if JobLimits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
+        chosen = [job for job in folders if JobLimits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
         remove_old_speech(settings.data_dir, now - settings.job_max_age_days * DAY_S)
     unused = JobLimits(older_than_s=settings.analysis_max_age_days * DAY_S)
-    chosen += [job for job in found if job.is_analysis and job not in chosen and unused.meets(job, now)]
-    chosen += _excess_analyses([job for job in found if job not in chosen], settings.analyses_max_bytes)
+    chosen += [job for job in folders if job.is_analysis and job not in chosen and unused.meets(job, now)]
+    chosen += _excess_analyses([job for job in folders if job not in chosen], settings.analyses_max_bytes)
     if settings.jobs_max_bytes:
-        chosen += over_total([job for job in found if job not in chosen], settings.jobs_max_bytes)
+        chosen += over_total([job for job in folders if job not in chosen], settings.jobs_max_bytes)
     total = _expired(chosen, actors, store)
     store.remove_partials(now - DAY_S)
     return total
@@ -325,18 +325,18 @@ def bound_analyses(jobs: Path, max_bytes: int, actors: ActorStore, store: Artefa
     Raises:
         DubstageError: the database or the artefact store cannot be used.
     """
-    found: list[JobFolder] = []
+    folders: list[JobFolder] = []
     for name in sorted(os.listdir(jobs)):
         folder = jobs / name
         # Journals of other jobs may have many entries.
         with suppress(OSError):
             if _KEY.fullmatch(name) and is_analysis(folder):
-                found.append(_job(folder))
-    _expired(_excess_analyses(found, max_bytes), actors, store)
+                folders.append(_job(folder))
+    _expired(_excess_analyses(folders, max_bytes), actors, store)
 
 
-def _excess_analyses(found: Sequence[JobFolder], max_bytes: int) -> list[JobFolder]:
-    analyses = [job for job in found if job.is_analysis]
+def _excess_analyses(folders: Sequence[JobFolder], max_bytes: int) -> list[JobFolder]:
+    analyses = [job for job in folders if job.is_analysis]
     if analyses:
         # On a small disk, dubs need the space more.
         max_bytes = min(max_bytes, fillable_bytes(analyses[0].folder.parent))

@@ -36,7 +36,7 @@ def confined_root(path: Path) -> Path | None:
 
 
 def entry_of(folder: Path, path: str) -> Path | None:
-    """Return the entry of `folder` that a stored path names; None: the path names another place, or the entry is a symbolic link.
+    """Return the entry of `folder` that a stored path names; None: the path names another folder, or the entry is a symbolic link.
 
     For paths of a database or a file that lead to removal: whoever can write there must not choose what is removed.
 
@@ -107,7 +107,7 @@ def open_regular(path: Path) -> int | None:
     folder = open_folder(absolute.parent) if confined else None
     try:
         # O_PATH finds the file without opening it: even opening can wait (a pipe) or act (a device).
-        found = os.open(
+        handle = os.open(
             absolute.name if confined else path,
             os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if confined else 0),
             dir_fd=folder,
@@ -116,11 +116,11 @@ def open_regular(path: Path) -> int | None:
         if folder is not None:
             os.close(folder)
     try:
-        if not stat.S_ISREG(os.fstat(found).st_mode):
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             return None
-        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
-        os.close(found)
+        os.close(handle)
 
 
 def make_folder(folder: Path) -> None:

@@ -58,15 +58,15 @@ def _check_settings_file(own: frozenset[str]) -> None:
     """
     if own.issuperset(file_settings()):
         return
-    known = set(own)
+    names = set(own)
     for stage in DEFAULT_PORTS.keys() - {"gateway"}:
         try:
             # By name: the gateway uses no code of the stages, and an image of the gateway may lack their packages.
             module = importlib.import_module(f"services.{stage}.settings")
         except ModuleNotFoundError:
             return
-        known |= getattr(module, f"{stage.capitalize()}Settings").model_fields.keys()
-    check_names(known)
+        names |= getattr(module, f"{stage.capitalize()}Settings").model_fields.keys()
+    check_names(names)
 
 
 class RequireConsent(StrEnum):
@@ -433,15 +433,15 @@ class GatewaySettings(StageSettings):
             InvalidRequestError: there is no such folder, or the folder cannot be read.
         """
         if self.media_dir is not None and not (os.path.isdir(self.media_dir) and os.access(self.media_dir, os.R_OK | os.X_OK)):
-            place = str(self.media_dir)[:200]
+            folder = str(self.media_dir)[:200]
             raise InvalidRequestError(
-                f"{PREFIX}MEDIA_DIR: {place} is no folder that can be read: make the folder, or name another one",
+                f"{PREFIX}MEDIA_DIR: {folder} is no folder that can be read: make the folder, or name another one",
                 field=f"{PREFIX}MEDIA_DIR",
             )
 
     @property
     def is_default_tenant(self) -> bool:
-        """Whether the places of these settings are those of the default tenant."""
+        """Whether the locations of these settings are those of the default tenant."""
         return self.tenant == DEFAULT_TENANT
 
     @property

@@ -57,66 +57,66 @@ Confirm = Callable[[], None]
 """Raises an error if a copy is not needed any more."""
 
 
-def input_problem(place: str) -> str:
+def input_problem(location: str) -> str:
     """Return what keeps a file from being read, in words; empty: nothing.
 
     Args:
-        place: absolute path or URL.
+        location: absolute path or URL.
 
     Raises:
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
     try:
-        if is_url(place):
-            return f"{place} is empty" if _size(_opened(place, _READABLE, "footage"), place) == 0 else ""
-        facts = os.stat(place)
+        if is_url(location):
+            return f"{location} is empty" if _size(_opened(location, _READABLE, "footage"), location) == 0 else ""
+        facts = os.stat(location)
     except (InvalidRequestError, ArtefactNotFoundError) as error:
         return error.said(ROWS)
     except FileNotFoundError:
-        return f"no such file {place}"
+        return f"no such file {location}"
     except (OSError, ValueError) as problem:
-        return f"{place!r} cannot be read: {_reason(problem)}"
+        return f"{location!r} cannot be read: {_reason(problem)}"
     if not stat.S_ISREG(facts.st_mode) or not facts.st_size:
-        return f"{place} is empty" if stat.S_ISREG(facts.st_mode) else f"{place} is no regular file"
-    return "" if os.access(place, os.R_OK) else f"{place} may not be read by this user"
+        return f"{location} is empty" if stat.S_ISREG(facts.st_mode) else f"{location} is no regular file"
+    return "" if os.access(location, os.R_OK) else f"{location} may not be read by this user"
 
 
-def footage_problem(place: str) -> str:
+def footage_problem(location: str) -> str:
     """Return what keeps footage from being read, in words; empty: nothing. The frames of an image sequence are not opened.
 
     Args:
-        place: absolute path or URL, or the pattern of an image sequence.
+        location: absolute path or URL, or the pattern of an image sequence.
 
     Raises:
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
-    if not is_sequence(Path(place)):
-        return input_problem(place)
-    if is_url(place):
+    if not is_sequence(Path(location)):
+        return input_problem(location)
+    if is_url(location):
         return ""  # `sequence_of` refuses the URL
     try:
-        _, files = sequence_files(Path(place))
+        _, files = sequence_files(Path(location))
     except (InvalidRequestError, MediaUnsupportedError) as problem:
         return problem.said(ROWS)
     return next((said for file in files if (said := input_problem(str(file)))), "")
 
 
-def output_problem(place: str) -> str:
+def output_problem(location: str) -> str:
     """Return what keeps a video from being written, in words; empty: nothing. The folder of the video is made later.
 
     Args:
-        place: absolute path or URL.
+        location: absolute path or URL.
     """
     try:
-        if is_url(place):
-            _opened(place, _WRITABLE, "output")
+        if is_url(location):
+            _opened(location, _WRITABLE, "output")
             return ""
-        there = existing_file(Path(place))
+        there = existing_file(Path(location))
     except InvalidRequestError as error:
         return error.said(ROWS)
     if there is None:
-        return _folder_problem(Path(place).parent)
-    return "" if stat.S_ISREG(there.st_mode) else f"{place} is no regular file: give another name"
+        return _folder_problem(Path(location).parent)
+    return "" if stat.S_ISREG(there.st_mode) else f"{location} is no regular file: give another name"
 
 
 def _folder_problem(folder: Path) -> str:
@@ -131,11 +131,11 @@ def _folder_problem(folder: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"the folder {folder} may not be written by this user"
 
 
-def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Confirm = lambda: None) -> Path:
-    """Return a file of this machine with the content of a place. Blocks.
+def fetched(location: str, folder: Path, *, field: str, max_bytes: int, confirm: Confirm = lambda: None) -> Path:
+    """Return a file of this machine with the content of a path or URL. Blocks.
 
     Args:
-        place: absolute path, which is returned as it is, or a URL, whose file is copied.
+        location: absolute path, which is returned as it is, or a URL, whose file is copied.
         folder: folder for the copy.
         field: field of the shot, such as `footage`, for messages and as the name of the copy.
         max_bytes: size of the largest file that is copied.
@@ -148,31 +148,31 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Co
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, does not answer, or sends less than 0.2 MB a
             second.
     """
-    path = local_path(place)
+    path = local_path(location)
     if path is not None:
         return Path(path)
-    backend = _opened(place, _READABLE, field)
-    size = _size(backend, place)
+    backend = _opened(location, _READABLE, field)
+    size = _size(backend, location)
     if size is not None and size > max_bytes:
-        raise _too_large(place, field, max_bytes)
-    copy = folder / copy_name(field, place)
+        raise _too_large(location, field, max_bytes)
+    copy = folder / copy_name(field, location)
     partial = folder / f"{PARTIAL}{copy.name}"
     # Not all web servers send parts of a file, and few say so: their files come in one answer.
-    pieces = 0 if place.startswith("http") else _PIECE_BYTES
+    pieces = 0 if location.startswith("http") else _PIECE_BYTES
     try:
         with backend.domain_errors(), backend.files.open(backend.root, "rb", block_size=pieces) as source:
-            _copy(source, partial, place, field, max_bytes, confirm)
+            _copy(source, partial, location, field, max_bytes, confirm)
         partial.replace(copy)
     finally:
         partial.unlink(missing_ok=True)
     return copy
 
 
-async def fetched_in_thread(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Confirm = lambda: None) -> Path:
+async def fetched_in_thread(location: str, folder: Path, *, field: str, max_bytes: int, confirm: Confirm = lambda: None) -> Path:
     """Return what `fetched` returns. If this task is cancelled, the copy ends after the piece that is being read.
 
     Args:
-        place, folder, field, max_bytes, confirm: as for `fetched`.
+        location, folder, field, max_bytes, confirm: as for `fetched`.
 
     Raises:
         DubstageError: as `fetched`.
@@ -185,43 +185,43 @@ async def fetched_in_thread(place: str, folder: Path, *, field: str, max_bytes: 
         confirm()
 
     return await in_stoppable_thread(
-        lambda: fetched(place, folder, field=field, max_bytes=max_bytes, confirm=confirmed), cancelled.set
+        lambda: fetched(location, folder, field=field, max_bytes=max_bytes, confirm=confirmed), cancelled.set
     )
 
 
-def consent_at(place: str) -> Consent:
-    """Return the consent record at a place. Blocks.
+def consent_at(location: str) -> Consent:
+    """Return the consent record at a location. Blocks.
 
     Args:
-        place: absolute path or URL.
+        location: absolute path or URL.
 
     Raises:
-        InvalidRequestError: there is no such file, or the file is no consent record. The message names the place.
+        InvalidRequestError: there is no such file, or the file is no consent record. The message names the location.
         ArtefactNotFoundError: no file lies at the URL.
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
-    path = local_path(place)
+    path = local_path(location)
     if path is not None:
         return read_consent(Path(path))
     with tempfile.TemporaryDirectory() as folder:
-        return read_consent(fetched(place, Path(folder), field="consent", max_bytes=_LARGEST_RECORD), shown_name=place)
+        return read_consent(fetched(location, Path(folder), field="consent", max_bytes=_LARGEST_RECORD), shown_name=location)
 
 
-def output_file(place: str, folder: Path) -> Path:
+def output_file(location: str, folder: Path) -> Path:
     """Return the file of this machine to write a video to. Blocks.
 
     Args:
-        place: absolute path, which is returned as it is, and whose folder is made; or a URL, to which `upload` uploads the file.
+        location: absolute path, which is returned as it is, and whose folder is made; or a URL, to which `upload` uploads the file.
         folder: folder of a file that is uploaded.
 
     Raises:
-        InvalidRequestError: the place cannot be written, or an object lies at the URL that dubstage did not write.
+        InvalidRequestError: the location cannot be written, or an object lies at the URL that dubstage did not write.
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
-    path = local_path(place)
+    path = local_path(location)
     if path is None:
-        check_replaceable(place)
-        return folder / copy_name("output", place)
+        check_replaceable(location)
+        return folder / copy_name("output", location)
     output = Path(path)
     try:
         make_folder(output.parent)
@@ -230,33 +230,33 @@ def output_file(place: str, folder: Path) -> Path:
     return output
 
 
-def check_replaceable(place: str) -> None:
+def check_replaceable(location: str) -> None:
     """Check that a video and its manifest may be uploaded to a URL. Blocks.
 
     Raises:
         InvalidRequestError: the URL cannot be written, or an object lies there that dubstage did not write.
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
-    for target in _targets(Path(PurePosixPath(place).name), place).values():
+    for target in _targets(Path(PurePosixPath(location).name), location).values():
         if _digest_at(_opened(target, _WRITABLE, "output")) == "":
             raise InvalidRequestError(
                 f"{target} exists, and dubstage did not write it: give another output, or remove the object", field="output"
             )
 
 
-def upload(video: Path, place: str, on_object: Callable[[str, str], None] = lambda place, digest: None) -> None:
+def upload(video: Path, url: str, on_object: Callable[[str, str], None] = lambda url, digest: None) -> None:
     """Upload a video whole to a URL, after the manifest that lies beside the video. Blocks.
 
     Args:
         video: the video.
-        place: the URL.
+        url: the URL.
         on_object: called with the URL and the SHA-256 of each object before the object is written.
 
     Raises:
         InvalidRequestError: the URL cannot be written.
-        StorageFullError, StorageRefusedError, BackendUnavailableError: as the store says. A video at the place is as it was before.
+        StorageFullError, StorageRefusedError, BackendUnavailableError: as the store says. A video at the URL is as it was before.
     """
-    for file, target in _targets(video, place).items():
+    for file, target in _targets(video, url).items():
         if file == video or file.exists():
             backend, digest = _opened(target, _WRITABLE, "output"), sha256_of(file)
             on_object(target, digest)
@@ -270,24 +270,24 @@ def remove_uploaded(objects: Mapping[str, str]) -> None:
     Args:
         objects: SHA-256 of the objects, hexadecimal, by URL.
     """
-    for place, digest in objects.items():
+    for url, digest in objects.items():
         try:
-            backend = _opened(place, _WRITABLE, "output")
+            backend = _opened(url, _WRITABLE, "output")
             if _digest_at(backend) == digest:
                 with backend.domain_errors():
                     backend.files.rm_file(backend.root)
         except (DubstageError, OSError) as problem:
-            _log.warning("video_not_removed", video=place, problem=str(problem))
+            _log.warning("video_not_removed", video=url, problem=str(problem))
 
 
-def _targets(video: Path, place: str) -> dict[Path, str]:
+def _targets(video: Path, location: str) -> dict[Path, str]:
     """Return the files of a video, and the URL of each."""
-    beside = {sidecar_of(video): f"{place}{SIDECAR}"} if embedded_type(video) is None else {}
-    return {**beside, video: place}
+    beside = {sidecar_of(video): f"{location}{SIDECAR}"} if embedded_type(video) is None else {}
+    return {**beside, video: location}
 
 
-def digest_of(place: str) -> str | None:
-    """Return the SHA-256 of the video at a place, hexadecimal; None: there is nothing. Blocks.
+def digest_of(location: str) -> str | None:
+    """Return the SHA-256 of the video at a location, hexadecimal; None: there is nothing. Blocks.
 
     Of a video at a URL only the metadata are read, which hold the digest of what `upload` wrote. Empty: an object that
     dubstage did not write.
@@ -296,10 +296,10 @@ def digest_of(place: str) -> str | None:
         InvalidRequestError: the URL cannot be opened.
         StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
-    path = local_path(place)
+    path = local_path(location)
     if path is not None:
         return sha256_of(Path(path)) if os.path.isfile(path) else None
-    return _digest_at(_opened(place, _WRITABLE, "output"))
+    return _digest_at(_opened(location, _WRITABLE, "output"))
 
 
 def _digest_at(backend: StoreBackend) -> str | None:
@@ -311,41 +311,41 @@ def _digest_at(backend: StoreBackend) -> str | None:
         return None
 
 
-def _opened(place: str, protocols: tuple[str, ...], field: str) -> StoreBackend:
-    protocol = protocol_of(place)
-    bucket, _, key = place.partition("://")[2].partition("/")
-    if protocol not in protocols or not bucket or not key or "::" in place:
+def _opened(location: str, protocols: tuple[str, ...], field: str) -> StoreBackend:
+    protocol = protocol_of(location)
+    bucket, _, key = location.partition("://")[2].partition("/")
+    if protocol not in protocols or not bucket or not key or "::" in location:
         forms = {"s3": "s3://BUCKET/KEY", "https": "https://HOST/PATH", "http": "http://HOST/PATH"}
         expected = ", ".join(forms[name] for name in protocols)
-        raise InvalidRequestError(f"{place[:200]!r} cannot be used: give a path or {expected}", field=field)
-    if problem := url_problem(place):
-        raise InvalidRequestError(f"{place[:200]!r} cannot be used: {problem}", field=field)
-    return open_backend(place, what=f"the store of the {field}", setting="the URL")
+        raise InvalidRequestError(f"{location[:200]!r} cannot be used: give a path or {expected}", field=field)
+    if problem := url_problem(location):
+        raise InvalidRequestError(f"{location[:200]!r} cannot be used: {problem}", field=field)
+    return open_backend(location, what=f"the store of the {field}", setting="the URL")
 
 
-def _size(backend: StoreBackend, place: str) -> int | None:
+def _size(backend: StoreBackend, location: str) -> int | None:
     try:
         with backend.domain_errors():
             facts: dict[str, Any] = backend.files.info(backend.root)
     except FileNotFoundError as missing:
         # fsspec says so of every web server that cannot be asked.
-        if place.startswith("http") and getattr(missing.__cause__, "status", 0) not in _GONE and missing.__cause__ is not None:
+        if location.startswith("http") and getattr(missing.__cause__, "status", 0) not in _GONE and missing.__cause__ is not None:
             with backend.domain_errors():
                 raise missing.__cause__ from None
-        raise ArtefactNotFoundError(f"no such file {place}", resource=place) from None
+        raise ArtefactNotFoundError(f"no such file {location}", resource=location) from None
     if facts.get("type") == "directory":
-        raise ArtefactNotFoundError(f"{place} is a folder, not a file", resource=place)
+        raise ArtefactNotFoundError(f"{location} is a folder, not a file", resource=location)
     size = facts.get("size")
     return None if size is None else int(size)
 
 
-def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int, confirm: Confirm) -> None:
+def _copy(source: Any, partial: Path, location: str, field: str, max_bytes: int, confirm: Confirm) -> None:
     copied, began = 0, time.monotonic()
     with open(partial, "wb") as target:
         while piece := source.read(_PIECE_BYTES):
             copied += len(piece)
             if copied > max_bytes:
-                raise _too_large(place, field, max_bytes)
+                raise _too_large(location, field, max_bytes)
             try:
                 target.write(piece)
             except OSError as problem:
@@ -354,7 +354,7 @@ def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int, co
             spent_s = time.monotonic() - began
             if spent_s > PATIENCE_S + copied / SLOWEST_BYTES_PER_S:
                 raise BackendUnavailableError(
-                    f"the store of {place} sent {copied / 1e6:.0f} MB in {spent_s:.0f} s, which is too slow"
+                    f"the store of {location} sent {copied / 1e6:.0f} MB in {spent_s:.0f} s, which is too slow"
                 )
 
 
@@ -365,8 +365,8 @@ def folder_error(folder: Path, problem: OSError) -> DubstageError:
     return StorageRefusedError(f"the folder {folder} cannot be used: {_reason(problem)}", subject=str(folder))
 
 
-def _too_large(place: str, field: str, max_bytes: int) -> InvalidRequestError:
-    return InvalidRequestError(f"{place} is larger than {max_bytes / 1e9:.3g} GB, the most that is copied", field=field)
+def _too_large(location: str, field: str, max_bytes: int) -> InvalidRequestError:
+    return InvalidRequestError(f"{location} is larger than {max_bytes / 1e9:.3g} GB, the most that is copied", field=field)
 
 
 def _reason(problem: Exception) -> str:
