@@ -306,7 +306,7 @@ class WebhookStore:
                 # PostgreSQL cannot be asked for a NUL, which no id has.
                 chosen = and_(chosen, DeliveryRow.event_id.in_(sorted({one.replace("\0", "\ufffd") for one in event_ids})))
                 stored = set(session.scalars(select(DeliveryRow.event_id).where(chosen)))
-                if unstored := sorted(set(event_ids) - stored):
+                if unknown := sorted(set(event_ids) - stored):
                     raise InvalidRequestError(
                         f"{unknown[0][:80]!r} is no delivery that was given up: see ListWebhookDeliveries",
                         field="event_ids",
