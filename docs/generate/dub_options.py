@@ -106,9 +106,9 @@ def _form_fields() -> set[str]:
     # Controls of the form, and what the script adds.
     template = (_UI / "templates" / "new.html.j2").read_text(encoding="utf-8")
     script = (_UI / "static" / "new.js").read_text(encoding="utf-8")
-    (body,) = re.findall(r"const made = \{(.*?)\n  \};", script, re.DOTALL)
+    (body,) = re.findall(r"const spec = \{(.*?)\n  \};", script, re.DOTALL)
     sent = set(re.findall(r'\bname="(\w+)"', template)) | set(re.findall(r"^ {4}(\w+): ", body, re.MULTILINE))
-    return sent | set(re.findall(r"\bmade\.(\w+) = ", script)) | set(re.findall(r"\{ \.\.\.(?:dub|made), (\w+): ", script))
+    return sent | set(re.findall(r"\bspec\.(\w+) = ", script)) | set(re.findall(r"\{ \.\.\.(?:dub|spec), (\w+): ", script))
 
 
 def _python_arguments() -> set[str]:

@@ -226,8 +226,8 @@ class HttpConnection(H11Protocol, _Reading):
         """Most bytes of the next read."""
         reader = self.conn._reader
         # What is still to come of a body with a length, or of a chunk.
-        known = getattr(reader, "_remaining", 0) or getattr(reader, "_bytes_in_chunk", 0)
-        return max(READ_BYTES, min(known, _BODY_BYTES))
+        expected = getattr(reader, "_remaining", 0) or getattr(reader, "_bytes_in_chunk", 0)
+        return max(READ_BYTES, min(expected, _BODY_BYTES))
 
     @property
     def is_answering(self) -> bool:

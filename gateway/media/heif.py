@@ -205,12 +205,12 @@ class _Items:
 
     def primary(self, path: Path) -> HeifPicture:
         """Return the primary picture."""
-        found = self._picture(self._primary, path)
+        picture = self._picture(self._primary, path)
         for item, of in self._auxiliary:
             types = [content[4:] for name, content in self._properties(item) if name == b"auxC"]
             if self._primary in of and any(kind.startswith(_ALPHA) for kind in types):
-                return replace(found, alpha=replace(self._picture(item, path), shown=found.shown))
-        return found
+                return replace(picture, alpha=replace(self._picture(item, path), shown=picture.shown))
+        return picture
 
     def _picture(self, item: int, path: Path) -> HeifPicture:
         properties, kind = list(self._properties(item)), self._kinds[item]

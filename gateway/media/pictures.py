@@ -235,12 +235,12 @@ def _png_tags(image: Image.Image) -> ColourTags | None:
     file = image.fp if isinstance(image, ImageFile.ImageFile) else None
     if image.format != "PNG" or file is None:
         return None
-    place, head = 8, b""
-    while head[4:] != b"IDAT" and len(head := read_at(file, place, 8)) == 8:
+    offset, head = 8, b""
+    while head[4:] != b"IDAT" and len(head := read_at(file, offset, 8)) == 8:
         if head[4:] == b"cICP":
-            primaries, transfer, matrix, full = read_at(file, place + 8, 4)
+            primaries, transfer, matrix, full = read_at(file, offset + 8, 4)
             return ColourTags(matrix=matrix, color_range=2 if full else 1, primaries=primaries, transfer=transfer)
-        place += 12 + int.from_bytes(head[:4])
+        offset += 12 + int.from_bytes(head[:4])
     return None
 
 
