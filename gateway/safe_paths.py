@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from typing import BinaryIO, Final
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 
 _CONFINED: Final[set[Path]] = set()
+_ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+"""A URL as a path, which keeps one of its two slashes."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -226,6 +229,12 @@ def open_media_file(path: Path, *, field: str) -> Iterator[int]:
     try:
         handle = open_regular(path)
     except FileNotFoundError:
+        if address := _ADDRESS.match(str(path)):
+            raise MediaUnsupportedError(
+                f"{address[1]}://{address[2]} is an address, and a file was expected: copy the file to this machine, or name the "
+                "address in a batch",
+                field=field,
+            ) from None
         raise MediaUnsupportedError(f"{path} does not exist; check the path", field=field) from None
     except PermissionError:
         raise MediaUnsupportedError(f"{path} may not be read; give yourself read permission on it", field=field) from None

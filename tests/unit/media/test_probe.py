@@ -130,6 +130,13 @@ def test_non_video_refused_with_remedy(tmp_path: Path) -> None:
         assert caught.value.field == "video"
 
 
+@pytest.mark.parametrize("address", ["s3://films/a.mp4", "https://example.org/a.mp4", "file:///films/a.mp4"])
+def test_address_is_refused_as_such(address: str) -> None:
+    with pytest.raises(MediaUnsupportedError, match="is an address, and a file was expected") as caught:
+        probe(Path(address))
+    assert address.replace(":///", "://") in str(caught.value)
+
+
 def test_a_video_without_a_frame_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "none.mp4"
     with av.open(str(path), "w") as output:
