@@ -302,14 +302,20 @@ def test_lines_of_earlier_dubs_stay(site: Site, browser: Any) -> None:  # noqa: 
             page.keyboard.press("Tab")
         (changed,) = asked.value.post_data_json["dub"]["lines"]
         assert (changed["startTime"], changed["faceRule"], changed["language"]) == ("0.125s", "FACE_RULE_SPEAKER", "de")
-        assert "startTimecode" not in changed
+        assert not {"startTimecode", "expressiveness"} & set(changed)
+        page.get_by_label("Language line 1").fill("pt-BR")
+        with page.expect_request(lambda asked: asked.url.endswith("dubs:estimate") and "1.2" in asked.post_data) as asked:
+            page.get_by_label("Expressiveness line 1").fill("1.2")
+            page.keyboard.press("Tab")
+        (other,) = asked.value.post_data_json["dub"]["lines"]
+        assert (other["language"], other["expressiveness"]) == ("pt-BR", 1.2)
         page.wait_for_selector("#create:enabled")
 
 
 @pytest.mark.long
 def test_a_scene_with_two_lines(site: Site, browser: Any, two_people: Path, takes: list[Path]) -> None:  # noqa: F811
     """Two sounds become lines of two faces; a line is moved by hand and by number; the dub and its form again have both lines."""
-    begin = "#lines tr:nth-child(2) input[type=number]"
+    begin = "#lines tr:nth-child(2) td:first-child input"
     with page_of(browser, site, "/ui/new") as page:
         page.set_input_files("#footage-file", two_people)
         page.check("#scene")

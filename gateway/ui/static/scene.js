@@ -13,6 +13,9 @@ const EARLIER = "earlier:";
 /** Fields of a LineSpec that say who speaks. */
 const WHO = ["faceId", "point", "box", "faceRule", "boxes", "actor"];
 
+/** Fields of a LineSpec that hold for the line alone; empty: as the dub. */
+const OPTIONS = ["language", "expressiveness"];
+
 /** Return the length of a sound in seconds; NaN: the browser does not know it, such as that of a recording in WebM. */
 function lengthOf(url) {
   return new Promise((resolve) => {
@@ -80,7 +83,7 @@ export function sceneLines(onChange, now) {
       const face = faceOf(line.who);
       line.picture.hidden = !face?.picture;
       if (face?.picture) line.picture.src = `data:image/jpeg;base64,${face.picture}`;
-      for (const [part, text] of [[line.begin, "Begin"], [line.choice, "Who speaks"], [line.record, "Consent record"], [line.button, "Remove"], [line.here, "Begin at the player's position:"]]) {
+      for (const [part, text] of [[line.begin, "Begin"], [line.choice, "Who speaks"], [line.language, "Language"], [line.expressiveness, "Expressiveness"], [line.record, "Consent record"], [line.button, "Remove"], [line.here, "Begin at the player's position:"]]) {
         part.setAttribute("aria-label", `${text} line ${index + 1}`);
       }
     });
@@ -163,11 +166,14 @@ export function sceneLines(onChange, now) {
       choice: element("select"),
       picture: element("img", { className: "speaker", alt: "", hidden: true }),
       end: element("td", { "data-label": "End" }),
+      language: element("input", { size: 7, maxlength: 80, placeholder: "the dub's", spellcheck: "false" }),
+      expressiveness: element("input", { type: "number", min: 0.5, max: 1.5, step: 0.05, placeholder: "the dub's" }),
       record: element("input", { type: "file", accept: ".json,application/json" }),
       button: element("button", { type: "button", className: "quiet small" }, "Remove"),
     };
     line.begin.value = line.start;
     line.at.textContent = line.timecode;
+    for (const name of OPTIONS) line[name].value = line.earlier[name] ?? "";
     line.panel = element("div", {}, element("p", { className: "small" }, line.name), uploadBar(line.name));
     line.row = element(
       "tr",
@@ -176,6 +182,8 @@ export function sceneLines(onChange, now) {
       element("td", { "data-label": "Who speaks" }, element("div", { className: "row" }, line.picture, line.choice)),
       element("td", { "data-label": "New speech" }, line.panel),
       line.end,
+      element("td", { "data-label": "Language" }, line.language),
+      element("td", { "data-label": "Expressiveness" }, line.expressiveness),
       element("td", { "data-label": "Own consent record" }, line.record, line.about = element("p", { className: "small" })),
       element("td", {}, line.button),
     );
@@ -187,6 +195,7 @@ export function sceneLines(onChange, now) {
       move(line, now());
       onChange();
     });
+    for (const name of OPTIONS) line[name].addEventListener("change", onChange);
     line.choice.addEventListener("change", () => {
       line.who = line.choice.value;
       line.isChosen = true;
@@ -243,9 +252,11 @@ export function sceneLines(onChange, now) {
     },
     lines: () =>
       lines.map((line) => ({
-        ...Object.fromEntries(Object.entries(line.earlier).filter(([field]) => line.who === EARLIER || !WHO.includes(field))),
+        ...Object.fromEntries(Object.entries(line.earlier).filter(([field]) => !OPTIONS.includes(field) && (line.who === EARLIER || !WHO.includes(field)))),
         ...(line.timecode ? { startTimecode: line.timecode } : { startTime: `${line.start}s` }),
         speechUri: line.uri,
+        ...(line.language.value.trim() && { language: line.language.value.trim() }),
+        ...(line.expressiveness.value && { expressiveness: Number(line.expressiveness.value) }),
         ...(line.consent?.record && { consent: line.consent.record }),
         ...(line.who !== EARLIER && fieldsOf(line.who)),
       })),
