@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, Final
-
-import numpy as np
 
 MOST_LEVELS: Final = 100
 """Most levels of brackets. Messages have fewer. Python's parser recurses: near the end of Python's stack, calls that broke off,
 which the garbage collector may finalise meanwhile, cannot be ended."""
 _STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 """A string, or the rest of a text that ends inside of one."""
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 
 
 def read_json(data: bytes | str, **hooks: Any) -> Any:
@@ -44,6 +44,5 @@ def read_json(data: bytes | str, **hooks: Any) -> Any:
 
 def _levels(text: str) -> int:
     """Return how many brackets are open at once, at most; brackets in strings do not count."""
-    codes = np.frombuffer(_STRING.sub("", text).encode("ascii", "replace"), np.uint8)
-    steps = np.isin(codes, (ord("["), ord("{"))).astype(np.int8) - np.isin(codes, (ord("]"), ord("}"))).astype(np.int8)
-    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+    steps = (1 if bracket in "[{" else -1 for bracket in _BRACKET.findall(_STRING.sub("", text)))
+    return max(accumulate(steps), default=0)

@@ -2,7 +2,7 @@
 
 The mesh network draws lips on a hand too, so the points do not show a cover. Colours show a cover: a vertex lies on the same spot
 of skin in every frame, so the colour hardly changes when the mouth opens. The colours of a frame are compared with the running
-mean of the same person. Changes of the whole face (light, exposure), measured on nose, cheeks and forehead, are subtracted first.
+mean of the same person, under the light of the frame, which nose, cheeks and forehead show.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Bool, Float32, Float64, UInt8
+from services.common.array_types import Bool, Float32, Float64, Floating, UInt8
 from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, head_template
 from services.common.face.landmarks import (
     CHEEKS,
@@ -42,8 +42,14 @@ _TURN_DEGREES: Final = 40.0
 _RATE: Final = 0.02
 _RATE_COVERED: Final = 0.004
 _LEARN_BELOW: Final = 0.08
-_LIGHT_OUTLIER: Final = 8.0
+_LIGHT_OUTLIER: Final = 0.12
+"""Difference of a vertex's logarithmic gain from that of the face at which the vertex counts half."""
 _SLOPE_PRIOR: Final = 2.0
+_DARK: Final = 0.001
+"""Linear light that is added before a gain is taken: dark pixels are noise."""
+_LAB_UNITS: Final = np.array([2.55, 1.0, 1.0])
+_LAB_ZERO: Final = np.array([0.0, 128.0, 128.0])
+"""8-bit Lab = _LAB_UNITS * Lab + _LAB_ZERO."""
 MIN_SCALE: Final = 0.24
 """Smallest scale, frame pixels per crop pixel: a face 44 pixels wide, a mouth 17 pixels wide."""
 MIN_CONFIDENCE: Final = 0.99
@@ -187,27 +193,29 @@ class AppearanceMemory:
             self._lower, self._upper = colours.lower.astype(np.float64), colours.upper.astype(np.float64)
             self._seen, self._yaw, self._readings = facing, yaw, 1
             return 0.0
-        upper = colours.upper - self._upper
+        relit = _relit(self._lower, self._upper, colours.upper, _ACROSS_LOWER)
         visible = facing & self._seen
-        difference = colours.lower - self._lower - _light_change(upper)
+        difference = colours.lower - relit
         change = difference * visible[:, None]
         turned = max(0.0, abs(yaw - self._yaw) - _FREE_TURN_DEGREES) / _TURN_DEGREES
         tolerance = _TOLERANCE * (1.0 + turned)
         off = np.sqrt((change**2 / (_SPREAD * self._variance + tolerance**2)).mean(axis=1))
         foreign = np.median(off[_NEIGHBOURS], axis=1) > 1.0
         share = float(_AREAS[foreign].sum() / max(float(_AREAS[visible].sum()), _LEAST_JUDGED))
-        if share < _LEARN_BELOW:
-            # On a covered face, a cheek that turns into sight may show the cover.
-            fresh = facing & ~self._seen
-            self._lower[fresh] += difference[fresh]
+        fresh = facing & ~self._seen
+        # On a covered face, a cheek that turns into sight may show the cover.
+        if share < _LEARN_BELOW and fresh.any():
+            self._lower[fresh] = _relit(colours.lower[fresh], colours.upper, self._upper, _ACROSS_LOWER[fresh])
+            relit[fresh] = colours.lower[fresh]
             self._seen = self._seen | fresh
         self._readings += 1
         # A covered face changes the mean only slowly. A lasting change of light is accepted after some seconds.
         rate = max(1.0 / self._readings, _RATE) if share < _LEARN_BELOW else _RATE_COVERED
         weights = np.where(visible, np.where(off < 1.0, rate, 0.2 * rate), 0.0)[:, None]
-        self._lower += weights * change
+        # Both parts follow the light alike.
+        self._lower += weights * change + rate * (relit - self._lower)
         self._variance += weights * (change**2 - self._variance)
-        self._upper += rate * upper
+        self._upper += rate * (colours.upper - self._upper)
         self._yaw += rate * (yaw - self._yaw)
         return share
 
@@ -232,16 +240,33 @@ def covered_share(mask: UInt8, landmarks: Float32) -> float:
     return float(_AREAS[inside] @ mask[y, x])
 
 
-def _light_change(upper: Float64) -> Float64:
-    """Return the change of the lower face [LOWER, 3] that a change of the upper face [UPPER, 3] predicts.
+def _relit(lower: Floating, before: Floating, after: Floating, across: Float64) -> Float64:
+    """Return colours of the lower face, float64 [N, 3], under another light.
 
-    The prediction is a constant and a slope across the face.
+    Light multiplies the linear red, green and blue of skin (von Kries), with a gain that may rise or fall across the face. The gain
+    is that of the upper face.
+
+    Args:
+        lower: colours of N vertices, [N, 3].
+        before: colours of the upper face under the light of `lower`, [UPPER, 3].
+        after: colours of the upper face under the other light, [UPPER, 3].
+        across: positions of the N vertices across the face, [N].
     """
-    constant = np.median(upper, axis=0)
-    rest = upper - constant
+    gain = np.log((_linear(after) + _DARK) / (_linear(before) + _DARK))
+    constant = np.median(gain, axis=0)
+    rest = gain - constant
     weights = (1.0 / (1.0 + (rest / _LIGHT_OUTLIER) ** 2)).mean(axis=1)
     slope = (weights * _ACROSS_UPPER) @ rest / (weights @ _ACROSS_UPPER**2 + _SLOPE_PRIOR)
-    return np.asarray(constant + _ACROSS_LOWER[:, None] * slope)
+    lit = _linear(lower) * np.exp(constant + across[:, None] * slope)
+    # A camera is saturated beyond white.
+    lab = cv2.cvtColor(np.clip(lit, 0.0, 1.0).astype(np.float32)[None], cv2.COLOR_LRGB2Lab)[0]
+    return np.asarray(lab.astype(np.float64) * _LAB_UNITS + _LAB_ZERO, np.float64)
+
+
+def _linear(lab: Floating) -> Float64:
+    """Return Lab colours [N, 3], 8-bit units, as linear RGB, 0 to 1."""
+    values = ((np.asarray(lab, np.float64) - _LAB_ZERO) / _LAB_UNITS).astype(np.float32)
+    return np.asarray(np.maximum(cv2.cvtColor(values[None], cv2.COLOR_Lab2LRGB)[0], 0.0), np.float64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import LEFT_EYE_LIDS, NUM_LANDMARKS, RIGHT_EYE_LIDS
 from services.face.quality import (
+    COVER_BEGINS,
     COVER_ENDS,
     LOWER,
     UPPER,
@@ -54,6 +56,36 @@ def test_skin_that_stays_itself_is_not_foreign() -> None:
 
 def test_light_on_the_whole_face_is_not_foreign() -> None:
     assert remembering().measure(skin(99, light=-60.0), turned(0.0)) == 0.0
+
+
+def bearded(seed: int, light: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> SkinColours:
+    """Return the colours of a face with a dark beard under light of gains in red, green and blue."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for base, count in (((70.0, 132.0, 134.0), len(LOWER)), ((185.0, 143.0, 150.0), len(UPPER))):
+        lab = (np.array(base) + random.normal(0, 1, (count, 3)) - (0, 128, 128)) / (2.55, 1, 1)
+        linear = cv2.cvtColor(lab.astype(np.float32)[None], cv2.COLOR_Lab2LRGB) * np.array(light, np.float32)
+        parts.append(cv2.cvtColor(linear.clip(0, 1), cv2.COLOR_LRGB2Lab)[0] * (2.55, 1, 1) + (0, 128, 128))
+    return SkinColours(*(part.astype(np.float32) for part in parts))
+
+
+@pytest.mark.parametrize(
+    "lights",
+    [
+        [(0.05, 0.05, 0.05), (0.9, 0.9, 0.9)],
+        [(1.0, 0.35, 0.35), (0.35, 0.35, 1.0)],
+        [(0.9, 0.4, 0.2), (0.2, 0.9, 0.5), (0.4, 0.2, 0.9)],
+    ],
+    ids=["strobe", "police", "stage"],
+)
+def test_changing_lights_are_not_foreign(lights: list[tuple[float, float, float]]) -> None:
+    """Light multiplies: a dark beard changes less than a bright forehead, and colours change with the light."""
+    memory = AppearanceMemory()
+    shares = [memory.measure(bearded(number, lights[number // 6 % len(lights)]), turned(0.0)) for number in range(60)]
+    assert max(shares) < COVER_ENDS
+    covered = bearded(99, lights[0])
+    covered.lower[APPEARANCE_HEAD[LOWER, 1] > 10] = [200.0, 128.0, 128.0]
+    assert memory.measure(covered, turned(0.0)) > COVER_BEGINS
 
 
 def test_a_patch_of_another_colour_is() -> None:
