@@ -30,7 +30,7 @@ _REFUSED: Final = tuple(
 )
 
 _LOOKUPS: Final = ThreadPoolExecutor(8, "lookup")
-"""Threads of their own: name servers of callers may answer late, and the other threads of the process serve everybody."""
+"""Threads of their own: name servers of callers may answer late, and the other threads of the process serve all callers."""
 
 
 @dataclass(frozen=True, slots=True)
