@@ -13,7 +13,7 @@ SELECTION := not long
 # Clips to train on, and the folder for set, runs and weights.
 CLIPS ?= clips
 TRAINING ?= out/training
-HEARING := posteriorgram id_removal
+AUDIO_NETWORKS := posteriorgram id_removal
 # Folder of `make release`.
 RELEASE ?= out/release
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -131,13 +131,13 @@ bench: setup-dev
 # A training set from CLIPS, a run of every network, and a folder of weights, all below TRAINING (docs/training.md).
 train: $(VENV)/.ready-dev
 	$(BIN)/dubstage trainset "$(CLIPS)" --output "$(TRAINING)/set"
-	for network in $(HEARING); do \
+	for network in $(AUDIO_NETWORKS); do \
 	  $(BIN)/dubstage train $$network --data "$(TRAINING)/set" --output "$(TRAINING)/runs/$$network" --resume && \
 	  $(BIN)/dubstage export $$network --run "$(TRAINING)/runs/$$network" --output "$(TRAINING)/weights" || exit 1; done
 	# The other networks learn from the features of the new audio networks, so the set gets these features.
 	DUBSTAGE_AUDIO_WEIGHTS="$(TRAINING)/weights/audio" $(BIN)/dubstage trainset "$(CLIPS)" --output "$(TRAINING)/set"
 	$(BIN)/dubstage train all --data "$(TRAINING)/set" --output "$(TRAINING)/runs" --resume \
-	  $(foreach network,$(HEARING),--using $(network)=$(TRAINING)/runs/$(network))
+	  $(foreach network,$(AUDIO_NETWORKS),--using $(network)=$(TRAINING)/runs/$(network))
 	$(BIN)/dubstage export all --run "$(TRAINING)/runs" --output "$(TRAINING)/weights"
 
 # Settings, such as make images CONTAINER=podman REGISTRY=registry.example/team, are at the top of the script (docs/images.md).

@@ -223,10 +223,10 @@ def autoscaling(metric: str, description: str) -> Schema:
 
 
 def models(*sources: str) -> Schema:
-    """Return the schema of the place of the models."""
+    """Return the schema of where the models come from."""
     return closed(
         {
-            "source": word("place of the models", *sources),
+            "source": word("where the models come from", *sources),
             "claimName": text("PersistentVolumeClaim with the models, for source claim", OBJECT_NAME),
             "subPath": text("folder in the claim"),
             "hostPath": text("folder of the node with the models, for source hostPath", r"^(/.*)?$"),

@@ -217,7 +217,7 @@ def own_properties(name: str) -> Schema:
     )
     return {
         "replicas": whole("number of gateways; several need PostgreSQL, and volumes that pods of several nodes mount", 0, 100),
-        "autoscaling": autoscaling("load", "filled share of a gateway's places above which gateways are added"),
+        "autoscaling": autoscaling("load", "filled share of a gateway's slots above which gateways are added"),
         "httpPort": whole("port of the same calls over HTTP/JSON; 0: off", 0, 65535),
         "preStopSeconds": whole(
             "of several gateways: seconds in which a gateway that ends still takes calls, while the Service forgets the pod", 0, 600
@@ -292,7 +292,7 @@ def own_properties(name: str) -> Schema:
 def _triton() -> Schema:
     repository = closed(
         {
-            "source": word("place of the model repository", "image", "claim", "hostPath"),
+            "source": word("where the model repository comes from", "image", "claim", "hostPath"),
             "claimName": text("PersistentVolumeClaim with the model repository, for source claim", OBJECT_NAME),
             "hostPath": text("folder of the node with the model repository, for source hostPath", r"^(/.*)?$"),
         }

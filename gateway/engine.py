@@ -246,7 +246,7 @@ class Engine:
         sequence = await in_thread(
             lambda: SequenceDub(footage, output, settings, folder, inputs=inputs, overwrite=overwrite, is_signed=is_signed)
         )
-        await in_thread(lambda: self.sealer().check_place(sequence.listing, overwrite=overwrite))
+        await in_thread(lambda: self.sealer().check_sidecar_path(sequence.listing, overwrite=overwrite))
         await frame_by_frame(partial(sequence.read, threads=self.threads), partial(on_progress, "read frames"))
         return sequence
 

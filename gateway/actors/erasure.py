@@ -150,7 +150,7 @@ def remove_person(
     # With the row locked, a job that another process begins either comes first and is seen here, or finds no actor.
     actor = session.get(ActorRow, actor_id, with_for_update=True)
     folders = folders_of(session, actor_id, jobs, artefacts)
-    check_known(session, actor_id)
+    check_erasable(session, actor_id)
     for path in folders.elsewhere:
         _log.warning("folder_outside_of_jobs_kept", folder=path, jobs=str(jobs))
     # With the rows locked, a blob that a job counts now is either counted first and seen here, or not counted at all.
@@ -181,7 +181,7 @@ def remove_person(
     return removed
 
 
-def check_known(session: Session, actor_id: str) -> None:
+def check_erasable(session: Session, actor_id: str) -> None:
     """Check that there is something to erase: an actor, or operations, jobs or entries of the audit log that name the person.
 
     Raises:
@@ -310,7 +310,7 @@ class Erasures:
             ActorError: there is no such actor, and no operation or job names the person.
         """
         with self._database.writing() as session:
-            check_known(session, actor_id)
+            check_erasable(session, actor_id)
             row = ErasureRow(actor_id=actor_id, asked_at=now())
             session.add(row)
             session.flush()

@@ -299,8 +299,8 @@ def _for_caller(listed: ListedShot, for_caller: ForCaller) -> ListedShot:
             "look": tuple(map(for_caller, listed.record.look)),
         }
     )
-    locations = {field: for_caller(location) for field, location in listed.shot.uris.items()}
-    return listed._replace(shot=listed.shot.with_uris(locations), record=record)
+    uris = {field: for_caller(uri) for field, uri in listed.shot.uris.items()}
+    return listed._replace(shot=listed.shot.with_uris(uris), record=record)
 
 
 def _progress_message(progress: Progress, reviews: Mapping[ReviewState, int]) -> pb.BatchProgress:

@@ -82,14 +82,14 @@ def dub_steps(request: DubRequest, *, report: bool = False) -> Sequence[StepCost
     cost = figures()
     method = method_named(request.method)
     written = cost.written_ms.get(method.renderer.name, max(cost.written_ms.values()))
-    enrolled = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
+    is_enrolled = request.actor is not None or (request.lines and all(line.actor_id for line in request.lines))
     # A preview trains nothing.
     skip = request.preview or not request.enrol.trains
     analysed = (
         StepCost("fetch", fixed_s=0.5),
         StepCost("reference", fixed_s=0.5 if request.reference is not None else 0.0),
         _TRACK,
-        *(() if enrolled else _learning(method, skip=skip)),
+        *(() if is_enrolled else _learning(method, skip=skip)),
     )
     shown = (
         *(() if request.own_timeline else _EXPRESSION),

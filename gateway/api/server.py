@@ -154,7 +154,7 @@ class GatewayServer(StageServer):
             calling.labels(stage).set_function(_number_calling(stage, tenants))
         load = Gauge(
             "dubstage_gateway_load",
-            "Filled share of the gateway's places: the larger of live streams and of operations",
+            "Filled share of the gateway's slots: the larger of live streams and of operations",
             registry=self.metrics.registry,
         )
         load.set_function(lambda: max(shared.live.load, shared.jobs.load))

@@ -114,7 +114,7 @@ class LiveVideo:
 
     def _recording(self, sealer: Sealer, sound: PacedSpeech, actor: StreamedActor) -> Recording:
         """Return the video, which is not begun. This installation signs the video."""
-        sealer.check_place(self.output, overwrite=self.overwrite)
+        sealer.check_sidecar_path(self.output, overwrite=self.overwrite)
         return Recording(
             self.output,
             self.speech,

@@ -48,8 +48,8 @@ frames."""
 _RIM: Final = np.ones((7, 7), np.uint8)
 """Box pixels around what covers the face: edges are soft, and mixed with the face behind."""
 _LEAST_SHARE: Final = 0.75
-"""Least share of what the face stage finds covered that the cover has. Of microphones and hands, the pixels with their rim cover
-more than the face stage finds."""
+"""Least share of the area that the face stage reports as covered that the found cover must contain. Microphones and hands, with
+their rims, contain more."""
 _SPOT_PX: Final = 2000
 """Area under which a foreign region wholly inside the face is a part of something larger, box pixels: a fifth of the lower face."""
 _EDGE: Final = np.ones((3, 3), np.uint8)

@@ -165,7 +165,7 @@ def _moved(file: IO[bytes], table: _Table, gaps: list[Gap]) -> Iterator[bytes]:
         for gap in gaps:
             moved[before >= gap.offset] += gap.size
         if before.itemsize == 4 and len(moved) and not 0 <= moved.min() <= moved.max() < 1 << 32:
-            raise OverflowError("a place of samples needs more than 32 bits")
+            raise OverflowError("an offset of a sample needs more than 32 bits")
         yield moved.astype(table.kind).tobytes()
 
 

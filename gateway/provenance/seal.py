@@ -281,7 +281,7 @@ class Sealer:
         said = [self.credential.chain.decode("ascii"), self.credential.algorithm, self.time_stamp_url, key, self.watermark_public]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
-    def check_place(self, video: Path, *, overwrite: bool) -> None:
+    def check_sidecar_path(self, video: Path, *, overwrite: bool) -> None:
         """Check before any work that the manifest of a video can be written.
 
         Raises:

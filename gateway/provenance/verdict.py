@@ -173,7 +173,7 @@ def _video_and_sidecar(file: Path) -> tuple[Path, bytes]:
     video = file.with_suffix("")
     if not video.is_file():
         raise InvalidRequestError(
-            f"{file} is a manifest, and its video {video.name} is not beside it; give the video's place", field="file"
+            f"{file} is a manifest, and its video {video.name} is not beside it; give the path of the video", field="file"
         )
     manifest = read_sidecar(file)
     if not manifest:

@@ -263,7 +263,7 @@ def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, ove
         )
     source = SourceFile("reviewed", video, decision.output_sha256)
     claim = DeliveryClaim(version=version("dubstage-suite"), decision=facts, sources=(source,))
-    sealer.check_place(target, overwrite=overwrite)
+    sealer.check_sidecar_path(target, overwrite=overwrite)
     seal = sealer.seal(claim, target)
     try:
         if target.suffix == LISTING_SUFFIX:

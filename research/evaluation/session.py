@@ -241,12 +241,12 @@ class PipelineSession:
         commanded = np.full(len(frames), np.nan, np.float32)
         energy = np.full(len(frames), np.nan)
         for window in windows:
-            for row, index in enumerate(window.frame):
-                mouth = window.mouth(row)
-                box, luma = finished_box(mouth.box, mouth.mask, mouth.skin, mouth.detail, native.luma[index])
-                crops[index - frames.start] = insert_box(self._truth.crops[index], box, mouth.mask, mouth.shift)
-                energy[index - frames.start] = native.energy_of(index, luma, mouth.mask)
-                commanded[index - frames.start] = mouth_opening(window.landmarks[row])
+            for index, frame in enumerate(window.frame):
+                mouth = window.mouth(index)
+                box, luma = finished_box(mouth.box, mouth.mask, mouth.skin, mouth.detail, native.luma[frame])
+                crops[frame - frames.start] = insert_box(self._truth.crops[frame], box, mouth.mask, mouth.shift)
+                energy[frame - frames.start] = native.energy_of(frame, luma, mouth.mask)
+                commanded[frame - frames.start] = mouth_opening(window.landmarks[index])
         diagnostics = _diagnostics(windows)
         return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
 
@@ -276,7 +276,7 @@ class PipelineSession:
         """
         info = self._shot.info
         windows = self._windows(actor, frames, variant, speech)
-        mouths = {int(index): window.mouth(row) for window in windows for row, index in enumerate(window.frame)}
+        mouths = {int(number): window.mouth(index) for window in windows for index, number in enumerate(window.frame)}
         with VideoReader(info) as reader:
             for frame in reader.frames(frames.start, frames.stop):
                 shown, dubbed = to_rgb(frame), to_rgb(frame)

@@ -51,7 +51,7 @@ from services.common.array_types import Float64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.wire.mouth_curves import MOTION_FRAME_S
 from services.motion.basis import LandmarkBasis
-from services.motion.lag import LAG_FILE, LAG_STATES, MIN_FRAMES, SEEN_AROUND, SOUND_AROUND, LagModel, estimate_lag, standardised
+from services.motion.lag import LAG_FILE, LAG_STATES, MIN_FRAMES, MOUTH_AROUND, SOUND_AROUND, LagModel, estimate_lag, standardised
 from services.motion.models import WEIGHTS
 from services.motion.runtime import read_constants
 from services.motion.speech_states import neighbours
@@ -90,7 +90,7 @@ class LagSums:
             coefficients = standardised(clip.mouth_landmarks, clip.usable, basis)
             sound, mouth = (
                 neighbours(rows, reach, reach)[clip.usable].reshape(int(clip.usable.sum()), -1).astype(np.float64)
-                for rows, reach in ((clip.features.extra[LAG_STATES], SOUND_AROUND), (coefficients, SEEN_AROUND))
+                for rows, reach in ((clip.features.extra[LAG_STATES], SOUND_AROUND), (coefficients, MOUTH_AROUND))
             )
             sound, mouth = sound - sound.mean(axis=0), mouth - mouth.mean(axis=0)
             own = [weight * product for product in (sound.T @ sound, sound.T @ mouth, mouth.T @ mouth)]

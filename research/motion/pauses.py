@@ -1,6 +1,6 @@
 """Whether mouths rest in pauses: `python -m research.motion.pauses --data SET --voices FILE... [--sounds FILE...] [--json FILE]`.
 
-Pauses of silence or of room tone are planted into speeches, at quiet places between words. With --sounds, the pauses hold sounds
+Pauses of silence or of room tone are planted into speeches, at quiet moments between words. With --sounds, the pauses hold sounds
 that are no speech, such as laughter, as loud as the speech. The target mouths of people of a training set are predicted from these
 speeches as in a dub of a file, with the person's slow expression and without. The mouth rests in a pause if it opens by at most
 REST_SHARE of the person's range above the person's rest, from SETTLE_FRAMES after the voice ends to ATTACK_FRAMES before the voice
@@ -365,7 +365,7 @@ def planted(voices: Sequence[Path], at_s: Sequence[float], sounds: Sequence[Path
         samples = read_voice(path)
         rows = sorted(round(100 * second) for second in at_s) or quiet_rows(samples)
         if not rows:
-            raise InvalidRequestError(f"{path} has no quiet place between words: give times with --at", field="voices")
+            raise InvalidRequestError(f"{path} has no quiet moment between words: give times with --at", field="voices")
         for sound in sounds:
             yield Planted(path.name, None, sound.name, with_sound(samples, rows, read_voice(sound)))
         # Each row gets each length in turn, so that lengths do not differ by their rows.
@@ -417,7 +417,7 @@ def main() -> int:
     parser.add_argument("--splits", nargs="+", default=["dev", "dev_people"], help="Splits of the people. Default: dev dev_people.")
     parser.add_argument("--predictor", choices=tuple(PREDICTORS), default="dubstage", help="Predictor. Default: dubstage.")
     parser.add_argument(
-        "--at", nargs="+", type=float, default=[], help="Times of the pauses, seconds. Default: all quiet places between words."
+        "--at", nargs="+", type=float, default=[], help="Times of the pauses, seconds. Default: all quiet moments between words."
     )
     parser.add_argument(
         "--sounds",

@@ -110,13 +110,13 @@ class PredictorSpec:
             return
         if not self.look_ahead_choices:
             raise InvalidRequestError(
-                f"{field}: the predictor {self.name} always hears {self.frames_ahead} frames ahead and has no choice, but {frames} "
+                f"{field}: the predictor {self.name} always needs {self.frames_ahead} frames ahead and has no choice, but {frames} "
                 f"was given; remove {field}",
                 field=field,
             )
         choices = ", ".join(map(str, self.look_ahead_choices))
         raise InvalidRequestError(
-            f"{field}: the predictor {self.name} can hear {choices} frames ahead, not {frames}; give one of these numbers, or "
+            f"{field}: the predictor {self.name} can use {choices} frames ahead, not {frames}; give one of these numbers, or "
             f"remove {field} for {self.frames_ahead}",
             field=field,
         )

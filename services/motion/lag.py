@@ -45,8 +45,8 @@ _SPEECH = 0.5
 """Speech probability from which on a frame has speech."""
 SOUND_AROUND: Final = 3
 """Frames of states before and after a frame in the window of the filters of sound."""
-SEEN_AROUND: Final = 4
-"""Frames of coefficients before and after a frame that the filters of the mouth see."""
+MOUTH_AROUND: Final = 4
+"""Frames of coefficients before and after a frame in the window of the filters of the mouth."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class LagModel:
         basis = LandmarkBasis.named(named)
         widths = {
             "sound": (2 * SOUND_AROUND + 1) * EXTRA_FEATURES[LAG_STATES][0],
-            "mouth": (2 * SEEN_AROUND + 1) * len(basis.typical_spread),
+            "mouth": (2 * MOUTH_AROUND + 1) * len(basis.typical_spread),
         }
         pairs = len(named.arrays.get("weight", ()))
         shapes = {"weight": (pairs,), **{name: (pairs, width) for name, width in widths.items()}}
@@ -102,8 +102,8 @@ class LagModel:
             usable: bool [T], with at least one usable frame.
         """
         sound = _filtered(states, self.sound)
-        seen = _filtered(standardised(mouth_landmarks, usable, self.basis), self.mouth)
-        return np.asarray(correlations_at_lags(sound, seen, usable) @ self.weight, np.float32)
+        mouth = _filtered(standardised(mouth_landmarks, usable, self.basis), self.mouth)
+        return np.asarray(correlations_at_lags(sound, mouth, usable) @ self.weight, np.float32)
 
 
 def standardised(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis) -> Float32:

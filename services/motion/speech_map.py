@@ -222,7 +222,7 @@ class SpeechMapModel:
         return models.own(cls)
 
     @classmethod
-    def made_of(
+    def of_maps(
         cls, basis: LandmarkBasis, maps: Mapping[InputWindow, LinearMap], voice_activity: VoiceActivity | None = None
     ) -> SpeechMapModel:
         """Return a model of maps that are not in a file."""

@@ -253,10 +253,10 @@ def test_look_ahead_changes_the_mouth(connection: Connection, live_actor: Callab
 
 
 def test_method_without_choice_refuses_look_ahead(connection: Connection, live_actor: Callable[[str], str]) -> None:
-    """A method whose predictor always hears as far ahead refuses the choice before any sound is taken."""
+    """A method whose predictor always needs the same frames ahead refuses the choice before any sound is taken."""
     error = failure(connection, [config(live_actor("everybody"), look_ahead_frames=1)])
     assert (error.reason, error.field) == ("INVALID_REQUEST", "config.look_ahead_frames")
-    assert "everybody always hears 4 frames ahead" in str(error)
+    assert "everybody always needs 4 frames ahead" in str(error)
 
 
 def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:

@@ -180,7 +180,7 @@ class DubJob:
         has_background = has_own_timeline(request, info)
         encoder = await asyncio.to_thread(check_output, request, info, speech)
         if self._sealer is not None:
-            self._sealer.check_place(request.output, overwrite=request.overwrite)
+            self._sealer.check_sidecar_path(request.output, overwrite=request.overwrite)
         models = await models_for(self._stages, method)
         digests = await file_digests(request)
         key = job_key(request, method, models, digests, self._stages.face_model)

@@ -101,7 +101,7 @@ class RenderedWindow:
     detail: UInt8
 
     def mouth(self, index: int, strength: float = 1.0) -> RenderedMouth:
-        """Return the mouth of the frame at an index, to be composited with a factor of mask and shift."""
+        """Return the mouth at an index of the window, to be composited with a factor of mask and shift."""
         mask = self.mask[index]
         skin = skin_under(mask, self.filmed[index], self.landmarks[index])
         shift = self.shift[index].astype(np.float32) / np.float32(SHIFT_STEPS)
@@ -137,7 +137,7 @@ class FrameSpan:
         return len(self.records)
 
     def frame(self, index: int) -> int:
-        """Return the index in the video of the frame at an index of the span."""
+        """Return the number in the video of the frame at an index of the span."""
         return int(self.records[index]["frame"])
 
     def frames(self, chosen: Bool) -> list[int]:

@@ -48,8 +48,8 @@ predictor takes the states of one kind of window, so both kinds have one field i
 _LAST_AHEAD: Final = 11
 """Frames after the end of a video that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
 SPEECH_AFTER_S: Final = 4
-"""Seconds of speech after the end of a video, more than decide its last mouths: _LAST_AHEAD frames, which windows of the speech
-encoder answer that read the next 2.6 s."""
+"""Seconds of speech after the end of a video that are read. The last mouths need _LAST_AHEAD frames, and the windows of the speech
+encoder read 2.6 s beyond these frames."""
 UNWARNED_PER_S: Final = 25
 """Speech may be 1 / UNWARNED_PER_S seconds longer than its video before the user is warned that the speech is cut."""
 ROWS_PER_FRAME: Final = 4

@@ -87,16 +87,16 @@ def read_details(status: status_pb2.Status) -> StatusDetails:
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     resource, failure = error_details_pb2.ResourceInfo(), error_details_pb2.PreconditionFailure()
     retry = error_details_pb2.RetryInfo()
-    is_present = {type(kind): _find(status, kind) for kind in (info, bad, resource, failure, retry)}
+    present = {type(kind): _find(status, kind) for kind in (info, bad, resource, failure, retry)}
     return StatusDetails(
         reason=info.reason,
         domain=info.domain,
         stage=info.metadata.get("stage", ""),
         error_id=info.metadata.get("error_id", ""),
         violations=tuple((violation.field, violation.description, violation.reason) for violation in bad.field_violations),
-        resource=resource.resource_name if is_present[type(resource)] else None,
+        resource=resource.resource_name if present[type(resource)] else None,
         subject=failure.violations[0].subject if failure.violations else None,
-        retry_after_s=retry.retry_delay.ToMilliseconds() / 1000 if is_present[type(retry)] else None,
+        retry_after_s=retry.retry_delay.ToMilliseconds() / 1000 if present[type(retry)] else None,
     )
 
 

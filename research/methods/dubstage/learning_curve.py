@@ -138,7 +138,7 @@ def measure(
 def _model(clips: Clips, basis: LandmarkBasis) -> SpeechMapModel:
     weight, bias = fit_coefficients(clips, basis, FILES)
     never = np.zeros(weight.shape[1], np.float32), np.full(1, _NEVER_CLOSED, np.float32)
-    return SpeechMapModel.made_of(basis, {FILES: LinearMap(weight, bias, *never, FILES)})
+    return SpeechMapModel.of_maps(basis, {FILES: LinearMap(weight, bias, *never, FILES)})
 
 
 def write_curve(measured: Iterable[Measurement], path: Path) -> None:

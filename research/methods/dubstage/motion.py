@@ -120,7 +120,7 @@ def fit_coefficients(clips: Clips, basis: LandmarkBasis, input_window: InputWind
 def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Sounds | None) -> SpeechMapModel:
     """Fit all maps on clips that hold the states of files and of live speech. Arguments: see fit_map."""
     maps = {input_window: fit_map(clips, basis, input_window, sounds) for input_window in INPUT_WINDOWS}
-    return SpeechMapModel.made_of(basis, maps, fit_voice_activity(clips, sounds))
+    return SpeechMapModel.of_maps(basis, maps, fit_voice_activity(clips, sounds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

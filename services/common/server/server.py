@@ -67,7 +67,7 @@ _FURTHER_STREAMS: Final = 128
 MAX_CONNECTIONS: Final = 32
 """Most connections at the same time, each with a thread. A further connection is closed."""
 MAX_CONNECTIONS_OF_HOST: Final = 8
-"""Most connections of one client address at the same time, so that one host cannot take all places."""
+"""Most connections of one client address at the same time, so that one host cannot take all connections."""
 CONNECTION_S: Final = 10.0
 """Seconds after which a connection is closed, also during its request. A connection has one request."""
 _POLL_INTERVAL_S: Final = 0.5
@@ -252,7 +252,7 @@ class StageServer:
         )
         self.metrics.watch(self._admission, self._workers)
         # One servicer for the calls' port and one for the plain port: watchers of the plain port, which asks for no certificate and
-        # no token, take no places of the gateways.
+        # no token, take no slots of the gateways.
         self._health = HealthServicer(stage)
         self._plain_health = HealthServicer(stage)
         self._stop_metrics: Callable[[], None] = lambda: None

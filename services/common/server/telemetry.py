@@ -131,7 +131,7 @@ class Metrics:
         """Show the server's queues in metrics: of calls (`queue="calls"`) and of computations (each pool's name)."""
         wait = Histogram(
             "dubstage_queue_wait_seconds",
-            "Time that calls waited for a place, and computations for a thread",
+            "Time that calls waited for a slot, and computations for a thread",
             ["stage", "queue"],
             buckets=_COMPUTE_BUCKETS_S,
             registry=self.registry,
@@ -154,7 +154,7 @@ def queue_to_compute_ratio(admission: Admission, pools: Sequence[WorkerPool]) ->
 
     The ratio of a worker pool is the seconds that computations waited, for a thread or for their turn at Triton, per second that
     they were computed. The ratio
-    of the calls is the seconds that calls waited for a place per second that all pools together computed.
+    of the calls is the seconds that calls waited for a slot per second that all pools together computed.
 
     Both are integrals over the window: three computations that wait for ten seconds are thirty seconds, served or not. The divisor
     is at least one second. The ratio is 0 while no work waits, and 1 where work waits as long as it is computed: a second replica

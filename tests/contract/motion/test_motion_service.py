@@ -54,14 +54,14 @@ async def test_everybody_wire_equals_algorithm(stub) -> None:
             assert b"".join(getattr(part, name).tobytes() for part in got) == expected
 
 
-@pytest.mark.parametrize("hearing", INPUT_WINDOWS, ids=lambda hearing: hearing.name)
-async def test_speech_map_wire_equals_algorithm(stub, hearing: InputWindow) -> None:
-    features = with_states(random_features(30), hearing.feature)
-    method, chosen = ("dubstage_live", hearing.ahead) if hearing.live else ("dubstage", None)
+@pytest.mark.parametrize("input_window", INPUT_WINDOWS, ids=lambda input_window: input_window.name)
+async def test_speech_map_wire_equals_algorithm(stub, input_window: InputWindow) -> None:
+    features = with_states(random_features(30), input_window.feature)
+    method, chosen = ("dubstage_live", input_window.ahead) if input_window.live else ("dubstage", None)
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, look_ahead_frames=chosen))
     models = MotionModels()
     style = encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)
-    parts = streamed(SpeechMapPredictor(SpeechMapModel.of(models), hearing, models, style, None), features)
+    parts = streamed(SpeechMapPredictor(SpeechMapModel.of(models), input_window, models, style, None), features)
     expected = b"".join(part.mouth_landmarks.tobytes() for part in parts)
     for cut in (9, 30):
         got = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, features, cut))]

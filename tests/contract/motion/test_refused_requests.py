@@ -58,7 +58,7 @@ async def test_unusable_config_names_field(stub, field: str, value: object) -> N
 async def test_look_ahead_without_choice_refused(stub, name: str) -> None:
     """A predictor without a choice of look-ahead refuses the field, and the error says why."""
     config = config_to_proto(PredictConfig(name, await encoded(stub), PAL, 0, look_ahead_frames=1))
-    with rpc_refused(f"config.look_ahead_frames: the predictor {name} always hears {PREDICTORS[name].frames_ahead} frames ahead"):
+    with rpc_refused(f"config.look_ahead_frames: the predictor {name} always needs {PREDICTORS[name].frames_ahead} frames ahead"):
         await drained(stub.PredictMotion(stream(config, random_features(3))))
 
 

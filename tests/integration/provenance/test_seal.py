@@ -260,27 +260,27 @@ def test_unsignable_video_not_written(suffix: str, carphone: Path, sealer: Seale
 
 
 def test_other_file_not_replaced_by_manifest(sealer: Sealer, tmp_path: Path) -> None:
-    sealer.check_place(tmp_path / "video.mkv", overwrite=False)
+    sealer.check_sidecar_path(tmp_path / "video.mkv", overwrite=False)
     (tmp_path / "video.mkv.c2pa").write_bytes(b"somebody's notes")
     (tmp_path / "video.mp4.c2pa").write_bytes(b"somebody's notes")
     with pytest.raises(InvalidRequestError, match=r"video\.mkv\.c2pa exists and is no manifest"):
-        sealer.check_place(tmp_path / "video.mkv", overwrite=False)
-    sealer.check_place(tmp_path / "video.mkv", overwrite=True)
-    sealer.check_place(tmp_path / "video.mp4", overwrite=False)
+        sealer.check_sidecar_path(tmp_path / "video.mkv", overwrite=False)
+    sealer.check_sidecar_path(tmp_path / "video.mkv", overwrite=True)
+    sealer.check_sidecar_path(tmp_path / "video.mp4", overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_unusable_manifest_name_refused_early(sealer: Sealer, tmp_path: Path, overwrite: bool) -> None:
     """A video whose manifest can have no name is refused before the work."""
-    sealer.check_place(tmp_path / f"{'a' * 251}.mp4", overwrite=overwrite)
+    sealer.check_sidecar_path(tmp_path / f"{'a' * 251}.mp4", overwrite=overwrite)
     with pytest.raises(InvalidRequestError, match="255 at most"):
-        sealer.check_place(tmp_path / f"{'a' * 251}.mkv", overwrite=overwrite)
+        sealer.check_sidecar_path(tmp_path / f"{'a' * 251}.mkv", overwrite=overwrite)
 
 
 def test_same_name_gets_new_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mkv", carphone, sealer)
     before = (tmp_path / "video.mkv.c2pa").read_bytes()
-    sealer.check_place(video, overwrite=False)
+    sealer.check_sidecar_path(video, overwrite=False)
     write_video(video, carphone, sealer)
     assert (tmp_path / "video.mkv.c2pa").read_bytes() != before
     assert verdict_of(video).state == ManifestState.VALID

@@ -126,9 +126,9 @@ def test_live_predictors_offer_look_aheads() -> None:
 @pytest.mark.parametrize(
     ("name", "frames", "says"),
     [
-        ("dubstage_live", 4, "can hear 0, 1, 2, 3 frames ahead, not 4; give one of these numbers, or remove look_ahead"),
+        ("dubstage_live", 4, "can use 0, 1, 2, 3 frames ahead, not 4; give one of these numbers, or remove look_ahead"),
         ("dubstage_live", -1, "not -1"),
-        ("everybody", 1, "the predictor everybody always hears 4 frames ahead and has no choice, but 1 was given"),
+        ("everybody", 1, "the predictor everybody always needs 4 frames ahead and has no choice, but 1 was given"),
         ("dubstage", 3, "has no choice"),
     ],
 )

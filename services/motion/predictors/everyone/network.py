@@ -31,9 +31,9 @@ from services.motion.speech_states import NUM_STATES, STATES_AHEAD, STATES_PAST,
 from services.motion.types import ROWS_PER_FRAME
 
 FILTER_PAST: Final = 6
-"""Frames before the predicted frame that a filter's window may have."""
+"""Most frames of a filter's window before the predicted frame."""
 FILTER_AHEAD: Final = 4
-"""Frames after the predicted frame that a filter's window may have."""
+"""Most frames of a filter's window after the predicted frame."""
 FILTER_ROWS: Final = 2
 """Rows per frame that the filter of content rows takes: means of two neighbouring rows."""
 _SLOPE: Final = 0.1

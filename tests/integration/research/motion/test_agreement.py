@@ -38,8 +38,8 @@ def clip(models: MotionModels) -> TrainingClip:
     style = encode_head_style(Footage(mouths(opening), usable, poses), models)
     shown = served_mouths(predictor_named("dubstage").open(models, style, None), features)
     seen = np.concatenate([shown, np.repeat(shown[-1:], frames - len(shown), axis=0)])
-    content, heard_rows = content_rows(features), sync_rows(features)
-    return TrainingClip("speech", "val", "somebody", seen, usable, features, content, heard_rows, poses)
+    content, input_rows = content_rows(features), sync_rows(features)
+    return TrainingClip("speech", "val", "somebody", seen, usable, features, content, input_rows, poses)
 
 
 def test_each_paper_moves_its_own_mouth(models: MotionModels, clip: TrainingClip) -> None:

@@ -1,4 +1,4 @@
-{{/* Autoscaling: none, a HorizontalPodAutoscaler, or KEDA; of a stage by the length of its queue, of the gateway by its filled places. */}}
+{{/* Autoscaling: none, a HorizontalPodAutoscaler, or KEDA; of a stage by the length of its queue, of the gateway by its filled slots. */}}
 {{- define "dubstage.autoscaler" -}}
 {{- $scaling := .values.autoscaling -}}
 {{- if gt (int64 $scaling.minReplicas) (int64 $scaling.maxReplicas) }}

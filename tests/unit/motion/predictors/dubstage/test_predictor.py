@@ -55,7 +55,7 @@ from tests.unit.motion.streams import NTSC, PAL, mouths_of
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
 
 BOTH = (FILES.feature, LIVE_STATES)
-CASES = pytest.mark.parametrize("hearing", INPUT_WINDOWS, ids=[hearing.name for hearing in INPUT_WINDOWS])
+CASES = pytest.mark.parametrize("input_window", INPUT_WINDOWS, ids=[input_window.name for input_window in INPUT_WINDOWS])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
 def moved(
     models: MotionModels,
     model: SpeechMapModel,
-    hearing: InputWindow,
+    input_window: InputWindow,
     style: Style,
     features: SpeechFeatures,
     *,
@@ -84,7 +84,7 @@ def moved(
     cut: int = 1000,
     constraints: object = None,
 ) -> np.ndarray:
-    opened = SpeechMapPredictor(model, hearing, models, style, constraints)  # type: ignore[arg-type]
+    opened = SpeechMapPredictor(model, input_window, models, style, constraints)  # type: ignore[arg-type]
     return mouths_of(MotionStream(opened, timeline), features, cut)
 
 
@@ -92,10 +92,10 @@ def moved(
 @pytest.mark.parametrize("timeline", [PAL, NTSC], ids=["25", "29.97"])
 @pytest.mark.parametrize("cut", [1, 7])
 def test_other_pieces_give_the_same_bytes(
-    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: InputWindow, timeline: Timeline, cut: int
+    models: MotionModels, model: SpeechMapModel, personal: Style, input_window: InputWindow, timeline: Timeline, cut: int
 ) -> None:
     whole, pieces = (
-        moved(models, model, hearing, personal, heard(45), timeline=timeline, cut=size).tobytes() for size in (1000, cut)
+        moved(models, model, input_window, personal, heard(45), timeline=timeline, cut=size).tobytes() for size in (1000, cut)
     )
     assert whole == pieces
 
@@ -112,13 +112,13 @@ def test_quiet_pause_in_pieces(models: MotionModels, model: SpeechMapModel, pers
 
 
 @CASES
-def test_look_ahead_bound(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: InputWindow) -> None:
+def test_look_ahead_bound(models: MotionModels, model: SpeechMapModel, personal: Style, input_window: InputWindow) -> None:
     """Nothing later than the look ahead moves a frame."""
     features, other = heard(50), heard(50, seed=1)
     mixed = SpeechFeatures.joined([features[:35], other[35:]])
-    first, second = (moved(models, model, hearing, personal, each) for each in (features, mixed))
-    np.testing.assert_array_equal(first[: 35 - hearing.ahead], second[: 35 - hearing.ahead])
-    assert not np.array_equal(first[35 - hearing.ahead], second[35 - hearing.ahead])
+    first, second = (moved(models, model, input_window, personal, each) for each in (features, mixed))
+    np.testing.assert_array_equal(first[: 35 - input_window.ahead], second[: 35 - input_window.ahead])
+    assert not np.array_equal(first[35 - input_window.ahead], second[35 - input_window.ahead])
 
 
 @pytest.mark.parametrize("ahead", LIVE_INPUT_WINDOWS)
@@ -140,70 +140,73 @@ def test_look_aheads_have_their_own_maps(models: MotionModels, model: SpeechMapM
         *(f"{LIVE_STATES}.voice_activity.{head}" for head in ("weight", "bias")),
     }
     features = heard(30)
-    pieces = {moved(models, model, hearing, style, features).tobytes() for hearing in LIVE_INPUT_WINDOWS.values()}
+    pieces = {moved(models, model, input_window, style, features).tobytes() for input_window in LIVE_INPUT_WINDOWS.values()}
     assert len(pieces) == len(LIVE_INPUT_WINDOWS)
 
 
 @CASES
 def test_a_frame_is_the_map_of_its_neighbours(
-    models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow
+    models: MotionModels, model: SpeechMapModel, style: Style, input_window: InputWindow
 ) -> None:
     """The stream against the formula of the model, also at both ends, where silence surrounds the speech."""
     features = heard(20)
-    each = model.maps[hearing]
-    windows = neighbours(features.extra[hearing.feature], hearing.past, hearing.ahead)
+    each = model.maps[input_window]
+    windows = neighbours(features.extra[input_window.feature], input_window.past, input_window.ahead)
     coefficients = windows.reshape(20, -1) @ each.weight.T + each.bias
     expected = style.rest_mouth + model.basis.reconstruct(coefficients * model.spread(style.spread, models))
     expected = style.mean_mouth + AMPLITUDE * (expected - style.mean_mouth)
-    found = moved(models, model, hearing, style, features, constraints=OFF)
+    found = moved(models, model, input_window, style, features, constraints=OFF)
     np.testing.assert_allclose(found, expected, atol=2e-3)
     assert np.abs(expected - style.rest_mouth).max() > 1.0
 
 
 @CASES
-def test_correction_in_spread_units(models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow) -> None:
+def test_correction_in_spread_units(models: MotionModels, model: SpeechMapModel, style: Style, input_window: InputWindow) -> None:
     """A correction is added in units of the spread."""
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, len(style.spread)).astype(np.float32)
     correction = np.zeros((len(shift), num_correction_inputs(len(shift))), np.float32)
     correction[:, -1] = shift
     plain, shifted = (
-        moved(models, model, hearing, each, features, constraints=OFF) for each in (style, style.adding(**{CORRECTION: correction}))
+        moved(models, model, input_window, each, features, constraints=OFF)
+        for each in (style, style.adding(**{CORRECTION: correction}))
     )
     offset = AMPLITUDE * model.basis.reconstruct(shift * model.spread(style.spread, models))
     np.testing.assert_allclose(shifted - plain, np.broadcast_to(offset, plain.shape), atol=1e-3)
 
 
 @CASES
-def test_silence_is_the_closed_mouth(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: InputWindow) -> None:
-    still = moved(models, model, hearing, personal, with_states(silence(40), *BOTH))
+def test_silence_is_the_closed_mouth(
+    models: MotionModels, model: SpeechMapModel, personal: Style, input_window: InputWindow
+) -> None:
+    still = moved(models, model, input_window, personal, with_states(silence(40), *BOTH))
     np.testing.assert_allclose(still, np.broadcast_to(personal.closed_mouth, still.shape), atol=1e-4)
 
 
 @CASES
-def test_sure_closed_lips_close(models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow) -> None:
+def test_sure_closed_lips_close(models: MotionModels, model: SpeechMapModel, style: Style, input_window: InputWindow) -> None:
     """The states open the mouth, and those of one frame lie along the weights of the map of closed lips at that frame."""
     features = with_states(speech(["AA"], 20), *BOTH)
-    opens = model.maps[hearing].weight[0].reshape(hearing.width, -1).sum(axis=0)
-    own = model.maps[hearing].closed_weight.reshape(hearing.width, -1)[hearing.past]
+    opens = model.maps[input_window].weight[0].reshape(input_window.width, -1).sum(axis=0)
+    own = model.maps[input_window].closed_weight.reshape(input_window.width, -1)[input_window.past]
     states = np.tile(1.5 * opens / float(opens @ opens), (20, 1)).astype(np.float32)
     states[10] += 18.0 * own / float(own @ own)
     loud = replace(features, extra=dict.fromkeys(BOTH, states))
-    opening = mouth_opening(moved(models, model, hearing, style, loud))
+    opening = mouth_opening(moved(models, model, input_window, style, loud))
     assert opening[10] < 0.4 * opening[[2, 18]].min()
 
 
 @CASES
 def test_bilabials_of_the_posteriorgram_close_no_lips(
-    models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow
+    models: MotionModels, model: SpeechMapModel, style: Style, input_window: InputWindow
 ) -> None:
     """The states alone say where the lips close: the posteriorgram closes lips that stay open."""
     features = heard(60)
     phones = features.posteriorgram.copy()
     phones[30:34] = 0.0
     phones[30:34, :, PHONES.index("M")] = 1.0
-    changed = moved(models, model, hearing, style, replace(features, posteriorgram=phones))
-    assert changed.tobytes() == moved(models, model, hearing, style, features).tobytes()
+    changed = moved(models, model, input_window, style, replace(features, posteriorgram=phones))
+    assert changed.tobytes() == moved(models, model, input_window, style, features).tobytes()
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
@@ -216,8 +219,10 @@ def test_speech_start_is_not_shut(models: MotionModels, model: SpeechMapModel, s
     quiet = features.mel.copy()
     quiet[:5] = -8.0
 
-    def first_mouth(features: SpeechFeatures, hearing: InputWindow = FILES, constraints: ConstraintConfig = WHOLE) -> np.ndarray:
-        return moved(models, model, hearing, style, features, cut=cut, constraints=constraints)[0]
+    def first_mouth(
+        features: SpeechFeatures, input_window: InputWindow = FILES, constraints: ConstraintConfig = WHOLE
+    ) -> np.ndarray:
+        return moved(models, model, input_window, style, features, cut=cut, constraints=constraints)[0]
 
     np.testing.assert_array_equal(first_mouth(unnoticed), first_mouth(features))
     assert not np.allclose(first_mouth(features), style.closed_mouth, atol=0.5)
@@ -273,9 +278,9 @@ def test_correction_generalises_also_live(models: MotionModels, model: SpeechMap
     assert steps[-1].loss < 0.8
     other, truth = talking(200, 2)
     expected = mouth_opening(truth.mouth_landmarks)
-    for hearing in INPUT_WINDOWS:
+    for input_window in INPUT_WINDOWS:
         before, after = (
-            np.corrcoef(mouth_opening(moved(models, model, hearing, each, other, constraints=OFF)), expected)[0, 1]
+            np.corrcoef(mouth_opening(moved(models, model, input_window, each, other, constraints=OFF)), expected)[0, 1]
             for each in (style, refined)
         )
         assert after > before + 0.3
@@ -295,14 +300,14 @@ def test_one_second_is_enough(models: MotionModels, model: SpeechMapModel) -> No
 
 
 @CASES
-def test_gain_scales_opening(models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow) -> None:
+def test_gain_scales_opening(models: MotionModels, model: SpeechMapModel, style: Style, input_window: InputWindow) -> None:
     """A gain scales the opening about the mean mouth and never presses lips together."""
     features = heard(60)
     one, more, most = (
-        moved(models, model, hearing, style.adding(**{GAINS: np.array([gain, 1.0], np.float32)}), features, constraints=OFF)
+        moved(models, model, input_window, style.adding(**{GAINS: np.array([gain, 1.0], np.float32)}), features, constraints=OFF)
         for gain in (1.0, 1.3, 9.0)
     )
-    plain = moved(models, model, hearing, style, features, constraints=OFF)
+    plain = moved(models, model, input_window, style, features, constraints=OFF)
     # A gain takes the place of the amplitude of all predictors.
     np.testing.assert_allclose(style.mean_mouth + AMPLITUDE * (one - style.mean_mouth), plain, atol=1e-4)
     plain = one
@@ -350,11 +355,11 @@ def test_gain_is_bounded_ratio() -> None:
 @CASES
 @pytest.mark.parametrize("gain", [1.0, 1.2, 1.5])
 def test_width_gain_scales_lips(
-    models: MotionModels, model: SpeechMapModel, style: Style, hearing: InputWindow, gain: float
+    models: MotionModels, model: SpeechMapModel, style: Style, input_window: InputWindow, gain: float
 ) -> None:
     """A width gain spreads the lip width about the mean mouth."""
     plain, wide = (
-        moved(models, model, hearing, each, heard(60), constraints=OFF)
+        moved(models, model, input_window, each, heard(60), constraints=OFF)
         for each in (style.adding(**{GAINS: np.array([1.0, width], np.float32)}) for width in (1.0, gain))
     )
     mean = float(lip_width(style.mean_mouth))
@@ -376,12 +381,12 @@ def test_the_gain_counts_how_far_the_lips_close() -> None:
 
 def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None:
     """States that differ at one frame alone move the pooled speech of the frames about it, most of all its own."""
-    for hearing in INPUT_WINDOWS:
+    for input_window in INPUT_WINDOWS:
         states = np.zeros((21, 192), np.float32)
         states[10, 96] = 1.0
         answer = np.arange(4, dtype=np.float32)
-        windows = neighbours(states, hearing.past, hearing.ahead)
-        pooled = np.array([correction_inputs(window, answer, hearing) for window in windows])
+        windows = neighbours(states, input_window.past, input_window.ahead)
+        pooled = np.array([correction_inputs(window, answer, input_window) for window in windows])
         assert pooled.shape == (21, num_correction_inputs(4))
         assert int(pooled[:, 0].argmax()) == 10
         assert not pooled[:8, 0].any()
@@ -398,14 +403,14 @@ def with_clip_states(clip: TrainingClip) -> TrainingClip:
 
 
 @CASES
-def test_map_generalises_to_new_speaker(models: MotionModels, hearing: InputWindow) -> None:
+def test_map_generalises_to_new_speaker(models: MotionModels, input_window: InputWindow) -> None:
     """A map learns what moves the mouth and predicts a speaker it has not seen."""
     train = in_memory([with_clip_states(made_clip(index, num_frames=300)) for index in range(6)])
-    fitted = fit_map(train, models.basis, hearing)
+    fitted = fit_map(train, models.basis, input_window)
     stranger = with_clip_states(made_clip(9, num_frames=100, speaker="carl"))
     style = encode_style(stranger.mouth_landmarks, stranger.usable, models.basis, models)
-    windows = neighbours(stranger.features.extra[hearing.feature], hearing.past, hearing.ahead)
-    model = SpeechMapModel.made_of(models.basis, {hearing: fitted})
+    windows = neighbours(stranger.features.extra[input_window.feature], input_window.past, input_window.ahead)
+    model = SpeechMapModel.of_maps(models.basis, {input_window: fitted})
     predicted = np.stack([fitted.predict(window) for window in windows]) * models.basis.typical_spread
     opening = mouth_opening(style.rest_mouth + model.basis.reconstruct(predicted.astype(np.float32)))
     assert np.corrcoef(opening, mouth_opening(stranger.mouth_landmarks))[0, 1] > 0.7
