@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import accumulate
 from typing import Any, Final
 
 MOST_LEVELS: Final = 100
 """Most levels of brackets. Messages have fewer. Python's parser recurses: near the end of Python's stack, calls that broke off,
 which the garbage collector may finalise meanwhile, cannot be ended."""
-_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-"""A string, or the rest of a text that ends inside of one."""
-_BRACKET: Final = re.compile(r"[\[\]{}]")
+_PART: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]++|[\]}]++', re.DOTALL)
+"""A string (or the rest of a text that ends inside of one), opening brackets, or closing brackets."""
 
 
 def read_json(data: bytes | str, **hooks: Any) -> Any:
@@ -30,7 +28,7 @@ def read_json(data: bytes | str, **hooks: Any) -> Any:
             the text.
     """
     text = data if isinstance(data, str) else data.decode("utf-8-sig")
-    if _levels(text) > MOST_LEVELS:
+    if _is_deep(text):
         raise ValueError(f"more than {MOST_LEVELS} levels of brackets")
     value = json.loads(text, **hooks)
     if "\\ud" in text or "\\uD" in text:
@@ -42,7 +40,18 @@ def read_json(data: bytes | str, **hooks: Any) -> Any:
     return value
 
 
-def _levels(text: str) -> int:
-    """Return how many brackets are open at once, at most; brackets in strings do not count."""
-    steps = (1 if bracket in "[{" else -1 for bracket in _BRACKET.findall(_STRING.sub("", text)))
-    return max(accumulate(steps), default=0)
+def _is_deep(text: str) -> bool:
+    """Return whether more than MOST_LEVELS brackets are open at once; brackets in strings do not count."""
+    if text.count("[") + text.count("{") <= MOST_LEVELS:
+        return False
+    level = 0
+    for part in _PART.finditer(text):
+        match part[0][0]:
+            case "[" | "{":
+                level += len(part[0])
+            case "]" | "}":
+                level -= len(part[0])
+        if not 0 <= level <= MOST_LEVELS:
+            # A text that closes more than it opens is no JSON, as its parser says.
+            return level > 0
+    return False

@@ -44,8 +44,8 @@ _XML: Final = "{http://www.w3.org/XML/1998/namespace}"
 _SPEAKER: Final = re.compile(r"\s*([^\W\d_a-z][^:a-z]{0,39}?)\s*:\s+")
 """Name before a line of a subtitle, in capital letters: `ADA: Good morning`."""
 _ARROW: Final = r"(?:-{1,2}>|[–—]>|→)"
-_HEAD: Final = re.compile(rf"\W{{0,4}}\d.{{0,40}}?(?:-->\W{{0,4}}\d|{_ARROW}\W{{0,4}}\d{{1,3}}\s*:)")
-"""Row that is meant to be a line of times."""
+_OTHER_HEAD: Final = re.compile(rf"\s*\W{{0,4}}\d{{1,3}}\s*:\s*\d\d.{{0,40}}?{_ARROW}\s*\W{{0,4}}\d{{1,3}}\s*:")
+"""Row that is meant to be a line of times, with another arrow than `-->`. Words may have such arrows: `3 -> 2`."""
 _CUE: Final = re.compile(rf"\s*(?:(\d{{1,3}}):)?(\d{{1,2}}):(\d{{1,2}})(?:[.,](\d{{1,3}}))?\s*{_ARROW}\s*\d", re.ASCII)
 """Line of times of a subtitle. The first time is taken."""
 _TIMES_HINT: Final = "expected 00:00:01,500 --> 00:00:02,750"
@@ -287,7 +287,7 @@ def _subtitles(path: Path, text: str) -> Iterator[tuple[Fraction, str]]:
     """Yield the begin of each subtitle that has a text, seconds, and the text as the file has it."""
     rows = text.splitlines()
     seen = [row.translate(_UNSEEN) for row in rows]
-    heads = [index for index, row in enumerate(seen) if _HEAD.match(row)]
+    heads = [index for index, row in enumerate(seen) if _is_head(row)]
     for head, following in zip_longest(heads, heads[1:]):
         cue = _CUE.match(seen[head])
         if cue is None:
@@ -299,6 +299,11 @@ def _subtitles(path: Path, text: str) -> Iterator[tuple[Fraction, str]]:
         if words.strip():
             hours, minutes, seconds, part = (cue[group] or "0" for group in range(1, 5))
             yield 3600 * int(hours) + 60 * int(minutes) + int(seconds) + Fraction(f"0.{part}"), words
+
+
+def _is_head(row: str) -> bool:
+    """Return whether a row is meant to be the line of times of a subtitle."""
+    return ("-->" in row and row.lstrip(" \t-+\u2212")[:1].isdecimal()) or _OTHER_HEAD.match(row) is not None
 
 
 def _is_name(content: Sequence[str], *, webvtt: bool) -> bool:

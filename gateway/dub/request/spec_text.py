@@ -572,7 +572,7 @@ def _lines_in(file: Path, shown_name: str, read: Callable[[Any], T]) -> list[T]:
         ) from problem
     except ValueError as problem:
         raise InvalidRequestError(
-            f"{shown_name}: no JSON list of lines of at most {_MOST_BYTES >> 20} MiB", field="lines"
+            f"{shown_name}: no JSON list of lines of at most {_MOST_BYTES >> 20} MiB: {problem}", field="lines"
         ) from problem
     if not isinstance(rows, list) or not 0 < len(rows) <= MOST_LINES:
         raise InvalidRequestError(

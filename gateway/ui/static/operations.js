@@ -93,6 +93,7 @@ const PICTURE = /\.(png|jpe?g|webp|avif|gif|bmp)$/i;
 export function showFile(video, address) {
   const isPicture = PICTURE.test(new URL(address, location).pathname);
   video.removeAttribute("poster");
+  video.shown = address;
   if (!isPicture) {
     video.src = address;
     return;
@@ -100,11 +101,16 @@ export function showFile(video, address) {
   video.removeAttribute("src");
   video.load();
   const picture = new Image();
-  picture.addEventListener("load", () => {
+  const answer = (name, act) =>
+    picture.addEventListener(name, () => {
+      // The user may have chosen another file meanwhile.
+      if (video.shown === address) act();
+    });
+  answer("load", () => {
     video.poster = address;
     video.dispatchEvent(new Event("picture"));
   });
-  picture.addEventListener("error", () => video.dispatchEvent(new Event("error")));
+  answer("error", () => video.dispatchEvent(new Event("error")));
   picture.src = address;
 }
 

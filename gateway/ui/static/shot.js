@@ -220,6 +220,8 @@ function offerOthers() {
 }
 
 function showOther() {
+  // A sentence about the dub itself stays.
+  if (!at("after").error) at("trouble").hidden = true;
   showFile(at("before"), at("compare").value);
 }
 

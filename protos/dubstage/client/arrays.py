@@ -184,14 +184,14 @@ def as_artefact(value: Artefact | None) -> pb.ArtefactRef | None:
 
 
 def number_of(enum: Any, prefix: str, name: str | int) -> Any:
-    """Return the number of an enum's value, which is given by its number or by its name without prefix, in any case.
+    """Return the number of an enum's value, which is given by its number or by its name, with or without the prefix, in any case.
 
     Raises:
         ValueError: the enum has no such name; the message lists the names.
     """
     if isinstance(name, int):
         return name
-    full_name = prefix + name.upper().replace("-", "_")
+    full_name = prefix + name.upper().replace("-", "_").removeprefix(prefix)
     if full_name not in enum.keys():  # noqa: SIM118 - an enum wrapper is no container
         names = ", ".join(key.removeprefix(prefix).lower() for key in enum.keys()[1:])
         raise ValueError(f"no {name!r}; there are: {names}")

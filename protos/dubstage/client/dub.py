@@ -145,7 +145,7 @@ def _message(kind: type[M], fields: Mapping[str, Any]) -> M:
     for name, given in fields.items():
         try:
             kind(**{name: given})
-        except (TypeError, ValueError) as problem:
+        except (AttributeError, TypeError, ValueError) as problem:
             raise ValueError(f"{name.removesuffix('_uri')}={given!r:.80}: {problem}") from problem
     return kind(**fields)
 
@@ -185,7 +185,10 @@ def _fields_of(message: type[Message], options: Mapping[str, Any]) -> dict[str, 
         elif name in message_fields and (kind := message_fields[name].enum_type) is not None:
             fields[name] = number_of(getattr(pb, kind.name), kind.values[0].name.removesuffix("UNSPECIFIED"), given or 0)
         else:
-            fields[f"{name}_uri" if f"{name}_uri" in message_fields else name] = given
+            field = f"{name}_uri" if f"{name}_uri" in message_fields else name
+            if field in fields:
+                raise ValueError(f"{field.removesuffix('_uri')} and {field} are one field: give one of them")
+            fields[field] = given
     return fields
 
 

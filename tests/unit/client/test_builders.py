@@ -307,6 +307,25 @@ def test_gateway_requests() -> None:
     assert [request.audio.first_sample for request in sent] == [0, 5]
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"speech": "a.wav", "start_time": 1.5}, "start_time=1.5"),
+        ({"speech": "a.wav", "speech_uri": "b.wav"}, "speech and speech_uri are one field"),
+        ({"speech": "a.wav", "face_rule": "FACE_RULE_LEFT"}, "no 'FACE_RULE_LEFT'; there are: largest"),
+    ],
+)
+def test_wrong_lines_are_refused(line: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        gateway.dub.request(footage="a", output="b", lines=[line])
+
+
+def test_names_of_values_have_prefixes_or_not() -> None:
+    lines = [{"speech": "a.wav", "face_rule": name} for name in ("largest", "FACE_RULE_LARGEST", dub_pb2.FACE_RULE_LARGEST)]
+    request = gateway.dub.request(footage="a", output="b", lines=lines)
+    assert {line.face_rule for line in request.dub.lines} == {dub_pb2.FACE_RULE_LARGEST}
+
+
 def test_faces_and_names() -> None:
     """A face is one of four fields, and names of resources may be given with their collection."""
     box = dub_pb2.FaceBox(left=1, top=2, width=3, height=4)

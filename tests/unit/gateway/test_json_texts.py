@@ -19,10 +19,12 @@ from gateway.json_texts import read_json
         b"[" * 300_000,
         b'{"a":' * 101 + b"1" + b"}" * 101,
         b'"' + rb"\"" * 300_000,
+        b"{}" + b"]" * 300_000,
+        b"[[]" * 101,
     ],
 )
 def test_other_texts_are_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"character|decode|levels|Expecting|Unterminated|delimiter"):
+    with pytest.raises(ValueError, match=r"character|decode|levels|Expecting|Unterminated|delimiter|Extra"):
         read_json(data)
 
 

@@ -108,6 +108,25 @@ def test_empty_lines_in_subtitles(timeline: Timeline, tmp_path: Path) -> None:
         lines_of(tmp_path, "s.srt", "1\n00:00:01:12 --> 00:00:02:00\na\n", timeline, "de")
 
 
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ("      00:00:00,200 --> 00:00:01,500", "Eins"),
+        ("00:00:00,200 -->      00:00:01,500", "Eins"),
+        ("00:00:00,200 --> 00:00:01,500", "3 -> 2: wir verlieren"),
+    ],
+    ids=["indented", "blanks", "arrow in words"],
+)
+def test_blanks_and_arrows_lose_no_line(row: str, text: str, timeline: Timeline, tmp_path: Path) -> None:
+    found = lines_of(tmp_path, "s.srt", f"1\n{row}\n{text}\n\n2\n      00:00:01,600 --> 00:00:01,900\nZwei\n", timeline, "de")
+    assert [line.text for line in found] == [text, "Zwei"]
+
+
+def test_times_without_end_are_refused(timeline: Timeline, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="row 5: '00:00:01,600 --> ' are no times"):
+        lines_of(tmp_path, "s.srt", "1\n00:00:00,200 --> 00:00:01,500\na\n2\n00:00:01,600 --> \nb\n", timeline, "de")
+
+
 def test_dapt_has_speakers_sounds_and_languages(timeline: Timeline, tmp_path: Path) -> None:
     """Lines off screen are left out: no mouth speaks them."""
     english, german, later = lines_of(tmp_path, "s.ttml", DAPT, timeline)
