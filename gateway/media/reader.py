@@ -143,11 +143,13 @@ class VideoReader:
 
     def _pictures(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
         reached, counted = DecodingProgress(), has_order_only(self._info.container, self._info.video.codec)
-        for picture in decoded_frames(container, stream, self._info.path, reached):
+        video = self._info.video
+        for number, picture in enumerate(decoded_frames(container, stream, self._info.path, reached)):
             if counted:
                 picture.pts = None
-            if picture.pts is not None:
-                reached.seconds = picture.pts * self._info.video.time_base
+            ticks = int(video.pts[min(number, video.num_frames - 1)]) if counted else picture.pts
+            if ticks is not None:
+                reached.seconds = ticks * video.time_base
             yield picture
 
 
