@@ -183,6 +183,8 @@ def probe(path: Path | str) -> MediaInfo:
         stream = video_stream(container, path)
         _refuse_size(path, stream.codec_context.width, stream.codec_context.height)
         first = _first_frame(container, stream, path)
+        # The decoder knows this by its first frame. Without B-frames, packets are in order, and their times are right.
+        reordered = bool(stream.codec_context.has_b_frames)
         metadata, container_name = dict(container.metadata), container.format.name
         audio = tuple(_audio(item) for item in container.streams.audio if is_decodable(item))
         described = {stream.index, *(item.index for item in audio)}
@@ -200,7 +202,7 @@ def probe(path: Path | str) -> MediaInfo:
         aspect = stream.sample_aspect_ratio
         # MP4 sums the durations of its frames; with B-frames that of the packet shown last is another frame's.
         whole, samples = stream.duration if indexed else None, stream.frames
-    counted = has_order_only(container_name, codec)
+    counted = reordered and has_order_only(container_name, codec)
     packets = _scan(path, index, counted=counted)
     _refuse_cut_short(path, packets, declared, promised, time_base)
     if counted and packets.pts is not None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import sys
@@ -221,17 +222,23 @@ def test_edit_list_without_match_refused(tmp_path: Path, edits: list[tuple[float
         probe(edited)
 
 
-def test_reordered_frames_of_avi_read(tmp_path: Path) -> None:
-    """H.264 in AVI has no times of frames that are decoded in another order than they are shown in. Frames come in order."""
-    whole = make_clip(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512))))
-    with av.open(str(whole)) as source, av.open(str(tmp_path / "clip.avi"), "w") as output:
+def _as_avi(mp4: Path) -> Path:
+    """A video in H.264 with frames that are decoded in another order than they are shown in, copied from MP4 to AVI."""
+    path = mp4.with_suffix(".avi")
+    with av.open(str(mp4)) as source, av.open(str(path), "w") as output:
         stream = output.add_stream_from_template(source.streams.video[0])
         assert source.streams.video[0].codec_context.has_b_frames
         with_start_codes = BitStreamFilterContext("h264_mp4toannexb", source.streams.video[0], stream)
         for packet in source.demux(video=0):
             for changed in with_start_codes.filter(packet if packet.size else None):
                 output.mux(changed)
-    info = probe(tmp_path / "clip.avi")
+    return path
+
+
+def test_reordered_frames_of_avi_read(tmp_path: Path) -> None:
+    """H.264 in AVI has no times of frames that are decoded in another order than they are shown in. Frames come in order."""
+    whole = make_clip(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512))))
+    info = probe(_as_avi(whole))
     with VideoReader(probe(whole)) as reader:
         planes = [frame.planes[0].copy() for frame in reader]
     with VideoReader(info) as reader:
@@ -240,6 +247,36 @@ def test_reordered_frames_of_avi_read(tmp_path: Path) -> None:
         (sought,) = reader.frames_from(50, 51)
         np.testing.assert_array_equal(sought.planes[0], planes[50])
     assert info.video.constant_rate == 25
+
+
+def test_damaged_frame_of_avi_named(tmp_path: Path) -> None:
+    """A damaged frame of an AVI file whose frames are counted is not left out: the error says where it is."""
+    path = _as_avi(make_clip(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512)))))
+    content = bytearray(path.read_bytes())
+    chunk = [match.start() for match in re.finditer(rb"00dc(?!\0\0\0\0)", bytes(content))][40]
+    size = struct.unpack_from("<I", content, chunk + 4)[0]
+    content[chunk + 8 : chunk + 8 + size] = b"\xff" * size
+    info = probe(_written(path, bytes(content)))
+    with VideoReader(info) as reader, pytest.raises(MediaUnsupportedError, match=r"breaks after 1\.\d+ s"):
+        list(reader)
+
+
+def test_avi_beginning_inside_group_read(tmp_path: Path) -> None:
+    """An AVI file without B-frames whose first key frame is missing begins with the first frame that can be shown."""
+    options = {"bf": "0", "g": "24", "x264-params": "scenecut=0"}
+    with av.open(str(tmp_path / "clip.avi"), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(60):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 40 + index, np.uint8), "yuv420p")))
+        output.mux(stream.encode(None))
+    content = (tmp_path / "clip.avi").read_bytes()
+    chunk = content.index(b"00dc", content.index(b"movi"))
+    info = probe(_written(tmp_path / "cut.avi", content[:chunk] + b"JUNK" + content[chunk + 4 :]))
+    with VideoReader(info) as reader:
+        levels = [int(frame.planes[0].mean()) for frame in reader]
+    assert info.video.num_frames == len(levels) == 36
+    assert levels[0] == 64
 
 
 def test_edited_video_cut_short_refused(tmp_path: Path) -> None:
