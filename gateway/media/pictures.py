@@ -21,7 +21,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, Unidentif
 from gateway.media.heif import HeifPicture, find_heif, is_heif
 from gateway.media.mp4 import read_at
 from gateway.media.opening import MAX_STILL_PIXELS
-from gateway.media.pixels import ColourTags, in_srgb, srgb_levels
+from gateway.media.pixels import ColourTags, in_srgb, srgb_of_light
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Float64, UInt8
 from services.common.errors import MediaUnsupportedError
@@ -254,9 +254,9 @@ def _with_gamma(levels: UInt8, gamma: float, primaries: Sequence[float]) -> UInt
     """
     if abs(gamma - _SRGB_GAMMA) < _ALIKE and np.abs(np.subtract(primaries, _SRGB_PRIMARIES)).max() < _ALIKE:
         return levels
-    light = (levels / np.float32(255)) ** np.float32(1 / gamma)
+    light = (np.arange(256, dtype=np.float32) / np.float32(255)) ** np.float32(1 / gamma)
     turn = np.linalg.solve(_xyz_from_rgb(_SRGB_PRIMARIES), _xyz_from_rgb(primaries))
-    return srgb_levels(np.asarray(light @ turn.T, np.float32))
+    return srgb_of_light(levels, light, turn)
 
 
 def _xyz_from_rgb(primaries: Sequence[float]) -> Float64:

@@ -65,6 +65,8 @@ _BT709_FROM_BT2020: Final = np.array([[1.6605, -0.5877, -0.0728], [-0.1246, 1.13
 _P3: Final = 12
 """Number of the primaries of Display P3 (ITU-T H.273, table 2)."""
 _SRGB_FROM_P3: Final = np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]], np.float32)
+_STRIP: Final = 256
+"""Rows of a picture that are changed at once."""
 _PQ, _HLG = 16, 18
 """Transfer characteristics (ITU-T H.273, table 3)."""
 _LUMA_WEIGHTS: Final = {
@@ -126,7 +128,7 @@ class PixelFormat:
 
 def planar_name(name: str) -> str:
     """Return the planar format that holds the samples of format `name` without loss. A planar format is returned as it is."""
-    if name.endswith("be") and (_PLANAR_YUV.match(name[:-2] + "le") or _GREY.match(name[:-2] + "le")):
+    if name.endswith("be") and any(planar.match(name[:-2] + "le") for planar in (_PLANAR_YUV, _PLANAR_RGB, _GREY)):
         return name[:-2] + "le"
     return _REARRANGED.get(name, name)
 
@@ -275,15 +277,33 @@ def in_srgb(levels: UInt8, tags: ColourTags) -> UInt8:
     """Return a picture in sRGB, uint8 RGB [height, width, 3]: HDR in standard range, and Display P3 in the primaries of sRGB."""
     hdr = _hdr_curve(tags)
     if hdr is not None:
-        return hdr.shown(levels)
+        return _in_strips(levels, hdr.shown)
     if tags.primaries != _P3:
         return levels
-    coded = levels.astype(np.float32) / 255
-    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4) @ _SRGB_FROM_P3.T
-    return srgb_levels(light)
+    coded = np.arange(256, dtype=np.float32) / 255
+    return srgb_of_light(levels, np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4), _SRGB_FROM_P3)
 
 
-def srgb_levels(light: Float32) -> UInt8:
+def srgb_of_light(levels: UInt8, light: Float32, turn: Float32 | Float64) -> UInt8:
+    """Return a picture in sRGB, uint8 RGB [height, width, 3].
+
+    Args:
+        levels: uint8 RGB [height, width, 3], in any primaries.
+        light: float32 [256], linear light, 0 to 1, of each level.
+        turn: float [3, 3], matrix from linear light of these primaries to linear light of sRGB.
+    """
+    return _in_strips(levels, lambda strip: _srgb_levels(np.asarray(light[strip] @ turn.T, np.float32)))
+
+
+def _in_strips(levels: UInt8, change: Callable[[UInt8], UInt8]) -> UInt8:
+    """Return a changed picture. A few rows are changed at once: floating-point copies of a large picture need a lot of memory."""
+    changed = np.empty_like(levels)
+    for top in range(0, len(levels), _STRIP):
+        changed[top : top + _STRIP] = change(levels[top : top + _STRIP])
+    return changed
+
+
+def _srgb_levels(light: Float32) -> UInt8:
     """Return linear light of sRGB, 0 to 1, as levels, uint8 of the same shape. Light beyond is cut."""
     light = light.clip(0.0, 1.0)
     shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from gateway.media.pixels import ColourTags, HdrCurve, colour_model, deinterlaced_luma, pixel_format
+from gateway.media.pixels import ColourTags, HdrCurve, colour_model, deinterlaced_luma, in_srgb, pixel_format, planar_name
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from services.common.array_types import UInt8
@@ -87,3 +88,20 @@ def test_hdr_colours_come_back(tags: ColourTags) -> None:
 def test_other_footage_has_no_curve() -> None:
     for tags in (ColourTags(), ColourTags(1, 1, 1, 1), ColourTags(9, 1, 9, 14)):
         assert colour_model(pixel_format("yuv420p"), tags, 1280, 720).hdr is None
+
+
+@pytest.mark.parametrize("tags", [ColourTags(0, 2, 12, 13), PQ], ids=["Display P3", "PQ"])
+def test_colours_changed_in_little_memory(tags: ColourTags) -> None:
+    """Pictures of 36 megapixels and more fit into the memory of the process that inspects them."""
+    levels = np.full((4096, 512, 3), 128, np.uint8)
+    tracemalloc.start()
+    try:
+        shown = in_srgb(levels, tags)
+        assert tracemalloc.get_traced_memory()[1] < 3 * levels.nbytes
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(shown, np.broadcast_to(in_srgb(levels[:1, :1], tags), levels.shape))
+
+
+def test_planar_rgb_of_other_byte_order_rearranged() -> None:
+    assert [planar_name(name) for name in ("gbrp16be", "gbrap12be", "rgb48be")] == ["gbrp16le", "gbrap12le", "rgb48be"]
