@@ -52,6 +52,11 @@ _SRGB_PRIMARIES: Final = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 """Gamma that PNG files state for sRGB, and x and y of white, red, green and blue."""
 _ALIKE: Final = 0.02
 """Gammas and primaries of PNG files that differ by less are the same."""
+_LEAST_GAMMA: Final = 0.1
+_MOST_GAMMA: Final = 10.0
+"""Gammas of PNG files beyond are mistakes, and are ignored."""
+_LEAST_AREA: Final = 1e-3
+"""Least area between red, green and blue in x and y. That of sRGB is 0.11."""
 
 Image.MAX_IMAGE_PIXELS = MAX_STILL_PIXELS
 
@@ -223,10 +228,11 @@ def _shown(image: Image.Image) -> UInt8:
     # The order of precedence of PNG.
     if tags is not None:
         shown = in_srgb(np.asarray(plain.convert("RGB")), tags)
-    elif profile or "srgb" in image.info or not gamma:
+    elif profile or "srgb" in image.info or not gamma or not _LEAST_GAMMA <= gamma <= _MOST_GAMMA:
         shown = _with_profile(plain, profile)
     else:
-        shown = _with_gamma(np.asarray(plain.convert("RGB")), float(gamma), primaries or _SRGB_PRIMARIES)
+        stated = primaries if primaries and _span_colours(primaries) else _SRGB_PRIMARIES
+        shown = _with_gamma(np.asarray(plain.convert("RGB")), float(gamma), stated)
     return shown if alpha is None else np.dstack([shown, alpha])
 
 
@@ -257,6 +263,14 @@ def _with_gamma(levels: UInt8, gamma: float, primaries: Sequence[float]) -> UInt
     light = (np.arange(256, dtype=np.float32) / np.float32(255)) ** np.float32(1 / gamma)
     turn = np.linalg.solve(_xyz_from_rgb(_SRGB_PRIMARIES), _xyz_from_rgb(primaries))
     return srgb_of_light(levels, light, turn)
+
+
+def _span_colours(primaries: Sequence[float]) -> bool:
+    """Return whether x and y of white, red, green and blue are of real colours, and there are colours between these three."""
+    if len(primaries) != 8 or min(primaries[1::2]) < _LEAST_AREA:
+        return False
+    red, green, blue = np.reshape(primaries, (4, 2))[1:]
+    return bool(abs(np.linalg.det([green - red, blue - red])) / 2 > _LEAST_AREA)
 
 
 def _xyz_from_rgb(primaries: Sequence[float]) -> Float64:

@@ -226,6 +226,23 @@ def test_colours_of_png_read(tmp_path: Path) -> None:
     assert hdr[199, 199].min() > 250, "light above 1000 cd/m2 is white"
 
 
+@pytest.mark.parametrize(
+    ("gamma", "primaries"),
+    [
+        (45455, (31270, 32900, 68000, 0, 26500, 69000, 15000, 6000)),
+        (45455, (31270, 32900, 64000, 33000, 64000, 33000, 15000, 6000)),
+        (1, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+    ],
+    ids=["y of 0", "two primaries alike", "gamma near 0"],
+)
+def test_impossible_colours_of_png_ignored(tmp_path: Path, gamma: int, primaries: tuple[int, ...]) -> None:
+    """Values of cHRM and gAMA that no picture can have are left out, and the picture is read as sRGB."""
+    Image.fromarray(_drawn()).save(tmp_path / "plain.png")
+    stated = with_chunk((tmp_path / "plain.png").read_bytes(), b"gAMA", struct.pack(">I", gamma))
+    (tmp_path / "stated.png").write_bytes(with_chunk(stated, b"cHRM", struct.pack(">8I", *primaries)))
+    np.testing.assert_array_equal(_shown(tmp_path / "stated.png"), _drawn())
+
+
 def test_first_picture_of_jpeg_counts(tmp_path: Path) -> None:
     """A JPEG with a smaller picture behind it (gain maps of HDR photographs) or with other bytes is the first picture, also where
     an index (MPF) names the second. Pictures of one size without an index are a video.
