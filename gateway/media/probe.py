@@ -352,8 +352,13 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     a stream.
     """
     problem: BaseException | None = None
+    shown = hidden = 0
     try:
         for packet in container.demux(stream):
+            if packet.size and packet.is_discard:
+                hidden += 1
+            elif packet.size:
+                shown += 1
             try:
                 for frame in packet.decode():
                     return frame
@@ -363,12 +368,15 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
         problem = failed
     if problem is not None:
         raise broken_at(path, None, reason_of(problem)) from problem
-    if stream.frames:
+    if stream.frames and not shown and container.format.name.startswith("mov,") and hidden >= _indexed_packets(stream):
         raise MediaUnsupportedError(
             f"{path}: its edit list shows none of its {stream.frames} frames; save it without the list "
             "(ffmpeg -ignore_editlist 1 -i IN -c copy OUT)",
             field="video",
         )
+    if stream.frames:
+        what = "can be decoded" if shown else "are there"
+        raise broken_at(path, None, f"it is cut short, 0 of {stream.frames} frames {what}")
     raise MediaUnsupportedError(f"{path} has a video stream but not one frame in it", field="video")
 
 

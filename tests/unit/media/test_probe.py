@@ -171,6 +171,16 @@ def test_truncated_video_shows_time(tmp_path: Path, codec: str) -> None:
         probe(_written(tmp_path / "headless.mp4", make_clip(tmp_path / "made.mp4").read_bytes()[:-400]))
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_video_cut_before_first_frame_refused(tmp_path: Path, suffix: str) -> None:
+    """The error says that the file is cut short, and blames no edit list."""
+    whole = _moov_first(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512))))
+    content = (whole if suffix == ".mp4" else _as_avi(whole)).read_bytes()
+    begin = content.index({".mp4": b"mdat", ".avi": b"movi"}[suffix]) + 4
+    with pytest.raises(MediaUnsupportedError, match=r"cut short, 0 of \d+ frames"):
+        probe(_written(tmp_path / f"cut{suffix}", content[:begin]))
+
+
 @pytest.mark.parametrize(
     ("suffix", "clip", "words"),
     [
