@@ -30,7 +30,7 @@ _JITTER_S: Final = Fraction(1, 50)
 """Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
 _INTEGER_SCALE: Final = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
 _AMBIGUOUS: Final = ("pcm_f16le", "pcm_f24le")
-"""What FFmpeg takes WAV files for whose samples have 16 or 24 bits in 32."""
+"""Codecs that FFmpeg names for WAV files whose samples have 16 or 24 bits in 32."""
 _RESAMPLED_AT_ONCE: Final = 16_384
 """Most samples of a channel that the resampler takes at a time."""
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,6 @@ from typing import Final
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import Colorspace
 
 from gateway.cli.options import gateway_settings
 from gateway.cli.values import names_in
@@ -35,9 +34,9 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.mouth_metrics import MouthTrack, correlation, landmark_distance, mouth_track, spread_ratio
 from gateway.reports.pictures import stack_rows, write_picture
 from gateway.stages.opening import StageHost
-from research.bench.runs import rows_of, table, tell, write_json
+from research.bench.runs import add_h264, rows_of, table, tell, write_json
 from research.evaluation.clip import footage_patch
-from research.evaluation.measures import finite_mean, mouth_box, psnr_db, ssim
+from research.evaluation.measures import finite_mean, means_of, mouth_box, psnr_db, ssim
 from research.evaluation.protocol import folds_of
 from research.evaluation.session import PipelineSession
 from research.evaluation.strips import STRIP_COLUMNS, busiest_frames, mouth_part, mouth_size
@@ -149,10 +148,7 @@ def encoded(frames: UInt8, rate: Fraction, path: Path) -> UInt8:
         path: file to write.
     """
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=rate, options={"crf": str(CRF), "preset": "medium"})
-        video.height, video.width = frames.shape[1:3]
-        video.pix_fmt = "yuv420p"
-        video.codec_context.colorspace = Colorspace.ITU601.value  # the frames are converted by BT.601
+        video = add_h264(container, rate, frames.shape[2], frames.shape[1], crf=CRF, preset="medium")
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(video.encode(None))
@@ -353,22 +349,6 @@ def _write_strip(path: Path, sequences: Mapping[str, EvaluatedFrames], poses: Se
     write_picture(path, stack_rows(rows))
 
 
-def means_of(metrics: Iterable[SystemMetrics]) -> list[SystemMetrics]:
-    """Return the mean of each system over its clips."""
-    systems: dict[str, list[SystemMetrics]] = {}
-    for each in metrics:
-        systems.setdefault(each.system, []).append(each)
-    numbers = [field.name for field in fields(SystemMetrics) if field.name not in {"clip", "system"}]
-    return [
-        SystemMetrics(
-            clip=f"mean of {len(rows)}",
-            system=system,
-            **{name: finite_mean(np.array([getattr(row, name) for row in rows])) for name in numbers},
-        )
-        for system, rows in systems.items()
-    ]
-
-
 def main() -> int:
     """Measure all systems on the clips of a folder, print the tables, and write metrics and strips."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.peers", description=__doc__)
@@ -393,7 +373,7 @@ def main() -> int:
     except DubstageError as error:
         tell(f"error: {error}")
         return error.exit_code
-    print(table(rows_of([*metrics, *means_of(metrics)])))
+    print(table(rows_of([*metrics, *means_of(metrics, "system")])))
     return 0
 
 

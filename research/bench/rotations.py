@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -24,7 +24,6 @@ import cv2
 import numpy as np
 
 from gateway.cli.options import gateway_settings
-from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import fit_identity
@@ -32,10 +31,10 @@ from gateway.dub.state.records import pose_of
 from gateway.dub.state.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.mouth_metrics import correlation, spread_ratio
-from gateway.stages.opening import StageHost, models_for
-from research.bench.runs import rows_of, table, tell, write_json
-from research.evaluation.clip import check_clip
-from research.evaluation.measures import finite_mean
+from gateway.stages.opening import StageHost
+from research.bench.runs import add_h264, rows_of, table, tell, write_json
+from research.evaluation.clip import mouths_of, open_clip
+from research.evaluation.measures import finite_mean, means_of
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.session import PipelineSession
 from research.evaluation.sync import StageRetrack
@@ -45,10 +44,10 @@ from services.common.errors import DubstageError, NoUsableFootageError
 from services.common.face.crops import HeadPose, to_frame, to_head_space
 from services.common.face.identity import FaceIdentity, identity_from_arrays
 from services.common.face.landmarks import mouth_opening
-from services.common.geometry.morphable_model import MorphableModel, default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rasterise import interpolate, rasterise
 from services.common.geometry.rotations import euler_from_matrix, matrix_from_euler
-from services.common.methods import DEFAULT_METHOD, method_named
+from services.common.methods import DEFAULT_METHOD
 from services.common.stderr import log_lines_on_stderr
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import ref_from_proto
@@ -111,13 +110,6 @@ class FrontalClip:
         row = int(self.analysis.rows[frame])
         return self.analysis.workspace.faces.read_rows([row])[0] if row >= 0 else None
 
-    def mouths(self) -> Float32:
-        """Return the true mouths of every frame, float32 [T, 59, 3], head space; NaN: the frame does not show the person."""
-        rows = self.analysis.rows
-        mouths: Float32 = self.analysis.workspace.faces.read_rows(np.maximum(rows, 0).tolist())["mouth"].copy()
-        mouths[rows < 0] = np.nan
-        return mouths
-
 
 async def analyse(host: StageHost, clip: Path, folder: Path) -> FrontalClip:
     """Track a clip, and fit the shape of its largest face.
@@ -129,15 +121,9 @@ async def analyse(host: StageHost, clip: Path, folder: Path) -> FrontalClip:
         NoUsableFootageError: the clip shows no face.
         DubstageError: the clip was refused, or a stage failed.
     """
-    stages, method = host.stages, method_named("portrait")
-    info = check_clip(clip)
-    await models_for(stages, method)
-    analysis = await FootageAnalysis.open(stages, method, info, Workspace(folder), threads=2)
-    await analysis.track(lambda done: None)
-    if await analysis.select(FaceChoice("largest")) is None:
-        raise NoUsableFootageError(f"{clip} shows no face", subject=str(clip))
+    analysis = await open_clip(host.stages, clip, "portrait", Workspace(folder), lambda *_: None)
     rows = [row for row in analysis.rows.tolist() if row >= 0]
-    ref = await fit_identity(stages, analysis.info, analysis.workspace.faces, rows, lambda *_: None)
+    ref = await fit_identity(host.stages, analysis.info, analysis.workspace.faces, rows, lambda *_: None)
     stored = ArtefactStore(gateway_settings().artefacts_url).get_arrays(ref_from_proto(ref, "identity"))
     return FrontalClip(analysis, identity_from_arrays(stored, default_model()))
 
@@ -163,8 +149,7 @@ def turned_picture(picture: UInt8, landmarks: Float32, pose: HeadPose, target: H
         identity: the person on the default morphable model.
     """
     height, width = picture.shape[:2]
-    model: MorphableModel = default_model()
-    surface = portrait_depth((height, width), landmarks, pose, identity, model)
+    surface = portrait_depth((height, width), landmarks, pose, identity, default_model())
     rows, columns = surface.depth.shape
     nodes = np.stack(np.meshgrid(np.arange(columns) * surface.step, np.arange(rows) * surface.step), axis=-1)
     points = np.dstack([nodes, surface.depth]).astype(np.float64)
@@ -186,11 +171,10 @@ def grid_triangles(rows: int, columns: int) -> Int32:
     return np.concatenate([np.stack([left, below, right], 1), np.stack([right, below, across], 1)])
 
 
-def write_turned(clip: FrontalClip, source: Path, angle: float, path: Path) -> Float64:
+def write_turned(clip: FrontalClip, angle: float, path: Path) -> Float64:
     """Write a clip with its head turned, with the sound of the clip, and return the true yaw of every frame, float64 [T], degrees.
 
     Args:
-        source: the video of the clip.
         angle: planted turn, degrees.
         path: file to write.
     """
@@ -208,10 +192,9 @@ def write_turned(clip: FrontalClip, source: Path, angle: float, path: Path) -> F
                     picture = turned_picture(picture, record["landmarks"], pose, target, clip.identity)
                 yield picture
 
-    with av.open(str(source)) as original, av.open(str(path), "w") as container:
+    with av.open(str(info.path)) as original, av.open(str(path), "w") as container:
         voice = original.streams.audio[0]
-        video = container.add_stream("libx264", rate=info.video.average_rate, options={"crf": str(CRF), "preset": "veryfast"})
-        video.width, video.height, video.pix_fmt = info.video.width, info.video.height, "yuv420p"
+        video = add_h264(container, info.video.average_rate, info.video.width, info.video.height, crf=CRF, preset="veryfast")
         sound = container.add_stream_from_template(voice)
         for packet in original.demux(voice):
             if packet.dts is not None:
@@ -278,17 +261,6 @@ def angle_metrics(host: StageHost, name: str, angle: float, turned: Path, truth:
     )
 
 
-def means_of(metrics: Sequence[AngleMetrics]) -> list[AngleMetrics]:
-    """Return the mean of each angle over its clips."""
-    names = [field.name for field in fields(AngleMetrics) if field.name not in {"clip", "angle"}]
-    means = []
-    for angle in dict.fromkeys(each.angle for each in metrics):
-        rows = [each for each in metrics if each.angle == angle]
-        values = {name: finite_mean(np.array([getattr(row, name) for row in rows])) for name in names}
-        means.append(AngleMetrics(clip=f"mean of {len(rows)}", angle=angle, **values))
-    return means
-
-
 def _document(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with null for what is not measured."""
     return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}
@@ -308,17 +280,17 @@ def main() -> int:
             for clip in options.clips:
                 with TemporaryDirectory(prefix="dubstage-rotations-") as folder:
                     frontal = host.run(analyse(host, clip, Path(folder)))
-                    truth = frontal.mouths()
+                    truth = mouths_of(frontal.analysis)
                     for angle in options.angles:
                         turned = options.output / f"{clip.stem}_{angle:+g}.mp4"
-                        yaw = write_turned(frontal, clip, angle, turned)
+                        yaw = write_turned(frontal, angle, turned)
                         metrics.append(angle_metrics(host, clip.stem, angle, turned, truth, yaw))
                         write_json(options.output / "rotations.json", [_document(row) for row in rows_of(metrics)])
                     frontal.analysis.workspace.close()
     except DubstageError as error:
         tell(f"error: {error}")
         return error.exit_code
-    print(table(rows_of([*metrics, *means_of(metrics)])))
+    print(table(rows_of([*metrics, *means_of(metrics, "angle")])))
     return 0
 
 

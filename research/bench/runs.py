@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 import av
 import numpy as np
 import psutil
+from av.container import OutputContainer
+from av.video.reformatter import Colorspace
+from av.video.stream import VideoStream
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -245,6 +248,20 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     return "\n".join([line(rows[0]), line("---" for _ in rows[0]), *(line(row.values()) for row in rows)])
+
+
+def add_h264(container: OutputContainer, rate: Fraction, width: int, height: int, *, crf: int, preset: str) -> VideoStream:
+    """Return a new stream of H.264 in 4:2:0 for frames that PyAV makes of RGB pictures.
+
+    Args:
+        rate: frames per second.
+        crf: quality of x264.
+        preset: speed of x264.
+    """
+    video = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
+    video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+    video.codec_context.colorspace = Colorspace.ITU601.value  # PyAV converts by BT.601
+    return video
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,19 +24,24 @@ import soxr
 from gateway.compositing.detail import box_with_detail
 from gateway.compositing.jaw import warp_footage
 from gateway.compositing.planes import picture_at, weight_at
+from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.analyse.frame_plan import DUBBED
 from gateway.dub.convert import reason_name
 from gateway.dub.learn.analysis import FootageAnalysis
+from gateway.dub.progress import OnProgress
 from gateway.dub.state.native_boxes import native_luma, scale_of
 from gateway.dub.state.records import pose_of
+from gateway.dub.state.workspace import Workspace
 from gateway.media.inspection import inspect_video
 from gateway.media.pixels import deinterlaced_luma
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
+from gateway.stages.interface import Stages
+from gateway.stages.opening import models_for
 from research.evaluation.measures import MOUTH_BOX_HEIGHT, MOUTH_BOX_WIDTH
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
-from services.common.errors import InvalidRequestError, MediaUnsupportedError
+from services.common.errors import InvalidRequestError, MediaUnsupportedError, NoUsableFootageError
 from services.common.face.crops import (
     ANCHOR_IN_CROP,
     BOX_ORIGIN,
@@ -51,6 +56,7 @@ from services.common.face.crops import (
 )
 from services.common.face.mouth_detail import enlarged, grey, luma_of
 from services.common.face.native_pictures import native_affine
+from services.common.methods import method_named
 
 _MARGIN_PX: Final = 4
 """Pixels around the mouth box that the blur of the finest band sees."""
@@ -207,6 +213,35 @@ def check_clip(path: Path) -> MediaInfo:
     if not info.audio:
         raise InvalidRequestError(f"{path} has no sound, and self-re-enactment needs the sound of the clip", field="clip")
     return info
+
+
+async def open_clip(stages: Stages, path: Path, method: str, workspace: Workspace, on_progress: OnProgress) -> FootageAnalysis:
+    """Return a clip, tracked, with its largest face selected.
+
+    Args:
+        method: name of the method that the clip is analysed for.
+        workspace: open folder for the record files.
+        on_progress: called with every tracked frame.
+
+    Raises:
+        NoUsableFootageError: the clip shows no face.
+        DubstageError: the clip was refused, or a stage failed.
+    """
+    info, row = check_clip(path), method_named(method)
+    await models_for(stages, row)
+    shot = await FootageAnalysis.open(stages, row, info, workspace, threads=2)
+    await shot.track(lambda done: on_progress("track", done, info.video.num_frames))
+    if await shot.select(FaceChoice("largest")) is None:
+        raise NoUsableFootageError(f"{path} shows no face", subject=str(path))
+    return shot
+
+
+def mouths_of(shot: FootageAnalysis) -> Float32:
+    """Return the tracked mouths of every frame, float32 [T, 59, 3], head space, NaN where the frame does not show the face."""
+    rows = shot.rows
+    mouths: Float32 = shot.workspace.faces.read_rows(np.maximum(rows, 0).tolist())["mouth"].copy()
+    mouths[rows < 0] = np.nan
+    return mouths
 
 
 def own_speech(info: MediaInfo) -> Float32:

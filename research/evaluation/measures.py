@@ -17,9 +17,9 @@ Bovik 2003 (five scales); both per colour channel, then averaged. The windows li
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -43,6 +43,11 @@ from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import MorphableModel, default_model
 from services.common.wire.mouth_curves import Trigger, around_phones, at_delays, quick_part, steps
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Row = TypeVar("Row", bound="DataclassInstance")
 
 MOUTH_BOX_WIDTH: Final = 104
 MOUTH_BOX_HEIGHT: Final = 80
@@ -219,6 +224,24 @@ def finite_mean(values: Float64) -> float:
     """Return the mean of the finite numbers; NaN if there is none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
+
+
+def means_of(measured: Iterable[Row], by: str) -> list[Row]:
+    """Return a row of means over the clips for each value of a field, in the order in which the values come first.
+
+    Args:
+        measured: rows with a field `clip`; all other fields but `by` are numbers, NaN where not measured.
+        by: name of the field.
+    """
+    groups: dict[Any, list[Row]] = {}
+    for one in measured:
+        groups.setdefault(getattr(one, by), []).append(one)
+    means = []
+    for rows in groups.values():
+        names = [each.name for each in fields(rows[0]) if each.name not in {"clip", by}]
+        values = {name: finite_mean(np.array([getattr(row, name) for row in rows])) for name in names}
+        means.append(replace(rows[0], clip=f"mean of {len(rows)}", **values))
+    return means
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.common.v1 import common_pb2
 from dubstage.texture.v1 import texture_pb2
-from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.analyse.motion_clip import MotionClip
 from gateway.dub.analyse.shot_looks import ShotLooks
 from gateway.dub.choices import EnrolOptions
@@ -33,14 +32,15 @@ from gateway.dub.state.workspace import Workspace
 from gateway.media.background import blank_picture
 from gateway.media.reader import VideoReader, plane_views, to_rgb
 from gateway.media.sound import Speech as Sound
-from gateway.stages.opening import StageHost, models_for
+from gateway.stages.opening import StageHost
 from research.evaluation.clip import (
     SILENCE_S,
     SPEECH_RATE_HZ,
-    check_clip,
     finished_box,
     framed_speech,
     insert_box,
+    mouths_of,
+    open_clip,
     own_speech,
     shifted,
     truth_of,
@@ -48,9 +48,8 @@ from research.evaluation.clip import (
 from research.evaluation.strips import mouth_part, mouth_size
 from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
-from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
-from services.common.methods import Finish, method_named
+from services.common.methods import Finish
 from services.common.runs import runs
 from services.common.wire.convert import timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
@@ -159,12 +158,7 @@ class PipelineSession:
 
     async def _opened(self, path: Path, method: str, workspace: Workspace) -> FootageAnalysis:
         """Return the clip, tracked and with its features, with its largest face selected."""
-        info, row, stages = check_clip(path), method_named(method), self._host.stages
-        await models_for(stages, row)
-        shot = await FootageAnalysis.open(stages, row, info, workspace, threads=2)
-        await shot.track(lambda done: self._on_progress("track", done, info.video.num_frames))
-        if await shot.select(FaceChoice("largest")) is None:
-            raise NoUsableFootageError(f"{path} shows no face", subject=str(path))
+        shot = await open_clip(self._host.stages, path, method, workspace, self._on_progress)
         await shot.extract_sound()
         return shot
 
@@ -195,9 +189,7 @@ class PipelineSession:
 
     def mouths(self) -> Float32:
         """Return the tracked mouths of every frame, float32 [T, 59, 3], head space, NaN where the frame does not show the face."""
-        mouths: Float32 = self._shot.workspace.faces.read_rows(np.maximum(self._rows, 0).tolist())["mouth"].copy()
-        mouths[self._rows < 0] = np.nan
-        return mouths
+        return mouths_of(self._shot)
 
     @property
     def usable(self) -> Bool:

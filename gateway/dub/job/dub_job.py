@@ -326,7 +326,7 @@ class DubJob:
             speech: the new speech.
             duration: length of the video, seconds.
         """
-        # The last mouths of a preview are those of the dub, which gets features of what follows.
+        # A preview reads speech beyond its end, so that its last mouths equal those of the whole dub.
         end = duration + SPEECH_AFTER_S if self._request.preview else duration
         extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features, end=end)
         await self._extract_own_sound(analysis)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gateway.reports.mouth_metrics import MouthTrack
-from research.bench.peers import EvaluatedFrames, SystemMetrics, best_lag, encoded, face_parts, means_of, metrics_of, peers_of
+from research.bench.peers import EvaluatedFrames, SystemMetrics, best_lag, encoded, face_parts, metrics_of, peers_of
+from research.evaluation.measures import means_of
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import CROP_SIZE, HeadPose, head_template, to_frame
@@ -107,7 +108,7 @@ def test_results_stand_beside_their_video(tmp_path: Path) -> None:
 
 def test_means_are_by_system() -> None:
     row: SystemMetrics = metrics_of("clip", "real", REAL, REAL, landmarks(), [FRONTAL] * COUNT)
-    found = means_of([row, replace(row, clip="other", r=0.5), replace(row, system="peer")])
+    found = means_of([row, replace(row, clip="other", r=0.5), replace(row, system="peer")], "system")
     assert [(each.clip, each.system, each.r) for each in found] == [
         ("mean of 2", "real", 0.75),
         ("mean of 1", "peer", pytest.approx(1.0)),

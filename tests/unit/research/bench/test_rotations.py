@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from research.bench.rotations import AngleMetrics, grid_triangles, means_of, turned_picture, turned_pose
+from research.bench.rotations import AngleMetrics, grid_triangles, turned_picture, turned_pose
+from research.evaluation.measures import means_of
 from services.common.face.crops import to_frame
 from services.common.geometry.rasterise import rasterise
 from services.common.geometry.rotations import euler_from_matrix
@@ -40,7 +41,7 @@ def test_unturned_picture_stays() -> None:
 
 @pytest.mark.parametrize("angle", [-40.0, 25.0, 45.0])
 def test_face_points_land_where_geometry_says(angle: float) -> None:
-    """What the camera still sees of the face stands where the turned head has it, and the picture's border stays."""
+    """The parts of the face that the camera still sees stand where the turned head has them, and the picture's border stays."""
     target = turned_pose(POSE, angle)
     picture = turned_picture(PORTRAIT, LANDMARKS, POSE, target, a_person())
     corner = NEAR_CORNER if angle > 0 else FAR_CORNER
@@ -62,7 +63,7 @@ def test_nearer_parts_hide_farther_ones() -> None:
 
 def test_mean_is_of_each_angle() -> None:
     rows = [METRICS, replace(METRICS, r=0.5), replace(METRICS, angle=45.0, r=float("nan"))]
-    means = means_of(rows)
+    means = means_of(rows, "angle")
     assert [(each.clip, each.angle) for each in means] == [("mean of 2", 30.0), ("mean of 1", 45.0)]
     assert means[0].r == pytest.approx(0.6)
     assert np.isnan(means[1].r)
