@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import Column, MetaData, String, Table, inspect, select
 from sqlalchemy.engine import Connection
 
+from gateway.database.tables import InstallationRow
 from services.common.errors import StorageRefusedError
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
@@ -71,10 +72,16 @@ def upgrade(connection: Connection, where: str) -> str:
         where: name of the database for error texts.
 
     Raises:
-        StorageRefusedError: a later version of dubstage made the tables. Nothing was changed.
+        StorageRefusedError: a later version of dubstage made the tables, or the database has tables without a revision. Nothing was
+            changed.
     """
     before = revision_of(connection)
     check_revision(before, where)
+    if not before and inspect(connection).has_table(InstallationRow.__tablename__):
+        raise StorageRefusedError(
+            f"the database {where} is damaged: its tables have no revision ({RECORD.name}). Restore a copy or a backup",
+            subject=where,
+        )
     if before != head():
         # Alembic's own lines name its plugins and its implementation.
         logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -249,6 +249,19 @@ def test_later_database_version_refused(settings: GatewaySettings, tenant: str, 
     assert len(differences(own)) == 1, "the index is still missing"
 
 
+@every_database
+@pytest.mark.parametrize("damage", ["UPDATE alembic_version SET version_num = ''", "DROP TABLE alembic_version"])
+def test_tables_without_revision_are_refused(settings: GatewaySettings, tenant: str, geometry: ActorGeometry, damage: str) -> None:
+    own = settings_of(settings, tenant)
+    filled(own, geometry).close()
+    with bare(own) as engine, engine.begin() as connection:
+        connection.execute(text(damage))
+    before = rows_of(own)
+    with pytest.raises(StorageRefusedError, match="its tables have no revision"):
+        opened(own)
+    assert rows_of(own) == before
+
+
 def test_backup_refused_after_later_upgrade(settings, actors, blobs, tmp_path) -> None:
     with actors.database.writing() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0999'"))
