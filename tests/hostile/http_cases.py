@@ -13,6 +13,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
+from gateway.api.http_bodies import MOST_BYTES
 from gateway.api.http_callers import MOST_WRONG, WRONG_EVERY_S
 from gateway.api.rest import ROUTES
 from tests.hostile.case import Case, Fault, Outcome
@@ -26,6 +27,8 @@ WRONG_TOKENS: Final = 30
 _VARIABLE: Final = re.compile(r"\{(\w+)(?:=([^}]*))?\}")
 _MOST_SENT: Final = 2 << 20
 """Most bytes of one body that a case sends."""
+_TOO_LARGE: Final = (MOST_BYTES + 1, 1 << 33, 10**17)
+"""Lengths of bodies that no request may have, bytes."""
 
 Act = Callable[[World, Visitor], Outcome]
 _TYPES: Final = (
@@ -150,7 +153,7 @@ def body_case(rng: Random) -> Case:
             elif way == "chunked":
                 sent(connection, head(verb, path, *more, "Transfer-Encoding: chunked", token=token) + _chunks(own, body))
             else:
-                size = len(body) + own.choice((1, 1000, 1 << 20)) if way == "unfinished" else own.choice((1 << 24, 1 << 33, 10**17))
+                size = len(body) + own.choice((1, 1000, 1 << 20)) if way == "unfinished" else own.choice(_TOO_LARGE)
                 begin = body[: own.randrange(len(body) + 1)]
                 sent(connection, head(verb, path, *more, f"Content-Length: {size}", token=token) + begin)
             if way in ("unfinished", "chunked") and token == visitor.token:
