@@ -36,7 +36,7 @@ _PYTHON: Final = MappingProxyType({"actor": "actor_id"})
 """Words of batch rows -> arguments of `dubstage.dub`. Other words are the arguments."""
 _FACE: Final = ("face_id", "point", "face_rule")
 """Fields of a dub that the word `face` stands for."""
-_SEQUENCES: Final = "image sequences are read by the command line, batches and the API"
+_SEQUENCES: Final = "servers dub no image sequences: the command line and its batches do"
 NOT_IN_FORM: Final = "not in the form"
 REASONS: Final = MappingProxyType(
     {

@@ -269,7 +269,12 @@ def licence_table(clips: Sequence[ClipRow]) -> list[str]:
 
 
 def write_fitted(
-    path: Path, arrays: Mapping[str, Array], settings: Mapping[str, float], clips: Sequence[ClipRow], scores: Mapping[str, Any]
+    path: Path,
+    arrays: Mapping[str, Array],
+    settings: Mapping[str, float],
+    clips: Sequence[ClipRow],
+    scores: Mapping[str, Any],
+    sounds: Sequence[ClipRow] = (),
 ) -> list[Path]:
     """Write what was fitted in closed form, its sheet (.json) and the card with the data, and return the three paths.
 
@@ -279,6 +284,7 @@ def write_fitted(
         settings: settings of the fit.
         clips: rows that were learned from.
         scores: what the judge says.
+        sounds: rows without a picture that were learned from too. The card has them, the sheet does not count them.
     """
     content = encode_arrays(arrays)
     facts = {
@@ -292,7 +298,7 @@ def write_fitted(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
     sheet = json.dumps(facts, indent=1) + "\n"
-    text = "\n".join([f"# {path.stem}", "", *licence_table(clips)])
+    text = "\n".join([f"# {path.stem}", "", *licence_table([*clips, *sounds])])
     return [path, write_whole(path.with_suffix(".json"), sheet.encode()), write_whole(card_of(path), text.encode())]
 
 

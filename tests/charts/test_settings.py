@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from charts.schema import COMPONENTS, REFERENCE, SET_BY_THE_CHART, SETTINGS, reference, schemas, settings_schema
+from charts.values import TENANT_LIMITS
 from gateway.settings import GatewaySettings, RequireConsent
 from gateway.tenants.limits import TenantLimits, read_limits
 from services.common.server.settings import PREFIX, StageSettings, load_settings
@@ -198,6 +199,12 @@ def test_gateway_reads_limits_of_tenants(tmp_path: Path) -> None:
     rendered = render("default")
     assert "DUBSTAGE_TENANT_LIMITS_FILE" not in rendered.environment("gateway")
     assert not [one for one in rendered.of("ConfigMap") if one["metadata"]["name"].endswith("tenant-limits")]
+
+
+def test_chart_takes_every_tenant_limit() -> None:
+    properties = TENANT_LIMITS["properties"]
+    one_tenant = properties["tenants"]["additionalProperties"]
+    assert set(properties["every"]["properties"]) == set(one_tenant["properties"]) == set(TenantLimits.model_fields)
 
 
 def test_gateway_reads_users_of_proxy() -> None:

@@ -115,7 +115,7 @@ def extract_features(
     """Yield the Features of a sound that comes in pieces, each block as soon as its look-ahead is there.
 
     Items are pieces of the sound without gaps: float32 [n] or [n, channels] in [-1, 1], such as `pieces` cuts them. The features do
-    not depend on how the sound is cut. The look-ahead is 60 ms, for "speech_states_live" 130 ms, for "speech_states" 2.6 s.
+    not depend on how the sound is cut. The look-ahead is 60 ms, for "speech_states_live" 110 ms, for "speech_states" 2.6 s.
 
     Args:
         sample_rate_hz: samples per second and channel, 8000 to 192000.

@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from research.motion.clips import Clips, frame_weights, read_sound
 from research.motion.protocol import closed_threshold
 from research.motion.ridge import SPEAKER_EXPONENT
-from research.training.trainset import TrainSet
+from research.training.trainset import ClipRow, TrainSet
 from services.audio.settings import AudioSettings
 from services.audio.speech_encoder import SPEECH_STATES_LIVE
 from services.audio.types import SAMPLE_RATE_HZ, SoundRows
@@ -102,20 +102,26 @@ def speech_of_clips(clips: Clips) -> LabelledFrames:
     return _joined([_speech_of(clip.features) for clip in free])
 
 
+def sound_rows(data: TrainSet) -> list[ClipRow]:
+    """Return the sounds without a picture that are learned from: at most MAX_SOUNDS of the split `train`."""
+    rows = [row for row in data.rows if row.split == "train" and not row.has_face]
+    return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round()]
+
+
 def read_sounds(data: TrainSet, input_windows: Sequence[InputWindow]) -> Sounds | None:
-    """Return the sounds without a picture in the split `train`, and noise. None: there are no such sounds.
+    """Return the sounds of `sound_rows`, and noise. None: there are no such sounds.
 
     Args:
         input_windows: inputs of the maps that learn closed lips.
     """
-    rows = [row for row in data.rows if row.split == "train" and not row.has_face]
+    rows = sound_rows(data)
     if not rows:
         return None
     tensors = sorted({LIVE_STATES, *(input_window.feature for input_window in input_windows)})
     lips: dict[InputWindow, list[LabelledFrames]] = {input_window: [] for input_window in input_windows}
     speech = []
-    for position in np.linspace(0, len(rows) - 1, min(len(rows), MAX_SOUNDS)).round():
-        features = read_sound(data, rows[int(position)], tensors)
+    for row in rows:
+        features = read_sound(data, row, tensors)
         for input_window, parts in lips.items():
             parts.append(_lips_of(features, input_window))
         speech.append(_speech_of(features))

@@ -35,6 +35,7 @@ from research.methods.dubstage.logistic import (
     fit_logistic,
     lips_of_clips,
     read_sounds,
+    sound_rows,
     speech_of_clips,
 )
 from research.motion.clips import (
@@ -52,7 +53,7 @@ from research.motion.protocol import ClipFold, ClipScores, evaluate_clip, people
 from research.motion.ridge import SPEAKER_EXPONENT, STRENGTH, fit_states_filter, mouth_target
 from research.training.command import command_line, data_parser
 from research.training.run_folder import write_fitted
-from research.training.trainset import TrainSet
+from research.training.trainset import ClipRow, TrainSet
 from services.audio.speech_encoder import LIVE as LIVE_WINDOWS
 from services.common.array_types import Float32
 from services.common.files import write_whole
@@ -222,7 +223,7 @@ def left_out(clips: Clips, basis: LandmarkBasis, sounds: Sounds | None) -> list[
     return pairs
 
 
-def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: Report) -> list[Path]:
+def write_model(model: SpeechMapModel, folder: Path, clips: Clips, sounds: Sequence[ClipRow], report: Report) -> list[Path]:
     """Write speech_map.safetensors, speech_map.json and the card with the data, and return their paths."""
     settings = {
         "strength": STRENGTH,
@@ -232,7 +233,7 @@ def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: Repor
         "sound_weight": SOUND_WEIGHT,
     }
     scores = {f"{group}: {way.name}": _rounded(each, 4) for (group, way), each in report.items()}
-    return write_fitted(folder / MODEL_FILE, model.arrays(), settings, clips.rows, scores)
+    return write_fitted(folder / MODEL_FILE, model.arrays(), settings, clips.rows, scores, sounds)
 
 
 def _rounded(judgement: Judgement, digits: int) -> dict[str, float | None]:
@@ -379,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = fit_model(clips, models.basis, sounds)
     report = report_of([(LEFT_OUT, left_out(clips, models.basis, sounds)), *_others(data, model)], models)
     if given.output is not None:
-        for path in write_model(model, given.output, clips, report):
+        for path in write_model(model, given.output, clips, sound_rows(data), report):
             print(path)
     if given.curve is not None:
         write_look_aheads(look_aheads(report), given.curve)
