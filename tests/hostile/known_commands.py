@@ -178,6 +178,10 @@ def _stores() -> list[Case]:
         with closing(sqlite3.connect(folder / "data" / "actors.sqlite")) as database, database:
             database.execute("update actors set actor_id = ?", (b"\xff\xfe",))
 
+    def empty_revision(folder: Path) -> None:
+        with closing(sqlite3.connect(folder / "data" / "actors.sqlite")) as database, database:
+            database.execute("update alembic_version set version_num = ''")
+
     def blob(folder: Path) -> None:
         for path in (folder / "artefacts").rglob("*"):
             if path.is_file() and path.name != OWNER:
@@ -192,6 +196,7 @@ def _stores() -> list[Case]:
         *(broken(damage.__name__, line, damage, bad, "actors.sqlite") for line in lines for damage in (page, cut, noise)),
         *(broken(damage.__name__, ["doctor"], damage, frozenset({"exit 1"})) for damage in (page, cut, noise)),
         broken("an id of bytes", ["actor", "list"], bytes_as_id, bad | OK),
+        broken("an empty revision", ["actor", "list"], empty_revision, bad, "actors.sqlite"),
         broken("every blob damaged", ["actor", "list"], blob, OK),
         broken("the store is gone", ["actor", "list"], moved, TOLD),
         Case("store", "actors.sqlite may be read by its owner alone", _private, OK),
