@@ -30,9 +30,9 @@ _WORDS: Final = MappingProxyType(
 """Parameters of the command -> words of batch rows. Other parameters have their own name."""
 _SPOKEN: Final = ("say", "voice")
 """Words of batch rows that a gateway does not take."""
-_REFUSED: Final = ("preview",)
+_REFUSED: Final = ("preview", "preview_at")
 """Fields of a dub that batches refuse."""
-_PYTHON: Final = MappingProxyType({"actor": "actor_id"})
+_PYTHON: Final = MappingProxyType({"actor": "actor_id", "preview_at": "preview_time"})
 """Words of batch rows -> arguments of `dubstage.dub`. Other words are the arguments."""
 _FACE: Final = ("face_id", "point", "face_rule")
 """Fields of a dub that the word `face` stands for."""
@@ -51,6 +51,7 @@ REASONS: Final = MappingProxyType(
         "report": "batches: `dubstage batch report`; a gateway writes none",
         "personalize": "in API and form the opposite",
         "preview": "a shot of a batch is delivered whole",
+        "preview_at": "as `--preview`; a timecode is `preview_timecode`",
         "force": "command line only",
         "_": "command line only: the others return the result",
         "overwrite": "the form makes a new name",

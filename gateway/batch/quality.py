@@ -143,7 +143,7 @@ async def tracked_figures(
     for face, cut, tracked in zip(faces, pictures.faces, outputs, strict=True):
         if tracked is None:
             continue
-        r = correlation(await in_thread(commanded_opening, face, workspace), tracked.opening)
+        r = correlation(await in_thread(commanded_opening, face), tracked.opening)
         correlations += [r] if math.isfinite(r) else []
         seen = await appearance_of(stages, cut, face, workspace, tracked)
         figures += [ShotAppearance.of(seen)] if seen is not None else []
@@ -215,7 +215,7 @@ async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
     figures = await _measured(stages, video, outcome, workspace, new_sound=not request.keep_audio)
     rendered = outcome.plan.rendered()
     faces = outcome.of_lines() or [outcome]
-    motions = [await asyncio.to_thread(motion_of, face, workspace) for face in faces]
+    motions = [await asyncio.to_thread(motion_of, face) for face in faces]
     return VideoMetrics(
         frames=outcome.plan.num_frames,
         frames_by_reason=outcome.plan.counts(),

@@ -24,7 +24,7 @@ from gateway.cli.app import HELP_OPTIONS, app, run_async
 from gateway.cli.console import printable, say, say_error, say_json, say_result, say_warning, wants_json
 from gateway.cli.progress import StepProgress
 from gateway.cli.values import named_paths, sound_against_picture
-from gateway.dub.choices import EXPRESSIONS, FITS, PREVIEW_S
+from gateway.dub.choices import EXPECTED_TIME, EXPRESSIONS, FITS, PREVIEW_S
 from gateway.media.choices import (
     CODECS,
     DUCK_DB,
@@ -571,11 +571,18 @@ def dub(
         bool,
         typer.Option(
             "--preview",
-            help=f"Dub only the first {PREVIEW_S} seconds, without training networks, for a quick look. The video has half of the "
-            f"footage's width and height if the shorter has {LEAST_HALVED} pixels or more and both halve evenly; with --report, "
-            "the footage's size.",
+            help=f"Dub only the first {PREVIEW_S} seconds, or those from --preview-at on, without training networks, for a quick "
+            f"look. The video has half of the footage's width and height if the shorter has {LEAST_HALVED} pixels or more and both "
+            "halve evenly; with --report, the footage's size.",
         ),
     ] = False,
+    preview_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help=f"Time at which --preview begins: {EXPECTED_TIME}. Default: the first frame.",
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -639,6 +646,7 @@ def dub(
                 "seed": seed,
                 "overwrite": overwrite,
                 "preview": preview or None,
+                "preview_at": preview_at,
                 "rate": rate,
                 "footage_sound": files.name(footage_sound),
                 "ocio": ocio,

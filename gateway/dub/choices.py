@@ -30,7 +30,7 @@ MOST_BOXES: Final = 10_000
 """Most boxes of one line's face."""
 
 EXPECTED_TIME: Final = "seconds (12.48) or a timecode from the first frame (00:00:12:12, 00:00:12.480)"
-"""Expected form of the begin of a line, for messages."""
+"""Expected form of a time in a video, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

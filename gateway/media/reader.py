@@ -24,7 +24,7 @@ from gateway.media.opening import (
 from gateway.media.pictures import read_picture
 from gateway.media.pixels import ACCURATE, ColourModel, PixelFormat, filter_graph
 from gateway.media.types import PICTURE, DecodedFrame, MediaInfo, Plane, VideoInfo
-from services.common.array_types import UInt8
+from services.common.array_types import Int64, UInt8
 from services.common.errors import MediaUnsupportedError
 
 _SETTLING_S: Final = 1.0
@@ -77,13 +77,16 @@ class VideoReader:
             self._open = None
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[DecodedFrame]:
-        """Yield frames `start` to `stop` - 1; None: to the last frame. Earlier frames are decoded and skipped.
+        """Yield frames `start` to `stop` - 1; None: to the last frame. Earlier frames are decoded and skipped, but for those before
+        a span of a file (VideoInfo.before): decoding begins as that of `frames_from`.
 
         Raises:
             MediaUnsupportedError: as `__iter__`.
         """
         self.close()
-        self._open = self._decode(start, self._info.video.num_frames if stop is None else min(stop, self._info.video.num_frames))
+        video = self._info.video
+        stop = video.num_frames if stop is None else min(stop, video.num_frames)
+        self._open = self._sought(start, stop) if len(video.before) else self._decode(start, stop)
         return self._open
 
     def frames_from(self, start: int, stop: int) -> Iterator[DecodedFrame]:
@@ -98,16 +101,17 @@ class VideoReader:
 
     def _sought(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         """Decode from a key frame before `start`, or from the beginning if the file cannot be sought there exactly."""
-        info, pts = self._info, self._info.video.pts
-        due = start
-        ticks = int(pts[start]) - int(_SETTLING_S / info.video.time_base)
-        if ticks > int(pts[0]) and not has_order_only(info.container, info.video.codec):
+        info, video = self._info, self._info.video
+        times, skipped, due = _file_times(video), len(video.before), start
+        ticks = int(video.pts[min(start, video.num_frames - 1)]) - int(_SETTLING_S / video.time_base)
+        if ticks > int(times[0]) and not has_order_only(info.container, video.codec):
             with open_input(info.path, only="picture") as container:
                 stream = self._stream(container)
                 container.seek(ticks, stream=stream)
                 for picture in self._pictures(container, stream):
-                    index = int(np.searchsorted(pts, picture.pts)) if picture.pts is not None else len(pts)
-                    if index == len(pts) or int(pts[index]) != picture.pts or index > due or due == stop:
+                    number = int(np.searchsorted(times, picture.pts)) if picture.pts is not None else len(times)
+                    index = number - skipped
+                    if number == len(times) or int(times[number]) != picture.pts or index > due or due == stop:
                         break
                     if index == due:
                         yield _decoded_frame(picture, index, info)
@@ -129,7 +133,8 @@ class VideoReader:
             if start < stop:
                 yield _frame_of_picture(info)
             return
-        index = 0
+        skipped = len(video.before)
+        index = -skipped
         with open_input(info.path, only="picture") as container:
             for picture in self._pictures(container, self._stream(container)):
                 if index >= stop:
@@ -138,19 +143,25 @@ class VideoReader:
                     yield _decoded_frame(picture, index, info)
                 index += 1
         if index < stop:
-            seconds = int(video.pts[index - 1]) * video.time_base if index else None
-            raise broken_at(info.path, seconds, f"only {index} of {video.num_frames} frames can be decoded")
+            times = _file_times(video)
+            seconds = int(times[index + skipped - 1]) * video.time_base if index + skipped else None
+            raise broken_at(info.path, seconds, f"only {index + skipped} of {len(times)} frames can be decoded")
 
     def _pictures(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
         reached, counted = DecodingProgress(), has_order_only(self._info.container, self._info.video.codec)
-        video = self._info.video
+        times = _file_times(self._info.video)
         for number, picture in enumerate(decoded_frames(container, stream, self._info.path, reached)):
             if counted:
                 picture.pts = None
-            ticks = int(video.pts[min(number, video.num_frames - 1)]) if counted else picture.pts
+            ticks = int(times[min(number, len(times) - 1)]) if counted else picture.pts
             if ticks is not None:
-                reached.seconds = ticks * video.time_base
+                reached.seconds = ticks * self._info.video.time_base
             yield picture
+
+
+def _file_times(video: VideoInfo) -> Int64:
+    """Return the times of the shown frames of a file up to the last frame of a video, int64, ticks."""
+    return np.concatenate([video.before, video.pts])
 
 
 def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> DecodedFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -76,6 +76,11 @@ class Speech:
     sample_rate_hz: int
     channels: int
     chunks: Iterable[Float32] = field(repr=False)
+
+    def later(self, seconds: Fraction) -> Speech:
+        """Return the speech from a time on, seconds, for a video that begins then."""
+        skipped = round(seconds * self.sample_rate_hz)
+        return replace(self, chunks=_Later(self.chunks, skipped)) if skipped else self
 
 
 class SoundReader:
@@ -220,6 +225,21 @@ class SoundReader:
                 if frame.pts is not None and frame.time_base:
                     reached.seconds = frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate)
                 yield frame
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """Sound without its first samples, read anew in each iteration."""
+
+    chunks: Iterable[Float32]
+    skipped: int
+
+    def __iter__(self) -> Iterator[Float32]:
+        left = self.skipped
+        for chunk in self.chunks:
+            if len(chunk) > left:
+                yield chunk[left:]
+            left = max(0, left - len(chunk))
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,8 @@ class VideoInfo:
         hdr: HDR metadata of the first frame.
         unkept: further metadata of the first frame that no encoder gets, in words.
         reduction: samples of the file per sample of a frame, in each direction. The reader reduces frames by areas.
+        before: int64, presentation times of the shown frames of the file before the first frame, ticks; none, unless the video is a
+            span of its file.
     """
 
     index: int
@@ -175,6 +177,7 @@ class VideoInfo:
     hdr: HdrMetadata = HdrMetadata()
     unkept: tuple[str, ...] = ()
     reduction: int = 1
+    before: Int64 = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
 
     @property
     def interlaced(self) -> bool:
@@ -211,12 +214,25 @@ class VideoInfo:
         """Time from the first frame to the end of the last frame, seconds."""
         return (int(self.pts[-1]) + self.last_duration - int(self.pts[0])) * self.time_base
 
-    def head(self, seconds: int) -> VideoInfo:
-        """Return the frames that begin in the first seconds of the stream."""
-        stop = int(np.searchsorted(self.pts, int(self.pts[0]) + math.ceil(seconds / self.time_base)))
-        if stop >= self.num_frames:
+    @property
+    def begin(self) -> Fraction:
+        """Time from the first shown frame of the file to the first frame, seconds; 0, unless the video is a span of its file."""
+        return (int(self.pts[0]) - int(self.before[0])) * self.time_base if len(self.before) else Fraction(0)
+
+    @property
+    def end(self) -> Fraction:
+        """Time from the first shown frame of the file to the end of the last frame, seconds."""
+        return self.begin + self.duration
+
+    def span(self, first: int, seconds: int) -> VideoInfo:
+        """Return the frames that begin in the seconds from a frame on, as a video that begins with this frame."""
+        pts = self.pts
+        stop = int(np.searchsorted(pts, int(pts[first]) + math.ceil(seconds / self.time_base)))
+        last = self.last_duration if stop >= self.num_frames else int(pts[stop] - pts[stop - 1])
+        if not first and stop >= self.num_frames:
             return self
-        return replace(self, pts=self.pts[:stop], last_duration=int(self.pts[stop] - self.pts[stop - 1]))
+        before = np.concatenate([self.before, pts[:first]])
+        return replace(self, pts=pts[first:stop], last_duration=last, before=before)
 
     def halved(self) -> VideoInfo:
         """Return the video with frames of half the width and height.

@@ -441,9 +441,9 @@ async def _figures(
     on_frame: Callable[[int], None],
 ) -> _Figures:
     return _Figures(
-        await asyncio.to_thread(commanded_opening, outcome, workspace),
+        await asyncio.to_thread(commanded_opening, outcome),
         tracked.opening if tracked is not None else None,
-        await asyncio.to_thread(motion_of, outcome, workspace),
+        await asyncio.to_thread(motion_of, outcome),
         await appearance_of(stages, pictures, outcome, workspace, tracked, on_frame),
     )
 

@@ -21,10 +21,10 @@ from gateway.consent.record import EMBEDDING_SIZE
 from gateway.dub.analyse.face_records import FaceIndex
 from gateway.dub.analyse.footage import cut_from
 from gateway.dub.analyse.motion_clip import TRACKED_MOTION, frame_seconds, tracked_motion
-from gateway.dub.job.outcome import DubOutcome, LineRecords
+from gateway.dub.job.outcome import DubOutcome, TargetRecords
 from gateway.dub.learn.analysis import gather_both, track_footage
 from gateway.dub.request.dub_request import DubRequest
-from gateway.dub.state.records import RecordFile, RecordSpan, pose_of
+from gateway.dub.state.records import RecordFile, pose_of
 from gateway.dub.state.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
@@ -88,7 +88,7 @@ def head_motion_of(request: DubRequest, outcome: DubOutcome, workspace: Workspac
     """Return the head-pose vectors of the video and the predicted ones; None: the method does not move the head."""
     if not method_named(request.method).motion.moves_head:
         return None
-    predicted = workspace.motion.read(0, MOST_FRAMES)["pose"].copy()
+    predicted = _records_of(outcome).motion.read(0, MOST_FRAMES)["pose"].copy()
     video = np.full((min(outcome.plan.num_frames, MOST_FRAMES), POSE_SIZE), np.nan)
     for frame in range(len(video)):
         row = int(outcome.plan.row[frame])
@@ -102,18 +102,15 @@ def _frames_of(outcome: DubOutcome) -> range:
     return outcome.line.frames if outcome.line is not None else range(outcome.plan.num_frames)
 
 
-def _records_of(outcome: DubOutcome, workspace: Workspace) -> LineRecords:
+def _records_of(outcome: DubOutcome) -> TargetRecords:
     """Return the records of the target of a line, or of a whole dub."""
-    if outcome.line is not None and outcome.line.records is not None:
-        return outcome.line.records
-    motion, speech = workspace.motion, workspace.speech
-    whole = RecordSpan(motion, 0, motion.num_rows), RecordSpan(speech, 0, speech.num_rows)
-    if outcome.target_mouths is None:
+    records = outcome.line.records if outcome.line is not None else outcome.records
+    if records is None:
         raise ValueError("a dub with lines has one outcome for each line (DubOutcome.of_lines)")
-    return LineRecords(*whole, outcome.target_mouths)
+    return records
 
 
-def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None:
+def motion_of(outcome: DubOutcome) -> MotionMetrics | None:
     """Return the target motion of a dub compared with the person's own motion.
 
     None: no frame is dubbed, the person's own motion is not known, or the video is shorter than two frames.
@@ -123,7 +120,7 @@ def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None
     rendered = outcome.plan.rendered()[frames.start : frames.stop]
     if own is None or len(frames) < 2 or not rendered.any():
         return None
-    line = _records_of(outcome, workspace)
+    line = _records_of(outcome)
     seconds = frame_seconds(outcome.video)[frames.start : frames.stop]
     seconds = seconds - seconds[0]
     parts = []
@@ -143,13 +140,13 @@ def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None
     return motion_metrics(own, opening, width, speech >= SPOKEN_FROM, posteriorgram)
 
 
-def commanded_opening(outcome: DubOutcome, workspace: Workspace) -> Float32:
+def commanded_opening(outcome: DubOutcome) -> Float32:
     """Return the opening of the target mouths, float32 [T], crop pixels; NaN: the mouth of the frame is not rendered."""
     opening = np.full(outcome.plan.num_frames, np.nan, np.float32)
     if outcome.actor is None:
         return opening
     frames = _frames_of(outcome)
-    mouths = _records_of(outcome, workspace).mouths(frames.start, min(frames.stop, frames.start + MOST_FRAMES))
+    mouths = _records_of(outcome).mouths(frames.start, min(frames.stop, frames.start + MOST_FRAMES))
     opening[frames.start : frames.start + len(mouths)] = mouth_opening(mouths)
     opening[~outcome.plan.rendered()] = np.nan
     return opening

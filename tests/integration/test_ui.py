@@ -283,6 +283,30 @@ def test_preview_from_the_form(site: Site, browser: Any) -> None:
 
 
 @pytest.mark.long
+def test_preview_from_players_position(site: Site, browser: Any) -> None:
+    """The form previews from where the player of the footage stands, and the page of the preview shows the original from there."""
+    with page_of(browser, site, "/ui/new") as page:
+        give_files(site, page)
+        assert page.inner_text("#preview") == "Preview the first seconds"
+        page.evaluate("document.querySelector('#footage-preview').currentTime = 0.5")
+        page.wait_for_selector("#preview:has-text('Preview from 0.50 s on')")
+        with page.expect_request(lambda asked: asked.url.endswith("/v1/dubs") and asked.method == "POST") as sent:
+            page.click("#preview")
+        dub = sent.value.post_data_json["dub"]
+        assert (dub["preview"], dub["previewTime"]) == (True, "0.5s")
+        page.wait_for_url("**/ui/dubs/*")
+        page.wait_for_selector("#result:not([hidden])")
+        assert page.inner_text("#about").startswith("Preview of some seconds from 0.5 s on, with the speech of speech.wav")
+        # Frame 13 of 27, at 0.52 s, is the first one at or after 0.5 s.
+        assert "of 14" in page.inner_text("#facts")
+        until(page, "document.querySelector('#before').readyState >= 2 && document.querySelector('#after').readyState >= 2")
+        page.click("#forward")
+        original, preview = (f"document.querySelector('#{name}').currentTime" for name in ("before", "after"))
+        until(page, f"Math.abs({original} - {preview} - 0.52) < 1e-3")
+        shown(page, "preview")
+
+
+@pytest.mark.long
 def test_start_again_beside_the_first(site: Site, dub: str, browser: Any) -> None:
     """The form takes files and options of an earlier dub; the second dub can be put beside the first."""
     with page_of(browser, site, dub) as page:

@@ -121,7 +121,7 @@ def test_full_disk_checked_before_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))
     request = DubRequest(footage=film, speech=SPEECH, output=output, method="dubstage", preview=preview)
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
-    shown = probe(film).video.head(PREVIEW_S) if preview else probe(film).video
+    shown = probe(film).video.span(0, PREVIEW_S) if preview else probe(film).video
     mouths = re.escape(shown_bytes(shown.num_frames * 230_400))
     told = (
         rf"the disk has too little space to dub .*about .* MB for the job's records in .*about {mouths} for the "

@@ -19,9 +19,10 @@ from gateway.actors.store import ActorStore
 from gateway.cli.app import run
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.job import dub_job, kept_analysis, passes
+from gateway.dub.job import kept_analysis
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.job.outcome import DubOutcome
+from gateway.dub.request import dub_request
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.state.workspace import LOCK, lock_folder
 from gateway.housekeeping import list_jobs
@@ -127,8 +128,7 @@ def test_second_language_learns_nothing(languages: Languages) -> None:
 @pytest.mark.long
 def test_preview_shares_whole_analysis(languages: Languages, monkeypatch: pytest.MonkeyPatch) -> None:
     """A preview leaves the analysis of all frames to the dub. The next preview shows the person whom the dub has learned."""
-    for module in (passes, dub_job):
-        monkeypatch.setattr(module, "PREVIEW_S", 1)
+    monkeypatch.setattr(dub_request, "PREVIEW_S", 1)
 
     def preview() -> tuple[str, DubOutcome]:
         job = languages.job("de", preview=True)

@@ -20,7 +20,7 @@ from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.analyse.shot_looks import MEASURED, ShotLooks, explains
 from gateway.dub.state.records import FACE_RECORD, RecordFile, pose_of
-from gateway.media.types import MediaInfo
+from gateway.media.types import MediaInfo, VideoInfo
 from services.common.array_types import Bool, Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, HeadPose, apply_affine, box_from_frame, region_around_box
@@ -95,7 +95,7 @@ class FaceIndex:
     """Index of the face records of a video.
 
     Attributes:
-        frame, face_id, reason: int32 [R], one entry per record.
+        frame, face_id, reason: int32 [R], one entry per record. Of a span of a video: all records of the video.
         area: float32 [R], box area in frame pixels.
         centre: float32 [R, 2], box centre in frame pixels.
         size: float32 [R, 2], width and height of the box in frame pixels.
@@ -104,6 +104,7 @@ class FaceIndex:
         with_hands: int64, records with hands before the face.
         partly_covered: int64, records of covered mouths that can be replaced all the same: at most half of the mouth is covered,
             and the pixels of what covers the mouth are known (ShotLooks.covers).
+        first: frame of the records that is frame 0; 0, unless this is the index of a span.
     """
 
     frame: Int32
@@ -117,6 +118,7 @@ class FaceIndex:
     with_hands: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     partly_covered: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     size: Float32 = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    first: int = 0
 
     def free_frames(self, rows: Int64) -> Bool:
         """Return the frames in which the mouth of a face can be replaced and nothing covers a part of the face, bool [num_frames].
@@ -134,29 +136,27 @@ class FaceIndex:
         near = np.pad(covered, _COMES_AND_GOES)
         return free & ~np.lib.stride_tricks.sliding_window_view(near, 2 * _COMES_AND_GOES + 1).any(axis=1)
 
-    def head(self, num_frames: int) -> FaceIndex:
-        """Return the index of the first frames of the video. Their records are the first ones."""
-        rows = int(np.searchsorted(self.frame, num_frames))
-        return replace(
-            self,
-            frame=self.frame[:rows],
-            face_id=self.face_id[:rows],
-            reason=self.reason[:rows],
-            area=self.area[:rows],
-            centre=self.centre[:rows],
-            size=self.size[:rows],
-            shot_cuts=tuple(cut for cut in self.shot_cuts if cut < num_frames),
-            num_frames=num_frames,
-            with_hands=self.with_hands[self.with_hands < rows],
-            partly_covered=self.partly_covered[self.partly_covered < rows],
-        )
+    def span(self, frames: range) -> FaceIndex:
+        """Return the index of consecutive frames, which count from 0. The records keep their rows."""
+        cuts = tuple(cut - frames.start for cut in self.shot_cuts if cut in frames)
+        return replace(self, shot_cuts=cuts, num_frames=len(frames), first=self.first + frames.start)
+
+    def with_faces(self) -> Bool:
+        """Return the frames that show any face, bool [num_frames]."""
+        shown = np.zeros(self.num_frames, np.bool_)
+        shown[self.frame[self._inside()] - self.first] = True
+        return shown
 
     def rows_of(self, face_id: int) -> Int64:
         """Return the record row of a face in each frame, int64 [num_frames]; -1: the frame does not show the face."""
         rows = np.full(self.num_frames, -1, dtype=np.int64)
-        (mine,) = np.nonzero(self.face_id == face_id)
-        rows[self.frame[mine]] = mine
+        (mine,) = np.nonzero((self.face_id == face_id) & self._inside())
+        rows[self.frame[mine] - self.first] = mine
         return rows
+
+    def _inside(self) -> Bool:
+        """Return the records of these frames, bool [R]."""
+        return np.asarray((self.frame >= self.first) & (self.frame < self.first + self.num_frames), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +172,14 @@ class TrackedVideo:
     index: FaceIndex
     faces: RecordFile
 
-    def head(self, seconds: int) -> TrackedVideo:
-        """Return the first seconds of the video."""
-        info = replace(self.info, video=self.info.video.head(seconds))
-        return TrackedVideo(info, self.index.head(info.video.num_frames), self.faces)
+    def span(self, shown: VideoInfo) -> TrackedVideo:
+        """Return a span of the video.
+
+        Args:
+            shown: the span (VideoInfo.span).
+        """
+        first = len(shown.before)
+        return TrackedVideo(replace(self.info, video=shown), self.index.span(range(first, first + shown.num_frames)), self.faces)
 
     def halved(self) -> TrackedVideo:
         """Return the video with frames of half the width and height, if these are large enough (VideoInfo.halved). The records and

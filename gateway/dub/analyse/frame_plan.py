@@ -114,9 +114,7 @@ def make_plan(
     """
     total = index.num_frames
     row = np.full(total, -1, dtype=np.int64) if face_id is None else index.rows_of(face_id)
-    anyone = np.zeros(total, dtype=bool)
-    anyone[index.frame] = True
-    reason = np.where(anyone, common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE)
+    reason = np.where(index.with_faces(), common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE)
     present = row >= 0
     reasons = index.reason.copy()
     reasons[index.partly_covered] = DUBBED

@@ -7,12 +7,10 @@ After the footage is tracked and the features of the speech are extracted, the p
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -24,7 +22,6 @@ import structlog
 from gateway.async_utilities import in_thread
 from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, joined_plan
-from gateway.dub.choices import PREVIEW_S
 from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, check_space, forget_analysis, shared_analysis
 from gateway.dub.job.key import analysis_key, analysis_keys, embeds_faces, file_digests, job_key, people_key
 from gateway.dub.job.outcome import (
@@ -60,10 +57,11 @@ from gateway.dub.request.dub_request import (
     has_own_timeline,
     open_writer,
     output_speech,
+    shown_video,
     sound_of,
 )
 from gateway.dub.request.spec_text import ROWS
-from gateway.dub.sound.speech import SPEECH_AFTER_S, SpeechExtent, motion_frames_for, speech_duration
+from gateway.dub.sound.speech import SPEECH_AFTER_S, SpeechExtent, motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile
 from gateway.dub.state.disk import MAX_JOB_BYTES
 from gateway.dub.state.disk_needs import output_needs, records_need
@@ -71,7 +69,6 @@ from gateway.dub.state.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.state.native_boxes import scale_of
 from gateway.dub.state.removal import remove_job, remove_locked
 from gateway.dub.state.workspace import JOURNAL, Workspace, open_workspace
-from gateway.media.background import own_timeline
 from gateway.media.encoders import EncoderChoice
 from gateway.media.inspection import inspect_in_child
 from gateway.media.sound import Speech
@@ -193,9 +190,9 @@ class DubJob:
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
             reference = await self._reference(workspace, on_progress, embed=compared)
-            duration = await asyncio.to_thread(shown_duration, request, info, speech, has_background=has_background)
+            shown = await asyncio.to_thread(shown_video, request, info, speech, has_background=has_background)
             await asyncio.to_thread(
-                self._check_disks, workspace, journal, info, duration, encoder, lines, has_background=has_background
+                self._check_disks, workspace, journal, info, shown, encoder, lines, has_background=has_background
             )
             passes = DubPasses(
                 request=request,
@@ -212,7 +209,7 @@ class DubJob:
             )
             # 2. Analyse: faces of every frame, and features of the speech. 3. Enrol the people, predict the mouths, and choose the
             # frames that show them.
-            video, parts = await self._parts(passes, lines, speech, duration, embed=compared, has_background=has_background)
+            video, parts = await self._parts(passes, lines, speech, shown, embed=compared, has_background=has_background)
             plan = joined_plan([part.plan for part in parts])
             self._analysed = True
             # 4. Claim: contents of the video's manifest and watermark.
@@ -226,7 +223,7 @@ class DubJob:
                 claim = replace(claim, watermark=video_watermark(mark, dubbed=dubbed).payload)
                 seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
             # 5. Render windows, composite and encode.
-            sound = await asyncio.to_thread(sound_of, request, speech, video.info.video.duration)
+            sound = await asyncio.to_thread(sound_of, request, speech, shown)
             writer = await asyncio.to_thread(
                 open_writer, request, video.info, sound.sound, dubbed=dubbed, takes_over=self._takes_over, seal=seal
             )
@@ -257,12 +254,12 @@ class DubJob:
             times=times,
             watermark=video_watermark(mark, dubbed=dubbed),
             mouths=mouths,
-            target_mouths=None if lines else parts[0].mouths,
+            records=None if lines else parts[0].records,
             undubbed=about_no_frame(plan, parts[0].person.unlearned),
             claim=claim,
             analysis_reused=kept.is_adopted and not workspace.redone_passes,
             warnings=[
-                *(about_preview(video.info) if request.preview else ()),
+                *(about_preview(video.info, shown) if request.preview else ()),
                 *about_pictures(info),
                 *await asyncio.to_thread(about_channels, request, info),
                 *(about_left_out(info) if has_background else ()),
@@ -275,14 +272,14 @@ class DubJob:
         )
 
     async def _parts(
-        self, passes: DubPasses, lines: Sequence[range], speech: Speech, duration: Fraction, *, embed: bool, has_background: bool
+        self, passes: DubPasses, lines: Sequence[range], speech: Speech, shown: VideoInfo, *, embed: bool, has_background: bool
     ) -> tuple[TrackedVideo, list[DubPart]]:
         """Return the video that is dubbed in place, and the faces that are dubbed in it.
 
         Args:
             lines: frames of the lines of a scene; empty: the dub is of one person.
             speech: the new speech of a dub without lines.
-            duration: length of the video, seconds.
+            shown: the picture of the video (`shown_video`).
             embed: whether embeddings of the faces are computed, by which people are compared.
             has_background: whether a background video is dubbed, because the video has a timeline of its own.
         """
@@ -296,10 +293,10 @@ class DubJob:
             await gather_both(analysis.track(tracked, embed=embed), self._extract_own_sound(analysis))
             video, parts = analysis.video, await SceneLines(passes).parts(lines)
         else:
-            _, extent = await gather_both(analysis.track(tracked, embed=embed), self._extract_sounds(analysis, speech, duration))
+            _, extent = await gather_both(analysis.track(tracked, embed=embed), self._extract_sounds(analysis, speech, shown))
             person = await passes.person()
-            video = await passes.background(person, duration) if has_background else await passes.in_place(person)
-            parts = [await passes.part(video, person, extent)]
+            video = await (passes.background(person, shown) if has_background else passes.in_place(person, shown))
+            parts = [await passes.part(video, shown, person, extent)]
         await passes.kept.keep(analysis.workspace)
         for part in parts:
             if (chosen := part.person.chosen) is not None:
@@ -317,18 +314,19 @@ class DubJob:
             return video
         return halved
 
-    async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, duration: Fraction) -> SpeechExtent:
+    async def _extract_sounds(self, analysis: FootageAnalysis, speech: Speech, shown: VideoInfo) -> SpeechExtent:
         """Extract the features of the new speech, then the features of the footage's own sound, beside tracking.
 
         Tracking leaves the processor time for both.
 
         Args:
             speech: the new speech.
-            duration: length of the video, seconds.
+            shown: the picture of the video (`shown_video`).
         """
-        # A preview reads speech beyond its end, so that its last mouths equal those of the whole dub.
-        end = duration + SPEECH_AFTER_S if self._request.preview else duration
-        extent = await extract_speech(self._stages, duration, speech, analysis.workspace, analysis.method.features, end=end)
+        # A preview reads speech beyond its end, so that its last mouths equal those of the whole dub, and the speech before its
+        # begin: features and motion depend on earlier sound.
+        end = shown.end + SPEECH_AFTER_S if self._request.preview else shown.end
+        extent = await extract_speech(self._stages, shown.end, speech, analysis.workspace, analysis.method.features, end=end)
         await self._extract_own_sound(analysis)
         return extent
 
@@ -347,7 +345,7 @@ class DubJob:
         workspace: Workspace,
         journal: Journal,
         info: MediaInfo,
-        duration: Fraction,
+        video: VideoInfo,
         encoder: EncoderChoice,
         lines: Sequence[range],
         *,
@@ -357,7 +355,7 @@ class DubJob:
 
         Args:
             journal: finished steps of the job.
-            duration: length of the video, seconds.
+            video: the picture of the video (`shown_video`).
             encoder: how the video will be encoded.
             lines: frames of the lines of a scene; empty: the dub is of one person.
             has_background: whether a background video is dubbed, because the video has a timeline of its own.
@@ -365,11 +363,11 @@ class DubJob:
         Raises:
             StorageFullError: a file system has too little free space.
         """
-        request, video = self._request, shown_video(self._request, info, duration, has_background=has_background)
+        request = self._request
         records = records_need(
             workspace.folder,
             info.video.num_frames,
-            motion_frames_for(duration),
+            motion_frames_for(video.end),
             own_sound=bool(info.audio),
             keeps_expression=request.keeps_expression,
             background=video if has_background else None,
@@ -506,7 +504,7 @@ def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
         actor_id=part.request.actor_record.actor_id if part.request.actor_record is not None else "",
         plan=part.plan if line is not None else None,
         actor=part.person.actor if line is not None else None,
-        records=part.records,
+        records=part.records if line is not None else None,
     )
 
 
@@ -539,40 +537,6 @@ def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_bac
     return [Text("{line}: {warning}", line=line.name, warning=warning) for warning in warnings]
 
 
-def shown_duration(request: DubRequest, info: MediaInfo, speech: Speech, *, has_background: bool) -> Fraction:
-    """Return the length of the video of a dub, seconds.
-
-    Args:
-        has_background: whether a background video is dubbed, because the video has a timeline of its own.
-    """
-    if not has_background:
-        return info.video.head(PREVIEW_S).duration if request.preview else info.video.duration
-    whole = video_duration(info, speech)
-    if not request.preview:
-        return whole
-    rate = own_timeline(info, 1).video.average_rate
-    return min(whole, math.ceil(PREVIEW_S * rate) / rate)
-
-
-def shown_video(request: DubRequest, info: MediaInfo, duration: Fraction, *, has_background: bool) -> VideoInfo:
-    """Return the picture of the video of a dub.
-
-    Args:
-        info: the opened footage.
-        duration: length of the video, seconds.
-        has_background: whether a background video is dubbed, because the video has a timeline of its own.
-    """
-    if has_background:
-        return own_timeline(info, int(duration * own_timeline(info, 1).video.average_rate)).video
-    return info.video.head(PREVIEW_S) if request.preview else info.video
-
-
 def trains_networks(request: DubRequest, info: MediaInfo) -> bool:
     """Return whether a dub adapts networks to the people that it learns. A single picture and a preview train none."""
     return request.actor is None and request.enrol.trains and not request.preview and not is_still(info)
-
-
-def video_duration(info: MediaInfo, speech: Speech) -> Fraction:
-    """Return the length of a video that is as long as the speech, seconds: a whole number of frames."""
-    rate = own_timeline(info, 1).video.average_rate
-    return math.ceil(speech_duration(speech) * rate) / rate

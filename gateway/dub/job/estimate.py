@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +18,16 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.analyse.footage import MAX_TRACKED_SIDE
-from gateway.dub.job.dub_job import shown_duration, shown_video, trains_networks
-from gateway.dub.request.dub_request import DubRequest, check_line, check_output, fitted, has_own_timeline, output_speech
+from gateway.dub.job.dub_job import trains_networks
+from gateway.dub.request.dub_request import (
+    DubRequest,
+    check_line,
+    check_output,
+    fitted,
+    has_own_timeline,
+    output_speech,
+    shown_video,
+)
 from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile, figures
 from gateway.dub.state.disk_needs import output_needs, records_need
@@ -86,8 +93,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     if is_still(info):
         # A dub opens the picture as a video of one frame, which is smaller than a photograph.
         info = still_video_info(info)
-    duration = await asyncio.to_thread(partial(shown_duration, request, info, speech, has_background=own))
-    video = shown_video(request, info, duration, has_background=own)
+    video = await asyncio.to_thread(shown_video, request, info, speech, has_background=own)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
     learns = rendered > 0 and trains_networks(request, info)
@@ -106,7 +112,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     records = records_need(
         jobs,
         round(share * info.video.num_frames),
-        motion_frames_for(duration),
+        motion_frames_for(video.end),
         own_sound=bool(info.audio),
         keeps_expression=request.keeps_expression,
         background=video if own else None,

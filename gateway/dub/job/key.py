@@ -74,6 +74,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         **asdict(request.mouth),
         **_channel(request),
         **({"preview": [PREVIEW_S, request.half_size]} if request.preview else {}),
+        **({"preview_at": [str(part) for part in astuple(request.preview_at)]} if request.preview_at is not None else {}),
     )
 
 

@@ -13,10 +13,10 @@ from gateway.dub.render.mouth_samples import MouthSample
 from gateway.dub.request.dub_request import DubRequest, open_speech
 from gateway.dub.sound.speech import SpeechExtent
 from gateway.dub.state.journal import Journal
-from gateway.dub.state.records import RecordSpan
+from gateway.dub.state.records import RecordFile, RecordSpan
 from gateway.dub.state.workspace import Workspace
 from gateway.media.stills import is_still
-from gateway.media.types import MediaInfo
+from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.voice import voice_of
 from gateway.media.writer import WriteReport
 from gateway.provenance.claim import Claim, VideoWatermark
@@ -42,16 +42,16 @@ _REMEDIES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class LineRecords:
-    """Records of a line's target, which can be read while the job's folder is open.
+class TargetRecords:
+    """Records of the target of a dub or of a line, which can be read while the job's folder is open.
 
     Attributes:
-        motion: MOTION_RECORDs of the line's frames.
-        features: FEATURE_RECORDs of the line's speech.
+        motion: MOTION_RECORDs of the frames of the dub or of the line.
+        features: FEATURE_RECORDs of the speech, from the first of these frames on.
         mouths: target mouths of the frames.
     """
 
-    motion: RecordSpan
+    motion: RecordFile | RecordSpan
     features: RecordSpan
     mouths: TargetMouths
 
@@ -80,7 +80,7 @@ class PartOutcome:
     actor_id: str = ""
     plan: FramePlan | None = None
     actor: EnrolledActor | None = None
-    records: LineRecords | None = None
+    records: TargetRecords | None = None
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class DubOutcome:
         parts: the face that was dubbed, or one part for each line.
         claim: what the manifest of the video says; None: the video got none.
         analysis_reused: whether an earlier dub of the footage had tracked the faces.
-        target_mouths: target mouths, which can be read while the job's folder is open; None: the dub has lines.
+        records: target of the dub; None: the dub has lines.
     """
 
     written: WriteReport
@@ -122,7 +122,7 @@ class DubOutcome:
     parts: tuple[PartOutcome, ...] = ()
     claim: Claim | None = None
     analysis_reused: bool = False
-    target_mouths: TargetMouths | None = None
+    records: TargetRecords | None = None
 
     @property
     def line(self) -> PartOutcome | None:
@@ -201,12 +201,18 @@ def about_channels(request: DubRequest, info: MediaInfo) -> list[str]:
     return [Text("{line}: {words}", line=name, words=words) for name, words in chosen if words]
 
 
-def about_preview(video: MediaInfo) -> list[str]:
-    """Return the sentence that says that a video is a preview."""
+def about_preview(video: MediaInfo, shown: VideoInfo) -> list[str]:
+    """Return the sentence that says that a video is a preview.
+
+    Args:
+        video: the preview.
+        shown: the span of the whole video that the preview shows (`shown_video`).
+    """
+    begin, seconds = float(shown.begin), f"{float(shown.duration):.1f} s"
     return [
         Text(
-            "this is a preview: the first {seconds} s, {width} x {height}; dub without {preview} for the whole video",
-            seconds=f"{float(video.video.duration):.1f}",
+            "this is a preview: {part}, {width} x {height}; dub without {preview} for the whole video",
+            part=f"{seconds} from {begin:.2f} s on" if begin else f"the first {seconds}",
             width=video.video.width,
             height=video.video.height,
             preview=Option("preview"),

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +18,9 @@ from gateway.dub.analyse.face_records import FaceIndex, TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, make_plan, silent_frames
 from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.analyse.shot_looks import ShotLooks
-from gateway.dub.choices import PREVIEW_S
 from gateway.dub.convert import timeline_of
 from gateway.dub.job.kept_analysis import KeptAnalysis, check_space
-from gateway.dub.job.outcome import LineRecords
+from gateway.dub.job.outcome import TargetRecords
 from gateway.dub.job.people import PeopleOfFootage
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import EnrolledActor, actor_refs
@@ -45,6 +43,7 @@ from gateway.dub.state.native_boxes import scale_of
 from gateway.dub.state.records import RecordFile, RecordSpan
 from gateway.media.background import own_timeline
 from gateway.media.stills import is_still
+from gateway.media.types import VideoInfo
 from gateway.media.writer import VideoWriter
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.timing import StageClock
@@ -54,6 +53,7 @@ from services.common.face.crops import pose_of_vector
 from services.common.store.artefacts import ArtefactStore
 from services.common.texts import Text
 from services.common.wire.convert import rational_to_proto
+from services.common.wire.timeline import MOTION_RATE
 
 
 class VideoProgress:
@@ -132,7 +132,7 @@ class DubPart:
         mouths: returns the target mouths of frames of the video, as VideoInputs takes them.
         speech: returns the speech features of frames of the video, as VideoInputs takes them; None: the renderer takes none.
         extent: how the speech fits the frames.
-        records: target of a line; None: the dub has no lines.
+        records: target of the frames.
     """
 
     request: DubRequest
@@ -143,7 +143,7 @@ class DubPart:
     mouths: TargetMouths
     speech: Callable[[Int64], Float32] | None
     extent: SpeechExtent
-    records: LineRecords | None = None
+    records: TargetRecords
 
     def rendered(self) -> Bool:
         """Return the frames of the video in which the mouth is rendered, bool [T]."""
@@ -237,24 +237,26 @@ class DubPasses:
             )
         return DubbedPerson(face_id, actor, time.perf_counter() - began, warnings=several, chosen=analysis.chosen)
 
-    async def in_place(self, person: DubbedPerson) -> TrackedVideo:
-        """Return the footage itself, or its first seconds for a preview, as the video to dub, predict the motion of its frames, and
-        find the person's slow expression.
-        """
-        video = self.analysis.video.head(PREVIEW_S) if self.request.preview else self.analysis.video
-        if person.actor is not None:
-            info = video.info
-            await self._predict(person.actor, timeline_of(info), info.video.num_frames)
-            if self.request.keeps_expression:
-                await find_expression(self.analysis, person.actor, self.on_progress)
-        return video
-
-    async def background(self, person: DubbedPerson, duration: Fraction) -> TrackedVideo:
-        """Return the background video of a dub with its own timeline, and predict the motion of its frames.
+    async def in_place(self, person: DubbedPerson, shown: VideoInfo) -> TrackedVideo:
+        """Return the footage itself, or a span for a preview, as the video to dub, predict the motion of its frames and of those
+        before, and find the person's slow expression.
 
         Args:
             person: who is dubbed.
-            duration: length of the video, seconds.
+            shown: the picture of the video (`shown_video`).
+        """
+        if person.actor is not None:
+            await self._predict(person.actor, timeline_of(self.analysis.info), _stop_of(shown))
+            if self.request.keeps_expression:
+                await find_expression(self.analysis, person.actor, self.on_progress)
+        return self.analysis.video.span(shown)
+
+    async def background(self, person: DubbedPerson, shown: VideoInfo) -> TrackedVideo:
+        """Return the background video of a dub with its own timeline, and predict the motion of its frames and of those before.
+
+        Args:
+            person: who is dubbed.
+            shown: the picture of the video (`shown_video`).
 
         Raises:
             NoUsableFootageError: the footage shows no face that can be learned.
@@ -267,8 +269,8 @@ class DubPasses:
                 f"{request.footage} shows no face that can be learned: a video with a timeline of its own needs one",
                 subject=str(request.footage),
             )
-        rate = own_timeline(analysis.info, 1).video.average_rate
-        await self._predict(actor, common_pb2.Timeline(frame_rate=rational_to_proto(rate)), int(duration * rate))
+        rate, first = own_timeline(analysis.info, 1).video.average_rate, len(shown.before)
+        await self._predict(actor, common_pb2.Timeline(frame_rate=rational_to_proto(rate)), _stop_of(shown))
         records = analysis.workspace.motion
         motion = await asyncio.to_thread(lambda: records.read(0, records.num_rows))
 
@@ -281,12 +283,13 @@ class DubPasses:
                     "a single picture needs an actor with an identity: enrol the person again for this method", field="actor"
                 )
             poses = rebased(motion["pose"], actor.pose, await asyncio.to_thread(own_pose, analysis))
-            return await show_rotated(analysis, actor.identity, poses, motion["blink"], on_frame)
+            return await show_rotated(analysis, actor.identity, poses[first:], motion["blink"][first:], on_frame)
         if analysis.method.motion.moves_head:
-            return await show_chosen(analysis, await match_head_motion(analysis, motion["pose"], actor.pose), on_frame)
+            chosen = await match_head_motion(analysis, motion["pose"], actor.pose)
+            return await show_chosen(analysis, chosen[first:], on_frame)
         if request.fit == "retime":
             return await show_chosen(analysis, await retime(analysis, motion["speech_probability"]), on_frame)
-        chosen = shown_frames(request.fit, analysis.info.video, len(motion))
+        chosen = shown_frames(request.fit, analysis.info.video, len(motion))[first:]
         return await show_chosen(analysis, chosen, on_frame, cuts_of(chosen, analysis.index.shot_cuts))
 
     async def _mouths(self, person: DubbedPerson) -> TargetMouths:
@@ -296,13 +299,22 @@ class DubPasses:
         frames = range(workspace.motion.num_rows)
         return await expressive_mouths(self.analysis, workspace.motion, frames, workspace.expression)
 
-    async def part(self, video: TrackedVideo, person: DubbedPerson, extent: SpeechExtent) -> DubPart:
-        """Return the person of a dub without lines, in all frames of the video."""
-        mouths = await self._mouths(person)
-        plan = plan_of(video.index, person, self.analysis.workspace.motion, mouths, range(video.index.num_frames))
+    async def part(self, video: TrackedVideo, shown: VideoInfo, person: DubbedPerson, extent: SpeechExtent) -> DubPart:
+        """Return the person of a dub without lines, in all frames of the video.
+
+        Args:
+            video: what is dubbed in place.
+            shown: the picture of the video (`shown_video`).
+            person: who is dubbed.
+            extent: how the speech fits the video.
+        """
+        workspace, first = self.analysis.workspace, len(shown.before)
+        mouths = (await self._mouths(person)).span(range(first, _stop_of(shown)))
+        plan = plan_of(video.index, person, mouths.motion, mouths, range(video.index.num_frames))
         spoken: AlignedSpeech | None = None
         if self.analysis.method.renderer.speech:
-            spoken = AlignedSpeech(self.analysis.workspace.speech, frame_seconds(video.info))
+            spoken = AlignedSpeech(workspace.speech, frame_seconds(video.info) + float(shown.begin))
+        skipped = round(shown.begin * MOTION_RATE)
         return DubPart(
             request=self.request,
             person=person,
@@ -312,6 +324,9 @@ class DubPasses:
             mouths=mouths,
             speech=spoken.around if spoken is not None else None,
             extent=extent,
+            records=TargetRecords(
+                mouths.motion, RecordSpan(workspace.speech, skipped, workspace.speech.num_rows - skipped), mouths
+            ),
         )
 
     async def write(
@@ -391,7 +406,16 @@ class DubPasses:
         else:
             looks = ShotLooks(video.faces, rows, video.index.free_frames(rows), video.index.shot_cuts)
         inputs = VideoInputs(
-            self.analysis.stages, config, usable, rows, video.faces, looks, part.mouths, part.speech, on_frame=on_frame
+            self.analysis.stages,
+            config,
+            usable,
+            rows,
+            video.faces,
+            looks,
+            part.mouths,
+            part.speech,
+            first=video.index.first,
+            on_frame=on_frame,
         )
 
         def chosen(done: int) -> None:
@@ -457,3 +481,8 @@ class DubPasses:
             self.on_progress("motion", done, num_frames)
 
         await predict_motion(analysis.stages, motion, workspace.speech, workspace.motion, on_frames=predicted)
+
+
+def _stop_of(shown: VideoInfo) -> int:
+    """Return the number of frames of a video up to the end of a span."""
+    return len(shown.before) + shown.num_frames

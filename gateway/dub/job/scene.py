@@ -13,7 +13,7 @@ from gateway.async_utilities import in_thread
 from gateway.consent.record import digest_of
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.analyse.motion_clip import frame_seconds
-from gateway.dub.job.outcome import LineRecords
+from gateway.dub.job.outcome import TargetRecords
 from gateway.dub.job.passes import DubbedPerson, DubPart, DubPasses, plan_of
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import actor_refs
@@ -147,7 +147,7 @@ class SceneLines:
             mouths=mouths,
             speech=aligned.around if aligned is not None else None,
             extent=extent,
-            records=LineRecords(motion, features, mouths),
+            records=TargetRecords(motion, features, mouths),
         )
 
     async def _predict(

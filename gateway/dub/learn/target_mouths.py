@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -67,6 +67,7 @@ class TargetMouths:
         share: float32 [T], share of the filmed mouth in each frame (`filmed_share`); None: no mouth stays as filmed.
         filmed: returns the filmed mouths of the frames begin to end - 1 of the video, float32 [N, 59, 3], head space; None: as
             `share`.
+        counted_from: frame of the video that is frame 0 of a call.
     """
 
     motion: RecordFile | RecordSpan
@@ -74,9 +75,22 @@ class TargetMouths:
     expression: RecordFile | None = None
     share: Float32 | None = None
     filmed: Callable[[int, int], Float32] | None = None
+    counted_from: int = 0
+
+    def span(self, frames: range) -> TargetMouths:
+        """Return the target mouths of some of the frames of a dub without lines. These frames count from 0."""
+        assert isinstance(self.motion, RecordFile), "the records are those of a whole dub"
+        return replace(
+            self,
+            motion=RecordSpan(self.motion, frames.start, len(frames)),
+            first=frames.start,
+            share=None if self.share is None else self.share[frames.start : frames.stop],
+            counted_from=frames.start,
+        )
 
     def __call__(self, begin: int, end: int) -> Float32:
         """Return the target mouths of frames of the video, as far as they exist, float32 [N, 59, 3], head space."""
+        begin, end = begin + self.counted_from, end + self.counted_from
         rows = self.motion.read(begin - self.first, end - self.first)
         mouths: Float32 = np.asarray(rows["mouth"])
         if self.expression is None:

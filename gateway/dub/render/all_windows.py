@@ -50,6 +50,7 @@ class VideoInputs:
         looks: looks of the target in each shot.
         mouths: returns the target mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
         speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
+        first: see FrameSpan.
         insides: int64 [T], see FrameSpan; -1 where no mouth is rendered; None: not chosen.
         on_frame: called with each frame that the render stage has answered; after a retry, again.
     """
@@ -62,6 +63,7 @@ class VideoInputs:
     looks: ShotLooks
     mouths: Callable[[int, int], Float32]
     speech: Callable[[Int64], Float32] | None = None
+    first: int = 0
     insides: Int64 | None = None
     on_frame: Callable[[int], None] = lambda _: None
 
@@ -94,7 +96,7 @@ class VideoInputs:
         """Return a run of usable frames of the video, all of them targets."""
         records = await asyncio.to_thread(self.faces.read_rows, self.rows[frames.start : frames.stop].tolist())
         mouths = await asyncio.to_thread(self.mouths, frames.start, frames.stop)
-        return FrameSpan(records, mouths, np.ones(len(frames), np.bool_))
+        return FrameSpan(records, mouths, np.ones(len(frames), np.bool_), first=self.first)
 
     async def render_run(self, run: range) -> RenderedWindow:
         """Return the rendered frames of a run of usable frames.

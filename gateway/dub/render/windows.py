@@ -122,6 +122,7 @@ class FrameSpan:
         movable: bool [N, 160, 160], pixels of the footage that may move and change (FaceColours.movable); None: the span is not
             rendered.
         covers: what covers the face in each of the N frames, which keeps its pixels (ShotLooks.covers); None: the face is free.
+        first: frame of the records that is frame 0 of the video (FaceIndex.first).
     """
 
     records: Array
@@ -131,6 +132,7 @@ class FrameSpan:
     insides: Int64 | None = None
     movable: Bool | None = None
     covers: Sequence[Cover | None] | None = None
+    first: int = 0
 
     def __len__(self) -> int:
         """Return the number of frames, N."""
@@ -138,11 +140,11 @@ class FrameSpan:
 
     def frame(self, index: int) -> int:
         """Return the number in the video of the frame at an index of the span."""
-        return int(self.records[index]["frame"])
+        return int(self.records[index]["frame"]) - self.first
 
     def frames(self, chosen: Bool) -> list[int]:
         """Return the indices in the video of the chosen frames, bool [N]."""
-        return [int(frame) for frame in self.records[chosen]["frame"]]
+        return [int(frame) - self.first for frame in self.records[chosen]["frame"]]
 
     def landmarks(self, index: int) -> Float32:
         """Return the target mouth-area landmarks of a frame, float32 [59, 2], box pixels."""

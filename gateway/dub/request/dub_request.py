@@ -18,7 +18,7 @@ import numpy as np
 from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.analyse.face_boxes import check_inside
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice
-from gateway.dub.choices import EnrolOptions, Expression, Fit
+from gateway.dub.choices import PREVIEW_S, EnrolOptions, Expression, Fit
 from gateway.dub.sound.scene_sound import SceneSound, SpokenLine
 from gateway.dub.sound.speech import UNWARNED_PER_S, speech_duration
 from gateway.dub.sound.timecode import VideoTime
@@ -33,7 +33,8 @@ from gateway.media.output import MARK, check_output_file
 from gateway.media.sequence_names import is_sequence
 from gateway.media.sound import SoundReader, Speech, sound_file
 from gateway.media.stills import check_opaque, is_named_like_picture, is_still, is_still_file, still_video_info
-from gateway.media.types import MediaInfo
+from gateway.media.types import MediaInfo, VideoInfo
+from gateway.media.voice import with_usual_channels
 from gateway.media.writer import VideoSigner, VideoWriter
 from gateway.provenance.claim import SYNTHETIC, VoiceFacts
 from gateway.safe_paths import open_media_file
@@ -93,7 +94,8 @@ class DubRequest:
         finish: whose pixels the mouths show; None: the method decides (`shown_finish`).
         mouth: options that go to the motion stage.
         overwrite: replace any file at `output`. False: replace only a video that dubstage wrote.
-        preview: dub only the first PREVIEW_S seconds, and train no network.
+        preview: dub only PREVIEW_S seconds, and train no network.
+        preview_at: where the preview begins (VideoTime.first_frame_in); None: with the first frame.
         half_size: write frames of half the width and height, if these are large enough (VideoInfo.halved).
         lines: lines of a scene, each with its own speech, face and actor; empty: the dub is of one person.
         voice: the synthetic voice of `speech`; None: no facts about the voice.
@@ -125,6 +127,7 @@ class DubRequest:
     mouth: MouthOptions = MouthOptions()
     overwrite: bool = False
     preview: bool = False
+    preview_at: VideoTime | None = None
     half_size: bool = False
     lines: tuple[DubLine, ...] = ()
     voice: VoiceFacts | None = None
@@ -376,21 +379,49 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
     return own.speech(channel)
 
 
-def sound_of(request: DubRequest, speech: Speech, duration: Fraction) -> MixedSound:
+def sound_of(request: DubRequest, speech: Speech, shown: VideoInfo) -> MixedSound:
     """Return the sound of a video: the speech, with the music and effects of the request under it. Blocks.
 
     Args:
         speech: the speech, or the sound of the scene (`output_speech`).
-        duration: length of the video, seconds.
+        shown: the picture of the video (`shown_video`).
 
     Raises:
         MediaUnsupportedError: the speech, or the music and effects, cannot be read.
     """
     if request.mix is None:
-        return MixedSound(speech, 0.0)
+        # All of the speech decides which channels have the voice.
+        return MixedSound(with_usual_channels(speech).later(shown.begin) if shown.begin else speech, 0.0)
     if isinstance(speech.chunks, SceneSound):
         return speech.chunks.with_mix(request.mix)
-    return mixed(speech, sound_file(request.mix.file).speech(), request.mix, duration)
+    sound = mixed(speech, sound_file(request.mix.file).speech(), request.mix, shown.end)
+    return replace(sound, sound=sound.sound.later(shown.begin))
+
+
+def shown_video(request: DubRequest, info: MediaInfo, speech: Speech, *, has_background: bool) -> VideoInfo:
+    """Return the picture of the video of a dub: of a preview, the span that it shows (VideoInfo.before). Blocks.
+
+    Args:
+        info: the opened footage.
+        speech: the new speech, which is read if the video is as long as the speech.
+        has_background: whether a background video is dubbed, because the video has a timeline of its own.
+
+    Raises:
+        InvalidRequestError: the preview begins after the end of the video.
+    """
+    video = info.video
+    if has_background:
+        rate = own_timeline(info, 1).video.average_rate
+        video = own_timeline(info, math.ceil(speech_duration(speech) * rate)).video
+    if not request.preview:
+        return video
+    if request.preview_at is None:
+        return video.span(0, PREVIEW_S)
+    try:
+        return video.span(request.preview_at.first_frame_in(video), PREVIEW_S)
+    except InvalidRequestError as error:
+        error.blame("preview_at")
+        raise
 
 
 def check_mix(given: bool, *, keep_audio: bool) -> None:
@@ -606,8 +637,8 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
     """Check the output of a dub, and return how the video will be encoded.
 
     Raises:
-        InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`, or the output is a file that the dub
-            reads.
+        InvalidRequestError, MediaUnsupportedError: as `open_writer`, `has_own_timeline` and `shown_video`, or the output is a file
+            that the dub reads.
     """
     video = info
     if request.reference is not None:
@@ -618,11 +649,15 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
         inspect_sound(request.mix.file)
         SoundReader(request.mix.file).check_sound()
     request = fitted(request, info, speech)
-    if has_own_timeline(request, info):
+    has_background = has_own_timeline(request, info)
+    opened = still_video_info(info) if is_still(info) else info
+    if request.preview_at is not None:
+        shown_video(request, opened, speech, has_background=has_background)
+    if has_background:
         if is_still(info):
             check_opaque(info)
         # Two frames, because a video of one frame has no rate.
-        video = own_timeline(still_video_info(info) if is_still(info) else info, 2)
+        video = own_timeline(opened, 2)
     choice = open_writer(request, video, speech).choice
     if request.crf is not None:
         check_graded(choice.codec)

@@ -59,7 +59,12 @@ Refusal = RequestError | ActorError | ConsentRefusedError
 """Errors that a spec can be refused with, without its files."""
 _REFUSALS: Final = (RequestError, ActorError, ConsentRefusedError)
 _FIELDS: Final = frozenset(
-    {"face", "start", *_SEQUENCE_FIELDS, *pb.DubSpec.DESCRIPTOR.fields_by_name, *pb.LineSpec.DESCRIPTOR.fields_by_name}
+    {
+        *("face", "start", "preview_at"),
+        *_SEQUENCE_FIELDS,
+        *pb.DubSpec.DESCRIPTOR.fields_by_name,
+        *pb.LineSpec.DESCRIPTOR.fields_by_name,
+    }
 )
 
 
@@ -162,6 +167,7 @@ def request_from(
         mouth=mouth_from_proto(spec, MouthOptions()),
         overwrite=spec.overwrite,
         preview=spec.preview,
+        preview_at=_preview_at(spec),
         half_size=spec.preview,
     )
     check_scene(spec, dubs_with)
@@ -257,6 +263,11 @@ def check_options(spec: pb.DubSpec, method: str) -> None:
 
 
 def _check_preview(spec: pb.DubSpec) -> None:
+    _preview_at(spec)
+    if spec.WhichOneof("preview_at") and not spec.preview:
+        raise InvalidRequestError(
+            Text("{at} is given without {preview}", at=Option("preview_at"), preview=Option("preview")), field="preview_at"
+        )
     wrong = {
         "fit": _fit(spec) in ("retime", "slow"),
         "keep_audio": spec.keep_audio,
@@ -266,7 +277,7 @@ def _check_preview(spec: pb.DubSpec) -> None:
         if given and spec.preview:
             raise InvalidRequestError(
                 Text(
-                    "{preview} shows the first seconds of a video with its new sound, and takes no {what}",
+                    "{preview} shows some seconds of a video with its new sound, and takes no {what}",
                     preview=Option("preview"),
                     what={"fit": f"fit {_fit(spec)}", "footage_uri": "image sequence"}.get(field, Option(field)),
                 ),
@@ -506,11 +517,33 @@ def _line(line: pb.LineSpec, number: int, dub: DubRequest, files: DubFiles) -> D
 def _start(line: pb.LineSpec) -> VideoTime:
     if not line.WhichOneof("start"):
         raise InvalidRequestError("give start_time or start_timecode", field="start_time", named=True)
-    if line.HasField("start_timecode"):
-        return parse_time(line.start_timecode)
-    seconds = line.start_time.seconds + Fraction(line.start_time.nanos, 1_000_000_000)
+    return _time(line, "start")
+
+
+def _preview_at(spec: pb.DubSpec) -> VideoTime | None:
+    """Return where a preview begins; None: with the first frame, or the spec does not say."""
+    if not spec.WhichOneof("preview_at"):
+        return None
+    try:
+        at = _time(spec, "preview")
+    except InvalidRequestError as error:
+        error.blame("preview_at")
+        raise
+    return at if at.seconds or at.frames else None
+
+
+def _time(message: Any, prefix: str) -> VideoTime:
+    """Return the time in the field `<prefix>_timecode` or `<prefix>_time` of a message.
+
+    Raises:
+        InvalidRequestError: the text is no time, or the time is negative.
+    """
+    if message.HasField(f"{prefix}_timecode"):
+        return parse_time(getattr(message, f"{prefix}_timecode"))
+    time = getattr(message, f"{prefix}_time")
+    seconds = time.seconds + Fraction(time.nanos, 1_000_000_000)
     if seconds < 0:
-        raise InvalidRequestError(f"{float(seconds):g} s is before the first frame", field="start_time", named=True)
+        raise InvalidRequestError(f"{float(seconds):g} s is before the first frame", field=f"{prefix}_time", named=True)
     return VideoTime(seconds)
 
 

@@ -60,19 +60,20 @@ _MOST_SECONDS: Final = 1e6
 _MOST_PIXELS: Final = 100_000
 _MOST_NUMBER: Final = 999_999_999
 """Largest number of a face or of a frame."""
-_LONGEST_START: Final = 40
+_LONGEST_TIME: Final = 40
 _LONGEST_FACE: Final = 80
 
 _WORDS: Final = {
     **{f"{word}_uri": word for word in ("footage", "output", "speech", "reference", "mix", "consent", "reference_consent")},
     **dict.fromkeys(("face_id", "point", "face_rule"), "face"),
     **dict.fromkeys(("start_time", "start_timecode"), "start"),
+    **dict.fromkeys(("preview_time", "preview_timecode"), "preview_at"),
     "skip_personalization": "personalize",
     "sound_uri": "footage_sound",
 }
 """Fields of dub.proto -> words of rows and commands. A field that is not here has its own name."""
 _EXPECTED: Final = {
-    "start": f"takes {EXPECTED_TIME}",
+    **dict.fromkeys(("start", "preview_at"), f"takes {EXPECTED_TIME}"),
     "face": Text(
         "takes the number of a face ({faces}), auto, speaker, largest, or X,Y in pixels of the line's first frame",
         faces=Command("faces"),
@@ -81,7 +82,7 @@ _EXPECTED: Final = {
     "boxes": f'takes 1 to {MOST_BOXES} boxes, such as {{"frame": 0, "box": [left, top, width, height]}}',
     "consent": "takes the path of a JSON file, or a consent record",
 }
-"""Expected form of a line's fields, for messages."""
+"""Expected form of fields, for messages."""
 _enum_names: dict[str, dict[int, str]] = {}
 _TEXT_OR_NUMBER: Final = ("encode_quality", "rate")
 """Texts that may be written as whole numbers."""
@@ -429,15 +430,21 @@ def _read_boxes(message: Any, value: Any) -> None:
             raise expected from None
 
 
-def _read_start(message: Any, value: Any) -> None:
-    if isinstance(value, str) and len(value) <= _LONGEST_START:
-        message.start_timecode = value
-    elif type(value) in (int, float) and 0 <= value <= _MOST_SECONDS:
-        whole, micros = divmod(round(value * 1e6), 1_000_000)
-        message.start_time.seconds, message.start_time.nanos = whole, 1000 * micros
-        message.start_time.SetInParent()
-    else:
-        raise _wrong(_EXPECTED["start"], value)
+def _time_reader(prefix: str) -> Callable[[Any, Any], None]:
+    """Return what reads a time into the field `<prefix>_time` or `<prefix>_timecode` of a message."""
+
+    def read(message: Any, value: Any) -> None:
+        if isinstance(value, str) and len(value) <= _LONGEST_TIME:
+            setattr(message, f"{prefix}_timecode", value)
+        elif type(value) in (int, float) and 0 <= value <= _MOST_SECONDS:
+            time = getattr(message, f"{prefix}_time")
+            time.seconds, micros = divmod(round(value * 1e6), 1_000_000)
+            time.nanos = 1000 * micros
+            time.SetInParent()
+        else:
+            raise _wrong(_EXPECTED["start"], value)
+
+    return read
 
 
 def _record_reader(name: str) -> Callable[[Any, Any], None]:
@@ -480,7 +487,8 @@ _READERS: Final[Mapping[str, Callable[[Any, Any], None]]] = {
     "face": _read_face,
     "box": lambda message, value: _read_sides(message.box, value),
     "boxes": _read_boxes,
-    "start": _read_start,
+    "start": _time_reader("start"),
+    "preview_at": _time_reader("preview"),
     "consent": _record_reader("consent"),
     "reference_consent": _record_reader("reference_consent"),
     "personalize": _read_personalize,

@@ -1,7 +1,8 @@
-"""Times of lines in a video: seconds, or timecodes as editors write them."""
+"""Times in a video: seconds, or timecodes as editors write them."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -47,6 +48,18 @@ class VideoTime:
             raise _too_late(float(self.seconds), video)
         ticks = float(self.seconds / video.time_base)
         return int(np.abs(times - ticks).argmin())
+
+    def first_frame_in(self, video: VideoInfo) -> int:
+        """Return the first frame of a video at or after this time; within the time of the last frame: the last frame.
+
+        Raises:
+            InvalidRequestError: as `frame_in`.
+        """
+        nearest = self.frame_in(video)
+        if self.frames is not None:
+            return nearest
+        first = int(np.searchsorted(video.pts - video.pts[0], math.ceil(self.seconds / video.time_base)))
+        return min(first, video.num_frames - 1)
 
     def _counted(self, video: VideoInfo) -> int:
         assert self.frames is not None

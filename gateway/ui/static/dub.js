@@ -1,18 +1,21 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
 import { Refusal, api, at, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, secondsOf, showBar, shownName, spoken, withUsersNames } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
-import { ABOUT_OWN_TIME, dubOf, ended, hasOwnTime, mediaUrl, newestDubs, reasonOf, sha256Of, showFile, stepName, whyNotShown } from "./operations.js";
+import { ABOUT_OWN_TIME, beginOf, dubOf, ended, hasOwnTime, mediaUrl, newestDubs, reasonOf, sha256Of, showFile, stepName, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
 
 const name = `operations/${at("running").dataset.operation}`;
 /** Dubs among which others of the same footage are looked for. */
 const NEWEST = 300;
 
+/** Return which part of the video a preview shows, in words. */
+const partOf = ({ previewTime, previewTimecode }) => (previewTimecode || previewTime ? `some seconds from ${previewTimecode || `${secondsOf(previewTime)} s`} on` : "the first seconds");
+
 function title(dub) {
   const footage = shownName(dub.request.footageUri);
   at("name").textContent = footage;
   document.title = `${footage} – dubstage`;
-  const preview = dub.request.preview ? "Preview of the first seconds, " : "";
+  const preview = dub.request.preview ? `Preview of ${partOf(dub.request)}, ` : "";
   const { lines = [] } = dub.request;
   const speech = preview + (lines.length ? `with ${lines.length} ${lines.length > 1 ? "lines" : "line"}` : dub.request.speechUri ? `with the speech of ${shownName(dub.request.speechUri)}` : "with its own sound");
   at("about").textContent = [speech, dub.created && `begun ${day(dub.created)}`].filter(Boolean).join(", ");
@@ -43,7 +46,7 @@ const words = (value, prefix) => (value ?? "").replace(prefix, "").toLowerCase()
 
 function optionRows(request) {
   return [
-    ["Preview", request.preview ? "the first seconds" : ""],
+    ["Preview", request.preview ? partOf(request) : ""],
     ["Method", request.method || "the gateway's own choice"],
     ["Person", request.actor ? lastPart(request.actor) : request.lines?.length ? "" : "learned from the footage"],
     ["Lines", (request.lines ?? []).map((line) => `${secondsOf(line.startTime)} s: ${shownName(line.speechUri)}${line.actor ? `, ${lastPart(line.actor)}` : ""}`).join("; ")],
@@ -140,6 +143,7 @@ function showResult(dub, others) {
     if (sameTime) drawMouth(at("mouth-before"), before, box);
     at("play").textContent = player.playing ? "Pause" : "Play";
   });
+  player.begin = beginOf(request, frameRate);
   at("position").max = numFrames - 1;
   at("mouths-card").hidden = !mouths.length;
   after.loop = true;
@@ -240,7 +244,7 @@ function showResult(dub, others) {
     if (mouths.some((mouth) => mouth.opening !== undefined)) drawOpening(at("opening"), mouths, numFrames);
     else at("opening-lane").hidden = true;
     for (const [id, sound] of Object.entries(sounds)) {
-      if (sound) drawWave(at(id), sound, numFrames / frameRate, id === "wave-after" ? "--wave" : "--wave-soft");
+      if (sound) drawWave(at(id), sound, numFrames / frameRate, id === "wave-after" ? "--wave" : "--wave-soft", id === "wave-before" ? beginOf(request, frameRate) : 0);
     }
   };
   draw();
@@ -300,22 +304,24 @@ function showResult(dub, others) {
   at("options").replaceChildren(...factRows(optionRows(request)));
   at("warnings-card").hidden = !result.warnings?.length;
   at("warnings").replaceChildren(...(result.warnings ?? []).map((text) => element("li", {}, capitalised(withUsersNames(text)))));
-  showVersions(dub, others, before);
+  showVersions(dub, others, player);
 }
 
 /** Show the other dubs of the same footage: each can be put beside this dub in place of the original. */
-function showVersions(dub, others, before) {
+function showVersions(dub, others, player) {
+  const { before, frameRate } = player;
   at("versions-card").hidden = !others.length;
-  const show = (uri, text, button) => {
+  const show = (uri, text, button, begin) => {
     const time = before.currentTime;
+    player.begin = beginOf(dub.request, frameRate) - begin;
     showFile(before, mediaUrl(uri));
     before.currentTime = time;
     document.querySelector(".name.before").textContent = text;
     for (const one of at("versions").querySelectorAll("button")) one.setAttribute("aria-pressed", one === button);
     at("stage").scrollIntoView({ block: "nearest" });
   };
-  const line = (text, link, uri, label) => {
-    const button = element("button", { "aria-pressed": "false", onclick: (event) => show(uri, label, event.currentTarget) }, "Put beside this dub");
+  const line = (text, link, uri, label, begin = 0) => {
+    const button = element("button", { "aria-pressed": "false", onclick: (event) => show(uri, label, event.currentTarget, begin) }, "Put beside this dub");
     return element("li", { className: "row" }, link ? element("a", { href: link }, text) : text, button);
   };
   at("versions").replaceChildren(
@@ -323,7 +329,7 @@ function showVersions(dub, others, before) {
     ...others.map((other) => {
       const options = optionRows(other.request).filter(([label, value]) => value && optionRows(dub.request).find(([same]) => same === label)?.[1] !== value);
       const differs = options.map(([label, value]) => `${label.toLowerCase()} ${value}`).join(", ");
-      return line([day(other.created), differs].filter(Boolean).join(": "), `/ui/dubs/${other.id}`, other.result.outputUri, `Dub of ${day(other.created)}`);
+      return line([day(other.created), differs].filter(Boolean).join(": "), `/ui/dubs/${other.id}`, other.result.outputUri, `Dub of ${day(other.created)}`, beginOf(other.request, frameRate));
     }),
   );
   at("versions").querySelector("button").setAttribute("aria-pressed", "true");

@@ -73,15 +73,16 @@ export async function readSound(url, columns = 1200) {
   return { peaks, seconds: sound.duration };
 }
 
-/** Draw a waveform over `seconds` of time, in the colour of a CSS property. */
-export function drawWave(canvas, sound, seconds, name) {
+/** Draw a waveform over `seconds` of time from `begin` seconds of the sound on, in the colour of a CSS property. */
+export function drawWave(canvas, sound, seconds, name, begin = 0) {
   const { context, width, height } = cleared(canvas);
   context.fillStyle = colour(name);
   const loudest = Math.max(0.05, ...sound.peaks.map(([low, high]) => Math.max(-low, high)));
   const step = ((sound.seconds / seconds) * width) / sound.peaks.length;
+  const left = (begin / seconds) * width;
   sound.peaks.forEach(([low, high], column) => {
     const top = (0.5 - (0.48 * high) / loudest) * height;
     const bottom = (0.5 - (0.48 * low) / loudest) * height;
-    context.fillRect(column * step, top, Math.max(step + 0.3, 1), Math.max(bottom - top, 1));
+    context.fillRect(column * step - left, top, Math.max(step + 0.3, 1), Math.max(bottom - top, 1));
   });
 }

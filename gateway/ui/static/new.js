@@ -188,6 +188,17 @@ function chooseFace(id) {
   plan();
 }
 
+/** Return where a preview begins, seconds: where the player of the footage stands; 0: at the begin, or the footage has been played. */
+function previewBegin() {
+  const player = at("footage-preview");
+  return player.hidden || player.ended || movesHead() ? 0 : Math.floor(1000 * player.currentTime) / 1000;
+}
+function showPreviewBegin() {
+  const begin = previewBegin();
+  at("preview").textContent = begin ? `Preview from ${begin.toFixed(2)} s on` : "Preview the first seconds";
+}
+for (const event of ["timeupdate", "seeked", "ended", "loadedmetadata", "emptied"]) at("footage-preview").addEventListener(event, showPreviewBegin);
+
 const consent = consentForm(plan, () => (isScene() ? "" : at("actor").value));
 
 const output = random(10);
@@ -210,6 +221,7 @@ function movesHead() {
 function showFit() {
   at("fit").disabled = isScene() || movesHead();
   for (const id of ["actor", "channel"]) at(id).disabled = isScene();
+  showPreviewBegin();
 }
 
 /** Return a LineSpec with the record of the fields if the line has an actor and no record of its own. */
@@ -317,9 +329,11 @@ for (const id of ["method", "actor"]) at(id).addEventListener("change", showFit)
 
 at("preview").addEventListener("click", () =>
   during(at("preview"), async () => {
-    const dub = request();
-    dub.outputUri = dub.outputUri.replace(/-dub-\w+\.mp4$/, `-preview-${random(10)}.mp4`);
-    const operation = await api("POST", "/v1/dubs", { dub: { ...dub, preview: true }, requestId: newRequestId() });
+    const spec = request();
+    spec.outputUri = spec.outputUri.replace(/-dub-\w+\.mp4$/, `-preview-${random(10)}.mp4`);
+    spec.preview = true;
+    if (previewBegin()) spec.previewTime = `${previewBegin()}s`;
+    const operation = await api("POST", "/v1/dubs", { dub: spec, requestId: newRequestId() });
     location.assign(`/ui/dubs/${lastPart(operation.name)}`);
     await new Promise(() => {});
   }),

@@ -17,6 +17,8 @@ export class Player {
     this.numFrames = facts.numFrames;
     this.onFrame = onFrame;
     this.speed = 1;
+    /** Time of the lower video at the begin of the upper one, seconds. */
+    this.begin = 0;
     this.shown = -1;
     after.addEventListener("ended", () => this.pause());
     for (const video of [before, after]) {
@@ -81,7 +83,7 @@ export class Player {
   follow(now) {
     const { before, after } = this;
     if (!before.duration || before.error) return;
-    const time = Math.min(after.currentTime, Math.max(0, before.duration - 0.5 / this.frameRate));
+    const time = Math.max(0, Math.min(after.currentTime + this.begin, before.duration - 0.5 / this.frameRate));
     const late = before.currentTime - time;
     if (now || Math.abs(late) > JUMP_S) {
       if (Math.abs(late) > 1e-4) before.currentTime = time;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from google.protobuf.message import Message
@@ -77,8 +78,10 @@ class DubOptions(LiveOptions, total=False):
     personalize: if no actor is given: adapt the networks to the person, which is the default. False: leave them as they are.
     seed: random seed for personalisation.
     overwrite: replace any file at the output; without this, only a video that dubstage wrote is replaced.
-    preview: dub only the first four seconds, without training networks on the person, and at half size if the shorter side has
-        480 pixels or more, both sides halve evenly, and there is no report.
+    preview: dub only four seconds, without training networks on the person, and at half size if the shorter side has 480 pixels
+        or more, both sides halve evenly, and there is no report.
+    preview_time: where the preview begins: time from the first frame. None: with the first frame.
+    preview_timecode: the same as a timecode, HH:MM:SS:FF, counted from the first frame.
     """
 
     speech: str
@@ -104,6 +107,8 @@ class DubOptions(LiveOptions, total=False):
     seed: int
     overwrite: bool
     preview: bool
+    preview_time: timedelta | None
+    preview_timecode: str | None
 
 
 def consent_record(consent: Consent | None) -> consent_pb2.ConsentRecord | None:

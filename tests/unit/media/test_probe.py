@@ -72,13 +72,16 @@ def test_frame_times_before_decoding(tmp_path: Path) -> None:
     assert video.constant_rate is None
 
 
-def test_head_has_first_seconds(tmp_path: Path) -> None:
-    """The first seconds are the frames that begin in them; a shorter video stays whole."""
+def test_span_has_seconds_from_frame(tmp_path: Path) -> None:
+    """A span has the frames that begin in its seconds, and knows the frames before; a shorter video stays whole."""
     clip = Clip(pts=tuple(range(0, 40040, 1001)), time_base=1 / Fraction(24000), rate=Fraction(24000, 1001), last_duration=1001)
     video = probe(make_clip(tmp_path / "clip.mkv", clip)).video
-    assert video.head(1).num_frames == 24
-    assert video.head(1).duration == video.pts[24] * video.time_base
-    assert video.head(2) is video
+    head, later, end = video.span(0, 1), video.span(10, 1), video.span(30, 1)
+    assert (head.num_frames, head.duration, head.begin) == (24, video.pts[24] * video.time_base, 0)
+    assert video.span(0, 2) is video
+    assert later.pts.tolist() == video.pts[10:34].tolist()
+    assert (later.begin, later.end) == (video.pts[10] * video.time_base, video.pts[34] * video.time_base)
+    assert (end.num_frames, end.end) == (10, video.duration)
 
 
 def test_constant_rate_is_exact(tmp_path: Path) -> None:

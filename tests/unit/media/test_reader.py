@@ -69,6 +69,21 @@ def test_sought_frames_equal_whole(tmp_path: Path, codec: str, ending: str) -> N
             assert all(np.array_equal(found[index], whole[index]) for index in found)
 
 
+@pytest.mark.parametrize(("codec", "ending"), [("libx264", "mp4"), ("libx264", "avi"), ("ffv1", "mkv")])
+def test_span_has_frames_of_whole(tmp_path: Path, codec: str, ending: str) -> None:
+    """The frames of a span count from 0, and have the samples and the times of the whole video, sought or not."""
+    info = probe(make_clip(tmp_path / f"clip.{ending}", Clip(codec=codec, pts=tuple(range(0, 200 * 512, 512)))))
+    with VideoReader(info) as reader:
+        whole = [(frame.pts, frame.planes[0].copy()) for frame in reader]
+    for first in (3, 120, 199):
+        span = replace(info, video=info.video.span(first, 1))
+        with VideoReader(span) as reader:
+            found = [(frame.index, frame.pts, frame.planes[0].copy()) for frame in reader]
+        assert [index for index, _, _ in found] == list(range(span.video.num_frames))
+        for (_, time, plane), (expected, samples) in zip(found, whole[first:], strict=False):
+            assert (time, plane.tobytes()) == (expected, samples.tobytes())
+
+
 def test_planes_are_read_only(tmp_path: Path) -> None:
     with VideoReader(probe(make_clip(tmp_path / "clip.mp4"))) as reader:
         frame = next(iter(reader))

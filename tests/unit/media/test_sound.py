@@ -68,6 +68,18 @@ def test_speech_can_be_read_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second, first)
 
 
+def test_later_speech_lacks_first_samples(tmp_path: Path) -> None:
+    """Speech from a time on begins with the sample of that time, wherever chunks end; after the end there is none."""
+    speech = SoundReader(make_sound(tmp_path / "sound.wav", tone(16000, 40000), 16000), chunk_samples=5000).speech()
+    whole = np.concatenate(list(speech.chunks))
+    assert speech.later(Fraction(0)) is speech
+    for begin in (Fraction(1, 2), Fraction(5000, 16000), Fraction(2)):
+        later = speech.later(begin)
+        for _ in range(2):
+            np.testing.assert_array_equal(np.concatenate(list(later.chunks)), whole[int(begin * 16000) :])
+    assert list(speech.later(Fraction(3)).chunks) == []
+
+
 def _lag(found: np.ndarray, wanted: np.ndarray, span: int) -> int:
     """Shift of `found` against `wanted` with the least difference, samples."""
     middle = slice(8000, 12000)

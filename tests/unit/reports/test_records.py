@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from gateway.dub.analyse.face_records import FaceIndex, cut_box
+from gateway.dub.job.outcome import TargetRecords
 from gateway.dub.learn.target_mouths import TargetMouths
-from gateway.dub.state.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, pose_of
+from gateway.dub.state.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordSpan, pose_of
 from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
@@ -72,7 +73,7 @@ def job(folder: Path, speaking: SpeakingMotion | None, rendered: np.ndarray) -> 
     video = SimpleNamespace(pts=np.arange(count), time_base=Fraction(1, FPS))
     outcome = SimpleNamespace(
         line=None,
-        target_mouths=TargetMouths(workspace.motion),
+        records=TargetRecords(workspace.motion, RecordSpan(workspace.speech, 0, count // 2 + 11), TargetMouths(workspace.motion)),
         actor=SimpleNamespace(speaking=speaking),
         plan=SimpleNamespace(rendered=lambda: rendered, num_frames=count),
         video=SimpleNamespace(video=video),
@@ -84,7 +85,7 @@ def test_other_rate_compared_on_grid(tmp_path: Path) -> None:
     """A video of another rate is compared on the person's grid."""
     outcome, workspace = job(tmp_path / "job", person(), np.ones(250, np.bool_))
     with workspace:
-        figures = motion_of(outcome, workspace)
+        figures = motion_of(outcome)
     assert figures is not None
     # The same motion as the person's, but for the mouth that stays half open after the voice: one of two silences.
     assert (figures.opening_spread, figures.width_spread) == pytest.approx((1.0, 1.0), abs=0.05)
@@ -97,8 +98,8 @@ def test_mouths_as_filmed_do_not_count(tmp_path: Path) -> None:
     outcome, workspace = job(tmp_path / "job", person(), np.ones(250, np.bool_))
     with workspace:
         share = (np.arange(250) / FPS >= 3.0).astype(np.float32)
-        outcome.target_mouths = TargetMouths(workspace.motion, share=share)
-        figures = motion_of(outcome, workspace)
+        outcome.records = replace(outcome.records, mouths=TargetMouths(workspace.motion, share=share))
+        figures = motion_of(outcome)
     assert figures is not None
     assert figures.silence_opening == pytest.approx(0.0, abs=0.01)
 
@@ -108,7 +109,7 @@ def test_frames_that_are_not_rendered_do_not_count(tmp_path: Path) -> None:
     rendered[150:170] = False
     outcome, workspace = job(tmp_path / "job", person(), rendered)
     with workspace:
-        figures = motion_of(outcome, workspace)
+        figures = motion_of(outcome)
     assert figures is not None
     assert figures.silence_opening == pytest.approx(0.0, abs=0.01)
 
@@ -118,7 +119,7 @@ def test_nothing_compared_without_motion(tmp_path: Path) -> None:
     for name, speaking, rendered in (("old", None, True), ("undubbed", person(), False)):
         outcome, workspace = job(tmp_path / name, speaking, np.full(250, rendered))
         with workspace:
-            assert motion_of(outcome, workspace) is None
+            assert motion_of(outcome) is None
 
 
 def dub_of(video: MediaInfo, folder: Path) -> tuple[Any, Workspace]:

@@ -22,6 +22,7 @@ from gateway.dub.analyse.face_choice import (
     parse_face,
 )
 from gateway.dub.analyse.face_records import FaceIndex
+from gateway.dub.analyse.frame_plan import make_plan
 from gateway.dub.analyse.motion_clip import SoundLag
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.request.spec import face_of
@@ -46,13 +47,19 @@ def two_faces() -> FaceIndex:
     )
 
 
-def test_head_has_records_of_first_frames(two_faces: FaceIndex) -> None:
-    """The index of the first frames has their records and shots alone."""
-    whole = replace(two_faces, shot_cuts=(1, 3), with_hands=np.array([2, 6]), partly_covered=np.array([5, 7]))
-    head = whole.head(3)
-    assert (head.num_frames, len(head.frame), head.shot_cuts) == (3, 6, (1,))
-    assert (head.with_hands.tolist(), head.partly_covered.tolist()) == ([2], [5])
-    assert head.rows_of(7).tolist() == whole.rows_of(7)[:3].tolist()
+@pytest.mark.parametrize(("frames", "cuts"), [(range(3), (1,)), (range(1, 4), (0, 2)), (range(2, 3), ())])
+def test_span_keeps_rows_of_records(two_faces: FaceIndex, frames: range, cuts: tuple[int, ...]) -> None:
+    """The frames and cuts of a span count from 0. Its records keep their rows, and the plan of a span is that of its frames."""
+    reason = np.where(np.arange(8) == 4, common_pb2.FRAME_REASON_PROFILE_VIEW, DUBBED)
+    whole = replace(two_faces, shot_cuts=(1, 3), reason=reason, face_id=np.array([3, 7, 3, 7, 3, 7, 3, 8]))
+    span, own = whole.span(frames), slice(frames.start, frames.stop)
+    assert (span.num_frames, span.shot_cuts) == (len(frames), cuts)
+    for face in (3, 7, 8, 9):
+        assert span.rows_of(face).tolist() == whole.rows_of(face)[own].tolist()
+        part, plan = (make_plan(one, face, np.zeros(one.num_frames, np.bool_), range(one.num_frames)) for one in (span, whole))
+        assert (part.reason.tolist(), part.row.tolist()) == (plan.reason[own].tolist(), plan.row[own].tolist())
+    free = whole.free_frames(whole.rows_of(3))
+    assert span.free_frames(span.rows_of(3)).tolist() == free[own].tolist()
 
 
 async def chosen(index: FaceIndex, choice: FaceChoice, measure: MeasureLag | None) -> int | None:

@@ -125,7 +125,8 @@ async def test_preview_has_other_key(request_of: DubRequest) -> None:
     """A preview and the dub work in folders of their own."""
     method = method_named("dubstage")
     whole, half = (replace(request_of, preview=True, half_size=half) for half in (False, True))
-    assert len({await key_of(each, method, listed()) for each in (request_of, whole, half)}) == 3
+    later = replace(half, preview_at=VideoTime(Fraction(2)))
+    assert len({await key_of(each, method, listed()) for each in (request_of, whole, half, later)}) == 4
 
 
 async def test_own_sound_has_other_key(request_of: DubRequest) -> None:
@@ -200,6 +201,7 @@ OTHER: Mapping[str, Any] = {
     "finish": Finish.RENDERER,
     "mouth": MouthOptions(expressiveness=1.1),
     "preview": True,
+    "preview_at": VideoTime(Fraction(2)),
     "half_size": True,
     "lines": (),
     "voice": VoiceFacts(program="espeak-ng"),

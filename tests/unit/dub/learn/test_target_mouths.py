@@ -123,6 +123,23 @@ def test_target_mouths_same_in_pieces(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
+def test_mouths_of_span_count_from_0(tmp_path: Path) -> None:
+    """A span of the frames has the mouths of the whole: predicted, filmed and with the expression of its own frames."""
+    rng = np.random.default_rng(3)
+    motion, kept = np.zeros(FRAMES, MOTION_RECORD), np.zeros(FRAMES, EXPRESSION_RECORD)
+    motion["mouth"], kept["offset"] = (rng.normal(0.0, 5.0, motion["mouth"].shape) for _ in range(2))
+    kept["gain"], kept["still"] = 1.0, 2.0
+    filmed = rng.normal(0.0, 5.0, motion["mouth"].shape).astype(np.float32)
+    share = filmed_share(frames(20, 40), ALL, SECONDS)
+    with stored(tmp_path, motion) as spoken, stored(tmp_path, kept) as expression:
+        whole = TargetMouths(spoken, 0, expression, share, lambda begin, end: filmed[begin:end])
+        span = whole.span(range(15, 45))
+        np.testing.assert_array_equal(span(0, 30), whole(15, 45))
+        np.testing.assert_array_equal(span(7, 12), whole(22, 27))
+        assert span.share is not None
+        assert span.share.tolist() == share[15:45].tolist()
+
+
 def test_filmed_mouths_of_usable_faces(tmp_path: Path) -> None:
     """A mouth is usable where the frame shows the face and its reason is DUBBED. Others are zero."""
     records = np.zeros(150, FACE_RECORD)

@@ -25,6 +25,7 @@ from gateway.dub.request.dub_request import (
     open_speech,
     open_writer,
     sha256_of,
+    shown_video,
     wants_own_timeline,
     what_is_synthetic,
 )
@@ -34,7 +35,7 @@ from gateway.media.mix import SoundMix
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.types import COVER, OtherStream
+from gateway.media.types import COVER, OtherStream, VideoInfo
 from gateway.provenance.claim import VoiceFacts
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import (
@@ -190,6 +191,45 @@ def test_preview_refuses_field(field: str, row: dict[str, object]) -> None:
     assert field in [found for found, _ in problems(spec, lambda _: "dubstage")]
     spec.preview = False
     assert field not in [found for found, _ in problems(spec, lambda _: "dubstage")]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"preview_at": 2}, "preview_at is given without preview"),
+        ({"preview_at": 0}, "preview_at is given without preview"),
+        ({"preview": True, "preview_at": "soon"}, "'soon' is no time: give seconds"),
+        ({"preview": True, "preview_at": "-1"}, "'-1' is no time"),
+    ],
+)
+def test_unusable_preview_time_is_refused(row: dict[str, object], said: str) -> None:
+    """A time without a preview is refused, and a text that is no time."""
+    spec = spec_from({"footage": "a.mp4", "output": "b.mp4", **row})
+    ((field, error),) = problems(spec, lambda _: "dubstage")
+    assert field == "preview_at"
+    assert said in str(error)
+    with pytest.raises(InvalidRequestError, match=said):
+        request_from(spec, LocalFiles(), threads=1)
+
+
+@pytest.mark.parametrize(("fit", "begins", "length"), [("cut", "0.2", "0.480"), ("loop", "1.3", "2.000")])
+def test_preview_ends_with_video(tmp_path: Path, fit: Fit, begins: str, length: str) -> None:
+    """A preview begins within the video: the footage, or, with a timeline of its own, a video as long as the speech."""
+    info = probe(make_clip(tmp_path / "clip.mp4"))
+    speech = make_sound(tmp_path / "speech.wav", tone(16000, 32000), 16000)
+
+    def shown(at: str) -> VideoInfo:
+        row = {"footage": str(info.path), "output": str(tmp_path / "out.mp4"), "speech": str(speech), "fit": fit}
+        request = request_from(spec_from({**row, "preview": True, "preview_at": at}), LocalFiles(), threads=1)
+        sound = open_speech(request, info)
+        check_output(request, info, sound)
+        return shown_video(request, info, sound, has_background=fit != "cut")
+
+    assert float(shown(begins).begin) == pytest.approx(float(begins), abs=0.04)
+    assert float(shown(begins).end) == float(length)
+    with pytest.raises(InvalidRequestError, match=rf"^preview_at: {length} s is after the end of the video \({length} s") as caught:
+        shown(length)
+    assert caught.value.field == "preview_at"
 
 
 def test_preview_with_report_keeps_size() -> None:

@@ -1,4 +1,4 @@
-"""Tests of the times of lines."""
+"""Tests of times in a video."""
 
 from __future__ import annotations
 
@@ -54,6 +54,14 @@ def test_other_texts_are_refused(text: str) -> None:
 )
 def test_nearest_frame_is_taken(video: VideoInfo, text: str, frame: int) -> None:
     assert parse_time(text).frame_in(video) == frame
+
+
+@pytest.mark.parametrize(
+    ("text", "frame"), [("0", 0), ("1.0", 25), ("1.001", 26), ("1.04", 26), ("00:00:02:03", 53), ("599.99", 14_999)]
+)
+def test_preview_begins_at_or_after(video: VideoInfo, text: str, frame: int) -> None:
+    """A preview begins with the first frame at or after its time; within the last frame's time, with the last frame."""
+    assert parse_time(text).first_frame_in(video) == frame
 
 
 def test_drop_frame_numbers_are_left_out(video: VideoInfo) -> None:
