@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import tempfile
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -444,6 +445,38 @@ def _clock_label(info: MediaInfo) -> str:
     return f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{int((start - seconds) * rate):02}"
 
 
+def _tags_at_begin(video: VideoInfo, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of a file or stream that belong to a video. The timecode of a span is that of its first frame."""
+    carried = carried_tags(dict(tags))
+    if not len(video.before):
+        return carried
+    stated = {key: value for key, value in carried.items() if key.lower() == "timecode"}
+    later = {key: _timecode_after(value, len(video.before), video.constant_rate) for key, value in stated.items()}
+    return {key: later.get(key, value) for key, value in carried.items() if later.get(key, value)}
+
+
+def _timecode_after(timecode: str, frames: int, rate: Fraction | None) -> str:
+    """Return the timecode that comes a number of frames after a timecode (SMPTE ST 12-1); empty: not known.
+
+    Args:
+        timecode: HH:MM:SS:FF, or HH:MM:SS;FF for drop-frame.
+        rate: frames per second; None: the rate varies.
+    """
+    match = re.fullmatch(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)", timecode, re.ASCII)
+    if match is None or rate is None:
+        return ""
+    hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
+    nominal, minutes = round(rate), 60 * hours + minutes
+    # Drop-frame timecodes leave out two numbers a minute at 29.97 frames per second, but for every tenth minute.
+    left_out = nominal // 15 if match[4] != ":" else 0
+    number = (60 * minutes + seconds) * nominal + frame - left_out * (minutes - minutes // 10) + frames
+    minute = 60 * nominal - left_out
+    tens, rest = divmod(number, 10 * minute + left_out)
+    number += left_out * (9 * tens + max(0, (rest - left_out) // minute))
+    seconds, frame = divmod(number, nominal)
+    return f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{match[4]}{frame:02}"
+
+
 class _SegmentEncoder:
     """Encodes the frames of one segment.
 
@@ -654,7 +687,7 @@ class VideoMuxer:
         assert isinstance(stream, VideoStream)
         stream.time_base = choice.time_base
         self._configure(stream.codec_context)
-        stream.metadata.update(carried_tags(dict(video.metadata)))
+        stream.metadata.update(_tags_at_begin(video, video.metadata))
         if label := _clock_label(self._info):
             stream.metadata["timecode"] = label
         if video.orientation.display_matrix is not None:
@@ -700,7 +733,7 @@ class VideoMuxer:
         return encoder, {own.index} if own else set()
 
     def _tags(self) -> dict[str, str]:
-        tags = carried_tags(dict(self._info.metadata))
+        tags = _tags_at_begin(self._info.video, self._info.metadata)
         if self._settings.source_type:
             tags = {key: value for key, value in tags.items() if key.upper() != SOURCE_TYPE_TAG}
             tags[SOURCE_TYPE_TAG] = self._settings.source_type

@@ -272,6 +272,27 @@ def test_rotation_aspect_colour_and_tags_are_carried_over(tmp_path: Path) -> Non
         assert written.video.metadata["timecode"] == "01:02:03:04"
 
 
+@pytest.mark.parametrize(
+    ("rate", "whole", "own"),
+    [
+        (Fraction(25), "23:59:59:20", "00:00:00:10"),
+        (Fraction(30000, 1001), "00:00:59;20", "00:01:00;07"),
+        (Fraction(30000, 1001), "00:09:59;20", "00:10:00;05"),
+        (Fraction(60000, 1001), "00:00:59;55", "00:01:00;14"),
+        (Fraction(25), "", "00:00:00:15"),
+    ],
+)
+def test_span_states_its_own_timecode(tmp_path: Path, rate: Fraction, whole: str, own: str) -> None:
+    """A span has the timecode of its first frame; without a timecode in the footage, nothing within the first second."""
+    ticks = int(60000 / rate)
+    times = {"time_base": Fraction(1, 60000), "pts": tuple(range(0, 40 * ticks, ticks)), "last_duration": ticks}
+    info = probe(make_clip(tmp_path / "clip.mov", Clip(codec="libx264", rate=rate, timecode=whole, **times)))  # type: ignore[arg-type]
+    _write(replace(info, video=info.video.span(15, 1)), tmp_path / "out.mov", carry=False)
+    written = probe(tmp_path / "out.mov").video
+    assert written.metadata.get("timecode") == (own if whole else None)
+    assert written.pts.tolist() == [index * ticks for index in range(written.num_frames)]
+
+
 def test_full_range_footage_stays_full_range(tmp_path: Path) -> None:
     clip = Clip(codec="mjpeg", pixel_format="yuvj420p", colour=(5, 2, 2, 2), time_base=Fraction(1, 25), pts=range(6))
     info = probe(make_clip(tmp_path / "clip.avi", clip))
