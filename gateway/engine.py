@@ -477,6 +477,14 @@ class Dub:
         """Check that the consent still holds. Blocks. Raises as `JobLedger.check_consent`."""
         self._ledger.check_consent()
 
+    def confirm(self) -> None:
+        """Check before the video leaves this machine that the dub is still this process's, and may go on. Blocks.
+
+        Raises:
+            WorkCancelledError, ActorError, ConsentRefusedError: as `JobLedger.confirm`.
+        """
+        self._ledger.confirm()
+
     async def discard_or_log(self) -> None:
         """Remove what the dub keeps for another run. The video and the analysis of the footage stay. Errors go to the log."""
         await self._logged(in_thread(self._job.discard))

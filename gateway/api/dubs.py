@@ -31,7 +31,6 @@ from gateway.api.progress import FACE_STEPS, OperationReporter, dub_steps
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.job.estimate import estimate_dub
 from gateway.dub.request.spec import mouths_of, with_records
-from gateway.engine import Dub
 from gateway.live.streams import LiveStreams
 from gateway.media.inspection import inspect_in_child
 from gateway.operations.execution import BegunOperation
@@ -81,7 +80,7 @@ class DubHandler:
                 outcome = await dub.run(report, check=dub.check if request.lines else dub.check_consent)
                 video_sha256 = await in_thread(media_sha256, request.output)
                 try:
-                    await media.deliver(report, overwrite=spec.overwrite, confirm=lambda: _may_still_be_shown(operation, dub))
+                    await media.deliver(report, overwrite=spec.overwrite, confirm=dub.confirm)
                 except ENDED:
                     await dub.forget()
                     raise
@@ -101,12 +100,6 @@ class DubHandler:
     def _alone(self, spec: DubSpec) -> asyncio.Lock:
         """Return the lock of a dub. The same dub to two outputs has one job folder, so the two run one after the other."""
         return self._running.setdefault(mouths_of(spec).SerializeToString(deterministic=True), asyncio.Lock())
-
-
-def _may_still_be_shown(operation: BegunOperation, dub: Dub) -> None:
-    """Check before a video leaves this machine that the operation is still this gateway's, and that the consent holds."""
-    operation.confirm()
-    dub.check_consent()
 
 
 class FaceHandler:

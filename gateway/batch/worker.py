@@ -375,16 +375,15 @@ class ShotDub:
                     metrics = replace(metrics, output_sha256=digest)
                 if is_url(self._shot.output):
                     self._on_progress("upload", 0, 1)
-                    await in_thread(self._upload, request.output)
+                    await in_thread(self._upload, dub, request.output)
                 return metrics
             except FORBIDDEN:
                 # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
                 await dub.forget()
                 raise
 
-    def _upload(self, video: Path) -> None:
-        self._confirm()
-        self.check()
+    def _upload(self, dub: Dub, video: Path) -> None:
+        dub.confirm()
         upload(video, self._shot.output, self._uploaded.__setitem__)
 
     def check(self) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import urllib.request
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from dubstage.client import Connection, DubstageCallError, files
 from dubstage.client import gateway as client
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from dubstage.gateway.v1 import media_pb2
+from gateway.actors.store import ActorStore
+from gateway.api import dubs
 from gateway.dub.state.scratch import SCRATCH
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
@@ -20,6 +23,7 @@ from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.videos import OTHER, Media
 from tests.refusals import refusal
+from tests.system.dubbing import write_wav
 
 
 @pytest.fixture
@@ -120,6 +124,31 @@ def test_a_dub_that_is_cancelled_uploads_nothing(running, s3, url, long_footage,
             dub.wait(timeout_s=300)
         until(lambda: copies(running) == [])
     assert keys(s3, url) == set()
+
+
+def test_erased_actor_uploads_no_scene(running, s3, url, media, samples, monkeypatch) -> None:
+    """Another actor of the scene than the first is erased after the last frame and before the upload."""
+
+    def hashed(video: Path) -> str:
+        with ActorStore(running.settings) as actors:
+            actors.erasures.ask("passing")
+        return media_sha256(video)
+
+    monkeypatch.setattr(dubs, "media_sha256", hashed)
+    speech, rate = samples
+    write_wav(media.root / "half.wav", speech[: rate // 2], rate)
+    lines = [
+        {"actor_id": actor, "face_id": 0, "start_time": timedelta(seconds=start_s), "speech_uri": "half.wav"}
+        for actor, start_s in (("driver", 0.0), ("passing", 0.8))
+    ]
+    with running.connect() as connection:
+        for actor in ("driver", "passing"):
+            client.enrol(connection, **enrolment(actor, footage=f"{url}/in/footage.mp4")).wait(timeout_s=300)
+        scene = {"footage": f"{url}/in/footage.mp4", "output": f"{url}/out/scene.mp4", "lines": lines, "personalize": False}
+        error = refusal(dubbed, connection, **scene)
+        assert error.reason == "ACTOR_NOT_READY"
+    assert keys(s3, url) == set()
+    assert copies(running) == []
 
 
 @pytest.mark.long
