@@ -337,9 +337,8 @@ class Engine:
         """
         if not await in_thread(result.is_there, request.output, report):
             return False
-        first, *more = request.actor_ids or ("",)
         await in_thread(lambda: [self.actors.get(actor_id) for actor_id in request.actor_ids])
-        await in_thread(JobLedger(self.actors, first, more_actors=more, consents=request.consents).check_consent)
+        await in_thread(JobLedger(self.actors, request.actor_ids, consents=request.consents).check_consent)
         return True
 
     async def bound_analyses(self) -> None:
@@ -372,8 +371,7 @@ class Engine:
             confirm: raises WorkCancelledError if another process does the work now; blocks.
             on_footage: called with the number of frames of the footage, and the million pixels of a frame.
         """
-        first, *more = request.actor_ids or ("",)
-        ledger = JobLedger(self.actors, first, operation, more_actors=more, consents=request.consents, confirm=confirm)
+        ledger = JobLedger(self.actors, request.actor_ids, operation, consents=request.consents, confirm=confirm)
         job = DubJob(
             request,
             stages,

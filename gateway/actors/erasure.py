@@ -519,7 +519,7 @@ class Erasures:
         """Write the erasure to the audit log, and forget which entries are about the person."""
         digest = hashlib.sha256(receipt.to_json().encode()).hexdigest()
         counts: dict[str, str | int | bool] = {"erased": len(receipt.erased_sha256), "kept": len(receipt.kept_sha256)}
-        event = AuditEvent(event=EventKind.ACTOR_ERASED, actor_id=receipt.actor_id, outputs=(digest,), details=counts)
+        event = AuditEvent(event=EventKind.ACTOR_ERASED, actor_ids=(receipt.actor_id,), outputs=(digest,), details=counts)
         self.audit.append(session, event)
         self.audit.forget(session, receipt.actor_id)
 

@@ -26,8 +26,7 @@ class JobLedger:
 
     Args:
         actors: store of actors.
-        actor_id: actor that is dubbed; empty: the job enrols the person for itself.
-        more_actors: further actors of a scene. An erasure of any of them ends the job.
+        actor_ids: actors that are dubbed; none: the job enrols the people for itself. An erasure of any of them ends the job.
         belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
         consents: consent records that allow the job.
         confirm: raises WorkCancelledError if another gateway does the operation now.
@@ -36,10 +35,9 @@ class JobLedger:
     def __init__(
         self,
         actors: ActorStore,
-        actor_id: str = "",
+        actor_ids: Sequence[str] = (),
         belongs_to: str = "",
         *,
-        more_actors: Sequence[str] = (),
         consents: Sequence[Consent | None] = (),
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
@@ -47,16 +45,16 @@ class JobLedger:
         self._jobs = actors.jobs
         self._rules = actors.consents
         self._consents = consents
-        self._actor_id = actor_id
-        self._actor_ids = (actor_id, *more_actors)
+        # Work with nobody who is enrolled has rows too.
+        self._actor_ids = tuple(actor_ids) or ("",)
         self._belongs_to = belongs_to
         self._confirm = confirm
         self._folder: Path | None = None
 
     @property
     def actor_id(self) -> str:
-        """Actor that is dubbed; empty: the job enrols the person for itself."""
-        return self._actor_id
+        """First actor that is dubbed; empty: the job enrols the people for itself."""
+        return self._actor_ids[0]
 
     def begin(self, folder: Path) -> None:
         """Store that the job begins. An erasure of the actor deletes the job's folder.
@@ -110,7 +108,7 @@ class JobLedger:
         begun = AuditEvent(
             event=EventKind.DUB_BEGUN,
             work=f"dubs/{secrets.token_hex(16)}",
-            actor_id=self._actor_id,
+            actor_ids=tuple(filter(None, self._actor_ids)),
             consents=tuple(digest_of(record) for record in self._consents if record is not None),
             details={"method": method, **({"batch": batch, "row": row} if batch else {})},
         )
@@ -123,7 +121,7 @@ class JobLedger:
             ActorError: the actor was erased meanwhile. The blob was deleted again.
             WorkCancelledError: the job was given up meanwhile. The blob was deleted again.
         """
-        return self._jobs.hold(folder, ref, actor_id=self._actor_id)
+        return self._jobs.hold(folder, ref, actor_id=self.actor_id)
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Return the blobs, of the job and of `refs`, that no actor and no other job counts."""

@@ -296,7 +296,7 @@ def created_by(actor: StoredActor, operation: str) -> AuditEvent:
     Args:
         operation: name of the operation that enrolled the person; empty: none.
     """
-    return AuditEvent(event=EventKind.ACTOR_CREATED, work=operation, actor_id=actor.actor_id, details={"method": actor.method})
+    return AuditEvent(event=EventKind.ACTOR_CREATED, work=operation, actor_ids=(actor.actor_id,), details={"method": actor.method})
 
 
 def find_holders(session: Session, digest: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
 from gateway.consent.messages import consent_from
 from gateway.consent.record import digest_of
-from gateway.dub.request.spec import records_of, without_records
+from gateway.dub.request.spec import actors_of, records_of, without_records
 from gateway.operations.runner import OperationRunner
 from gateway.operations.store import NO_REQUEST_ID, OperationRecord, RequestIdentity
 from gateway.provenance.claim import VideoWatermark
@@ -296,16 +296,15 @@ def audit_event_of(record: OperationRecord) -> AuditEvent | None:
 def _begun(record: OperationRecord) -> AuditEvent:
     if record.kind == DUB:
         dub = pb.CreateDubRequest.FromString(record.request).dub
-        method, records, own_record = dub.method, records_of(dub), True
+        method, records, actor_ids = dub.method, records_of(dub), actors_of(dub)
     else:
         message = pb.CreateActorRequest.FromString(record.request)
         records = [message.consent] if message.HasField("consent") else []
-        method, own_record = message.method, not records
+        method, actor_ids = message.method, (record.actor_id,)
     return AuditEvent(
         event=_BEGUN[record.kind],
         work=record.name,
-        actor_id=record.actor_id,
-        own_record=own_record,
+        actor_ids=actor_ids,
         consents=tuple(digest_of(consent_from(consent)) for consent in records),
         details={"method": method} if method else {},
     )

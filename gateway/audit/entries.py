@@ -6,16 +6,17 @@ The check tells entries that were changed, removed, swapped, inserted, or cut of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import Any, Final
 
 from gateway.signatures import canonical, plain_json
 
 START: Final = "0" * 64
 """Digest that the first entry of a chain holds."""
-FIELDS: Final = frozenset({"sequence", "previous", "time", "event", "by", "work", "face", "consents", "outputs", "details"})
+FIELDS: Final = frozenset({"sequence", "previous", "time", "event", "by", "work", "faces", "consents", "outputs", "details"})
 """Keys of every entry."""
 MOST_CHARACTERS: Final = 200
 """Most characters of a detail. Longer texts are cut."""
@@ -64,23 +65,21 @@ class AuditEvent:
     Attributes:
         event: what happened.
         work: name of the work, such as `operations/…`; empty: none.
-        actor_id: whose face; empty: nobody's, or a person who is not enrolled. The log holds a random name in place of the id.
-        consents: digests of the consent records that allowed the work, hexadecimal.
-        own_record: whether the actor's own record allowed the work too.
+        actor_ids: whose faces; none: nobody's, or people who are not enrolled. The log holds a random name in place of each id.
+        consents: digests of the consent records that allowed the work, hexadecimal. The log adds the actors' own records.
         outputs: digests of what was made, hexadecimal.
         details: further facts: names of settings, methods, reasons, numbers. No names of people or files.
     """
 
     event: EventKind
     work: str = ""
-    actor_id: str = ""
+    actor_ids: tuple[str, ...] = ()
     consents: tuple[str, ...] = ()
-    own_record: bool = False
     outputs: tuple[str, ...] = ()
     details: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 
-def line_of(event: AuditEvent, *, sequence: int, previous: str, time: str, by: Mapping[str, str], face: str) -> str:
+def line_of(event: AuditEvent, *, sequence: int, previous: str, time: str, by: Mapping[str, str], faces: Collection[str]) -> str:
     """Return an entry in canonical JSON.
 
     Args:
@@ -89,7 +88,7 @@ def line_of(event: AuditEvent, *, sequence: int, previous: str, time: str, by: M
         previous: SHA-256 of the line of the previous entry; START: there is none.
         time: time of the entry, RFC 3339, UTC.
         by: tenant and fingerprint of the token of who asked for it.
-        face: random name of the actor; empty: none.
+        faces: random names of the actors.
     """
     entry: dict[str, Any] = {
         "sequence": sequence,
@@ -98,7 +97,7 @@ def line_of(event: AuditEvent, *, sequence: int, previous: str, time: str, by: M
         "event": str(event.event),
         "by": dict(by),
         "work": event.work[:MOST_CHARACTERS],
-        "face": face,
+        "faces": sorted(set(faces)),
         "consents": sorted(set(event.consents)),
         "outputs": sorted(set(event.outputs)),
         "details": {name: value[:MOST_CHARACTERS] if isinstance(value, str) else value for name, value in event.details.items()},
@@ -114,12 +113,13 @@ def entry_from(line: str) -> dict[str, Any] | None:
         return None
     if not isinstance(entry, dict) or entry.keys() != FIELDS:
         return None
-    by, texts = entry["by"], [entry[name] for name in ("previous", "time", "event", "work", "face")]
+    by, texts = entry["by"], [entry[name] for name in ("previous", "time", "event", "work")]
     if not isinstance(by, dict) or by.keys() != {"tenant", "token"} or not isinstance(entry["details"], dict):
         return None
-    if not isinstance(entry["consents"], list) or not isinstance(entry["outputs"], list):
+    lists = [entry[name] for name in ("faces", "consents", "outputs")]
+    if not all(isinstance(listed, list) for listed in lists):
         return None
-    texts += [*by.values(), *entry["consents"], *entry["outputs"]]
+    texts += [*by.values(), *chain.from_iterable(lists)]
     return entry if all(isinstance(text, str) for text in texts) else None
 
 

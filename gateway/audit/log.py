@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy import BigInteger, Index, Integer, String, Text, delete, func, or_, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import BigInteger, ForeignKey, Integer, String, Text, delete, func, or_, select
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship, selectinload
 
 from gateway.audit.entries import (
     START,
@@ -27,14 +27,13 @@ from gateway.audit.entries import (
 from gateway.consent.record import Consent, digest_of
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, Base
-from gateway.signatures import plain_json
 from services.common.server.call_context import current_caller
 
 _AT_ONCE: Final = 1000
 _MOST_WORK: Final = 160
 """Characters of the column with the name of the work."""
 _MOST_FACE: Final = 32
-"""Characters of the column with the face."""
+"""Characters of the column with a face."""
 _DAMAGE: Final = "the entry was changed: `dubstage audit verify` checks the log"
 BEGINNINGS: Final = (EventKind.DUB_BEGUN, EventKind.ENROLMENT_BEGUN, EventKind.LIVE_BEGUN, EventKind.BATCH_SUBMITTED)
 """Entries that tell who asked for a piece of work."""
@@ -44,7 +43,6 @@ class AuditRow(Base):
     """One entry. Rows are added and never changed."""
 
     __tablename__ = "audit_log"
-    __table_args__ = (Index("ix_audit_log_face_sequence", "face", "sequence"),)
 
     sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False)
     """Number of the entry, from 1, without gaps."""
@@ -54,8 +52,19 @@ class AuditRow(Base):
     """SHA-256 of the line, which the next entry holds."""
     work: Mapped[str] = mapped_column(String(160), index=True)
     """Name of the work that the entry is about, so that the end of the work finds its beginning; empty: none."""
-    face: Mapped[str] = mapped_column(String(32))
-    """Random name of the person whose face the entry is about; empty: no person."""
+    faces: Mapped[list[AuditFaceRow]] = relationship(lazy="raise")
+    """People whose faces the entry is about."""
+
+
+class AuditFaceRow(Base):
+    """A person whose face an entry is about."""
+
+    __tablename__ = "audit_faces"
+
+    face: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """Random name of the person."""
+    sequence: Mapped[int] = mapped_column(ForeignKey(AuditRow.sequence, ondelete="CASCADE"), primary_key=True, index=True)
+    """Number of the entry."""
 
 
 class AuditPersonRow(Base):
@@ -87,10 +96,9 @@ class AuditLog:
 
         Args:
             session: the transaction. Other gateways that append wait until it ends.
-            event: what is recorded. If it names an actor and no consent record, the entry has the actor's own record.
-                With `own_record` the entry has it besides others.
-            continues: name of work that has begun. The entry has the caller of that beginning, and its face and consent records if
-                `event` has none. Empty, or no such work: the present caller.
+            event: what is recorded. The entry has the own consent records of its actors besides those of the event.
+            continues: name of work that has begun. The entry has the caller of that beginning, and its faces and consent records
+                if `event` has none. Empty, or no such work: the present caller.
         """
         self._database.audit_one_by_one(session)
         begun = _beginning(session, continues)
@@ -100,17 +108,17 @@ class AuditLog:
             "tenant": caller.tenant if caller.fingerprint else self._database.tenant,
             "token": caller.fingerprint,
         }
-        face = self._face(session, event)
+        faces = [face for actor_id in event.actor_ids if (face := self._face(session, event, actor_id))]
+        consents = [*event.consents, *(digest for actor_id in event.actor_ids for digest in _own_record(session, actor_id))]
         if begun is not None:
-            by, face = begun["by"], face or begun["face"]
-            event = replace(event, consents=event.consents or tuple(begun["consents"]))
-        elif event.actor_id and (event.own_record or not event.consents):
-            event = replace(event, consents=(*event.consents, *_own_record(session, event.actor_id)))
+            by, faces, consents = begun["by"], faces or begun["faces"], consents or begun["consents"]
+        event = replace(event, consents=tuple(consents))
         last = session.scalar(select(AuditRow).order_by(AuditRow.sequence.desc()).limit(1))
         sequence, previous = (last.sequence + 1, last.digest) if last is not None else (1, START)
-        line = line_of(event, sequence=sequence, previous=previous, time=_now(), by=by, face=face)
+        line = line_of(event, sequence=sequence, previous=previous, time=_now(), by=by, faces=faces)
         digest = digest_of_line(line.encode("ascii"))
-        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=_work_column(event.work), face=_face_column(face)))
+        rows = [AuditFaceRow(face=face) for face in _face_rows(faces)]
+        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=_work_column(event.work), faces=rows))
         session.flush()
 
     def forget(self, session: Session, actor_id: str) -> None:
@@ -123,7 +131,7 @@ class AuditLog:
         while True:
             with self._database.reading() as session:
                 query = select(AuditRow).where(AuditRow.sequence > after).order_by(AuditRow.sequence).limit(_AT_ONCE)
-                rows = session.scalars(query).all()
+                rows = session.scalars(query.options(selectinload(AuditRow.faces))).all()
                 session.expunge_all()
             if not rows:
                 return
@@ -131,7 +139,8 @@ class AuditLog:
             after = rows[-1].sequence
 
     def newest(self, limit: int, *, actor_id: str = "", event: str = "") -> list[dict[str, Any]]:
-        """Return the newest entries in the order of the log, with the ids of people who are not erased (`actor_id`).
+        """Return the newest entries in the order of the log, with the ids of their actors (`actor_ids`, in the order of `faces`;
+        empty: the person was erased).
 
         An entry that was damaged has `sequence` and `damage` (a sentence) alone, and is returned whatever event is asked for.
 
@@ -148,12 +157,12 @@ class AuditLog:
                 return []
             while rows := _page_before(session, before, _AT_ONCE if event else min(limit, _AT_ONCE), alias):
                 entries = [entry_from(row.line) for row in rows]
-                names = _names(session, {entry["face"] for entry in entries if entry is not None and entry["face"].isalnum()})
+                names = _names(session, {face for entry in entries if entry is not None for face in _face_rows(entry["faces"])})
                 for row, entry in zip(rows, entries, strict=True):
                     if entry is None:
                         newest.append({"sequence": row.sequence, "damage": _DAMAGE})
                     elif _is_of(entry, event):
-                        entry["actor_id"] = names.get(entry["face"], "")
+                        entry["actor_ids"] = [names.get(face, "") for face in entry["faces"]]
                         newest.append(entry)
                     if len(newest) == limit:
                         return newest[::-1]
@@ -170,7 +179,8 @@ class AuditLog:
         is_of = AuditRow.line.contains(f'"event":"{event}"', autoescape=True)
         query = (
             select(AuditPersonRow.actor_id, func.count())
-            .join(AuditRow, AuditRow.face == AuditPersonRow.alias)
+            .join(AuditFaceRow, AuditFaceRow.face == AuditPersonRow.alias)
+            .join(AuditRow, AuditRow.sequence == AuditFaceRow.sequence)
             .where(AuditPersonRow.actor_id.in_(actor_ids), is_of)
             .group_by(AuditPersonRow.actor_id)
         )
@@ -198,11 +208,11 @@ class AuditLog:
             )
         return head
 
-    def _face(self, session: Session, event: AuditEvent) -> str:
-        actor_id = event.actor_id
-        row = session.get(AuditPersonRow, actor_id) if actor_id else None
-        if row is not None or not actor_id:
-            return row.alias if row is not None else ""
+    def _face(self, session: Session, event: AuditEvent, actor_id: str) -> str:
+        """Return the random name of an actor; empty: the person was erased."""
+        row = session.get(AuditPersonRow, actor_id)
+        if row is not None:
+            return row.alias
         if event.event is not EventKind.ENROLMENT_BEGUN and session.get(ActorRow, actor_id) is None:
             # The person was erased meanwhile: no row ties an entry to the person again.
             return ""
@@ -226,11 +236,13 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
     if row.digest != following.digest or row.sequence != following.sequence:
         raise ChainBrokenError(number, "the line is not the one that was written: it was changed in the database")
     # The end of a piece of work finds who asked for the work by this column.
-    entry = plain_json(row.line.encode())
+    entry = entry_from(row.line)
+    if entry is None:
+        raise ChainBrokenError(number, "the line is no entry of an audit log")
     if row.work != _work_column(entry["work"]):
         raise ChainBrokenError(number, "the row names other work than its line: it was changed in the database")
-    if row.face != _face_column(entry["face"]):
-        raise ChainBrokenError(number, "the row names another face than its line: it was changed in the database")
+    if sorted(face.face for face in row.faces) != _face_rows(entry["faces"]):
+        raise ChainBrokenError(number, "the row names other faces than its line: it was changed in the database")
     return following
 
 
@@ -238,9 +250,9 @@ def _work_column(work: str) -> str:
     return work[:_MOST_WORK]
 
 
-def _face_column(face: str) -> str:
+def _face_rows(faces: Collection[str]) -> list[str]:
     # A line that was changed may begin work under any text as a face.
-    return face[:_MOST_FACE] if face.isascii() and face.isalnum() else ""
+    return sorted({face[:_MOST_FACE] for face in faces if face.isascii() and face.isalnum()})
 
 
 def _is_of(entry: Mapping[str, Any], event: str) -> bool:
@@ -261,7 +273,7 @@ def _page_before(session: Session, before: int | None, limit: int, alias: str) -
     if before is not None:
         query = query.where(AuditRow.sequence < before)
     if alias:
-        query = query.where(AuditRow.face == alias)
+        query = query.join(AuditRow.faces).where(AuditFaceRow.face == alias)
     return session.scalars(query).all()
 
 

@@ -60,7 +60,7 @@ async def recorded(log: AuditLog, begun: AuditEvent, *, continues: str = "") -> 
     """
     ended, failed, cancelled = _ENDS[begun.event]
     await in_thread(lambda: log.record(begun, continues=continues))
-    end = replace(begun, event=ended, actor_id="", consents=(), details={})
+    end = replace(begun, event=ended, actor_ids=(), consents=(), details={})
     note = WorkRecord((), {})
     try:
         yield note

@@ -123,7 +123,7 @@ def _say_broken(problem: ChainBrokenError, source: str) -> None:
 def _cells(entry: dict[str, Any]) -> list[str]:
     if "damage" in entry:
         return [str(entry["sequence"]), "", "", "", "", "", "", entry["damage"]]
-    face = entry["actor_id"] or (f"erased ({entry['face'][:_SHOWN_DIGITS]})" if entry["face"] else "")
+    people = [name or f"erased ({face[:_SHOWN_DIGITS]})" for face, name in zip(entry["faces"], entry["actor_ids"], strict=True)]
     facts = {**entry["details"], **({"work": entry["work"]} if entry["work"] else {})}
     shown = ", ".join(f"{name}={value}" for name, value in facts.items())
     digests = [digest[:_SHOWN_DIGITS] for digest in entry["consents"]]
@@ -133,7 +133,7 @@ def _cells(entry: dict[str, Any]) -> list[str]:
         entry["event"],
         entry["by"]["tenant"],
         entry["by"]["token"],
-        face,
+        ", ".join(people),
         " ".join(digests),
         shown,
     ]

@@ -64,7 +64,7 @@ def _begun(actor: StoredActor, mark: Mark | None) -> AuditEvent:
     """Return what the audit log records when a stream begins."""
     work = f"live/{secrets.token_hex(16)}"
     details = {"method": actor.method} | watermark_details(video_watermark(mark, dubbed=True))
-    return AuditEvent(event=EventKind.LIVE_BEGUN, work=work, actor_id=actor.actor_id, details=details)
+    return AuditEvent(event=EventKind.LIVE_BEGUN, work=work, actor_ids=(actor.actor_id,), details=details)
 
 
 @dataclass(eq=False, slots=True)

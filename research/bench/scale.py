@@ -35,7 +35,7 @@ from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import ENROLMENT, PICTURE
 from gateway.audit.entries import START, AuditEvent, EventKind, digest_of_line, line_of
-from gateway.audit.log import AuditPersonRow, AuditRow
+from gateway.audit.log import AuditFaceRow, AuditPersonRow, AuditRow
 from gateway.batch.leases import shot_lease
 from gateway.batch.lists import ShotQuery
 from gateway.batch.records import begun, progress_from
@@ -149,7 +149,7 @@ def fill_actors(store: ActorStore, begin: int, end: int) -> None:
 
 
 def _add_rows(connection: Connection, numbers: range, head: tuple[int, str]) -> tuple[int, str]:
-    actors, lineage, people, log = [], [], [], []
+    actors, lineage, people, log, faces = [], [], [], [], []
     sequence, previous = head
     for number in numbers:
         actor_id, consent = _ACTOR.format(number), consent_of(number)
@@ -158,12 +158,13 @@ def _add_rows(connection: Connection, numbers: range, head: tuple[int, str]) -> 
         actors.append((actor_id, "dubstage", consent.fields(), digests[0], _TIME, digests[0], digest))
         lineage += [(actor_id, blob, kind, f"/bench/{blob}", 4_000_000) for kind, blob in zip(_KINDS, digests, strict=True)]
         alias, sequence = digests[1][:32], sequence + 1
-        event = AuditEvent(event=EventKind.ACTOR_CREATED, actor_id=actor_id, consents=(digest,), details={"method": "dubstage"})
+        event = AuditEvent(event=EventKind.ACTOR_CREATED, actor_ids=(actor_id,), consents=(digest,), details={"method": "dubstage"})
         by = {"tenant": "default", "token": ""}
-        line = line_of(event, sequence=sequence, previous=previous, time=_TIME, by=by, face=alias)
+        line = line_of(event, sequence=sequence, previous=previous, time=_TIME, by=by, faces=[alias])
         previous = digest_of_line(line.encode("ascii"))
         people.append((actor_id, alias))
-        log.append((sequence, line, previous, "", alias))
+        log.append((sequence, line, previous, ""))
+        faces.append((alias, sequence))
     _insert(
         connection,
         ActorRow,
@@ -173,7 +174,8 @@ def _add_rows(connection: Connection, numbers: range, head: tuple[int, str]) -> 
     _insert(connection, EnrolmentRow, ("actor_id", "num_frames", "lag_frames"), [(row[0], 250, 0) for row in actors])
     _insert(connection, LineageRow, ("actor_id", "sha256", "kind", "uri", "size_bytes"), lineage)
     _insert(connection, AuditPersonRow, ("actor_id", "alias"), people)
-    _insert(connection, AuditRow, ("sequence", "line", "digest", "work", "face"), log)
+    _insert(connection, AuditRow, ("sequence", "line", "digest", "work"), log)
+    _insert(connection, AuditFaceRow, ("face", "sequence"), faces)
     return sequence, previous
 
 
@@ -227,7 +229,7 @@ def _measure_actors(store: ActorStore, blobs: ArtefactStore, steps: Steps, befor
     steps.time("first page of 100", size, lambda: store.list(limit=100))
     steps.time("page of 100 in the middle", size, lambda: store.list(after=_any(drawn, size), limit=100))
     steps.time("storage of the tenant (limit storage_bytes)", size, lambda: stored_bytes(database), tries=3)
-    event = AuditEvent(event=EventKind.DUB_BEGUN, work="operations/1", actor_id=_any(drawn, size))
+    event = AuditEvent(event=EventKind.DUB_BEGUN, work="operations/1", actor_ids=(_any(drawn, size),))
     steps.time("write an entry of the audit log", size, lambda: store.audit.record(event))
     steps.time("newest 50 entries", size, lambda: store.audit.newest(50))
     oldest = _ACTOR.format(0)

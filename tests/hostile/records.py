@@ -144,7 +144,8 @@ def _changed_log(rng: Random) -> Case:
     seed = rng.getrandbits(64)
 
     def damage(file: Path, own: Random) -> str:
-        return damaged(file, own) if own.random() < 0.2 else wrong_column(file, own, own.choice(("audit_log", "audit_people")))
+        table = own.choice(("audit_log", "audit_people", "audit_faces"))
+        return damaged(file, own) if own.random() < 0.2 else wrong_column(file, own, table)
 
     name = f"{' '.join(line)} after damage to the log, seed {seed}"
     return Case("store", name, with_bad_database(line, seed, damage), ANSWERS | CHANGED)

@@ -64,7 +64,7 @@ def test_every_rpc_that_changes_something_leaves_an_entry(start_gateway, media, 
     assert hashlib.sha256(TOKEN.encode()).hexdigest()[:16] not in {entry["by"]["token"] for entry in entries}
     (ended,) = [entry for entry in entries if entry["outputs"] == [result.media_sha256]]
     (created,) = [entry for entry in entries if entry["event"] == "actor.created"]
-    assert (ended["event"], ended["face"], ended["consents"]) == ("dub.ended", created["face"], created["consents"])
+    assert (ended["event"], ended["faces"], ended["consents"]) == ("dub.ended", created["faces"], created["consents"])
     assert len(created["consents"]) == 1
 
 

@@ -147,7 +147,7 @@ def test_frames_equal_those_of_rpc(door: Door, samples: Samples) -> None:
             assert np.abs(picture[..., ::-1].astype(int) - frame.picture).mean() < 3
         assert client.next().code == 1000
     with ActorStore(door.gateway.settings) as actors:
-        assert actors.audit.newest(1, event="live.begun")[0]["actor_id"] == door.actor
+        assert actors.audit.newest(1, event="live.begun")[0]["actor_ids"] == [door.actor]
 
 
 @pytest.mark.parametrize(

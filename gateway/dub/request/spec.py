@@ -475,10 +475,19 @@ def with_records(spec: pb.DubSpec, files: DubFiles) -> pb.DubSpec:
 
 
 def records_of(spec: pb.DubSpec) -> list[ConsentRecord]:
-    """Return the consent records that a spec holds, the reference's first, the dub's own last."""
+    """Return the consent records of a spec that must allow the dub: of the reference, and of each line or of the dub."""
     records = [spec.reference_consent] if spec.HasField("reference_consent") else []
-    records += [line.consent for line in spec.lines if line.HasField("consent")]
-    return [*records, spec.consent] if spec.HasField("consent") else records
+    holders = [line if line.HasField("consent") else spec for line in spec.lines] or [spec]
+    return [*records, *(holder.consent for holder in holders if holder.HasField("consent"))]
+
+
+def actors_of(spec: pb.DubSpec) -> tuple[str, ...]:
+    """Return the ids of the enrolled actors of a dub, each once.
+
+    Raises:
+        InvalidRequestError: a text is no name of an actor.
+    """
+    return tuple(dict.fromkeys(actor_id for part in spec.lines or [spec] if (actor_id := actor_of(part))))
 
 
 @contextmanager

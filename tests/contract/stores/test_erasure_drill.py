@@ -63,7 +63,7 @@ def job(actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, geometry:
         more = {"footage": blobs.put_bytes(f"footage of {name}".encode())}
         keep(actors, blobs, geometry, name, more=more)
     folder = settings.data_dir / "jobs" / "1"
-    ledger = JobLedger(actors, "ann")
+    ledger = JobLedger(actors, ["ann"])
     ledger.begin(folder)
     Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref)).record("first", {"box": np.full(64, 1, np.uint8)})
     (folder / "faces.bin").write_bytes(b"faces of ann")
@@ -105,7 +105,7 @@ def test_erasure_leaves_nothing(actors, blobs, batches, settings, job) -> None:
         with pytest.raises(ActorError, match="'ann'"):
             work("ann")
     with pytest.raises(ActorError, match="'ann'"):
-        JobLedger(actors, "ann").begin(job)
+        JobLedger(actors, ["ann"]).begin(job)
 
 
 def test_undeletable_blob_fails_erasure(actors, batches, job, monkeypatch) -> None:

@@ -98,7 +98,7 @@ def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
 
 def test_unknown_actor_refused_by_database(actors: ActorStore, tmp_path: Path) -> None:
     with pytest.raises(ActorError):
-        JobLedger(actors, "nobody").begin(tmp_path / "job")
+        JobLedger(actors, ["nobody"]).begin(tmp_path / "job")
     with pytest.raises(IntegrityError), actors.database.writing() as session:
         session.add(JobRow(actor_id="nobody", folder="x"))
 

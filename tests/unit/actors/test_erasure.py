@@ -83,7 +83,7 @@ def test_window_after_erasure_is_removed(
     actors: ActorStore, other: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, ann: str, tmp_path: Path
 ) -> None:
     """A dub that writes one more window after the erasure leaves no blob."""
-    ledger = JobLedger(other, ann)
+    ledger = JobLedger(other, [ann])
     folder = tmp_path / "data" / "jobs" / "1"
     ledger.begin(folder)
     journal = Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref))
@@ -126,7 +126,7 @@ def test_shared_window_is_kept(
     actors: ActorStore, other: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, ann: str, tmp_path: Path
 ) -> None:
     """A window that another job counts too is kept for that one."""
-    mine, theirs = JobLedger(other, ann), JobLedger(other)
+    mine, theirs = JobLedger(other, [ann]), JobLedger(other)
     mine.begin(tmp_path / "mine")
     theirs.begin(tmp_path / "theirs")
     shared = blobs.put_bytes(b"a window that shows nobody")
@@ -174,11 +174,11 @@ def test_erasure_reads_no_blobs_of_other_people(
 
 def test_open_erasure_blocks_work(actors: ActorStore, ann: str, tmp_path: Path, blobs: ArtefactStore) -> None:
     """While an erasure is open, no work with the person begins and none continues."""
-    running = JobLedger(actors, ann)
+    running = JobLedger(actors, [ann])
     running.begin(tmp_path / "running")
     number = actors.erasures.ask(ann)
     for work in (
-        lambda: JobLedger(actors, ann).begin(tmp_path / "next"),
+        lambda: JobLedger(actors, [ann]).begin(tmp_path / "next"),
         running.check,
         lambda: running.hold(tmp_path / "running", blobs.put_bytes(b"window")),
         lambda: actors.erasures.check(ann),
@@ -192,7 +192,7 @@ def test_open_erasure_blocks_work(actors: ActorStore, ann: str, tmp_path: Path, 
 def test_erasure_waits_for_other_jobs(actors: ActorStore, ann: str, tmp_path: Path) -> None:
     """An erasure waits for the jobs of other processes."""
     folder = tmp_path / "data" / "jobs" / "1"
-    JobLedger(actors, ann).begin(folder)
+    JobLedger(actors, [ann]).begin(folder)
     handle = lock_folder(folder)
     ended = time.monotonic() + 0.4
 
@@ -211,7 +211,7 @@ def test_erasure_waits_for_other_jobs(actors: ActorStore, ann: str, tmp_path: Pa
 def test_erasure_wait_is_bounded(actors: ActorStore, ann: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that never notices is not waited for without end."""
     folder = tmp_path / "data" / "jobs" / "1"
-    JobLedger(actors, ann).begin(folder)
+    JobLedger(actors, [ann]).begin(folder)
     handle = lock_folder(folder)
     (folder / "faces.bin").write_bytes(b"face")
     number = actors.erasures.ask(ann)
@@ -331,7 +331,7 @@ def test_outside_path_left_and_logged(
     (others / "journal").mkdir(parents=True)
     (others / "album.jpg").write_bytes(b"nobody's business")
     jobs, own = settings.data_dir / "jobs", settings.data_dir / "jobs" / "1"
-    JobLedger(actors, ann).begin(own)
+    JobLedger(actors, [ann]).begin(own)
     for folder, content in ((own, b"face"), (jobs / "of bob", b"face of bob")):
         folder.mkdir(parents=True)
         (folder / "faces.bin").write_bytes(content)

@@ -148,7 +148,7 @@ def test_job_artefacts_removed_unless_counted(
 
 def test_work_with_an_erased_actor_does_not_begin(actors: ActorStore, tmp_path: Path) -> None:
     with pytest.raises(ActorError):
-        JobLedger(actors, "nobody").begin(tmp_path / "job")
+        JobLedger(actors, ["nobody"]).begin(tmp_path / "job")
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from dubstage.gateway.v1 import gateway_pb2
+from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.api.batches import BATCH
 from gateway.api.operations import ACTOR, DUB, FACES, ListFilter, audit_event_of, list_filter_from, num_calling
@@ -97,6 +99,34 @@ def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactSt
     actors.audit.record(event)
     *_, entry = (json.loads(row.line) for row in actors.audit.lines())
     assert sorted(entry["consents"]) == sorted([digest_of(CONSENT), digest_of(OTHER)])
+
+
+def test_scene_is_recorded_alike_everywhere(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """A scene of an operation and a scene of a command have the same actors and consent records in the audit log."""
+    third = CONSENT.model_copy(update={"subject": "Cleo"})
+    for number, (name, own) in enumerate((("ann", CONSENT), ("bob", OTHER))):
+        actors.create(
+            name, method="dubstage", enrolled=learned(blobs, name, geometry), footage_sha256=f"{number}" * 64, consent=own
+        )
+    lines = [{"actor": "actors/ann", "consent": consent_message(third)}, {"actor": "actors/bob"}, {"actor": "actors/ann"}]
+    request = gateway_pb2.CreateDubRequest(dub={"lines": lines, "method": "dubstage"}).SerializeToString()
+    record = OperationRecord(
+        number=1, name="operations/1", kind=DUB, actor_id="ann", output="", created_at="2026-02-01T00:00:00Z", request=request
+    )
+    event = audit_event_of(record)
+    assert event is not None
+    actors.audit.record(event)
+
+    async def command() -> None:
+        async with JobLedger(actors, ["ann", "bob"], consents=[third, CONSENT, None, OTHER, None, CONSENT]).recorded("dubstage"):
+            pass
+
+    asyncio.run(command())
+    operation, begun, ended = actors.audit.newest(3)
+    for field in ("faces", "consents", "actor_ids"):
+        assert operation[field] == begun[field] == ended[field]
+    assert operation["consents"] == sorted(digest_of(one) for one in (CONSENT, OTHER, third))
+    assert sorted(operation["actor_ids"]) == ["ann", "bob"]
 
 
 def test_every_rpc_of_the_contracts_is_classified() -> None:

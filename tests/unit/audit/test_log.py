@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, ChainBrokenError, EventKind
@@ -27,6 +27,9 @@ from tests.unit.actors.installation import CONSENT, actors, blobs, database_url,
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
 
+OTHER = CONSENT.model_copy(update={"subject": "Bob"})
+
+
 @pytest.fixture
 def log(actors: ActorStore) -> AuditLog:
     return actors.audit
@@ -36,6 +39,12 @@ def log(actors: ActorStore) -> AuditLog:
 def ann(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> str:
     actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     return "ann"
+
+
+@pytest.fixture
+def bob(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> str:
+    actors.create("bob", method="dubstage", enrolled=learned(blobs, "bob", geometry), footage_sha256="1" * 64, consent=OTHER)
+    return "bob"
 
 
 def lines(log: AuditLog) -> list[str]:
@@ -48,7 +57,7 @@ def test_enrolment_entry_has_no_names(log: AuditLog, ann: str) -> None:
     entry = json.loads(line)
     assert (entry["sequence"], entry["previous"], entry["event"]) == (1, "0" * 64, "actor.created")
     assert entry["consents"] == [digest_of(CONSENT)]
-    assert len(entry["face"]) == 32
+    assert [len(face) for face in entry["faces"]] == [32]
     assert "ann" not in line.lower()
     assert entry["time"].endswith("Z")
 
@@ -64,19 +73,19 @@ def test_entry_is_atomic_with_change(
 
 def test_face_has_one_pseudonym(actors: ActorStore, log: AuditLog, ann: str) -> None:
     """One face has one name in all entries until the person is erased."""
-    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_id=ann))
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_ids=(ann,)))
     actors.erasures.erase(ann)
     created, begun, erased = (json.loads(line) for line in lines(log))
-    assert created["face"] == begun["face"] == erased["face"]
+    assert created["faces"] == begun["faces"] == erased["faces"]
     assert erased["event"] == "actor.erased"
-    assert [entry["actor_id"] for entry in log.newest(10)] == ["", "", ""], "nothing ties the name to the person"
+    assert [entry["actor_ids"] for entry in log.newest(10)] == [[""]] * 3, "nothing ties the name to the person"
     assert log.verify().sequence == 3
 
 
 def test_dubs_are_counted_by_actor(actors: ActorStore, log: AuditLog, ann: str) -> None:
     """Finished dubs count, whoever began them; begun and failed ones, and those of others, do not."""
     for work, end in (("dubs/1", EventKind.DUB_ENDED), ("operations/2", EventKind.DUB_ENDED), ("dubs/3", EventKind.DUB_FAILED)):
-        log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=work, actor_id=ann))
+        log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=work, actor_ids=(ann,)))
         log.record(AuditEvent(event=end, work=work), continues=work)
     log.record(AuditEvent(event=EventKind.DUB_ENDED, work="dubs/4"))
     assert log.counts(EventKind.DUB_ENDED, [ann, "ben"]) == {ann: 2}
@@ -100,8 +109,8 @@ def test_erased_person_leaves_database_file(actors: ActorStore, log: AuditLog, s
 def test_later_work_reveals_no_erased_person(actors: ActorStore, log: AuditLog, ann: str) -> None:
     """Work after the erasure ties nothing to the person again."""
     actors.erasures.erase(ann)
-    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/late", actor_id=ann))
-    assert json.loads(lines(log)[-1])["face"] == ""
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/late", actor_ids=(ann,)))
+    assert json.loads(lines(log)[-1])["faces"] == []
     assert log.newest(10, actor_id=ann) == []
 
 
@@ -110,7 +119,7 @@ def test_end_entry_repeats_the_start(log: AuditLog, ann: str) -> None:
 
     async def work() -> None:
         set_current_caller(Caller("studio", "00112233aabbccdd"))
-        begun = AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_id=ann, consents=("f" * 64,))
+        begun = AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_ids=(ann,), consents=("f" * 64,))
         async with recorded(log, begun) as record:
             # The end is written by a process that resumed the work, and that nobody has called.
             set_current_caller(Caller())
@@ -120,7 +129,8 @@ def test_end_entry_repeats_the_start(log: AuditLog, ann: str) -> None:
     begun, ended = (json.loads(line) for line in lines(log)[1:])
     assert ended["event"] == "dub.ended"
     assert ended["by"] == begun["by"] == {"tenant": "studio", "token": "00112233aabbccdd"}
-    assert (ended["face"], ended["consents"], ended["outputs"]) == (begun["face"], ["f" * 64], ["e" * 64])
+    assert (ended["faces"], ended["outputs"]) == (begun["faces"], ["e" * 64])
+    assert ended["consents"] == begun["consents"] == sorted(["f" * 64, digest_of(CONSENT)])
 
 
 def test_local_work_belongs_to_tenant(settings: GatewaySettings) -> None:
@@ -220,7 +230,6 @@ def test_damaged_entry_blocks_nothing(actors: ActorStore, log: AuditLog, setting
         ({"work": "dubs/other"}, "names other work"),
         ({"digest": "0" * 64}, "was changed in the database"),
         ({"sequence": 7}, "was changed in the database"),
-        ({"face": "0" * 32}, "names another face"),
     ],
 )
 def test_a_changed_column_of_a_row_is_told(log: AuditLog, actors: ActorStore, changed: dict[str, str | int], says: str) -> None:
@@ -229,6 +238,30 @@ def test_a_changed_column_of_a_row_is_told(log: AuditLog, actors: ActorStore, ch
         session.execute(update(AuditRow).values(**changed))
     with pytest.raises(ChainBrokenError, match=says):
         log.verify()
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM audit_faces", "UPDATE audit_faces SET face = 'other'"])
+def test_changed_rows_of_faces_are_told(log: AuditLog, actors: ActorStore, ann: str, change: str) -> None:
+    with actors.database.writing() as session:
+        session.execute(text(change))
+    with pytest.raises(ChainBrokenError, match="names other faces"):
+        log.verify()
+
+
+def test_scene_is_of_every_actor(actors: ActorStore, log: AuditLog, ann: str, bob: str) -> None:
+    """The entries of a scene name every actor and record, count for each, and outlive the erasure of one."""
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_ids=(bob, ann), consents=("f" * 64,)))
+    log.record(AuditEvent(event=EventKind.DUB_ENDED, work="dubs/1"), continues="dubs/1")
+    begun, ended = (json.loads(line) for line in lines(log)[-2:])
+    assert ended["faces"] == begun["faces"]
+    assert ended["consents"] == begun["consents"] == sorted(["f" * 64, digest_of(CONSENT), digest_of(OTHER)])
+    assert log.counts(EventKind.DUB_ENDED, [ann, bob]) == {ann: 1, bob: 1}
+    for actor_id in (ann, bob):
+        assert sorted(log.newest(1, actor_id=actor_id, event="dub.ended")[0]["actor_ids"]) == [ann, bob]
+    actors.erasures.erase(ann)
+    assert sorted(log.newest(1, event="dub.ended")[0]["actor_ids"]) == ["", bob]
+    assert log.counts(EventKind.DUB_ENDED, [ann, bob]) == {bob: 1}
+    assert log.verify().sequence == 5
 
 
 def test_a_withdrawal_leaves_an_entry(actors: ActorStore, log: AuditLog, ann: str) -> None:
@@ -240,10 +273,10 @@ def test_a_withdrawal_leaves_an_entry(actors: ActorStore, log: AuditLog, ann: st
 def test_newest_entries_by_actor_and_event(log: AuditLog, ann: str, tmp_path: Path) -> None:
     """The newest entries are chosen by actor and event."""
     for number in range(3):
-        log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"dubs/{number}", actor_id=ann))
+        log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"dubs/{number}", actor_ids=(ann,)))
         log.record(AuditEvent(event=EventKind.LIVE_BEGUN, work=f"live/{number}"))
     assert [entry["work"] for entry in log.newest(2, event="dub")] == ["dubs/1", "dubs/2"]
     assert [entry["work"] for entry in log.newest(9, event="live.begun")] == ["live/0", "live/1", "live/2"]
-    assert [entry["actor_id"] for entry in log.newest(9, actor_id="ann")] == ["ann"] * 4
+    assert [entry["actor_ids"] for entry in log.newest(9, actor_id="ann")] == [["ann"]] * 4
     assert [entry["work"] for entry in log.newest(2, actor_id="ann", event="dub")] == ["dubs/1", "dubs/2"]
     assert log.newest(9, actor_id="ben\0") == []

@@ -37,7 +37,7 @@ def test_the_log_is_listed_exported_and_checked(
     tmp_path: Path, actors: ActorStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     actors.audit.record(
-        AuditEvent(event=EventKind.LIVE_BEGUN, work="live/1", actor_id="ann", details={"text": "[red]\x1b]0;x\x07"})
+        AuditEvent(event=EventKind.LIVE_BEGUN, work="live/1", actor_ids=("ann",), details={"text": "[red]\x1b]0;x\x07"})
     )
     file, public = tmp_path / "log.jsonl", tmp_path / "public.pem"
     assert run(["audit", "list"]) == 0
@@ -74,7 +74,7 @@ def test_printed_public_key_matches(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_list_without_terminal_is_whole(actors: ActorStore, capsys: pytest.CaptureFixture[str]) -> None:
     """A list without a terminal has every entry whole in one line."""
-    actors.audit.record(AuditEvent(event=EventKind.LIVE_BEGUN, work=f"live/{'1' * 90}", actor_id="ann", details={}))
+    actors.audit.record(AuditEvent(event=EventKind.LIVE_BEGUN, work=f"live/{'1' * 90}", actor_ids=("ann",), details={}))
     assert run(["audit", "list", "--event", "live"]) == 0
     _, line = capsys.readouterr().out.splitlines()
     assert f"work=live/{'1' * 90}" in line

@@ -25,6 +25,7 @@ revision = "0001"
 down_revision = None
 
 _NAME = String(63).with_variant(String(63, collation="C"), "postgresql")
+_ENTRY = BigInteger().with_variant(Integer, "sqlite")
 _TABLES = MetaData()
 
 Table("installation", _TABLES, Column("id", String(32), primary_key=True))
@@ -126,12 +127,16 @@ Table(
 Table(
     "audit_log",
     _TABLES,
-    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("sequence", _ENTRY, primary_key=True, autoincrement=False),
     Column("line", Text, nullable=False),
     Column("digest", String(64), nullable=False),
     Column("work", String(160), nullable=False, index=True),
-    Column("face", String(32), nullable=False),
-    Index("ix_audit_log_face_sequence", "face", "sequence"),
+)
+Table(
+    "audit_faces",
+    _TABLES,
+    Column("face", String(32), primary_key=True),
+    Column("sequence", _ENTRY, ForeignKey("audit_log.sequence", ondelete="CASCADE"), primary_key=True, index=True),
 )
 Table(
     "audit_people",

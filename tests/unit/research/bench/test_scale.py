@@ -30,7 +30,7 @@ def test_rows_are_those_of_enrolments(tmp_path: Path) -> None:
         }
         assert stored_bytes(store.database) == 5 * 5 * 4_000_000
         assert store.audit.verify().sequence == 5
-        assert [entry["actor_id"] for entry in store.audit.newest(2)] == ["actor-0000003", "actor-0000004"]
+        assert [entry["actor_ids"] for entry in store.audit.newest(2)] == [["actor-0000003"], ["actor-0000004"]]
         assert store.consents.withdraw(digest_of(scale.consent_of(3))).actor_ids == ("actor-0000003",)
         assert [actor.actor_id for actor in store.list() if actor.consent_problem] == ["actor-0000003"]
 
