@@ -628,13 +628,19 @@ def check_request(request: DubRequest) -> None:
     info = inspect_video(request.footage)
     for line in request.lines:
         check_line(line, info)
-    check_output(request, info, output_speech(request, info))
+    speech = output_speech(request, info)
+    check_output(fitted(request, info, speech), info, speech)
     if request.reference is not None:
         inspect_video(request.reference)
 
 
 def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> EncoderChoice:
     """Check the output of a dub, and return how the video will be encoded.
+
+    Args:
+        request: the request, as `fitted` returns it.
+        info: the opened footage.
+        speech: the new speech.
 
     Raises:
         InvalidRequestError, MediaUnsupportedError: as `open_writer`, `has_own_timeline` and `shown_video`, or the output is a file
@@ -648,7 +654,6 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
         refuse_input(request.output, request.mix.file, "the music and effects")
         inspect_sound(request.mix.file)
         SoundReader(request.mix.file).check_sound()
-    request = fitted(request, info, speech)
     has_background = has_own_timeline(request, info)
     opened = still_video_info(info) if is_still(info) else info
     if request.preview_at is not None:
