@@ -19,7 +19,7 @@ from typing import Self
 import structlog
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec
-from gateway.actors.create import EnrolmentDisk, EnrolRequest, ForOperation, create_actor
+from gateway.actors.create import EnrolRequest, ForOperation, create_actor
 from gateway.actors.installation import Installation
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
@@ -34,12 +34,13 @@ from gateway.dub.job.key import analysis_key, embeds_faces, file_digests, result
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.learn.analysis import folder_of
 from gateway.dub.learn.face_list import FaceList, list_faces
-from gateway.dub.progress import OnFootage, OnProgress
+from gateway.dub.progress import OnFootage, OnProgress, no_footage
 from gateway.dub.request.dub_request import DubRequest, check_request, naming, seconds_of_parts, sha256_of
 from gateway.dub.request.sequences import frame_by_frame, is_signed, with_files
 from gateway.dub.request.spec import DubFiles, method_of, request_from, within
 from gateway.dub.request.spec_text import actor_of
 from gateway.dub.sound.speech_command import SpokenText, kept_speech, speak, write_silence
+from gateway.dub.state.disk import JobDisk
 from gateway.dub.state.scratch import ScratchFolders
 from gateway.dub.state.workspace import Workspace
 from gateway.housekeeping import bound_analyses, expire, kept_bytes, open_jobs_folder
@@ -303,7 +304,7 @@ class Engine:
             on_progress=on_progress,
             on_footage=on_footage,
             operation=operation,
-            disk=EnrolmentDisk(self.max_job_bytes, keeps_analysis=self.analyses_bytes > 0),
+            disk=self._disk,
         )
         await self.bound_analyses()
         return actor
@@ -341,6 +342,10 @@ class Engine:
         await in_thread(JobLedger(self.actors, request.actor_ids, consents=request.consents).check_consent)
         return True
 
+    @property
+    def _disk(self) -> JobDisk:
+        return JobDisk(self.max_job_bytes, keeps_analysis=self.analyses_bytes > 0)
+
     async def bound_analyses(self) -> None:
         """Remove the kept analyses that are too many or too large. Errors go to the log."""
         if self.analyses_bytes:
@@ -358,7 +363,6 @@ class Engine:
         operation: str = "",
         takes_over: bool = False,
         confirm: Callable[[], None] = lambda: None,
-        on_footage: OnFootage = lambda frames, megapixels: None,
     ) -> Dub:
         """Return the dub of a request, which has not begun. Blocks if `sealer` was not called before.
 
@@ -369,7 +373,6 @@ class Engine:
             operation: name of the gateway's operation that does the dub; empty: none.
             takes_over: as for DubJob.
             confirm: raises WorkCancelledError if another process does the work now; blocks.
-            on_footage: called with the number of frames of the footage, and the million pixels of a frame.
         """
         ledger = JobLedger(self.actors, request.actor_ids, operation, consents=request.consents, confirm=confirm)
         job = DubJob(
@@ -378,13 +381,11 @@ class Engine:
             self.artefacts,
             self.jobs,
             ledger,
-            max_bytes=self.max_job_bytes,
+            disk=self._disk,
             sealer=self.sealer(),
             operation=operation,
             takes_over=takes_over,
         )
-        job.on_footage = on_footage
-        job.keeps_analysis = self.analyses_bytes > 0
         return Dub(self, request, job, ledger, self.sealer(), frames)
 
 
@@ -428,11 +429,14 @@ class Dub:
         """Whether the folder stays behind a finished dub until it expires: that of a scene, so that a line can be changed."""
         return bool(self._request.lines)
 
-    async def run(self, on_progress: OnProgress, *, check: Callable[[], None] | None = None) -> DubOutcome:
+    async def run(
+        self, on_progress: OnProgress, on_footage: OnFootage = no_footage, *, check: Callable[[], None] | None = None
+    ) -> DubOutcome:
         """Dub as long as consent and actors allow it, and return the outcome. If the dub may not go on, nothing of it is kept.
 
         Args:
             on_progress: called with every frame and step.
+            on_footage: called with the number of frames of the footage, and the million pixels of a frame.
             check: looks whether the dub may go on; None: `check`.
 
         Raises:
@@ -440,7 +444,7 @@ class Dub:
             ConsentRefusedError: the consent has ended.
             DubstageError: as `DubJob.run`.
         """
-        outcome = await dub_while_allowed(self._job, check or self.check, on_progress)
+        outcome = await dub_while_allowed(self._job, check or self.check, on_progress, on_footage)
         self._video_there = True
         await self._engine.bound_analyses()
         return outcome
@@ -526,12 +530,10 @@ class FinishedDub:
     Attributes:
         outcome: result of the dub.
         workspace: the open folder of the job, which has the records.
-        stages: the open stages.
     """
 
     outcome: DubOutcome
     workspace: Workspace
-    stages: Stages
 
 
 def _with_speech(spec: DubSpec, speech: Mapping[int, Path]) -> DubSpec:
@@ -549,7 +551,7 @@ async def finished_dub(
     request: DubRequest,
     stages: Stages,
     on_progress: OnProgress,
-    on_footage: OnFootage = lambda frames, megapixels: None,
+    on_footage: OnFootage = no_footage,
     *,
     frames: SequenceDub | None = None,
 ) -> AsyncIterator[FinishedDub]:
@@ -567,13 +569,13 @@ async def finished_dub(
         DubstageError: the dub failed.
     """
     await in_thread(engine.sealer)
-    with engine.dub(request, stages, frames=frames, on_footage=on_footage) as dub:
+    with engine.dub(request, stages, frames=frames) as dub:
         async with dub.recorded() as record:
-            outcome = await dub.run(on_progress)
+            outcome = await dub.run(on_progress, on_footage)
             await record.video(request.output, outcome.watermark)
         try:
             await dub.write_frames(outcome, on_progress)
-            yield FinishedDub(outcome, dub.workspace, stages)
+            yield FinishedDub(outcome, dub.workspace)
         finally:
             # The video is finished, so the job folder is not needed again, even if a report fails.
             if not dub.is_kept:

@@ -37,7 +37,7 @@ from gateway.dub.learn.live_span import LIVE_SPAN, longest_span
 from gateway.dub.progress import OnFootage, OnProgress
 from gateway.dub.request.dub_request import check_footage, sha256_of
 from gateway.dub.sound.speech import motion_frames_for
-from gateway.dub.state.disk import MAX_JOB_BYTES, job_folder
+from gateway.dub.state.disk import JobDisk, job_folder
 from gateway.dub.state.disk_needs import records_need
 from gateway.dub.state.journal import MOST_TRIES, Journal, artefact_lost_error
 from gateway.dub.state.records import FACE_RECORD
@@ -183,20 +183,6 @@ class ForOperation:
     confirm: Callable[[], None] = lambda: None
 
 
-@dataclass(frozen=True, slots=True)
-class EnrolmentDisk:
-    """Limit of the disk space of an enrolment, and whether the enrolment shares its analysis.
-
-    Attributes:
-        max_bytes: most bytes of the enrolment's folder.
-        keeps_analysis: whether the analysis of footage of one file is kept for further work with the footage, and taken over from
-            earlier work.
-    """
-
-    max_bytes: int = MAX_JOB_BYTES
-    keeps_analysis: bool = False
-
-
 async def create_actor(
     request: EnrolRequest,
     stages: Stages,
@@ -207,7 +193,7 @@ async def create_actor(
     on_progress: OnProgress,
     on_footage: OnFootage = lambda frames, megapixels: None,
     operation: ForOperation = ForOperation(),
-    disk: EnrolmentDisk = EnrolmentDisk(),
+    disk: JobDisk = JobDisk(),
 ) -> StoredActor:
     """Learn a person from footage, and return the stored actor. The store keeps the footage too, for live streams.
 
@@ -265,7 +251,7 @@ class _EnrolmentJob:
     on_progress: OnProgress
     on_footage: OnFootage
     operation: ForOperation
-    disk: EnrolmentDisk
+    disk: JobDisk
     ledger: JobLedger = field(init=False)
     _folder: Path | None = None
     _kept_folders: list[Path] = field(default_factory=list)

@@ -203,10 +203,10 @@ def lineage_of(
         more: further blobs of the actor, by kind.
         superseded: all blobs that the enrolment made. A blob that no other kind names gets a kind that begins with SUPERSEDED.
     """
-    from gateway.dub.learn.enrol import actor_arrays, actor_refs
+    from gateway.dub.learn.enrol import actor_arrays
     from services.common.wire.convert import ref_from_proto
 
-    refs = {kind: ref_from_proto(message, kind) for kind, message in actor_refs(enrolled).items()}
+    refs = {kind: ref_from_proto(message, kind) for kind, message in enrolled.refs.items()}
     lineage = {ENROLMENT: store.put_arrays(*actor_arrays(enrolled)), **refs, **more}
     named = {ref.sha256 for ref in lineage.values()}
     others = {ref.sha256: ref for ref in superseded if ref.sha256 not in named}

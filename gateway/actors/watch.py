@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from gateway.async_utilities import in_thread
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.job.outcome import DubOutcome
-from gateway.dub.progress import OnProgress
+from gateway.dub.progress import OnFootage, OnProgress
 from services.common.errors import ActorError, ConsentExpiredError, ConsentRefusedError, ConsentWithdrawnError, TransientError
 
 T = TypeVar("T")
@@ -52,13 +52,14 @@ async def while_allowed(check: Callable[[], None], work: Coroutine[Any, Any, T],
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def dub_while_allowed(job: DubJob, check: Callable[[], None], on_progress: OnProgress) -> DubOutcome:
+async def dub_while_allowed(job: DubJob, check: Callable[[], None], on_progress: OnProgress, on_footage: OnFootage) -> DubOutcome:
     """Run a dub, and return its outcome. If the dub may not go on, nothing of the dub is kept.
 
     Args:
         job: the dub.
         check: as for `while_allowed`.
         on_progress: called with every frame and step.
+        on_footage: as for `DubJob.run`.
 
     Raises:
         ActorError: the actor was erased.
@@ -66,7 +67,7 @@ async def dub_while_allowed(job: DubJob, check: Callable[[], None], on_progress:
         DubstageError: as `DubJob.run`.
     """
     try:
-        return await while_allowed(check, job.run(on_progress))
+        return await while_allowed(check, job.run(on_progress, on_footage))
     except ENDED:
         await in_thread(job.forget)
         raise

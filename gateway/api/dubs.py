@@ -72,12 +72,11 @@ class DubHandler:
                 operation=operation.record.name,
                 takes_over=operation.resumed,
                 confirm=operation.confirm,
-                on_footage=report.footage,
             )
             async with self._alone(spec):
                 # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
                 # An erasure cancels the operation.
-                outcome = await dub.run(report, check=dub.check if request.lines else dub.check_consent)
+                outcome = await dub.run(report, report.footage, check=dub.check if request.lines else dub.check_consent)
                 video_sha256 = await in_thread(media_sha256, request.output)
                 try:
                     await media.deliver(report, overwrite=spec.overwrite, confirm=dub.confirm)

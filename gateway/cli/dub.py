@@ -122,7 +122,7 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report:
     Raises:
         typer.Exit: no frame is dubbed, so that the command ends with an exit code of its own.
     """
-    from gateway.dub.request.dub_request import consents
+    from gateway.dub.request.dub_request import consent_sentence
 
     for warning in outcome.warnings:
         say_warning(warning)
@@ -141,7 +141,7 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report:
         say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
     for dropped in outcome.written.dropped:
         say_warning(dropped)
-    say(consents(request))
+    say(consent_sentence(request))
     _show_files(output, report)
     if outcome.undubbed:
         say_error(outcome.undubbed)

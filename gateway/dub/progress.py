@@ -9,3 +9,7 @@ OnProgress = Callable[[str, int, int], None]
 
 OnFootage = Callable[[int, float], None]
 """Called with the number of frames of the footage, and the million pixels of a frame, before the frames are read."""
+
+
+def no_footage(frames: int, megapixels: float) -> None:
+    """Do nothing: the `OnFootage` of callers that do not ask."""

@@ -23,7 +23,7 @@ from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.convert import reason_name
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.progress import OnProgress
-from gateway.dub.request.dub_request import DubRequest, consents, what_is_synthetic
+from gateway.dub.request.dub_request import DubRequest, consent_sentence, what_is_synthetic
 from gateway.dub.request.spec_text import ROWS
 from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
@@ -394,7 +394,7 @@ def _page(
             *(Fact("face", f"{part.face_id}, {part.why}") for part in outcome.parts if part.face_id is not None and not is_scene),
         ],
         output=[*_facts(result, request.output.name), *(Fact("carried over", text) for text in outcome.written.carried)],
-        consent=consents(request),
+        consent=consent_sentence(request),
         has_consent=all(part.named_consent is not None for part in request.parts),
         method=request.method,
         synthetic=what_is_synthetic(request, dubbed=bool(outcome.plan.rendered().any())),

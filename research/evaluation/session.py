@@ -96,7 +96,7 @@ class EnrolledClip:
     @property
     def num_bytes(self) -> int:
         """Bytes of the actor's artefacts."""
-        return sum(ref.size_bytes for ref in self.actor.artefacts)
+        return sum(ref.size_bytes for ref in self.actor.refs.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ import pytest
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.disk import JobDisk
 from gateway.dub.state.journal import OwnBlobs
 from gateway.media.probe import probe
 from services.common.errors import ConsentWithdrawnError, InvalidRequestError, StorageFullError
@@ -113,7 +114,7 @@ def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: 
         assert list(jobs.iterdir()) == []
 
     # Before the first pass, and after it.
-    fails(DubJob(asked, dubber.host.stages, dubber.store, jobs, max_bytes=1 << 18), "DUBSTAGE_MAX_JOB_BYTES")
+    fails(DubJob(asked, dubber.host.stages, dubber.store, jobs, disk=JobDisk(1 << 18)), "DUBSTAGE_MAX_JOB_BYTES")
     other = replace(asked, face=FaceChoice("id", face_id=7))
     fails(DubJob(other, dubber.host.stages, dubber.store, jobs), "no face 7")
 

@@ -24,6 +24,7 @@ from gateway.dub.job.dub_job import DubJob
 from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.request import dub_request
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.disk import JobDisk
 from gateway.dub.state.workspace import LOCK, lock_folder
 from gateway.housekeeping import list_jobs
 from gateway.media.probe import probe
@@ -86,9 +87,8 @@ class Languages:
         )
 
     def job(self, language: str, **changed: Any) -> DubJob:
-        found = DubJob(self.request(language, **changed), self.stages, self.dubber.store, self.jobs, JobLedger(self.actors))
-        found.keeps_analysis = True
-        return found
+        request, ledger, disk = self.request(language, **changed), JobLedger(self.actors), JobDisk(keeps_analysis=True)
+        return DubJob(request, self.stages, self.dubber.store, self.jobs, ledger, disk=disk)
 
     def dubbed(self, language: str) -> tuple[str, DubOutcome]:
         """Dub, and return the digest of the video, and the outcome. The folder of the dub is removed, as after every dub."""

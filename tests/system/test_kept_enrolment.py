@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.actors.create import EnrolmentDisk, EnrolRequest, create_actor
+from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import ENROLMENT, FILES, StoredActor
@@ -23,6 +23,7 @@ from gateway.dub.choices import EnrolOptions
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.learn.enrol import actor_arrays
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.disk import JobDisk
 from gateway.dub.state.workspace import JOURNAL
 from gateway.housekeeping import list_jobs
 from gateway.settings import GatewaySettings
@@ -65,7 +66,7 @@ class Studio:
         first, *more = files or (self.footage,)
         takes = {"footage": first, "more_footage": tuple(more)}
         request = EnrolRequest(actor_id=name, **takes, method=DUBSTAGE, options=options, consent=consent)
-        disk = EnrolmentDisk(keeps_analysis=keeps)
+        disk = JobDisk(keeps_analysis=keeps)
         return create_actor(request, self.stages, self.actors, self.dubber.store, self.jobs, on_progress=on_progress, disk=disk)
 
     def enrol(self, name: str, *files: Path, **changed: Any) -> StoredActor:
@@ -75,8 +76,8 @@ class Studio:
     def dub(self, footage: Path) -> None:
         speech = write_wav(self.folder / "speech.wav", demo_speech(16000, 1.2), 16000)
         request = DubRequest(footage=footage, speech=speech, output=self.folder / "dub.mkv", method=DUBSTAGE, enrol=QUICKLY)
-        job = DubJob(request, self.stages, self.dubber.store, self.jobs, JobLedger(self.actors))
-        job.keeps_analysis = True
+        disk = JobDisk(keeps_analysis=True)
+        job = DubJob(request, self.stages, self.dubber.store, self.jobs, JobLedger(self.actors), disk=disk)
         self.dubber.host.run(job.run(lambda *_: None))
         job.discard()
         request.output.unlink()

@@ -16,6 +16,7 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.request.dub_request import DubRequest
+from gateway.dub.state.disk import JobDisk
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.local import LocalStages, compose_stages
@@ -86,8 +87,8 @@ def test_dub_loads_method_networks(loaded: Counter[str], own: GatewaySettings, c
         # The stages of earlier dubs share this network as long as they are in memory.
         EncoderNetwork._loaded.clear()
         with StageHost(own) as host, ActorStore(own) as actors:
-            job = DubJob(request, host.stages, ArtefactStore(own.artefacts_url), own.data_dir / "jobs", JobLedger(actors))
-            job.keeps_analysis = True
+            store, disk = ArtefactStore(own.artefacts_url), JobDisk(keeps_analysis=True)
+            job = DubJob(request, host.stages, store, own.data_dir / "jobs", JobLedger(actors), disk=disk)
             host.run(job.run(lambda *_: None))
             job.discard()
 

@@ -48,7 +48,7 @@ def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path:
     dub = dubber.with_faces(request)
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     assert len(centre) == 2
-    assert dub.outcome.face_id == min(centre, key=lambda face: centre[face])
+    assert dub.outcome.parts[0].face_id == min(centre, key=lambda face: centre[face])
     assert dub.outcome.plan.rendered().mean() > 0.98
     assert abs(dub.outcome.actor.lag_frames or 0) <= 2
     assert not [warning for warning in dub.outcome.warnings if "face" in warning or "voice" in warning]
@@ -70,7 +70,7 @@ def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_pa
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
     listener, speaker = max(centre, key=lambda face: centre[face]), min(centre, key=lambda face: centre[face])
     outcome = dub.outcome
-    assert outcome.face_id == listener
+    assert outcome.parts[0].face_id == listener
     assert outcome.actor.lag_frames is None
     assert outcome.actor.lag_doubt.startswith(f"the mouth of face {speaker} fits the sound better")
     several, voice = (warning for warning in outcome.warnings if "face" in warning)

@@ -45,7 +45,7 @@ from gateway.dub.job.passes import DubPart, DubPasses
 from gateway.dub.job.scene import SceneLines
 from gateway.dub.learn.analysis import FootageAnalysis, extract_speech, folder_of, gather_both
 from gateway.dub.learn.reference import ReferenceFace, find_reference
-from gateway.dub.progress import OnFootage, OnProgress
+from gateway.dub.progress import OnFootage, OnProgress, no_footage
 from gateway.dub.render.mouth_samples import mouth_samples
 from gateway.dub.request.claim import video_claim, video_watermark
 from gateway.dub.request.dub_request import (
@@ -63,7 +63,7 @@ from gateway.dub.request.dub_request import (
 from gateway.dub.request.spec_text import ROWS
 from gateway.dub.sound.speech import SPEECH_AFTER_S, SpeechExtent, motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile
-from gateway.dub.state.disk import MAX_JOB_BYTES
+from gateway.dub.state.disk import JobDisk
 from gateway.dub.state.disk_needs import output_needs, records_need
 from gateway.dub.state.journal import BlobLedger, Journal, OwnBlobs
 from gateway.dub.state.native_boxes import scale_of
@@ -99,15 +99,11 @@ class DubJob:
 
     Args:
         ledger: counts the blobs of the job; None: no other job shares them.
-        max_bytes: most bytes of the job's folder.
+        disk: what the job may leave on the disk.
         sealer: signs the video and marks the dubbed mouths; None: the video gets no manifest and no watermark.
         operation: name of the gateway's operation that does the job; empty: none.
         takes_over: whether another gateway may have begun the operation. An unfinished output of that gateway is removed, even if
             that gateway is paused and still holds the file.
-
-    Attributes:
-        on_footage: called with the number of frames of the footage, and the million pixels of a frame, before they are read.
-        keeps_analysis: whether the analysis of the footage is kept for further dubs, and taken over from earlier ones.
     """
 
     def __init__(
@@ -118,21 +114,19 @@ class DubJob:
         jobs: Path,
         ledger: BlobLedger | None = None,
         *,
-        max_bytes: int = MAX_JOB_BYTES,
+        disk: JobDisk = JobDisk(),
         sealer: Sealer | None = None,
         operation: str = "",
         takes_over: bool = False,
     ) -> None:
         self._request = request
-        self.on_footage: OnFootage = lambda frames, megapixels: None
-        self.keeps_analysis = False
         self._ledger = ledger if ledger is not None else OwnBlobs()
         self._clock = StageClock()
         self._untimed = stages
         self._stages: Stages = TimedStages(stages, self._clock)
         self._store = store
         self._jobs = jobs
-        self._max_bytes = max_bytes
+        self._disk = disk
         self._sealer = sealer
         self._operation = operation
         self._takes_over = takes_over
@@ -152,7 +146,7 @@ class DubJob:
             self._open.close()
             self._open = None
 
-    async def run(self, on_progress: OnProgress) -> DubOutcome:
+    async def run(self, on_progress: OnProgress, on_footage: OnFootage = no_footage) -> DubOutcome:
         """Dub, and return the result. The job's folder stays until `discard`, so that a report can read it.
 
         A run that fails leaves the folder, so that the next run continues. A run that fails before any pass is finished, or because
@@ -160,6 +154,7 @@ class DubJob:
 
         Args:
             on_progress: called with every frame and step.
+            on_footage: called with the number of frames of the footage, and the million pixels of a frame, before they are read.
 
         Raises:
             DubstageError: the input cannot be used, or a stage failed. No output is left; finished windows stay in the journal.
@@ -189,7 +184,6 @@ class DubJob:
             journal = Journal(workspace.folder / JOURNAL, self._store, partial(self._ledger.hold, workspace.folder))
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
-            reference = await self._reference(workspace, on_progress, embed=compared)
             shown = await asyncio.to_thread(shown_video, request, info, speech, has_background=has_background)
             await asyncio.to_thread(
                 self._check_disks, workspace, journal, info, shown, encoder, lines, has_background=has_background
@@ -205,10 +199,11 @@ class DubJob:
                 ledger=self._ledger,
                 on_progress=on_progress,
                 digests=digests,
-                reference=reference,
+                reference=await self._reference(workspace, on_progress, embed=compared),
             )
             # 2. Analyse: faces of every frame, and features of the speech. 3. Enrol the people, predict the mouths, and choose the
             # frames that show them.
+            on_footage(*info.video.size)
             video, parts = await self._parts(passes, lines, speech, shown, embed=compared, has_background=has_background)
             plan = joined_plan([part.plan for part in parts])
             self._analysed = True
@@ -246,7 +241,6 @@ class DubJob:
             video=video.info,
             plan=plan,
             actor=parts[0].person.actor,
-            face_id=parts[0].person.face_id,
             parts=tuple(_outcome_of(part, line) for part, line in zip_longest(parts, request.lines)),
             facts=facts,
             windows_computed=journal.computed - computed,
@@ -284,7 +278,6 @@ class DubJob:
             has_background: whether a background video is dubbed, because the video has a timeline of its own.
         """
         analysis = passes.analysis
-        self.on_footage(*analysis.info.video.size)
 
         def tracked(done: int) -> None:
             passes.on_progress("track", done, analysis.info.video.num_frames)
@@ -382,7 +375,7 @@ class DubJob:
             stored=sum(ref.size_bytes for ref in journal.refs()),
             segmented=bool(lines) and encoder.has_segments,
         )
-        jobs = self._jobs if self.keeps_analysis else None
+        jobs = self._jobs if self._disk.keeps_analysis else None
         check_space(request.footage, [records, *output], jobs, self._ledger, self._store)
 
     def _store_pace(
@@ -450,7 +443,7 @@ class DubJob:
     async def _workspace(self, folder: Path) -> AsyncIterator[Workspace]:
         """Open the job's folder. If the work in the folder fails and no other run can continue from there, remove the folder."""
         with ExitStack() as stack:
-            opening = partial(open_workspace, folder, self._operation, max_bytes=self._max_bytes)
+            opening = partial(open_workspace, folder, self._operation, max_bytes=self._disk.max_bytes)
             workspace = await in_thread(lambda: stack.enter_context(opening()))
             self._folder = folder = workspace.folder
             try:
@@ -475,7 +468,7 @@ class DubJob:
         """Give the analysis of the footage, as other dubs find it."""
         folder: Path | None = None
         footage = Footage(self._request.footage.name, digests[self._request.footage])
-        if self.keeps_analysis:
+        if self._disk.keeps_analysis:
             folder = folder_of(self._jobs, key)
             keys = analysis_keys(footage.sha256, self._stages.face_model)
             self._kept_folders = [folder_of(self._jobs, each) for each in keys]
@@ -502,8 +495,8 @@ def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
         face_id=part.person.face_id,
         why=chosen.why if chosen is not None else "the footage shows no face",
         actor_id=part.request.actor_record.actor_id if part.request.actor_record is not None else "",
-        plan=part.plan if line is not None else None,
-        actor=part.person.actor if line is not None else None,
+        plan=part.plan,
+        actor=part.person.actor,
         records=part.records if line is not None else None,
     )
 

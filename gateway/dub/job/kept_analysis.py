@@ -26,7 +26,7 @@ from typing import Final, ParamSpec, TypeVar
 import structlog
 
 from gateway.async_utilities import cancel_all, in_thread
-from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_refs
+from gateway.dub.learn.enrol import EnrolledActor, actor_arrays
 from gateway.dub.progress import OnProgress
 from gateway.dub.state.disk_needs import DiskNeed, check_disks, on_disk_of
 from gateway.dub.state.journal import BlobLedger, Journal
@@ -198,7 +198,7 @@ class KeptAnalysis:
 
     def _hold(self, folder: Path, actor: EnrolledActor) -> bool:
         """Count the artefacts of a person for a folder, and return whether all of them are there."""
-        return all(self.ledger.hold(folder, ref_from_proto(ref, "artefact")) for ref in actor_refs(actor).values())
+        return all(self.ledger.hold(folder, ref_from_proto(ref, "artefact")) for ref in actor.refs.values())
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.choices import PREVIEW_S
-from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_refs
+from gateway.dub.learn.enrol import EnrolledActor, actor_arrays
 from gateway.dub.learn.subjects import compares_people, finds_actors
 from gateway.dub.render.windows import WARP
 from gateway.dub.request.dub_request import DubRequest, sha256_of
@@ -66,7 +66,7 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
         files=[digests[file] for file in files],
         own_sound=request.speech is None,
         face=[request.face.kind, request.face.face_id, list(request.face.point), *_boxes(request)],
-        actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
+        actor=[ref.sha256 for ref in request.actor.refs.values()] if request.actor is not None else [],
         enrol=astuple(request.enrol),
         warp=int(WARP),
         fit=request.fit,

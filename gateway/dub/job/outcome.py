@@ -66,9 +66,9 @@ class PartOutcome:
         num_dubbed: frames of these whose mouth was rendered.
         face_id: face that was dubbed; None: the footage shows no face.
         why: why this face.
+        plan: what happened to each frame of the video for this face.
+        actor: actor that was used; None: the footage shows no usable face.
         actor_id: enrolled actor; empty: the person was learned from the footage.
-        plan: what happened to each frame of the video for this face; None: as for the dub.
-        actor: actor that was used; None: the footage shows no usable face, or the dub has no lines.
         records: target of the line; None: the dub has no lines.
     """
 
@@ -77,9 +77,9 @@ class PartOutcome:
     num_dubbed: int
     face_id: int | None
     why: str
+    plan: FramePlan
+    actor: EnrolledActor | None
     actor_id: str = ""
-    plan: FramePlan | None = None
-    actor: EnrolledActor | None = None
     records: TargetRecords | None = None
 
 
@@ -91,8 +91,7 @@ class DubOutcome:
         written: the output.
         video: video that was dubbed in place: the footage, or the background video of a dub with its own timeline.
         plan: what happened to each frame of the video.
-        actor: actor that was used; None: the footage shows no usable face.
-        face_id: face that was dubbed; None: the footage shows no face.
+        actor: actor that was used, in a scene for its first line; None: the footage shows no usable face.
         facts: what the last pass saw.
         windows_computed: number of windows that this run rendered.
         windows_reused: number of windows that an earlier run had finished.
@@ -110,7 +109,6 @@ class DubOutcome:
     video: MediaInfo
     plan: FramePlan
     actor: EnrolledActor | None
-    face_id: int | None
     facts: VideoFacts
     windows_computed: int
     windows_reused: int
@@ -131,11 +129,7 @@ class DubOutcome:
 
     def of_lines(self) -> list[DubOutcome]:
         """Return the outcome of each line of a scene, as if the scene had only this line. Empty: the dub has no lines."""
-        return [
-            replace(self, plan=part.plan, actor=part.actor, face_id=part.face_id, parts=(part,))
-            for part in self.parts
-            if part.plan is not None
-        ]
+        return [replace(self, plan=part.plan, actor=part.actor, parts=(part,)) for part in self.parts if part.records is not None]
 
 
 def line_reasons(plan: FramePlan) -> str:

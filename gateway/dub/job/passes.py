@@ -23,7 +23,7 @@ from gateway.dub.job.kept_analysis import KeptAnalysis, check_space
 from gateway.dub.job.outcome import TargetRecords
 from gateway.dub.job.people import PeopleOfFootage
 from gateway.dub.learn.analysis import FootageAnalysis
-from gateway.dub.learn.enrol import EnrolledActor, actor_refs
+from gateway.dub.learn.enrol import EnrolledActor
 from gateway.dub.learn.reference import ReferenceFace
 from gateway.dub.learn.slow_expression import find_expression
 from gateway.dub.learn.subjects import DubSubjects, check_subjects
@@ -394,7 +394,7 @@ class DubPasses:
         actor = part.person.actor
         assert actor is not None, "the person is known"
         # A person who had to be learned again is another actor: windows of an earlier actor are not reused.
-        key = step_key("video", job=part.key, actor=[ref.sha256 for ref in actor_refs(actor).values()])
+        key = step_key("video", job=part.key, actor=[ref.sha256 for ref in actor.refs.values()])
         face, pose = self.reference, pose_of_vector(actor.pose)
         reference = face.in_shape_of(actor.geometry, pose) if face is not None else None
         finish = self.request.shown_finish

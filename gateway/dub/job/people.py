@@ -11,7 +11,7 @@ from gateway.async_utilities import in_thread
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.job.kept_analysis import KeptAnalysis
 from gateway.dub.learn.analysis import FootageAnalysis
-from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
+from gateway.dub.learn.enrol import EnrolledActor, actor_arrays, actor_from_arrays
 from gateway.dub.progress import OnProgress
 from gateway.dub.state.journal import Journal, step_key
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -93,6 +93,6 @@ class PeopleOfFootage:
                 of the actor cannot be used.
         """
         actor = actor_from_arrays(stored)
-        for ref in actor_refs(actor).values():
+        for ref in actor.refs.values():
             self.store.check(ref_from_proto(ref, "artefact"))
         return actor

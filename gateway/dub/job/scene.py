@@ -16,7 +16,6 @@ from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.job.outcome import TargetRecords
 from gateway.dub.job.passes import DubbedPerson, DubPart, DubPasses, plan_of
 from gateway.dub.learn.analysis import FootageAnalysis
-from gateway.dub.learn.enrol import actor_refs
 from gateway.dub.learn.slow_expression import find_expression
 from gateway.dub.learn.subjects import face_like, face_of_actor
 from gateway.dub.learn.target_mouths import TargetMouths, expressive_mouths
@@ -110,7 +109,7 @@ class SceneLines:
         scene, dub = self.passes, line.dub
         face, info = analysis.chosen, analysis.info
         records = [digest_of(record) for record in dub.consents if record is not None]
-        actors = [ref.sha256 for ref in actor_refs(dub.actor).values()] if dub.actor is not None else []
+        actors = [ref.sha256 for ref in dub.actor.refs.values()] if dub.actor is not None else []
         followed = {"rows": _followed(analysis)} if analysis.tracked_ids else {}
         who = step_key("person", job=scene.key, face=face.face_id if face is not None else -1, actor=actors, **followed)
         key = step_key(
@@ -171,7 +170,7 @@ class SceneLines:
             speech = open_speech(line.dub, analysis.info)
         first_motion, first_feature = workspace.motion.num_rows, workspace.speech.num_rows
         spans = RecordSpan(workspace.motion, first_motion, len(frames)), RecordSpan(workspace.speech, first_feature, count)
-        style = [ref.sha256 for ref in actor_refs(person.actor).values()] if person.actor is not None else []
+        style = [ref.sha256 for ref in person.actor.refs.values()] if person.actor is not None else []
         step = step_key("spoken", line=key, actor=style)
         stored = await asyncio.to_thread(scene.journal.find, step, _spoken_of)
         if stored is not None and len(stored.features) == count and len(stored.motion) in (0, len(frames)):

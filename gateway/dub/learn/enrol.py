@@ -330,9 +330,10 @@ class EnrolledActor:
     speaking: SpeakingMotion | None = None
 
     @property
-    def artefacts(self) -> tuple[common_pb2.ArtefactRef, ...]:
-        """All artefacts of the actor."""
-        return tuple(ref for ref in (self.style, self.bank, self.renderer, self.identity) if ref is not None)
+    def refs(self) -> dict[str, common_pb2.ArtefactRef]:
+        """Every artefact of the actor, by kind."""
+        refs = {"style": self.style, "bank": self.bank, "renderer": self.renderer, "identity": self.identity}
+        return {kind: ref for kind, ref in refs.items() if ref is not None}
 
 
 class _ArtefactLostError(Exception):
@@ -517,12 +518,6 @@ def actor_from_arrays(stored: NamedArrays) -> EnrolledActor:
         return _actor(stored)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"not an enrolled actor: {error!r}") from error
-
-
-def actor_refs(actor: EnrolledActor) -> dict[str, common_pb2.ArtefactRef]:
-    """Return every artefact of the actor, by kind."""
-    refs = {"style": actor.style, "bank": actor.bank, "renderer": actor.renderer, "identity": actor.identity}
-    return {kind: ref for kind, ref in refs.items() if ref is not None}
 
 
 def _actor(stored: NamedArrays) -> EnrolledActor:

@@ -596,7 +596,7 @@ def open_writer(
             crf=QUALITIES["high"] if request.crf is None else request.crf,
             keep_audio=request.keep_audio,
             carry=not request.preview,
-            marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
+            marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consent_sentence(request)}.",
             label=request.label if is_synthetic(request, dubbed=dubbed) else None,
             source_type=SYNTHETIC if is_synthetic(request, dubbed=dubbed) or has_synthetic_voice(request) else "",
             threads=request.threads,
@@ -609,7 +609,7 @@ def open_writer(
     )
 
 
-def consents(request: DubRequest) -> str:
+def consent_sentence(request: DubRequest) -> str:
     """Return one line about the consent of the people who are dubbed and, if there is one, of the person in the reference."""
     if request.lines:
         return "; ".join(dict.fromkeys(consent_line(line.dub.named_consent) for line in request.lines))

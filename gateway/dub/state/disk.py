@@ -30,6 +30,20 @@ def job_folder(folder: Path) -> AbstractContextManager[None]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class JobDisk:
+    """Limit of the disk space of a job, and whether the job shares its analysis of footage.
+
+    Attributes:
+        max_bytes: most bytes of the job's folder.
+        keeps_analysis: whether the analysis of footage of one file is kept for further work with the footage, and taken over from
+            earlier work.
+    """
+
+    max_bytes: int = MAX_JOB_BYTES
+    keeps_analysis: bool = False
+
+
 @dataclass(slots=True)
 class Allowance:
     """Disk space of the records of one job.

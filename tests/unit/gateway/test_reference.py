@@ -17,7 +17,7 @@ from gateway.api.media import MediaFolder
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
-from gateway.dub.request.dub_request import DubRequest, check_reference, consents
+from gateway.dub.request.dub_request import DubRequest, check_reference, consent_sentence
 from gateway.dub.request.spec import request_from
 from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, combined, method_named
@@ -104,9 +104,9 @@ def test_video_and_report_name_both_consents(picture: Path, tmp_path: Path) -> N
     mine = Consent.model_validate({**CONSENT, "subject": "Ann"})
     other = Consent.model_validate({**CONSENT, "subject": "Bob"})
     request = DubRequest(footage=VIDEO, speech=None, output=tmp_path / "out.mkv", method=TAKES, consent=mine)
-    assert consents(request).startswith("consent of Ann")
-    assert consents(replace(request, reference=picture)).endswith("appearance of another picture: no consent on record")
-    both = consents(replace(request, reference=picture, reference_consent=other))
+    assert consent_sentence(request).startswith("consent of Ann")
+    assert consent_sentence(replace(request, reference=picture)).endswith("appearance of another picture: no consent on record")
+    both = consent_sentence(replace(request, reference=picture, reference_consent=other))
     assert both.index("consent of Ann") < both.index("appearance of another picture: consent of Bob")
 
 

@@ -14,7 +14,7 @@ from dubstage.render.v1 import render_pb2
 from gateway.consent.record import Consent, digest_of
 from gateway.dub.analyse.frame_plan import DUBBED, SILENT, FramePlan
 from gateway.dub.request.claim import video_claim
-from gateway.dub.request.dub_request import ActorRecord, DubLine, DubRequest, consents
+from gateway.dub.request.dub_request import ActorRecord, DubLine, DubRequest, consent_sentence
 from gateway.dub.sound.timecode import parse_time
 from gateway.media.probe import probe
 from gateway.provenance.claim import DUB_LABEL, DubFacts, VoiceFacts, definition, dub_facts, ingredient
@@ -92,7 +92,7 @@ def test_manifest_has_records_no_face(carphone: Path, tmp_path: Path) -> None:
     assert claim.consents == {"person": digest_of(given), "actor": digest_of(own), "reference": digest_of(other)}
     told = json.dumps(definition(claim, dict.fromkeys(("footage", "speech", "reference"), "0" * 64), {}))
     assert all(text in told for text in claim.consents.values())
-    for text in (told, consents(request)):
+    for text in (told, consent_sentence(request)):
         assert not [number for number in (1, 2, 3) if face(number)["embedding"][:16] in text]
     assert request.consents == (given, own, other)
     alone = video_claim(replace(request, consent=None, reference=None, reference_consent=None), probe(carphone), plan_of(0), LISTED)
