@@ -156,9 +156,7 @@ def turned_picture(picture: UInt8, landmarks: Float32, pose: HeadPose, target: H
     moved = to_frame(to_head_space(points, pose), target)
     points += surface.share[..., None] * (moved - points)
     triangles = grid_triangles(rows, columns)
-    seen = rasterise(
-        points[..., :2].reshape(1, -1, 2), points[..., 2].reshape(1, -1), triangles, height, width, perspective=False, cull="back"
-    )
+    seen = rasterise(points[..., :2].reshape(1, -1, 2), points[..., 2].reshape(1, -1), triangles, height, width, cull="back")
     source = interpolate(seen, nodes.reshape(1, -1, 2), triangles)[0]
     drawn = cv2.remap(picture, source[..., 0], source[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(np.where(seen.covered[0][..., None], drawn, picture), np.uint8)

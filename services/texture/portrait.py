@@ -131,7 +131,7 @@ def portrait_depth(
     rows, columns = (int(np.ceil((length - 1) / step)) + 1 for length in size)
     placed = _fitted(landmarks, pose, identity, model)
     nodes, away = placed[None, :, :2] / step, placed[None, :, 2]
-    fragments = rasterise(nodes, away, model.triangles, rows, columns, perspective=False, cull="back", backend=backend)
+    fragments = rasterise(nodes, away, model.triangles, rows, columns, cull="back", backend=backend)
     face = fragments.covered[0]
     if not face.any():
         return PortraitDepth(step, np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32))

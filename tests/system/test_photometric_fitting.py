@@ -23,7 +23,7 @@ ROWS = np.arange(0, 40, 7)
 def problem(noise_px, options=PhotometricOptions()):
     tracked = SCENE.landmarks(noise_px)
     clip = fit_clip(FACE, tracked)
-    camera = clip.frames.poses()
+    camera = clip.frames.camera
     frames = FrameFits(
         clip.frames.expression[ROWS],
         WeakPerspective(camera.scale[ROWS], camera.rotation[ROWS], camera.translation[ROWS]),

@@ -31,7 +31,7 @@ from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import LIPS_OUTER, MOUTH_AREA, NUM_LIPS, NUM_MOUTH_AREA, STABLE
 from services.common.face.sampling import sample_patch
 from services.common.geometry.alignment import similarity
-from services.common.geometry.camera import Camera, WeakPerspective
+from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.fragments import Fragments
 from services.common.geometry.lighting import shading, vertex_face_table, vertex_normals
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
@@ -88,7 +88,7 @@ class FaceMesh:
         corners = model.uv_triangles[keep] if len(model.uv) else np.zeros((0, 3), np.int32)
         return cls(model, model.triangles[keep], corners, vertex_face_table(model.triangles, model.num_vertices))
 
-    def camera_normals(self, shape: Floating, camera: Camera) -> Floating:
+    def camera_normals(self, shape: Floating, camera: WeakPerspective) -> Floating:
         """Return unit normals [..., V, 3] in camera axes of shapes [..., V, 3]."""
         normals: Floating = vertex_normals(shape, self.model.triangles, self.table) @ np.asarray(camera.rotation).mT
         return normals
@@ -109,7 +109,7 @@ class FaceMesh:
 def draw_face(
     mesh: FaceMesh,
     shape: Floating,
-    camera: Camera,
+    camera: WeakPerspective,
     albedo: Floating,
     light: Floating,
     size: tuple[int, int],
@@ -131,13 +131,13 @@ def draw_face(
         BackendUnavailableError: the rasteriser is not installed.
     """
     colours = albedo * shading(mesh.camera_normals(shape, camera), light)
-    return _drawn(mesh, camera.project(shape), 255.0 * np.clip(colours, 0.0, 1.0), camera, size, backend)
+    return _drawn(mesh, camera.project(shape), 255.0 * np.clip(colours, 0.0, 1.0), size, backend)
 
 
 def draw_detailed_face(
     mesh: FaceMesh,
     shape: Floating,
-    camera: Camera,
+    camera: WeakPerspective,
     texture: npt.NDArray[Any],
     light: Floating,
     size: tuple[int, int],
@@ -149,7 +149,7 @@ def draw_detailed_face(
     Other arguments and errors: see `draw_face`.
     """
     shaded = np.clip(shading(mesh.camera_normals(shape, camera), light), 0.0, None)
-    fragments = _fragments(mesh, camera.project(shape), camera, size, backend)
+    fragments = _fragments(mesh, camera.project(shape), size, backend)
     covered = fragments.covered[0]
     uv = interpolate(fragments, mesh.model.uv[None], mesh.corners)[0]
     brightness = interpolate(fragments, shaded[None], mesh.triangles)[0]
@@ -158,18 +158,14 @@ def draw_detailed_face(
     return FacePicture(picture, covered)
 
 
-def _drawn(
-    mesh: FaceMesh, points: Floating, colours: Floating, camera: Camera, size: tuple[int, int], backend: Backend
-) -> FacePicture:
-    fragments = _fragments(mesh, points, camera, size, backend)
+def _drawn(mesh: FaceMesh, points: Floating, colours: Floating, size: tuple[int, int], backend: Backend) -> FacePicture:
+    fragments = _fragments(mesh, points, size, backend)
     return FacePicture(interpolate(fragments, colours[None], mesh.triangles)[0], fragments.covered[0])
 
 
-def _fragments(mesh: FaceMesh, points: Floating, camera: Camera, size: tuple[int, int], backend: Backend) -> Fragments:
+def _fragments(mesh: FaceMesh, points: Floating, size: tuple[int, int], backend: Backend) -> Fragments:
     placed = points[None]
-    return rasterise(
-        placed[..., :2], placed[..., 2], mesh.triangles, *size, perspective=camera.is_perspective, cull="back", backend=backend
-    )
+    return rasterise(placed[..., :2], placed[..., 2], mesh.triangles, *size, cull="back", backend=backend)
 
 
 def camera_in_crop(pose: HeadPose, affine: npt.NDArray[np.float64]) -> WeakPerspective:

@@ -232,9 +232,7 @@ class NeuralSurface:
         camera = camera_in_crop(pose, box_from_frame(pose))
         points = np.asarray(camera.project(np.concatenate([shape, film])), np.float64)[None]
         pixels, depth = points[..., :2], points[..., 2]
-        fragments = rasterise(
-            pixels, depth, self._triangles, BOX_SIZE, BOX_SIZE, perspective=False, cull="back", backend=self._backend
-        )
+        fragments = rasterise(pixels, depth, self._triangles, BOX_SIZE, BOX_SIZE, cull="back", backend=self._backend)
         layout = np.concatenate([self._layout, _in_texture(coordinates)])
         uv: Float32 = interpolate(fragments, layout[None], self._corners)[0]
         uv[~(fragments.covered[0] & self._textured[fragments.triangle_index[0]])] = _NO_FACE

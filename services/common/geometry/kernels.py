@@ -12,7 +12,7 @@ sign of the edge function, so the two triangles of an edge cannot both take a pi
 Kernels release the interpreter's lock and write only their own rows, so bands of rows may run in threads. The result does not
 depend on the number of threads. Callers check shapes, dtypes and indices; kernels do not.
 
-The kernel of the differentiable rasteriser computes the derivative of interpolation. Its sums run in the order of the pixels, so
+One kernel computes the derivative of interpolation. Its sums run in the order of the pixels, so
 equal input gives equal bytes. The last kernel samples a texture with many channels.
 """
 
@@ -105,9 +105,7 @@ def rasterise_rows(
     points: Float64,
     depth: Float64,
     triangles: Int32,
-    perspective: bool,
     cull_back: bool,
-    near: float,
     first_row: int,
     last_row: int,
     index: Int32,
@@ -120,9 +118,7 @@ def rasterise_rows(
         points: float64 [V, 2], pixels, multiples of 2**-24.
         depth: float64 [V].
         triangles: int32 [F, 3].
-        perspective: whether weights are divided by depth.
         cull_back: whether to leave out triangles that turn clockwise on screen.
-        near: with `perspective`, triangles with a vertex at this depth or nearer are left out.
         first_row: first row of the band.
         last_row: row after the last row of the band.
         index: int32 [H, W], output.
@@ -153,7 +149,7 @@ def rasterise_rows(
         if top > bottom or left > right:
             continue
         z0, z1, z2 = depth[first], depth[second], depth[third]
-        if not (abs(z0) + abs(z1) + abs(z2) < np.inf) or (perspective and not min(z0, z1, z2) > near):
+        if not abs(z0) + abs(z1) + abs(z2) < np.inf:
             continue
         area = edge_function(x0, y0, x1, y1, x2, y2)
         if area == 0.0 or (cull_back and area > 0.0):
@@ -165,9 +161,6 @@ def rasterise_rows(
         owns0 = y1 > y2 or (y1 == y2 and x2 > x1)
         owns1 = y2 > y0 or (y2 == y0 and x0 > x2)
         owns2 = y0 > y1 or (y0 == y1 and x1 > x0)
-        inverse0, inverse1, inverse2 = 1.0, 1.0, 1.0
-        if perspective:
-            inverse0, inverse1, inverse2 = 1.0 / z0, 1.0 / z1, 1.0 / z2
         for row in range(top, bottom + 1):
             entered = False
             for column in range(left, right + 1):
@@ -184,13 +177,8 @@ def rasterise_rows(
                         break
                     continue
                 entered = True
-                total = weight0 + weight1 + weight2
-                weight0, weight1, weight2 = weight0 * inverse0, weight1 * inverse1, weight2 * inverse2
                 scale = 1.0 / (weight0 + weight1 + weight2)
-                distance = total * scale
-                if not perspective:
-                    distance = (weight0 * z0 + weight1 * z1 + weight2 * z2) * scale
-                rounded = np.float32(distance)
+                rounded = np.float32((weight0 * z0 + weight1 * z1 + weight2 * z2) * scale)
                 if not rounded < nearest[row, column]:
                     continue
                 nearest[row, column] = rounded
@@ -201,17 +189,13 @@ def rasterise_rows(
 
 
 @kernel
-def weights_at(
-    index: Int32, points: Float64, depth: Float64, triangles: Int32, perspective: bool, width: int, weights: Float64
-) -> None:
+def weights_at(index: Int32, points: Float64, triangles: Int32, width: int, weights: Float64) -> None:
     """Compute the barycentrics of every pixel in the pixel's triangle, in float64.
 
     Args:
         index: int32 [P], row by row; -1: background.
         points: float64 [V, 2], pixels.
-        depth: float64 [V].
         triangles: int32 [F, 3].
-        perspective: whether weights are divided by depth.
         width: pixels per row.
         weights: float64 [P, 3], output; background zero.
     """
@@ -225,8 +209,6 @@ def weights_at(
         weight0 = edge_function(points[b, 0], points[b, 1], points[c, 0], points[c, 1], x, y)
         weight1 = edge_function(points[c, 0], points[c, 1], points[a, 0], points[a, 1], x, y)
         weight2 = edge_function(points[a, 0], points[a, 1], points[b, 0], points[b, 1], x, y)
-        if perspective:
-            weight0, weight1, weight2 = weight0 / depth[a], weight1 / depth[b], weight2 / depth[c]
         total = weight0 + weight1 + weight2
         scale = 1.0 / total if total != 0.0 else 0.0
         weights[pixel, 0], weights[pixel, 1], weights[pixel, 2] = weight0 * scale, weight1 * scale, weight2 * scale
@@ -262,66 +244,51 @@ def interpolate_pixels(index: Int32, weights: Float64, corners: Int32, attribute
 def interpolate_backward(
     index: Int32,
     points: Float64,
-    depth: Float64,
     triangles: Int32,
-    perspective: bool,
     width: int,
-    corners: Int32,
     attributes: Float64,
     weights: Float64,
     gradient: Float64,
     to_points: Float64,
-    to_depth: Float64,
     to_attributes: Float64,
 ) -> None:
-    """Add the gradients of `interpolate_pixels` and `weights_at` to three sums.
+    """Add the gradients of `interpolate_pixels` and `weights_at` to two sums.
 
-    With e_k the edge functions, u_k = e_k / z_k (or e_k) and b_k = u_k / sum(u): dL/du_k = (g_k - sum_j g_j b_j) / sum(u), where
+    With e_k the edge functions and b_k = e_k / sum(e): dL/de_k = (g_k - sum_j g_j b_j) / sum(e), where
     g_k = gradient . attributes_k. An edge function is bilinear in the two vertices of the edge.
 
     Args:
-        index, points, depth, triangles, perspective, width: as `weights_at` takes them.
-        corners: int32 [F, 3], rows of `attributes`.
-        attributes: float64 [A, C].
+        index, points, triangles, width: as `weights_at` takes them.
+        attributes: float64 [V, C].
         weights: float64 [P, 3], result of `weights_at`.
         gradient: float64 [P, C], gradient with respect to the interpolated attributes.
         to_points: float64 [V, 2], sum to add to: gradient with respect to `points`.
-        to_depth: float64 [V], sum to add to: gradient with respect to `depth`.
-        to_attributes: float64 [A, C], sum to add to: gradient with respect to `attributes`.
+        to_attributes: float64 [V, C], sum to add to: gradient with respect to `attributes`.
     """
     for pixel in range(index.shape[0]):
         triangle = index[pixel]
         if triangle < 0:
             continue
         a, b, c = triangles[triangle, 0], triangles[triangle, 1], triangles[triangle, 2]
-        row_a, row_b, row_c = corners[triangle, 0], corners[triangle, 1], corners[triangle, 2]
         weight_a, weight_b, weight_c = weights[pixel, 0], weights[pixel, 1], weights[pixel, 2]
         along_a, along_b, along_c = 0.0, 0.0, 0.0
         for channel in range(attributes.shape[1]):
             upstream = gradient[pixel, channel]
-            along_a += upstream * attributes[row_a, channel]
-            along_b += upstream * attributes[row_b, channel]
-            along_c += upstream * attributes[row_c, channel]
-            to_attributes[row_a, channel] += weight_a * upstream
-            to_attributes[row_b, channel] += weight_b * upstream
-            to_attributes[row_c, channel] += weight_c * upstream
+            along_a += upstream * attributes[a, channel]
+            along_b += upstream * attributes[b, channel]
+            along_c += upstream * attributes[c, channel]
+            to_attributes[a, channel] += weight_a * upstream
+            to_attributes[b, channel] += weight_b * upstream
+            to_attributes[c, channel] += weight_c * upstream
         ax, ay = points[a, 0], points[a, 1]
         bx, by = points[b, 0], points[b, 1]
         cx, cy = points[c, 0], points[c, 1]
-        # The edge functions add up to twice the triangle's area ("area" here), so sum(u) = area / sum(b_k z_k).
+        # The edge functions add up to twice the triangle's area.
         total = edge_function(ax, ay, bx, by, cx, cy)
         if total == 0.0:
             continue
-        if perspective:
-            total /= weight_a * depth[a] + weight_b * depth[b] + weight_c * depth[c]
         mean = weight_a * along_a + weight_b * along_b + weight_c * along_c
         slope_a, slope_b, slope_c = along_a - mean, along_b - mean, along_c - mean
-        if perspective:
-            slope_a, slope_b, slope_c = slope_a / depth[a], slope_b / depth[b], slope_c / depth[c]
-            # The derivative of e_k / z_k by z_k is -e_k / z_k**2, and e_k / z_k = b_k * sum(u).
-            to_depth[a] -= slope_a * weight_a
-            to_depth[b] -= slope_b * weight_b
-            to_depth[c] -= slope_c * weight_c
         slope_a, slope_b, slope_c = slope_a / total, slope_b / total, slope_c / total
         x, y = float(pixel % width), float(pixel // width)
         to_points[a, 0] += slope_c * (by - y) - slope_b * (cy - y)

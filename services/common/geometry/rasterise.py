@@ -8,13 +8,10 @@ The definition, which the tests write out per pixel over all triangles:
   horizontal upper border the edge is (the top-left rule of graphics hardware). The decision is exact, so triangles that share an
   edge leave no seam and never cover a pixel twice.
 * Of several triangles the pixel shows the nearest; of equally near triangles (as float32) the one with the lowest index.
-* With `perspective`, depth is the camera's own (pixel = focal * x / depth) and barycentrics belong to the point in space:
-  b_k ~ e_k / z_k with the screen's e_k, and depth = 1 / sum(e_k / z_k) (Heckbert and Moreton 1991). Without `perspective`
-  (orthographic and weak-perspective cameras) depth and barycentrics are linear on the screen, and depth may have any sign.
+* The camera is weak-perspective: depth and barycentrics are linear on the screen, and depth may have any sign.
 * These triangles are left out: triangles without area; triangles with a coordinate or depth that is not finite; triangles whose
-  absolute coordinates add up to more than 2**28 pixels; with `perspective`, triangles with a vertex at or before the near plane
-  (nothing is clipped: a face that reaches behind the camera loses whole triangles); with cull="back", triangles that turn clockwise
-  on screen. A triangle that turns counter-clockwise has its right-handed normal (b - a) x (c - a) towards the camera.
+  absolute coordinates add up to more than 2**28 pixels; with cull="back", triangles that turn clockwise on screen. A triangle that
+  turns counter-clockwise has its right-handed normal (b - a) x (c - a) towards the camera.
 
 A texture is sampled at the point of the surface that a pixel shows.
 
@@ -55,9 +52,7 @@ def rasterise(
     height: int,
     width: int,
     *,
-    perspective: bool = True,
     cull: Cull = "none",
-    near: float = 0.0,
     backend: Backend = "numba",
     num_threads: int = 1,
 ) -> Fragments:
@@ -69,23 +64,19 @@ def rasterise(
         triangles: int32 [F, 3].
         height: height of the pictures, pixels.
         width: width of the pictures, pixels.
-        perspective: True: a pinhole camera's depth; False: orthographic or weak perspective.
         cull: "back" leaves out triangles that turn clockwise on screen.
-        near: with `perspective`, triangles with a vertex at this depth or nearer are left out; at least 0.
         backend: "numba", or "pytorch3d" if installed (rasterise_pytorch3d.py lists the differences).
         num_threads: threads of the numba backend; the result does not depend on this number.
 
     Raises:
-        ValueError: shapes do not match, a triangle names a vertex that does not exist, or near is below 0.
+        ValueError: shapes do not match, or a triangle names a vertex that does not exist.
         BackendUnavailableError: pytorch3d is not installed.
     """
     _check(vertices, depth, triangles, height, width)
-    if near < 0.0:
-        raise ValueError(f"near must be at least 0, not {near}")
     if backend == "pytorch3d":
         from services.common.geometry.rasterise_pytorch3d import rasterise_with_pytorch3d
 
-        return rasterise_with_pytorch3d(vertices, depth, triangles, height, width, perspective=perspective, cull=cull, near=near)
+        return rasterise_with_pytorch3d(vertices, depth, triangles, height, width, cull=cull)
     from services.common.geometry.kernels import rasterise_rows
 
     points, depth64 = on_grid(vertices), np.ascontiguousarray(depth, dtype=np.float64)
@@ -99,10 +90,10 @@ def rasterise(
 
     def fill(item: int, first_row: int, last_row: int) -> None:
         outputs = fragments.triangle_index[item], fragments.barycentrics[item], fragments.depth[item]
-        rasterise_rows(points[item], depth64[item], triangles, perspective, cull == "back", near, first_row, last_row, *outputs)
+        rasterise_rows(points[item], depth64[item], triangles, cull == "back", first_row, last_row, *outputs)
 
     bands = _bands(height, 1 if count >= num_threads else num_threads)
-    run_all([partial(fill, item, first, last) for item in range(count) for first, last in bands], num_threads)
+    _run_all([partial(fill, item, first, last) for item in range(count) for first, last in bands], num_threads)
     return fragments
 
 
@@ -121,7 +112,7 @@ def interpolate(fragments: Fragments, attributes: Floating, corners: Int32) -> F
     from services.common.geometry.kernels import interpolate_pixels
 
     count, height, width = fragments.triangle_index.shape
-    check_corners(attributes, corners, count)
+    _check_corners(attributes, corners, count)
     if fragments.triangle_index.max(initial=-1) >= len(corners):
         raise ValueError(f"the fragments are of a mesh with more than {len(corners)} triangles")
     rows = np.ascontiguousarray(attributes, dtype=np.float64)
@@ -135,7 +126,7 @@ def interpolate(fragments: Fragments, attributes: Floating, corners: Int32) -> F
     return result
 
 
-def run_all(work: Sequence[Callable[[], None]], num_threads: int) -> None:
+def _run_all(work: Sequence[Callable[[], None]], num_threads: int) -> None:
     """Run kernels that write to different places, on at most `num_threads` threads."""
     if num_threads == 1 or len(work) == 1:
         for each in work:
@@ -172,7 +163,7 @@ def warm_up(backend: Backend = "numba") -> None:
     interpolate(rasterise(corner, np.ones((1, 3), np.float32), triangle, 2, 2, backend=backend), corner, triangle)
 
 
-def check_corners(attributes: Floating, corners: Int32, count: int) -> None:
+def _check_corners(attributes: Floating, corners: Int32, count: int) -> None:
     """Raise ValueError unless `corners` are rows of `attributes` and `attributes` are for `count` pictures or for one."""
     if attributes.ndim != 3 or len(attributes) not in {1, count}:
         raise ValueError(f"attributes must be [{count} or 1, A, C], not {list(attributes.shape)}")
@@ -253,7 +244,7 @@ def uv_map(uv: Floating, corners: Int32, triangles: Int32, height: int, width: i
         raise ValueError(f"{list(corners.shape)} corners don't fit {list(triangles.shape)} triangles")
     texels = texels_of(uv, height, width)[None]
     flat = np.zeros(texels.shape[:2])
-    return UvMap(rasterise(texels, flat, corners, height, width, perspective=False, backend=backend), triangles, uv, corners)
+    return UvMap(rasterise(texels, flat, corners, height, width, backend=backend), triangles, uv, corners)
 
 
 def texels_of(uv: Floating, height: int, width: int) -> npt.NDArray[np.float64]:
@@ -350,30 +341,16 @@ def draw_surface(
     from services.common.geometry.kernels import interpolate_backward, interpolate_pixels, weights_at
 
     points, depth, attributes = (np.ascontiguousarray(each, np.float64) for each in (points, depth, attributes))
-    fragments = rasterise(points[None], depth[None], triangles, *size, perspective=False, cull="back")
+    fragments = rasterise(points[None], depth[None], triangles, *size, cull="back")
     index = fragments.triangle_index[0].reshape(-1)
     weights, values = np.empty((len(index), 3)), np.empty((len(index), attributes.shape[1]))
-    weights_at(index, points, depth, triangles, False, size[1], weights)
+    weights_at(index, points, triangles, size[1], weights)
     interpolate_pixels(index, weights, triangles, attributes, values)
 
     def gradient(upstream: Float64) -> SurfaceGradient:
-        to_points, to_depth, to_attributes = np.zeros_like(points), np.zeros_like(depth), np.zeros_like(attributes)
+        to_points, to_attributes = np.zeros_like(points), np.zeros_like(attributes)
         flat = np.ascontiguousarray(upstream.reshape(values.shape), np.float64)
-        interpolate_backward(
-            index,
-            points,
-            depth,
-            triangles,
-            False,
-            size[1],
-            triangles,
-            attributes,
-            weights,
-            flat,
-            to_points,
-            to_depth,
-            to_attributes,
-        )
+        interpolate_backward(index, points, triangles, size[1], attributes, weights, flat, to_points, to_attributes)
         return SurfaceGradient(to_points, to_attributes)
 
     return DrawnSurface(values.reshape(*size, -1), fragments.covered[0], gradient)

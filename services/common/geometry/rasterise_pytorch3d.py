@@ -60,7 +60,7 @@ def draw_with_pytorch3d(
     from pytorch3d.ops import interpolate_face_attributes
 
     device = _device()
-    kept = triangles[usable(points, depth, triangles, perspective=False, cull="back", near=0.0)].astype(np.int64)
+    kept = triangles[usable(points, depth, triangles, cull="back")].astype(np.int64)
     if not len(kept):
         empty = np.zeros((*size, attributes.shape[1]))
         return TorchSurface(empty, np.zeros(size, bool), lambda _: (np.zeros(points.shape), np.zeros(attributes.shape)))
@@ -70,7 +70,7 @@ def draw_with_pytorch3d(
     middle = torch.tensor([(size[1] - 1) / 2.0, (size[0] - 1) / 2.0], device=device)
     flat = (middle - pixels) * (2.0 / min(size))
     faces = torch.from_numpy(kept).to(device)
-    pix_to_face, _, weights = _rasterised([torch.cat([flat, lifted[:, None]], 1)], [faces], size, perspective=False)
+    pix_to_face, _, weights = _rasterised([torch.cat([flat, lifted[:, None]], 1)], [faces], size)
     drawn = interpolate_face_attributes(pix_to_face, weights, rows[faces])[0, :, :, 0]
 
     def gradient(upstream: Float64) -> tuple[Float64, Float64]:
@@ -88,7 +88,7 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _rasterised(vertices: list[Any], faces: list[Any], size: tuple[int, int], *, perspective: bool) -> tuple[Any, Any, Any]:
+def _rasterised(vertices: list[Any], faces: list[Any], size: tuple[int, int]) -> tuple[Any, Any, Any]:
     """Return pytorch3d's face of each pixel (counted over all meshes), depth and barycentrics: [N, H, W, 1 (, 3)] tensors."""
     from pytorch3d.renderer.mesh import rasterize_meshes
     from pytorch3d.structures import Meshes
@@ -98,7 +98,7 @@ def _rasterised(vertices: list[Any], faces: list[Any], size: tuple[int, int], *,
         image_size=size,
         blur_radius=0.0,
         faces_per_pixel=1,
-        perspective_correct=perspective,
+        perspective_correct=False,
         clip_barycentric_coords=False,
         cull_backfaces=False,
         bin_size=0,  # pytorch3d's bins overflow silently on dense meshes
@@ -113,9 +113,7 @@ def rasterise_with_pytorch3d(
     height: int,
     width: int,
     *,
-    perspective: bool,
     cull: Cull,
-    near: float,
 ) -> Fragments:
     """Return the fragments, as `rasterise` does, on the GPU if torch finds one. The caller has checked the arguments.
 
@@ -126,13 +124,10 @@ def rasterise_with_pytorch3d(
     import torch
 
     device = _device()
-    # pytorch3d drops depth below zero. Without perspective only differences of depth matter.
-    lift = 0.0 if perspective else 1.0 - float(depth[np.isfinite(depth)].min(initial=0.0))
+    # pytorch3d drops depth below zero. Only differences of depth matter.
+    lift = 1.0 - float(depth[np.isfinite(depth)].min(initial=0.0))
     space = to_device_coordinates(vertices, depth + lift, height, width)
-    kept = [
-        np.flatnonzero(usable(points, z, triangles, perspective=perspective, cull=cull, near=near))
-        for points, z in zip(vertices, depth, strict=True)
-    ]
+    kept = [np.flatnonzero(usable(points, z, triangles, cull=cull)) for points, z in zip(vertices, depth, strict=True)]
     shown = [item for item, rows in enumerate(kept) if len(rows)]
     index = np.full((len(vertices), height, width), -1, np.int32)
     barycentrics = np.zeros((len(vertices), height, width, 3), np.float32)
@@ -142,7 +137,6 @@ def rasterise_with_pytorch3d(
             [torch.from_numpy(np.nan_to_num(space[item])).to(device) for item in shown],
             [torch.from_numpy(triangles[kept[item]].astype(np.int64)).to(device) for item in shown],
             (height, width),
-            perspective=perspective,
         )
         packed = faces[..., 0].cpu().numpy()
         first = 0
@@ -163,17 +157,13 @@ def to_device_coordinates(vertices: Floating, depth: Floating, height: int, widt
     return np.stack([x, y, depth], -1).astype(np.float32)
 
 
-def usable(
-    vertices: Floating, depth: Floating, triangles: Int32, *, perspective: bool, cull: Cull, near: float
-) -> npt.NDArray[np.bool_]:
+def usable(vertices: Floating, depth: Floating, triangles: Int32, *, cull: Cull) -> npt.NDArray[np.bool_]:
     """Return bool [F]: whether the definition keeps each triangle of one mesh ([V, 2], [V], [F, 3])."""
     corners, z = on_grid(vertices)[triangles], depth[triangles]
     with np.errstate(invalid="ignore", over="ignore"):
         one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         area = one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
         kept = (np.abs(corners).sum((1, 2)) <= _LARGEST_SUM) & np.isfinite(z).all(1) & (area != 0.0)
-        if perspective:
-            kept &= z.min(1) > near
         if cull == "back":
             kept &= area < 0.0
     return np.asarray(kept)

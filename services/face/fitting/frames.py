@@ -6,9 +6,9 @@ landmarks, constrained by the linear model):
     sum_n w_n |D (x_n - project(base_n + B_n beta))|^2 / m^2 + ridge |beta / deviation|^2
 
 x are the tracked landmarks. m is the apparent size, so that errors are crop pixels. D = diag(1, 1, sqrt(depth_weight)), because
-the tracker's depth is the least certain coordinate. The camera is weak perspective (z in the tracker's unit) or pinhole (depth
-measured from the head's origin, in pixels, up to a constant). The weight w_n is the product of the trust in the point, of how far
-the point faces the camera, and of a robust weight of the point's error (Geman and McClure).
+the tracker's depth is the least certain coordinate. The camera is weak perspective (z in the tracker's unit). The weight w_n is
+the product of the trust in the point, of how far the point faces the camera, and of a robust weight of the point's error (Geman
+and McClure).
 
 `HeldFrames` keeps a bounded number of frames of one face until the person is fitted.
 """
@@ -16,7 +16,7 @@ the point faces the camera, and of a robust weight of the point's error (Geman a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_f
 from services.common.face.landmarks import NUM_LANDMARKS
 from services.common.face.sampling import sample_patch
 from services.common.geometry.alignment import fit_weak_perspective
-from services.common.geometry.camera import Perspective, WeakPerspective
+from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.rotations import matrix_from_axis_angle
 from services.common.server.call_context import check_not_cancelled
 from services.face.fitting.model import ModelLandmarks
@@ -41,7 +41,6 @@ FRAME_BYTES: Final = CROP_SIZE * CROP_SIZE * 3 + NUM_LANDMARKS * 3 * 4
 _MOST_TURNED_DEGREES: Final = 30.0
 """Largest yaw of a face that is fitted, degrees. If the footage has no such face, the least turned face is fitted: the mesh guesses
 the far half of a turned face."""
-AnyCamera: TypeAlias = WeakPerspective | Perspective
 MIN_RIGID: Final = 8
 """Least number of landmarks that speech does not move. With at least so many, first poses are fitted only to these landmarks."""
 _BLOCK: Final = 64
@@ -139,28 +138,12 @@ class FrameFits:
     """
 
     expression: Float32
-    camera: AnyCamera
+    camera: WeakPerspective
     error: Float32
 
-    def poses(self) -> WeakPerspective:
-        """Return the weak-perspective cameras.
-
-        Raises:
-            TypeError: the cameras are pinhole cameras.
-        """
-        if not isinstance(self.camera, WeakPerspective):
-            raise TypeError("the frames were fitted with a pinhole camera")
-        return self.camera
-
     def select(self, rows: npt.NDArray[np.intp]) -> FrameFits:
-        """Return the frames of the given rows.
-
-        Raises:
-            TypeError: the frames were fitted with a pinhole camera.
-        """
-        camera = self.poses()
-        chosen = WeakPerspective(camera.scale[rows], camera.rotation[rows], camera.translation[rows])
-        return FrameFits(self.expression[rows], chosen, self.error[rows])
+        """Return the frames of the given rows."""
+        return FrameFits(self.expression[rows], _of_rows(self.camera, rows), self.error[rows])
 
 
 def start_cameras(face: ModelLandmarks, base: Float64, image: Float64) -> WeakPerspective:
@@ -176,7 +159,7 @@ def fit_frames(
     face: ModelLandmarks,
     base: Float64,
     image: Float64,
-    camera: AnyCamera,
+    camera: WeakPerspective,
     expression: npt.NDArray[np.floating] | None = None,
     options: FitOptions = FitOptions(),
 ) -> FrameFits:
@@ -186,17 +169,22 @@ def fit_frames(
         face: the model's landmarks.
         base: float64 [N, 3], the person's landmarks without expression.
         image: float64 [T, N, 3], tracked landmarks, frame pixels (z in the same unit).
-        camera: T cameras to start from. The result's cameras are of the same kind.
+        camera: T cameras to start from.
         expression: [T, E], expressions to start from; None: zeros.
     """
     beta = np.zeros((len(image), face.expression.shape[-1])) if expression is None else expression / face.model.expression_deviation
     parts = [
-        _fit_block(face, base, image[rows], _rows(camera, rows), np.asarray(beta[rows], np.float64), options)
+        _fit_block(face, base, image[rows], _of_rows(camera, rows), np.asarray(beta[rows], np.float64), options)
         for rows in (slice(begin, begin + _BLOCK) for begin in range(0, len(image), _BLOCK))
     ]
+    cameras = [part.camera for part in parts]
     return FrameFits(
         np.concatenate([part.expression for part in parts]),
-        _joined([part.camera for part in parts]),
+        WeakPerspective(
+            np.concatenate([each.scale for each in cameras]),
+            np.concatenate([each.rotation for each in cameras]),
+            np.concatenate([each.translation for each in cameras]),
+        ),
         np.concatenate([part.error for part in parts]),
     )
 
@@ -207,112 +195,63 @@ def landmark_errors(projected: Float64, image: Float64, pixels_a_unit: Float64) 
     return np.asarray(distance / pixels_a_unit, np.float32)
 
 
-def apparent_size(camera: AnyCamera) -> Float64:
-    """Return frame pixels per crop pixel, [T]."""
-    size = camera.scale if isinstance(camera, WeakPerspective) else camera.focal / camera.translation[..., 2]
-    return np.asarray(size, np.float64)
-
-
 def _fit_block(
-    face: ModelLandmarks, base: Float64, image: Float64, camera: AnyCamera, beta: Float64, options: FitOptions
+    face: ModelLandmarks, base: Float64, image: Float64, camera: WeakPerspective, beta: Float64, options: FitOptions
 ) -> FrameFits:
     count, basis = len(image), face.expression
     size = basis.shape[-1]
     axes = np.sqrt(np.array([1.0, 1.0, options.depth_weight]))
-    depth_zero = np.zeros(count)
     prior = np.concatenate([np.full(_POSE, _DAMPING), np.full(size, options.ridge)])
     flat = basis.reshape(-1, size).astype(np.float64)
     for step in range(options.iterations):
         check_not_cancelled()
         turned = (base + (beta @ flat.T).reshape(count, -1, 3)) @ camera.rotation.mT
-        seen, slope = projected(camera, turned, depth_zero)
-        scale = apparent_size(camera)
-        residual = (image - seen) / scale[:, None, None]
+        residual = (image - _projected(camera, turned)) / camera.scale[:, None, None]
         weights = face.facing(camera.rotation)
         if step > 0:
             weights = weights / (1.0 + (residual[..., :2] ** 2).sum(-1) / _ROBUST_PX**2) ** 2
         # The rows are float32, which is precise enough for a step: their products take most of a frame's time.
         root = (np.sqrt(weights)[..., None] * axes).astype(np.float32)
         jacobian = np.empty((count, len(base), 3, _POSE + size), np.float32)
-        jacobian[..., :_POSE] = pose_columns(camera, turned, slope)
-        turn = camera.rotation if slope is None else slope @ camera.rotation[:, None]
-        jacobian[..., _POSE:] = np.matmul(turn.astype(np.float32).reshape(count, -1, 3, 3), basis)
+        jacobian[..., :_POSE] = pose_columns(turned)
+        jacobian[..., _POSE:] = np.matmul(camera.rotation[:, None].astype(np.float32).reshape(count, -1, 3, 3), basis)
         jacobian *= root[..., None]
         rows = jacobian.reshape(count, -1, _POSE + size)
         right = (rows.mT @ (residual.astype(np.float32) * root).reshape(count, -1, 1))[..., 0].astype(np.float64)
         right[:, _POSE:] -= options.ridge * beta
         change = np.linalg.solve((rows.mT @ rows).astype(np.float64) + np.diag(prior), right[..., None])[..., 0]
         beta = beta + change[:, _POSE:]
-        camera, depth_zero = moved_cameras(camera, change[:, :_POSE], depth_zero)
+        camera = moved_cameras(camera, change[:, :_POSE])
     turned = (base + (beta @ flat.T).reshape(count, -1, 3)) @ camera.rotation.mT
-    error = landmark_errors(projected(camera, turned, depth_zero)[0], image, apparent_size(camera))
+    error = landmark_errors(_projected(camera, turned), image, camera.scale)
     return FrameFits((beta * face.model.expression_deviation).astype(np.float32), camera, error)
 
 
-def projected(camera: AnyCamera, turned: Float64, depth_zero: Float64) -> tuple[Float64, Float64 | None]:
-    """Return the projection of turned points [T, N, 3] with the depth that is compared with the tracker's depth, and the slope.
+def pose_columns(turned: Float64) -> Float64:
+    """Return the derivatives [T, N, 3, 7] of the projection of turned points [T, N, 3] by the pose, crop pixels.
 
-    The slope is the projection's derivative by the point, [T, N, 3, 3] in crop pixels; None: the identity matrix.
-    """
-    if isinstance(camera, WeakPerspective):
-        return camera.scale[:, None, None] * turned + camera.translation[:, None], None
-    distance = camera.translation[:, 2]
-    point = turned + camera.translation[:, None]
-    ratio = (distance[:, None] / point[..., 2])[..., None]
-    size = apparent_size(camera)[:, None, None]
-    pixels = size * point[..., :2] * ratio + camera.centre[:, None]
-    depth = size * turned[..., 2:] + depth_zero[:, None, None]
-    slope = np.zeros((*turned.shape, 3))
-    slope[..., 0, 0] = slope[..., 1, 1] = ratio[..., 0]
-    slope[..., :2, 2] = -point[..., :2] / point[..., 2:] * ratio
-    slope[..., 2, 2] = 1.0
-    return np.concatenate([pixels, depth], -1), slope
-
-
-def pose_columns(camera: AnyCamera, turned: Float64, slope: Float64 | None) -> Float64:
-    """Return the derivatives [T, N, 3, 7] of the projection by the pose, crop pixels.
-
-    The first three columns are rotations about the three axes. The last four are shift x, y, z and log size (weak perspective), or
-    shift x, y, approach and zero of depth (pinhole).
+    The columns are rotations about the three axes, shift x, y, z, and log size.
     """
     columns = np.zeros((*turned.shape, _POSE))
     x, y, z = (turned[..., i] for i in range(3))
     columns[..., 1, 0], columns[..., 2, 0] = -z, y
     columns[..., 0, 1], columns[..., 2, 1] = z, -x
     columns[..., 0, 2], columns[..., 1, 2] = -y, x
-    if isinstance(camera, WeakPerspective) or slope is None:
-        columns[..., [0, 1, 2], [3, 4, 5]] = 1.0
-        columns[..., 6] = turned
-        return columns
-    columns[..., :3] = slope @ columns[..., :3]
-    columns[..., 3:5] = slope[..., :2]
-    columns[..., 2, 3:5] = 0.0
-    columns[..., :2, 5] = slope[..., :2, 2] * camera.translation[:, 2][:, None, None]
-    columns[..., 2, 5] = -turned[..., 2]
-    columns[..., 2, 6] = 1.0
+    columns[..., [0, 1, 2], [3, 4, 5]] = 1.0
+    columns[..., 6] = turned
     return columns
 
 
-def moved_cameras(camera: AnyCamera, change: Float64, depth_zero: Float64) -> tuple[AnyCamera, Float64]:
-    """Return the cameras and the depths' zeros after a step [T, 7]."""
+def moved_cameras(camera: WeakPerspective, change: Float64) -> WeakPerspective:
+    """Return the cameras after a step [T, 7]."""
     rotation = matrix_from_axis_angle(change[:, :3]) @ camera.rotation
-    if isinstance(camera, WeakPerspective):
-        shift = camera.scale[:, None] * change[:, 3:6]
-        return WeakPerspective(camera.scale * np.exp(change[:, 6]), rotation, camera.translation + shift), depth_zero
-    size = apparent_size(camera)
-    distance = camera.translation[:, 2] * np.exp(change[:, 5])
-    translation = np.concatenate([camera.translation[:, :2] + change[:, 3:5], distance[:, None]], 1)
-    return Perspective(camera.focal, camera.centre, rotation, translation), depth_zero + size * change[:, 6]
+    shift = camera.scale[:, None] * change[:, 3:6]
+    return WeakPerspective(camera.scale * np.exp(change[:, 6]), rotation, camera.translation + shift)
 
 
-def _rows(camera: AnyCamera, rows: slice) -> AnyCamera:
-    if isinstance(camera, WeakPerspective):
-        return WeakPerspective(camera.scale[rows], camera.rotation[rows], camera.translation[rows])
-    return Perspective(camera.focal[rows], camera.centre[rows], camera.rotation[rows], camera.translation[rows])
+def _projected(camera: WeakPerspective, turned: Float64) -> Float64:
+    return np.asarray(camera.scale[:, None, None] * turned + camera.translation[:, None])
 
 
-def _joined(cameras: list[AnyCamera]) -> AnyCamera:
-    first = cameras[0]
-    names = ("scale",) if isinstance(first, WeakPerspective) else ("focal", "centre")
-    parts = [np.concatenate([getattr(each, name) for each in cameras]) for name in (*names, "rotation", "translation")]
-    return type(first)(*parts)
+def _of_rows(camera: WeakPerspective, rows: slice | npt.NDArray[np.intp]) -> WeakPerspective:
+    return WeakPerspective(camera.scale[rows], camera.rotation[rows], camera.translation[rows])

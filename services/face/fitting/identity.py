@@ -28,7 +28,7 @@ from services.common.face.identity import FaceIdentity
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.fragments import DEPTH_TOLERANCE, not_behind
 from services.common.geometry.lighting import ambient, shading
-from services.common.geometry.rasterise import Backend, UvMap, interpolate, rasterise, sample_picture, sample_texture
+from services.common.geometry.rasterise import Backend, UvMap, rasterise, sample_picture
 from services.common.geometry.rotations import geodesic_angle
 from services.face.fitting.frames import HeldFrames
 from services.face.fitting.model import ModelLandmarks, surface_of
@@ -61,45 +61,22 @@ class Texture(NamedTuple):
     weight: Float32
 
 
-class Drawing(NamedTuple):
-    """Picture of a textured mesh.
-
-    Attributes:
-        picture: float32 [H, W, 3], 0..255; background 0.
-        covered: bool [H, W].
-    """
-
-    picture: Float32
-    covered: npt.NDArray[np.bool_]
-
-
-def unwrap(
-    frame: npt.NDArray[np.uint8], image_points: Floating, layout: UvMap, *, perspective: bool, backend: Backend = "numba"
-) -> Texture:
+def unwrap(frame: npt.NDArray[np.uint8], image_points: Floating, layout: UvMap, *, backend: Backend = "numba") -> Texture:
     """Return the texture that one frame shows.
 
     Args:
         frame: uint8 [h, w, 3], RGB.
         image_points: [V, 3], the mesh's vertices projected by a camera: pixels of the frame, and depth.
         layout: `uv_map` of the mesh.
-        perspective: whether a pinhole camera gave the depth.
         backend: rasteriser.
     """
     points = np.asarray(image_points, dtype=np.float64)
-    pixels, depth = points[:, :2], points[:, 2:]
-    # A texel's barycentrics belong to the surface. Multiplied by depth, they are barycentrics on the screen.
-    attributes = np.concatenate([pixels * depth, depth], 1) if perspective else points
-    at_texel = layout.positions(attributes[None])[0]
+    pixels, depth = points[:, :2], points[:, 2]
+    at_texel = layout.positions(points[None])[0]
     covered = layout.fragments.covered[0]
     position, texel_depth = at_texel[..., :2].astype(np.float64), at_texel[..., 2]
-    if perspective:
-        position = position / np.where(covered & (texel_depth > 0.0), texel_depth, 1.0)[..., None]
-    buffer = rasterise(
-        pixels[None], depth[None, :, 0], layout.triangles, *frame.shape[:2], perspective=perspective, backend=backend
-    ).depth[0]
+    buffer = rasterise(pixels[None], depth[None], layout.triangles, *frame.shape[:2], backend=backend).depth[0]
     seen = covered & (position >= 0.0).all(-1) & (position[..., 0] <= frame.shape[1] - 1) & (position[..., 1] <= frame.shape[0] - 1)
-    if perspective:
-        seen &= texel_depth > 0.0
     slack = DEPTH_TOLERANCE * float(np.ptp(depth))
     seen[seen] = not_behind(buffer, position[seen], texel_depth[seen], slack)
     weight = np.where(seen, _pixels_a_texel(pixels, layout)[layout.fragments.triangle_index[0]], 0.0)
@@ -156,26 +133,6 @@ def fill(texture: Texture) -> Float32:
     return np.where(filled, texture.colours, finer)
 
 
-def draw(colours: Floating, image_points: Floating, layout: UvMap, height: int, width: int, *, perspective: bool) -> Drawing:
-    """Draw the textured mesh as the camera sees the mesh. Triangles that are turned away are left out.
-
-    Args:
-        colours: float [H, W, 3], 0..255, result of `fill`.
-        image_points: [V, 3], pixels and depth.
-        layout: `uv_map` of the mesh.
-        height: height of the picture, pixels.
-        width: width of the picture, pixels.
-        perspective: whether a pinhole camera gave the depth.
-    """
-    points = np.asarray(image_points)[None]
-    fragments = rasterise(points[..., :2], points[..., 2], layout.triangles, height, width, perspective=perspective, cull="back")
-    uv = interpolate(fragments, np.asarray(layout.uv)[None], layout.corners)[0]
-    covered = fragments.covered[0]
-    picture = np.zeros((height, width, 3), np.float32)
-    picture[covered] = sample_texture(np.asarray(colours), uv[covered])
-    return Drawing(picture, covered)
-
-
 def _pixels_a_texel(pixels: Floating, layout: UvMap) -> npt.NDArray[np.float64]:
     """Return frame pixels per texel for each triangle, [F]; negative for triangles that cull="back" leaves out."""
     height, width = layout.size
@@ -225,7 +182,7 @@ def detailed_albedo(
     textures = []
     for t, shape in enumerate(shapes):
         posed = WeakPerspective(camera.scale[t], camera.rotation[t], camera.translation[t])
-        seen = unwrap(crops[t], posed.project(shape), layout, perspective=False, backend=backend)
+        seen = unwrap(crops[t], posed.project(shape), layout, backend=backend)
         shade = np.maximum(shading(mesh.camera_normals(shape, posed), light[t]), _DARKEST)
         textures.append(Texture(seen.colours / np.maximum(layout.positions(shade[None])[0], _DARKEST), seen.weight))
     merged = merge(textures)

@@ -15,7 +15,7 @@ from services.common.face.drawing import FaceMesh
 from services.common.face.landmarks import FACE_OVAL, STABLE
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.array_module import normalised
-from services.common.geometry.camera import Camera
+from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.fragments import visible_vertices
 from services.common.geometry.lighting import BAND_OF, IRRADIANCE, vertex_normals
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
@@ -160,11 +160,11 @@ class Surface:
     albedo_mean: Float64
     albedo_basis: Float64
 
-    def normals(self, shape: Float64, camera: Camera) -> Float64:
+    def normals(self, shape: Float64, camera: WeakPerspective) -> Float64:
         """Return the unit normals [S, 3] of the points in camera axes, for a shape [V, 3]."""
         return np.asarray(normalised(self.points.of(self.mesh.camera_normals(shape, camera))))
 
-    def visible(self, shape: Float64, camera: Camera, size: tuple[int, int], backend: Backend = "numba") -> Float64:
+    def visible(self, shape: Float64, camera: WeakPerspective, size: tuple[int, int], backend: Backend = "numba") -> Float64:
         """Return the weights of the points in one frame, [S]: 0 for hidden points, small where the surface is seen from the side.
 
         Args:
@@ -175,7 +175,7 @@ class Surface:
         """
         image = camera.project(shape)
         pixels, depth = image[None, :, :2], image[None, :, 2]
-        fragments = rasterise(pixels, depth, self.mesh.triangles, *size, perspective=camera.is_perspective, backend=backend)
+        fragments = rasterise(pixels, depth, self.mesh.triangles, *size, backend=backend)
         seen = visible_vertices(fragments, pixels, depth, self.mesh.triangles)[0]
         normals = self.normals(shape, camera)
         facing = np.clip((-normals[:, 2] - _LEAST_FACING_OF_COLOURS) / 0.5, 0.0, 1.0)

@@ -19,9 +19,8 @@ import numpy.typing as npt
 from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LEFT_EYE_LIDS, RIGHT_EYE_LIDS
 from services.common.geometry.alignment import similarity
-from services.common.geometry.camera import WeakPerspective, perspective_from_weak
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.face.fitting.frames import MIN_RIGID, AnyCamera, FitOptions, FrameFits, apparent_size, fit_frames, start_cameras
+from services.face.fitting.frames import MIN_RIGID, FitOptions, FrameFits, fit_frames, start_cameras
 from services.face.fitting.model import ModelLandmarks
 
 MIN_FRAMES_TO_MEASURE: Final = 25
@@ -63,26 +62,12 @@ class ClipFit:
     is_measured: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Pinhole:
-    """Constants of a pinhole camera. Attributes: focal length and principal point, pixels of the frame."""
-
-    focal: float
-    centre: tuple[float, float]
-
-
-def fit_clip(
-    face: ModelLandmarks,
-    tracked: npt.NDArray[np.floating],
-    options: FitOptions = FitOptions(),
-    pinhole: Pinhole | None = None,
-) -> ClipFit:
+def fit_clip(face: ModelLandmarks, tracked: npt.NDArray[np.floating], options: FitOptions = FitOptions()) -> ClipFit:
     """Return one person's shape, shared by T frames, and the expression and pose of each frame.
 
     Args:
         face: the model's landmarks.
         tracked: float [T, 478, 3], T >= 1, frame pixels, z negative towards the camera.
-        pinhole: constants of the pinhole camera to fit; None: weak perspective, as in HeadPose.
     """
     image = face.measured(tracked)
     camera = start_cameras(face, face.mean, image)
@@ -96,20 +81,18 @@ def fit_clip(
             depth_weight=options.depth_weight,
             ridge=_JOINT_RIDGE,
         )
-        camera = fit_frames(face, face.base(joint.identity), image, camera, joint.expression, options).poses()
-    lens: AnyCamera = camera if pinhole is None else perspective_from_weak(camera, pinhole.focal, pinhole.centre)
+        camera = fit_frames(face, face.base(joint.identity), image, camera, joint.expression, options).camera
     expression = joint.expression
-    person = PersonShape(joint.identity, np.zeros((face.model.num_vertices, 3), np.float32))
     measured = len(image) >= MIN_FRAMES_TO_MEASURE
-    chosen = neutral_frames(tracked, apparent_size(camera)) if measured else np.ones(len(image), bool)
+    chosen = neutral_frames(tracked, camera.scale) if measured else np.ones(len(image), bool)
     for _ in range(_ROUNDS):
-        shapes = _head_shapes(face, person, expression, image, lens)
+        shapes = np.asarray(camera.unproject(image))  # tracked landmarks in head space
         if measured:
-            person = _measured_person(face, shapes[chosen], lens.rotation[chosen])
+            person = _measured_person(face, shapes[chosen], camera.rotation[chosen])
         else:
             person = _with_rest(face, joint.identity, expression, shapes)
-        frames = fit_frames(face, face.base(person.identity, person.offset), image, lens, expression, options)
-        lens, expression = frames.camera, frames.expression
+        frames = fit_frames(face, face.base(person.identity, person.offset), image, camera, expression, options)
+        camera, expression = frames.camera, frames.expression
     return ClipFit(person, frames, is_measured=measured)
 
 
@@ -146,19 +129,6 @@ def _with_rest(face: ModelLandmarks, identity: Float32, expression: Float32, sha
     moved = np.einsum("ndk,tk->tnd", face.expression, expression / face.model.expression_deviation)
     rest = (shapes - face.base(identity) - moved).mean(0)
     return PersonShape(identity, _offset(face, rest * (len(shapes) / (len(shapes) + _OFFSET_RIDGE))))
-
-
-def _head_shapes(face: ModelLandmarks, person: PersonShape, expression: Float32, image: Float64, camera: AnyCamera) -> Float64:
-    """Return tracked landmarks brought to head space, [T, N, 3]."""
-    if isinstance(camera, WeakPerspective):
-        return np.asarray(camera.unproject(image))
-    # The tracker's z is relative. The zero of z is set where z agrees best with the shape found so far.
-    moved = np.einsum("ndk,tk->tnd", face.expression, expression / face.model.expression_deviation)
-    turned = (face.base(person.identity, person.offset) + moved) @ camera.rotation.mT
-    depth = image[..., 2] / apparent_size(camera)[:, None]
-    zero = (depth - turned[..., 2]).mean(1, keepdims=True)
-    distance = camera.translation[:, 2:] + depth - zero
-    return np.asarray(camera.unproject(np.concatenate([image[..., :2], distance[..., None]], -1)))
 
 
 def _offset(face: ModelLandmarks, rest: Float64) -> Float32:

@@ -141,7 +141,7 @@ class PhotometricProblem:
         self._identity_centre = alpha if identity_is_measured else np.zeros_like(alpha)
         self._identity_prior = _HELD if identity_is_measured else 1.0
         delta = np.zeros(self._model.num_albedo)
-        state = _State(alpha, delta, beta, frames.poses(), np.zeros((len(beta), NUM_COEFFICIENTS, 3)))
+        state = _State(alpha, delta, beta, frames.camera, np.zeros((len(beta), NUM_COEFFICIENTS, 3)))
         self._trust = np.stack(
             [surface.visible(self._shape(state, t), _camera(state, t), crops.shape[1:3], backend) for t in range(len(beta))]
         )

@@ -108,7 +108,7 @@ class StreamFitter:
         if self._colours is not None:
             keys = sorted(self._lights)
             fits = [self._fits[key] for key in keys]
-            poses = [pose for fit in fits for pose in head_poses_of(fit.poses())]
+            poses = [pose for fit in fits for pose in head_poses_of(fit.camera)]
             expressions = [fit.expression for fit in fits]
             arrays["fits.face"] = np.array([face_id for face_id, _ in keys], np.int64)
             arrays["fits.frame"] = np.array([frame for _, frame in keys], np.int64)
@@ -192,7 +192,7 @@ class StreamFitter:
         face = self._face
         scaled = np.concatenate([fit.expression for fit in fits]) / face.model.expression_deviation
         heads = person.base + np.einsum("ndk,tk->tnd", face.expression, scaled, optimize=True)
-        cameras = [fit.poses() for fit in fits]
+        cameras = [fit.camera for fit in fits]
         scale, rotation, translation = (
             np.concatenate([getattr(camera, name) for camera in cameras]) for name in ("scale", "rotation", "translation")
         )

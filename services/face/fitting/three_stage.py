@@ -314,7 +314,7 @@ def fit_shared_colours(
     Raises:
         InvalidRequestError: the model has no albedo.
     """
-    person, camera = clip.person, clip.frames.poses()
+    person, camera = clip.person, clip.frames.camera
     fit = ThreeStageFit(face, surface_of(face.model), person.identity, person.offset, backend=backend)
     given = [
         CropFit(crop, points, expression, float(scale), rotation, translation[:2])
@@ -420,7 +420,7 @@ class ColouredFrames:
         middle = np.append(apply_affine(affine, raw.pose.translation), raw.pose.translation[2] / raw.pose.scale).astype(np.float64)
         start = WeakPerspective(np.ones(1), (roll @ raw.pose.rotation)[None], middle[None])
         on_landmarks = fit_frames(self._face, self._base, image[None], start)
-        camera = on_landmarks.poses()
+        camera = on_landmarks.camera
         given = CropFit(
             placed.crop, image, on_landmarks.expression[0], float(camera.scale[0]), camera.rotation[0], camera.translation[0, :2]
         )

@@ -21,7 +21,7 @@ from services.common.face.drawing import (
 )
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import LIPS_INNER, MOUTH_AREA, mouth_opening, part_lips, shut_lips
-from services.common.geometry.camera import Perspective, WeakPerspective
+from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import ambient
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rasterise_pytorch3d import is_installed
@@ -74,13 +74,6 @@ def test_the_open_mouth_has_no_skin():
     whole, hollow = (draw_face(mesh, opened, CAMERA, grey, ambient(), SIZE).covered for mesh in (with_mouth, MESH))
     assert (whole & ~hollow).sum() > 50
     assert not (hollow & ~whole).any()
-
-
-def test_both_cameras_draw():
-    pinhole = Perspective(np.float64(4000.0), np.array([128.0, 160.0]), np.eye(3), np.array([0.0, 0.0, 4000.0]))
-    grey = np.full(SHAPE.shape, 0.5)
-    far, weak = (draw_face(MESH, SHAPE, camera, grey, ambient(), SIZE).covered for camera in (pinhole, CAMERA))
-    assert (far ^ weak).mean() < 0.02
 
 
 def test_the_layout_is_made_once():

@@ -51,9 +51,7 @@ def hits(
     row: int,
     column: int,
     *,
-    perspective: bool = True,
     cull: str = "none",
-    near: float = 0.0,
 ) -> list[Hit]:
     """All triangles of one mesh ([V, 2], [V], [F, 3]) that cover a pixel, nearest first."""
     grid = Fraction(1, 1 << 24)
@@ -61,7 +59,7 @@ def hits(
     for number, triangle in enumerate(triangles):
         values = [float(value) for value in vertices[triangle].ravel()]
         z = [float(value) for value in depth[triangle]]
-        if not np.isfinite(values + z).all() or sum(map(abs, values)) > 2**28 or (perspective and min(z) <= near):
+        if not np.isfinite(values + z).all() or sum(map(abs, values)) > 2**28:
             continue
         corners = [
             (round(Fraction(x) / grid) * grid, round(Fraction(y) / grid) * grid)
@@ -72,13 +70,7 @@ def hits(
         screen = screen_barycentrics(corners, (Fraction(column), Fraction(row)))
         if screen is None:
             continue
-        depths = [Fraction(value) for value in z]
-        if perspective:
-            scaled = [weight / value for weight, value in zip(screen, depths, strict=True)]
-            distance = 1 / sum(scaled)
-            weights = [float(weight * distance) for weight in scaled]
-        else:
-            distance = sum(weight * value for weight, value in zip(screen, depths, strict=True))
-            weights = [float(weight) for weight in screen]
+        distance = sum(weight * Fraction(value) for weight, value in zip(screen, z, strict=True))
+        weights = [float(weight) for weight in screen]
         found.append(Hit(float(distance), number, (weights[0], weights[1], weights[2])))
     return sorted(found, key=lambda hit: (np.float32(hit.depth), hit.triangle))

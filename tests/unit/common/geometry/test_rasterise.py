@@ -69,17 +69,16 @@ def assert_equals_definition(fragments: Fragments, vertices, depth, triangles, *
 
 
 @settings(max_examples=15, deadline=None)
-@given(meshes(st.floats(-4.0, 10.0, width=32)), st.booleans(), st.sampled_from(["none", "back"]))
-def test_equals_the_definition_on_any_mesh(mesh, perspective, cull) -> None:
-    options = {"perspective": perspective, "cull": cull}
-    assert_equals_definition(rasterise(*mesh, SIZE, SIZE, **options), *mesh, **options)
+@given(meshes(st.floats(-4.0, 10.0, width=32)), st.sampled_from(["none", "back"]))
+def test_equals_the_definition_on_any_mesh(mesh, cull) -> None:
+    assert_equals_definition(rasterise(*mesh, SIZE, SIZE, cull=cull), *mesh, cull=cull)
 
 
 @settings(max_examples=15, deadline=None)
-@given(meshes(st.integers(-1, 2 * SIZE).map(lambda value: value / 2)), st.booleans())
-def test_exact_on_edges_and_vertices(mesh, perspective) -> None:
+@given(meshes(st.integers(-1, 2 * SIZE).map(lambda value: value / 2)))
+def test_exact_on_edges_and_vertices(mesh) -> None:
     """The result equals the definition where edges and vertices lie on pixel centres."""
-    assert_equals_definition(rasterise(*mesh, SIZE, SIZE, perspective=perspective), *mesh, perspective=perspective)
+    assert_equals_definition(rasterise(*mesh, SIZE, SIZE), *mesh)
 
 
 @settings(max_examples=15, deadline=None)
@@ -106,22 +105,6 @@ def test_square_covers_centres_once(jitter: float) -> None:
         np.testing.assert_array_equal(times, expected)
 
 
-def test_interpolation_is_perspective_correct() -> None:
-    """Interpolation is right for the point in space and not linear on the screen."""
-    focal, centre = 40.0, 15.5
-    space = np.array([[-1.0, -1.0, 2.0], [-1.0, 1.0, 2.0], [2.0, 0.0, 6.0]])
-    pixels = (focal * space[None, :, :2] / space[None, :, 2:] + centre).astype(np.float32)
-    fragments = rasterise(pixels, space[None, :, 2].astype(np.float32), ONE, 32, 32)
-    found = interpolate(fragments, space[None].astype(np.float32), ONE)[fragments.covered]
-    rows, columns = np.nonzero(fragments.covered[0])
-    assert len(rows) > 50
-    np.testing.assert_allclose(focal * found[:, 0] / found[:, 2] + centre, columns, atol=1e-3)
-    np.testing.assert_allclose(focal * found[:, 1] / found[:, 2] + centre, rows, atol=1e-3)
-    np.testing.assert_allclose(found[:, 2], fragments.depth[fragments.covered], rtol=1e-6)
-    linear = rasterise(pixels, space[None, :, 2].astype(np.float32), ONE, 32, 32, perspective=False)
-    assert np.abs(linear.depth[linear.covered] - fragments.depth[fragments.covered]).max() > 0.2
-
-
 def test_seam_corners_keep_both_sides() -> None:
     """Corners of their own keep both sides of a texture seam."""
     vertices, triangles = grid_mesh(2, 0.0, 8.0, 0.0, seed=0)
@@ -131,13 +114,10 @@ def test_seam_corners_keep_both_sides() -> None:
     np.testing.assert_array_equal(values[..., 0], fragments.triangle_index.astype(np.float32))
 
 
-def test_near_plane_only_in_perspective() -> None:
-    """A triangle that reaches the near plane is left out only in perspective."""
+def test_depth_may_have_any_sign() -> None:
     vertices = np.array([[[0, 0], [0, 8], [8, 0]]], np.float32)
-    for depth in ([1.0, 1.0, 0.0], [1.0, -2.0, 1.0], [1.0, 0.5, 1.0]):
-        row = np.array([depth], np.float32)
-        assert not rasterise(vertices, row, ONE, 8, 8, near=0.5).covered.any()
-        assert rasterise(vertices, row, ONE, 8, 8, near=0.5, perspective=False).covered.sum() == 36
+    for depth in ([1.0, 1.0, 0.0], [1.0, -2.0, 1.0], [-3.0, -2.0, -1.0]):
+        assert rasterise(vertices, np.array([depth], np.float32), ONE, 8, 8).covered.sum() == 36
 
 
 def test_culling_keeps_what_turns_counter_clockwise_on_screen() -> None:
@@ -256,7 +236,7 @@ def test_facing_half_sphere_visible() -> None:
     """The half of a sphere that faces the camera is visible."""
     vertices, triangles, normal = sphere(24, 40, 20.0, 31.5)
     points, depth = vertices[None, :, :2], vertices[None, :, 2]
-    fragments = rasterise(points, depth, triangles, 64, 64, perspective=False)
+    fragments = rasterise(points, depth, triangles, 64, 64)
     seen = visible_vertices(fragments, points, depth, triangles)[0]
     clear = np.abs(normal[:, 2]) > 0.15  # one ring of triangles around the outline may count either way
     np.testing.assert_array_equal(seen[clear], normal[clear, 2] < 0)
@@ -290,7 +270,7 @@ def bowl():
 def test_the_drawn_values_are_those_of_the_rasteriser():
     points, depth, triangles, colours = bowl()
     drawn = draw_surface(points, depth, triangles, colours, SURFACE_SIZE)
-    fragments = rasterise(points[None], depth[None], triangles, *SURFACE_SIZE, perspective=False, cull="back")
+    fragments = rasterise(points[None], depth[None], triangles, *SURFACE_SIZE, cull="back")
     assert np.array_equal(drawn.covered, fragments.covered[0])
     assert drawn.covered.mean() > 0.5
     np.testing.assert_allclose(drawn.values, interpolate(fragments, colours[None], triangles)[0], atol=1e-3)

@@ -11,16 +11,14 @@ ONE = np.array([[0, 1, 2]], np.int32)
 
 
 @pytest.mark.skipif(not is_installed(), reason="pytorch3d is not installed (it is not on PyPI)")
-@pytest.mark.parametrize("perspective", [True, False])
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (48, 64), (64, 48)])
-def test_equals_the_numba_backend_away_from_edges(perspective: bool, height: int, width: int) -> None:
+def test_equals_the_numba_backend_away_from_edges(height: int, width: int) -> None:
     rng = np.random.default_rng(2)
     vertices = rng.uniform(-8, 72, (3, 24, 2)).astype(np.float32)
     depth = rng.uniform(2, 9, (3, 24)).astype(np.float32)
     triangles = rng.integers(0, 24, (30, 3)).astype(np.int32)
-    options = {"perspective": perspective, "cull": "back", "near": 2.2}
-    ours = rasterise(vertices, depth, triangles, height, width, **options)
-    theirs = rasterise(vertices, depth, triangles, height, width, backend="pytorch3d", **options)
+    ours = rasterise(vertices, depth, triangles, height, width, cull="back")
+    theirs = rasterise(vertices, depth, triangles, height, width, cull="back", backend="pytorch3d")
     same = ours.triangle_index == theirs.triangle_index
     assert same.mean() > 0.998
     np.testing.assert_allclose(ours.barycentrics[same], theirs.barycentrics[same], atol=1e-3)
@@ -42,13 +40,12 @@ def test_pixel_centres_map_onto_its_device_coordinates() -> None:
 
 
 @pytest.mark.parametrize("cull", ["none", "back"])
-@pytest.mark.parametrize("perspective", [True, False])
-def test_backends_omit_same_triangles(cull, perspective: bool) -> None:
+def test_backends_omit_same_triangles(cull) -> None:
     """Both backends leave out the same triangles."""
     values = np.array([-1.0, 3.0, 9.0, np.nan, np.inf, 4e8])
     rng = np.random.default_rng(0)
     for _ in range(60):
         vertices = rng.choice(values, (1, 3, 2), p=[0.3, 0.3, 0.25, 0.05, 0.05, 0.05]).astype(np.float32)
         depth = rng.choice([-1.0, 0.5, 2.0, np.nan], (1, 3), p=[0.1, 0.2, 0.6, 0.1]).astype(np.float32)
-        shown = rasterise(vertices, depth, ONE, 9, 9, perspective=perspective, cull=cull, near=0.4).covered.any()
-        assert usable(vertices[0], depth[0], ONE, perspective=perspective, cull=cull, near=0.4)[0] == shown
+        shown = rasterise(vertices, depth, ONE, 9, 9, cull=cull).covered.any()
+        assert usable(vertices[0], depth[0], ONE, cull=cull)[0] == shown

@@ -8,7 +8,7 @@ import numpy as np
 
 from services.common.face.drawing import FaceMesh, draw_face
 from services.common.face.landmarks import LEFT_EYE_LIDS, RIGHT_EYE_LIDS, mouth_opening
-from services.common.geometry.camera import Perspective, WeakPerspective, perspective_from_weak
+from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import matrix_from_euler
 
@@ -27,19 +27,12 @@ class Scene:
     weak: WeakPerspective
     shapes: np.ndarray
 
-    def landmarks(self, noise_px=TRACKER_NOISE_PX, camera=None):
+    def landmarks(self, noise_px=TRACKER_NOISE_PX):
         """[T, 478, 3], crop pixels; the irises are left at zero."""
-        camera = self.weak if camera is None else camera
-        image = camera.project(self.shapes)
-        if isinstance(camera, Perspective):  # z as the tracker gives it: pixels, from the head's middle
-            distance = camera.translation[:, 2:]
-            image[..., 2] = (image[..., 2] - distance) * (camera.focal[:, None] / distance)
+        image = self.weak.project(self.shapes)
         tracked = np.zeros((len(image), 478, 3))
         tracked[:, :468] = image + noise_px * np.random.default_rng(99).normal(size=image.shape)
         return tracked
-
-    def pinhole(self, focal, centre):
-        return perspective_from_weak(self.weak, focal, centre)
 
     def camera(self, frame):
         return WeakPerspective(self.weak.scale[frame], self.weak.rotation[frame], self.weak.translation[frame])

@@ -92,7 +92,7 @@ def test_the_roll_of_the_head_is_kept():
     raw = raw_face(points.astype(np.float32))
     found = ColouredFrames(FACE, known()).fit(0, 0, raw, pictures()[1])
     own = fit_head_pose(points)
-    assert np.degrees(geodesic_angle(found.fits.poses().rotation[0], own.rotation)) < 4.0
+    assert np.degrees(geodesic_angle(found.fits.camera.rotation[0], own.rotation)) < 4.0
 
 
 def test_a_model_without_albedo_is_refused():

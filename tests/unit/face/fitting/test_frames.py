@@ -9,23 +9,14 @@ import pytest
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import geodesic_angle
-from services.face.fitting.frames import (
-    FitOptions,
-    apparent_size,
-    fit_frames,
-    moved_cameras,
-    pose_columns,
-    projected,
-    start_cameras,
-)
+from services.face.fitting.frames import FitOptions, fit_frames, moved_cameras, pose_columns, start_cameras
 from services.face.fitting.model import model_landmarks
-from services.face.fitting.person import MIN_FRAMES_TO_MEASURE, Pinhole, fit_clip, neutral_frames
+from services.face.fitting.person import MIN_FRAMES_TO_MEASURE, fit_clip, neutral_frames
 from tests.unit.common.geometry.small_models import small_model
 from tests.unit.face.fitting.synthetic_face import relative_expression_error, scene
 
 FACE = model_landmarks(default_model())
 SCENE = scene()
-LENS = Pinhole(1200.0, (127.5, 127.5))
 
 
 def degrees(found, true):
@@ -48,28 +39,16 @@ def test_a_clip_of_an_unknown_person_is_recovered():
     assert np.linalg.norm(neutral - true, axis=1).mean() < 0.8
 
 
-def test_pinhole_is_recovered():
-    """A pinhole camera is recovered where weak perspective is not enough."""
-    tracked = SCENE.landmarks(camera=SCENE.pinhole(LENS.focal, LENS.centre))
-    clip = fit_clip(FACE, tracked, pinhole=LENS)
-    assert degrees(clip.frames.camera, SCENE.pinhole(LENS.focal, LENS.centre)) < 0.2
-    assert relative_expression_error(clip.frames.expression, SCENE.expression) < 0.05
-    assert degrees(fit_clip(FACE, tracked).frames.camera, SCENE.pinhole(LENS.focal, LENS.centre)) > 1.0
-
-
-@pytest.mark.parametrize("camera", [SCENE.weak, SCENE.pinhole(LENS.focal, LENS.centre)], ids=["weak", "pinhole"])
-def test_pose_columns_are_derivatives(camera):
+def test_pose_columns_are_derivatives():
     """Each column is the change of the projection, crop pixels, by a small step of its number."""
-    points, size, zero = FACE.base(SCENE.identity), apparent_size(camera)[:, None, None], np.zeros(len(camera.rotation))
+    points, camera = FACE.base(SCENE.identity), SCENE.weak
 
     def at(change):
-        cameras, depth_zero = moved_cameras(camera, change, zero)
-        return projected(cameras, points @ cameras.rotation.mT, depth_zero)[0] / size
+        return moved_cameras(camera, change).project(points) / camera.scale[:, None, None]
 
-    turned = points @ camera.rotation.mT
-    columns = pose_columns(camera, turned, projected(camera, turned, zero)[1])
+    columns = pose_columns(points @ camera.rotation.mT)
     for axis in range(7):
-        step = np.zeros((len(zero), 7))
+        step = np.zeros((len(camera.scale), 7))
         step[:, axis] = 1e-5
         np.testing.assert_allclose(columns[..., axis], (at(step) - at(-step)) / 2e-5, atol=1e-4, err_msg=str(axis))
 

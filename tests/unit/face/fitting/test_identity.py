@@ -11,13 +11,14 @@ import pytest
 
 from services.common.errors import NoUsableFootageError
 from services.common.face.crops import HeadPose, fit_head_pose
+from services.common.face.drawing import FacePicture
 from services.common.face.identity import identity_from_arrays
 from services.common.geometry.morphable_model import default_model
-from services.common.geometry.rasterise import uv_map
+from services.common.geometry.rasterise import UvMap, interpolate, rasterise, sample_texture, uv_map
 from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from services.face.fitting import frames as fitting_frames
-from services.face.fitting.identity import IdentityFitter, Texture, best_frames, draw, fill, merge, unwrap
+from services.face.fitting.identity import IdentityFitter, Texture, best_frames, fill, merge, unwrap
 from services.face.fitting.model import model_landmarks
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import Reason, TrackedFace, TrackOptions
@@ -208,43 +209,47 @@ def painted() -> np.ndarray:
     return np.stack([127 + 100 * np.sin(9 * u), 127 + 100 * np.cos(8 * v), 127 + 100 * np.sin(6 * (u + v))], -1).astype(np.float32)
 
 
-def seen_from(degrees: float, perspective: bool, size: int = 280) -> np.ndarray:
-    """The mean face turned by so much: pixels and depth."""
+def seen_from(degrees: float, size: int = 280) -> np.ndarray:
+    """Return the mean face turned by so many degrees: pixels and depth."""
     turn = np.radians(degrees)
     rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
     head = default_model().mean_shape @ rotation.T
     middle = np.array([0.5 * size, 0.6 * size])
-    if not perspective:
-        return np.concatenate([0.85 * head[:, :2] + middle, head[:, 2:]], 1)
-    depth = head[:, 2:] + 400.0
-    return np.concatenate([0.85 * 400.0 * head[:, :2] / depth + middle, depth], 1)
+    return np.concatenate([0.85 * head[:, :2] + middle, head[:, 2:]], 1)
 
 
-@pytest.mark.parametrize("perspective", [False, True])
-def test_texture_from_three_views(layout, painted, perspective) -> None:
+def draw(colours: np.ndarray, points: np.ndarray, layout: UvMap, height: int, width: int) -> FacePicture:
+    """Return the textured mesh as the camera sees it: colours [H, W, 3], 0..255; points [V, 3], pixels and depth."""
+    fragments = rasterise(points[None, :, :2], points[None, :, 2], layout.triangles, height, width, cull="back")
+    uv = interpolate(fragments, layout.uv[None], layout.corners)[0]
+    covered = fragments.covered[0]
+    picture = np.zeros((height, width, 3), np.float32)
+    picture[covered] = sample_texture(colours, uv[covered])
+    return FacePicture(picture, covered)
+
+
+def test_texture_from_three_views(layout, painted) -> None:
     """A painted face is recovered from three views and drawn in a fourth."""
-    views = [seen_from(degrees, perspective) for degrees in (-35.0, 0.0, 35.0)]
-    frames = [draw(painted, view, layout, 280, 280, perspective=perspective).picture.astype(np.uint8) for view in views]
-    parts = [unwrap(frame, view, layout, perspective=perspective) for frame, view in zip(frames, views, strict=True)]
+    views = [seen_from(degrees) for degrees in (-35.0, 0.0, 35.0)]
+    frames = [draw(painted, view, layout, 280, 280).picture.astype(np.uint8) for view in views]
+    parts = [unwrap(frame, view, layout) for frame, view in zip(frames, views, strict=True)]
     merged = merge(parts)
     surface = layout.fragments.covered[0]
     assert (merged.weight[surface] > 0).mean() > 0.97
     well_seen = merged.weight > 0.3
     assert well_seen[surface].mean() > 0.9
     assert np.percentile(np.abs(merged.colours - painted)[well_seen], 95) < 8.0
-    new = seen_from(18.0, perspective)
-    wanted = draw(painted, new, layout, 280, 280, perspective=perspective)
-    again = draw(fill(merged), new, layout, 280, 280, perspective=perspective)
+    new = seen_from(18.0)
+    wanted = draw(painted, new, layout, 280, 280)
+    again = draw(fill(merged), new, layout, 280, 280)
     np.testing.assert_array_equal(again.covered, wanted.covered)
     assert np.percentile(np.abs(again.picture - wanted.picture)[wanted.covered], 95) < 8.0
 
 
 def test_hidden_side_has_no_weight(layout, painted) -> None:
     """The side that a frame does not show has no weight."""
-    view = seen_from(50.0, False)
-    texture = unwrap(
-        draw(painted, view, layout, 280, 280, perspective=False).picture.astype(np.uint8), view, layout, perspective=False
-    )
+    view = seen_from(50.0)
+    texture = unwrap(draw(painted, view, layout, 280, 280).picture.astype(np.uint8), view, layout)
     left, right = texture.weight[30:60, : SIDE // 3], texture.weight[30:60, -SIDE // 3 :]
     surface = layout.fragments.covered[0]
     shares = sorted([(left[surface[30:60, : SIDE // 3]] > 0).mean(), (right[surface[30:60, -SIDE // 3 :]] > 0).mean()])
@@ -254,9 +259,9 @@ def test_hidden_side_has_no_weight(layout, painted) -> None:
 
 
 def test_what_lies_beyond_the_frame_is_not_seen(layout) -> None:
-    view = seen_from(0.0, False)
+    view = seen_from(0.0)
     view[:, 0] -= 140.0  # half the face to the left of the frame
-    texture = unwrap(np.full((280, 280, 3), 90, np.uint8), view, layout, perspective=False)
+    texture = unwrap(np.full((280, 280, 3), 90, np.uint8), view, layout)
     share = (texture.weight > 0)[layout.fragments.covered[0]].mean()
     assert 0.4 < share < 0.6
     assert (texture.colours[texture.weight > 0] == 90).all()
@@ -303,9 +308,9 @@ def test_real_face_unwraps_consistently(clips) -> None:
         points = [found.faces[0].landmarks[:468] for frame in frames for found in tracker.push(frame)]
     finally:
         networks.close()
-    parts = [unwrap(frames[place], points[place], layout, perspective=False) for place in range(0, 20, 4)]
+    parts = [unwrap(frames[place], points[place], layout) for place in range(0, 20, 4)]
     merged = merge(parts)
-    drawn = draw(fill(merged), points[24], layout, *frames[24].shape[:2], perspective=False)
+    drawn = draw(fill(merged), points[24], layout, *frames[24].shape[:2])
     error = (drawn.picture - frames[24])[drawn.covered]
     assert drawn.covered.mean() > 0.05
     assert 10 * np.log10(255**2 / np.square(error).mean()) > 27.0

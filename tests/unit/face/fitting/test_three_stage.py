@@ -30,7 +30,7 @@ def pictures():
 
 def fitted_to_landmarks(face, tracked=TRACKED):
     clip = fit_clip(face, tracked)
-    image, camera = face.measured(tracked), clip.frames.poses()
+    image, camera = face.measured(tracked), clip.frames.camera
     frames = [
         CropFit(
             pictures()[t],
@@ -139,7 +139,7 @@ def test_colours_hold_sparse_model():
     base = face.base(SCENE.identity)
     image = face.measured(TRACKED)
     start = fit_frames(face, base, image, SCENE.weak)
-    camera, own = start.poses(), ThreeStageFit(face, surface_of(few), SCENE.identity, np.zeros((468, 3)), schedule=Schedule())
+    camera, own = start.camera, ThreeStageFit(face, surface_of(few), SCENE.identity, np.zeros((468, 3)), schedule=Schedule())
     before, errors = None, []
     for t in range(2):
         pose = float(camera.scale[t]), camera.rotation[t], camera.translation[t, :2]

@@ -24,7 +24,7 @@ def test_grid_faces_camera_without_gaps() -> None:
     rows, columns = 4, 5
     nodes = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(1, -1, 2) * 10.0 - 1.0
     depth = np.zeros((1, rows * columns))
-    seen = rasterise(nodes, depth, grid_triangles(rows, columns), 28, 38, perspective=False, cull="back")
+    seen = rasterise(nodes, depth, grid_triangles(rows, columns), 28, 38, cull="back")
     assert seen.covered.all()
 
 
