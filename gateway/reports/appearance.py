@@ -19,7 +19,7 @@ import numpy as np
 
 from gateway.compositing.face_parts import filled_polygon
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
-from services.common.face.crops import BOX_ORIGIN, BOX_SIZE
+from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import (
     CHEEKS,
     FACE_OVAL,
@@ -121,11 +121,6 @@ def joined(pieces: Sequence[MouthAppearance]) -> MouthAppearance:
     return MouthAppearance(
         **{each.name: np.concatenate([getattr(piece, each.name) for piece in pieces]) for each in fields(MouthAppearance)}
     )
-
-
-def box_points(crop_landmarks: Float32) -> Float32:
-    """Return landmarks of the face crop in box pixels, float32 [T, 478, >= 2] -> [T, 478, 2]."""
-    return np.asarray(crop_landmarks[..., :2] - np.array(BOX_ORIGIN, np.float32), np.float32)
 
 
 def skin_light(boxes: UInt8, points: Float32) -> Float32:

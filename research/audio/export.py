@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from research.training.network_files import write_exported_network
 from services.common.array_types import Float32
 from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.files import write_whole
-from services.common.store.exported_networks import write_exported_network
 
 NETWORK_FILE: Final = "network.safetensors"
 

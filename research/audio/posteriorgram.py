@@ -25,14 +25,25 @@ import torch
 from torch import Tensor, nn
 
 from research.audio.export import WindowNetwork, export_network, load_network, save_network
-from research.audio.recordings import IGNORED, LabelledSignal, chances, drawn, evenly, excerpt, grouped, long_enough, read_recording
+from research.audio.recordings import (
+    IGNORED,
+    LabelledSignal,
+    chances,
+    drawn,
+    evenly,
+    excerpt,
+    grouped,
+    long_enough,
+    read_recording,
+    spectral_rows,
+)
 from research.training.networks import Opening
 from research.training.run_folder import read_config
 from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
 from research.training.trainset import BoundedCache, ClipRow
 from services.audio.models import WEIGHTS
 from services.audio.posteriorgram import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, PAST_ROWS, WINDOW_ROWS, normalise
-from services.audio.spectral import HIGHEST_HZ, LOWEST_HZ, silent_rows, spectral_rows
+from services.audio.spectral import HIGHEST_HZ, LOWEST_HZ, silent_rows
 from services.audio.types import HOP_SAMPLES, NUM_CEPSTRA, NUM_MELS, ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ
 from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequestError

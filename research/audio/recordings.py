@@ -13,6 +13,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from research.training.trainset import ClipRow, TrainSet, part_path
+from services.audio.spectral import MEL_FLOOR, WINDOW_LEAD_SAMPLES, mel_filters, power_spectra
 from services.audio.types import HOP_SAMPLES, ROWS_PER_SECOND
 from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequestError
@@ -148,3 +149,14 @@ def grouped(values: Iterable[tuple[str, float]]) -> Mapping[str, list[float]]:
     for name, value in values:
         groups.setdefault(name, []).append(value)
     return dict(sorted(groups.items()))
+
+
+def spectral_rows(samples: Float32) -> Float32:
+    """Return log-mel of a whole recording with silence around it, [samples // 160, 80] float32.
+
+    For training sets. The rows equal the stream's rows up to the last bits of rounding.
+    """
+    rows = len(samples) // HOP_SAMPLES
+    margin = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)
+    power = power_spectra(np.concatenate([margin, samples[: rows * HOP_SAMPLES], margin]))
+    return np.log(power @ mel_filters().T + MEL_FLOOR).astype(np.float32)

@@ -27,7 +27,6 @@ import numpy as np
 from gateway.reports.appearance import (
     MouthAppearance,
     OwnMouth,
-    box_points,
     clothing_alarms,
     clothing_moved,
     kernel_distance,
@@ -35,14 +34,15 @@ from gateway.reports.appearance import (
     skin_light,
 )
 from gateway.reports.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
+from research.evaluation.delays import at_delays
 from research.evaluation.types import Rendered
+from research.face.neutral_shape import neutral_shape
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
-from services.common.face.actor_geometry import neutral_shape
 from services.common.face.crops import ANCHOR_IN_CROP, BOX_ORIGIN, BOX_SIZE, fit_head_pose, weak_perspective_of
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import MorphableModel, default_model
-from services.common.wire.mouth_curves import Trigger, around_phones, at_delays, quick_part, steps
+from services.common.wire.mouth_curves import Trigger, around_phones, quick_part, steps
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -369,7 +369,7 @@ class RunMeasures:
         extras: metrics of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
         phones: opening of truth and result about the phones that the run follows, float64 [E, W] each, by the kind of phone
             (mouth_curves.around_phones). Empty: the run follows other speech than the truth.
-        delayed: float64 [D, T], opening of the result at each delay (mouth_curves.at_delays); D is 0 before pieces are joined.
+        delayed: float64 [D, T], opening of the result at each delay (delays.at_delays); D is 0 before pieces are joined.
     """
 
     columns: Mapping[str, Float64]
@@ -399,7 +399,7 @@ def own_mouth(crops: UInt8, landmarks: Float32) -> OwnMouth:
         crops: uint8 [T, 256, 256, 3], RGB.
         landmarks: float32 [T, 478, 3], crop pixels, NaN rows where not tracked or not usable.
     """
-    boxes, points = render_boxes(crops), box_points(landmarks)
+    boxes, points = render_boxes(crops), _box_points(landmarks)
     return OwnMouth.of(mouth_appearance(boxes, points, skin_light(boxes, points)))
 
 
@@ -410,7 +410,7 @@ def truth_piece(
     track = mouth_track(landmarks)
     usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.tracked
     fitted = person.fit(landmarks) if person is not None else None
-    boxes, points = render_boxes(rendered.crops), box_points(landmarks)
+    boxes, points = render_boxes(rendered.crops), _box_points(landmarks)
     light = skin_light(boxes, points)
     return TruthPiece(
         crops=rendered.crops,
@@ -465,7 +465,7 @@ def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> Ru
         errors = truth.person.errors(truth.fitted, truth.person.fit(landmarks))
         for name, values in zip(EXPRESSION_COLUMNS, errors, strict=True):
             columns[name] = np.where(measured, values, np.nan)
-    seen = mouth_appearance(render_boxes(result.crops), box_points(landmarks), np.where(measured, truth.light, np.float32(np.nan)))
+    seen = mouth_appearance(render_boxes(result.crops), _box_points(landmarks), np.where(measured, truth.light, np.float32(np.nan)))
     columns |= {name: np.where(measured, values, np.nan) for name, values in _appearance(truth, result.crops, seen).items()}
     extras = dict(result.diagnostics)
     if truth.mouth is not None:
@@ -491,7 +491,7 @@ def _appearance(truth: TruthPiece, crops: UInt8, seen: MouthAppearance) -> dict[
     if truth.mouth is not None:
         columns["tint_alarms"], columns["nostril_alarms"] = truth.mouth.tinted(seen), truth.mouth.shaded(seen)
         columns["truth_dull"], columns["result_dull"] = truth.mouth.dull(truth.seen), truth.mouth.dull(seen)
-    moved = clothing_moved(render_boxes(truth.crops), render_boxes(crops), box_points(truth.landmarks))
+    moved = clothing_moved(render_boxes(truth.crops), render_boxes(crops), _box_points(truth.landmarks))
     columns["clothing_moved"] = clothing_alarms(moved)
     for of, each in (("truth", truth.seen), ("result", seen)):
         columns |= {f"{of}_change": each.change, f"{of}_seam": each.seam, f"{of}_lip_step": each.lip_step}
@@ -553,3 +553,8 @@ def with_phones(run: RunMeasures, seconds: Float64, phones: Mapping[Trigger, Flo
         for kind, events in phones.items()
     }
     return replace(run, phones=around)
+
+
+def _box_points(crop_landmarks: Float32) -> Float32:
+    """Return landmarks of the face crop in box pixels, float32 [T, 478, >= 2] -> [T, 478, 2]."""
+    return np.asarray(crop_landmarks[..., :2] - np.array(BOX_ORIGIN, np.float32), np.float32)

@@ -32,10 +32,10 @@ import numpy.typing as npt
 
 from research.face.footage import read_frames
 from research.face.mesh_topology import NUM_VERTICES, FaceMeshTopology, face_mesh_topology, mirror_map
+from research.face.neutral_shape import neutral_shape, own_shape
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32, Float64, Int32
 from services.common.errors import DubstageError, InvalidRequestError
-from services.common.face.actor_geometry import neutral_shape, own_shape
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import FACE_OVAL, LEFT_EYE_LIDS, MOUTH_AREA, RIGHT_EYE_LIDS
 from services.common.face.loaders.files import IBUG_68

@@ -29,7 +29,7 @@ def draw_face(
 ) -> None:
     """Draw a shape [V, 3] by filled triangles from back to front, grey under a soft light or in its albedo [V, 3]."""
     rotation = matrix_from_euler(np.radians([0.0, yaw_degrees, 0.0]))
-    triangles = model.triangles_without("mouth_interior") if "mouth_interior" in model.regions else model.triangles
+    triangles = np.delete(model.triangles, model.regions.get("mouth_interior", []), axis=0)
     points = shape @ rotation.T
     light = ambient().astype(np.float64) * 0.7
     light[1:4] -= np.array([[0.45], [0.75], [-0.35]])

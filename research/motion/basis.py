@@ -28,11 +28,12 @@ from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
 from services.common.geometry.morphable_model import default_model
 from services.common.store.tensor_bytes import NamedArrays, encode_arrays
-from services.motion.basis import LandmarkBasis, fit_basis
+from services.motion.basis import LandmarkBasis, point_weights
 from services.motion.expression import NUM_EXPRESSION, expression_basis, expression_spread
 from services.motion.models import WEIGHTS
 from services.motion.runtime import read_constants
 from services.motion.style import MIN_FRAMES, measure_mouth
+from services.motion.types import NUM_POINTS
 
 STYLE_BASIS: Final = "style_basis"
 """Key of a run's metadata with the digest of the landmark basis of the style."""
@@ -61,6 +62,29 @@ def basis_of(clips: Clips, num_coefficients: int) -> LandmarkBasis:
         np.mean([measure_mouth(clip.mouth_landmarks[clip.usable], basis).spread for clip in group], axis=0) for group in groups
     ]
     return replace(basis, typical_spread=np.mean(spreads, axis=0).astype(np.float32))
+
+
+def fit_basis(offsets_by_speaker: list[Float32], num_coefficients: int) -> LandmarkBasis:
+    """Return the weighted principal components over speakers. Each speaker counts the same. `typical_spread` is 1, to be measured.
+
+    Args:
+        offsets_by_speaker: offsets from the mean mouth, float32 [T, 59, 3] per speaker.
+        num_coefficients: K, number of components.
+    """
+    root = np.sqrt(point_weights()).astype(np.float64)
+    covariance = np.zeros((NUM_POINTS * 3, NUM_POINTS * 3))
+    for offsets in offsets_by_speaker:
+        flat = (offsets * root).reshape(len(offsets), -1)
+        covariance += flat.T @ flat / len(flat) / len(offsets_by_speaker)
+    _, vectors = np.linalg.eigh(covariance)
+    directions = vectors[:, ::-1][:, :num_coefficients].T
+    # Signs of eigenvectors are arbitrary: make the largest element positive.
+    largest = np.abs(directions).argmax(axis=1)
+    directions = directions * np.sign(directions[np.arange(num_coefficients), largest])[:, None]
+    directions = directions.reshape(-1, NUM_POINTS, 3)
+    components = (directions / root).astype(np.float32)
+    dual = (directions * root).astype(np.float32)
+    return LandmarkBasis(components, dual, np.ones(num_coefficients, np.float32))
 
 
 def style_basis(opening: Opening, network: str) -> LandmarkBasis:

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from research.evaluation.delays import at_delays, delay_ms, shift_ms
 from research.motion.clips import Clips, TrainingClip, clips_of_rows, shows_the_mouth
 from research.training.trainset import TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
@@ -27,11 +28,8 @@ from services.common.wire.mouth_curves import (
     TRIGGERS,
     Trigger,
     around_phones,
-    at_delays,
-    delay_ms,
     phone_times,
     quick_part,
-    shift_ms,
 )
 from services.common.wire.timeline import Timeline, sampled
 from services.motion.basis import LandmarkBasis
@@ -220,7 +218,7 @@ class ClipScores:
         wrong_audio: mean r of opening over ten wrong sounds; NaN: not measured.
         phones: true and predicted opening about the phones of the test parts, float64 [E, W] each, by the kind of phone
             (mouth_curves.around_phones).
-        delay_ms: how much later than the true mouths the predicted ones open (mouth_curves.delay_ms); NaN: not measured.
+        delay_ms: how much later than the true mouths the predicted ones open (delays.delay_ms); NaN: not measured.
     """
 
     name: str

@@ -22,12 +22,12 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from research.training.network_files import copy_card
 from research.training.run_folder import CONFIG
 from services.common.array_types import Array, UInt8
 from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.common.files import file_sha256, write_whole
-from services.common.store.exported_networks import copy_card
 from services.render.backends.model_files import (
     BATCH_AXIS,
     INPUT_PICTURES,

@@ -25,7 +25,7 @@ from services.common.face.landmarks import mouth_opening
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.store.tensor_bytes import decode_arrays
-from services.render.key_pictures import KeyPictures
+from services.render.key_pictures import STATE_SIZE, KeyPictures, unpacked
 from services.render.pairs import LandmarkNoise
 
 SHARP_FACE_PX: Final = 170.0
@@ -395,3 +395,8 @@ def random_colours(rng: np.random.Generator) -> ColourChange:
         np.asarray(np.clip(np.rint(levels * 255.0), 0, 255), dtype=np.uint8),
         np.asarray(np.exp(rng.normal(0.0, 0.06, 3))[:, None] * mixing, dtype=np.float32),
     )
+
+
+def grey_keys() -> KeyPictures:
+    """Return the key pictures of an all-zero state: mid-grey, with no landmarks."""
+    return unpacked(np.zeros(STATE_SIZE, np.float32))[1]

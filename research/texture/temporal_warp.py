@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from research.texture.pairs import CHAIN, PairConfig, Pairs, PairSource
+from research.training.network_files import write_exported_network
 from research.training.networks import Opening
 from research.training.run_folder import read_config
 from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
@@ -39,7 +40,6 @@ from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import BORDER_POINTS, NUM_ANCHORS, NUM_CONTROL_POINTS, SMOOTHING, WINDOW
 from services.common.files import write_whole
-from services.common.store.exported_networks import write_exported_network
 from services.texture.temporal_warp import MAX_WINDOWS, NETWORK_FILE, TemporalWarpModel
 
 _MOVABLE = NUM_CONTROL_POINTS - len(BORDER_POINTS)

@@ -58,7 +58,7 @@ def _window() -> Float64:
 
 
 @functools.cache
-def _mel_filters() -> Float64:
+def mel_filters() -> Float64:
     """Return the weights of the mel bands, [80, 257]."""
     from librosa import mel_frequencies
     from librosa.filters import mel
@@ -94,7 +94,7 @@ def band_powers(power: Float64, filters: Float64) -> Float64:
 
 def _log_mel(samples: Float32) -> Float32:
     """Return the log-mel rows of the windows that start every 160 samples, float32 [rows, 80]."""
-    return np.log(band_powers(power_spectra(samples), _mel_filters()) + MEL_FLOOR).astype(np.float32)
+    return np.log(band_powers(power_spectra(samples), mel_filters()) + MEL_FLOOR).astype(np.float32)
 
 
 def cepstra(mel: Float32) -> Float32:
@@ -152,17 +152,6 @@ class SpectralStream:
         mel = self._rows(self._pending[: rows * HOP_SAMPLES + 2 * WINDOW_LEAD_SAMPLES])
         self._pending = self._pending[rows * HOP_SAMPLES :].copy()
         return mel
-
-
-def spectral_rows(samples: Float32) -> Float32:
-    """Return log-mel of a whole recording with silence around it, [samples // 160, 80] float32.
-
-    For training sets. The rows equal the stream's rows up to the last bits of rounding.
-    """
-    rows = len(samples) // HOP_SAMPLES
-    margin = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)
-    power = power_spectra(np.concatenate([margin, samples[: rows * HOP_SAMPLES], margin]))
-    return np.log(power @ _mel_filters().T + MEL_FLOOR).astype(np.float32)
 
 
 class MelRows:

@@ -59,26 +59,3 @@ def point_weights() -> Float32:
     weights[:NUM_LIPS] *= _LIP_WEIGHT
     weights[:, 2] *= _DEPTH_WEIGHT
     return weights
-
-
-def fit_basis(offsets_by_speaker: list[Float32], num_coefficients: int) -> LandmarkBasis:
-    """Return the weighted principal components over speakers. Each speaker counts the same. `typical_spread` is 1, to be measured.
-
-    Args:
-        offsets_by_speaker: offsets from the mean mouth, float32 [T, 59, 3] per speaker.
-        num_coefficients: K, number of components.
-    """
-    root = np.sqrt(point_weights()).astype(np.float64)
-    covariance = np.zeros((NUM_POINTS * 3, NUM_POINTS * 3))
-    for offsets in offsets_by_speaker:
-        flat = (offsets * root).reshape(len(offsets), -1)
-        covariance += flat.T @ flat / len(flat) / len(offsets_by_speaker)
-    _, vectors = np.linalg.eigh(covariance)
-    directions = vectors[:, ::-1][:, :num_coefficients].T
-    # Signs of eigenvectors are arbitrary: make the largest element positive.
-    largest = np.abs(directions).argmax(axis=1)
-    directions = directions * np.sign(directions[np.arange(num_coefficients), largest])[:, None]
-    directions = directions.reshape(-1, NUM_POINTS, 3)
-    components = (directions / root).astype(np.float32)
-    dual = (directions * root).astype(np.float32)
-    return LandmarkBasis(components, dual, np.ones(num_coefficients, np.float32))

@@ -223,11 +223,6 @@ def unpacked(state: Float32) -> tuple[Float32, KeyPictures]:
     )
 
 
-def grey_keys() -> KeyPictures:
-    """Return the key pictures of an all-zero state: mid-grey, with no landmarks."""
-    return unpacked(np.zeros(STATE_SIZE, np.float32))[1]
-
-
 def _at_box_size(landmarks: Float32, size: int) -> Float32:
     return landmarks if size == BOX_SIZE else np.asarray(landmarks * (BOX_SIZE / size), np.float32)
 

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from research.audio.recordings import IGNORED, read_recording, scaled
+from research.audio.recordings import IGNORED, read_recording, scaled, spectral_rows
 from research.training.trainset import BoundedCache, ClipRow, TrainSet, by_speaker
 from services.audio.identity_removal import RunningNormaliser
-from services.audio.spectral import cepstra, spectral_rows
+from services.audio.spectral import cepstra
 from services.audio.types import HOP_SAMPLES, NUM_CEPSTRA, ROWS_PER_SECOND, SAMPLE_RATE_HZ
 from services.common.array_types import Float32
 from services.common.wire.phones import NUM_PHONES

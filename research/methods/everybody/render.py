@@ -49,7 +49,7 @@ from research.render.held_out import (
     still_mouth,
 )
 from research.render.losses import gradient_penalty, reconstruction_terms
-from research.render.people import BatchSource, random_colours, random_row
+from research.render.people import BatchSource, grey_keys, random_colours, random_row
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -68,7 +68,7 @@ from services.common.face.crops import BOX_SIZE
 from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import STATE_SIZE as KEYS_STATE_SIZE
-from services.render.key_pictures import KeyPictures, choose_keys, grey_keys, unpacked
+from services.render.key_pictures import KeyPictures, choose_keys, unpacked
 from services.render.losses import (
     PatchDiscriminator,
     RenderLossWeights,

@@ -59,7 +59,6 @@ from services.motion.predictors.everyone.network import (
     FILTER_ROWS,
     EveryoneConfig,
     EveryoneNetwork,
-    FilterAlone,
 )
 from services.motion.predictors.everyone.predictor import SERVED, WINDOW, EveryoneModel, input_frames, network_input, num_channels
 from services.motion.speech_states import (
@@ -365,6 +364,18 @@ class TorchEveryone:
         coefficients = self._network(windows.contiguous()).cpu().numpy()
         spread = expression_spread(style.spread, self._space.mouth, self._space.expression)
         return expressed(np.asarray(coefficients * spread, np.float32), self._space.expression, style)
+
+
+class FilterAlone(nn.Module):
+    """The closed-form part of a network as a network of windows."""
+
+    def __init__(self, network: EveryoneNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, window: Tensor) -> Tensor:
+        """Return EveryoneNetwork.filter_of."""
+        return self.network.filter_of(window)
 
 
 class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):

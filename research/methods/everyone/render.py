@@ -45,7 +45,7 @@ from research.training.trainset import BoundedCache, TrainSet
 from services.common.array_types import Float32, UInt8
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.mouth_bank import SPEECH_AFTER, SPEECH_BEFORE, SPEECH_SHAPE
-from services.common.face.neural_texture import NeuralSurface
+from services.common.face.neural_texture import NeuralSurface, sample
 from services.render.losses import Features, PatchDiscriminator, adversarial_loss, discriminator_loss, reconstruction_loss
 from services.render.networks.weights import save_weights
 from services.render.pairs import LIPS, NEAREST_FRAMES, NO_NOISE, Pair
@@ -61,14 +61,22 @@ from services.render.renderers.everyone.personalize import (
     as_parameter,
     bank_texture,
     composed_frames,
-    pair_of,
     personalize_everyone,
     stacked,
     textured_windows,
     window_example,
     with_style,
 )
-from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, REFERENCE_SIZE, WINDOW_FRAMES, reference_row, unpacked
+from services.render.renderers.everyone.renderer import (
+    PICTURE_CHANNELS,
+    REFERENCE_SIZE,
+    WINDOW_FRAMES,
+    feature_bytes,
+    filled_frame,
+    network_picture,
+    reference_row,
+    unpacked,
+)
 
 _SILENT_SHARE: Final = 0.15
 _GREY_SHARE: Final = 0.04
@@ -208,6 +216,15 @@ class EveryoneWindowSource(BatchSource[EveryoneWindowBatch]):
             tuple(self.textured.firsts[number] for number in people),
             tuple(fresh),
         )
+
+
+def pair_of(window: WindowExample, texture: UInt8) -> Pair:
+    """Return the pair of a window's frame t with a texture, uint8 [256, 256, 16], as serving makes it."""
+    frames = [
+        filled_frame(ground, mask, feature_bytes(sample(texture, uv)), uv[..., 0] >= 0.0)
+        for ground, mask, uv in zip(window.grounds, window.masks, window.uv, strict=True)
+    ]
+    return Pair(network_picture(frames, window.reference, window.lips, window.speech), window.boxes[1])
 
 
 def _mirrored(window: WindowExample) -> WindowExample:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from research.methods.headpose import identity_embedding, mouth_interior
 from research.render.export import RendererExportSpec, picture_and_state
@@ -40,6 +41,7 @@ from research.render.people import (
     BatchSource,
     People,
     TrainingPerson,
+    grey_keys,
     identified_rows,
     person_clips,
     random_colours,
@@ -66,7 +68,7 @@ from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.files import write_whole
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.key_pictures import STATE_SIZE as KEYS_STATE_SIZE
-from services.render.key_pictures import KeyPictures, choose_keys, grey_keys, unpacked
+from services.render.key_pictures import KeyPictures, choose_keys, unpacked
 from services.render.losses import (
     PatchDiscriminator,
     adversarial_loss,
@@ -84,19 +86,20 @@ from services.render.renderers.headpose.network import (
     WEIGHTS,
     HeadposeConfig,
     HeadposeNetwork,
+    IdentityMemory,
     Masks,
-    attention_loss,
-    attention_smoothness_loss,
     load,
     refined,
 )
 from services.render.renderers.headpose.personalize import DrawnView, drawn_pair, personalize_headpose
 from services.render.renderers.headpose.renderer import (
     DRAWN_WINDOW,
+    FIRST_KEY,
+    INPUT_KEYS,
+    OTHER_KEYS,
     PICTURE_CHANNELS,
     RENDERED,
     RENDERED_BEFORE,
-    keys_of_input,
     with_detail,
 )
 
@@ -106,6 +109,8 @@ _FAR_FRAMES: Final = 12
 _GREY_SHARE: Final = 0.04
 _STILL_SHARE: Final = 0.3
 _DETAILED_SHARE: Final = 0.5
+_NEVER: Final = 4.0
+"""Larger than the difference of two likenesses."""
 _NAME = "headpose"
 SPEC: Final = RendererExportSpec(
     name="headpose", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=KEYS_STATE_SIZE
@@ -220,6 +225,52 @@ def read_drawn(
         return drawn_pair(parts.whole, view, NO_NOISE, 0)
 
     return held_out(clip, num_frames, pair)
+
+
+def attention_loss(masks: Masks, inside: Tensor) -> Tensor:
+    """Return the second term of Eq. 4's attention loss: mean A^2 inside the mask, which keeps A from saturating at 1.
+
+    Args:
+        masks: outputs of the generator.
+        inside: float [B, 1, 160, 160], the lower-face mask.
+    """
+    return (masks.attention.square() * inside).sum() / inside.sum()
+
+
+def attention_smoothness_loss(masks: Masks, inside: Tensor) -> Tensor:
+    """Return the third term of Eq. 4's attention loss: mean squared difference of neighbouring values of A inside the mask.
+
+    Args:
+        masks: outputs of the generator.
+        inside: float [B, 1, 160, 160], the lower-face mask.
+    """
+    attention = masks.attention
+    down = ((attention[..., 1:, :] - attention[..., :-1, :]).square() * inside[..., 1:, :]).sum()
+    across = ((attention[..., 1:] - attention[..., :-1]).square() * inside[..., 1:]).sum()
+    return (down + across) / inside.sum()
+
+
+def triplet_loss(memory: IdentityMemory, query: Tensor, identity: Tensor) -> Tensor:
+    """Return the threshold triplet loss: mean of max(0, q . k_negative - q . k_positive + margin).
+
+    The positive item is the nearest item with the same person's identity feature (cosine at least the threshold). The negative
+    item is the nearest item with another person's. A query that lacks one of the two counts 0.
+
+    Args:
+        memory: the memory of the network.
+        query: float [B, S], unit spatial features, with gradient.
+        identity: float [B, D], unit identity features of the queries.
+    """
+    likeness = query @ memory.spatial.T
+    present = memory.present()
+    same = (identity @ memory.identity.T) >= memory.config.threshold
+    near = likeness.detach().masked_fill(~present, -_NEVER)
+    rank = near.argsort(dim=1, descending=True)[:, : memory.config.neighbours]
+    allowed = torch.zeros_like(present.expand_as(same)).scatter(1, rank, value=True) & present
+    positive = likeness.masked_fill(~(same & allowed), -_NEVER).amax(dim=1)
+    negative = likeness.masked_fill(~(~same & allowed), -_NEVER).amax(dim=1)
+    both = (positive > -_NEVER) & (negative > -_NEVER)
+    return (F.relu(negative - positive + memory.config.margin) * both).mean()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -340,7 +391,7 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
         return {**report, "items": float(network.memory.num_present())}
 
     def _triplet_loss(self, frames: Tensor, identity: Tensor) -> dict[str, Tensor]:
-        return {"triplet": self.network.memory.triplet_loss(self.network.spatial(frames), identity)}
+        return {"triplet": triplet_loss(self.network.memory, self.network.spatial(frames), identity)}
 
     def _features(self, boxes: UInt8) -> Tensor:
         return torch.from_numpy(self._identity.of(boxes)).to(self.device.torch_device)
@@ -424,6 +475,12 @@ def _identity_features(opening: Opening) -> IdentityFeatures:
 def read_held_out(clip: Clip, num_frames: int) -> HeldOut:
     """Return a held-out clip with drawn windows, evenly spread; see research.render.held_out."""
     return read_drawn(clip, num_frames, read_drawings(clip.data, clip.row.speaker).footage, detailed=False)
+
+
+def keys_of_input(picture: UInt8) -> UInt8:
+    """Return the key pictures that an input of the network shows: uint8 [INPUT_KEYS, H, W, 3]."""
+    keys = [picture[..., FIRST_KEY], *np.split(picture[..., OTHER_KEYS], INPUT_KEYS - 1, axis=-1)]
+    return np.stack(keys)
 
 
 def detailed_as_keys(shown: DrawnClip) -> DrawnClip:

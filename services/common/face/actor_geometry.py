@@ -1,4 +1,4 @@
-"""The shape of one person's lower face in head space, the lower-face mask that follows from it, and a person's neutral shape."""
+"""The shape of one person's lower face in head space, and the lower-face mask that follows from it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,16 @@ from services.common.array_types import Float32
 from services.common.face.crops import BOX_SIZE, HeadPose, head_to_box
 from services.common.face.landmarks import (
     CHEEKS,
-    INNER_LOWER_MIDDLE,
-    INNER_UPPER_MIDDLE,
     JAW,
-    LEFT_EYE_LIDS,
     NOSE_BASE,
     NUM_LIPS,
-    RIGHT_EYE_LIDS,
     mouth_opening,
 )
-from services.common.geometry.morphable_model import MorphableModel
 
 ANCHORS: Final[tuple[int, ...]] = NOSE_BASE + CHEEKS
 """Mesh points around the mouth area that speech moves little. They pin the warp and close the mask at the top."""
 _MASK_ANCHORS: Final = (98, 2, 327, 205, 425, 187, 411)
 _FEATHER_PX: Final = 7.0
-CLOSED_SHARE: Final = 0.25
-"""The neutral shape is the mean of this share of the frames with open eyes: the frames with the smallest mouth opening."""
-BLINKING_SHARE: Final = 0.25
-"""Share of all frames that is left out: the frames with the narrowest eyes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,35 +86,3 @@ def lower_face_mask(geometry: ActorGeometry, pose: HeadPose) -> npt.NDArray[np.u
     hard[:, [0, -1]] = 0
     depth = cv2.distanceTransform(hard, cv2.DIST_L2, 5)
     return np.asarray(np.round(np.clip(depth / _FEATHER_PX, 0.0, 1.0) * 255.0), dtype=np.uint8)
-
-
-def neutral_shape(shapes: npt.NDArray[np.floating]) -> Float32:
-    """Return the mean of the frames with closed lips and open eyes, float32 [468, 3].
-
-    Args:
-        shapes: [T, >= 468, 3], the tracker's meshes of one person brought to head space (`WeakPerspective.unproject`), T >= 1.
-    """
-    eyes = _gap(shapes, RIGHT_EYE_LIDS + LEFT_EYE_LIDS)
-    opening = _gap(shapes, tuple(zip(INNER_UPPER_MIDDLE, INNER_LOWER_MIDDLE, strict=True)))
-    awake = eyes >= np.quantile(eyes, BLINKING_SHARE)
-    chosen = awake & (opening <= np.quantile(opening[awake], CLOSED_SHARE))
-    return np.asarray(shapes[chosen, :468].astype(np.float64).mean(0), np.float32)
-
-
-def own_shape(model: MorphableModel, identity: npt.NDArray[np.floating], neutral: npt.NDArray[np.floating]) -> Float32:
-    """Return the neutral shape of a person minus the shape by the identity basis, float32 [V, 3]: `offset` of
-    `MorphableModel.shape`.
-
-    Args:
-        model: a model on the tracker's own vertices (the default one).
-        identity: [I], the person's coefficients.
-        neutral: [V, 3], `neutral_shape` of the person.
-    """
-    by_basis = model.shape(np.asarray(identity, np.float32), np.zeros(model.num_expression, np.float32))
-    return np.asarray(neutral - by_basis, np.float32)
-
-
-def _gap(shapes: npt.NDArray[np.floating], pairs: tuple[tuple[int, int], ...]) -> npt.NDArray[np.floating]:
-    """Return the mean distance of pairs of vertices in the picture plane, [T]."""
-    a, b = np.array(pairs).T
-    return np.asarray(np.linalg.norm(shapes[:, a, :2] - shapes[:, b, :2], axis=-1).mean(1))

@@ -249,13 +249,6 @@ class MorphableModel:
             albedo_deviation=self.albedo_deviation[:albedo],
         )
 
-    def triangles_without(self, *regions: str) -> Int32:
-        """Return the triangles, int32 [F', 3], that belong to none of the named regions."""
-        keep = np.ones(len(self.triangles), bool)
-        for region in regions:
-            keep[self.regions[region]] = False
-        return self.triangles[keep]
-
     @cached_property
     def digest(self) -> str:
         """Return the SHA-256 of the content (hex). Fits and networks that use the model store this digest."""

@@ -1,4 +1,4 @@
-"""Figures of a mouth over time: rest in silence, quick motion of the lips, fastest step, delay, and times of vowels and closures.
+"""Figures of a mouth over time: rest in silence, quick motion of the lips, fastest step, and times of vowels and closures.
 
 A curve is the opening of the mouth or the width of the lips, float [T], in one unit (crop pixels), on frames of equal length; NaN:
 the mouth is unknown there. All figures that compare two curves are free of the unit.
@@ -38,19 +38,15 @@ REACH_S: Final = 0.24
 """Seconds before and after a phone that are averaged."""
 SAMPLE_S: Final = 0.02
 """Distance of the points of a triggered average, seconds."""
-MIN_EVENTS: Final = 5
-"""Fewest phones of two triggered averages over the same phones."""
 MIN_OTHER_EVENTS: Final = 10
 """Fewest phones of a triggered average that is compared with other people's (REAL_MS): their phones differ more."""
-MIN_DELAY_FRAMES: Final = 25
-"""Fewest known frames of two curves whose delay is measured."""
-DELAYS_MS: Final[Float64] = np.arange(-200.0, 201.0, 10.0)
-"""float64 [D], delays at which two curves are compared, milliseconds."""
 CLOSURES: Final = ("P", "B", "M")
 OPEN_VOWELS: Final = ("AA", "AE", "AO", "AW", "AY", "EH")
 Trigger = Literal["vowel", "closure"]
 TRIGGERS: Final[dict[Trigger, tuple[str, ...]]] = {"vowel": OPEN_VOWELS, "closure": CLOSURES}
 """Phones on which the mouth is widest, and phones on which the lips close."""
+SIGNS: Final[dict[Trigger, float]] = {"vowel": 1.0, "closure": -1.0}
+"""Sign with which a curve is highest at its extreme about a phone."""
 REAL_MS: Final[dict[Trigger, float]] = {"closure": -40.0, "vowel": -49.0}
 """Times of real people, milliseconds after the acoustic middle of p, b, m (lips closest) and of open vowels (mouth widest): people
 begin to close and to open their lips before the sound. 16 people whose publishers corrected sound and picture with a sync
@@ -62,7 +58,6 @@ PHONES_LATE_MS: Final = 3.0
 posteriorgram: by 4 ms about vowels (95 %: 8 to 0) and 3 ms about p, b, m (6 to 1) in free speech (30 clips of 18 people), and by
 11 ms (21 to 3) and 7 ms (30 to -4) in six clips with corrected sync, which have few phones."""
 
-_SIGNS: Final[dict[Trigger, float]] = {"vowel": 1.0, "closure": -1.0}
 _SURE: Final = 0.5
 """Probability from which a row of a posteriorgram is a phone."""
 _MIN_ROWS: Final = 2
@@ -75,10 +70,6 @@ _PARABOLA: Final[Float64] = np.asarray(np.linalg.pinv(np.vander(_FITTED_S, 3)), 
 _FITS: Final = 8
 """Fits of a parabola, each about the vertex of the fit before. With the first fit alone, noise of the tracker moves an extreme by
 twice as much."""
-_CONSTANT: Final = 1e-9
-"""Product of the norms of two curves up to which one of them counts as constant."""
-_SHALLOW: Final = 0.2
-"""A triggered average whose extreme is shallower than this share of the other average's has no extreme to compare."""
 OFFSETS_S: Final[Float64] = np.asarray(np.arange(-round(REACH_S / SAMPLE_S), round(REACH_S / SAMPLE_S) + 1) * SAMPLE_S, np.float64)
 """float64 [W], times of the points of a triggered average, seconds after the phone."""
 
@@ -177,7 +168,7 @@ def _shifts_ms(opening: Floating, posteriorgram: Float32 | None) -> dict[Trigger
         around = around_phones(opening, seconds, phone_times(posteriorgram, phones))
         finite = around[np.isfinite(around).all(axis=1)]
         if len(finite) >= MIN_OTHER_EVENTS:
-            shifts[kind] = 1e3 * extreme(_SIGNS[kind] * finite.mean(axis=0))[0] - (REAL_MS[kind] - PHONES_LATE_MS)
+            shifts[kind] = 1e3 * extreme(SIGNS[kind] * finite.mean(axis=0))[0] - (REAL_MS[kind] - PHONES_LATE_MS)
     return shifts
 
 
@@ -306,38 +297,17 @@ def around_phones(curve: Floating, seconds: Float64, events_s: Float64) -> Float
     return np.interp(target, seconds, curve.astype(np.float64), left=np.nan, right=np.nan)
 
 
-def shift_ms(truth: Float64, result: Float64, trigger: Trigger) -> float:
-    """Return how much later a result reaches the extreme of a phone than the truth, milliseconds.
-
-    Both are averaged over the phones on which both are known. The extreme of an average is the vertex of the parabola through the
-    points within 80 ms of the largest (vowel) or smallest (closure) point that lies at most 160 ms from the phone. The parabola is
-    fitted again about its vertex. With noise of the tracker of .5 px, nine of ten clips of 7 s and more are right within 2 ms.
-
-    Args:
-        truth, result: float64 [E, W], curves about the same phones (around_phones).
-        trigger: the kind of phone.
-
-    Returns:
-        Milliseconds, positive: the result is late; NaN: fewer than MIN_EVENTS phones, or one average has no extreme.
-    """
-    both = np.isfinite(truth).all(axis=1) & np.isfinite(result).all(axis=1)
-    if int(both.sum()) < MIN_EVENTS:
-        return math.nan
-    (before, height), (after, reached) = (extreme(_SIGNS[trigger] * curves[both].mean(axis=0)) for curves in (truth, result))
-    return 1e3 * (after - before) if reached >= _SHALLOW * height else math.nan
-
-
 def extreme(average: Float64) -> tuple[float, float]:
     """Return the time of the highest point of a triggered average, seconds, and its height over the mean; NaN: there is none."""
     searched = np.flatnonzero(np.abs(OFFSETS_S) <= _SEARCHED_S + 1e-9)
     top = int(searched[np.argmax(average[searched])])
     if top in (searched[0], searched[-1]):
         return math.nan, math.nan
-    middle = _vertex(OFFSETS_S, average, float(OFFSETS_S[top]), _SEARCHED_S)
+    middle = vertex(OFFSETS_S, average, float(OFFSETS_S[top]), _SEARCHED_S)
     return (math.nan, math.nan) if math.isnan(middle) else (middle, float(average[top] - average.mean()))
 
 
-def _vertex(seconds: Float64, values: Float64, top_s: float, limit_s: float) -> float:
+def vertex(seconds: Float64, values: Float64, top_s: float, limit_s: float) -> float:
     """Return the time of the vertex of the parabola about a top, seconds, within the limit to either side; NaN: there is none."""
     middle = top_s
     for _ in range(_FITS):
@@ -347,52 +317,3 @@ def _vertex(seconds: Float64, values: Float64, top_s: float, limit_s: float) -> 
         away = float(np.clip(-slope / (2.0 * bend), _FITTED_S[0], _FITTED_S[-1]))
         middle = float(np.clip(middle + away, -limit_s, limit_s))
     return middle
-
-
-def at_delays(curve: Floating, seconds: Float64) -> Float64:
-    """Return a curve moved earlier by each of DELAYS_MS, float64 [D, T], by linear interpolation; NaN: not known.
-
-    Args:
-        curve: float [T], T >= 1.
-        seconds: float64 [T], times of the frames, ascending.
-    """
-    return np.interp(seconds + DELAYS_MS[:, None] / 1e3, seconds, curve.astype(np.float64), left=np.nan, right=np.nan)
-
-
-def delay_ms(truth: Floating, delayed: Float64) -> float:
-    """Return how much later a result moves than the truth: the delay at which Pearson's r of both curves is largest.
-
-        r_d = r(truth(t), result(t + d))
-
-    r is compared at DELAYS_MS. The largest r is refined by the parabola through the r within 80 ms about it, fitted again about its
-    vertex: interpolation between frames smooths noise, so that r has ripples of a frame's length, which a wide parabola averages.
-    Planted delays of six real openings of 4 to 6 s are found within 1 ms up to 80 ms, within 7 ms with 1 px of tracker noise, and
-    within 15 ms up to 150 ms.
-
-    Args:
-        truth: float [T], NaN where unknown.
-        delayed: float64 [D, T], the result at each delay (at_delays), at the same frames. Both may repeat frames or leave some out.
-
-    Returns:
-        Milliseconds, -200 to 200, positive: the result is late. -200 or 200: the delay is at least as large. NaN: at some delay
-        fewer than MIN_DELAY_FRAMES frames are known, or one curve is constant.
-    """
-    finite = np.isfinite(truth) & np.isfinite(delayed)
-    counts = finite.sum(axis=1)
-    if counts.min() < MIN_DELAY_FRAMES:
-        return math.nan
-    # A subtracted mean keeps the sums of squares precise.
-    middle = float(truth[np.isfinite(truth)].mean())
-    a, b = (np.where(finite, curve - middle, 0.0).astype(np.float64) for curve in (truth, delayed))
-    sum_a, sum_b = a.sum(axis=1), b.sum(axis=1)
-    covariance = np.einsum("dn,dn->d", a, b) - sum_a * sum_b / counts
-    squares = (np.einsum("dn,dn->d", a, a) - sum_a**2 / counts) * (np.einsum("dn,dn->d", b, b) - sum_b**2 / counts)
-    norms = np.sqrt(np.maximum(squares, 0.0))
-    if norms.min() <= _CONSTANT:
-        return math.nan
-    r = covariance / norms
-    top = int(np.argmax(r))
-    if top in (0, len(r) - 1):
-        return float(DELAYS_MS[top])
-    seconds = DELAYS_MS / 1e3
-    return 1e3 * _vertex(seconds, r, float(seconds[top]), float(seconds[-1]))

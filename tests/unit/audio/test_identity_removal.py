@@ -18,9 +18,10 @@ from services.audio.identity_removal import (
     normal_silence,
 )
 from services.audio.models import WEIGHTS, AudioModels
-from services.audio.spectral import cepstra, spectral_rows
+from services.audio.spectral import cepstra
 from services.common.array_types import Float32
 from services.common.wire.timeline import Timeline
+from tests.unit.audio.test_spectral import spectral_rows
 
 PAL = Timeline(rate=Fraction(25))
 ONLY = frozenset({"identity_removed"})

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.audio.spectral import spectral_rows
 from services.common.wire.phones import PHONES
 from services.motion.features import (
     ARTICULATIONS,
@@ -17,6 +16,7 @@ from services.motion.features import (
     silence,
     sync_rows,
 )
+from tests.unit.audio.test_spectral import spectral_rows
 from tests.unit.motion.synthesised import random_features, speech
 
 

@@ -13,7 +13,6 @@ from services.render.key_pictures import (
     STATE_SIZE,
     KeyPictures,
     choose_keys,
-    grey_keys,
     match_colour,
     matched_keys,
     moved_keys,
@@ -108,7 +107,7 @@ def test_the_state_holds_film_and_keys(keys: KeyPictures) -> None:
 
 def test_nobody_has_the_light_of_the_cheeks(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
     background = np.full((160, 160, 3), (170, 120, 100), np.uint8)
-    made = matched_keys(grey_keys(), background, mask, bank.box_landmarks[0])
+    made = matched_keys(unpacked(np.zeros(STATE_SIZE, np.float32))[1], background, mask, bank.box_landmarks[0])
     assert np.abs(made[:, 40:100, 40:120].astype(int) - background[40:100, 40:120]).max() <= 4
 
 
@@ -133,7 +132,7 @@ def test_larger_box_same_keys(keys: KeyPictures, bank: MouthBank, mask: npt.NDAr
 def test_the_keys_of_a_still_are_one_picture(bank: MouthBank) -> None:
     assert choose_keys(bank, np.arange(1)).one_picture
     assert not choose_keys(bank, np.arange(2)).one_picture
-    assert not grey_keys().one_picture
+    assert not unpacked(np.zeros(STATE_SIZE, np.float32))[1].one_picture
 
 
 def test_texture_light_matched(bank: MouthBank, mask: UInt8) -> None:

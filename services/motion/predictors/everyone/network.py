@@ -237,18 +237,6 @@ class EveryoneNetwork(nn.Module):
         return rows.mean(dim=3).flatten(2)
 
 
-class FilterAlone(nn.Module):
-    """The closed-form part of a network as a network of windows."""
-
-    def __init__(self, network: EveryoneNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, window: Tensor) -> Tensor:
-        """Return EveryoneNetwork.filter_of."""
-        return self.network.filter_of(window)
-
-
 def _small_output(config: EveryoneConfig) -> nn.Linear:
     """Return the last layer of a branch, which starts near zero: the filter's answer is the beginning."""
     layer = nn.Linear(config.channels, config.num_expression)

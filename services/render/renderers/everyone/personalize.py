@@ -27,7 +27,7 @@ from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose
 from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
-from services.common.face.neural_texture import FACE_ROWS, NUM_CHANNELS, TEXTURE_SIZE, NeuralSurface, sample
+from services.common.face.neural_texture import FACE_ROWS, NUM_CHANNELS, TEXTURE_SIZE, NeuralSurface
 from services.common.server.call_context import check_not_cancelled
 from services.render.backends.base import Device
 from services.render.key_pictures import match_colour
@@ -42,16 +42,13 @@ from services.render.losses import (
 )
 from services.render.networks.perceptual import load_perceptual
 from services.render.networks.weights import to_tensor
-from services.render.pairs import LIPS, NEAREST_FRAMES, LandmarkNoise, Pair, spread_rows, target_mouth
+from services.render.pairs import LIPS, NEAREST_FRAMES, LandmarkNoise, spread_rows, target_mouth
 from services.render.personalization import SearchDiscriminator, forward_pass, prepare_device, shuffled_batches, step_reports
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.everyone.network import WEIGHTS, EveryoneNetwork, load
 from services.render.renderers.everyone.renderer import (
     face_weight,
-    feature_bytes,
-    filled_frame,
     ground_picture,
-    network_picture,
     packed,
     reference_row,
     speech_channel,
@@ -158,15 +155,6 @@ def window_example(bank: MouthBank, row: int, surface: NeuralSurface, look: Wind
             lips = lip_pictures(points)[..., 0]
     boxes, grounds, masks, uv = (np.stack(parts) for parts in zip(*(frames[index] for index in rows), strict=True))
     return WindowExample(boxes, grounds, masks, uv, reference, lips, look.speech)
-
-
-def pair_of(window: WindowExample, texture: UInt8) -> Pair:
-    """Return the pair of a window's frame t with a texture, uint8 [256, 256, 16], as serving makes it."""
-    frames = [
-        filled_frame(ground, mask, feature_bytes(sample(texture, uv)), uv[..., 0] >= 0.0)
-        for ground, mask, uv in zip(window.grounds, window.masks, window.uv, strict=True)
-    ]
-    return Pair(network_picture(frames, window.reference, window.lips, window.speech), window.boxes[1])
 
 
 def stacked(windows: Sequence[WindowExample]) -> WindowExample:

@@ -100,27 +100,6 @@ class IdentityMemory(nn.Module):
         nearest = (likeness - _NEVER * absent[:, None]).argmax(dim=-1)
         return torch.gather(identity, 1, nearest[..., None].expand(-1, -1, identity.shape[-1]))
 
-    def triplet_loss(self, query: Tensor, identity: Tensor) -> Tensor:
-        """Return the threshold triplet loss: mean of max(0, q . k_negative - q . k_positive + margin).
-
-        The positive item is the nearest item with the same person's identity feature (cosine at least the threshold). The negative
-        item is the nearest item with another person's. A query that lacks one of the two counts 0.
-
-        Args:
-            query: float [B, S], unit spatial features, with gradient.
-            identity: float [B, D], unit identity features of the queries.
-        """
-        likeness = query @ self.spatial.T
-        present = self._present()
-        same = (identity @ self.identity.T) >= self.config.threshold
-        near = likeness.detach().masked_fill(~present, -_NEVER)
-        rank = near.argsort(dim=1, descending=True)[:, : self.config.neighbours]
-        allowed = torch.zeros_like(present.expand_as(same)).scatter(1, rank, value=True) & present
-        positive = likeness.masked_fill(~(same & allowed), -_NEVER).amax(dim=1)
-        negative = likeness.masked_fill(~(~same & allowed), -_NEVER).amax(dim=1)
-        both = (positive > -_NEVER) & (negative > -_NEVER)
-        return (F.relu(negative - positive + self.config.margin) * both).mean()
-
     @torch.no_grad()
     def update(self, query: Tensor, identity: Tensor) -> None:
         """Write pairs, one after the other.
@@ -133,10 +112,10 @@ class IdentityMemory(nn.Module):
             identity: float [B, D], unit identity features.
         """
         for spatial, person in zip(query, identity, strict=True):
-            likeness = (self.spatial @ spatial).masked_fill(~self._present(), -_NEVER)
+            likeness = (self.spatial @ spatial).masked_fill(~self.present(), -_NEVER)
             nearest = int(likeness.argmax())
             self.age += 1.0
-            if bool(self._present()[nearest]) and float(self.identity[nearest] @ person) >= self.config.threshold:
+            if bool(self.present()[nearest]) and float(self.identity[nearest] @ person) >= self.config.threshold:
                 self.spatial[nearest] = F.normalize(self.spatial[nearest] + spatial, dim=0)
                 self.identity[nearest] = F.normalize(self.identity[nearest] + person, dim=0)
                 self.age[nearest] = 0.0
@@ -146,9 +125,10 @@ class IdentityMemory(nn.Module):
 
     def num_present(self) -> int:
         """Return the number of items that were written."""
-        return int(self._present().sum())
+        return int(self.present().sum())
 
-    def _present(self) -> Tensor:
+    def present(self) -> Tensor:
+        """Return which items were written, bool [N]."""
         return self.spatial.square().sum(dim=1) >= _EMPTY_SQUARE
 
 
@@ -296,29 +276,6 @@ def refined(rendered: Tensor, masks: Masks) -> Tensor:
         masks: outputs of the generator.
     """
     return masks.attention * rendered + (1.0 - masks.attention) * masks.colour
-
-
-def attention_loss(masks: Masks, inside: Tensor) -> Tensor:
-    """Return the second term of Eq. 4's attention loss: mean A^2 inside the mask, which keeps A from saturating at 1.
-
-    Args:
-        masks: outputs of the generator.
-        inside: float [B, 1, 160, 160], the lower-face mask.
-    """
-    return (masks.attention.square() * inside).sum() / inside.sum()
-
-
-def attention_smoothness_loss(masks: Masks, inside: Tensor) -> Tensor:
-    """Return the third term of Eq. 4's attention loss: mean squared difference of neighbouring values of A inside the mask.
-
-    Args:
-        masks: outputs of the generator.
-        inside: float [B, 1, 160, 160], the lower-face mask.
-    """
-    attention = masks.attention
-    down = ((attention[..., 1:, :] - attention[..., :-1, :]).square() * inside[..., 1:, :]).sum()
-    across = ((attention[..., 1:] - attention[..., :-1]).square() * inside[..., 1:]).sum()
-    return (down + across) / inside.sum()
 
 
 def load(path: Path) -> HeadposeNetwork:

@@ -239,12 +239,6 @@ def input_keys(
     return np.stack([with_interior(key, points, mask, box_landmarks, mean) for key, points in zip(matched, own, strict=True)])
 
 
-def keys_of_input(picture: UInt8) -> UInt8:
-    """Return the key pictures that an input of the network shows: uint8 [INPUT_KEYS, H, W, 3]."""
-    keys = [picture[..., FIRST_KEY], *np.split(picture[..., OTHER_KEYS], INPUT_KEYS - 1, axis=-1)]
-    return np.stack(keys)
-
-
 def drawn_picture(window: Sequence[UInt8], mask: UInt8, lips: UInt8, keys: UInt8) -> UInt8:
     """Return the network's input: uint8 [H, W, PICTURE_CHANNELS].
 

@@ -1,6 +1,6 @@
-"""Tests of an actor's geometry: neutral shape, render box and mask.
+"""Tests of an actor's geometry: render box and mask.
 
-Render box and mask do not depend on how far the mouth is open (Saunders and Namboodiri, appendix A.2).
+They do not depend on how far the mouth is open (Saunders and Namboodiri, appendix A.2).
 """
 
 from __future__ import annotations
@@ -13,21 +13,17 @@ from services.common.face.actor_geometry import (
     lower_face_mask,
     lower_face_polygon,
     measure_geometry,
-    neutral_shape,
-    own_shape,
 )
 from services.common.face.crops import (
     HeadPose,
     apply_affine,
     box_from_frame,
     fit_head_pose,
-    head_template,
     head_to_box,
     to_frame,
     to_head_space,
 )
-from services.common.face.landmarks import INNER_LOWER_MIDDLE, JAW
-from services.common.geometry.morphable_model import default_model
+from services.common.face.landmarks import JAW
 from tests.unit.common.face.test_drawing import DRAWING, MOUTH, opened, pose
 
 OPENINGS = (0.0, 1.0, 2.5, 4.0)
@@ -73,23 +69,3 @@ def test_mask_holds_widest_chin(place: HeadPose) -> None:
     chins = [head_to_box(face[list(JAW)], place)[:, 1].max() for face in FACES]
     assert lowest >= max(chins) - 1.0
     assert lowest > chins[0] + 8.0
-
-
-def test_neutral_shape_closed_lips_open_eyes():
-    """The neutral shape is that of closed lips and open eyes."""
-    shapes = np.repeat(head_template()[None], 40, 0)
-    shapes[:20, INNER_LOWER_MIDDLE, 1] += 15.0  # open mouth
-    shapes[20:24, 159] = shapes[20:24, 145]  # blinks with a closed mouth
-    assert neutral_shape(shapes) == pytest.approx(head_template(), abs=1e-3)
-
-
-def test_one_frame_is_its_own_neutral_shape():
-    assert neutral_shape(head_template()[None]) == pytest.approx(head_template())
-
-
-def test_the_own_shape_completes_the_basis():
-    model = default_model()
-    identity = RANDOM.normal(size=model.num_identity)
-    neutral = head_template() + RANDOM.normal(size=(468, 3))
-    offset = own_shape(model, identity, neutral)
-    assert model.shape(identity, np.zeros(model.num_expression), offset) == pytest.approx(neutral, abs=1e-3)

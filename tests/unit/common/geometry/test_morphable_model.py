@@ -108,11 +108,6 @@ def test_a_truncated_model_keeps_the_leading_coefficients():
     assert short.shape(np.ones(2), np.ones(1)) == pytest.approx(model.shape(np.array([1, 1, 0.0]), np.array([1, 0, 0, 0.0])))
 
 
-def test_triangles_of_a_region_can_be_left_out():
-    model = small_model()
-    assert np.array_equal(model.triangles_without("chin"), np.delete(model.triangles, [0, 2], axis=0))
-
-
 def test_the_file_gives_back_the_same_model(tmp_path):
     model = small_model()
     model.save(tmp_path / "model.safetensors")

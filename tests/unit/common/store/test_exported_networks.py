@@ -1,4 +1,4 @@
-"""Tests of the networks in a folder of weights: writing, reading, comparing and refusing; files are written whole or not at all."""
+"""Tests of the networks in a folder of weights: reading, comparing and refusing."""
 
 from __future__ import annotations
 
@@ -6,71 +6,20 @@ import gzip
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from services.common.errors import ArtefactCorruptError, DubstageError, ModelNotFoundError
-from services.common.store.exported_networks import (
-    cards_in,
-    copy_card,
-    networks_in,
-    read_network,
-    write_exported_network,
-)
+from services.common.store.exported_networks import networks_in, read_network
 from services.common.store.network_session import open_network
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Return the description of an export."""
-
-    tolerance: float = 1e-4
-
-
-def identity_network(name: str = "same") -> bytes:
-    """Return an ONNX file that returns its input. Files with other names have other bytes."""
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
-    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], name, [value], [answer])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+from tests.unit.common.store.exported import exported_network, identity_network, run_folder
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"network": "same", "config": {"width": 3}}')
-    (folder / "CARD.md").write_text("# same")
-    (folder / "same.safetensors").write_bytes(b"weights")
-    return folder
-
-
-@pytest.fixture
-def weights(tmp_path: Path, run: Path) -> Path:
-    path = tmp_path / "weights" / "same.onnx"
-    write_exported_network(path, identity_network(), run=run, weights=run / "same.safetensors", spec=Facts(), parity=Facts(0.0))
-    return path.parent
-
-
-def test_export_has_description_and_card(weights: Path) -> None:
-    """An export is the network its description and its card."""
-    assert sorted(path.name for path in weights.iterdir()) == ["same.card.md", "same.json", "same.onnx"]
-    sheet = json.loads((weights / "same.json").read_text())
-    assert sheet["sha256"] == hashlib.sha256((weights / "same.onnx").read_bytes()).hexdigest()
-    assert sheet["training"]["config"] == {"width": 3}
-    assert sheet["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
-    assert sheet["card"] == "same.card.md"
-    (network,) = networks_in(weights)
-    assert (network.path, network.card, network.digest) == (weights / "same.onnx", weights / "same.card.md", sheet["sha256"][:12])
-    assert cards_in(weights) == [weights / "same.card.md"]
+def weights(tmp_path: Path) -> Path:
+    return exported_network(tmp_path / "weights", run_folder(tmp_path / "run")).parent
 
 
 def test_a_network_is_loaded_and_computes(weights: Path) -> None:
@@ -87,13 +36,6 @@ def test_a_compressed_network_is_loaded_and_computes(tmp_path: Path) -> None:
     path.write_bytes(compressed[:-20])
     with pytest.raises(ArtefactCorruptError, match=r"same\.onnx\.gz is damaged"):
         open_network(path, 1)
-
-
-def test_earlier_card_is_removed(weights: Path, run: Path) -> None:
-    """The card of an earlier export does not stay."""
-    (run / "CARD.md").unlink()
-    assert copy_card(run, weights / "same.onnx") is None
-    assert networks_in(weights)[0].card is None
 
 
 def test_one_matching_description_suffices(weights: Path) -> None:

@@ -19,9 +19,9 @@ from research.audio.posteriorgram import (
     windows_of,
     with_hidden_spans,
 )
-from research.audio.recordings import IGNORED, LabelledSignal
+from research.audio.recordings import IGNORED, LabelledSignal, spectral_rows
 from services.audio.posteriorgram import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, PAST_ROWS, WINDOW_ROWS, normalise
-from services.audio.spectral import cepstra, silent_rows, spectral_rows
+from services.audio.spectral import cepstra, silent_rows
 from services.common.array_types import Float32
 from services.common.wire.phones import SILENCE
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from research.audio.recordings import chances, drawn, evenly, excerpt
+from research.audio.recordings import chances, drawn, evenly, excerpt, spectral_rows
 from research.training.trainset import ClipRow
+from services.audio.spectral import SpectralStream
+from services.common.array_types import Float32
 
 
 def clip(name: str, speaker: str, seconds: float) -> ClipRow:
@@ -53,3 +55,10 @@ def test_an_excerpt_keeps_samples_and_labels_together() -> None:
     assert len(part.labels) == 50
     np.testing.assert_array_equal(np.round(part.samples[::160] * 32767), part.labels)
     assert excerpt(samples, labels, 50).labels[0] == 0
+
+
+def test_recording_has_rows_of_stream(speech: Float32) -> None:
+    stream = SpectralStream()
+    rows = np.concatenate([stream.push(speech[start : start + 777]) for start in range(0, len(speech), 777)])
+    assert len(rows) >= 290
+    assert np.allclose(rows, spectral_rows(speech)[: len(rows)], atol=1e-4)

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.reports.mouth_metrics import Closures
 from research.evaluation.aggregate import BootstrapSettings, score
+from research.evaluation.delays import at_delays
 from research.evaluation.measures import APPEARANCE_COLUMNS, CURVE_COLUMNS, EXPRESSION_COLUMNS, PICTURE_COLUMNS, RunMeasures
-from services.common.wire.mouth_curves import at_delays
 
 FRAMES = 250
 SETTINGS = BootstrapSettings(replicates=100)

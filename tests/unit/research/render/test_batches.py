@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from research.render.people import random_colours
-from services.render.key_pictures import KeyPictures, grey_keys
+from research.render.people import grey_keys, random_colours
+from services.render.key_pictures import KeyPictures
 
 
 def test_the_same_change_of_colours_is_made_everywhere() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from research.methods.everyone.render import SPEC
+from research.methods.everyone.render import SPEC, pair_of
 from research.render.export import ExportJob, export_network
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError, ModelNotFoundError
@@ -25,7 +25,6 @@ from services.render.renderers.everyone.personalize import (
     WindowConditions,
     actor_windows,
     bank_texture,
-    pair_of,
     personalize_everyone,
     window_example,
 )

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
-from services.motion.predictors.everyone.network import FILTER_AHEAD, FILTER_PAST, EveryoneConfig, EveryoneNetwork, FilterAlone
+from services.motion.predictors.everyone.network import FILTER_AHEAD, FILTER_PAST, EveryoneConfig, EveryoneNetwork
 from services.motion.predictors.everyone.predictor import WINDOW, WINDOW_PAST, num_channels
 from services.motion.speech_states import NUM_STATES, SpeechInput
 
@@ -36,7 +36,7 @@ def test_what_is_trained_is_what_is_served(heard: SpeechInput) -> None:
     window = speech[:, FILTER_PAST : FILTER_PAST + WINDOW]
     with torch.inference_mode():
         filtered, branches = network.filtered(speech), network.branches_of(speech)
-        torch.testing.assert_close(FilterAlone(network)(window), filtered[:, WINDOW_PAST])
+        torch.testing.assert_close(network.filter_of(window), filtered[:, WINDOW_PAST])
         served = filtered + CONFIG.share * torch.stack(branches).mean(dim=0)
         torch.testing.assert_close(network(window), served[:, WINDOW_PAST])
     assert [branch.shape for branch in branches] == [(2, WINDOW, 3)] * 2

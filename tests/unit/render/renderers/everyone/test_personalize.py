@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from research.methods.everyone.render import pair_of
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import sample
@@ -13,7 +14,6 @@ from services.render.renderers.everyone.personalize import (
     composed_frames,
     first_texture,
     gathered,
-    pair_of,
     sampled,
     stacked,
     textured_windows,

@@ -14,11 +14,8 @@ from services.render.renderers.headpose.network import (
     HeadposeConfig,
     HeadposeNetwork,
     IdentityMemory,
-    Masks,
     MemoryConfig,
     SpatialFeatures,
-    attention_loss,
-    attention_smoothness_loss,
     load,
     refined,
 )
@@ -86,26 +83,6 @@ def test_actor_items_extend_memory() -> None:
     own = torch.stack([UP, torch.zeros(2)])[:, None]
     found = memory.recall(query, own, torch.stack([BEN, BEN])[:, None])
     assert torch.equal(found[:, 0], torch.stack([BEN, ANNA]))
-
-
-def test_the_triplet_loss_is_that_of_the_definition() -> None:
-    memory = filled((RIGHT, ANNA), (UP, BEN))
-    query = F.normalize(torch.tensor([[0.6, 0.8]]), dim=1).requires_grad_(True)
-    # Nearest is Ben's item (0.8), Anna's is at 0.6.
-    as_anna, as_ben = (memory.triplet_loss(query, who[None]) for who in (ANNA, BEN))
-    assert float(as_anna.detach()) == pytest.approx(0.8 - 0.6 + 0.2, abs=1e-6)
-    assert float(as_ben.detach()) == pytest.approx(0.0, abs=1e-6)
-    torch.autograd.backward(as_anna)
-    assert query.grad is not None
-    assert torch.allclose(query.grad, (UP - RIGHT)[None])
-
-
-def test_no_pair_no_loss() -> None:
-    """Without a positive or a negative item, there is no loss."""
-    query = RIGHT[None].clone().requires_grad_(True)
-    assert float(IdentityMemory(MEMORY_CONFIG).triplet_loss(query, ANNA[None]).detach()) == 0.0
-    assert float(filled((UP, BEN)).triplet_loss(query, ANNA[None]).detach()) == 0.0
-    assert float(filled((UP, ANNA)).triplet_loss(query, ANNA[None]).detach()) == 0.0
 
 
 def test_spatial_features_are_unit_vectors() -> None:
@@ -189,18 +166,6 @@ def test_the_lowest_levels_are_adain() -> None:
     made = layer(x, state)
     assert torch.allclose(made.mean(dim=(2, 3)), state[:, 4:], atol=1e-4)
     assert torch.allclose(made.std(dim=(2, 3), unbiased=False), (1.0 + state[:, :4]).abs(), atol=1e-3)
-
-
-def test_attention_losses_look_inside_the_mask_only() -> None:
-    inside = torch.zeros(1, 1, 4, 4)
-    inside[..., :2, :] = 1.0
-    attention = torch.zeros(1, 1, 4, 4)
-    attention[..., 0, :] = 1.0
-    attention[..., 3, ::2] = 1.0
-    masks = Masks(torch.zeros(1, 3, 4, 4), attention)
-    assert float(attention_loss(masks, inside)) == pytest.approx(4 / 8)
-    # Four steps down from row 0 to row 1, none across.
-    assert float(attention_smoothness_loss(masks, inside)) == pytest.approx(4 / 8)
 
 
 def test_weights_come_back_with_the_memory(network: HeadposeNetwork, tmp_path: Path) -> None:
