@@ -24,7 +24,6 @@ from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
-from gateway.reports.mouth_metrics import correlation
 from gateway.reports.records import (
     Box,
     OutputPictures,
@@ -39,6 +38,7 @@ from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8
 from services.common.errors import DubstageError, WorkCancelledError
 from services.common.texts import Text, in_words
+from services.common.wire.mouth_curves import correlation
 
 WIDTH: Final = 320
 """Most columns of a thumbnail, pixels."""

@@ -30,7 +30,6 @@ from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.reports.appearance import AppearanceMetrics
 from gateway.reports.folder import PAGE, report_folder
-from gateway.reports.mouth_metrics import correlation
 from gateway.reports.pages import RENDERED, Curve, counts_of, plot_curves, plot_head_motion, render_page, spans_of
 from gateway.reports.pictures import (
     MOST_FRAMES,
@@ -67,7 +66,7 @@ from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
 from services.common.texts import in_words
 from services.common.wire.convert import ref_from_proto
-from services.common.wire.mouth_curves import MotionMetrics
+from services.common.wire.mouth_curves import MotionMetrics, correlation
 
 COLUMNS = ("frame", "mesh", "low-frequency albedo", "detailed albedo", "drawn alone")
 """Pictures of a row (services/common/face/drawing.py)."""

@@ -31,12 +31,12 @@ from gateway.cli.values import names_in
 from gateway.dub.choices import EnrolOptions
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.reports.mouth_metrics import MouthTrack, correlation, landmark_distance, mouth_track, spread_ratio
 from gateway.reports.pictures import stack_rows, write_picture
 from gateway.stages.opening import StageHost
 from research.bench.runs import add_h264, rows_of, table, tell, write_json
 from research.evaluation.clip import footage_patch
 from research.evaluation.measures import finite_mean, means_of, mouth_box, psnr_db, ssim
+from research.evaluation.mouth_metrics import MouthTrack, landmark_distance, mouth_track, spread_ratio
 from research.evaluation.protocol import folds_of
 from research.evaluation.session import PipelineSession
 from research.evaluation.strips import STRIP_COLUMNS, busiest_frames, mouth_part, mouth_size
@@ -49,6 +49,7 @@ from services.common.face.landmarks import FACE_OVAL, NOSE_BASE
 from services.common.face.mouth_detail import grey
 from services.common.face.sampling import sample_patch
 from services.common.methods import DEFAULT_METHOD
+from services.common.wire.mouth_curves import correlation
 
 CRF: Final = 18
 """Quality of the encoder (x264) that every sequence goes through."""

@@ -30,11 +30,11 @@ from gateway.dub.learn.enrol import fit_identity
 from gateway.dub.state.records import pose_of
 from gateway.dub.state.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.reports.mouth_metrics import correlation, spread_ratio
 from gateway.stages.opening import StageHost
 from research.bench.runs import add_h264, rows_of, table, tell, write_json
 from research.evaluation.clip import mouths_of, open_clip
 from research.evaluation.measures import finite_mean, means_of
+from research.evaluation.mouth_metrics import spread_ratio
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.session import PipelineSession
 from research.evaluation.sync import StageRetrack
@@ -51,6 +51,7 @@ from services.common.methods import DEFAULT_METHOD
 from services.common.stderr import log_lines_on_stderr
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import ref_from_proto
+from services.common.wire.mouth_curves import correlation
 from services.texture.portrait import portrait_depth
 
 ANGLES: Final = (0.0, 15.0, 30.0, 45.0, 55.0, 65.0)

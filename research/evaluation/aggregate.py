@@ -15,12 +15,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.reports.mouth_metrics import correlation, speaking_style_iou, spread_ratio
 from research.evaluation.delays import delay_ms, shift_ms
 from research.evaluation.measures import PAPER_COLUMNS, RunMeasures, finite_mean
+from research.evaluation.mouth_metrics import speaking_style_iou, spread_ratio
 from research.evaluation.types import METRICS, Interval, VariantScores
 from services.common.array_types import Float64
-from services.common.wire.mouth_curves import TRIGGERS, Trigger, fastest
+from services.common.wire.mouth_curves import TRIGGERS, Trigger, correlation, fastest
 
 _MEAN_METRICS: Final = ("face_psnr_db", "face_ssim", "face_ms_ssim", "mouth_psnr_db", "mouth_ssim", "mouth_lmd_px")
 _QUIET_SHARE: Final = 4

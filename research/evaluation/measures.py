@@ -33,8 +33,8 @@ from gateway.reports.appearance import (
     mouth_appearance,
     skin_light,
 )
-from gateway.reports.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
 from research.evaluation.delays import at_delays
+from research.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
 from research.evaluation.types import Rendered
 from research.face.neutral_shape import neutral_shape
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8

@@ -29,7 +29,6 @@ from typing import Final, Generic, NamedTuple, Protocol
 import numpy as np
 
 from gateway.reports.appearance import OwnMouth
-from gateway.reports.mouth_metrics import Closures, closures, mouth_track
 from research.evaluation.aggregate import BootstrapSettings, score
 from research.evaluation.bilabials import bilabial_times
 from research.evaluation.head_motion import score_heads
@@ -44,6 +43,7 @@ from research.evaluation.measures import (
     truth_piece,
     with_phones,
 )
+from research.evaluation.mouth_metrics import Closures, closures, mouth_track
 from research.evaluation.strips import busiest_frames, strip_of
 from research.evaluation.types import (
     COSTS,

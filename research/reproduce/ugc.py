@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gateway.reports.mouth_metrics import speaking_style_iou
+from research.evaluation.mouth_metrics import speaking_style_iou
 from research.evaluation.results import Configuration
 from research.motion.evaluate import encoded, personalized
 from research.motion.protocol import ServedPredictor, folds

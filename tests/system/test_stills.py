@@ -11,8 +11,8 @@ from skimage.data import astronaut
 from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.reports.mouth_metrics import CLOSED_OPENING_PX, closures
 from research.evaluation.bilabials import bilabial_times
+from research.evaluation.mouth_metrics import CLOSED_OPENING_PX, closures
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame, fit_head_pose

@@ -297,6 +297,17 @@ def around_phones(curve: Floating, seconds: Float64, events_s: Float64) -> Float
     return np.interp(target, seconds, curve.astype(np.float64), left=np.nan, right=np.nan)
 
 
+def correlation(truth: Floating, result: Floating) -> float:
+    """Return Pearson's r of two curves; 0 if one of them is constant, NaN for fewer than three common frames."""
+    both = np.isfinite(truth) & np.isfinite(result)
+    if int(both.sum()) < 3:
+        return float("nan")
+    a, b = truth[both].astype(np.float64), result[both].astype(np.float64)
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale > 1e-9 else 0.0
+
+
 def extreme(average: Float64) -> tuple[float, float]:
     """Return the time of the highest point of a triggered average, seconds, and its height over the mean; NaN: there is none."""
     searched = np.flatnonzero(np.abs(OFFSETS_S) <= _SEARCHED_S + 1e-9)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.reports.mouth_metrics import Closures
 from research.cli.evaluate import show_scores
 from research.evaluation import protocol
 from research.evaluation.aggregate import BootstrapSettings
+from research.evaluation.mouth_metrics import Closures
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.results import to_json, write_json
 from research.evaluation.targets import MetricTarget, check_target, check_targets

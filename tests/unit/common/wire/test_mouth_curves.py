@@ -194,3 +194,14 @@ def test_dub_times_against_real_people(trigger: curves.Trigger, phone: str, late
         shifts = {"vowel": figures.vowel_shift_ms, "closure": figures.closure_shift_ms}
         assert shifts.pop(trigger) == pytest.approx(late_ms, abs=3.0)
         assert all(math.isnan(other) for other in shifts.values())
+
+
+def test_correlation_of_known_curves() -> None:
+    wave = np.sin(7 * FRAME_S * np.arange(100))
+    assert curves.correlation(wave, 3 * wave + 1) == pytest.approx(1.0)
+    assert curves.correlation(wave, -wave) == pytest.approx(-1.0)
+    assert curves.correlation(wave, np.full_like(wave, 2.0)) == 0.0
+    gaps = wave.copy()
+    gaps[10:20] = np.nan
+    assert curves.correlation(wave, gaps) == pytest.approx(1.0)
+    assert np.isnan(curves.correlation(wave[:2], wave[:2]))

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.reports.mouth_metrics import MouthTrack
 from research.bench.peers import EvaluatedFrames, SystemMetrics, best_lag, encoded, face_parts, metrics_of, peers_of
 from research.evaluation.measures import means_of
+from research.evaluation.mouth_metrics import MouthTrack
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import CROP_SIZE, HeadPose, head_template, to_frame

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gateway.reports.mouth_metrics import Closures
 from research.evaluation.aggregate import BootstrapSettings, score
 from research.evaluation.delays import at_delays
 from research.evaluation.measures import APPEARANCE_COLUMNS, CURVE_COLUMNS, EXPRESSION_COLUMNS, PICTURE_COLUMNS, RunMeasures
+from research.evaluation.mouth_metrics import Closures
 
 FRAMES = 250
 SETTINGS = BootstrapSettings(replicates=100)

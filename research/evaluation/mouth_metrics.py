@@ -1,4 +1,4 @@
-"""Metrics of mouth motion: landmark distance, correlations, spread, style overlap, closure.
+"""Metrics of mouth motion: landmark distance, spread, style overlap, closure.
 
 Curves are float [T] over the frames of one test part, in crop pixels, NaN where the tracker lost the face. Only frames that are
 known in both curves count.
@@ -65,17 +65,6 @@ def normalised_mean_error(truth: Float32, result: Float32) -> Float32:
     before, after = layout_points(truth)[..., :2], layout_points(result)[..., :2]
     diagonal = np.linalg.norm(before.max(axis=1) - before.min(axis=1), axis=-1)
     return np.asarray(np.linalg.norm(before - after, axis=-1).mean(axis=-1) / diagonal, np.float32)
-
-
-def correlation(truth: Curve, result: Curve) -> float:
-    """Return Pearson's r of two curves; 0 if one of them is constant, NaN for fewer than three common frames."""
-    both = np.isfinite(truth) & np.isfinite(result)
-    if int(both.sum()) < 3:
-        return float("nan")
-    a, b = truth[both].astype(np.float64), result[both].astype(np.float64)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale > 1e-9 else 0.0
 
 
 def spread_ratio(truth: Curve, result: Curve) -> float:

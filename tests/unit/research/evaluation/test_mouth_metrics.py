@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.reports import mouth_metrics as mouth
+from research.evaluation import mouth_metrics as mouth
 from services.common.face.crops import head_template
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, LIP_CORNERS, LIPS_INNER, LIPS_OUTER, layout_points
 
@@ -50,17 +50,6 @@ def test_width_follows_the_corners() -> None:
     meshes[1, LIP_CORNERS[1], 0] += 6.0
     width = mouth.mouth_track(meshes).width
     assert width[1] - width[0] == pytest.approx(6.0, abs=0.1)
-
-
-def test_correlation_of_known_curves() -> None:
-    wave = np.sin(TIME * 7)
-    assert mouth.correlation(wave, 3 * wave + 1) == pytest.approx(1.0)
-    assert mouth.correlation(wave, -wave) == pytest.approx(-1.0)
-    assert mouth.correlation(wave, np.full_like(wave, 2.0)) == 0.0
-    gaps = wave.copy()
-    gaps[10:20] = np.nan
-    assert mouth.correlation(wave, gaps) == pytest.approx(1.0)
-    assert np.isnan(mouth.correlation(wave[:2], wave[:2]))
 
 
 def test_spread_ratio_is_the_gain_of_the_motion() -> None:
