@@ -33,12 +33,12 @@ from dubstage.client.render import Conditions
 from dubstage.render.v1 import render_pb2 as pb
 from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from research.bench.runs import rows_of, table, write_json
+from research.bench.triton import TritonProcess
 from services.common.errors import BackendUnavailableError
 from services.common.face.crops import BOX_SIZE
 from services.common.stderr import log_lines_on_stderr
 from services.render.backends.base import Device
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision
 

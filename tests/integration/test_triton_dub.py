@@ -15,12 +15,12 @@ from tritonclient.utils import InferenceServerException
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.provenance.binding import media_sha256
+from research.bench.triton import TritonProcess
 from services.common.errors import BackendUnavailableError
 from services.common.server.process import server_of
 from services.common.server.server import StageServer
 from services.render.__main__ import compose
 from services.render.settings import RenderSettings
-from services.render.triton.launch import TritonProcess
 from services.render.types import Precision
 from tests.contract.render.conftest import RESTARTS, gave_up, repository, start_triton, stub_of, triton, triton_home
 from tests.integration.client_calls import dubbing

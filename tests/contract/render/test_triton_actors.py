@@ -10,11 +10,11 @@ import numpy.typing as npt
 import tritonclient.grpc as tritongrpc
 
 from research.bench.renderer import Inputs, batch_of, frames_of
+from research.bench.triton import TritonProcess
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed
 from services.render.streams import RenderModels, open_stream
-from services.render.triton.launch import TritonProcess
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import Connect, models_here
 from tests.unit.render.drawn_person import drawing

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import tritonclient.grpc as tritongrpc
 
+from research.bench.triton import TritonProcess
 from services.common.array_types import Float32
 from services.common.errors import BackendUnavailableError, ContractBrokenError, ModelNotFoundError, OverloadedError
 from services.common.files import file_sha256
@@ -26,7 +27,6 @@ from services.render.backends.triton_control import SharedRegion, TritonControl
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.renderers.ugc.renderer import network_picture
 from services.render.streams import load_models, make_backend
-from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.contract.ports import free_port

@@ -7,11 +7,11 @@ from itertools import chain
 import pytest
 import tritonclient.grpc as tritongrpc
 
+from research.bench.triton import TritonProcess
 from services.render.backends.base import TritonOptions
 from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
 from services.render.backends.triton_control import CurableError, Cure
 from services.render.backends.triton_healing import TritonHealer, TritonMonitor
-from services.render.triton.launch import TritonProcess
 from services.render.types import Precision
 
 MODELS = ("headpose", "ugc")

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dubstage.render.v1 import render_pb2 as pb
 from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from gateway.async_utilities import in_thread
+from research.bench.triton import TritonProcess
 from services.common.errors import BackendUnavailableError
 from services.common.server.process import server_of
 from services.common.server.server import StageServer
@@ -24,7 +25,6 @@ from services.render.backends.base import Backend
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.settings import RenderSettings
 from services.render.streams import default_state
-from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import RenderFrame
 from tests.contract.ports import free_port
