@@ -1,21 +1,18 @@
 """The stages that the settings name: remote if endpoints are given, otherwise in this process.
 
-Opening checks that the face stage has the face model of the settings and can fit it. The module also opens the stages for callers
-that are not asynchronous, and a single stage for commands that need no other.
+Opening checks that the face stage has the face model of the settings and can fit it. The module also opens a single stage for
+commands that need no other.
 
 Comparison of the table of methods with what the motion stage and the render stage say of their models.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
-import threading
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import structlog
 from google.protobuf.json_format import MessageToDict
@@ -252,36 +249,6 @@ async def open_stages(
         check_methods(*await listed_models(remote))
         await check_face_model(remote)
         yield remote
-
-
-class StageHost:
-    """The stages of the settings, in an event loop that runs in a thread of its own; a context manager."""
-
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._settings = settings
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="stages", daemon=True)
-        self._stack = AsyncExitStack()
-        self.stages: Stages
-
-    def run(self, job: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the event loop and return the result."""
-        return asyncio.run_coroutine_threadsafe(job, self._loop).result()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.stages = self.run(self._stack.enter_async_context(open_stages(self._settings)))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.run(self._stack.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _serve(self) -> None:
-        # At its end a runner cancels the tasks that are left and closes the loop.
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.get_loop().run_forever()
 
 
 @asynccontextmanager

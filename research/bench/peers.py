@@ -32,7 +32,6 @@ from gateway.dub.choices import EnrolOptions
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.pictures import stack_rows, write_picture
-from gateway.stages.opening import StageHost
 from research.bench.runs import add_h264, rows_of, table, tell, write_json
 from research.evaluation.clip import footage_patch
 from research.evaluation.measures import finite_mean, means_of, mouth_box, psnr_db, ssim
@@ -42,6 +41,7 @@ from research.evaluation.session import PipelineSession
 from research.evaluation.strips import STRIP_COLUMNS, busiest_frames, mouth_part, mouth_size
 from research.evaluation.sync import StageRetrack
 from research.evaluation.types import Variant
+from research.stage_host import StageHost
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.errors import DubstageError, InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import CROP_SIZE, HeadPose, crop_from_frame, pose_of_vector

@@ -30,7 +30,6 @@ from gateway.dub.learn.enrol import fit_identity
 from gateway.dub.state.records import pose_of
 from gateway.dub.state.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.stages.opening import StageHost
 from research.bench.runs import add_h264, rows_of, table, tell, write_json
 from research.evaluation.clip import mouths_of, open_clip
 from research.evaluation.measures import finite_mean, means_of
@@ -39,6 +38,7 @@ from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.session import PipelineSession
 from research.evaluation.sync import StageRetrack
 from research.evaluation.types import Variant
+from research.stage_host import StageHost
 from services.common.array_types import Float32, Float64, Int32, UInt8
 from services.common.errors import DubstageError, NoUsableFootageError
 from services.common.face.crops import HeadPose, to_frame, to_head_space

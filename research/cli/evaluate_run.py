@@ -17,7 +17,6 @@ from gateway.cli.values import named_paths, names_in
 from gateway.dub.choices import EnrolOptions
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
 from research.evaluation.bilabials import find_transcript
 from research.evaluation.clip import check_clip, chosen_clips
 from research.evaluation.protocol import EvaluationSettings, PerceptualDistance, evaluate_clip
@@ -40,6 +39,7 @@ from research.evaluation.strips import check_strips_folder
 from research.evaluation.sync import StageFaceDistance, StageRetrack, StageSyncDistance
 from research.evaluation.table import TableRun, check_table_path, labels_of, overlaid
 from research.evaluation.types import ClipResult, Variant
+from research.stage_host import StageHost
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.methods import Finish
 

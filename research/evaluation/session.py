@@ -32,7 +32,6 @@ from gateway.dub.state.workspace import Workspace
 from gateway.media.background import blank_picture
 from gateway.media.reader import VideoReader, plane_views, to_rgb
 from gateway.media.sound import Speech as Sound
-from gateway.stages.opening import StageHost
 from research.evaluation.clip import (
     SILENCE_S,
     SPEECH_RATE_HZ,
@@ -47,6 +46,7 @@ from research.evaluation.clip import (
 )
 from research.evaluation.strips import mouth_part, mouth_size
 from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
+from research.stage_host import StageHost
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import Finish

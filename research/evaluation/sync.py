@@ -20,8 +20,8 @@ from gateway.dub.sound.speech import extract_features, feature_block, motion_fra
 from gateway.dub.state.records import FEATURE_RECORD, RecordFile
 from gateway.media import sound
 from gateway.reports.records import face_distance
-from gateway.stages.opening import StageHost
 from research.evaluation.types import EvaluatedSpeech, FrameRange
+from research.stage_host import StageHost
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootageError
 from services.common.face.crops import fit_head_pose, to_head_space

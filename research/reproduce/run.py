@@ -16,7 +16,6 @@ from typing import Any, Final, TypeVar
 from gateway.cli.progress import StepProgress
 from gateway.dub.choices import EnrolOptions
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
 from research.cli.evaluate_run import EvaluationRequest, check_clips, fill_table
 from research.evaluation.clip import chosen_clips
 from research.evaluation.results import Configuration, KeptResults, TableRow, check_weights, check_writable, write_text
@@ -24,6 +23,7 @@ from research.evaluation.table import FilledRow, TableRun, overlaid
 from research.evaluation.types import Variant
 from research.motion.clips import Clips, clips_of_rows, shows_the_mouth
 from research.reproduce.claims import TITLE, Claim, Figure, LeftOut, Numbers, Outcome, Page
+from research.stage_host import StageHost
 from research.training.trainset import TrainSet
 from services.common.errors import DubstageError, InvalidRequestError
 from services.common.methods import PAPERS

@@ -35,7 +35,7 @@ from gateway.dub.request.spec import LocalFiles
 from gateway.dub.request.spec_text import spec_from
 from gateway.engine import Engine
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.array_types import Float64, UInt8
 from services.common.errors import ActorError, ArtefactNotFoundError, InvalidRequestError, NoUsableFootageError
 from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE

@@ -12,7 +12,7 @@ import pytest
 from gateway.batch.worker import WorkerContext, open_worker_context
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.audio.models import AudioModels
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactStore

@@ -29,7 +29,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions

@@ -7,12 +7,12 @@ from pathlib import Path
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.state.workspace import Workspace
-from gateway.stages.opening import StageHost
 from research.evaluation.clip import check_clip
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.session import PipelineSession
 from research.evaluation.sync import StageRetrack
 from research.evaluation.types import ClipResult
+from research.stage_host import StageHost
 from services.common.array_types import Float32, UInt8
 from services.common.methods import METHODS
 

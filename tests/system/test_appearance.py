@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.reports.appearance import OwnMouth, mouth_appearance, skin_light
-from gateway.stages.opening import StageHost
 from research.evaluation.planted_faults import FAULTS, MouthClip, detections, mouths_of_video
+from research.stage_host import StageHost
 from tests.system.dubbing import cut
 
 SEEN = {

@@ -19,7 +19,7 @@ from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.learn.enrol import EnrolledActor
 from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.methods import METHODS, RENDERERS, combined, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import ROOT, UNPERSONALIZED, Dubber, cut, decoded, write_wav

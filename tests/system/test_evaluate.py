@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.stages.opening import StageHost
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.head_motion import HEAD_FIGURES, HEAD_ROWS
 from research.evaluation.protocol import EvaluationSettings
+from research.stage_host import StageHost
 from services.common.methods import METHODS
 from tests.system.dubbing import UNPERSONALIZED, cut
 from tests.system.evaluating import Evaluator

@@ -14,8 +14,8 @@ from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.stages.interface import stage_of
-from gateway.stages.opening import StageHost
 from gateway.stages.timing import LABELS, StageClock, TimedStages
+from research.stage_host import StageHost
 from tests.system.dubbing import PersonClip, side_by_side
 
 SECONDS = 4.8

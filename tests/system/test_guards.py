@@ -12,9 +12,9 @@ from typing import Final
 import pytest
 
 from gateway.dub.choices import EnrolOptions
-from gateway.stages.opening import StageHost
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.protocol import EvaluationSettings
+from research.stage_host import StageHost
 from services.common.methods import METHODS
 from tests.system.evaluating import Evaluator
 

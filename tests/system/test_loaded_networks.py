@@ -20,7 +20,8 @@ from gateway.dub.state.disk import JobDisk
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.local import LocalStages, compose_stages
-from gateway.stages.opening import StageHost, listed_models
+from gateway.stages.opening import listed_models
+from research.stage_host import StageHost
 from services.audio.speech_encoder import EncoderNetwork
 from services.common.methods import METHODS
 from services.common.server.settings import load_settings

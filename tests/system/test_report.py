@@ -10,7 +10,7 @@ from gateway.dub.job.dub_job import DubJob
 from gateway.dub.request.dub_request import DubRequest
 from gateway.reports.dub_report import COLUMNS, FITTED, write_outcome_report
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import UNPERSONALIZED, cut, write_wav
 from tests.system.test_speech_lengths import demo_speech

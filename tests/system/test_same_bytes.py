@@ -18,8 +18,8 @@ from gateway.dub.request.dub_request import DubRequest
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.local import compose_stages
-from gateway.stages.opening import StageHost
 from gateway.stages.remote import RemoteStages
+from research.stage_host import StageHost
 from services.common.server.client import ClientConfig
 from services.common.server.process import server_of
 from services.common.server.settings import StageSettings

@@ -14,7 +14,7 @@ from gateway.batch.types import ShotFinish
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.reports.records import track_main_face
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from tests.written_pictures import write_pictures
 
 FRAMES = 75

@@ -18,7 +18,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.face.landmarks import mouth_opening
 from services.common.store.artefacts import ArtefactStore
 from services.face.tracking import FaceTracker, Networks

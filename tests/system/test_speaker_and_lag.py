@@ -26,7 +26,7 @@ from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.array_types import Array, Float32
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening

@@ -19,7 +19,7 @@ from gateway.dub.sound.speech import extract_features, motion_frames_for
 from gateway.dub.state.records import FEATURE_RECORD, RecordFile
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.face.landmarks import mouth_opening
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, track, write_wav
 

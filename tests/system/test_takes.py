@@ -11,7 +11,7 @@ import pytest
 from gateway.actors.create import EnrolRequest, create_actor, digests_of_files, joined_digest
 from gateway.actors.store import ActorStore
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.errors import InvalidRequestError
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import UNPERSONALIZED, cut

@@ -11,7 +11,7 @@ from gateway.dub.choices import EnrolOptions
 from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from research.training.networks import networks
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import Dubber, first_seconds

@@ -27,7 +27,7 @@ from gateway.provenance.verdict import verdict_of
 from gateway.provenance.watermark.detection import Detector, Finding, ResponseSpan
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.settings import GatewaySettings
-from gateway.stages.opening import StageHost
+from research.stage_host import StageHost
 from services.common.array_types import Float64
 from tests.system.copied_mark import copy_mark, forge_mark, signs_of
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded
