@@ -164,11 +164,6 @@ class FootageFrames:
         return self._count
 
     @property
-    def num_decoded(self) -> int:
-        """Number of decoded frames in memory."""
-        return len(self._decoded)
-
-    @property
     def file_bytes(self) -> int:
         """Size of the file of frames, bytes."""
         return os.fstat(self._file.fileno()).st_size if self._file is not None else 0

@@ -222,23 +222,6 @@ async def track_beside(
     return tracked
 
 
-async def track_main_face(stages: Stages, video: MediaInfo) -> TrackedOutput | None:
-    """Track the face that is in most frames of a video; None: the video is too long, or shows no face.
-
-    Raises:
-        DubstageError: from the face stage.
-    """
-    total = video.video.num_frames
-    if total > MOST_FRAMES:
-        return None
-    with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder)) as workspace:
-        index = await track_footage(stages, video, workspace, threads=2, on_frame=lambda _: None)
-        if not len(index.face_id):
-            return None
-        faces, counts = np.unique(index.face_id, return_counts=True)
-        return _tracked_rows(index.rows_of(int(faces[counts.argmax()])), workspace, total)
-
-
 def _tracked(index: FaceIndex, workspace: Workspace, total: int, frame: int, box: Box) -> TrackedOutput:
     """Return what was tracked of the face nearest to a box. In a video with its own timeline, faces may have other ids."""
     left, top, width, height = box

@@ -17,7 +17,7 @@ from gateway.batch.finished import finish_of, skin_beside_lips
 from gateway.dub.request.dub_request import sha256_of
 from gateway.media.probe import probe
 from gateway.reports.appearance import filled
-from gateway.reports.records import TrackedOutput, track_main_face
+from gateway.reports.records import TrackedOutput, track_output
 from gateway.stages.opening import open_stages
 from research.bench.runs import SAMPLE_RATE_HZ, read_sound
 from services.common.array_types import Array, UInt8
@@ -43,6 +43,8 @@ SHOTS: Final = {
 """Number of shots of each clip, one after the other."""
 SEEN: Final = 8
 NIGHT: Final = "ui-faults"
+ANYWHERE: Final = 0, (0, 0, 1, 1)
+"""Frame and box of the face to track: the only face."""
 
 Picture = Callable[[int, UInt8], UInt8]
 """Frame and its picture, uint8 [H, W, 3] RGB, to another picture."""
@@ -185,11 +187,12 @@ def test_five_faults_are_among_the_first_eight_of_fifty_shots(
     async def plant(name: str, fault: Callable[[Mouths], Picture], sound: Array) -> None:
         dub, faulty = media.root / f"{name}-dub.mp4", tmp_path / f"{name}.mp4"
         async with open_stages(settings) as stages:
-            tracked = await track_main_face(stages, probe(dub))
+            (tracked,) = await track_output(stages, probe(dub), [ANYWHERE])
+            assert tracked is not None
             assert len(tracked.poses) == FRAMES
             write_video(dub, faulty, fault(Mouths(tracked)), sound)
             video = probe(faulty)
-            again = await track_main_face(stages, video)
+            (again,) = await track_output(stages, video, [ANYWHERE])
             assert again is not None
             finish = await finish_of(stages, video, probe(media.root / f"{name}.mp4"), again)
         faulty.replace(dub)

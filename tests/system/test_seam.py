@@ -13,7 +13,7 @@ from gateway.batch.risk import SCALES
 from gateway.batch.types import ShotFinish
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
-from gateway.reports.records import track_main_face
+from gateway.reports.records import track_output
 from research.stage_host import StageHost
 from tests.written_pictures import write_pictures
 
@@ -36,7 +36,7 @@ def test_planted_seams_are_beyond_the_edge(clips: Any, host: StageHost, tmp_path
     footage = encoded(clips.path("people/dev_6.mp4"), tmp_path / "footage.mp4", (0, 0, 0))
 
     async def finish(video: MediaInfo) -> ShotFinish:
-        tracked = await track_main_face(host.stages, video)
+        (tracked,) = await track_output(host.stages, video, [(0, (0, 0, 1, 1))])  # the only face
         assert tracked is not None
         return await finish_of(host.stages, video, probe(footage), tracked)
 

@@ -106,7 +106,6 @@ _RIGHT_END, _LEFT_END = JAW[17:]
 JAW_LINE: Final[tuple[int, ...]] = (_RIGHT_END, *JAW[:17], _LEFT_END)
 """The nineteen jaw points in the order of the contour, from the subject's right ear over the chin to the left ear."""
 NUM_DENSE_LIPS: Final = 2 * NUM_LIPS
-NUM_DENSE_JAW: Final = 2 * len(JAW) - 1
 
 
 def mouth_area_positions(indices: tuple[int, ...]) -> npt.NDArray[np.intp]:

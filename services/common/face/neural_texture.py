@@ -200,18 +200,12 @@ class NeuralSurface:
         self._corners = np.concatenate([mesh.corners, self._film.triangles + len(model.uv)])
         # Triangles above the lower face have no texels. They are drawn because they hide what is behind them.
         self._textured = np.concatenate([lower, np.ones(len(self._film.triangles), bool)])
-        self._textured_corners: Int32 = mesh.corners[lower]
-        self._layout = _magnified(model.uv.astype(np.float64), self._textured_corners)
+        self._layout = _magnified(model.uv.astype(np.float64), mesh.corners[lower])
 
     @property
     def layout(self) -> Float64:
         """Return texture coordinates of the model's texture points, float64 [U, 2]. Triangles outside the texture have any."""
         return self._layout
-
-    @property
-    def textured_corners(self) -> Int32:
-        """Return the triangles of the face that the texture shows, int32 [F', 3], rows of `layout`."""
-        return self._textured_corners
 
     def expression_of(self, mouth: Floating) -> Float32:
         """Return expression coefficients, float32 [E], see ExpressionFit.expression_of."""

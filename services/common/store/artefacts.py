@@ -460,11 +460,6 @@ class ArrayCache:
         self._held_bytes = 0
         self._lock = threading.Lock()
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the arrays in the cache; never over `max_bytes`."""
-        return self._held_bytes
-
     def get_arrays(self, ref: ArtefactRef) -> NamedArrays:
         """Return what `ArtefactStore.get_arrays` returns, at most MAX_ARRAYS_BYTES. The arrays are shared and read-only."""
         with self._lock:

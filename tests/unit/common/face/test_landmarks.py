@@ -24,7 +24,6 @@ from services.common.face.landmarks import (
     MOUTH_AREA,
     NOSE,
     NOSE_BASE,
-    NUM_DENSE_JAW,
     NUM_DENSE_LIPS,
     NUM_LANDMARKS,
     NUM_LIPS,
@@ -82,7 +81,7 @@ def head() -> np.ndarray:
 
 
 def test_the_layout_has_the_papers_number_of_points() -> None:
-    assert NUM_UPPER + NUM_DENSE_LIPS + NUM_DENSE_JAW == 216
+    assert NUM_UPPER + NUM_DENSE_LIPS + 2 * len(JAW) - 1 == 216
     assert layout_points(head()).shape == (216, 3)
 
 
@@ -124,7 +123,7 @@ def test_wire_landmarks_unchanged_in_lower() -> None:
     """The wire landmarks are in the lower part unchanged."""
     mouths = np.random.default_rng(0).normal(size=(4, 59, 3)).astype(np.float32)
     lower = lower_face(mouths)
-    assert lower.shape == (4, NUM_DENSE_LIPS + NUM_DENSE_JAW, 3)
+    assert lower.shape == (4, NUM_DENSE_LIPS + 2 * len(JAW) - 1, 3)
     np.testing.assert_array_equal(lower[..., LOWER_OF_MOUTH.argmax(axis=0), :], mouths)
 
 

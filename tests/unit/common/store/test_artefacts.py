@@ -196,11 +196,11 @@ def test_cache_is_bounded_lru(folder: Path) -> None:
     cache.get_arrays(refs[1])
     assert cache.get_arrays(refs[0]) is first
     cache.get_arrays(refs[2])
-    assert cache.held_bytes == 1600
+    assert cache._held_bytes == 1600
     assert cache.get_arrays(refs[0]) is first
     big = store.put_arrays({"a": np.zeros(5000, np.uint8)})
     assert cache.get_arrays(big)["a"].shape == (5000,)
-    assert cache.held_bytes == 1600
+    assert cache._held_bytes == 1600
 
 
 def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
@@ -211,7 +211,7 @@ def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
     store.delete(ref)
     with pytest.raises(ArtefactNotFoundError):
         cache.get_arrays(ref)
-    assert cache.held_bytes == 0
+    assert cache._held_bytes == 0
 
 
 @pytest.mark.parametrize(
