@@ -26,6 +26,8 @@ from gateway.media.opening import (
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 
+CHUNK_SAMPLES: Final = 16_384
+"""Samples of a chunk."""
 _JITTER_S: Final = Fraction(1, 50)
 """Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
 _INTEGER_SCALE: Final = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
@@ -96,7 +98,6 @@ class SoundReader:
         *,
         track: int = 0,
         origin: Fraction | None = None,
-        chunk_samples: int = 16384,
         seek: bool = False,
     ) -> None:
         """Open a sound track.
@@ -105,7 +106,6 @@ class SoundReader:
             track: number of the sound track; 0: the first.
             origin: time of sample 0 in the container, seconds: `info.video.start` for a video's own sound. Earlier sound is cut
                 off. Silence fills the time before later sound, and pauses. None: sample 0 is the first sample of the track.
-            chunk_samples: length of chunks.
             seek: whether PCM is read from shortly before `origin` on. The samples are the same. Sound of other codecs is always
                 decoded from its begin, because what a decoder gives may depend on what came before.
 
@@ -113,7 +113,7 @@ class SoundReader:
             MediaUnsupportedError: the file cannot be opened, has no such track, or the track has more channels or another sample
                 rate than the audio stage takes.
         """
-        self._path, self._track, self._origin, self._chunk, self._seek = Path(path), track, origin, chunk_samples, seek
+        self._path, self._track, self._origin, self._seek = Path(path), track, origin, seek
         with open_input(self._path, field="audio") as container:
             stream = _track(container, self._path, track)
             context = stream.codec_context
@@ -132,7 +132,7 @@ class SoundReader:
             )
 
     def __iter__(self) -> Iterator[SoundChunk]:
-        """Yield chunks of `chunk_samples` samples, the last one shorter, without gap or overlap, from sample 0 on.
+        """Yield chunks of CHUNK_SAMPLES samples, the last one shorter, without gap or overlap, from sample 0 on.
 
         Raises:
             MediaUnsupportedError: the track breaks off with an error, changes rate or channels, has samples that are no numbers, or
@@ -142,13 +142,13 @@ class SoundReader:
         for samples in self._pieces():
             held.append(samples)
             size += len(samples)
-            if size < self._chunk:
+            if size < CHUNK_SAMPLES:
                 continue
             joined = np.concatenate(held)
-            for offset in range(0, size - size % self._chunk, self._chunk):
-                yield SoundChunk(start, joined[offset : offset + self._chunk])
-                start += self._chunk
-            held, size = [joined[size - size % self._chunk :]], size % self._chunk
+            for offset in range(0, size - size % CHUNK_SAMPLES, CHUNK_SAMPLES):
+                yield SoundChunk(start, joined[offset : offset + CHUNK_SAMPLES])
+                start += CHUNK_SAMPLES
+            held, size = [joined[size - size % CHUNK_SAMPLES :]], size % CHUNK_SAMPLES
         if size:
             yield SoundChunk(start, np.concatenate(held))
 
@@ -190,7 +190,7 @@ class SoundReader:
                     )
                 if abs(position - expected) > _JITTER_S * rate or expected == 0:
                     while position > expected:
-                        silence = np.zeros((min(position - expected, self._chunk), self.info.channels), np.float32)
+                        silence = np.zeros((min(position - expected, CHUNK_SAMPLES), self.info.channels), np.float32)
                         expected += len(silence)
                         yield silence
                     samples = samples[min(expected - position, len(samples)) :]

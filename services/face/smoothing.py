@@ -53,25 +53,16 @@ def movement(points: npt.NDArray[np.floating]) -> Float64:
     return np.asarray(np.sqrt((steps**2).sum(-1).mean(-1)))
 
 
-def window_weights(
-    moved: npt.NDArray[np.floating],
-    centre: int,
-    half_width: int,
-    *,
-    threshold: float = THRESHOLD_PX,
-    strength: float = STRENGTH,
-) -> Float64:
+def window_weights(moved: npt.NDArray[np.floating], centre: int, half_width: int) -> Float64:
     """Return the weights of a window's frames for the smoothed frame `centre`, float64 [T] with sum 1.
 
     Args:
         moved: [T - 1], movement from each frame to the next, crop pixels.
         centre: row of the frame that is smoothed.
         half_width: frames on either side that count.
-        threshold: movement beyond which frames have weight 0.
-        strength: decay per pixel of movement.
     """
     count = len(moved) + 1
-    link = np.where(np.asarray(moved) > threshold, 0.0, np.exp(-strength * np.asarray(moved, np.float64)))
+    link = np.where(np.asarray(moved) > THRESHOLD_PX, 0.0, np.exp(-STRENGTH * np.asarray(moved, np.float64)))
     weights = np.zeros(count)
     weights[centre] = 1.0
     for step in range(1, half_width + 1):

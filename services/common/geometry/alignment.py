@@ -30,27 +30,26 @@ class Similarity:
         return np.asarray(self.scale[..., None, None] * moved + self.translation[..., None, :])
 
 
-def similarity(source: Floating, target: Floating, weights: Floating | None = None) -> Similarity:
+def similarity(source: Floating, target: Floating) -> Similarity:
     """Return the least-squares similarity between two sets of 3D points (Umeyama 1991), for any leading axes.
 
     Args:
         source: [..., N, 3].
         target: [..., N, 3].
-        weights: [N]; None: 1 for each point.
     """
     a, b = np.broadcast_arrays(np.asarray(source, np.float64), np.asarray(target, np.float64))
-    share = _shares(weights, a.shape[-2])
-    mean_a, mean_b = ((points * share[:, None]).sum(-2) for points in (a, b))
+    share = 1.0 / a.shape[-2]
+    mean_a, mean_b = ((points * share).sum(-2) for points in (a, b))
     a, b = a - mean_a[..., None, :], b - mean_b[..., None, :]
-    u, singular, vt = np.linalg.svd((b * share[:, None]).mT @ a)
+    u, singular, vt = np.linalg.svd((b * share).mT @ a)
     sign = np.ones_like(singular)
     sign[..., 2] = np.sign(np.linalg.det(u @ vt))
     rotation = (u * sign[..., None, :]) @ vt
-    scale = (singular * sign).sum(-1) / (a * a * share[:, None]).sum((-2, -1))
+    scale = (singular * sign).sum(-1) / (a * a * share).sum((-2, -1))
     return Similarity(scale, rotation, mean_b - scale[..., None] * (rotation @ mean_a[..., None])[..., 0])
 
 
-def fit_weak_perspective(points: Floating, image: Floating, weights: Floating | None = None) -> WeakPerspective:
+def fit_weak_perspective(points: Floating, image: Floating) -> WeakPerspective:
     """Return one weak-perspective camera, float64, for each frame whose landmarks have depth.
 
     The fit is the same as in `fit_head_pose` (crops.py), on the given points.
@@ -58,12 +57,6 @@ def fit_weak_perspective(points: Floating, image: Floating, weights: Floating | 
     Args:
         points: [N, 3] or [T, N, 3], head space.
         image: [T, N, 3], frame pixels with z in the same unit, as the tracker gives.
-        weights: [N].
     """
-    fit = similarity(points, image, weights)
+    fit = similarity(points, image)
     return WeakPerspective(fit.scale, fit.rotation, fit.translation)
-
-
-def _shares(weights: Floating | None, count: int) -> Float64:
-    values = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    return np.asarray(values / values.sum())

@@ -75,10 +75,10 @@ def shading(normals: Array, light: Array) -> Array:
     return shading_basis(normals) @ light
 
 
-def ambient(radiance: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Float32:
-    """Return the light of a uniform environment, float32 [9, 3]: shading = radiance everywhere."""
+def ambient() -> Float32:
+    """Return the light of a uniform environment of radiance 1, float32 [9, 3]: shading = 1 everywhere."""
     light = np.zeros((NUM_COEFFICIENTS, 3), np.float32)
-    light[0] = np.array(radiance) / _Y0
+    light[0] = 1.0 / _Y0
     return light
 
 

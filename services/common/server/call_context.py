@@ -105,9 +105,9 @@ def named_by(caller: Caller, tenant: str) -> Caller:
 
 
 @contextmanager
-def acting_for(tenant: str, fingerprint: str = "") -> Iterator[None]:
-    """Do the work of the context for a tenant, as if a token of this fingerprint had called."""
-    before = _current_caller.set(Caller(tenant, fingerprint))
+def acting_for(tenant: str) -> Iterator[None]:
+    """Do the work of the context for a tenant."""
+    before = _current_caller.set(Caller(tenant))
     try:
         yield
     finally:

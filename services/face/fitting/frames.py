@@ -43,6 +43,12 @@ _MOST_TURNED_DEGREES: Final = 30.0
 the far half of a turned face."""
 MIN_RIGID: Final = 8
 """Least number of landmarks that speech does not move. With at least so many, first poses are fitted only to these landmarks."""
+DEPTH_WEIGHT: Final = 0.1
+"""Weight of z relative to x and y."""
+_ITERATIONS: Final = 3
+_RIDGE: Final = 0.1
+"""Cost of one deviation of a coefficient, as a squared error in crop pixels summed over the landmarks. The value follows from the
+tracker's noise (0.13 px, smoothing.py), which neighbouring points share."""
 _BLOCK: Final = 64
 _POSE: Final = 7
 _ROBUST_PX: Final = 4.0
@@ -111,22 +117,6 @@ def _placed(picture: UInt8, face: TrackedFace) -> PlacedFace:
     return placed_face(picture, face.landmarks, fit_head_pose(face.landmarks))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitOptions:
-    """Options of a fit to landmarks.
-
-    Attributes:
-        iterations: number of Gauss-Newton steps.
-        ridge: cost of one deviation of a coefficient, as a squared error in crop pixels summed over the landmarks. The value
-            follows from the tracker's noise (0.13 px, smoothing.py), which neighbouring points share.
-        depth_weight: weight of z relative to x and y.
-    """
-
-    iterations: int = 3
-    ridge: float = 0.1
-    depth_weight: float = 0.1
-
-
 @dataclass(frozen=True, slots=True)
 class FrameFits:
     """Results of T fitted frames.
@@ -161,7 +151,6 @@ def fit_frames(
     image: Float64,
     camera: WeakPerspective,
     expression: npt.NDArray[np.floating] | None = None,
-    options: FitOptions = FitOptions(),
 ) -> FrameFits:
     """Fit expression and pose of T frames.
 
@@ -174,7 +163,7 @@ def fit_frames(
     """
     beta = np.zeros((len(image), face.expression.shape[-1])) if expression is None else expression / face.model.expression_deviation
     parts = [
-        _fit_block(face, base, image[rows], _of_rows(camera, rows), np.asarray(beta[rows], np.float64), options)
+        _fit_block(face, base, image[rows], _of_rows(camera, rows), np.asarray(beta[rows], np.float64))
         for rows in (slice(begin, begin + _BLOCK) for begin in range(0, len(image), _BLOCK))
     ]
     cameras = [part.camera for part in parts]
@@ -195,15 +184,13 @@ def landmark_errors(projected: Float64, image: Float64, pixels_a_unit: Float64) 
     return np.asarray(distance / pixels_a_unit, np.float32)
 
 
-def _fit_block(
-    face: ModelLandmarks, base: Float64, image: Float64, camera: WeakPerspective, beta: Float64, options: FitOptions
-) -> FrameFits:
+def _fit_block(face: ModelLandmarks, base: Float64, image: Float64, camera: WeakPerspective, beta: Float64) -> FrameFits:
     count, basis = len(image), face.expression
     size = basis.shape[-1]
-    axes = np.sqrt(np.array([1.0, 1.0, options.depth_weight]))
-    prior = np.concatenate([np.full(_POSE, _DAMPING), np.full(size, options.ridge)])
+    axes = np.sqrt(np.array([1.0, 1.0, DEPTH_WEIGHT]))
+    prior = np.concatenate([np.full(_POSE, _DAMPING), np.full(size, _RIDGE)])
     flat = basis.reshape(-1, size).astype(np.float64)
-    for step in range(options.iterations):
+    for step in range(_ITERATIONS):
         check_not_cancelled()
         turned = (base + (beta @ flat.T).reshape(count, -1, 3)) @ camera.rotation.mT
         residual = (image - _projected(camera, turned)) / camera.scale[:, None, None]
@@ -218,7 +205,7 @@ def _fit_block(
         jacobian *= root[..., None]
         rows = jacobian.reshape(count, -1, _POSE + size)
         right = (rows.mT @ (residual.astype(np.float32) * root).reshape(count, -1, 1))[..., 0].astype(np.float64)
-        right[:, _POSE:] -= options.ridge * beta
+        right[:, _POSE:] -= _RIDGE * beta
         change = np.linalg.solve((rows.mT @ rows).astype(np.float64) + np.diag(prior), right[..., None])[..., 0]
         beta = beta + change[:, _POSE:]
         camera = moved_cameras(camera, change[:, :_POSE])

@@ -20,7 +20,7 @@ from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LEFT_EYE_LIDS, RIGHT_EYE_LIDS
 from services.common.geometry.alignment import similarity
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.face.fitting.frames import MIN_RIGID, FitOptions, FrameFits, fit_frames, start_cameras
+from services.face.fitting.frames import DEPTH_WEIGHT, MIN_RIGID, FrameFits, fit_frames, start_cameras
 from services.face.fitting.model import ModelLandmarks
 
 MIN_FRAMES_TO_MEASURE: Final = 25
@@ -62,7 +62,7 @@ class ClipFit:
     is_measured: bool
 
 
-def fit_clip(face: ModelLandmarks, tracked: npt.NDArray[np.floating], options: FitOptions = FitOptions()) -> ClipFit:
+def fit_clip(face: ModelLandmarks, tracked: npt.NDArray[np.floating]) -> ClipFit:
     """Return one person's shape, shared by T frames, and the expression and pose of each frame.
 
     Args:
@@ -78,10 +78,10 @@ def fit_clip(face: ModelLandmarks, tracked: npt.NDArray[np.floating], options: F
             camera,
             landmarks=face.landmarks,
             weights=face.trust,
-            depth_weight=options.depth_weight,
+            depth_weight=DEPTH_WEIGHT,
             ridge=_JOINT_RIDGE,
         )
-        camera = fit_frames(face, face.base(joint.identity), image, camera, joint.expression, options).camera
+        camera = fit_frames(face, face.base(joint.identity), image, camera, joint.expression).camera
     expression = joint.expression
     measured = len(image) >= MIN_FRAMES_TO_MEASURE
     chosen = neutral_frames(tracked, camera.scale) if measured else np.ones(len(image), bool)
@@ -91,7 +91,7 @@ def fit_clip(face: ModelLandmarks, tracked: npt.NDArray[np.floating], options: F
             person = _measured_person(face, shapes[chosen], camera.rotation[chosen])
         else:
             person = _with_rest(face, joint.identity, expression, shapes)
-        frames = fit_frames(face, face.base(person.identity, person.offset), image, camera, expression, options)
+        frames = fit_frames(face, face.base(person.identity, person.offset), image, camera, expression)
         camera, expression = frames.camera, frames.expression
     return ClipFit(person, frames, is_measured=measured)
 

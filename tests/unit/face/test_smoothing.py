@@ -10,7 +10,7 @@ import pytest
 
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import LIPS_INNER, MOUTH_AREA, NUM_LANDMARKS, mouth_opening
-from services.face.smoothing import RawFace, SmoothFace, movement, raw_face, smooth, window_weights
+from services.face.smoothing import STRENGTH, RawFace, SmoothFace, movement, raw_face, smooth, window_weights
 
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
 LOWER_LIP = [index for index in LIPS_INNER if HEAD[index, 1] > HEAD[LIPS_INNER[0], 1]]
@@ -58,8 +58,8 @@ def test_nothing_is_mixed_across_a_fast_step():
 def test_weights_match_paper():
     """Weights are those of the paper on the way to each frame."""
     moved = np.array([0.1, 0.2, 0.2, 0.1])
-    near, far = np.exp(-2.0 * 0.2), np.exp(-2.0 * 0.3)
-    weights = window_weights(moved, 2, 2, strength=2.0)
+    near, far = np.exp(-STRENGTH * 0.2), np.exp(-STRENGTH * 0.3)
+    weights = window_weights(moved, 2, 2)
     assert weights == pytest.approx(np.array([far, near, 1.0, near, far]) / (1.0 + 2.0 * near + 2.0 * far))
 
 

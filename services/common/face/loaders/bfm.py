@@ -80,20 +80,18 @@ NAMED_LANDMARKS: Final[dict[str, int]] = {
     "center.chin.tip": 152,
 }
 """Named points in the file, and the same points in MediaPipe's mesh. Right is the subject's right, at the image's left."""
+_IDENTITY_2009: Final = 80
+_EXPRESSION_2009: Final = 64
+_ALBEDO_2009: Final = 80
 
 
-def load_bfm2009(
-    path: Path, *, landmarks: Path | None = None, identity: int = 80, expression: int = 64, albedo: int = 80
-) -> MorphableModel:
-    """Return the model. The default numbers of coefficients are from Yi et al. (80 + 64 + 80); the file has 199, 79 and 199.
+def load_bfm2009(path: Path, *, landmarks: Path | None = None) -> MorphableModel:
+    """Return the model with the numbers of coefficients of Yi et al. (80 + 64 + 80). The file has 199, 79 and 199.
 
     Args:
         path: the folder, the folder's 01_MorphableModel.mat, or BFM_model_front.mat. Expressions and the cropped face come from the
             other files in the folder. Without Exp_Pca.bin the model has no expressions.
         landmarks: file of 68 vertex numbers from 0 (JSON or text), for a mesh whose landmarks are not in the files.
-        identity: number of identity coefficients to keep.
-        expression: number of expression coefficients to keep.
-        albedo: number of albedo coefficients to keep.
 
     Raises:
         InvalidRequestError: a file is missing, of another kind, or damaged.
@@ -101,7 +99,7 @@ def load_bfm2009(
     file = path / "01_MorphableModel.mat" if path.is_dir() else path
     content = _read_matlab(file)
     model = _front_model(content, file) if "idBase" in content else _full_model(content, file)
-    model = model.truncated(identity=identity, expression=expression, albedo=albedo)
+    model = model.truncated(identity=_IDENTITY_2009, expression=_EXPRESSION_2009, albedo=_ALBEDO_2009)
     if landmarks is not None:
         model = dataclasses.replace(model, landmarks=landmark_sets_of_68(read_sixty_eight(landmarks, model.num_vertices)))
     return align_to_head_space(model) if model.landmarks else model
@@ -212,17 +210,14 @@ def _sixty_eight(vertices: npt.NDArray[np.int64], count: int, file: Path) -> Lan
     return LandmarkSet.of_vertices(vertices)
 
 
-def load_bfm2017(
-    path: Path, *, landmarks: Path | None = None, identity: int = 199, expression: int = 100, albedo: int = 199
-) -> MorphableModel:
-    """Return the model. The model is in head space if the file names landmarks or `landmarks` is given.
+def load_bfm2017(path: Path, *, landmarks: Path | None = None) -> MorphableModel:
+    """Return the model with all coefficients of the file (199 + 100 + 199).
+
+    The model is in head space if the file names landmarks or `landmarks` is given.
 
     Args:
         path: the .h5 file.
         landmarks: 68 vertex numbers from 0 (JSON or text) instead of the file's own landmarks.
-        identity: number of identity coefficients to keep, at most 199.
-        expression: number of expression coefficients to keep, at most 100.
-        albedo: number of albedo coefficients to keep, at most 199.
 
     Raises:
         InvalidRequestError: the file is missing, of another kind, or damaged, or h5py is not installed.
@@ -235,9 +230,9 @@ def load_bfm2017(
                 "the Basel Face Model 2017 needs h5py: install dubstage-suite[models3d]", field=FIELD
             ) from error
         with h5py.File(path, "r") as file:
-            mean, shape_basis = _linear(file, "shape", identity)
-            moved, expression_basis = _linear(file, "expression", expression)
-            colour, colour_basis = _linear(file, "color", albedo)
+            mean, shape_basis = _linear(file, "shape")
+            moved, expression_basis = _linear(file, "expression")
+            colour, colour_basis = _linear(file, "color")
             triangles = np.asarray(file["shape/representer/cells"], np.int64)
             named = _named_landmarks(file)
         positions = turned(mean + moved)
@@ -265,10 +260,10 @@ def load_bfm2017(
     return align_to_head_space(model) if model.landmarks else model
 
 
-def _linear(file: Any, group: str, keep: int) -> tuple[Float32, Float32]:
+def _linear(file: Any, group: str) -> tuple[Float32, Float32]:
     """Return the mean [V, 3] and the basis [V, 3, K], in standard deviations, of one of the file's three models."""
     mean, basis, variance = (_dataset(file, f"{group}/model/{part}") for part in ("mean", "pcaBasis", "pcaVariance"))
-    return vertices_of(mean), basis_of(basis[:, :keep], np.sqrt(variance.reshape(-1)[:keep]))
+    return vertices_of(mean), basis_of(basis, np.sqrt(variance.reshape(-1)))
 
 
 def _dataset(file: Any, key: str) -> Float32:

@@ -46,16 +46,18 @@ REMEDY: Final = "give generic_model.pkl (or its arrays as .npz) from flame.is.tu
 KEYS: Final = ("v_template", "f", "shapedirs", "weights", "J_regressor", "posedirs")
 NUM_SHAPE: Final = 300
 """Number of columns of shapedirs that are identity."""
+NUM_EXPRESSION: Final = 100
+"""Number of columns of shapedirs after the identity that are expression."""
 JAW: Final = 2
 """Number of the jaw among FLAME's joints: root, neck, jaw, two eyes."""
 JAW_DEVIATION: Final = 0.1
 """Prior standard deviation of each jaw angle, radians."""
 
 
-def load_flame(
-    path: Path, *, landmarks: Path | None = None, texture: Path | None = None, identity: int = 300, expression: int = 100
-) -> MorphableModel:
+def load_flame(path: Path, *, landmarks: Path | None = None, texture: Path | None = None) -> MorphableModel:
     """Return FLAME as a linear model, in head space if landmarks are given.
+
+    Three coefficients of the jaw follow the coefficients of the expression.
 
     Args:
         path: .pkl or .npz.
@@ -63,8 +65,6 @@ def load_flame(
             or landmark_embedding.npy (68 points). Without landmarks the model stays in metres and cannot be fitted.
         texture: FLAME_texture.npz (arrays vt and ft: the layout; mean and tex_dir: the albedo), or an .obj of the template, which
             holds only the layout. Without an albedo, colours cannot be fitted and faces cannot be drawn.
-        identity: number of identity coefficients to keep, at most 300.
-        expression: number of expression coefficients to keep, at most 100. Three coefficients of the jaw follow.
 
     Raises:
         InvalidRequestError: a file is missing, of another kind, or damaged.
@@ -81,7 +81,7 @@ def load_flame(
             or directions.shape[2] <= NUM_SHAPE
         ):
             raise ValueError(f"v_template {list(template.shape)} and shapedirs {list(directions.shape)} do not go together")
-        shown = directions[..., NUM_SHAPE : NUM_SHAPE + expression]
+        shown = directions[..., NUM_SHAPE : NUM_SHAPE + NUM_EXPRESSION]
         jaw = jaw_basis(template, arrays)
         positions = turned(template)
         triangles = np.asarray(arrays["f"], np.int64).reshape(-1, 3)
@@ -90,9 +90,9 @@ def load_flame(
             licence=LICENCE,
             unit="metre",
             mean_shape=positions,
-            identity_basis=turned(directions[..., : min(identity, NUM_SHAPE)]),
+            identity_basis=turned(directions[..., :NUM_SHAPE]),
             expression_basis=turned(np.concatenate([shown, jaw], -1)),
-            identity_deviation=np.ones(min(identity, NUM_SHAPE), np.float32),
+            identity_deviation=np.ones(NUM_SHAPE, np.float32),
             expression_deviation=np.array([1.0] * shown.shape[-1] + [JAW_DEVIATION] * 3, np.float32),
             triangles=outwards(triangles, positions),
         )

@@ -43,26 +43,24 @@ _Parts = tuple[Float32, Int32, Float32, Int32, Float32, Float32]
 """Neutral vertices, triangles, texture coordinates, texture triangles, identity basis and expression basis, all as in the file."""
 
 
-def load_ict(path: Path, *, face_only: bool = True, identity: int = 100) -> MorphableModel:
-    """Return the model in head space.
+def load_ict(path: Path) -> MorphableModel:
+    """Return the face of the model, without the rest of the head, in head space.
 
     Args:
         path: the folder FaceXModel, or ict_facekit_torch.npy. The .npy has no landmarks: vertex_indices.json is read from the same
             folder.
-        face_only: whether to keep only the face.
-        identity: number of identity coefficients to keep, at most 100.
 
     Raises:
         InvalidRequestError: a file is missing, of another kind, or damaged.
     """
     read = _from_folder if path.is_dir() else _from_npy
-    neutral, triangles, uv, uv_triangles, identities, expressions = read(path, identity)
+    neutral, triangles, uv, uv_triangles, identities, expressions = read(path)
     indices = path / "vertex_indices.json" if path.is_dir() else path.with_name("vertex_indices.json")
     with reading(indices, "ICT-FaceKit's vertex_indices.json", REMEDY):
         points = LandmarkSet.of_vertices(json.loads(indices.read_text(encoding="utf-8"))["idx_to_landmark_verts"])
         if len(points) != 68 or points.vertices.max() >= len(neutral):
             raise ValueError(f"its idx_to_landmark_verts are not 68 of {len(neutral)} vertices")
-    if face_only and len(neutral) > FACE_VERTICES:
+    if len(neutral) > FACE_VERTICES:
         kept = np.arange(FACE_VERTICES)
         inside = (triangles < FACE_VERTICES).all(1)
         uv_triangles = uv_triangles[inside] if len(uv) else uv_triangles
@@ -88,12 +86,12 @@ def load_ict(path: Path, *, face_only: bool = True, identity: int = 100) -> Morp
     return align_to_head_space(model)
 
 
-def _from_folder(folder: Path, identity: int) -> _Parts:
+def _from_folder(folder: Path) -> _Parts:
     with reading(folder / "generic_neutral_mesh.obj", "ICT-FaceKit's neutral mesh", REMEDY):
         mesh = read_obj(folder / "generic_neutral_mesh.obj")
     with reading(folder / "vertex_indices.json", "ICT-FaceKit's vertex_indices.json", REMEDY):
         names = json.loads((folder / "vertex_indices.json").read_text(encoding="utf-8"))["expressions"]
-    identities = sorted(folder.glob("identity[0-9][0-9][0-9].obj"))[:identity]
+    identities = sorted(folder.glob("identity[0-9][0-9][0-9].obj"))
     shapes = [_offsets(file, mesh.vertices) for file in identities]
     expressions = [_offsets(folder / f"{name}.obj", mesh.vertices) for name in names]
     identity_basis, expression_basis = (_stacked(offsets, mesh.vertices) for offsets in (shapes, expressions))
@@ -112,7 +110,7 @@ def _stacked(offsets: list[Float32], neutral: Float32) -> Float32:
     return np.stack(offsets, -1) if offsets else np.zeros((len(neutral), 3, 0), np.float32)
 
 
-def _from_npy(file: Path, identity: int) -> _Parts:
+def _from_npy(file: Path) -> _Parts:
     """Return the parts from a .npy dictionary of arrays.
 
     Modes are [K, V, 3] offsets from the neutral mesh. Faces have three or four corners.
@@ -126,7 +124,7 @@ def _from_npy(file: Path, identity: int) -> _Parts:
             np.ascontiguousarray(np.moveaxis(np.asarray(content[key], np.float32).reshape(-1, len(neutral), 3), 0, -1))
             for key in ("identity_shape_modes", "expression_shape_modes")
         ]
-        return neutral, _triangulated(faces), uv, _triangulated(uv_faces), modes[0][..., :identity], modes[1]
+        return neutral, _triangulated(faces), uv, _triangulated(uv_faces), modes[0], modes[1]
 
 
 def _triangulated(faces: Int32) -> Int32:

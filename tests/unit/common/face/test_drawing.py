@@ -42,7 +42,7 @@ OPENER = int(np.argmax([np.ptp(MODEL.expression_basis[[13, 14], 1, k]) for k in 
 def test_ambient_light_shows_albedo():
     """Under ambient light, a face has the colour of its albedo."""
     albedo = np.broadcast_to([0.8, 0.6, 0.4], SHAPE.shape)
-    face = draw_face(MESH, SHAPE, CAMERA, albedo, ambient((0.5, 0.5, 0.5)), SIZE)
+    face = draw_face(MESH, SHAPE, CAMERA, albedo, 0.5 * ambient(), SIZE)
     assert np.abs(face.picture[face.covered] - [102.0, 76.5, 51.0]).max() < 0.01
     assert not face.picture[~face.covered].any()
     assert 0.3 < face.covered.mean() < 0.7
@@ -141,7 +141,7 @@ def test_the_drawn_mouth_is_where_it_was_wanted(amount: float) -> None:
 @pytest.mark.parametrize("detailed", [False, True])
 def test_covered_never_black_mouth_always(detailed: bool) -> None:
     """Covered parts are never black, and the open mouth always is."""
-    dark = IdentityDrawing(identity(light=ambient((1e-4, 1e-4, 1e-4))), MODEL)
+    dark = IdentityDrawing(identity(light=1e-4 * ambient()), MODEL)
     mouth = DRAWING.shape_of(opened(4.0))[MOUTH]
     assert mouth_opening(mouth) > 12.0
     picture, bright = (each.draw(mouth, pose(), detailed=detailed) for each in (dark, DRAWING))

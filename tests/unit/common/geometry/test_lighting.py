@@ -49,7 +49,7 @@ def test_shading_is_cosine_integral():
 
 
 def test_a_uniform_environment_shades_everything_with_its_radiance():
-    shaded = lighting.shading(sphere(100), lighting.ambient((1.0, 0.5, 0.25)))
+    shaded = lighting.shading(sphere(100), lighting.ambient() * np.float32([1.0, 0.5, 0.25]))
     assert shaded == pytest.approx(np.broadcast_to([1.0, 0.5, 0.25], (100, 3)), abs=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_mean_shading_over_half_sphere():
 def test_scale_moves_to_albedo():
     """The shared factor moves from light to albedo and the colour stays."""
     normals, albedo = sphere(50), RANDOM.uniform(0.2, 0.8, (50, 3))
-    light = 0.6 * lighting.ambient((1.0, 0.8, 0.6)) + 0.05 * RANDOM.normal(size=(9, 3))
+    light = 0.6 * lighting.ambient() * np.array([1.0, 0.8, 0.6]) + 0.05 * RANDOM.normal(size=(9, 3))
     split = lighting.normalise_light(light, albedo)
     assert lighting.mean_shading(split.light) == pytest.approx(np.ones(3))
     assert split.albedo * lighting.shading(normals, split.light) == pytest.approx(albedo * lighting.shading(normals, light))

@@ -98,8 +98,8 @@ def test_acting_for_names_tenant() -> None:
     with acting_for("acme"):
         assert current_caller() == Caller("acme")
         assert tenant_metadata() == (("dubstage-tenant", "acme"),)
-        with acting_for("beta", "0123456789abcdef"):
-            assert current_caller() == Caller("beta", "0123456789abcdef")
+        with acting_for("beta"):
+            assert current_caller() == Caller("beta")
         assert current_caller() == Caller("acme")
     assert current_caller() == Caller()
 

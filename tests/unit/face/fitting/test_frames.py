@@ -9,7 +9,8 @@ import pytest
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import geodesic_angle
-from services.face.fitting.frames import FitOptions, fit_frames, moved_cameras, pose_columns, start_cameras
+from services.face.fitting import frames
+from services.face.fitting.frames import fit_frames, moved_cameras, pose_columns, start_cameras
 from services.face.fitting.model import model_landmarks
 from services.face.fitting.person import MIN_FRAMES_TO_MEASURE, fit_clip, neutral_frames
 from tests.unit.common.geometry.small_models import small_model
@@ -103,7 +104,7 @@ def test_unexplained_shape_becomes_offset():
     assert (clip.person.offset - plain_clip().person.offset)[[205, 50, 425, 280], 0].mean() > 3.0
 
 
-def test_sparse_model_without_offset():
+def test_sparse_model_without_offset(monkeypatch):
     """A model with few landmarks and other deviations is fitted without an offset."""
     model = small_model()
     face = model_landmarks(model, "mine")
@@ -120,6 +121,8 @@ def test_sparse_model_without_offset():
     landmarks = few.landmark_set("mediapipe")
     tracked[:, landmarks.mediapipe] = camera.project(landmarks.of(few.shape(identity, expression)))
     base = face.base(identity)
-    found = fit_frames(face, base, face.measured(tracked), camera, options=FitOptions(ridge=1e-3, iterations=6))
+    monkeypatch.setattr(frames, "_RIDGE", 1e-3)
+    monkeypatch.setattr(frames, "_ITERATIONS", 6)
+    found = fit_frames(face, base, face.measured(tracked), camera)
     assert found.expression == pytest.approx(expression, abs=0.05)
     assert not fit_clip(face, tracked).person.offset.any()

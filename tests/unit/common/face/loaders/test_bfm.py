@@ -11,6 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from services.common.errors import InvalidRequestError
+from services.common.face.loaders import bfm as loader
 from services.common.face.loaders import load_model
 from services.common.face.loaders.bfm import NAMED_LANDMARKS, load_bfm2009, load_bfm2017
 from services.common.geometry.morphable_model import default_model
@@ -72,11 +73,12 @@ def test_2009_bases_follow_crop(folder):
     assert np.linalg.norm(model.expression_basis[40, :, 2]) == pytest.approx(scale * expected, rel=1e-4)
 
 
-def test_2009_sizes_by_request(folder):
-    """Headpose's sizes are kept by default and others on request."""
+def test_2009_keeps_leading_coefficients(folder, monkeypatch):
     add_expressions(folder)
-    model = load_bfm2009(folder, identity=4, expression=2, albedo=0)
-    assert (model.num_identity, model.num_expression, model.num_albedo) == (4, 2, 0)
+    for name, count in (("IDENTITY", 4), ("EXPRESSION", 2), ("ALBEDO", 3)):
+        monkeypatch.setattr(loader, f"_{name}_2009", count)
+    model = load_bfm2009(folder)
+    assert (model.num_identity, model.num_expression, model.num_albedo) == (4, 2, 3)
 
 
 def test_2009_without_landmarks_keeps_unit(folder):
@@ -166,13 +168,12 @@ def test_2017_model_in_head_space(bfm):
 
 def test_2017_mean_and_bases(bfm):
     """The mean expression is part of the mean and bases are in standard deviations."""
-    model = load_bfm2017(bfm, landmarks=None, identity=3)
+    model = load_bfm2017(bfm)
     with h5py.File(bfm) as file:
         raw = np.asarray(file["shape/model/pcaBasis"])[:, 1].reshape(-1, 3) * np.sqrt(
             np.asarray(file["shape/model/pcaVariance"])[1]
         )
     scale = np.linalg.norm(model.mean_shape[4] - model.mean_shape[152]) / np.linalg.norm(head()[4] - head()[152])
-    assert model.num_identity == 3
     assert np.linalg.norm(model.identity_basis[:, :, 1], axis=1) == pytest.approx(scale * np.linalg.norm(raw, axis=1), rel=1e-3)
     assert model.albedo_mean.max() <= 1.0
 

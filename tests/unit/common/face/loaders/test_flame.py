@@ -74,9 +74,9 @@ def test_npz_equals_pickle(tmp_path):
 def test_coefficients_mean_what_they_mean_in_flame(tmp_path):
     arrays = content()
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
-    model = load_flame(tmp_path / "a.pkl", identity=10, expression=5)
-    betas, psi = RANDOM.normal(size=10), np.concatenate([RANDOM.normal(size=5), np.zeros(3)])
-    expected = arrays["v_template"] + arrays["shapedirs"][..., :10] @ betas + arrays["shapedirs"][..., 300:305] @ psi[:5]
+    model = load_flame(tmp_path / "a.pkl")
+    betas, psi = RANDOM.normal(size=300), np.concatenate([RANDOM.normal(size=100), np.zeros(3)])
+    expected = arrays["v_template"] + arrays["shapedirs"][..., :300] @ betas + arrays["shapedirs"][..., 300:] @ psi[:100]
     assert model.shape(betas, psi) == pytest.approx(expected * Y_UP, abs=1e-6)
 
 

@@ -53,12 +53,6 @@ def test_a_folder_becomes_a_model_in_head_space(folder, monkeypatch):
     )
 
 
-def test_rest_of_head_on_request(folder):
-    """The rest of the head is kept on request."""
-    assert load_ict(folder[0], face_only=False, identity=2).num_vertices == 473
-    assert load_ict(folder[0], face_only=False, identity=2).num_identity == 2
-
-
 def test_the_arrays_give_the_same_model(folder, monkeypatch):
     monkeypatch.setattr(ict, "FACE_VERTICES", 468)
     path, identities, expressions = folder
@@ -78,10 +72,10 @@ def test_damaged_parts_tell_remedy(folder):
     path = folder[0]
     (path / "jawOpen.obj").write_text("v 1 2 3\n")
     with pytest.raises(InvalidRequestError, match=r"jawOpen\.obj.*1 vertices instead of 473.*ICT-FaceKit"):
-        load_ict(path, face_only=False)
+        load_ict(path)
     (path / "jawOpen.obj").unlink()
     with pytest.raises(InvalidRequestError, match=r"jawOpen\.obj"):
-        load_ict(path, face_only=False)
+        load_ict(path)
     (path / "vertex_indices.json").write_text("{")
     with pytest.raises(InvalidRequestError, match=r"vertex_indices\.json"):
         load_ict(path)
