@@ -12,7 +12,7 @@ import pytest
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.job.dub_job import DubJob
 from gateway.dub.job.outcome import DubOutcome
-from gateway.dub.render import composite, segments
+from gateway.dub.render import segments
 from gateway.dub.render.windows import WINDOW_FRAMES
 from gateway.dub.request.dub_request import DubLine, DubRequest
 from gateway.dub.sound.timecode import parse_time
@@ -47,8 +47,7 @@ def packets(video: Path) -> list[Coded]:
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of one window in place of three, so that a short video has several."""
-    for module in (composite, segments):
-        monkeypatch.setattr(module, "SEGMENT_FRAMES", WINDOW_FRAMES)
+    monkeypatch.setattr(segments, "SEGMENT_FRAMES", WINDOW_FRAMES)
 
 
 @pytest.fixture(scope="module")

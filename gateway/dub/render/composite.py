@@ -16,7 +16,7 @@ from gateway.compositing.detail import box_with_detail, luma_under_box
 from gateway.compositing.planes import composite
 from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan
-from gateway.dub.render.segments import SEGMENT_FRAMES, KeptSegment, SegmentStore, segments_of
+from gateway.dub.render.segments import KeptSegment, SegmentStore, segments_of
 from gateway.dub.render.windows import RenderedMouth, RenderedWindow
 from gateway.dub.state.records import pose_of
 from gateway.media.reader import VideoReader
@@ -25,7 +25,6 @@ from gateway.media.writer import VideoWriter
 from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
 from gateway.stages.timing import StageClock
 from services.common.array_types import Float64, Int64
-from services.common.errors import ArtefactCorruptError
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
 from services.common.face.native_pictures import native_affine
 
@@ -157,7 +156,8 @@ class VideoCompositor:
         """Write every frame of the video with the rendered mouths, in segments. Segments that the store has are taken from there.
 
         Args:
-            windows: returns the windows of some segments, as `write` takes those of all frames.
+            windows: returns the windows of some segments, as `write` takes those of all frames. Called with each run of segments
+                that the store does not have.
             store: segments of earlier runs; gets the others.
 
         Raises:
@@ -165,31 +165,25 @@ class VideoCompositor:
             StorageFullError: the disk is full; nothing of the output is left.
         """
         facts = VideoFacts(np.zeros(self.video.info.video.num_frames, np.int32))
-        segments = segments_of(self.video.info.video.num_frames)
-        missing = await in_thread(lambda: [frames for frames in segments if store.find(frames) is None])
-        left = deque(segments)
-
-        def take_until(stop: int) -> None:
-            while left and left[0].start < stop:
-                self._take(writer, left.popleft(), store, facts)
-
-        marks: FaceMarks | None = None
-        frames: Iterator[DecodedFrame] = iter(())
-        decoded = -1
+        sink = _Sink(writer, clock, facts)
+        runs = _runs(store, self.video.info.video.num_frames)
         with VideoReader(self.video.info, threads=threads) as reader:
-            async for span, parts in windows(missing):
-                if span.start % SEGMENT_FRAMES == 0:
-                    await in_thread(take_until, span.start)
-                    marks = FaceMarks(self.video, mark, span.start) if mark is not None else None
-                    if decoded != span.start:
-                        frames = reader.frames_from(span.start, _end_of_run(missing, span.start))
-                await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
-                decoded = span.stop
-                if span.stop == left[0].stop:
-                    await in_thread(self._keep, writer, left.popleft(), facts, store)
-                on_progress(span.stop)
-            await in_thread(take_until, self.video.info.video.num_frames)
-        on_progress(self.video.info.video.num_frames)
+            while (run := await in_thread(next, runs, None)) is not None:
+                frames: Iterator[DecodedFrame] = iter(())
+                if run.missing:
+                    frames = reader.frames_from(run.missing[0].start, run.missing[-1].stop)
+                left = deque(run.missing)
+                marks: FaceMarks | None = None
+                async for span, parts in windows(run.missing):
+                    if span.start == left[0].start:
+                        marks = FaceMarks(self.video, mark, span.start) if mark is not None else None
+                    await in_thread(self._write_window, sink, frames, span, parts, marks)
+                    if span.stop == left[0].stop:
+                        await in_thread(self._keep, writer, left.popleft(), facts, store)
+                    on_progress(span.stop)
+                if run.kept is not None:
+                    await in_thread(self._take, writer, run.frames, run.kept, facts)
+                    on_progress(run.frames.stop)
         return facts
 
     def _write_window(
@@ -228,15 +222,8 @@ class VideoCompositor:
             with clock.measure("encode", 1):
                 writer.write(frame, planes)
 
-    def _take(self, writer: VideoWriter, frames: range, store: SegmentStore, facts: VideoFacts) -> None:
-        """Write a segment of an earlier run.
-
-        Raises:
-            ArtefactCorruptError: the segment has gone since the run began.
-        """
-        kept = store.find(frames)
-        if kept is None:
-            raise ArtefactCorruptError("a finished segment of the video is gone: start the dub again", resource=store.job)
+    def _take(self, writer: VideoWriter, frames: range, kept: KeptSegment, facts: VideoFacts) -> None:
+        """Write a segment of an earlier run."""
         writer.take(kept.packets, kept.changed)
         facts.mask_area_px[frames.start : frames.stop] = kept.mask_area_px
         facts.damaged.extend(kept.damaged.tolist())
@@ -249,11 +236,37 @@ class VideoCompositor:
         store.record(frames, KeptSegment(packets, area, np.array(damaged, np.int64), changed))
 
 
-def _end_of_run(segments: Sequence[range], start: int) -> int:
-    """Return the end of the unbroken run of segments that begins with a frame."""
-    for frames in segments:
-        start = frames.stop if frames.start == start else start
-    return start
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Segments of a video that have to be rendered, one after the other, and the kept segment after them.
+
+    Attributes:
+        missing: frames of the segments that have to be rendered; may be empty.
+        kept: the segment after them; None: the video ends.
+        frames: frames of the kept segment.
+    """
+
+    missing: Sequence[range]
+    kept: KeptSegment | None = None
+    frames: range = range(0)
+
+
+def _runs(store: SegmentStore, num_frames: int) -> Iterator[_Run]:
+    """Yield the runs of a video in order. Blocks.
+
+    Each kept segment is read once, just before it is written or before the missing segments ahead of it are rendered. So one kept
+    segment is in memory at a time, and a segment whose artefact is missing or damaged when its turn comes is rendered anew.
+    """
+    missing: list[range] = []
+    for frames in segments_of(num_frames):
+        kept = store.find(frames)
+        if kept is None:
+            missing.append(frames)
+        else:
+            yield _Run(missing, kept, frames)
+            missing = []
+    if missing:
+        yield _Run(missing)
 
 
 class FaceMarks:
