@@ -174,7 +174,7 @@ def _review_message(decision: Decision) -> pb.ShotReview:
 
 
 def _finish_message(finish: ShotFinish) -> pb.DubFinish:
-    facts = finish.model_dump(exclude={"version"})
+    facts = finish.model_dump()
     lateness = facts.pop("lateness_ms")
     return pb.DubFinish(**facts, lateness=None if lateness is None else duration_message(lateness / 1000))
 
@@ -581,7 +581,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         return self._message(await self._batches.cancel(batch_id_from(request.name), list(request.shot_ids)))
 
     async def RetryBatch(self, request: pb.RetryBatchRequest, context: Any) -> pb.Batch:  # noqa: N802
-        """Let shots begin anew: those that are named or rejected, or all that failed or were cancelled."""
+        """Let shots begin anew: those that are named or rejected, or all in TO_RETRY."""
         name, ids = batch_id_from(request.name), list(request.shot_ids)
         return self._message(await self._batches.retry(name, ids, rejected=request.rejected, options=request.options))
 

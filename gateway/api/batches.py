@@ -432,7 +432,7 @@ class Batches:
     async def retry(
         self, name: str, ids: Sequence[str], *, rejected: bool = False, options: ShotOptions = changes.NO_OPTIONS
     ) -> BatchView:
-        """Let shots of a batch begin anew; without ids, all that failed or were cancelled.
+        """Let shots of a batch begin anew; without ids, all in TO_RETRY.
 
         Args:
             name: name of the batch.

@@ -346,9 +346,9 @@ class ShotState(StrEnum):
 WRITTEN: Final = frozenset({ShotState.DONE, ShotState.UNDUBBED})
 """States of shots whose video is written. No frame of an UNDUBBED video is dubbed."""
 TO_RETRY: Final = frozenset({ShotState.UNDUBBED, ShotState.FAILED, ShotState.CANCELLED})
-"""States of the shots that `dubstage batch retry` begins anew if the user names no shot."""
+"""States of the shots that a retry begins anew if the user names no shot."""
 ENDED: Final = WRITTEN | TO_RETRY
-"""States that only `dubstage batch retry` leaves."""
+"""States of shots that have ended. A shot leaves such a state if it is retried, or if its row changes."""
 LEFT: Final = frozenset(ShotState) - ENDED
 """States of shots that have not ended."""
 

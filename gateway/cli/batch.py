@@ -324,7 +324,7 @@ def retry_shots(
     device: str | None = None,
     changed: ShotOptions = NO_OPTIONS,
 ) -> int:
-    """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all that failed or were cancelled.
+    """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all in TO_RETRY.
 
     The audit log gets an entry when the shots are reset.
 

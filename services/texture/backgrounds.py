@@ -136,9 +136,11 @@ def _filled(frames: Int64) -> Int64:
 
 
 class Backgrounds(NamedTuple):
-    """Attributes:
-    frame_indices: int64 [T], footage frame behind each output frame; neighbours differ by 2 at most.
-    keyframes: int64 [K], output frames, increasing.
+    """Footage frames that a dub is put on.
+
+    Attributes:
+        frame_indices: int64 [T], footage frame behind each output frame; neighbours differ by 2 at most.
+        keyframes: int64 [K], output frames, increasing.
     """
 
     frame_indices: Int64

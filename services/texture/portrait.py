@@ -79,9 +79,8 @@ EXACT_TURN_DEGREES: Final = 12.0
 MAX_TURN_DEGREES: Final = 18.0
 DEPTH_GAIN: Final = 1.4
 """Depth of the picture's surface divided by the depth of the mesh. A turned picture shows no new side of the nose and no new
-shadow,
-so its head looks less turned: tracked again, the heads of six portraits had turned by .69 of the target yaw and .67 of the pitch
-with the mesh's own depth, and by .92 and .89 with this factor (means)."""
+shadow, so its head looks less turned: tracked again, the heads of six portraits had turned by .69 of the target yaw and .67 of the
+pitch with the mesh's own depth, and by .92 and .89 with this factor (means)."""
 _ITERATIONS: Final = 16
 _EYE_MARGIN_PX: Final = 2.0
 _FINER: Final = 3
