@@ -21,7 +21,7 @@ from dubstage.gateway.v1 import batch_pb2_grpc, gateway_pb2
 from dubstage.gateway.v1.dub_pb2 import LineSpec
 from gateway.api.batches import Batches, BatchView
 from gateway.api.context import TenantContext
-from gateway.api.operations import page_size_from, request_identity
+from gateway.api.operations import page_number_from, page_size_from, request_identity
 from gateway.api.resources import BATCHES, duration_message, id_of, optional_duration, seconds_of, time_message
 from gateway.async_utilities import in_thread
 from gateway.batch import changes
@@ -76,6 +76,8 @@ _REVIEWS: Final = {
     ReviewState.ASSIGNED: pb.REVIEW_STATE_ASSIGNED,
 }
 _DECISIONS: Final = {number: state for state, number in _REVIEWS.items()}
+_ROW_DIGITS: Final = 9
+"""Most digits of the numbers in page tokens of shots."""
 _ORDERS: Final[Mapping[int, Order]] = {
     pb.SHOT_ORDER_UNSPECIFIED: "row",
     pb.SHOT_ORDER_ROW: "row",
@@ -247,7 +249,7 @@ def query_of(store: BatchStore, batch: str, request: pb.ListShotsRequest) -> Sho
     behind: tuple[int, int] | None = None
     if request.page_token:
         is_risk = request.order_by == pb.SHOT_ORDER_RISK
-        behind = risk_from(request.page_token) if is_risk else (row_from(request.page_token), 0)
+        behind = risk_from(request.page_token) if is_risk else (page_number_from(request.page_token, _ROW_DIGITS), 0)
     elif request.after_shot:
         listed = store.shot_in_list(batch, request.after_shot)
         behind = listed.row, risk_number(listed.record)
@@ -275,18 +277,7 @@ def risk_from(page_token: str) -> tuple[int, int]:
     risk, dash, row = page_token.partition("-")
     if not dash:
         raise InvalidRequestError("give the next_page_token of an earlier answer of the same order", field="page_token", named=True)
-    return row_from(row), row_from(risk)
-
-
-def row_from(page_token: str) -> int:
-    """Return the row that the page before ended with.
-
-    Raises:
-        InvalidRequestError: this gateway gave no such token.
-    """
-    if not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
-        raise InvalidRequestError("give the next_page_token of an earlier answer", field="page_token", named=True)
-    return int(page_token)
+    return page_number_from(row, _ROW_DIGITS), page_number_from(risk, _ROW_DIGITS)
 
 
 def _for_caller(listed: ListedShot, for_caller: ForCaller) -> ListedShot:
@@ -315,17 +306,11 @@ def _progress_message(progress: Progress, reviews: Mapping[ReviewState, int]) ->
         num_frames=progress.frames,
         frames_per_second=progress.frames_per_second,
         remaining=optional_duration(progress.seconds_left),
-        fraction=_ended_share(progress),
+        fraction=progress.ended_share,
         num_approved=reviews.get(ReviewState.APPROVED, 0),
         num_rejected=reviews.get(ReviewState.REJECTED, 0),
         num_assigned=reviews.get(ReviewState.ASSIGNED, 0),
     )
-
-
-def _ended_share(progress: Progress) -> float:
-    left = progress.waiting + progress.running
-    ended = progress.done + progress.undubbed + progress.failed + progress.cancelled
-    return ended / (ended + left) if ended else 0.0
 
 
 class RowReader:

@@ -338,12 +338,11 @@ class Batches:
             InvalidRequestError: the batch exists with another manifest or another engine, or an option is wrong.
             DubstageError: the store of batches or the cluster cannot be used.
         """
-        kind, config_map = profile or "cpu", self._settings.batch_config_map
-        store = self._store
+        store, config_map = self._store, self._settings.batch_config_map
         before = await in_thread(store.find, manifest.name)
         if engine == "kubernetes" and (before is None or before.manifest_sha256 != manifest.sha256):
             # Wrong rows are refused before there is a batch, and before the batch takes them over.
-            await in_thread(changes.check_for_cluster, store, manifest.shots, profile=kind, config_map=config_map)
+            await in_thread(changes.check_for_cluster, store, manifest.shots, profile=profile, config_map=config_map)
         await self._revise(manifest, engine)
         before = await in_thread(store.find, manifest.name)
         if before is not None and before.manifest_sha256 != manifest.sha256:
@@ -359,7 +358,7 @@ class Batches:
             )
         await in_thread(self._audit.record, changes.submission(facts))
         if engine == "kubernetes":
-            await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
+            await in_thread(changes.send_to_cluster, store, facts.name, profile=profile, workers=workers, config_map=config_map)
         await self._work_on(facts, check_videos=True, identity=identity)
         return await self.view(facts.name)
 
@@ -453,7 +452,7 @@ class Batches:
             raise InvalidRequestError(
                 f"batch {name} belongs to the engine {facts.engine}: retry its shots with `dubstage batch retry`", field="batch_id"
             )
-        options = await in_thread(changes.check_options, store, name, ids, options, ActorLookup(self._actors).method_of)
+        await in_thread(changes.check_options, store, name, ids, options, ActorLookup(self._actors).method_of)
         if facts.engine == "kubernetes":
             await in_thread(changes.retry_in_cluster, store, name, ids, options)
         else:

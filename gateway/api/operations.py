@@ -148,15 +148,19 @@ def page_size_from(page_size: int) -> int:
     return min(page_size or DEFAULT_PAGE, MAX_PAGE)
 
 
-def page_number_from(page_token: str) -> int:
-    """Return the number of the operation that the page before ended with; 0 for the first page.
+def page_number_from(page_token: str, most_digits: int = 18) -> int:
+    """Return the number of the entry that the page before ended with.
+
+    Args:
+        page_token: the token of a request, or a part of it.
+        most_digits: most digits of a number.
 
     Raises:
         InvalidRequestError: this gateway gave no such token.
     """
-    if page_token and not (page_token.isdecimal() and len(page_token) < 19):
+    if not (page_token.isascii() and page_token.isdecimal() and len(page_token) <= most_digits):
         raise InvalidRequestError("give the next_page_token of an earlier answer", field="page_token", named=True)
-    return int(page_token or 0)
+    return int(page_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ async def operations_page(
     Raises:
         InvalidRequestError: the size is negative, or this gateway gave no such token.
     """
-    size, after = page_size_from(request.page_size), page_number_from(request.page_token)
+    size, after = page_size_from(request.page_size), page_number_from(request.page_token or "0")
     records = await runner.list(after=after, limit=size + 1, done=wanted.done, kind=wanted.kind, newest=wanted.newest)
     page = records[:size]
     return [listed_message(record) for record in page], str(page[-1].number) if len(records) > size else ""

@@ -25,10 +25,10 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -121,6 +121,7 @@ _STATUS_OF_CODE: Final[Mapping[str, int]] = {
 """Names of gRPC statuses -> statuses of HTTP (google/rpc/code.proto). Others: 500."""
 _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger("dubstage.rest")
@@ -342,12 +343,27 @@ def error_response(status: status_pb2.Status) -> tuple[int, dict[str, Any], dict
     return number, {"error": {"code": number, "status": name, "message": status.message, "details": details}}, headers
 
 
-def _refusal(error: DubstageError) -> status_pb2.Status:
-    return error_status.to_status(error, stage="gateway")
-
-
 def _answer_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    return error_response(_failure(error) if isinstance(error, grpc.aio.AioRpcError) else _refusal(cast(DubstageError, error)))
+    """Return the answer of HTTP for an error of a call, or for a refusal of this server."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error_response(_failure(error))
+    return error_response(error_status.to_status(cast(DubstageError, error), stage="gateway"))
+
+
+def _answers_errors(handler: Callable[P, Awaitable[Response]]) -> Callable[P, Awaitable[Response]]:
+    """Return a handler whose errors are answers too."""
+
+    @functools.wraps(handler)
+    async def answered(*args: P.args, **kwargs: P.kwargs) -> Response:
+        try:
+            return await handler(*args, **kwargs)
+        except (DubstageError, grpc.aio.AioRpcError) as error:
+            number, body, headers = _answer_of(error)
+            return JSONResponse(body, number, headers)
+        except ClientDisconnect:
+            return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
+
+    return answered
 
 
 def _failure(error: grpc.aio.AioRpcError) -> status_pb2.Status:
@@ -553,14 +569,10 @@ class RestApplication:
     async def _document(self, _: Request) -> Response:
         return Response(self._openapi, media_type="application/json")
 
+    @_answers_errors
     async def _health(self, request: Request) -> Response:
-        try:
-            metadata, _ = self._checked(request, self._sessions.authorization(request))
-            answer: Any = await self._calls.unary(_HEALTH, health_pb2.HealthCheckRequest(), metadata, timeout=ANSWERS_S)
-        except DubstageError as error:
-            return _error(_refusal(error))
-        except grpc.aio.AioRpcError as error:
-            return _error(_failure(error))
+        metadata, _ = self._checked(request, self._sessions.authorization(request))
+        answer: Any = await self._calls.unary(_HEALTH, health_pb2.HealthCheckRequest(), metadata, timeout=ANSWERS_S)
         name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
         return JSONResponse({"status": name}, 200 if answer.status == health_pb2.HealthCheckResponse.SERVING else 503)
 
@@ -578,19 +590,13 @@ class RestApplication:
             return _plain(405, "UNIMPLEMENTED", text, {"Allow": ", ".join(matching)})
         return _plain(404, "NOT_FOUND", text)
 
+    @_answers_errors
     async def _answer(self, route: HttpRoute, request: Request) -> Response:
-        try:
-            metadata, caller = self._checked(request, self._sessions.authorization(request))
-            message = await self._message(route, request, caller)
-            if route.takes_file:
-                return await self._upload(route.method, message, request, metadata)
-            return await _unless_gone(request, self._called(route, message, request, metadata, caller))
-        except DubstageError as error:
-            return _error(_refusal(error))
-        except ClientDisconnect:
-            return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
-        except grpc.aio.AioRpcError as error:
-            return _error(_failure(error))
+        metadata, caller = self._checked(request, self._sessions.authorization(request))
+        message = await self._message(route, request, caller)
+        if route.takes_file:
+            return await self._upload(route.method, message, request, metadata)
+        return await _unless_gone(request, self._called(route, message, request, metadata, caller))
 
     async def _message(self, route: HttpRoute, request: Request, caller: str) -> Message:
         """Return the request of an RPC, whose JSON is parsed within limits."""
@@ -658,19 +664,13 @@ class RestApplication:
         metadata, _ = self._checked(request, authorization)
         return await self._calls.unary(method, message, metadata)
 
+    @_answers_errors
     async def _download_to_page(self, request: Request, path: str) -> Response:
         if refusal := self._sessions.refusal(request):
             return _plain(403, "PERMISSION_DENIED", refusal)
-        try:
-            metadata, _ = self._checked(request, self._sessions.authorization(request))
-            message = media_pb2.DownloadFileRequest(path=path)
-            return await _unless_gone(request, self._download(_DOWNLOAD, message, request, metadata))
-        except DubstageError as error:
-            return _error(_refusal(error))
-        except ClientDisconnect:
-            return Response(status_code=_STATUS_OF_CODE["CANCELLED"])
-        except grpc.aio.AioRpcError as error:
-            return _error(_failure(error))
+        metadata, _ = self._checked(request, self._sessions.authorization(request))
+        message = media_pb2.DownloadFileRequest(path=path)
+        return await _unless_gone(request, self._download(_DOWNLOAD, message, request, metadata))
 
     def _checked(self, request: HTTPConnection, authorization: str) -> tuple[grpc.aio.Metadata, str]:
         """Return the metadata of calls for a request, and what stands for the caller.
@@ -701,11 +701,6 @@ async def _json_response(message: Message) -> Response:
     return await in_thread(lambda: JSONResponse(json_of(message)))
 
 
-def _error(status: status_pb2.Status) -> Response:
-    number, body, headers = error_response(status)
-    return JSONResponse(body, number, headers)
-
-
 def _plain(number: int, name: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse({"error": {"code": number, "status": name, "message": text, "details": []}}, number, headers)
 
@@ -716,7 +711,7 @@ def _events(messages: AsyncIterator[Message]) -> Response:
             async for message in messages:
                 yield ServerSentEvent(json.dumps(json_of(message)))
         except grpc.aio.AioRpcError as error:
-            yield ServerSentEvent(json.dumps(error_response(_failure(error))[1]), event="error")
+            yield ServerSentEvent(json.dumps(_answer_of(error)[1]), event="error")
         except TimeoutError:
             late = status_pb2.Status(
                 code=grpc.StatusCode.DEADLINE_EXCEEDED.value[0], message="the stream is over its time: ask again"

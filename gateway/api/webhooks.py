@@ -173,7 +173,7 @@ class WebhookServicer(webhook_pb2_grpc.WebhookServiceServicer):
         self, request: pb.ListWebhookDeliveriesRequest, context: Any
     ) -> pb.ListWebhookDeliveriesResponse:
         """List what waits or was given up."""
-        size, after = page_size_from(request.page_size), page_number_from(request.page_token)
+        size, after = page_size_from(request.page_size), page_number_from(request.page_token or "0")
         webhook_id = id_of(request.parent, WEBHOOKS, "parent")
         deliveries = await in_thread(lambda: self._store.deliveries(webhook_id, dead=request.dead, after=after, limit=size + 1))
         token = str(deliveries[size - 1].number) if len(deliveries) > size else ""

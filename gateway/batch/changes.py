@@ -75,12 +75,12 @@ def record_change(
         ids: shots that were named; none: all.
         options: options of the one shot that were changed.
     """
-    AuditLog(store.database).record(batch_event(EventKind(f"batch.{change}"), name, ids, options=options))
+    record(store, batch_event(EventKind(f"batch.{change}"), name, ids, options=options))
 
 
-def record_review(store: BatchStore, name: str, decision: Decision) -> None:
-    """Write the entry for a decision of a command."""
-    AuditLog(store.database).record(review_event(name, decision))
+def record(store: BatchStore, event: AuditEvent) -> None:
+    """Write an entry for a command that changes a batch."""
+    AuditLog(store.database).record(event)
 
 
 def review_event(name: str, decision: Decision) -> AuditEvent:
@@ -93,11 +93,6 @@ def review_event(name: str, decision: Decision) -> AuditEvent:
     }
     outputs = (decision.output_sha256,) if decision.output_sha256 else ()
     return AuditEvent(event=EventKind.SHOT_REVIEWED, work=batch_work(name), outputs=outputs, details=details)
-
-
-def record_submission(store: BatchStore, facts: BatchFacts) -> None:
-    """Write the entry for a batch that a command submits."""
-    AuditLog(store.database).record(submission(facts))
 
 
 def submission(facts: BatchFacts) -> AuditEvent:
@@ -195,8 +190,8 @@ def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
     return list(ids)
 
 
-def check_options(store: BatchStore, name: str, ids: Sequence[str], options: ShotOptions, method_of: MethodOf) -> ShotOptions:
-    """Return options for the one shot that a retry names, after the checks of a manifest's row.
+def check_options(store: BatchStore, name: str, ids: Sequence[str], options: ShotOptions, method_of: MethodOf) -> None:
+    """Check options for the one shot that a retry names, as a row of a manifest is checked.
 
     Args:
         store: store of batches.
@@ -211,7 +206,7 @@ def check_options(store: BatchStore, name: str, ids: Sequence[str], options: Sho
             message names the field.
     """
     if not options.ListFields():
-        return options
+        return
     if len(ids) != 1:
         raise InvalidRequestError(f"name the one shot that takes them, not {len(ids) or 'all'}", field="options", named=True)
     ask_cluster(store, store.facts(name))
@@ -225,7 +220,6 @@ def check_options(store: BatchStore, name: str, ids: Sequence[str], options: Sho
         wrong = mistakes[0]
         field = f"options.{wrong.field}" if wrong.field in CHANGEABLE else wrong.field
         raise InvalidRequestError(f"{wrong.field}: {wrong.text}", field=field, reasons=[wrong.reason])
-    return options
 
 
 def begin_anew(store: BatchStore, name: str, ids: Sequence[str], options: ShotOptions = NO_OPTIONS) -> list[str]:
@@ -235,7 +229,7 @@ def begin_anew(store: BatchStore, name: str, ids: Sequence[str], options: ShotOp
         store: store of batches.
         name: name of the batch.
         ids: shots that are named.
-        options: what `check_options` returned: options of the one named shot.
+        options: options of the one named shot, which `check_options` has checked.
 
     Raises:
         BatchNotFoundError: there is no such batch or shot.
@@ -268,18 +262,29 @@ def revise(store: BatchStore, manifest: Manifest, engine: Engine) -> list[str]:
         return store.revise(manifest, is_idle=is_local)
 
 
-def check_for_cluster(store: BatchStore, shots: Sequence[ShotSpec], *, profile: str, config_map: str) -> None:
-    """Check that pods of the cluster that this process runs in can work on shots. See `KubernetesEngine.check`."""
-    from gateway.batch.kubernetes import open_engine
+def check_for_cluster(
+    store: BatchStore, shots: Sequence[ShotSpec], *, profile: str, config_map: str, namespace: str = "", context: str = ""
+) -> None:
+    """Check that pods of a cluster can work on shots, before their batch exists or takes over changed rows.
 
-    open_engine().check(shots, store, profile=profile, config_map=config_map)
+    Arguments as for `connect` and `KubernetesEngine.check`. Empty arguments: the defaults; the cluster that this process runs in.
+    """
+    from gateway.batch.kubernetes import CONFIG_MAP, open_engine
+
+    open_engine(namespace, context).check(shots, store, profile=profile or "cpu", config_map=config_map or CONFIG_MAP)
 
 
-def send_to_cluster(store: BatchStore, name: str, *, profile: str, workers: int, config_map: str) -> None:
-    """Send the shots of a batch that are left to the cluster that this process runs in. See `KubernetesEngine.submit`."""
-    from gateway.batch.kubernetes import open_engine
+def send_to_cluster(
+    store: BatchStore, name: str, *, profile: str, workers: int, config_map: str, namespace: str = "", context: str = ""
+) -> Submitted:
+    """Send the shots of a batch that are left to a cluster.
 
-    open_engine().submit(store, name, profile=profile, workers=workers, config_map=config_map)
+    Arguments as for `connect` and `KubernetesEngine.submit`. Empty arguments: the defaults; the cluster that this process runs in.
+    """
+    from gateway.batch.kubernetes import CONFIG_MAP, open_engine
+
+    engine = open_engine(namespace, context)
+    return engine.submit(store, name, profile=profile or "cpu", workers=workers, config_map=config_map or CONFIG_MAP)
 
 
 def retry_in_cluster(
@@ -296,7 +301,8 @@ def retry_in_cluster(
         store: store of batches.
         name: name of the batch.
         ids: shots that are named.
-        options: what `check_options` returned: options of the one named shot. If the cluster refuses, they hold for the next retry.
+        options: options of the one named shot, which `check_options` has checked. If the cluster refuses, they hold for the next
+            retry.
         workers: pods at the same time; 0: as the batch was sent.
 
     See `KubernetesEngine.retry`.

@@ -238,6 +238,11 @@ class Progress:
         """Whether all shots have ended."""
         return not self.left
 
+    @property
+    def ended_share(self) -> float:
+        """Share of the shots that have ended, 0 to 1; 0: there are no shots."""
+        return (self.total - self.left) / self.total if self.total else 0.0
+
 
 class ShotWork(NamedTuple):
     """Work on a shot until now, and what people say about its video.

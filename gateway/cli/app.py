@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -24,6 +24,7 @@ from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError, UnexpectedError, WorkCancelledError
 from services.common.server.resources import collections_paused, tune_allocator
 
+T = TypeVar("T")
 _HELP: Final[Mapping[str, Mapping[str, str]]] = {
     "Videos": {
         "dub": "Give a video new speech.",
@@ -263,8 +264,9 @@ def interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def run_async(job: Coroutine[Any, Any, None]) -> None:
-    """Run a command's coroutine. Ctrl-C and SIGTERM cancel the coroutine and the work of its stages. No half-written file stays.
+def run_async(job: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a command's coroutine. Ctrl-C and SIGTERM cancel the coroutine and the work of its stages. No
+    half-written file stays.
 
     A second SIGTERM ends the process at once.
 
@@ -273,7 +275,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
     """
     interrupted, before = False, signal.getsignal(signal.SIGTERM)
 
-    async def main() -> None:
+    async def main() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def end() -> None:
@@ -284,11 +286,11 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
                 task.cancel()
 
         loop.add_signal_handler(signal.SIGTERM, end)
-        await job
+        return await job
 
     try:
         with log_on_stderr():
-            asyncio.run(main())
+            result = asyncio.run(main())
     except KeyboardInterrupt:
         interrupted = True
     except asyncio.CancelledError:
@@ -299,6 +301,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
             signal.signal(signal.SIGTERM, before)
     if interrupted:
         raise WorkCancelledError("interrupted: finished windows are kept; run the same command again to continue")
+    return result
 
 
 @contextmanager

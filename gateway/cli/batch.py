@@ -9,14 +9,12 @@ import asyncio
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -26,22 +24,26 @@ from gateway.batch.changes import (
     ask_cluster,
     begin_anew,
     cancel,
+    check_for_cluster,
     check_options,
+    record,
     record_change,
-    record_review,
-    record_submission,
     rejected,
     remove,
     retry_in_cluster,
+    review_event,
     revise,
+    send_to_cluster,
+    submission,
 )
 from gateway.batch.lists import ShotQuery
 from gateway.batch.records import present_time
 from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, region_from
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.types import ENDED, WRITTEN, BatchFacts, Engine, Manifest, ShotRecord, ShotState
+from gateway.batch.types import WRITTEN, BatchFacts, Engine, Manifest, ShotRecord, ShotState
 from gateway.cli import options
-from gateway.cli.app import command_group, log_on_stderr, run_async
+from gateway.cli.app import command_group, run_async
+from gateway.cli.batch_results import decisions, deliver_command, kitsu
 from gateway.cli.batch_watch import (
     POLL_SECONDS,
     SHOWN_SHOTS,
@@ -57,15 +59,14 @@ from gateway.cli.batch_watch import (
     states_named,
     watch_batch,
 )
-from gateway.cli.console import say, say_error, say_json, say_output, say_result, say_to_quiet, say_warning, shown_path, wants_json
+from gateway.cli.console import say, say_error, say_json, say_output, say_result, say_to_quiet, say_warning, wants_json
 from gateway.cli.progress import StepProgress
 from gateway.dub.request.spec_text import CHANGEABLE, options_from
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
-from services.common.files import write_whole
 
 if TYPE_CHECKING:
-    from gateway.studio.kitsu import KitsuTarget
+    pass
 
 SHOWN_MISTAKES: Final = 50
 """Most mistakes of a manifest that are printed."""
@@ -75,7 +76,6 @@ INDEX_VARIABLES: Final = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")
 """Variables of the environment that hold the index of a worker: of a Kubernetes Job, and of a Slurm array."""
 _NAME: Final = re.compile(r"[a-z0-9-]+")
 commands = command_group("batch", "Dub the shots of a manifest: each once, whatever dies meanwhile.")
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the batch (`dubstage batch list`).")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of the shots.")]
 Workers = Annotated[
     int,
@@ -227,8 +227,14 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
         DubstageError: the engine cannot work.
     """
     before = store.find(manifest.name)
+    cluster = {
+        "namespace": chosen.namespace,
+        "context": chosen.context,
+        "profile": chosen.profile,
+        "config_map": chosen.config_map,
+    }
     if engine == "kubernetes" and (before is None or before.manifest_sha256 != manifest.sha256):
-        _check_for_cluster(store, manifest, chosen)
+        check_for_cluster(store, manifest.shots, **cluster)
     changed = revise(store, manifest, engine)
     facts = store.create(manifest, engine)
     if facts.engine != engine:
@@ -236,38 +242,17 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
             f"batch {facts.name} belongs to the engine {facts.engine}: give --engine {facts.engine}, or choose another --name NAME",
             field="engine",
         )
-    record_submission(store, facts)
+    record(store, submission(facts))
     if changed:
         say(f"{len(changed)} shots with changed rows begin anew")
     say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_now(store, facts.name))}")
     if engine == "kubernetes":
-        return _submit_to_cluster(store, facts, chosen)
+        submitted = send_to_cluster(store, facts.name, workers=chosen.workers, **cluster)
+        show_jobs(facts.name, submitted.jobs, submitted.rows)
+        return 0
     if engine == "farm":
         return _tell_farm(store, facts)
     return run_here(settings, store, facts, chosen.workers)
-
-
-def _check_for_cluster(store: BatchStore, manifest: Manifest, chosen: EngineOptions) -> None:
-    """Check that pods can work on a manifest, before its batch exists or takes over changed rows."""
-    from gateway.batch.kubernetes.engine import CONFIG_MAP, open_engine
-
-    open_engine(chosen.namespace, chosen.context).check(
-        manifest.shots, store, profile=chosen.profile or "cpu", config_map=chosen.config_map or CONFIG_MAP
-    )
-
-
-def _submit_to_cluster(store: BatchStore, facts: BatchFacts, chosen: EngineOptions) -> int:
-    from gateway.batch.kubernetes.engine import CONFIG_MAP, open_engine
-
-    submitted = open_engine(chosen.namespace, chosen.context).submit(
-        store,
-        facts.name,
-        profile=chosen.profile or "cpu",
-        workers=chosen.workers,
-        config_map=chosen.config_map or CONFIG_MAP,
-    )
-    show_jobs(facts.name, submitted.jobs, submitted.rows)
-    return 0
 
 
 def show_jobs(name: str, jobs: tuple[str, ...], rows: int) -> None:
@@ -419,7 +404,7 @@ def review_shot(store: BatchStore, name: str, shot_id: str, said: Verdict) -> No
 
     ask_cluster(store, store.facts(name))
     decision = store.decide(name, decision_of(store.record(name, shot_id), said, now=present_time()))
-    record_review(store, name, decision)
+    record(store, review_event(name, decision))
     say_result(f"{shot_id}: {marker_text(decision)}")
 
 
@@ -451,177 +436,6 @@ def region_of(text: str | None) -> Region | None:
             f"--region {text[:80]!r}: give X,Y,W,H as shares of the picture from 0 to 1, such as 0.25,0.5,0.5,0.3", field="region"
         ) from None
     return region_from(x, y, width, height)
-
-
-def write_decisions(store: BatchStore, name: str, kind: str, output: Path) -> None:
-    """Write the decisions about the shots of a batch to a file, and print the path.
-
-    Args:
-        store: store of batches.
-        kind: an ExportFormat. CSV has all decisions, EDL and OTIO have those about present videos.
-        output: file to write, in place of an older one.
-
-    Raises:
-        BatchNotFoundError: there is no such batch.
-        InvalidRequestError: the format is unknown, needs a package, or cannot hold the decisions; or the file cannot be written.
-    """
-    from gateway.studio.review_export import ExportFormat, ReviewedShot, decisions_csv, timeline_text
-
-    if kind not in get_args(ExportFormat):
-        raise InvalidRequestError(
-            f"--format {kind[:40]!r} is unknown; there are: {', '.join(get_args(ExportFormat))}", field="format"
-        )
-    ask_cluster(store, store.facts(name))
-    decided = [(shot.record, shot.decision) for shot in store.shots(name) if shot.decision is not None]
-    if kind == "csv":
-        every = [one for of_shot in store.all_decisions(name).values() for one in of_shot]
-        content = decisions_csv(every, {record.id: decision for record, decision in decided})
-    else:
-        reviewed = [ReviewedShot(record, decision, _rate_of(record)) for record, decision in decided]
-        content = timeline_text(name, reviewed, "edl" if kind == "edl" else "otio")
-    try:
-        write_whole(output, content.encode())
-    except OSError as problem:
-        raise InvalidRequestError(
-            f"--output {output} cannot be written: {problem.strerror or problem}", field="output"
-        ) from problem
-    say_output(output)
-
-
-def _rate_of(record: ShotRecord) -> Fraction | None:
-    """Return the frame rate of a shot's video; None: there is no video."""
-    if not record.output_sha256:
-        return None
-    from gateway.batch.quality import frame_rate_of
-    from gateway.media.probe import probe
-
-    return Fraction(record.frame_rate) if record.frame_rate else frame_rate_of(probe(Path(record.output)))
-
-
-def deliver_approved(
-    settings: GatewaySettings, store: BatchStore, name: str, folder: Path, *, complete: bool, overwrite: bool, register: str | None
-) -> None:
-    """Deliver the approved videos of a batch, write the entry of the audit log, and print files and counts.
-
-    Args:
-        store: store of batches.
-        folder: folder for the videos.
-        complete: whether nothing is delivered unless every shot of the batch is approved.
-        overwrite: whether other files are replaced.
-        register: entity reference for each file, see `references_of`; None: no file is registered with the asset manager.
-
-    Raises:
-        BatchNotFoundError: there is no such batch.
-        InvalidRequestError: with `complete`, a shot cannot be delivered; the asset manager refuses a file; or as `deliver`.
-        DubstageError: as `deliver` and Registration.
-    """
-    from gateway.batch.assets import Registration
-    from gateway.provenance.installation import open_sealer
-    from gateway.studio.delivery import approved_of, assets_of, deliver, references_of, unregistered
-
-    ask_cluster(store, store.facts(name))
-    listed = store.shots(name)
-    now = {shot.record.id: shot.decision for shot in listed if shot.decision is not None}
-    last = {shot_id: decisions[-1] for shot_id, decisions in store.all_decisions(name).items()}
-    shots, left = approved_of([shot.record for shot in listed], now, last)
-    if complete and left:
-        (first, why), *more = left.items()
-        others = f", and {len(more)} more shots are not approved" if more else ""
-        raise InvalidRequestError(f"--complete: shot {first}: {why}{others}; nothing was delivered", field="complete")
-    references: dict[str, str] = {}
-    registration = None
-    if register is not None:
-        specs = {spec.id: spec for spec in store.manifest(name)}
-        references = unregistered(shots, references_of(shots, specs, register), folder, overwrite=overwrite)
-        registration = Registration(references.values())
-    with StepProgress() as progress:
-        files, refused = deliver(
-            shots,
-            folder,
-            open_sealer(settings),
-            overwrite=overwrite,
-            on_shot=lambda done: progress("delivery", done, len(shots)),
-        )
-    left |= refused
-    record_change(store, "delivered", name, [shot.record.id for shot in shots if shot.record.id not in refused])
-    for file in files.values():
-        say_result(str(file))
-    for shot_id, why in left.items():
-        say_to_quiet(f"{shot_id} is not delivered: {why}")
-    say(f"batch {name}: {len(files)} of {len(listed)} videos are delivered")
-    if wants_json():
-        say_json({"outputUris": {shot_id: shown_path(file) for shot_id, file in files.items()}, "left": left})
-    if registration is not None:
-        done = registration.register(assets_of(shots, files, references))
-        for shot_id, reference in references.items():
-            if reference in done.references:
-                say(f"{shot_id} is registered as {done.references[reference]}")
-        if done.problems:
-            (first, why), *more = done.problems.items()
-            others = f", and {len(more)} more files are not registered" if more else ""
-            raise InvalidRequestError(f"--register: the asset manager refuses {first}: {why}{others}", field="register")
-
-
-def post_to_kitsu(store: BatchStore, name: str, target: KitsuTarget) -> None:
-    """Post what is new about a batch to Kitsu, write the entry of the audit log, and print the shots and counts.
-
-    Raises:
-        BatchNotFoundError: there is no such batch.
-        DubstageError: as `post_batch`.
-    """
-    from gateway.studio.kitsu import BatchShot, post_batch
-
-    ask_cluster(store, store.facts(name))
-    decided, specs = store.all_decisions(name), store.manifest(name)
-    shots = [BatchShot(specs[one.row], one.record, decided.get(one.shot.id, ())) for one in store.shots(name)]
-    posted: Counter[str] = Counter()
-    try:
-        left_out = post_batch(target, name, shots, partial(store.thumbnail, name), lambda row: posted.update([row]))
-    finally:
-        if posted:
-            record_change(store, "posted", name, list(posted))
-    for row, count in posted.items():
-        say_result(f"{row}: {count} comments")
-    for row, why in left_out.items():
-        say_to_quiet(f"{row}: {why}")
-    say(f"batch {name}: {posted.total()} new comments in Kitsu, for {len(posted)} of {len(shots)} shots")
-    if wants_json():
-        say_json({"numComments": posted, "left": left_out})
-
-
-def statuses_of(texts: Sequence[str]) -> dict[str, str]:
-    """Return STATUSES with the changes that texts such as `approved=ok` name: the short name of a status of Kitsu by state.
-
-    Raises:
-        InvalidRequestError: a text names no state or no status.
-    """
-    from gateway.studio.kitsu import STATUSES
-
-    statuses = dict(STATUSES)
-    states = sorted({*ENDED, *ReviewState} - {ReviewState.UNDECIDED})
-    for text in texts:
-        state, _, short = text.partition("=")
-        if state not in states or not short:
-            raise InvalidRequestError(
-                f"--status {text[:80]!r}: give STATE=SHORT-NAME, with a state of {', '.join(states)}", field="status"
-            )
-        statuses[state] = short
-    return statuses
-
-
-def remove_batch(store: BatchStore, name: str, *, force: bool) -> None:
-    """Remove a batch whose shots have all ended. The videos stay.
-
-    Args:
-        store: store of batches.
-        force: as for `remove`.
-
-    Raises:
-        BatchNotFoundError: there is no such batch.
-        InvalidRequestError: shots are left, or a submission of the batch runs.
-    """
-    remove(store, name, force=force)
-    say_result(f"batch {name} is removed; its videos stay")
 
 
 def index_of(index: int | None, variable: str | None) -> int:
@@ -693,15 +507,12 @@ def _batch_of(settings: GatewaySettings, store: BatchStore, batch: str) -> str:
 def _dubbed(settings: GatewaySettings, store: BatchStore, name: str, row: int) -> ShotRecord:
     from gateway.batch.worker import open_worker_context, run_shot
 
-    records: list[ShotRecord] = []
-
-    async def work() -> None:
+    async def work() -> ShotRecord:
         with StepProgress() as progress:
-            async with open_worker_context(settings) as bench:
-                records.append(await run_shot(bench, store, name, row, on_progress=progress))
+            async with open_worker_context(settings) as context:
+                return await run_shot(context, store, name, row, on_progress=progress)
 
-    run_async(work())
-    return records[0]
+    return run_async(work())
 
 
 def _show_result(record: ShotRecord) -> int:
@@ -783,7 +594,7 @@ def list_all(_: options.AsJson = False) -> None:
 
 @commands.command("status")
 def status(
-    name: Name,
+    name: options.BatchName,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="STATE", help=f"Show these shots only: {', '.join(STATES)}. May be given several times."),
@@ -810,7 +621,7 @@ def status(
 
 @commands.command("shots")
 def shots(
-    name: Name,
+    name: options.BatchName,
     order: Annotated[str, typer.Option(metavar="row|risk|name", help="Order of the shots. risk: the highest risk first.")] = "row",
     state: Annotated[
         list[str] | None,
@@ -834,7 +645,7 @@ def shots(
 
 @commands.command("review")
 def review_command(
-    name: Name,
+    name: options.BatchName,
     shot: Annotated[str, typer.Argument(metavar="SHOT", help="Id of the shot.")],
     approve: Annotated[bool, typer.Option("--approve", help="The video is good.")] = False,
     reject: Annotated[bool, typer.Option("--reject", help="The video is not good: dub the shot again.")] = False,
@@ -855,23 +666,7 @@ def review_command(
         _say_shot(store, name, shot)
 
 
-@commands.command("decisions")
-def decisions(
-    name: Name,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")],
-    kind: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="csv|edl|otio",
-            help="csv: all decisions; edl (CMX 3600), otio (OpenTimelineIO): a timeline with markers.",
-        ),
-    ] = "csv",
-    _: options.AsJson = False,
-) -> None:
-    """Write the decisions about the shots of a batch to a file."""
-    with open_batches(options.gateway_settings()) as store:
-        write_decisions(store, name, kind, output)
+commands.command("decisions")(decisions)
 
 
 @commands.command("from-timeline")
@@ -948,7 +743,7 @@ def from_timeline(
 
 @commands.command("conform")
 def conform_command(
-    name: Name,
+    name: options.BatchName,
     timeline: Annotated[Path, typer.Argument(metavar="TIMELINE", help="Timeline of the batch, or a later cut of this timeline.")],
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="File to write, which ends in .otio, .edl (one language), .fcpxml or .aaf.")
@@ -993,7 +788,7 @@ def conform_command(
 
 
 @commands.command("watch")
-def watch(name: Name, _: options.AsJson = False) -> None:
+def watch(name: options.BatchName, _: options.AsJson = False) -> None:
     """Show the progress of a batch until every shot has ended. The exit code is 0 if every shot is done or cancelled."""
     with open_batches(options.gateway_settings()) as store:
         code = watch_batch(store, name)
@@ -1002,7 +797,7 @@ def watch(name: Name, _: options.AsJson = False) -> None:
 
 
 @commands.command("cancel")
-def cancel_command(name: Name, ids: Ids = None, _: options.AsJson = False) -> None:
+def cancel_command(name: options.BatchName, ids: Ids = None, _: options.AsJson = False) -> None:
     """Cancel shots of a batch, or all that have not ended."""
     with open_batches(options.gateway_settings()) as store:
         cancel_shots(store, name, ids or [])
@@ -1012,7 +807,7 @@ def cancel_command(name: Name, ids: Ids = None, _: options.AsJson = False) -> No
 
 @commands.command("retry")
 def retry(
-    name: Name,
+    name: options.BatchName,
     ids: Ids = None,
     only_rejected: Annotated[bool, typer.Option("--rejected", help="The shots whose present videos are rejected.")] = False,
     workers: Workers = 0,
@@ -1030,9 +825,7 @@ def retry(
     _: options.AsJson = False,
 ) -> None:
     """Dub shots of a batch again: those named or rejected, or all undubbed, failed and cancelled ones."""
-    changed, wrong = options_from(changed_options(other or []))
-    if wrong:
-        raise InvalidRequestError(f"{wrong[0].field}: {wrong[0]}", field=f"options.{wrong[0].field}")
+    changed = options_from(changed_options(other or []))
     settings = options.gateway_settings(stages, device)
     with open_batches(settings) as store:
         of_reviews = rejected(store, store.facts(name)) if only_rejected else []
@@ -1048,7 +841,7 @@ def retry(
 
 @commands.command("remove")
 def remove_command(
-    name: Name,
+    name: options.BatchName,
     force: Annotated[
         bool,
         typer.Option(
@@ -1061,7 +854,8 @@ def remove_command(
 ) -> None:
     """Remove the rows, the records and the pictures of a batch whose shots have all ended. The videos stay."""
     with open_batches(options.gateway_settings()) as store:
-        remove_batch(store, name, force=force)
+        remove(store, name, force=force)
+        say_result(f"batch {name} is removed; its videos stay")
         record_change(store, "removed", name)
     if wants_json():
         say_json({"name": f"batches/{name}"})
@@ -1069,7 +863,7 @@ def remove_command(
 
 @commands.command("report")
 def report(
-    name: Name,
+    name: options.BatchName,
     folder: Annotated[
         Path,
         typer.Argument(
@@ -1085,58 +879,8 @@ def report(
         say_output(write_report(store.facts(name), store.each_shot(name), partial(store.thumbnails, name), folder))
 
 
-@commands.command("deliver")
-@log_on_stderr()
-def deliver_command(
-    name: Name,
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the videos.")],
-    complete: Annotated[
-        bool, typer.Option("--complete", help="Deliver nothing unless every shot of the batch can be delivered.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of these names.")] = False,
-    register: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REFERENCE",
-            help="Register each copy with the asset manager (OpenAssetIO) under this entity reference, such as "
-            "bal:///{project}/{id}/dub_{language}. {id}, {project}, {language} and {actor} stand for the fields of the row.",
-        ),
-    ] = None,
-    _: options.AsJson = False,
-) -> None:
-    """Copy the approved videos of a batch, each with a signed manifest (C2PA) that has the decision."""
-    settings = options.gateway_settings()
-    with open_batches(settings) as store:
-        deliver_approved(settings, store, name, output, complete=complete, overwrite=overwrite, register=register)
-
-
-@commands.command("kitsu")
-def kitsu(
-    name: Name,
-    url: Annotated[str, typer.Option(metavar="URL", help="Address of Kitsu's API, such as https://kitsu.example.com/api.")],
-    project: Annotated[str, typer.Option(metavar="NAME", help="Project in Kitsu.")],
-    task_type: Annotated[
-        str, typer.Option(metavar="NAME", help="Task type in Kitsu; {language} stands for the language of a row.")
-    ] = "Dubbing",
-    status: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STATE=SHORT-NAME",
-            help="Status in Kitsu for a state. May be given several times. Default: done=wfa, undubbed=wfa, approved=done, "
-            "rejected=retake.",
-        ),
-    ] = None,
-    _: options.AsJson = False,
-) -> None:
-    """Post what is new about a batch to Kitsu: statuses, decisions and pictures. DUBSTAGE_KITSU_TOKEN holds the access token."""
-    from gateway.studio.kitsu import KitsuTarget
-
-    token = os.environ.get("DUBSTAGE_KITSU_TOKEN", "")
-    if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise InvalidRequestError("DUBSTAGE_KITSU_TOKEN must hold an access token of Kitsu", field="DUBSTAGE_KITSU_TOKEN")
-    target = KitsuTarget(url=url, token=token, project=project, task_type=task_type, statuses=statuses_of(status or []))
-    with open_batches(options.gateway_settings()) as store:
-        post_to_kitsu(store, name, target)
+commands.command("deliver")(deliver_command)
+commands.command("kitsu")(kitsu)
 
 
 @commands.command("openjd")

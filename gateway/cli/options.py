@@ -35,6 +35,7 @@ Renderer = Annotated[
     str | None,
     typer.Option(metavar="|".join(METHODS), help="Renderer of another method. Default: the method's own."),
 ]
+BatchName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the batch (`dubstage batch list`).")]
 METHOD_VALUES: Final = "|".join(METHODS)
 STILL_METHODS: Final = ", ".join(name for name, method in METHODS.items() if method.takes_still)
 """Methods that take a single picture as footage, for help texts."""

@@ -32,7 +32,7 @@ from gateway.dub.choices import EnrolOptions
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.pictures import stack_rows, write_picture
-from research.bench.runs import add_h264, rows_of, table, tell, write_json
+from research.bench.runs import add_h264, document_of, rows_of, table, tell, write_json
 from research.evaluation.clip import footage_patch
 from research.evaluation.measures import finite_mean, means_of, mouth_box, psnr_db, ssim
 from research.evaluation.mouth_metrics import MouthTrack, landmark_distance, mouth_track, spread_ratio
@@ -370,7 +370,10 @@ def main() -> int:
                 if wanted and real.stem not in wanted:
                     continue
                 metrics += clip_metrics(host, real, systems, options.output, options.method)
-                write_json(options.output / "metrics.json", {"method": options.method, "rows": rows_of(metrics)})
+                write_json(
+                    options.output / "metrics.json",
+                    {"method": options.method, "rows": [document_of(row) for row in rows_of(metrics)]},
+                )
     except DubstageError as error:
         tell(f"error: {error}")
         return error.exit_code

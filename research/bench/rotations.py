@@ -30,7 +30,7 @@ from gateway.dub.learn.enrol import fit_identity
 from gateway.dub.state.records import pose_of
 from gateway.dub.state.workspace import Workspace
 from gateway.media.reader import VideoReader, to_rgb
-from research.bench.runs import add_h264, rows_of, table, tell, write_json
+from research.bench.runs import add_h264, document_of, rows_of, table, tell, write_json
 from research.evaluation.clip import mouths_of, open_clip
 from research.evaluation.measures import finite_mean, means_of
 from research.evaluation.mouth_metrics import spread_ratio
@@ -260,11 +260,6 @@ def angle_metrics(host: StageHost, name: str, angle: float, turned: Path, truth:
     )
 
 
-def _document(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with null for what is not measured."""
-    return {key: None if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()}
-
-
 def main() -> int:
     """Turn the clips, measure every angle, print the tables, and write the turned videos and rotations.json."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.rotations", description=__doc__)
@@ -284,7 +279,7 @@ def main() -> int:
                         turned = options.output / f"{clip.stem}_{angle:+g}.mp4"
                         yaw = write_turned(frontal, angle, turned)
                         metrics.append(angle_metrics(host, clip.stem, angle, turned, truth, yaw))
-                        write_json(options.output / "rotations.json", [_document(row) for row in rows_of(metrics)])
+                        write_json(options.output / "rotations.json", [document_of(row) for row in rows_of(metrics)])
                     frontal.analysis.workspace.close()
     except DubstageError as error:
         tell(f"error: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -237,6 +238,11 @@ def machine() -> dict[str, str]:
 def rows_of(measured: DataclassInstance | Sequence[DataclassInstance]) -> list[dict[str, Any]]:
     """Return results as rows of plain values for `table` and for JSON files."""
     return [asdict(one) for one in (measured if isinstance(measured, Sequence) else [measured])]
+
+
+def document_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row for a JSON file: with null for what is not measured, which JSON has no number for."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

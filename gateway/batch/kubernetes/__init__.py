@@ -6,6 +6,6 @@ cluster.py     calls of the Kubernetes API, each with a time limit, their errors
 engine.py      submit, snapshot, watch, cancel, retry
 """
 
-from gateway.batch.kubernetes.engine import KubernetesEngine, Snapshot, Submitted, open_engine, open_engine_of, was_sent
+from gateway.batch.kubernetes.engine import CONFIG_MAP, KubernetesEngine, Snapshot, Submitted, open_engine, open_engine_of, was_sent
 
-__all__ = ["KubernetesEngine", "Snapshot", "Submitted", "open_engine", "open_engine_of", "was_sent"]
+__all__ = ["CONFIG_MAP", "KubernetesEngine", "Snapshot", "Submitted", "open_engine", "open_engine_of", "was_sent"]

@@ -266,12 +266,18 @@ def _next_rgb(frames: Iterator[DecodedFrame]) -> tuple[int, UInt8 | DecodedFrame
     return frame.index, *picture_for_tracker(frame)
 
 
-def picture_for_tracker(frame: DecodedFrame) -> tuple[UInt8 | DecodedFrame, UInt8, float]:
-    """Return a frame as `TrackedFrame.picture`, uint8 RGB for the tracker, and pixels of the frame per pixel of the tracker."""
-    width, height = frame.video.orientation.upright_size
+def tracker_factor(width: int, height: int) -> int:
+    """Return the pixels of a frame per pixel of the picture that the tracker takes, in each direction: a power of two."""
     factor = 1
     while max(width, height) > MAX_TRACKED_SIDE * factor:
         factor *= 2
+    return factor
+
+
+def picture_for_tracker(frame: DecodedFrame) -> tuple[UInt8 | DecodedFrame, UInt8, float]:
+    """Return a frame as `TrackedFrame.picture`, uint8 RGB for the tracker, and pixels of the frame per pixel of the tracker."""
+    width, height = frame.video.orientation.upright_size
+    factor = tracker_factor(width, height)
     scale = width / (width // factor)
     if factor > 1:
         return frame, to_reduced_rgb(frame, factor), scale

@@ -17,7 +17,7 @@ from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
-from gateway.dub.analyse.footage import MAX_TRACKED_SIDE
+from gateway.dub.analyse.footage import tracker_factor
 from gateway.dub.job.dub_job import trains_networks
 from gateway.dub.request.dub_request import (
     DubRequest,
@@ -33,7 +33,7 @@ from gateway.dub.state.costs import DubWork, PaceFile, figures
 from gateway.dub.state.disk_needs import output_needs, records_need
 from gateway.media.inspection import inspect_in_child
 from gateway.media.opening import open_input, video_stream
-from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.reader import VideoReader, reduced, to_rgb
 from gateway.media.stills import is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
@@ -181,12 +181,9 @@ def _pictures(info: MediaInfo) -> list[tuple[float, UInt8]]:
 
 def _reduced(rgb: UInt8) -> tuple[float, UInt8]:
     """Return the pixels of a picture per pixel of the picture that the tracker takes, and the latter."""
-    factor = 1
-    while max(rgb.shape[:2]) > MAX_TRACKED_SIDE * factor:
-        factor *= 2
-    size = (rgb.shape[1] // factor, rgb.shape[0] // factor)
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if factor > 1 else rgb
-    return rgb.shape[1] / size[0], np.ascontiguousarray(small, np.uint8)
+    factor = tracker_factor(rgb.shape[1], rgb.shape[0])
+    small = np.ascontiguousarray(reduced(rgb, factor) if factor > 1 else rgb)
+    return rgb.shape[1] / small.shape[1], small
 
 
 def _sampled(info: MediaInfo) -> Iterator[UInt8]:

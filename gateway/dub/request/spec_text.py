@@ -270,20 +270,27 @@ def fill(spec: pb.DubSpec, row: Mapping[str, Any], words: Iterable[str] = ROW) -
     return mistakes
 
 
-def options_from(row: Mapping[str, Any]) -> tuple[pb.ShotOptions, list[WrongFieldError]]:
-    """Return the options of a shot that the words of a row name, and the mistakes. None stands for the value of no field."""
-    from gateway.dub.analyse.face_choice import AUTOMATIC, parse_face
+def options_from(row: Mapping[str, Any]) -> pb.ShotOptions:
+    """Return the options of a shot that the words of a row name. None stands for the value of no field.
 
+    Raises:
+        InvalidRequestError: an option cannot be changed, or has a wrong value. The message names the option.
+    """
+    from gateway.dub.analyse.face_choice import parse_face
+
+    for word in row:
+        if word not in CHANGEABLE:
+            said = f"cannot be changed in a batch; these options can: {', '.join(CHANGEABLE)}"
+            raise InvalidRequestError(f"{word[:80]}: {said}", field=f"options.{word[:80]}")
     spec, options = pb.DubSpec(), pb.ShotOptions()
-    mistakes = fill(spec, row)
+    for wrong in fill(spec, row):
+        raise InvalidRequestError(f"{wrong.field}: {wrong.text}", field=f"options.{wrong.field}")
     for word in row:
         if word == "face":
-            _choose(options, parse_face(str(row["face"])) if not mistakes else AUTOMATIC)
-        elif (field := ROW.get(word)) in pb.ShotOptions.DESCRIPTOR.fields_by_name and field is not None:
-            setattr(options, field, getattr(spec, field))
+            _choose(options, parse_face(str(row[word])))
         else:
-            mistakes = [WrongFieldError(f"cannot be changed in a batch; these options can: {', '.join(CHANGEABLE)}", word[:80])]
-    return options, mistakes
+            setattr(options, ROW[word], getattr(spec, ROW[word]))
+    return options
 
 
 CHANGEABLE: Final = tuple(_words(pb.ShotOptions.DESCRIPTOR))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -134,7 +134,7 @@ async def extract_features(
             call.config.config.resume.CopyFrom(point.state)
         yield call.config
         chunks = iter(speech.chunks)
-        while (chunk := await asyncio.to_thread(_next_chunk, chunks)) is not None:
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
             piece = chunk[max(0, sent - total_samples) : max(0, last - total_samples)]
             total_samples += len(chunk)
             if len(piece):
@@ -307,10 +307,6 @@ def motion_records(frames: Iterable[motion_pb2.MotionFrame]) -> npt.NDArray[np.v
         row["pose"] = pose_vectors([pose_from_proto(message.pose, "pose")])[0] if message.HasField("pose") else np.nan
         row["blink"] = message.blink
     return rows
-
-
-def _next_chunk(chunks: Iterator[Float32]) -> Float32 | None:
-    return next(chunks, None)
 
 
 @dataclass(frozen=True, slots=True)

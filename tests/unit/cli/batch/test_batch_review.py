@@ -1,9 +1,6 @@
-"""Tests of `dubstage batch review`, `shots`, `decisions` and `retry --rejected`."""
+"""Tests of `dubstage batch review`, `shots` and `retry --rejected`."""
 
 from __future__ import annotations
-
-import csv
-from pathlib import Path
 
 import pytest
 
@@ -80,21 +77,6 @@ def test_shots_are_filtered_and_ordered(printed: Printed) -> None:
     assert shown_ids(printed, "--state", "failed") == ["s3"]
     assert run(["batch", "shots", "night", "--order", "size"]) == 10
     assert "there are: row, risk, name" in printed()[1]
-
-
-def test_decisions_are_written_as_files(printed: Printed, tmp_path: Path) -> None:
-    """CSV has all decisions, and says which count. Another format is refused."""
-    assert review("s1", "--reject", "--note", "=cmd") == review("s1", "--approve") == 0
-    file = tmp_path / "decisions.csv"
-    assert run(["batch", "decisions", "night", "--output", str(file)]) == 0
-    rows = list(csv.DictReader(file.read_text().splitlines()))
-    assert [(row["state"], row["present"], row["note"]) for row in rows] == [
-        ("rejected", "false", "'=cmd"),
-        ("approved", "true", ""),
-    ]
-    assert run(["batch", "decisions", "night", "--output", str(tmp_path / "x"), "--format", "xml"]) == 10
-    assert "there are: csv, edl, otio" in printed()[1]
-    assert not (tmp_path / "x").exists()
 
 
 def test_rejected_shots_begin_anew(store: BatchStore, printed: Printed) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from research.bench.__main__ import commands
-from research.bench.runs import Stopwatch, best_cpu_ms, read_json, rows_of, table, write_json
+from research.bench.runs import Stopwatch, best_cpu_ms, document_of, read_json, rows_of, table, write_json
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ def test_rows_become_table_and_json(tmp_path: Path) -> None:
     assert table([]) == ""
     write_json(tmp_path / "out" / "bench.json", {"stages": rows})
     assert read_json(tmp_path / "out" / "bench.json") == {"stages": rows}
+    write_json(tmp_path / "out" / "bench.json", document_of(rows_of(Row("blur", math.nan, 2))[0]))
+    assert read_json(tmp_path / "out" / "bench.json") == {"name": "blur", "ms": None, "frames": 2}
     assert rows_of(Row("track", 1.0, 2)) == [{"name": "track", "ms": 1.0, "frames": 2}]
 
 
