@@ -7,8 +7,6 @@ The first line may hold `defaults`: the values of all rows that do not name them
 and `voice` (Words), and the words of a dub (gateway/dub/request/spec_text.py). `lines` is a list of lines, or the path of a JSON
 file with the list. Paths are relative to the folder of the manifest, those in a file of lines to the folder of that file. Files may
 be entity references (gateway/batch/assets.py). Empty lines are skipped.
-
-Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Kubernetes writes the indexes of an Indexed Job.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from pydantic import Strict, TypeAdapter, ValidationError
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
 from gateway.batch.assets import resolve_references
+from gateway.batch.row_ranges import MOST_ROWS
 from gateway.batch.types import BatchName, Manifest, Quality, ShotSpec, Words, manifest_of
 from gateway.consent.messages import consent_from
 from gateway.consent.record import Consent, canonical_form, use_of
@@ -69,8 +68,6 @@ MethodOf = Callable[[ShotSpec, LineSpec | None], str]
 InvalidRequestError.
 """
 _FileCheck = Callable[[str], str]
-MOST_ROWS: Final = 100_000
-"""Most rows of a manifest."""
 _OF_ONE_ROW: Final = ("id", "output")
 """Fields that differ in every row, so that they have no default."""
 _STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
@@ -86,7 +83,6 @@ CheckWords = Callable[[ShotSpec], object]
 ReadLines = Callable[[str], Sequence[LineSpec]]
 """Returns the lines of a file that a manifest names. Raises InvalidRequestError."""
 _QUALITY: Final = TypeAdapter(Annotated[Quality, Strict()])
-_RANGE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 MOST_BYTES: Final = 256 << 20
 """Largest manifest, bytes."""
 ConsentQuestion = tuple[str | bytes | None, str | None, str | None, str | None]
@@ -553,40 +549,6 @@ def _is_utf8(text: str) -> bool:
 def _absolute(uri: str, folder: str) -> str:
     local = local_path(uri)
     return uri if local is None else os.path.normpath(os.path.join(folder, local))
-
-
-def parse_rows(text: str) -> tuple[int, ...]:
-    """Return the rows of a text such as `0-3,7`. An empty text stands for no rows.
-
-    Raises:
-        InvalidRequestError: the text is not of this form, the rows do not ascend, or a batch has no such row.
-    """
-    rows: list[int] = []
-    for part in text.split(",") if text else ():
-        bounds = _RANGE.fullmatch(part)
-        first = int(bounds[1]) if bounds else 0
-        last = int(bounds[2] or bounds[1]) if bounds else 0
-        if bounds is None or last < first or (rows and first <= rows[-1]):
-            raise InvalidRequestError(
-                f"{part!r} in {text[:80]!r}: give ascending rows and ranges, such as 0-3,7", field="rows", named=True
-            )
-        if last >= MOST_ROWS:
-            raise InvalidRequestError(
-                f"{part!r} in {text[:80]!r}: a batch has at most the rows 0 to {MOST_ROWS - 1}", field="rows", named=True
-            )
-        rows.extend(range(first, last + 1))
-    return tuple(rows)
-
-
-def format_rows(rows: Iterable[int]) -> str:
-    """Return the text of some rows. `parse_rows` reads this text."""
-    ranges: list[list[int]] = []
-    for row in sorted(set(rows)):
-        if ranges and row == ranges[-1][1] + 1:
-            ranges[-1][1] = row
-        else:
-            ranges.append([row, row])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def manifest_or_mistakes(

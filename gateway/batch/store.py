@@ -41,10 +41,10 @@ from gateway.batch.types import (
     ShotState,
     Words,
     options_in,
+    to_json,
 )
 from gateway.database.session import Database
 from gateway.database.tables import BatchActorRow, BatchDecisionRow, BatchPictureRow, BatchRow, BatchShotRow
-from gateway.dub.request.spec_text import to_json
 from gateway.media.locations import local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder

@@ -11,10 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from pydantic import BaseModel, ConfigDict, Field
 
 from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec, ShotOptions
-from gateway.dub.request.spec_text import actor_of, from_json, is_sequence_spec, to_json, with_options
+from gateway.dub.request.spec_text import actor_of, is_sequence_spec, with_options
 from gateway.media.choices import BUILT_IN
 from gateway.media.locations import local_path
 from gateway.media.sequence_names import is_sequence, listing_file, sound_file
@@ -328,7 +330,7 @@ def options_in(stored: Mapping[str, Any]) -> ShotOptions:
     Raises:
         ValueError: the values are no options.
     """
-    options: ShotOptions = from_json(ShotOptions(), stored)
+    options: ShotOptions = _from_json(ShotOptions(), stored)
     return options
 
 
@@ -448,3 +450,50 @@ class BatchFacts(_Strict):
     created_at: str
     engine: Engine
     details: dict[str, Any] = {}
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """Return the given fields of a message as values of JSON: messages as objects, names of enums, and numbers."""
+    values: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            values[field.name] = [to_json(item) for item in value] if field.is_repeated else to_json(value)
+        elif field.enum_type is not None:
+            values[field.name] = field.enum_type.values_by_number[value].name
+        else:
+            values[field.name] = list(value) if field.is_repeated else value
+    return values
+
+
+def _from_json(message: Any, fields: Mapping[str, Any]) -> Any:
+    """Set the fields of a message from what `to_json` returned, and return the message.
+
+    Raises:
+        ValueError: a field is unknown or has a wrong value.
+    """
+    descriptors = message.DESCRIPTOR.fields_by_name
+    for name, value in fields.items():
+        if name not in descriptors:
+            raise ValueError(f"{message.DESCRIPTOR.name} has no field {name[:80]!r}")
+        field = descriptors[name]
+        try:
+            if field.message_type is not None:
+                for inner, target in _targets(message, field, value):
+                    _from_json(target, inner)
+            elif field.enum_type is not None:
+                setattr(message, name, field.enum_type.values_by_name[value].number)
+            elif field.is_repeated:
+                getattr(message, name).extend(value)
+            else:
+                setattr(message, name, value)
+        except (TypeError, KeyError, AttributeError) as problem:
+            raise ValueError(f"{name}: {problem}") from None
+    return message
+
+
+def _targets(message: Any, field: FieldDescriptor, value: Any) -> Iterable[tuple[Any, Any]]:
+    if field.is_repeated:
+        return [(inner, getattr(message, field.name).add()) for inner in value]
+    target = getattr(message, field.name)
+    target.SetInParent()
+    return [(value, target)]

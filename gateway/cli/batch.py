@@ -265,7 +265,7 @@ def show_jobs(name: str, jobs: tuple[str, ...], rows: int) -> None:
 
 
 def _tell_farm(store: BatchStore, facts: BatchFacts) -> int:
-    from gateway.batch.manifest import format_rows
+    from gateway.batch.row_ranges import format_rows
 
     rows = list(store.left(facts.name))
     if not rows:
@@ -350,7 +350,7 @@ def retry_shots(
     if facts.engine == "local":
         return run_here(settings, store, facts, workers)
     if chosen:
-        from gateway.batch.manifest import format_rows
+        from gateway.batch.row_ranges import format_rows
 
         say("start these rows on the farm again:")
         say_result(format_rows(sorted(store.rows_of(name, chosen).values())))
@@ -473,7 +473,7 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
         InvalidRequestError: the manifest is wrong, or there is no such row.
         DubstageError: the store of batches, the database or the data folder cannot be used.
     """
-    from gateway.batch.manifest import parse_rows
+    from gateway.batch.row_ranges import parse_rows
 
     name = _batch_of(settings, store, batch)
     total = store.facts(name).rows

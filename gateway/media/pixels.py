@@ -3,11 +3,6 @@
 Frames are processed in their own planes. Planar Y'CbCr (4:2:0, 4:2:2, 4:4:4, 4:1:1, 4:4:0, 8 to 16 bits, with or without alpha),
 grey and planar RGB stay as they are. Packed and semi-planar formats are rearranged without loss into the planar format of the same
 samples.
-
-Removes the combs of interlaced video: two fields of different moments in one frame, woven line by line.
-
-Video that was interlaced and is stored as progressive shows combs where something moves. Detail of such frames would draw stripes
-on a mouth that rests.
 """
 
 from __future__ import annotations
@@ -81,11 +76,6 @@ _LUMA_WEIGHTS: Final = {
 UNSPECIFIED: Final = 2
 """Matrix coefficients, colour primaries or transfer characteristics that a stream does not state."""
 _SWSCALE: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-_STEP: Final = 6
-"""Smallest difference between neighbouring lines of a comb, of 255."""
-_PATCH: Final = 9
-"""Side of the square, samples, in which combs are counted: single fine structures are no combs."""
-_SHARE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,27 +349,3 @@ def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) 
         full,
         _hdr_curve(tags),
     )
-
-
-def deinterlaced_luma(luma: UInt8) -> UInt8:
-    """Return a luma picture whose combs are smoothed across the lines, uint8 [H, W]. Other samples do not change.
-
-    A sample is part of a comb if the differences between four lines alternate in sign.
-
-    Args:
-        luma: uint8 [H, W].
-    """
-    if len(luma) < 4:
-        return luma
-    steps = np.diff(luma.astype(np.int16), axis=0)
-    signs = (steps > _STEP).astype(np.int8) - (steps < -_STEP).astype(np.int8)
-    alternating = (signs[:-2] * signs[1:-1] < 0) & (signs[1:-1] * signs[2:] < 0)
-    if not alternating.any():
-        return luma
-    import cv2
-
-    combs = np.zeros(luma.shape, np.float32)
-    combs[1:-2] = alternating
-    combed = cv2.blur(combs, (_PATCH, _PATCH)) > _SHARE
-    smooth = cv2.sepFilter2D(luma, -1, np.ones(1, np.float32), np.array([0.25, 0.5, 0.25], np.float32))
-    return np.asarray(np.where(combed, smooth, luma), np.uint8)

@@ -27,7 +27,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.batch.assets import ResolvedReferences, resolve_references
-from gateway.batch.manifest import MOST_ROWS
+from gateway.batch.row_ranges import MOST_ROWS
 from gateway.media.inspection import inspect_video
 from gateway.media.parts import PART_SUFFIX, check_part, reel_of, sound_length, timecode_of, write_part, write_sound_from
 from gateway.media.stills import is_still

@@ -32,8 +32,8 @@ from gateway.dub.progress import OnProgress
 from gateway.dub.state.native_boxes import native_luma, scale_of
 from gateway.dub.state.records import pose_of
 from gateway.dub.state.workspace import Workspace
+from gateway.media.combs import deinterlaced_luma
 from gateway.media.inspection import inspect_video
-from gateway.media.pixels import deinterlaced_luma
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.batch.kubernetes.settings import JobSettings, Object, Profile
-from gateway.batch.manifest import format_rows, parse_rows
 from gateway.batch.records import Failure, cancelled, failed
+from gateway.batch.row_ranges import format_rows, parse_rows
 from gateway.batch.types import MAX_ATTEMPTS, ShotRecord
 from services.common.errors import UNDUBBED_EXIT_CODE, ClusterRefusedError, DubstageError, WorkCancelledError, leaves
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from dubstage.gateway.v1 import dub_pb2 as pb
@@ -639,50 +638,3 @@ def speaker_of(line: pb.LineSpec) -> str:
 def start_text(line: pb.LineSpec) -> str:
     """Return when a line begins: a timecode, or seconds."""
     return line.start_timecode or f"{line.start_time.seconds + line.start_time.nanos / 1e9:g}"
-
-
-def to_json(message: Message) -> dict[str, Any]:
-    """Return the given fields of a message as values of JSON: messages as objects, names of enums, and numbers."""
-    values: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            values[field.name] = [to_json(item) for item in value] if field.is_repeated else to_json(value)
-        elif field.enum_type is not None:
-            values[field.name] = field.enum_type.values_by_number[value].name
-        else:
-            values[field.name] = list(value) if field.is_repeated else value
-    return values
-
-
-def from_json(message: Any, fields: Mapping[str, Any]) -> Any:
-    """Set the fields of a message from what `to_json` returned, and return the message.
-
-    Raises:
-        ValueError: a field is unknown or has a wrong value.
-    """
-    descriptors = message.DESCRIPTOR.fields_by_name
-    for name, value in fields.items():
-        if name not in descriptors:
-            raise ValueError(f"{message.DESCRIPTOR.name} has no field {name[:80]!r}")
-        field = descriptors[name]
-        try:
-            if field.message_type is not None:
-                for inner, target in _targets(message, field, value):
-                    from_json(target, inner)
-            elif field.enum_type is not None:
-                setattr(message, name, field.enum_type.values_by_name[value].number)
-            elif field.is_repeated:
-                getattr(message, name).extend(value)
-            else:
-                setattr(message, name, value)
-        except (TypeError, KeyError, AttributeError) as problem:
-            raise ValueError(f"{name}: {problem}") from None
-    return message
-
-
-def _targets(message: Any, field: FieldDescriptor, value: Any) -> Iterable[tuple[Any, Any]]:
-    if field.is_repeated:
-        return [(inner, getattr(message, field.name).add()) for inner in value]
-    target = getattr(message, field.name)
-    target.SetInParent()
-    return [(value, target)]

@@ -19,7 +19,7 @@ import numpy as np
 
 from gateway.dub.state.disk import fillable_bytes
 from gateway.dub.state.records import RecordFile, pose_of
-from gateway.media.pixels import deinterlaced_luma
+from gateway.media.combs import deinterlaced_luma
 from gateway.media.reader import FramePart, VideoReader, to_rgb_within
 from gateway.media.types import DecodedFrame, VideoInfo
 from services.common.array_types import Int64, UInt8

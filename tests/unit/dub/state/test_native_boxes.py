@@ -12,7 +12,7 @@ from dubstage.face.v1 import face_pb2
 from gateway.dub.analyse.footage import TrackedFrame
 from gateway.dub.state.native_boxes import KeptLuma, native_boxes, native_luma, scale_of
 from gateway.dub.state.records import FACE_RECORD, RecordFile, pose_of
-from gateway.media.pixels import deinterlaced_luma
+from gateway.media.combs import deinterlaced_luma
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
