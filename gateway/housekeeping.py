@@ -1,8 +1,7 @@
-"""Files and blobs of jobs: lists, and removal by age, by size or by name.
+"""The folder of all jobs below the data folder: lists of its jobs, which are read from their files, and removal of jobs and blobs.
 
-The folder of all jobs, below the data folder, and the jobs in it, read from their files.
-
-Removal of old and large jobs, and of blobs that no actor and no job counts. A gateway does it once an hour.
+A command removes jobs by age, size or name. Once an hour a gateway removes old and large jobs, and blobs that no actor and no job
+counts.
 """
 
 from __future__ import annotations
@@ -33,6 +32,16 @@ from gateway.private_files import data_folder, folder_error
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore, StoredBlob
+
+HOUR_S: Final = 3600.0
+DAY_S: Final = 86400.0
+LEAST_BLOB_AGE_S: Final = DAY_S
+"""Least age of an uncounted blob that is removed, seconds. Work that made a younger blob may be about to count the blob.
+
+In a folder, a blob that is made again is young again. Other stores keep the time when the blob was made first.
+"""
+_chores_log = structlog.stdlib.get_logger("dubstage.chores")
+_log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 def open_jobs_folder(data_dir: Path) -> Path:
@@ -168,11 +177,6 @@ def _job(folder: Path) -> JobFolder:
     )
 
 
-HOUR_S: Final = 3600.0
-
-_chores_log = structlog.stdlib.get_logger("dubstage.chores")
-
-
 async def run_hourly(*chores: Callable[[], object]) -> None:
     """Do chores one after the other, now and once per hour, until cancelled.
 
@@ -191,16 +195,6 @@ async def run_hourly(*chores: Callable[[], object]) -> None:
                 # Without this, a bug would end all chores for as long as the gateway runs, and the disk would fill.
                 _chores_log.exception("chore_failed")
         await asyncio.sleep(HOUR_S)
-
-
-DAY_S: Final = 86400.0
-LEAST_BLOB_AGE_S: Final = DAY_S
-"""Least age of an uncounted blob that is removed, seconds. Work that made a younger blob may be about to count the blob.
-
-In a folder, a blob that is made again is young again. Other stores keep the time when the blob was made first.
-"""
-
-_log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 @dataclass(frozen=True, slots=True)

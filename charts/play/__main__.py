@@ -5,7 +5,8 @@ the first gateway's API, dubs a batch whose gateway is killed meanwhile, compare
 collects logs, and tears everything down. What it does not show: Services, autoscaling, disruption budgets and network policies,
 which need a cluster (docs/images.md).
 
-The PostgreSQL that the gateways share. The chart has none: its users bring their own, and name a Secret with its url.
+The gateways share a PostgreSQL that runs beside them. The chart has none: its users bring their own, and name a Secret with its
+url.
 """
 
 from __future__ import annotations

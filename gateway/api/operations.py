@@ -1,6 +1,5 @@
-"""RPCs of google.longrunning.Operations, their messages, and the pages of all lists.
-
-Entries of the audit log for the operations of CreateDub and CreateActor.
+"""Long-running operations of a gateway: the RPCs of google.longrunning.Operations, their messages, pages and filters, which other
+lists use too, and the entries that operations leave in the audit log.
 """
 
 from __future__ import annotations

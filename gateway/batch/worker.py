@@ -1,9 +1,8 @@
 """The worker of all engines: one shot of a batch, from its record to its video and its new record.
 
-A shot becomes the same request, with the same checks, as the options of `dubstage dub`. Shots with the same mouths, such as one dub
-in two codecs, share a job folder, so they are dubbed one after the other.
-
-Context of a worker: the stores, the folder of jobs, and the stages, which stay warm from shot to shot.
+A worker's context has the stores, the folder of jobs, and the stages, which stay warm from shot to shot. A shot becomes the same
+request, with the same checks, as the options of `dubstage dub`. Shots with the same mouths, such as one dub in two codecs, share a
+job folder, so they are dubbed one after the other.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The database: SQLAlchemy's engine of a URL, opening, the gateway's claim, sessions, and what failures mean.
+"""The database of an installation, in SQLite or PostgreSQL: opening by URL, sessions, the errors that failures become, and locks.
 
-PostgreSQL's advisory locks, which processes hold without locking a row.
+The locks are PostgreSQL's advisory locks, which processes hold without locking a row: gateways claim the database, and processes
+take turns.
 """
 
 from __future__ import annotations

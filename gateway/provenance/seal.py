@@ -1,8 +1,8 @@
-"""Signs a video while the video still has its temporary name, so that no video without a manifest ever takes its name.
+"""Signs videos with manifests (C2PA).
 
-Signs manifests in a separate process, with bounds on memory and time, and turns what goes wrong into errors for the user.
-
-c2pa reads manifests that strangers wrote, and what a time stamp authority answers.
+A video is signed while it still has its temporary name, so that no video without a manifest ever takes its name. c2pa signs in a
+separate process with bounds on memory and time, because c2pa reads manifests that strangers wrote, and what a time stamp authority
+answers. What goes wrong there becomes an error for the user.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The lag between sound and picture of a clip: the shift at which speech and mouth correlate best.
+"""Agreement of the sound and the mouth of a clip: the lag, at which the two correlate best, and the sync distance.
 
-A canonical correlation analysis of the training clips (Hotelling 1936; research/motion/lag.py) gives D pairs of filters whose
+Lag: a canonical correlation analysis of the training clips (Hotelling 1936; research/motion/lag.py) gives D pairs of filters whose
 outputs correlate most: one filter of each pair takes states of the speech encoder, the other takes mouth coefficients.
 
     a_n = A (s_{n-3}, ..., s_{n+3})          m_n = B (c_{n-4}, ..., c_{n+4})
@@ -9,10 +9,9 @@ outputs correlate most: one filter of each pair takes states of the speech encod
 w_d is rho_d / (1 - rho_d^2), divided by the sum over all pairs, with rho_d the pair's correlation in training: the slope of the
 log-likelihood ratio between "sound and mouth belong together" and "sound and mouth do not", for Gaussian variables.
 
-Sync distance of a clip: the mean distance between the sync network's embeddings of sound and mouth (Song et al. 2023, Sec. IV).
-
-Reports show the distance of dubs. The sync network takes posteriorgrams, and no predictor learns from the network, so the distance
-does not favour a predictor that takes the states which the lag is measured with (docs/models/sync.md).
+Sync distance: the mean distance between the sync network's embeddings of sound and mouth (Song et al. 2023, Sec. IV). Reports show
+the distance of dubs. The sync network takes posteriorgrams, and no predictor learns from the network, so the distance does not
+favour a predictor that takes the states which the lag is measured with (docs/models/sync.md).
 """
 
 from __future__ import annotations

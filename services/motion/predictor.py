@@ -1,6 +1,5 @@
-"""A motion predictor: its row in the table of methods, and the functions that run it.
-
-Parts that the personalisations of all predictors share: progress, the choice of frames, and the errors of a network on footage.
+"""The interface of a motion predictor (its row in the table of methods, and the functions that run and personalise it), and what
+the predictors share: progress, the choice of frames, prediction in blocks, and the styles of people.
 """
 
 from __future__ import annotations

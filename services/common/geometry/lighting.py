@@ -1,8 +1,8 @@
-"""Lighting by spherical harmonics of three bands: 9 coefficients per colour channel, 27 in all.
+"""Shading of triangle meshes: lighting by spherical harmonics, and the normals that it shades.
 
-The coefficients describe the environment's radiance L_lm in **camera axes** (x right, y down, z away from the camera).
-Lambertian reflection keeps bands 0, 1 and 2, with weights A_l = pi, 2 pi / 3 and pi / 4 (Ramamoorthi and Hanrahan 2001). A diffuse
-surface divides by pi:
+Lighting has three bands: 9 coefficients per colour channel, 27 in all. The coefficients describe the environment's radiance L_lm in
+**camera axes** (x right, y down, z away from the camera). Lambertian reflection keeps bands 0, 1 and 2, with weights A_l = pi,
+2 pi / 3 and pi / 4 (Ramamoorthi and Hanrahan 2001). A diffuse surface divides by pi:
 
     shading(n) = sum_lm (A_l / pi) L_lm Y_lm(n),        colour = albedo * shading
 
@@ -12,9 +12,8 @@ C(n, t, gamma) = t sum_b gamma_b Phi_b(n) of Yi et al., Sec. 3.1, with Phi_b = A
 
 Light and albedo are known only up to one factor per channel. `normalise_light` moves the factor into the albedo.
 
-Normals of triangle meshes, for numpy and torch.
-
-No scatter operation is needed: every vertex sums the faces that a table lists. The table is made once per mesh.
+Normals need no scatter operation, in numpy and torch: every vertex sums the faces that a table lists. The table is made once per
+mesh.
 """
 
 from __future__ import annotations

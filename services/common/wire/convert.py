@@ -1,6 +1,5 @@
-"""Messages that several stages read, to and from own types, with validation: arrays, artefacts, head poses, faces, timelines.
-
-Rows of the table of methods as the messages that ListModels answers. The gateway compares these messages with its own rows.
+"""Messages that several stages use, to and from own types, with validation: arrays, artefacts, head poses, faces, timelines, and
+the models that ListModels answers. The gateway compares these models with the rows of its own table of methods.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""
-
-Whatever goes wrong while a video is written: a clear error, and nothing left of the video.
+"""Tests of the writer of videos: times, samples, metadata and other streams are kept, segments are one video, and whatever goes
+wrong gives a clear error and leaves nothing of the video.
 """
 
 from __future__ import annotations

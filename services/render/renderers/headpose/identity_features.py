@@ -3,11 +3,10 @@
 A model of `headpose` belongs to one embedding: features of another embedding cannot be compared with the features in the model's
 memory. The header of the model's weights holds the digest of the embedding's file. A file with another digest is refused.
 
-The embedding is a small network from a picture of the lower face to a unit vector that says who the person is.
-
-The network stands in for ArcFace (paper `headpose`, Sec. 3.4). research/methods/headpose/identity_embedding.py trains the network
-on the people of the training set with ArcFace's own loss, the additive angular margin (Deng et al. 2019). Training varies light,
-colour, place and sharpness, so that the vector says whose mouth, chin and cheeks the picture shows.
+The embedding trained here, a small network from a picture of the lower face to a unit vector that says who the person is, stands in
+for ArcFace. research/methods/headpose/identity_embedding.py trains the network on the people of the training set with ArcFace's own
+loss, the additive angular margin (Deng et al. 2019). Training varies light, colour, place and sharpness, so that the vector says
+whose mouth, chin and cheeks the picture shows.
 """
 
 from __future__ import annotations

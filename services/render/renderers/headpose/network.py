@@ -12,11 +12,10 @@ The actor's own state is added to scale and shift. Departures from the paper:
 * In the upper levels scale and shift come without normalisation, which would erase the footage's light.
 * The network returns o_t - r_t, so that the model is served like every other model.
 
-Memory M: pairs of spatial and identity features, looked up by the nearest spatial feature (paper `headpose`, Sec. 3.4).
-
-The memory follows Yoo et al. 2019 (Coloring with limited data), with cosine similarity for both features, as footnote 3 of the
-paper says. If the item that a query finds has the same person's identity feature, the memory updates this item. Otherwise the
-memory replaces the item that no query has updated for the longest time (footnote 4).
+The memory is part of the network: pairs of spatial and identity features, looked up by the nearest spatial feature. It follows Yoo
+et al. 2019 (Coloring with limited data), with cosine similarity for both features, as footnote 3 of the paper says. If the item
+that a query finds has the same person's identity feature, the memory updates this item. Otherwise the memory replaces the item that
+no query has updated for the longest time (footnote 4).
 """
 
 from __future__ import annotations

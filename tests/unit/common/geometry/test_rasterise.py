@@ -1,7 +1,4 @@
-"""
-
-The drawn surface and its gradients, by both backends.
-"""
+"""Tests of the rasteriser, of textures drawn with it, and of the drawn surface and its gradients by both backends."""
 
 from __future__ import annotations
 
