@@ -61,7 +61,7 @@ _END_S: Final = 10.0
 """Seconds that a removal, or a change of lines, waits for the operation of a batch whose shots have ended."""
 
 
-class BatchOrder(BaseModel):
+class BatchRequest(BaseModel):
     """Request of an operation.
 
     Attributes:
@@ -73,7 +73,7 @@ class BatchOrder(BaseModel):
     check_videos: bool
 
 
-class ReviewOrder(BaseModel):
+class ReviewRequest(BaseModel):
     """Request of an operation that stands for a decision.
 
     Attributes:
@@ -87,8 +87,8 @@ class ReviewOrder(BaseModel):
 
 def review_audit(record: OperationRecord) -> AuditEvent | None:
     """Return the entry of the audit log for an operation that stands for a decision."""
-    order = ReviewOrder.model_validate_json(record.request)
-    return review_event(order.batch, order.decision)
+    request = ReviewRequest.model_validate_json(record.request)
+    return review_event(request.batch, request.decision)
 
 
 def outputs_of(name: str) -> tuple[str, str]:
@@ -126,16 +126,16 @@ class BatchHandler:
 
     async def __call__(self, operation: BegunOperation) -> bytes:
         """Dub the shots of a batch until all have ended; the response is empty."""
-        order = BatchOrder.model_validate_json(operation.record.request)
-        await _until_first(self.operations, order.name, operation.record.number)
+        request = BatchRequest.model_validate_json(operation.record.request)
+        await _until_first(self.operations, request.name, operation.record.number)
         await run_in_process(
             self.worker_context,
             BatchStore(self.operations.database),
-            order.name,
+            request.name,
             slots=self._slots,
             workers=self._settings.max_batch_shots,
             confirm=operation.confirm,
-            check_videos=order.check_videos and not operation.resumed,
+            check_videos=request.check_videos and not operation.resumed,
         )
         return b""
 
@@ -184,7 +184,7 @@ class ClusterBatchHandler:
 
     async def __call__(self, operation: BegunOperation) -> bytes:
         """Wait until all shots of a batch have ended; the response is empty."""
-        name = BatchOrder.model_validate_json(operation.record.request).name
+        name = BatchRequest.model_validate_json(operation.record.request).name
         await _until_first(self.operations, name, operation.record.number)
         store, look = BatchStore(self.operations.database), 0
         while True:
@@ -426,7 +426,7 @@ class Batches:
         record = await in_thread(self._store.record, name, shot_id)
         decision = await in_thread(self._store.decide, name, decide(record))
         # As with other changes of a batch, the entry follows the change. The event is written with the entry.
-        await in_thread(self._reviews.add_ended, REVIEW, ReviewOrder(batch=name, decision=decision).model_dump_json().encode())
+        await in_thread(self._reviews.add_ended, REVIEW, ReviewRequest(batch=name, decision=decision).model_dump_json().encode())
 
     async def retry(
         self, name: str, ids: Sequence[str], *, rejected: bool = False, options: ShotOptions = changes.NO_OPTIONS
@@ -514,7 +514,7 @@ class Batches:
 
     async def _work_on(self, facts: BatchFacts, *, check_videos: bool, identity: RequestIdentity = NO_REQUEST_ID) -> None:
         """Let a gateway work on the shots that are left, or wait for the Jobs that the cluster has for them."""
-        request = BatchOrder(name=facts.name, check_videos=check_videos).model_dump_json().encode()
+        request = BatchRequest(name=facts.name, check_videos=check_videos).model_dump_json().encode()
         runner, kind = (self._cluster_runner, CLUSTER_BATCH) if facts.engine == "kubernetes" else (self._runner, BATCH)
         for output in outputs_of(facts.name):
             try:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from dubstage.gateway.v1 import webhook_pb2 as pb
 from dubstage.gateway.v1 import webhook_pb2_grpc
 from gateway.api.batch_service import batch_message, shown_shot
-from gateway.api.batches import BATCH, CLUSTER_BATCH, REVIEW, BatchViews, ReviewOrder, outputs_of
+from gateway.api.batches import BATCH, CLUSTER_BATCH, REVIEW, BatchViews, ReviewRequest, outputs_of
 from gateway.api.errors import ErrorRewriter
 from gateway.api.operations import listed_message, page_number_from, page_size_from, request_identity
 from gateway.api.resources import BATCHES, WEBHOOKS, id_of, time_message
@@ -43,8 +43,8 @@ _TYPE_OF: Final[Mapping[int, EventType]] = {number: event for event, number in _
 def write_event(session: Session, record: OperationRecord) -> None:
     """Write the event of an operation that has ended, in the transaction that stores the end."""
     if record.kind == REVIEW:
-        order = ReviewOrder.model_validate_json(record.request)
-        add_event(session, record, EventType.SHOT_REVIEWED, f"{order.batch}/shots/{order.decision.id}")
+        request = ReviewRequest.model_validate_json(record.request)
+        add_event(session, record, EventType.SHOT_REVIEWED, f"{request.batch}/shots/{request.decision.id}")
         return
     if record.kind not in (BATCH, CLUSTER_BATCH):
         event = EventType.OPERATION_DONE if record.error is None else EventType.OPERATION_FAILED

@@ -183,8 +183,6 @@ class Turnover:
         problems: clips and lines that are refused, one sentence each.
         overlaps: lines that begin while another line of the same face is spoken, one sentence each. Their dubs are refused if the
             face turns out to be one person's.
-        clips: number of clips that get rows.
-        rows: number of rows.
         silent: number of clips without a line, which get no row.
     """
 

@@ -76,7 +76,7 @@ class NumberedPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class FitOrder:
+class FitConfig:
     """Fit of a stream.
 
     Attributes:
@@ -91,7 +91,7 @@ class FitOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class IdentityOrder:
+class IdentityConfig:
     """Fit of a person. Attributes: model: its name; three_stage: whether stages 1 and 2 of the three-stage fit are used."""
 
     model: str
@@ -116,9 +116,8 @@ def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
         raise InvalidRequestError("the first message of the stream must be the config", field="config")
     config = request.config
     if config.HasField("timeline"):
-        timeline_from_proto(
-            config.timeline, "config.timeline"
-        )  # tracking needs no timeline; a wrong timeline is refused all the same
+        # Tracking needs no timeline. A wrong timeline is refused all the same.
+        timeline_from_proto(config.timeline, "config.timeline")
     default = TrackOptions()
     return TrackOptions(
         max_faces=config.max_faces or default.max_faces,
@@ -127,7 +126,7 @@ def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
     )
 
 
-def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
+def fitting_from_proto(request: pb.TrackRequest) -> FitConfig | None:
     """Return the fit of a stream's first message; None: no fit.
 
     Raises:
@@ -142,7 +141,7 @@ def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
     if config.HasField("identity"):
         identity = ref_from_proto(config.identity, "config.identity")
     return (
-        None if not config.morphable_model and identity is None else FitOrder(config.morphable_model, identity, config.fit_colours)
+        None if not config.morphable_model and identity is None else FitConfig(config.morphable_model, identity, config.fit_colours)
     )
 
 
@@ -405,15 +404,15 @@ def coefficients_to_proto(coefficients: FaceCoefficients) -> common_pb2.Morphabl
     return message
 
 
-def identity_order_from_proto(request: pb.FitIdentityRequest) -> IdentityOrder:
-    """Return what the first message of FitIdentity orders.
+def identity_config_from_proto(request: pb.FitIdentityRequest) -> IdentityConfig:
+    """Return the config of a FitIdentity stream, its first message.
 
     Raises:
         InvalidRequestError: the message is no config.
     """
     if not request.HasField("config"):
         raise InvalidRequestError("the first message of the stream must be the config", field="config")
-    return IdentityOrder(request.config.morphable_model or DEFAULT_MODEL, request.config.three_stage)
+    return IdentityConfig(request.config.morphable_model or DEFAULT_MODEL, request.config.three_stage)
 
 
 def identity_frame_from_proto(request: pb.FitIdentityRequest) -> IdentityFrame:

@@ -16,13 +16,13 @@ from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
 from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
 from services.face.convert import (
-    FitOrder,
+    FitConfig,
     NumberedPicture,
     check_resumed,
     fitting_from_proto,
     frames_to_proto,
+    identity_config_from_proto,
     identity_frame_from_proto,
-    identity_order_from_proto,
     identity_to_proto,
     options_from_proto,
     picture_from_proto,
@@ -71,8 +71,8 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         requests = aiter(request_iterator)
         config = await config_message(requests)
         options = options_from_proto(config)
-        order = fitting_from_proto(config)
-        fitter = None if order is None else await self._workers.run(self._fitter, order)
+        fitting = fitting_from_proto(config)
+        fitter = None if fitting is None else await self._workers.run(self._fitter, fitting)
         state = state_from_proto(config, options, fitter.sizes if fitter is not None else None)
         every = config.config.state_every
         tracker: FaceTracker | None = None
@@ -100,9 +100,9 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     ) -> pb.FitIdentityResponse:
         """Take a config, then the frames of one face. Answer once."""
         requests = aiter(request_iterator)
-        order = identity_order_from_proto(await anext(requests, pb.FitIdentityRequest()))
-        face = await self._fitters.run(self._models.get, order.model)
-        fitter = IdentityFitter(face, three_stage=order.three_stage, backend=self._rasteriser)
+        config = identity_config_from_proto(await anext(requests, pb.FitIdentityRequest()))
+        face = await self._fitters.run(self._models.get, config.model)
+        fitter = IdentityFitter(face, three_stage=config.three_stage, backend=self._rasteriser)
         held = 0
         async for request in requests:
             frame = identity_frame_from_proto(request)
@@ -115,19 +115,19 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         ref = await self._fitters.run(self._keep, identity)
         return identity_to_proto(identity, face.model.num_expression, ref)
 
-    def _fitter(self, order: FitOrder) -> StreamFitter:
-        if order.identity is None:
-            return StreamFitter(self._models.get(order.model))
-        stored = self._cache.get_arrays(order.identity)
+    def _fitter(self, config: FitConfig) -> StreamFitter:
+        if config.identity is None:
+            return StreamFitter(self._models.get(config.model))
+        stored = self._cache.get_arrays(config.identity)
         name = model_of_identity(stored)
-        if order.model not in {"", name}:
+        if config.model not in {"", name}:
             raise InvalidRequestError(
-                f"config.morphable_model is {order.model!r}, but config.identity was fitted on {name!r}",
+                f"config.morphable_model is {config.model!r}, but config.identity was fitted on {name!r}",
                 field="config.morphable_model",
             )
         face = self._models.get(name)
         identity = identity_from_arrays(stored, face.model)
-        colours = ColouredFrames(face, identity, self._rasteriser) if order.colours else None
+        colours = ColouredFrames(face, identity, self._rasteriser) if config.colours else None
         return StreamFitter(face, identity, colours)
 
     def _keep(self, identity: FaceIdentity) -> ArtefactRef:

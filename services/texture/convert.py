@@ -179,7 +179,7 @@ def backgrounds_to_proto(backgrounds: Backgrounds) -> pb.MatchBackgroundsRespons
 
 
 def texture_config_from_proto(request: pb.SampleNeuralTextureRequest) -> TextureConfig:
-    """Return the wish of a SampleNeuralTexture stream's first message.
+    """Return the config of a SampleNeuralTexture stream, its first message.
 
     Raises:
         InvalidRequestError: the message is no config, or a reference is missing or malformed.
@@ -306,7 +306,7 @@ def footage_and_speech_from_proto(request: pb.SelectFramesRequest) -> FootageAnd
 
 
 def warp_config_from_proto(request: pb.RetrieveWarpRequest) -> WarpConfig:
-    """Return the wish of a RetrieveWarp stream's first message.
+    """Return the config of a RetrieveWarp stream, its first message.
 
     Raises:
         InvalidRequestError: the message is no config, names an unknown mode, lacks the bank or identity of its mode, or wants

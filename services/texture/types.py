@@ -54,7 +54,7 @@ ALBEDO_MODES: Final = frozenset({WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILE
 
 @dataclass(frozen=True, slots=True)
 class WarpConfig:
-    """Wish of a RetrieveWarp stream. It has a bank, or in an albedo mode an identity.
+    """Config of a RetrieveWarp stream. It has a bank, or in an albedo mode an identity.
 
     Attributes:
         mode: how textures are chosen and warped.
@@ -148,7 +148,7 @@ class WarpedFrame:
 
 @dataclass(frozen=True, slots=True)
 class TextureConfig:
-    """Wish of a SampleNeuralTexture stream: the actor's artefact, and the identity, which only target frames need."""
+    """Config of a SampleNeuralTexture stream: the actor's artefact, and the identity, which only target frames need."""
 
     texture: ArtefactRef
     identity: ArtefactRef | None

@@ -22,7 +22,7 @@ from dubstage.client import Connection, DubstageCallError, batch, connect, webho
 from dubstage.client.names import resource_id
 from dubstage.gateway.v1 import gateway_pb2
 from dubstage.gateway.v1 import webhook_pb2 as pb
-from gateway.api.batches import BATCH, CLUSTER_BATCH, BatchOrder, outputs_of
+from gateway.api.batches import BATCH, CLUSTER_BATCH, BatchRequest, outputs_of
 from gateway.api.operations import DUB
 from gateway.api.webhooks import write_event
 from gateway.database.session import Database
@@ -305,7 +305,7 @@ def test_webhook_gets_chosen_events_alone(site: Site, receiver: Receiver) -> Non
         # The event arrives a moment before the gateway notes that.
         until(lambda: not list(webhook.list_deliveries(connection, other)))
         site.kill(0)
-    request = BatchOrder(name="night", check_videos=False).model_dump_json().encode()
+    request = BatchRequest(name="night", check_videos=False).model_dump_json().encode()
     first, second = (site.batches.add(BATCH, request, output=output) for output in outputs_of("night"))
     pending = "SELECT count(*) FROM webhook_deliveries"
     for record, events in ((first, 0), (second, 1)):

@@ -7,12 +7,12 @@ from dubstage.client import to_image
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2 as pb
 from services.common.wire.convert import ref_to_proto
-from services.face.convert import FitOrder, face_from_proto
+from services.face.convert import FitConfig, face_from_proto
 from services.face.types import FrameFaces, TrackOptions
 
 
 def options_to_proto(
-    options: TrackOptions, timeline: common_pb2.Timeline | None = None, fitting: FitOrder | None = None
+    options: TrackOptions, timeline: common_pb2.Timeline | None = None, fitting: FitConfig | None = None
 ) -> pb.TrackRequest:
     config = pb.TrackConfig(
         timeline=timeline, max_faces=options.max_faces, smoothing_half_width=options.half_width, embed_every=options.embed_every

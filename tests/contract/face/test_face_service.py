@@ -19,7 +19,7 @@ from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.face.__main__ import compose
 from services.face.convert import (
-    FitOrder,
+    FitConfig,
     NumberedPicture,
     face_to_proto,
     frames_to_proto,
@@ -137,7 +137,7 @@ async def test_frames_must_follow_each_other(stub) -> None:
                 pass
 
 
-async def resumed(stub, half: int, *, fitting: FitOrder | None = None) -> tuple[list[bytes], list[bytes]]:
+async def resumed(stub, half: int, *, fitting: FitConfig | None = None) -> tuple[list[bytes], list[bytes]]:
     """Frames of one call, and of a call that ends after `half` frames and another call that goes on from the state."""
     config = options_to_proto(TrackOptions(half_width=1, embed_every=2), fitting=fitting)
     config.config.state_every = 2
@@ -158,8 +158,8 @@ async def resumed(stub, half: int, *, fitting: FitOrder | None = None) -> tuple[
     return one, [*one[:half], *other]
 
 
-@pytest.mark.parametrize("fitting", [None, FitOrder("mediapipe_468", None)])
-async def test_another_call_goes_on(stub, fitting: FitOrder | None) -> None:
+@pytest.mark.parametrize("fitting", [None, FitConfig("mediapipe_468", None)])
+async def test_another_call_goes_on(stub, fitting: FitConfig | None) -> None:
     """A call that goes on from a state answers the bytes of the undivided call."""
     whole, parts = await resumed(stub, 4, fitting=fitting)
     assert parts == whole

@@ -24,7 +24,7 @@ from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.face.__main__ import compose
-from services.face.convert import FitOrder, face_from_proto
+from services.face.convert import FitConfig, face_from_proto
 from services.face.fitting.model import FittableModels
 from services.face.fitting.streaming import StreamFitter
 from services.face.fitting.three_stage import ColouredFrames
@@ -55,7 +55,7 @@ async def stub(settings: FaceSettings):
 
 
 async def track(stub, model: str = "", identity: ArtefactRef | None = None, *, colours: bool = False) -> list[pb.FaceTrack]:
-    requests = [options_to_proto(OPTIONS, fitting=FitOrder(model, identity, colours))]
+    requests = [options_to_proto(OPTIONS, fitting=FitConfig(model, identity, colours))]
     requests += [picture_to_proto(index, picture) for index, picture in enumerate(PICTURES)]
     return [face async for reply in stub.Track(requests) for frame in reply.frames for face in frame.faces]
 
@@ -183,15 +183,15 @@ async def test_wrong_identity_refused(stub, settings: FaceSettings) -> None:
     """An identity of another model, of no kind, or none where colours need one, is refused."""
     answer = await fit(stub, (await track(stub))[:1])
     with rpc_refused("'mediapipe_468'"):
-        await begun(stub, options_to_proto(OPTIONS, fitting=FitOrder("mine", ref(answer.identity))))
+        await begun(stub, options_to_proto(OPTIONS, fitting=FitConfig("mine", ref(answer.identity))))
 
     other = ArtefactStore(settings.artefacts_url).put_arrays({"boxes": np.zeros(2, np.float32)}, {"format": "something else"})
     with rpc_refused("no face identity"):
-        await begun(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
+        await begun(stub, options_to_proto(OPTIONS, fitting=FitConfig("", other)))
 
     assert ArtefactStore(settings.artefacts_url).delete(other)
     with rpc_refused(code="NOT_FOUND") as caught:
-        await begun(stub, options_to_proto(OPTIONS, fitting=FitOrder("", other)))
+        await begun(stub, options_to_proto(OPTIONS, fitting=FitConfig("", other)))
     assert reason_of(caught.value) == "ARTEFACT_NOT_FOUND"
     with rpc_refused("config.fit_colours needs config.identity"):
         await begun(stub, pb.TrackRequest(config=pb.TrackConfig(morphable_model="mediapipe_468", fit_colours=True)))

@@ -53,7 +53,7 @@ OTHERS = [
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
+async def context(tmp_path: Path) -> AsyncIterator[WorkerContext]:
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     async with open_worker_context(settings) as opened:
         yield opened
@@ -116,19 +116,19 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_lost_shot_before_start(bench: WorkerContext, store: BatchStore) -> None:
+async def test_lost_shot_before_start(context: WorkerContext, store: BatchStore) -> None:
     """A shot that is lost before it begins keeps the record of the other."""
     others = ShotRecord(id="a", state=ShotState.RUNNING, attempts=1, worker="other:1")
     store.put("night", others)
     with pytest.raises(WorkCancelledError, match="another gateway"):
-        await run_shot(bench, store, "night", 0, confirm=Confirm(LOST))
+        await run_shot(context, store, "night", 0, confirm=Confirm(LOST))
     assert store.record("night", "a") == others
 
 
-async def test_lost_shot_while_dubbing(bench: WorkerContext, store: BatchStore) -> None:
+async def test_lost_shot_while_dubbing(context: WorkerContext, store: BatchStore) -> None:
     """A shot that is lost while it is dubbed keeps the record of the other."""
     with pytest.raises(WorkCancelledError, match="another gateway"):
-        await run_shot(bench, store, "night", 0, confirm=Confirm(None, LOST))
+        await run_shot(context, store, "night", 0, confirm=Confirm(None, LOST))
     record = store.record("night", "a")
     assert (record.state, record.attempts, record.error) == (ShotState.RUNNING, 1, "")
 
@@ -137,7 +137,7 @@ async def test_lost_shot_while_dubbing(bench: WorkerContext, store: BatchStore) 
     "problem", [None, ActorNotReadyError("actor 'ann' was erased", subject="ann"), BackendUnavailableError("the database is away")]
 )
 async def test_thumbnail_needs_valid_consent(
-    bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch, problem: DubstageError | None
+    context: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch, problem: DubstageError | None
 ) -> None:
     """A picture stays only if the person may still be shown."""
     monkeypatch.setattr(worker, "_TRIES_S", ())
@@ -153,12 +153,12 @@ async def test_thumbnail_needs_valid_consent(
 
     monkeypatch.setattr(ShotDub, "run", run)
     monkeypatch.setattr(ShotDub, "check", check)
-    record = await run_shot(bench, store, "night", 0)
+    record = await run_shot(context, store, "night", 0)
     assert record.state is ShotState.DONE
     assert store.thumbnail("night", "a") == (b"picture" if problem is None else None)
 
 
-async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_dubs_with_changed_options(context: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options that change between a worker's look at the shot and its begin hold, and the record has them."""
     dubbed: list[ShotSpec] = []
     record = store.record
@@ -175,7 +175,7 @@ async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: Bat
 
     monkeypatch.setattr(store, "record", changed_meanwhile)
     monkeypatch.setattr(ShotDub, "run", run)
-    done = await run_shot(bench, store, "night", 0)
+    done = await run_shot(context, store, "night", 0)
     assert [shot.dub.expressiveness for shot in dubbed] == [1.2]
     assert (done.options, BatchStore(store.database).record("night", "a").options) == (
         {"expressiveness": 1.2},
@@ -183,17 +183,19 @@ async def test_worker_dubs_with_changed_options(bench: WorkerContext, store: Bat
     )
 
 
-async def test_database_outage_costs_no_attempt(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_database_outage_costs_no_attempt(context: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that is away for a moment costs no attempt."""
     monkeypatch.setattr(worker, "_TRIES_S", (0.02,))
-    record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailableError("the database restarts")))
+    record = await run_shot(context, store, "night", 0, confirm=Confirm(BackendUnavailableError("the database restarts")))
     assert (record.state, record.attempts, record.exit_code) == (ShotState.FAILED, 1, 10)
 
 
 @pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
-async def test_stopped_worker_keeps_others_record(bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord) -> None:
+async def test_stopped_worker_keeps_others_record(
+    context: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord
+) -> None:
     """A worker that is told to end leaves the record of another."""
-    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    attempt = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: dubs.begun == 1)
     store.put("night", others)
     attempt.cancel()
@@ -207,11 +209,11 @@ async def test_stopped_worker_keeps_others_record(bench: WorkerContext, store: B
     "problem", [ActorNotReadyError("no actor 'ann'"), ShotCancelledError("cancelled")], ids=["failed", "cancelled"]
 )
 async def test_failing_worker_keeps_others_record(
-    bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord, problem: DubstageError
+    context: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord, problem: DubstageError
 ) -> None:
     """A worker whose attempt fails leaves the record of another."""
     dubs.problem = problem
-    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    attempt = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: dubs.begun == 1)
     store.put("night", others)
     dubs.go_on.set()
@@ -223,9 +225,9 @@ async def test_failing_worker_keeps_others_record(
         assert told.state is (ShotState.CANCELLED if isinstance(problem, ShotCancelledError) else ShotState.FAILED)
 
 
-async def test_finished_video_wins_over_restart(bench: WorkerContext, store: BatchStore, dubs: Dubs) -> None:
+async def test_finished_video_wins_over_restart(context: WorkerContext, store: BatchStore, dubs: Dubs) -> None:
     """A worker whose video is written says so, whichever worker has begun the shot meanwhile."""
-    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    attempt = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: dubs.begun == 1)
     store.put("night", OTHERS[1])
     dubs.go_on.set()
@@ -249,11 +251,11 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-async def test_second_worker_waits(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]) -> None:
+async def test_second_worker_waits(context: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]) -> None:
     """A second worker waits and does not dub again."""
-    first = asyncio.create_task(run_shot(bench, store, "night", 0))
+    first = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: dubs.begun == 1)
-    second = asyncio.create_task(run_shot(bench, store, "night", 0))
+    second = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: bool(refused) or dubs.begun == 2)
     dubs.go_on.set()
     assert await second == await first == store.record("night", "a")
@@ -261,13 +263,13 @@ async def test_second_worker_waits(bench: WorkerContext, store: BatchStore, dubs
 
 
 async def test_stopped_waiting_worker_changes_nothing(
-    bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]
+    context: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]
 ) -> None:
     """A second worker that is told to end while it waits changes nothing."""
-    first = asyncio.create_task(run_shot(bench, store, "night", 0))
+    first = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: dubs.begun == 1)
     before = store.record("night", "a")
-    second = asyncio.create_task(run_shot(bench, store, "night", 0))
+    second = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: bool(refused) or dubs.begun == 2)
     second.cancel()
     await asyncio.wait([second])
@@ -276,19 +278,19 @@ async def test_stopped_waiting_worker_changes_nothing(
     assert (await first).state is ShotState.DONE
 
 
-async def test_last_attempt_is_not_dead(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]) -> None:
+async def test_last_attempt_is_not_dead(context: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[str]) -> None:
     """A live worker in its last attempt is not taken for dead."""
     store.put("night", ShotRecord(id="a", attempts=MAX_ATTEMPTS - 1))
-    first = asyncio.create_task(run_shot(bench, store, "night", 0))
+    first = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: dubs.begun == 1)
-    second = asyncio.create_task(run_shot(bench, store, "night", 0))
+    second = asyncio.create_task(run_shot(context, store, "night", 0))
     await until(lambda: bool(refused) or second.done())
     dubs.go_on.set()
     assert (await second).state is (await first).state is ShotState.DONE
 
 
 async def test_stopped_worker_returns_shot(
-    bench: WorkerContext, store: BatchStore, dubs: Dubs, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, store: BatchStore, dubs: Dubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is told to end as it begins puts the shot back."""
     loop, put = asyncio.get_running_loop(), store.put
@@ -302,24 +304,24 @@ async def test_stopped_worker_returns_shot(
         return put(name, record, **more)
 
     monkeypatch.setattr(store, "put", put_while_told_to_end)
-    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    attempt = asyncio.create_task(run_shot(context, store, "night", 0))
     await asyncio.wait([attempt])
     assert (attempt.cancelled(), dubs.begun) == (True, 0)
     assert store.record("night", "a") == ShotRecord(id="a", output=store.manifest("night")[0].output)
 
 
-async def test_cancelled_shot_does_not_begin(bench: WorkerContext, store: BatchStore, dubs: Dubs) -> None:
+async def test_cancelled_shot_does_not_begin(context: WorkerContext, store: BatchStore, dubs: Dubs) -> None:
     """A shot that is cancelled after its worker has read it stays cancelled: who watches the batch never sees it run again."""
 
     def cancelled_meanwhile() -> None:
         store.cancel("night", ["a"])
 
-    record = await run_shot(bench, store, "night", 0, confirm=cancelled_meanwhile)
+    record = await run_shot(context, store, "night", 0, confirm=cancelled_meanwhile)
     assert (record.state, dubs.begun) == (ShotState.CANCELLED, 0)
     assert store.record("night", "a") == record
 
 
-async def test_second_stop_loses_no_record(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_second_stop_loses_no_record(context: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is told to end twice while it stores the result of a shot stores all of the result."""
     storing, go_on, put_thumbnail = threading.Event(), threading.Event(), store.put_thumbnail
 
@@ -333,7 +335,7 @@ async def test_second_stop_loses_no_record(bench: WorkerContext, store: BatchSto
 
     monkeypatch.setattr(ShotDub, "run", run)
     monkeypatch.setattr(store, "put_thumbnail", put_slowly)
-    attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
+    attempt = asyncio.create_task(run_shot(context, store, "night", 0))
     assert await asyncio.to_thread(storing.wait, 60)
     for _ in range(2):
         attempt.cancel()

@@ -83,10 +83,10 @@ async def test_locks_serialise_and_disappear(request_: DubRequest, tmp_path: Pat
     """Shots that share a lock come one after the other and leave no lock."""
     inside: list[str] = []
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
-    async with open_worker_context(settings) as bench:
+    async with open_worker_context(settings) as context:
 
         async def dub(shot_id: str) -> None:
-            async with same_job_lock(bench, row(id=shot_id), request_):
+            async with same_job_lock(context, row(id=shot_id), request_):
                 inside.append(shot_id)
                 await asyncio.sleep(0.1)
                 inside.append(shot_id)

@@ -50,7 +50,7 @@ def settings_in(folder: Path, **more: Any) -> GatewaySettings:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
+async def context(tmp_path: Path) -> AsyncIterator[WorkerContext]:
     async with open_worker_context(settings_in(tmp_path, compute_threads=3)) as opened:
         yield opened
 
@@ -68,23 +68,23 @@ def shot(footage: Path, folder: Path, **more: Any) -> ShotSpec:
     )
 
 
-async def request_of(bench: WorkerContext, row: ShotSpec) -> DubRequest:
-    async with shot_request(bench, row) as request:
+async def request_of(context: WorkerContext, row: ShotSpec) -> DubRequest:
+    async with shot_request(context, row) as request:
         return request
 
 
-async def test_without_options_the_request_has_the_defaults(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
-    request = await request_of(bench, shot(carphone, tmp_path))
+async def test_without_options_the_request_has_the_defaults(context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+    request = await request_of(context, shot(carphone, tmp_path))
     assert request == DubRequest(footage=carphone, speech=SPEECH, output=tmp_path / "out" / "a.mp4", method="dubstage", threads=3)
     assert not request.overwrite
 
 
-async def test_picture_row_takes_portrait(bench: WorkerContext, astronaut: Path, tmp_path: Path) -> None:
+async def test_picture_row_takes_portrait(context: WorkerContext, astronaut: Path, tmp_path: Path) -> None:
     """A row without a method dubs a single picture with `portrait`."""
-    assert (await request_of(bench, shot(astronaut, tmp_path))).method == "portrait"
+    assert (await request_of(context, shot(astronaut, tmp_path))).method == "portrait"
 
 
-async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: Path, tmp_path: Path, consent: Path) -> None:
+async def test_every_option_reaches_the_request(context: WorkerContext, carphone: Path, tmp_path: Path, consent: Path) -> None:
     row = shot(
         carphone,
         tmp_path,
@@ -101,7 +101,7 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
         seed=5,
         consent=str(consent),
     )
-    request = await request_of(bench, row)
+    request = await request_of(context, row)
     assert request.consent is not None
     assert request.consent.reference == "safe 1"
     assert (request.method, request.face, request.fit) == ("dubstage+hetero", FaceChoice("point", point=(20.0, 30.0)), "retime")
@@ -123,11 +123,11 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
     ],
 )
 async def test_shot_refused_as_dub(
-    more: dict[str, Any], error: type[Exception], said: str, bench: WorkerContext, carphone: Path, tmp_path: Path
+    more: dict[str, Any], error: type[Exception], said: str, context: WorkerContext, carphone: Path, tmp_path: Path
 ) -> None:
     """A shot is refused for the same reasons as a dub."""
     with pytest.raises(error, match=said):
-        await request_of(bench, shot(carphone, tmp_path, **more))
+        await request_of(context, shot(carphone, tmp_path, **more))
 
 
 async def test_words_become_speech(carphone: Path, tmp_path: Path) -> None:
@@ -149,22 +149,22 @@ async def test_words_become_speech(carphone: Path, tmp_path: Path) -> None:
     assert call.endswith(" Good morning.")
 
 
-async def test_worker_without_command_refuses(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+async def test_worker_without_command_refuses(context: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     """Words never become a dub with the sound of the footage."""
     with pytest.raises(InvalidRequestError, match="set DUBSTAGE_SPEECH_COMMAND to one"):
-        await request_of(bench, shot(carphone, tmp_path, speech=None, say="Good morning."))
+        await request_of(context, shot(carphone, tmp_path, speech=None, say="Good morning."))
 
 
 @pytest.mark.parametrize("field", ["footage", "speech", "consent"])
 async def test_a_video_never_replaces_an_input(
-    field: str, bench: WorkerContext, carphone: Path, tmp_path: Path, consent: Path
+    field: str, context: WorkerContext, carphone: Path, tmp_path: Path, consent: Path
 ) -> None:
     path = tmp_path / "copy.mp4"
     path.write_bytes({"footage": carphone, "speech": SPEECH, "consent": consent}[field].read_bytes())
     before = path.read_bytes()
     row = changed_shot(shot(carphone, tmp_path), **{field: str(path), "output": str(path)})
     with pytest.raises(InvalidRequestError, match=r"copy\.mp4") as refused:
-        await request_of(bench, row)
+        await request_of(context, row)
     assert refused.value.field == "output"
     assert path.read_bytes() == before
 
@@ -180,7 +180,7 @@ async def test_required_consent_for_shots(carphone: Path, tmp_path: Path, consen
         assert (await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))).consent is not None
 
 
-async def test_cancelled_copy_ends(bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_copy_ends(context: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy from a URL ends soon after its task is cancelled, however long the file is."""
     monkeypatch.setattr(transfer, "_PIECE_BYTES", 1 << 16)
     sends, ended = threading.Event(), threading.Event()
@@ -200,7 +200,7 @@ async def test_cancelled_copy_ends(bench: WorkerContext, tmp_path: Path, monkeyp
     with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         row = changed_shot(shot(SPEECH, tmp_path), footage=f"http://127.0.0.1:{server.server_port}/plate.mov")
-        copying = asyncio.create_task(request_of(bench, row))
+        copying = asyncio.create_task(request_of(context, row))
         assert await asyncio.to_thread(sends.wait, 60)
         copying.cancel()
         done, _ = await asyncio.wait([copying], timeout=30)
@@ -211,13 +211,13 @@ async def test_cancelled_copy_ends(bench: WorkerContext, tmp_path: Path, monkeyp
     assert copying.cancelled()
 
 
-async def test_dead_workers_copies_removed(bench: WorkerContext, tmp_path: Path) -> None:
+async def test_dead_workers_copies_removed(context: WorkerContext, tmp_path: Path) -> None:
     """Copies of dead workers are removed and those of living ones stay."""
     left = tmp_path / "data" / "fetched" / "1-dead"
     left.mkdir(parents=True)
     (left / "footage.mp4").write_bytes(b"x")
-    with bench.scratch_folder() as mine:
-        async with open_worker_context(bench.settings) as other:
+    with context.scratch_folder() as mine:
+        async with open_worker_context(context.settings) as other:
             with other.scratch_folder() as theirs:
                 assert mine.is_dir()
                 assert not left.exists()
@@ -226,7 +226,7 @@ async def test_dead_workers_copies_removed(bench: WorkerContext, tmp_path: Path)
     assert not mine.exists()
 
 
-async def test_leftovers_removed_under_lock(bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leftovers_removed_under_lock(context: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that begins at this moment has made its folder, and not yet locked it: it notices, and makes another."""
     left, locked = tmp_path / "data" / "fetched" / "1-dead", list[bool]()
     left.mkdir(parents=True)
@@ -238,7 +238,7 @@ async def test_leftovers_removed_under_lock(bench: WorkerContext, tmp_path: Path
         remove(folder, ignore_errors)
 
     monkeypatch.setattr(scratch, "shutil", SimpleNamespace(rmtree=watched))
-    with bench.scratch_folder():
+    with context.scratch_folder():
         assert locked == [True]
         assert not left.exists()
 
