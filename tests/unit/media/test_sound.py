@@ -69,9 +69,10 @@ def test_speech_can_be_read_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second, first)
 
 
-def test_later_speech_lacks_first_samples(tmp_path: Path) -> None:
+def test_later_speech_lacks_first_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Speech from a time on begins with the sample of that time, wherever chunks end; after the end there is none."""
-    speech = SoundReader(make_sound(tmp_path / "sound.wav", tone(16000, 40000), 16000), chunk_samples=5000).speech()
+    monkeypatch.setattr(sound, "CHUNK_SAMPLES", 5000)
+    speech = SoundReader(make_sound(tmp_path / "sound.wav", tone(16000, 40000), 16000)).speech()
     whole = np.concatenate(list(speech.chunks))
     assert speech.later(Fraction(0)) is speech
     for begin in (Fraction(1, 2), Fraction(5000, 16000), Fraction(2)):
