@@ -54,7 +54,6 @@ from gateway.dub.request.dub_request import (
     check_line,
     check_output,
     fitted,
-    has_own_timeline,
     open_writer,
     output_speech,
     shown_video,
@@ -169,7 +168,6 @@ class DubJob:
             raise InvalidRequestError(f"{request.footage} is a single picture, and a scene needs a video", field="footage")
         speech = await asyncio.to_thread(output_speech, request, info, lines)
         self._request = request = await asyncio.to_thread(fitted, request, info, speech)
-        has_background = has_own_timeline(request, info)
         encoder = await asyncio.to_thread(check_output, request, info, speech)
         if self._sealer is not None:
             self._sealer.check_sidecar_path(request.output, overwrite=request.overwrite)
@@ -184,10 +182,8 @@ class DubJob:
             journal = Journal(workspace.folder / JOURNAL, self._store, partial(self._ledger.hold, workspace.folder))
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
-            shown = await asyncio.to_thread(shown_video, request, info, speech, has_background=has_background)
-            await asyncio.to_thread(
-                self._check_disks, workspace, journal, info, shown, encoder, lines, has_background=has_background
-            )
+            shown = await asyncio.to_thread(shown_video, request, info, speech)
+            await asyncio.to_thread(self._check_disks, workspace, journal, info, shown, encoder, lines)
             passes = DubPasses(
                 request=request,
                 analysis=analysis,
@@ -204,7 +200,7 @@ class DubJob:
             # 2. Analyse: faces of every frame, and features of the speech. 3. Enrol the people, predict the mouths, and choose the
             # frames that show them.
             on_footage(*info.video.size)
-            video, parts = await self._parts(passes, lines, speech, shown, embed=compared, has_background=has_background)
+            video, parts = await self._parts(passes, lines, speech, shown, embed=compared)
             plan = joined_plan([part.plan for part in parts])
             self._analysed = True
             # 4. Claim: contents of the video's manifest and watermark.
@@ -234,7 +230,7 @@ class DubJob:
             )
             mouths = await asyncio.to_thread(mouth_samples, plan, video.faces, None if lines else parts[0].mouths)
             if fresh and not lines and not request.preview and not (kept.is_adopted or kept.has_waited):
-                await asyncio.to_thread(self._store_pace, info, video, plan, times, has_background=has_background)
+                await asyncio.to_thread(self._store_pace, info, video, plan, times)
         return DubOutcome(
             written=writer.report,
             info=info,
@@ -256,8 +252,8 @@ class DubJob:
                 *(about_preview(video.info, shown) if request.preview else ()),
                 *about_pictures(info),
                 *await asyncio.to_thread(about_channels, request, info),
-                *(about_left_out(info) if has_background else ()),
-                *_about_parts(parts, request.lines, info, has_background=has_background or request.preview),
+                *(about_left_out(info) if request.own_timeline else ()),
+                *_about_parts(parts, request.lines, info, has_background=request.own_timeline or request.preview),
                 *about_scale(sound.scale_db),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
@@ -266,7 +262,7 @@ class DubJob:
         )
 
     async def _parts(
-        self, passes: DubPasses, lines: Sequence[range], speech: Speech, shown: VideoInfo, *, embed: bool, has_background: bool
+        self, passes: DubPasses, lines: Sequence[range], speech: Speech, shown: VideoInfo, *, embed: bool
     ) -> tuple[TrackedVideo, list[DubPart]]:
         """Return the video that is dubbed in place, and the faces that are dubbed in it.
 
@@ -275,7 +271,6 @@ class DubJob:
             speech: the new speech of a dub without lines.
             shown: the picture of the video (`shown_video`).
             embed: whether embeddings of the faces are computed, by which people are compared.
-            has_background: whether a background video is dubbed, because the video has a timeline of its own.
         """
         analysis = passes.analysis
 
@@ -288,7 +283,7 @@ class DubJob:
         else:
             _, extent = await gather_both(analysis.track(tracked, embed=embed), self._extract_sounds(analysis, speech, shown))
             person = await passes.person()
-            video = await (passes.background(person, shown) if has_background else passes.in_place(person, shown))
+            video = await (passes.background(person, shown) if self._request.own_timeline else passes.in_place(person, shown))
             parts = [await passes.part(video, shown, person, extent)]
         await passes.kept.keep(analysis.workspace)
         for part in parts:
@@ -341,8 +336,6 @@ class DubJob:
         video: VideoInfo,
         encoder: EncoderChoice,
         lines: Sequence[range],
-        *,
-        has_background: bool,
     ) -> None:
         """Check that there is room for all that the dub will write.
 
@@ -351,7 +344,6 @@ class DubJob:
             video: the picture of the video (`shown_video`).
             encoder: how the video will be encoded.
             lines: frames of the lines of a scene; empty: the dub is of one person.
-            has_background: whether a background video is dubbed, because the video has a timeline of its own.
 
         Raises:
             StorageFullError: a file system has too little free space.
@@ -363,7 +355,7 @@ class DubJob:
             motion_frames_for(video.end),
             own_sound=bool(info.audio),
             keeps_expression=request.keeps_expression,
-            background=video if has_background else None,
+            background=video if request.own_timeline else None,
             used=workspace.allowance.used,
         )
         output = output_needs(
@@ -378,9 +370,7 @@ class DubJob:
         jobs = self._jobs if self._disk.keeps_analysis else None
         check_space(request.footage, [records, *output], jobs, self._ledger, self._store)
 
-    def _store_pace(
-        self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes, *, has_background: bool
-    ) -> None:
+    def _store_pace(self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes) -> None:
         """Store the time of a dub that no earlier run began, for later estimates. Blocks."""
         request, rows = self._request, plan.row[plan.rendered()]
         work = DubWork(
@@ -390,7 +380,7 @@ class DubJob:
             frames=plan.num_frames,
             rendered=len(rows),
             scale=scale_of(video.faces, rows) if request.has_bank_detail else 0,
-            own_timeline=has_background,
+            own_timeline=request.own_timeline,
             personalized=int(trains_networks(request, info)),
         )
         PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))

@@ -21,10 +21,10 @@ from gateway.dub.analyse.footage import tracker_factor
 from gateway.dub.job.dub_job import trains_networks
 from gateway.dub.request.dub_request import (
     DubRequest,
+    check_against_footage,
     check_line,
     check_output,
     fitted,
-    has_own_timeline,
     output_speech,
     shown_video,
 )
@@ -83,17 +83,17 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         DubstageError: the request cannot be met, a file cannot be read, or the face stage failed.
     """
     info = await inspect_in_child(request.footage)
-    has_own_timeline(request, info)
+    check_against_footage(request, info)
     lines = await asyncio.to_thread(lambda: [check_line(line, info) for line in request.lines])
     speech = await asyncio.to_thread(output_speech, request, info, lines)
     request = await asyncio.to_thread(fitted, request, info, speech)
-    own = has_own_timeline(request, info)
+    own = request.own_timeline
     choice = await asyncio.to_thread(check_output, request, info, speech)
     share, scale = await sampled_face(stages, info)
     if is_still(info):
         # A dub opens the picture as a video of one frame, which is smaller than a photograph.
         info = still_video_info(info)
-    video = await asyncio.to_thread(shown_video, request, info, speech, has_background=own)
+    video = await asyncio.to_thread(shown_video, request, info, speech)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
     learns = rendered > 0 and trains_networks(request, info)

@@ -171,7 +171,7 @@ class DubRequest:
     @property
     def own_timeline(self) -> bool:
         """Whether the video gets its own timeline, so that its frames are not those of the footage one by one."""
-        return self.fit != "cut" or method_named(self.method).own_timeline
+        return is_own_timeline(method_named(self.method), self.fit)
 
     @property
     def shown_finish(self) -> Finish:
@@ -266,17 +266,17 @@ def check_reference(method: Method, given: bool) -> None:
         )
 
 
-def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
-    """Return whether the video gets its own timeline, so that its frames are not those of the footage one by one.
+def check_against_footage(request: DubRequest, info: MediaInfo) -> None:
+    """Check that method, timeline, reference and boxes of a request fit each other and the opened footage.
 
     Raises:
-        InvalidRequestError: parts of the request contradict each other.
+        InvalidRequestError: parts of the request contradict each other, or the footage.
     """
     method = method_named(request.method)
     check_footage(method, request.footage, info)
     check_reference(method, request.reference is not None)
     check_inside(request.face.boxes, info.video)
-    return wants_own_timeline(
+    check_timeline(
         method,
         fit=request.fit,
         keep_audio=request.keep_audio,
@@ -292,16 +292,23 @@ def fitted(request: DubRequest, info: MediaInfo, speech: Speech) -> DubRequest:
         InvalidRequestError: parts of the request contradict each other, or the speech has no samples.
         MediaUnsupportedError: the speech cannot be read.
     """
-    if request.fit != "pad" or request.lines or not has_own_timeline(request, info):
+    if request.fit != "pad" or request.lines:
         return request
+    # The fit `cut` would hide a contradiction.
+    check_against_footage(request, info)
     longer = speech_duration(speech) > info.video.duration + Fraction(1, UNWARNED_PER_S)
     return request if longer else replace(request, fit="cut")
 
 
-def wants_own_timeline(
+def is_own_timeline(method: Method, fit: Fit) -> bool:
+    """Return whether a video gets its own timeline, so that its frames are not those of the footage one by one."""
+    return fit != "cut" or method.own_timeline
+
+
+def check_timeline(
     method: Method, *, fit: Fit, keep_audio: bool, expression: Expression | None = None, boxes: bool = False
-) -> bool:
-    """Return whether the video gets its own timeline, without reading the footage.
+) -> None:
+    """Check that the options of a dub fit the timeline of its video.
 
     Raises:
         InvalidRequestError: the options contradict each other.
@@ -316,7 +323,7 @@ def wants_own_timeline(
             ),
             field="fit",
         )
-    own = fit != "cut" or method.own_timeline
+    own = is_own_timeline(method, fit)
     if own and keep_audio:
         raise InvalidRequestError(
             Text(
@@ -338,7 +345,6 @@ def wants_own_timeline(
         raise InvalidRequestError(
             "the video gets a timeline of its own, so boxes of frames do not fit it: give the number of the face", field="boxes"
         )
-    return own
 
 
 def sha256_of(path: Path) -> str:
@@ -398,19 +404,19 @@ def sound_of(request: DubRequest, speech: Speech, shown: VideoInfo) -> MixedSoun
     return replace(sound, sound=sound.sound.later(shown.begin))
 
 
-def shown_video(request: DubRequest, info: MediaInfo, speech: Speech, *, has_background: bool) -> VideoInfo:
+def shown_video(request: DubRequest, info: MediaInfo, speech: Speech) -> VideoInfo:
     """Return the picture of the video of a dub: of a preview, the span that it shows (VideoInfo.before). Blocks.
 
     Args:
+        request: the request, as `fitted` returns it.
         info: the opened footage.
         speech: the new speech, which is read if the video is as long as the speech.
-        has_background: whether a background video is dubbed, because the video has a timeline of its own.
 
     Raises:
         InvalidRequestError: the preview begins after the end of the video.
     """
     video = info.video
-    if has_background:
+    if request.own_timeline:
         rate = own_timeline(info, 1).video.average_rate
         video = own_timeline(info, math.ceil(speech_duration(speech) * rate)).video
     if not request.preview:
@@ -643,10 +649,11 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
         speech: the new speech.
 
     Raises:
-        InvalidRequestError, MediaUnsupportedError: as `open_writer`, `has_own_timeline` and `shown_video`, or the output is a file
-            that the dub reads.
+        InvalidRequestError, MediaUnsupportedError: as `open_writer`, `check_against_footage` and `shown_video`, or the output is a
+            file that the dub reads.
     """
     video = info
+    check_against_footage(request, info)
     if request.reference is not None:
         refuse_input(request.output, request.reference, "the reference")
     if request.mix is not None:
@@ -654,11 +661,10 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
         refuse_input(request.output, request.mix.file, "the music and effects")
         inspect_sound(request.mix.file)
         SoundReader(request.mix.file).check_sound()
-    has_background = has_own_timeline(request, info)
     opened = still_video_info(info) if is_still(info) else info
     if request.preview_at is not None:
-        shown_video(request, opened, speech, has_background=has_background)
-    if has_background:
+        shown_video(request, opened, speech)
+    if request.own_timeline:
         if is_still(info):
             check_opaque(info)
         # Two frames, because a video of one frame has no rate.

@@ -26,9 +26,9 @@ from gateway.dub.request.dub_request import (
     DubRequest,
     check_mix,
     check_reference,
+    check_timeline,
     default_method,
     refuse_input,
-    wants_own_timeline,
 )
 from gateway.dub.request.sequences import check_sequence_options, sequence_settings
 from gateway.dub.request.spec_text import actor_of, is_sequence_spec, name_of, sides_of
@@ -247,7 +247,7 @@ def check_options(spec: pb.DubSpec, method: str) -> None:
         InvalidRequestError: an option contradicts the method or another option.
     """
     row = method_named(method)
-    wants_own_timeline(row, fit=_fit(spec), keep_audio=spec.keep_audio, expression=_expression(spec), boxes=bool(spec.boxes))
+    check_timeline(row, fit=_fit(spec), keep_audio=spec.keep_audio, expression=_expression(spec), boxes=bool(spec.boxes))
     check_reference(row, bool(spec.reference_uri))
     check_mix(bool(spec.mix_uri), keep_audio=spec.keep_audio)
     _check_preview(spec)

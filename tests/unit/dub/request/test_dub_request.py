@@ -22,11 +22,11 @@ from gateway.dub.job.outcome import about_channels, about_pictures
 from gateway.dub.request.dub_request import (
     DubRequest,
     check_output,
+    check_timeline,
     open_speech,
     open_writer,
     sha256_of,
     shown_video,
-    wants_own_timeline,
     what_is_synthetic,
 )
 from gateway.dub.request.spec import LocalFiles, problems, request_from
@@ -169,9 +169,9 @@ def test_same_frames_keep_expression(method: str, fit: Fit, expression: Expressi
 @pytest.mark.parametrize(("method", "fit"), [("portrait", "cut"), ("dubstage", "pad")])
 def test_own_timeline_cannot_keep_expression(method: str, fit: Fit) -> None:
     """A video with its own timeline cannot keep the expression."""
-    assert wants_own_timeline(method_named(method), fit=fit, keep_audio=False, expression="neutral")
+    check_timeline(method_named(method), fit=fit, keep_audio=False, expression="neutral")
     with pytest.raises(InvalidRequestError, match="timeline") as caught:
-        wants_own_timeline(method_named(method), fit=fit, keep_audio=False, expression="keep")
+        check_timeline(method_named(method), fit=fit, keep_audio=False, expression="keep")
     assert caught.value.field == "expression"
 
 
@@ -223,7 +223,7 @@ def test_preview_ends_with_video(tmp_path: Path, fit: Fit, begins: str, length: 
         request = request_from(spec_from({**row, "preview": True, "preview_at": at}), LocalFiles(), threads=1)
         sound = open_speech(request, info)
         check_output(request, info, sound)
-        return shown_video(request, info, sound, has_background=fit != "cut")
+        return shown_video(request, info, sound)
 
     assert float(shown(begins).begin) == pytest.approx(float(begins), abs=0.04)
     assert float(shown(begins).end) == float(length)
