@@ -222,7 +222,7 @@ class StageChain:
                 render_client.Conditions(
                     frame_index=reply.frame_index,
                     background=moved.background,
-                    texture=reply.warped if self._config.texture is not TextureInput.NONE else None,
+                    texture=reply.warped if self._config.renderer.texture is not TextureInput.NONE else None,
                     mask=moved.footage.mask,
                     box_landmarks=reply.box_landmarks,
                 )

@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
+from google.protobuf.message import Message
 
 from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
+from dubstage.client.rpcs import Stream
 from dubstage.common.v1 import common_pb2
+from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.dub.analyse.motion_clip import MotionClip
 from gateway.dub.analyse.shot_looks import ShotLooks
@@ -25,13 +28,15 @@ from gateway.dub.learn.slow_expression import footage_mouths, slow_expression, w
 from gateway.dub.progress import OnProgress
 from gateway.dub.render.all_windows import VideoInputs
 from gateway.dub.render.composite import composite_frame
-from gateway.dub.render.windows import RenderedWindow, WindowConfig, window_config
+from gateway.dub.render.windows import WARP, RenderedWindow, WindowConfig, window_config
 from gateway.dub.sound.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.state.records import FEATURE_RECORD, MOTION_RECORD, RecordFile, pose_of
 from gateway.dub.state.workspace import Workspace
 from gateway.media.background import blank_picture
 from gateway.media.reader import VideoReader, plane_views, to_rgb
 from gateway.media.sound import Speech as Sound
+from gateway.stages.interface import Stages
+from gateway.stages.timing import StageClock, TimedStages
 from research.evaluation.clip import (
     SILENCE_S,
     SPEECH_RATE_HZ,
@@ -49,11 +54,14 @@ from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange,
 from research.stage_host import StageHost
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.face.landmarks import mouth_opening
-from services.common.methods import Finish
+from services.common.methods import Finish, RendererSpec, TextureInput
 from services.common.runs import runs
 from services.common.wire.convert import timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 
 _MODES: Final[dict[str, texture_pb2.WarpMode.ValueType]] = {
     "mean_mouth": texture_pb2.WARP_MODE_MEAN_MOUTH,
@@ -65,11 +73,34 @@ _STILL_FRAMES: Final = 50
 """Frames of the motionless clip that the style of the variant `single_frame` is encoded from."""
 _UNREFINED: Final = frozenset({"mean_mouth", "retrieval", "tps", "warp_network"})
 """Variants that show the texture without the renderer."""
+_NO_RENDERER: Final = RendererSpec(name="none", texture=TextureInput.WARPED)
 _KEPT: Final = frozenset({"full_kept", "wrong_audio_kept"})
 """Variants with the slow expression of the real video. As in a dub, the video's mouths are explained by the video's own sound,
 moved by its lag."""
 _ALIGNED: Final = frozenset({"full_aligned", "oracle_full"})
 """Variants with the clip's speech moved by the lag. In `oracle_full` it is for renderers that take speech: it fits real mouths."""
+
+
+class TextureStages(TimedStages):
+    """Stages whose renderer answers the warped texture itself.
+
+    Args:
+        stages: the stages that answer all other calls.
+    """
+
+    def __init__(self, stages: Stages) -> None:
+        super().__init__(stages, StageClock())
+
+    def stream(self, rpc: Stream[Q, R], requests: AsyncIterator[Q]) -> AsyncIterator[R]:
+        """Send many requests and yield many responses, at the same time."""
+        return _textures_of(requests) if rpc is rpcs.render.RENDER else super().stream(rpc, requests)
+
+
+async def _textures_of(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        frame = request.frame
+        if request.HasField("frame") and not frame.context_only:
+            yield render_pb2.RenderResponse(frame_index=frame.frame_index, box=frame.texture, mask=frame.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,16 +318,19 @@ class PipelineSession:
         """Return the rendered mouths of a range of frames."""
         mouths = self._mouths(actor, variant, speech)
         speech_context = self._motion(actor, variant, speech).speech_context if self._shot.method.renderer.speech else None
-        warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         scale = 0 if variant == "no_detail" else self._truth.native.scale
-        config = window_config(self._shot.method, actor.actor, warp=warp, detail_scale=scale, finish=self._finish)
+        config = window_config(self._shot.method, actor.actor, detail_scale=scale, finish=self._finish)
         if variant == "as_drawn":
             config = replace(config, as_drawn=True)
+        stages = self._host.stages
         if variant in _UNREFINED:
-            config = WindowConfig(bank=config.bank, geometry=config.geometry, renderer=None, state=None, mode=warp)
+            stages = TextureStages(stages)
+            config = WindowConfig(bank=config.bank, geometry=config.geometry, renderer=_NO_RENDERER, state=None, mode=WARP)
+        if variant in _MODES and config.renderer.texture is TextureInput.WARPED:
+            config = replace(config, mode=_MODES[variant])
         usable = self._usable
         inputs = VideoInputs(
-            self._host.stages,
+            stages,
             config,
             usable,
             self._rows,

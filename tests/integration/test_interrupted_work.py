@@ -5,6 +5,7 @@ import time
 import wave
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,7 +136,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         request = MotionRequest(predictor=method.motion, style=actor.style, timeline=timeline_of(info), num_frames=total)
         await predict_motion(stages, request, speech, motion)
         plan = make_plan(index, 0, np.zeros(total, dtype=bool), range(total))
-        config = window_config(method, actor, warp=texture_pb2.WARP_MODE_UNSPECIFIED)
+        config = replace(window_config(method, actor), mode=texture_pb2.WARP_MODE_UNSPECIFIED)
         looks = ShotLooks(faces, plan.row, plan.rendered(), index.shot_cuts)
         inputs = VideoInputs(
             stages, config, plan.rendered(), plan.row, faces, looks, lambda begin, end: motion.read(begin, end)["mouth"]

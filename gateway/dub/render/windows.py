@@ -196,7 +196,7 @@ class WindowConfig:
     Attributes:
         bank: texture bank of the actor.
         geometry: lower face of the actor.
-        renderer: the renderer; None: the warped texture itself is the picture (an ablation).
+        renderer: the renderer.
         state: state of the actor for the renderer; None: the renderer's own. The neural texture of the actor is in it.
         mode: what the texture stage does: how it warps, or which albedo it draws.
         identity: identity of the actor on the morphable model; None: the texture stage needs none.
@@ -208,7 +208,7 @@ class WindowConfig:
 
     bank: common_pb2.ArtefactRef
     geometry: ActorGeometry
-    renderer: RendererSpec | None
+    renderer: RendererSpec
     state: common_pb2.ArtefactRef | None
     mode: texture_pb2.WarpMode.ValueType
     identity: common_pb2.ArtefactRef | None = None
@@ -216,46 +216,30 @@ class WindowConfig:
     detail_scale: int = 0
     as_drawn: bool = False
 
-    @property
-    def texture(self) -> TextureInput:
-        """Kind of texture that the texture stage is asked for. Without a renderer, the warped texture is the picture."""
-        return self.renderer.texture if self.renderer is not None else TextureInput.WARPED
-
     def mask_of(self, record: Any) -> UInt8:
         """Return the lower-face mask of a face record, uint8 [160, 160]."""
         return lower_face_mask(self.geometry, pose_of(record))
 
     @property
-    def renderer_before(self) -> int:
-        """Frames before a target frame that the renderer sees."""
-        return self.renderer.frames_before if self.renderer is not None else 0
-
-    @property
     def shows_bank(self) -> bool:
         """Whether the mouths show pictures of the bank."""
-        return self.texture is TextureInput.WARPED or self.detail_scale > 0
+        return self.renderer.texture is TextureInput.WARPED or self.detail_scale > 0
 
     @property
     def gives_colours(self) -> bool:
         """Whether the bank gives the mouths their colours: not where somebody else's picture says what the mouths look like."""
-        asked = self.renderer is not None and self.renderer.colours_from_bank
-        return asked and self.detail_scale > 0 and self.reference is None and not self.as_drawn
+        return self.renderer.colours_from_bank and self.detail_scale > 0 and self.reference is None and not self.as_drawn
 
     @property
     def gives_inside(self) -> bool:
         """Whether the bank's pictures are shown between the inner lips of mouths to which the bank gives their colours."""
-        return self.gives_colours and self.renderer is not None and self.renderer.inside_from_bank
+        return self.gives_colours and self.renderer.inside_from_bank
 
     @property
     def frames_before(self) -> int:
         """Frames before a window that any stage sees."""
-        retrieved = self.shows_bank or self.texture is TextureInput.DRAWN
-        return max(TEXTURE_CONTEXT_FRAMES if retrieved else 0, self.renderer_before)
-
-    @property
-    def frames_after(self) -> int:
-        """Frames after a window that any stage sees."""
-        return self.renderer.frames_after if self.renderer is not None else 0
+        retrieved = self.shows_bank or self.renderer.texture is TextureInput.DRAWN
+        return max(TEXTURE_CONTEXT_FRAMES if retrieved else 0, self.renderer.frames_before)
 
 
 def window_config(
@@ -263,7 +247,6 @@ def window_config(
     actor: EnrolledActor,
     reference: UInt8 | None = None,
     *,
-    warp: texture_pb2.WarpMode.ValueType = WARP,
     detail_scale: int = 0,
     finish: Finish | None = None,
 ) -> WindowConfig:
@@ -275,7 +258,6 @@ def window_config(
     Args:
         method: method that the actor is enrolled for.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the video takes; None: the actor's own appearance.
-        warp: as WARP.
         detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail. Finish.RENDERER gives no detail.
         finish: whose pixels the mouths show; None: the method decides.
     """
@@ -286,7 +268,7 @@ def window_config(
         geometry=actor.geometry,
         renderer=method.renderer,
         state=actor.renderer,
-        mode=albedo if texture is TextureInput.DRAWN else warp,
+        mode=albedo if texture is TextureInput.DRAWN else WARP,
         identity=actor.identity if texture in {TextureInput.DRAWN, TextureInput.NEURAL} else None,
         reference=reference,
         # Without detail of the bank, the bank gives neither colours nor insides.
@@ -306,7 +288,7 @@ def with_context(run: range, usable: Bool, config: WindowConfig) -> range:
     first, stop = run.start, run.stop
     while first > max(0, run.start - config.frames_before) and usable[first - 1]:
         first -= 1
-    while stop < min(len(usable), run.stop + config.frames_after) and usable[stop]:
+    while stop < min(len(usable), run.stop + config.renderer.frames_after) and usable[stop]:
         stop += 1
     return range(first, stop)
 
@@ -317,12 +299,12 @@ def textured_frames(config: WindowConfig, targets: Bool) -> Bool:
     These are the target frames and the context frames that the renderer sees. None, if the renderer takes nothing of the texture
     stage.
     """
-    if config.texture is TextureInput.NONE:
+    if config.renderer.texture is TextureInput.NONE:
         return np.zeros_like(targets)
     textured = targets.copy()
     if targets.any():
         (indices,) = np.nonzero(targets)
-        textured[max(0, indices[0] - config.renderer_before) : indices[-1] + 1 + config.frames_after] = True
+        textured[max(0, indices[0] - config.renderer.frames_before) : indices[-1] + 1 + config.renderer.frames_after] = True
     return textured
 
 
@@ -361,7 +343,7 @@ async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> 
     """
     textured = textured_frames(config, span.targets)
     indices = np.nonzero(textured)[0].tolist()
-    match config.texture:
+    match config.renderer.texture:
         case TextureInput.NONE:
             indices = np.nonzero(span.targets)[0].tolist()
             frame_textures = [FrameTexture(span.landmarks(index)) for index in indices]
@@ -372,7 +354,7 @@ async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> 
         case TextureInput.WARPED:
             frame_textures = await _warped(stages, config, span, indices, config.mode, config.detail_scale)
     textures = dict(zip(indices, frame_textures, strict=True))
-    if config.detail_scale and config.texture is not TextureInput.WARPED:
+    if config.detail_scale and config.renderer.texture is not TextureInput.WARPED:
         await _add_detail(stages, config, span, textures)
     return textures
 
@@ -462,7 +444,7 @@ def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Se
     for row, texture, box in zip(details, textures, boxes, strict=True):
         assert texture.detail is not None, "the texture stage was asked for detail"
         row[:] = with_fitting_edges(from_image(texture.detail, "detail", channels=1, size=(side, side)), box)
-        if config.texture is not TextureInput.WARPED and not config.gives_inside:
+        if config.renderer.texture is not TextureInput.WARPED and not config.gives_inside:
             row[:] = with_fitting_interior(row, box, texture.landmarks)
     return details
 
@@ -487,7 +469,7 @@ class _BlendTarget:
 async def render_window(
     stages: Stages, config: WindowConfig, span: FrameSpan, on_frame: Callable[[int], None] = lambda _: None
 ) -> RenderedWindow:
-    """Render the target frames of a span of consecutive frames.
+    """Render the target frames, at least one, of a span of consecutive frames.
 
     Args:
         on_frame: called with each frame that the render stage has answered; after a retry, again.
@@ -499,13 +481,9 @@ async def render_window(
     blend_targets = await asyncio.to_thread(_blend_targets, config, span, textures)
     indices = np.nonzero(span.targets)[0].tolist()
     wanted = [textures[index] for index in indices]
-    if config.renderer is not None:
-        rendered = await _rendered(stages, config, span, textures, blend_targets, on_frame)
-        if config.gives_colours:
-            rendered = await asyncio.to_thread(_coloured, config, rendered, wanted)
-    else:
-        pictures = [from_image(texture.picture, "warped", channels=3, size=BOX) for texture in wanted if texture.picture]
-        rendered = [(picture, blend_targets[index].mask) for index, picture in zip(indices, pictures, strict=True)]
+    rendered = await _rendered(stages, config, span, textures, blend_targets, on_frame)
+    if config.gives_colours:
+        rendered = await asyncio.to_thread(_coloured, config, rendered, wanted)
     moves = [blend_targets[index].move for index in indices]
     masks = [np.minimum(mask, move.mask) for (_, mask), move in zip(rendered, moves, strict=True)]
     boxes = [
@@ -515,16 +493,15 @@ async def render_window(
     blended = await asyncio.to_thread(
         lambda: [blend_box(box, picture, mask) for (box, picture), mask in zip(boxes, masks, strict=True)]
     )
-    count = len(wanted)
     return RenderedWindow(
         frame=np.array(span.frames(span.targets), np.int64),
-        box=np.stack(blended) if count else np.empty((0, *BOX, 3), np.uint8),
-        mask=np.stack(masks) if count else np.empty((0, *BOX), np.uint8),
-        shift=np.stack([_stored(move.shift) for move in moves]) if count else np.empty((0, *BOX, 2), np.int16),
+        box=np.stack(blended),
+        mask=np.stack(masks),
+        shift=np.stack([_stored(move.shift) for move in moves]),
         fitting_error=np.array([texture.fitting_error for texture in wanted], np.float32),
         bending_energy=np.array([texture.bending_energy for texture in wanted], np.float32),
-        landmarks=np.stack([texture.landmarks for texture in wanted]) if count else np.empty((0, 59, 2), np.float32),
-        filmed=np.stack([span.filmed(index) for index in indices]) if count else np.empty((0, 59, 2), np.float32),
+        landmarks=np.stack([texture.landmarks for texture in wanted]),
+        filmed=np.stack([span.filmed(index) for index in indices]),
         detail=await asyncio.to_thread(details_of, config, wanted, blended),
     )
 
@@ -550,7 +527,7 @@ def _blend_targets(config: WindowConfig, span: FrameSpan, textures: Mapping[int,
     """Return the blend targets of the target frames and of the context frames that the renderer sees, by index in the span."""
     begin = int(np.argmax(span.targets)) if span.targets.any() else len(span)
     blend_targets: dict[int, _BlendTarget] = {}
-    for index in range(max(0, begin - config.renderer_before), len(span)):
+    for index in range(max(0, begin - config.renderer.frames_before), len(span)):
         texture = textures.get(index)
         landmarks = span.landmarks(index) if texture is None else texture.landmarks
         mask = config.mask_of(span.records[index])
@@ -573,7 +550,6 @@ async def _rendered(
         ContractBrokenError: the render stage answered other frames.
         DubstageError: from the stage.
     """
-    assert config.renderer is not None
     call = render_client.render.requests(model=config.renderer.name, actor=config.state, reference=config.reference)
 
     async def requests() -> AsyncIterator[render_pb2.RenderRequest]:

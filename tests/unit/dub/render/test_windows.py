@@ -38,7 +38,7 @@ def actor(geometry: ActorGeometry) -> EnrolledActor:
     return EnrolledActor(REF, REF, REF, geometry, 200, np.zeros(6), identity=REF)
 
 
-def config_of(renderer: RendererSpec | None, geometry: ActorGeometry) -> WindowConfig:
+def config_of(renderer: RendererSpec, geometry: ActorGeometry) -> WindowConfig:
     return WindowConfig(bank=REF, geometry=geometry, renderer=renderer, state=REF, mode=WARP)
 
 
@@ -125,11 +125,11 @@ def test_finish_decides_whose_pixels(
     assert (config.shows_bank, config.gives_colours, config.gives_inside, config.detail_scale) == shown
 
 
-@pytest.mark.parametrize(("method", "before"), [("dubstage", 0), ("portrait", 2), ("", 0)])
+@pytest.mark.parametrize(("method", "before"), [("dubstage", 0), ("portrait", 2)])
 def test_context_frames_are_drawn(method: str, before: int, geometry: ActorGeometry) -> None:
     """Context frames are drawn where the renderer looks at them."""
     wanted = np.array([False] * 6 + [True] * 4)
-    config = config_of(METHODS[method].renderer if method else None, geometry)
+    config = config_of(METHODS[method].renderer, geometry)
     assert textured_frames(config, wanted).tolist() == [False] * (6 - before) + [True] * (4 + before)
 
 
@@ -236,14 +236,6 @@ async def test_reference_sent_once(geometry: ActorGeometry) -> None:
     await render_window(stages, config, stretch_of(range(3), np.ones(3, np.bool_)))
     (rendering,) = stages.configs
     np.testing.assert_array_equal(from_image(rendering.reference, "reference", channels=3, size=(160, 160)), reference)
-
-
-async def test_warped_texture_without_renderer(geometry: ActorGeometry) -> None:
-    """Without a renderer, the warped texture is the picture."""
-    stages: Any = RecordingStages()
-    window = await render_window(stages, config_of(None, geometry), stretch_of(range(3), np.ones(3, np.bool_)))
-    assert window.box.shape == (3, 160, 160, 3)
-    assert stages.rendered == []
 
 
 async def test_missing_frame_breaks_contract(geometry: ActorGeometry) -> None:
