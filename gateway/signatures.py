@@ -1,8 +1,7 @@
 """Documents that an installation signs with its own key: receipts of erasures, and heads of the audit log.
 
-The canonical form of JSON documents: equal documents have equal bytes.
-
-The Ed25519 key of an installation: a file in the data folder that the first signature makes.
+Signed is the canonical form of a JSON document: equal documents have equal bytes. The Ed25519 key is a file in the data folder that
+the first signature makes.
 
 The package cryptography is imported in functions: most commands use no key.
 """

@@ -183,6 +183,7 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
             )
             for mouth in outcome.mouths
         ],
+        begin=duration_message(float(outcome.begin)) if outcome.begin else None,
     )
 
 

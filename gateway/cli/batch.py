@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -64,9 +64,6 @@ from gateway.cli.progress import StepProgress
 from gateway.dub.request.spec_text import CHANGEABLE, options_from
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequestError
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN_MISTAKES: Final = 50
 """Most mistakes of a manifest that are printed."""

@@ -433,16 +433,18 @@ def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
 
 
 def _clock_label(info: MediaInfo) -> str:
-    """Return the timecode of footage whose clock begins a second or more after 0, which the output's clock does not; empty: the
-    footage has a timecode of its own, or no constant rate.
+    """Return the timecode of footage whose clock begins a second or more after 0, which the output's clock does not: that of the
+    first frame. Empty: the footage has a timecode of its own, or no constant rate.
     """
     tag_sets = (info.video.metadata, info.metadata, *(other.metadata for other in info.others))
     stated = any(key.lower() == "timecode" for tags in tag_sets for key in tags)
-    rate, start = info.video.constant_rate, info.video.start
+    video = info.video
+    rate, start = video.constant_rate, video.start - video.begin
     if stated or rate is None or start < 1:
         return ""
     seconds = int(start)
-    return f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{int((start - seconds) * rate):02}"
+    label = f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{int((start - seconds) * rate):02}"
+    return _timecode_after(label, len(video.before), rate) if len(video.before) else label
 
 
 def _tags_at_begin(video: VideoInfo, tags: Mapping[str, str]) -> dict[str, str]:

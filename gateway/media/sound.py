@@ -80,7 +80,7 @@ class Speech:
     chunks: Iterable[Float32] = field(repr=False)
 
     def later(self, seconds: Fraction) -> Speech:
-        """Return the speech from a time on, seconds, for a video that begins then."""
+        """Return the speech from a time on, seconds, for a video that begins then. Of shorter speech, no sample is left."""
         skipped = round(seconds * self.sample_rate_hz)
         return replace(self, chunks=_Later(self.chunks, skipped)) if skipped else self
 

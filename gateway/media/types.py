@@ -262,21 +262,24 @@ class VideoInfo:
 
     @property
     def constant_rate(self) -> Fraction | None:
-        """The exact frame rate if all times follow one rate, within the precision of the time base; None: they do not."""
-        steps = np.diff(self.pts)
+        """The exact frame rate if all times follow one rate, within the precision of the time base; None: they do not. The times
+        before a span count too: a span may have one frame.
+        """
+        ticks = np.concatenate([self.before, self.pts])
+        steps = np.diff(ticks)
         if len(steps) == 0 or steps.max() - steps.min() > 1:
             return None
         if steps.max() == steps.min():
             return 1 / (int(steps[0]) * self.time_base)
-        measured = (len(self.pts) - 1) / ((int(self.pts[-1]) - int(self.pts[0])) * self.time_base)
-        rates = {rate: self._deviation(rate) for rate in _usual_rates(measured)}
+        measured = (len(ticks) - 1) / ((int(ticks[-1]) - int(ticks[0])) * self.time_base)
+        rates = {rate: self._deviation(ticks, rate) for rate in _usual_rates(measured)}
         best = min(rates, key=rates.__getitem__)
         return best if rates[best] <= 1.0 else None
 
-    def _deviation(self, rate: Fraction) -> float:
-        """Return the largest distance of a time from the times of a constant rate, ticks."""
-        times = float(self.pts[0]) + np.arange(len(self.pts)) * float(1 / rate / self.time_base)
-        return float(np.abs(times - self.pts).max())
+    def _deviation(self, ticks: Int64, rate: Fraction) -> float:
+        """Return the largest distance of a time, int64 [frames], from the times of a constant rate, ticks."""
+        times = float(ticks[0]) + np.arange(len(ticks)) * float(1 / rate / self.time_base)
+        return float(np.abs(times - ticks).max())
 
     @property
     def colour_model(self) -> ColourModel:

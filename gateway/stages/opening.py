@@ -1,9 +1,7 @@
 """The stages that the settings name: remote if endpoints are given, otherwise in this process.
 
 Opening checks that the face stage has the face model of the settings and can fit it. The module also opens a single stage for
-commands that need no other.
-
-Comparison of the table of methods with what the motion stage and the render stage say of their models.
+commands that need no other, and compares the table of methods with what the motion stage and the render stage say of their models.
 """
 
 from __future__ import annotations

@@ -289,20 +289,23 @@ def test_preview_from_players_position(site: Site, browser: Any) -> None:
         give_files(site, page)
         assert page.inner_text("#preview") == "Preview the first seconds"
         page.evaluate("document.querySelector('#footage-preview').currentTime = 0.5")
-        page.wait_for_selector("#preview:has-text('Preview from 0.50 s on')")
+        # Frame 12 of 27 is shown, from 0.48 s on.
+        page.wait_for_selector("#preview:has-text('Preview from 0.48 s on')")
+        page.select_option("#fit", "FIT_LOOP")
+        assert page.inner_text("#preview") == "Preview the first seconds", "a loop has a timeline of its own"
+        page.select_option("#fit", "FIT_CUT")
         with page.expect_request(lambda asked: asked.url.endswith("/v1/dubs") and asked.method == "POST") as sent:
             page.click("#preview")
         dub = sent.value.post_data_json["dub"]
-        assert (dub["preview"], dub["previewTime"]) == (True, "0.5s")
+        assert (dub["preview"], dub["previewTime"]) == (True, "0.48s")
         page.wait_for_url("**/ui/dubs/*")
         page.wait_for_selector("#result:not([hidden])")
-        assert page.inner_text("#about").startswith("Preview of some seconds from 0.5 s on, with the speech of speech.wav")
-        # Frame 13 of 27, at 0.52 s, is the first one at or after 0.5 s.
-        assert "of 14" in page.inner_text("#facts")
+        assert page.inner_text("#about").startswith("Preview of some seconds from 0.48 s on, with the speech of speech.wav")
+        assert "of 15" in page.inner_text("#facts")
         until(page, "document.querySelector('#before').readyState >= 2 && document.querySelector('#after').readyState >= 2")
         page.click("#forward")
         original, preview = (f"document.querySelector('#{name}').currentTime" for name in ("before", "after"))
-        until(page, f"Math.abs({original} - {preview} - 0.52) < 1e-3")
+        until(page, f"Math.abs({original} - {preview} - 0.48) < 1e-3")
         shown(page, "preview")
 
 

@@ -40,10 +40,10 @@ EQUIVALENT = (
     ),
     Equivalent(
         "gateway/media/pictures.py",
-        "if place < 0:",
-        "place < 0",
-        "place <= 0",
-        "a JPEG picture begins with another marker than the one that is sought, so the place is never 0",
+        "if offset < 0:",
+        "offset < 0",
+        "offset <= 0",
+        "a JPEG picture begins with another marker than the one that is sought, so the offset is never 0",
     ),
     Equivalent(
         "services/common/face/loaders/files.py",

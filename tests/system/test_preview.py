@@ -24,7 +24,7 @@ size."""
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("at", "first"), [(None, 0), (VideoTime(Fraction("0.59")), 15)])
+@pytest.mark.parametrize(("at", "first"), [(None, 0), (VideoTime(Fraction("0.59")), 15), (VideoTime(Fraction("1.2")), 30)])
 def test_preview_shows_frames_of_dub(
     dubber: Dubber, clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: VideoTime | None, first: int
 ) -> None:
@@ -44,6 +44,7 @@ def test_preview_shows_frames_of_dub(
         whole_plan.row[own].tolist(),
         whole_plan.reason[own].tolist(),
     )
+    np.testing.assert_array_equal(outcome.plan.strength, whole_plan.strength[own])
     changed: list[float] = []
     differences: list[float] = []
     frames = (list(decoded(path))[first:] for path in (footage, request.output))

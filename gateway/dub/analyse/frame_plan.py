@@ -113,12 +113,7 @@ def make_plan(
         spoken: frames of all lines of this face. The line does not fade beside another.
     """
     total = index.num_frames
-    row = np.full(total, -1, dtype=np.int64) if face_id is None else index.rows_of(face_id)
-    reason = np.where(index.with_faces(), common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE)
-    present = row >= 0
-    reasons = index.reason.copy()
-    reasons[index.partly_covered] = DUBBED
-    reason[present] = reasons[row[present]]
+    row, reason = _rows_and_reasons(index, face_id)
     own, dubbed = (_within(ranges, total) for ranges in ((frames,), (frames, *spoken)))
     strength = np.where(own, _strength((reason == DUBBED) & dubbed, index.shot_cuts), np.float32(0.0))
     of_line = np.zeros(total, dtype=bool)
@@ -126,6 +121,23 @@ def make_plan(
     reason[(reason == DUBBED) & of_line] = SILENT
     reason[~own] = common_pb2.FRAME_REASON_NO_LINE
     return FramePlan(reason.astype(np.int32), row, strength)
+
+
+def strength_of(index: FaceIndex, face_id: int) -> Float32:
+    """Return the strength of the new mouth in each frame of a video whose frames are all dubbed with one speech, float32 [T]."""
+    _, reason = _rows_and_reasons(index, face_id)
+    return _strength(reason == DUBBED, index.shot_cuts)
+
+
+def _rows_and_reasons(index: FaceIndex, face_id: int | None) -> tuple[Int64, Int64]:
+    """Return the record row of a face in each frame, int64 [T], and what the face stage says of each frame, int64 [T]."""
+    row = np.full(index.num_frames, -1, dtype=np.int64) if face_id is None else index.rows_of(face_id)
+    reason = np.where(index.with_faces(), common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE)
+    present = row >= 0
+    reasons = index.reason.copy()
+    reasons[index.partly_covered] = DUBBED
+    reason[present] = reasons[row[present]]
+    return row, reason
 
 
 def _within(ranges: Sequence[range], num_frames: int) -> Bool:

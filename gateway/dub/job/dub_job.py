@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -247,6 +248,7 @@ class DubJob:
             records=None if lines else parts[0].records,
             undubbed=about_no_frame(plan, parts[0].person.unlearned),
             claim=claim,
+            begin=shown.begin if request.fit in ("cut", "pad") and not method.own_timeline else Fraction(0),
             analysis_reused=kept.is_adopted and not workspace.redone_passes,
             warnings=[
                 *(about_preview(video.info, shown) if request.preview else ()),
@@ -311,9 +313,13 @@ class DubJob:
             speech: the new speech.
             shown: the picture of the video (`shown_video`).
         """
-        # A preview reads speech beyond its end, so that its last mouths equal those of the whole dub, and the speech before its
-        # begin: features and motion depend on earlier sound.
-        end = shown.end + SPEECH_AFTER_S if self._request.preview else shown.end
+        end = shown.end
+        if self._request.preview:
+            # A preview reads speech beyond its end, so that its last mouths equal those of the whole dub, which reads no speech
+            # after the end of the footage. A video with a timeline of its own is as long as the speech.
+            end += SPEECH_AFTER_S
+            if not self._request.own_timeline:
+                end = min(end, analysis.info.video.duration)
         extent = await extract_speech(self._stages, shown.end, speech, analysis.workspace, analysis.method.features, end=end)
         await self._extract_own_sound(analysis)
         return extent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Final
 
 from gateway.dub.analyse.frame_plan import SILENT, FramePlan
@@ -102,6 +103,8 @@ class DubOutcome:
         claim: what the manifest of the video says; None: the video got none.
         analysis_reused: whether an earlier dub of the footage had tracked the faces.
         records: target of the dub; None: the dub has lines.
+        begin: time of the footage at which the video begins, seconds: that of a preview from a time on; 0: the video begins with
+            the footage, or has a timeline of its own.
     """
 
     written: WriteReport
@@ -121,6 +124,7 @@ class DubOutcome:
     claim: Claim | None = None
     analysis_reused: bool = False
     records: TargetRecords | None = None
+    begin: Fraction = Fraction(0)
 
     @property
     def line(self) -> PartOutcome | None:
@@ -202,7 +206,7 @@ def about_preview(video: MediaInfo, shown: VideoInfo) -> list[str]:
         video: the preview.
         shown: the span of the whole video that the preview shows (`shown_video`).
     """
-    begin, seconds = float(shown.begin), f"{float(shown.duration):.1f} s"
+    begin, seconds = float(shown.begin), f"{float(shown.duration):.2f} s"
     return [
         Text(
             "this is a preview: {part}, {width} x {height}; dub without {preview} for the whole video",

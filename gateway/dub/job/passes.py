@@ -15,7 +15,7 @@ from dubstage.common.v1 import common_pb2
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.dub.analyse.face_choice import ChosenFace, about_faces
 from gateway.dub.analyse.face_records import FaceIndex, TrackedVideo
-from gateway.dub.analyse.frame_plan import FramePlan, make_plan, silent_frames
+from gateway.dub.analyse.frame_plan import FramePlan, make_plan, silent_frames, strength_of
 from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.analyse.shot_looks import ShotLooks
 from gateway.dub.convert import timeline_of
@@ -311,6 +311,10 @@ class DubPasses:
         workspace, first = self.analysis.workspace, len(shown.before)
         mouths = (await self._mouths(person)).span(range(first, _stop_of(shown)))
         plan = plan_of(video.index, person, mouths.motion, mouths, range(video.index.num_frames))
+        if self.request.preview and not self.request.own_timeline and person.face_id is not None:
+            # Frames beside the span fade the mouths of the span too.
+            strength = await asyncio.to_thread(strength_of, self.analysis.index, person.face_id)
+            plan = replace(plan, strength=strength[first : _stop_of(shown)])
         spoken: AlignedSpeech | None = None
         if self.analysis.method.renderer.speech:
             spoken = AlignedSpeech(workspace.speech, frame_seconds(video.info) + float(shown.begin))

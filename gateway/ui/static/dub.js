@@ -1,7 +1,7 @@
 // The page of one dub: its progress, then original and dub in lock-step with the time line.
 import { Refusal, api, at, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, secondsOf, showBar, shownName, spoken, withUsersNames } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
-import { ABOUT_OWN_TIME, beginOf, dubOf, ended, hasOwnTime, mediaUrl, newestDubs, reasonOf, sha256Of, showFile, stepName, whyNotShown } from "./operations.js";
+import { ABOUT_OWN_TIME, dubOf, ended, hasOwnTime, mediaUrl, newestDubs, reasonOf, sha256Of, showFile, stepName, whyNotShown } from "./operations.js";
 import { Player } from "./player.js";
 
 const name = `operations/${at("running").dataset.operation}`;
@@ -143,7 +143,7 @@ function showResult(dub, others) {
     if (sameTime) drawMouth(at("mouth-before"), before, box);
     at("play").textContent = player.playing ? "Pause" : "Play";
   });
-  player.begin = beginOf(request, frameRate);
+  player.begin = secondsOf(result.begin);
   at("position").max = numFrames - 1;
   at("mouths-card").hidden = !mouths.length;
   after.loop = true;
@@ -244,7 +244,7 @@ function showResult(dub, others) {
     if (mouths.some((mouth) => mouth.opening !== undefined)) drawOpening(at("opening"), mouths, numFrames);
     else at("opening-lane").hidden = true;
     for (const [id, sound] of Object.entries(sounds)) {
-      if (sound) drawWave(at(id), sound, numFrames / frameRate, id === "wave-after" ? "--wave" : "--wave-soft", id === "wave-before" ? beginOf(request, frameRate) : 0);
+      if (sound) drawWave(at(id), sound, numFrames / frameRate, id === "wave-after" ? "--wave" : "--wave-soft", id === "wave-before" ? secondsOf(result.begin) : 0);
     }
   };
   draw();
@@ -309,11 +309,11 @@ function showResult(dub, others) {
 
 /** Show the other dubs of the same footage: each can be put beside this dub in place of the original. */
 function showVersions(dub, others, player) {
-  const { before, frameRate } = player;
+  const { before } = player;
   at("versions-card").hidden = !others.length;
   const show = (uri, text, button, begin) => {
     const time = before.currentTime;
-    player.begin = beginOf(dub.request, frameRate) - begin;
+    player.begin = secondsOf(dub.result.begin) - begin;
     showFile(before, mediaUrl(uri));
     before.currentTime = time;
     document.querySelector(".name.before").textContent = text;
@@ -329,7 +329,7 @@ function showVersions(dub, others, player) {
     ...others.map((other) => {
       const options = optionRows(other.request).filter(([label, value]) => value && optionRows(dub.request).find(([same]) => same === label)?.[1] !== value);
       const differs = options.map(([label, value]) => `${label.toLowerCase()} ${value}`).join(", ");
-      return line([day(other.created), differs].filter(Boolean).join(": "), `/ui/dubs/${other.id}`, other.result.outputUri, `Dub of ${day(other.created)}`, beginOf(other.request, frameRate));
+      return line([day(other.created), differs].filter(Boolean).join(": "), `/ui/dubs/${other.id}`, other.result.outputUri, `Dub of ${day(other.created)}`, secondsOf(other.result.begin));
     }),
   );
   at("versions").querySelector("button").setAttribute("aria-pressed", "true");

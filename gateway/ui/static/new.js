@@ -1,7 +1,7 @@
 // The page of a new dub: uploads, faces, options, plan, and the begin of the dub.
 import { Refusal, api, at, during, element, lastPart, newRequestId, pageOf, refusalIn, refused, secondsOf, showBar, shownName, sized, spoken } from "./page.js";
 import { consentForm } from "./consent.js";
-import { dubOf, ended, mediaUrl } from "./operations.js";
+import { dubOf, ended, mediaUrl, movesTime } from "./operations.js";
 import { sceneLines } from "./scene.js";
 import { onFiles, plainName, random, uploadShown } from "./upload.js";
 
@@ -188,15 +188,27 @@ function chooseFace(id) {
   plan();
 }
 
-/** Return where a preview begins, seconds: where the player of the footage stands; 0: at the begin, or the footage has been played. */
+/** Time of the frame that the player of the footage shows, seconds. */
+let frameTime = 0;
+
+/** Return where a preview begins, seconds: with the frame that the player of the footage shows; 0: with the first frame, as the footage
+ * has been played, or the video has a timeline of its own. */
 function previewBegin() {
   const player = at("footage-preview");
-  return player.hidden || player.ended || movesHead() ? 0 : Math.floor(1000 * player.currentTime) / 1000;
+  if (player.hidden || player.ended || movesHead() || movesTime(at("fit").value)) return 0;
+  const time = player.requestVideoFrameCallback && player.currentTime ? frameTime : player.currentTime;
+  return Math.floor(1000 * time) / 1000;
 }
 function showPreviewBegin() {
   const begin = previewBegin();
   at("preview").textContent = begin ? `Preview from ${begin.toFixed(2)} s on` : "Preview the first seconds";
 }
+function followFrames(now, frame) {
+  frameTime = frame?.mediaTime ?? 0;
+  showPreviewBegin();
+  at("footage-preview").requestVideoFrameCallback?.(followFrames);
+}
+followFrames();
 for (const event of ["timeupdate", "seeked", "ended", "loadedmetadata", "emptied"]) at("footage-preview").addEventListener(event, showPreviewBegin);
 
 const consent = consentForm(plan, () => (isScene() ? "" : at("actor").value));
@@ -326,6 +338,7 @@ for (const control of controls) {
   }
 }
 for (const id of ["method", "actor"]) at(id).addEventListener("change", showFit);
+for (const id of ["method", "actor", "fit"]) at(id).addEventListener("change", showPreviewBegin);
 
 at("preview").addEventListener("click", () =>
   during(at("preview"), async () => {

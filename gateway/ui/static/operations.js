@@ -121,14 +121,8 @@ const OWN_TIME = new Set(["FIT_LOOP", "FIT_BOUNCE", "FIT_RETIME", "FIT_SLOW"]);
 export const hasOwnTime = (fit, before, after, frameRate) =>
   OWN_TIME.has(fit) || (fit !== "FIT_PAD" && Boolean(before?.duration) && after.duration - before.duration > 3 / frameRate);
 
-/** Return the time of the footage at which a dub begins, seconds: that of a preview, otherwise 0. */
-export function beginOf({ previewTime, previewTimecode }, frameRate) {
-  const parts = previewTimecode ? previewTimecode.split(/[:;]/).map(Number) : [secondsOf(previewTime)];
-  const frames = parts.length === 4 ? parts.pop() : 0;
-  const seconds = parts.reduce((sum, part) => 60 * sum + part, 0);
-  // A preview begins with a frame.
-  return (Math.ceil(seconds * frameRate - 1e-3) + frames) / frameRate;
-}
+/** Return whether the video of a fit shows other moments of the footage at each time. */
+export const movesTime = (fit) => OWN_TIME.has(fit);
 
 export const ABOUT_OWN_TIME = "The dub has a timeline of its own, so the two videos show different moments of the footage.";
 

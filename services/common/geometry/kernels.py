@@ -9,8 +9,7 @@ products. A value near zero is computed again with the rounding errors of both p
 Shewchuk's predicates use), so the sign is right and the value has at least six digits. Turning an edge round changes only the
 sign of the edge function, so the two triangles of an edge cannot both take a pixel or both leave the pixel out.
 
-Kernels release the interpreter's lock and write only their own rows, so bands of rows may run in threads. The result does not
-depend on the number of threads. Callers check shapes, dtypes and indices; kernels do not.
+Kernels release the interpreter's lock. Callers check shapes, dtypes and indices; kernels do not.
 
 One kernel computes the derivative of interpolation. Its sums run in the order of the pixels, so
 equal input gives equal bytes. The last kernel samples a texture with many channels.
@@ -101,32 +100,28 @@ def _product_error(a: float, b: float, product: float) -> float:
 
 
 @kernel
-def rasterise_rows(
+def rasterise_picture(
     points: Float64,
     depth: Float64,
     triangles: Int32,
     cull_back: bool,
-    first_row: int,
-    last_row: int,
     index: Int32,
     barycentrics: Float32,
     nearest: Float32,
 ) -> None:
-    """Fill the rows [first_row, last_row) of one picture.
+    """Fill one picture.
 
     Args:
         points: float64 [V, 2], pixels, multiples of 2**-24.
         depth: float64 [V].
         triangles: int32 [F, 3].
         cull_back: whether to leave out triangles that turn clockwise on screen.
-        first_row: first row of the band.
-        last_row: row after the last row of the band.
         index: int32 [H, W], output.
         barycentrics: float32 [H, W, 3], output.
         nearest: float32 [H, W], output: depth.
     """
-    width = index.shape[1]
-    for row in range(first_row, last_row):
+    height, width = index.shape
+    for row in range(height):
         for column in range(width):
             index[row, column] = -1
             nearest[row, column] = np.inf
@@ -140,11 +135,11 @@ def rasterise_rows(
         x2, y2 = points[third, 0], points[third, 1]
         low_y, high_y = min(y0, y1, y2), max(y0, y1, y2)
         low_x, high_x = min(x0, x1, x2), max(x0, x1, x2)
-        if low_y >= last_row or high_y < first_row or low_x >= width or high_x < 0.0:
+        if low_y >= height or high_y < 0.0 or low_x >= width or high_x < 0.0:
             continue
         if not abs(x0) + abs(x1) + abs(x2) + abs(y0) + abs(y1) + abs(y2) <= MAX_COORDINATE:  # or not a number
             continue
-        top, bottom = max(first_row, math.ceil(low_y)), min(last_row - 1, math.floor(high_y))
+        top, bottom = max(0, math.ceil(low_y)), min(height - 1, math.floor(high_y))
         left, right = max(0, math.ceil(low_x)), min(width - 1, math.floor(high_x))
         if top > bottom or left > right:
             continue

@@ -30,10 +30,8 @@ triangles. Outlines have none: landmarks hold the outline of a face in every fit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -54,7 +52,6 @@ def rasterise(
     *,
     cull: Cull = "none",
     backend: Backend = "numba",
-    num_threads: int = 1,
 ) -> Fragments:
     """Rasterise N poses of one mesh.
 
@@ -66,7 +63,6 @@ def rasterise(
         width: width of the pictures, pixels.
         cull: "back" leaves out triangles that turn clockwise on screen.
         backend: "numba", or "pytorch3d" if installed (rasterise_pytorch3d.py lists the differences).
-        num_threads: threads of the numba backend; the result does not depend on this number.
 
     Raises:
         ValueError: shapes do not match, or a triangle names a vertex that does not exist.
@@ -77,7 +73,7 @@ def rasterise(
         from services.common.geometry.rasterise_pytorch3d import rasterise_with_pytorch3d
 
         return rasterise_with_pytorch3d(vertices, depth, triangles, height, width, cull=cull)
-    from services.common.geometry.kernels import rasterise_rows
+    from services.common.geometry.kernels import rasterise_picture
 
     points, depth64 = on_grid(vertices), np.ascontiguousarray(depth, dtype=np.float64)
     triangles = np.ascontiguousarray(triangles, dtype=np.int32)
@@ -87,13 +83,8 @@ def rasterise(
         np.empty((count, height, width, 3), np.float32),
         np.empty((count, height, width), np.float32),
     )
-
-    def fill(item: int, first_row: int, last_row: int) -> None:
-        outputs = fragments.triangle_index[item], fragments.barycentrics[item], fragments.depth[item]
-        rasterise_rows(points[item], depth64[item], triangles, cull == "back", first_row, last_row, *outputs)
-
-    bands = _bands(height, 1 if count >= num_threads else num_threads)
-    _run_all([partial(fill, item, first, last) for item in range(count) for first, last in bands], num_threads)
+    for item, outputs in enumerate(zip(*fragments, strict=True)):
+        rasterise_picture(points[item], depth64[item], triangles, cull == "back", *outputs)
     return fragments
 
 
@@ -124,17 +115,6 @@ def interpolate(fragments: Fragments, attributes: Floating, corners: Int32) -> F
         interpolate_pixels(fragments.triangle_index[item].ravel(), weights, corners, rows[item % len(rows)], values)
         result[item] = values.reshape(height, width, -1)
     return result
-
-
-def _run_all(work: Sequence[Callable[[], None]], num_threads: int) -> None:
-    """Run kernels that write to different places, on at most `num_threads` threads."""
-    if num_threads == 1 or len(work) == 1:
-        for each in work:
-            each()
-        return
-    with ThreadPoolExecutor(num_threads) as pool:
-        for done in [pool.submit(each) for each in work]:
-            done.result()
 
 
 def check_backend(backend: Backend) -> None:
@@ -183,11 +163,6 @@ def _check_indices(triangles: Int32, count: int) -> None:
         raise ValueError(f"triangles must be integers [F, 3], not {triangles.dtype} {list(triangles.shape)}")
     if triangles.size and not (triangles.min() >= 0 and triangles.max() < count):
         raise ValueError(f"triangles name vertices {triangles.min()}..{triangles.max()}, but there are {count}")
-
-
-def _bands(height: int, count: int) -> list[tuple[int, int]]:
-    edges = [height * band // count for band in range(count + 1)]
-    return [(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True) if first < last]
 
 
 class UvMap(NamedTuple):

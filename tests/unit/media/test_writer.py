@@ -292,6 +292,15 @@ def test_span_states_its_own_timecode(tmp_path: Path, rate: Fraction, whole: str
     assert written.pts.tolist() == [index * ticks for index in range(written.num_frames)]
 
 
+@pytest.mark.parametrize(("start_s", "first", "label"), [(0, 50, None), (46219, 15, "12:50:19:15"), (46219, 59, "12:50:21:09")])
+def test_span_of_late_clock_states_its_time(tmp_path: Path, start_s: int, first: int, label: str | None) -> None:
+    """A span of footage whose clock begins late states the time of its own first frame, and no other span states one."""
+    times = {"time_base": Fraction(1, 25), "pts": tuple(range(25 * start_s, 25 * start_s + 60)), "last_duration": 1}
+    info = probe(make_clip(tmp_path / "clip.mkv", Clip(codec="libx264", **times)))  # type: ignore[arg-type]
+    _write(replace(info, video=info.video.span(first, 1)), tmp_path / "out.mov", carry=False)
+    assert probe(tmp_path / "out.mov").video.metadata.get("timecode") == label
+
+
 def test_full_range_footage_stays_full_range(tmp_path: Path) -> None:
     clip = Clip(codec="mjpeg", pixel_format="yuvj420p", colour=(5, 2, 2, 2), time_base=Fraction(1, 25), pts=range(6))
     info = probe(make_clip(tmp_path / "clip.avi", clip))

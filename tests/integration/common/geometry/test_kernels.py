@@ -6,9 +6,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[4]
 CODE = """
 from services.common.geometry.rasterise import warm_up
-from services.common.geometry.kernels import rasterise_rows
+from services.common.geometry.kernels import rasterise_picture
 warm_up()
-print(sum(rasterise_rows.stats.cache_hits.values()), end="")
+print(sum(rasterise_picture.stats.cache_hits.values()), end="")
 """
 
 
@@ -27,7 +27,7 @@ def test_second_process_loads_kernel_cache(tmp_path: Path) -> None:
     """A second process loads what the first has compiled from the user's cache folder."""
     before = _kernels_beside_the_sources()
     assert _loaded_kernels(tmp_path) == 0
-    assert list((tmp_path / ".cache/dubstage/kernels").rglob("kernels.rasterise_rows-*.nbc"))
+    assert list((tmp_path / ".cache/dubstage/kernels").rglob("kernels.rasterise_picture-*.nbc"))
     assert _loaded_kernels(tmp_path) == 1
     assert _kernels_beside_the_sources() == before
 

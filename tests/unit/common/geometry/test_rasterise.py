@@ -129,18 +129,6 @@ def test_of_equally_near_triangles_the_first_is_shown() -> None:
     assert set(np.unique(rasterise(vertices, np.full((1, 3), 2.0), twice, 8, 8).triangle_index)) == {-1, 0}
 
 
-@pytest.mark.parametrize("threads", [2, 3, 16])
-@pytest.mark.parametrize("count", [1, 5])
-def test_threads_change_nothing(threads: int, count: int) -> None:
-    rng = np.random.default_rng(4)
-    vertices = rng.uniform(-5, 45, (count, 30, 2)).astype(np.float32)
-    depth = rng.uniform(1, 5, (count, 30)).astype(np.float32)
-    triangles = rng.integers(0, 30, (60, 3)).astype(np.int32)
-    alone = rasterise(vertices, depth, triangles, 37, 41)
-    shared = rasterise(vertices, depth, triangles, 37, 41, num_threads=threads)
-    assert all(a.tobytes() == b.tobytes() for a, b in zip(alone, shared, strict=True))
-
-
 def test_an_empty_mesh_is_all_background() -> None:
     fragments = rasterise(np.zeros((2, 0, 2)), np.zeros((2, 0)), np.zeros((0, 3), np.int32), 3, 4)
     assert fragments.triangle_index.shape == (2, 3, 4)

@@ -10,7 +10,7 @@ import pytest
 
 from dubstage.common.v1 import common_pb2
 from gateway.dub.analyse.face_records import FaceIndex
-from gateway.dub.analyse.frame_plan import joined_plan, make_plan, silent_frames
+from gateway.dub.analyse.frame_plan import joined_plan, make_plan, silent_frames, strength_of
 from gateway.dub.state.records import MOTION_RECORD, RecordFile
 from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
@@ -47,6 +47,15 @@ def test_mouth_that_is_covered_in_part_is_dubbed() -> None:
     plan = make_plan(index, 1, speaking(3), range(3))
     assert plan.reason.tolist() == [COVERED, DUBBED, DUBBED]
     assert index.reason.tolist() == [COVERED, COVERED, DUBBED]
+
+
+def test_frames_beside_a_span_fade_its_mouths() -> None:
+    """Of a span, the strength is that of the whole video, where frames before the span pass through; the span alone knows none."""
+    index = index_of([(frame, 1, PROFILE if frame < 4 else DUBBED) for frame in range(10)], 10)
+    whole = make_plan(index, 1, speaking(10), range(10)).strength
+    np.testing.assert_array_equal(strength_of(index, 1), whole)
+    assert whole[4:8].tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert make_plan(index.span(range(4, 8)), 1, speaking(4), range(4)).strength.tolist() == [1, 1, 1, 1]
 
 
 def test_no_face_differs_from_no_target() -> None:
