@@ -45,7 +45,7 @@ from services.common.server.client import ClientConfig, StageClient
 
 LONGEST_SPEECH_SECONDS: Final = 600
 MOST_CHANNELS: Final = 8
-"""Most channels that the contract of the audio stage allows."""
+"""Most channels of a live stream."""
 
 
 def read_speech(path: Path) -> tuple[Float32, int]:
