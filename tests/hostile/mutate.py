@@ -162,7 +162,9 @@ def _filled(tensor: common_pb2.Tensor, rng: Random) -> None:
         return
     with np.errstate(over="ignore"):
         fill = np.asarray(rng.choice(_FILLS)).astype(dtype)
-    values = np.frombuffer(tensor.data, dtype).copy()
+    # An earlier change may have cut a number in two.
+    whole = len(tensor.data) - len(tensor.data) % np.dtype(dtype).itemsize
+    values = np.frombuffer(tensor.data[:whole], dtype).copy()
     if len(values):
         values[:: rng.choice((1, 7, len(values)))] = fill
     tensor.data = values.tobytes()
