@@ -1,6 +1,4 @@
 """The 3D morphable face model, rotations, cameras, light, normals, and the rasteriser.
 
 Every model is in head space (docs/coordinates.md): x to the image's right, y down, z away from the camera, crop pixels.
-Functions take numpy arrays or torch tensors and return the same kind. torch is imported only for tensors, so stages without torch
-can use the functions.
 """

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.common.geometry.array_module import Array
+from services.common.array_types import Array
 
 
 @dataclass(frozen=True, slots=True)
 class WeakPerspective:
     """Weak-perspective camera: image = scale * rotation @ point + translation (six numbers: Everybody's Talkin', Sec. 3.1).
 
-    Arguments are numpy arrays or torch tensors, and results are of the same kind. Leading axes broadcast. x is to the right, y is
-    down, pixel centres are at integers (docs/coordinates.md). Depth grows away from the camera.
+    Leading axes broadcast. x is to the right, y is down, pixel centres are at integers (docs/coordinates.md). Depth grows away from
+    the camera.
 
     Attributes:
         scale: [...], frame pixels per unit of head space.

@@ -12,8 +12,7 @@ C(n, t, gamma) = t sum_b gamma_b Phi_b(n) of Yi et al., Sec. 3.1, with Phi_b = A
 
 Light and albedo are known only up to one factor per channel. `normalise_light` moves the factor into the albedo.
 
-Normals need no scatter operation, in numpy and torch: every vertex sums the faces that a table lists. The table is made once per
-mesh.
+Normals need no scatter operation: every vertex sums the faces that a table lists. The table is made once per mesh.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32, Int32
-from services.common.geometry.array_module import Array, array_module, constant, gather, normalised
+from services.common.array_types import Array, Float32, Int32
+from services.common.geometry.arrays import constant, gather, normalised
 
 NUM_COEFFICIENTS: Final = 9
 """Coefficients per colour channel: (l, m) = (0, 0), (1, -1), (1, 0), (1, 1), (2, -2), (2, -1), (2, 0), (2, 1), (2, 2)."""
@@ -54,14 +53,13 @@ class LightAndAlbedo:
 
 def harmonics(normals: Array) -> Array:
     """Return the real orthonormal spherical harmonics Y_lm of unit vectors, [..., 3] to [..., 9]."""
-    xp = array_module(normals)
     x, y, z = normals[..., 0], normals[..., 1], normals[..., 2]
     values = [
-        xp.ones_like(x) * _Y0,
+        np.ones_like(x) * _Y0,
         _Y1 * y, _Y1 * z, _Y1 * x,
         _Y2 * x * y, _Y2 * y * z, _Y20 * (3.0 * z * z - 1.0), _Y2 * x * z, 0.5 * _Y2 * (x * x - y * y),
     ]  # fmt: skip
-    return xp.stack(values, -1)
+    return np.stack(values, -1)
 
 
 def shading_basis(normals: Array) -> Array:
@@ -92,16 +90,15 @@ def estimate_light(colours: Array, albedo: Array, normals: Array, weights: Array
         ridge: weight that pulls bands 1 and 2 towards zero, as a share of the mean of the normal equations' diagonal. The normals
             of a face cover only half a sphere, so that without a ridge the bands could not be told apart.
     """
-    xp = array_module(colours)
     basis = shading_basis(normals)
     # Each channel has one weighted system: rows albedo * basis, right-hand side colours.
     rows = albedo.mT[..., :, :, None] * basis[..., None, :, :]
     weighted = rows if weights is None else rows * weights[..., None, :, None]
     normal = weighted.mT @ rows
     right = (weighted.mT @ colours.mT[..., :, :, None])[..., 0]
-    diagonal = xp.diagonal(normal, 0, -2, -1).mean(-1)
+    diagonal = np.diagonal(normal, 0, -2, -1).mean(-1)
     damping = constant(np.diag([0.0 if band == 0 else 1.0 for band in BAND_OF] + np.full(9, 1e-9)), colours)
-    solved = xp.linalg.solve(normal + (ridge * diagonal)[..., None, None] * damping, right[..., None])[..., 0]
+    solved = np.linalg.solve(normal + (ridge * diagonal)[..., None, None] * damping, right[..., None])[..., 0]
     return solved.mT
 
 
@@ -142,10 +139,9 @@ def vertex_face_table(triangles: Int32, num_vertices: int) -> Int32:
 
 def face_normals(vertices: Array, triangles: Int32) -> Array:
     """Return the normals [..., F, 3] of triangles. The length of a normal is twice the triangle's area."""
-    xp = array_module(vertices)
     a, b, c = (gather(vertices, triangles[:, i]) for i in range(3))
     u, v = b - a, c - a
-    return xp.stack(
+    return np.stack(
         [
             u[..., 1] * v[..., 2] - u[..., 2] * v[..., 1],
             u[..., 2] * v[..., 0] - u[..., 0] * v[..., 2],
@@ -165,10 +161,9 @@ def vertex_normals(vertices: Array, triangles: Int32, table: Int32 | None = None
         triangles: int32 [F, 3].
         table: `vertex_face_table(triangles, V)`; None: made here. Pass the table if one mesh has many shapes.
     """
-    xp = array_module(vertices)
     around = vertex_face_table(triangles, vertices.shape[-2]) if table is None else table
     faces = face_normals(vertices, triangles)
-    padded = xp.concatenate([faces, xp.zeros_like(faces[..., :1, :])], -2)
+    padded = np.concatenate([faces, np.zeros_like(faces[..., :1, :])], -2)
     return normalised(gather(padded, around).sum(-2))
 
 

@@ -25,9 +25,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32, Int32
+from services.common.array_types import Array, Float32, Int32
 from services.common.errors import InvalidRequestError
-from services.common.geometry.array_module import Array, constant, gather
+from services.common.geometry.arrays import constant, gather
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 
 FORMAT: Final = "dubstage-morphable-model-1"
@@ -193,7 +193,7 @@ class MorphableModel:
         return len(self.albedo_deviation)
 
     def shape(self, identity: Array, expression: Array, offset: Array | None = None) -> Array:
-        """Return the vertices [..., V, 3] for given coefficients, of the arguments' kind (numpy or torch).
+        """Return the vertices [..., V, 3] for given coefficients.
 
         float32 coefficients are faster for large models, because the bases are not copied.
 

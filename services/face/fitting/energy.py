@@ -22,7 +22,7 @@ import numpy as np
 
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import CROP_SIZE
-from services.common.geometry.array_module import normalised
+from services.common.geometry.arrays import normalised
 from services.common.geometry.lighting import face_normals, shading_basis
 from services.common.geometry.rasterise import Backend, draw_surface
 from services.common.geometry.rotations import matrix_from_axis_angle

@@ -14,7 +14,7 @@ from services.common.errors import InvalidRequestError
 from services.common.face.drawing import FaceMesh
 from services.common.face.landmarks import FACE_OVAL, STABLE
 from services.common.face.morphable_models import MorphableModels
-from services.common.geometry.array_module import normalised
+from services.common.geometry.arrays import normalised
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.fragments import visible_vertices
 from services.common.geometry.lighting import BAND_OF, IRRADIANCE, vertex_normals

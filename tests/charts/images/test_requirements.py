@@ -17,7 +17,6 @@ ON_DEMAND = {
     # No image has OpenCue's packages: they bring compilers of contracts.
     "gateway.studio.opencue_job": {"opencue", "outline"},
     "research.evaluation.perceptual": {"torch"},
-    "services.common.geometry.array_module": {"torch"},
     "services.common.geometry.rasterise_pytorch3d": {"torch", "pytorch3d"},
 }
 OURS = {"services", "gateway", "dubstage"}

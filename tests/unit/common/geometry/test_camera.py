@@ -1,12 +1,10 @@
-"""The camera: agreement with HeadPose, and gradients through torch."""
+"""The camera: agreement with HeadPose."""
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from services.common.face.crops import HeadPose, head_poses_of, head_template, to_frame, to_head_space, weak_perspective_of
-from services.common.geometry.camera import WeakPerspective
 
 RANDOM = np.random.default_rng(5)
 POSES = [
@@ -28,12 +26,3 @@ def test_head_poses_come_back_from_the_camera():
     back = head_poses_of(weak_perspective_of(POSES))
     assert [pose.scale for pose in back] == [pose.scale for pose in POSES]
     assert all(np.array_equal(a.rotation, b.rotation) for a, b in zip(back, POSES, strict=True))
-
-
-def test_torch_camera_projects_same_with_gradients():
-    weak = weak_perspective_of(POSES)
-    tensors = WeakPerspective(*(torch.from_numpy(part) for part in (weak.scale, weak.rotation, weak.translation)))
-    points = torch.from_numpy(head_template().astype(np.float64)).requires_grad_()
-    image = tensors.project(points)
-    assert image.detach().numpy() == pytest.approx(weak.project(points.detach().numpy()))
-    assert torch.autograd.grad(image.sum(), points)[0].isfinite().all()

@@ -5,7 +5,6 @@ Normals against hand-made and analytic surfaces.
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial import ConvexHull
 
 from services.common.geometry import lighting
@@ -102,18 +101,6 @@ def test_scale_moves_to_albedo():
     assert split.albedo * lighting.shading(normals, split.light) == pytest.approx(albedo * lighting.shading(normals, light))
 
 
-def test_torch_gives_the_same_light_with_gradients():
-    normals, albedo = sphere(200), RANDOM.uniform(0.2, 0.8, (200, 3))
-    colours = albedo * lighting.shading(normals, lighting.ambient() + 0.1)
-    tensors = [torch.from_numpy(np.asarray(a, np.float64)).requires_grad_() for a in (colours, albedo, normals)]
-    found = lighting.estimate_light(*tensors)
-    assert found.detach().numpy() == pytest.approx(lighting.estimate_light(colours, albedo, normals))
-    assert torch.autograd.grad(found.sum(), tensors[0])[0].isfinite().all()
-    assert torch.autograd.gradcheck(
-        lighting.shading, (tensors[2][:5].detach().requires_grad_(), torch.rand(9, 3, dtype=torch.float64))
-    )
-
-
 def ball(count=800):
     points = sphere(count)
     triangles = ConvexHull(points).simplices
@@ -157,14 +144,10 @@ def test_a_vertex_without_faces_has_no_normal():
     assert normals[3] == pytest.approx(np.zeros(3))
 
 
-def test_batches_torch_and_gradients():
-    """Batches and torch give the same and gradients are right."""
+def test_a_batch_has_each_meshs_normals():
     points, triangles = ball(40)
     batch = np.stack([points, 2.0 * points + 1.0])
     assert vertex_normals(batch, triangles)[1] == pytest.approx(vertex_normals(points, triangles), abs=1e-9)
-    tensor = torch.from_numpy(points).requires_grad_()
-    assert vertex_normals(tensor, triangles).detach().numpy() == pytest.approx(vertex_normals(points, triangles))
-    assert torch.autograd.gradcheck(lambda v: vertex_normals(v, triangles[:6]), (tensor,), eps=1e-6, atol=1e-6)
 
 
 def test_a_mesh_that_is_inside_out_is_turned():

@@ -7,7 +7,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import fit_head_pose, head_template
@@ -37,7 +36,6 @@ def test_triangle_points_are_weighted_means():
     """Points of triangles are weighted means of the corners."""
     expected = np.stack([VERTICES[:, 1] / 2 + VERTICES[:, 2] / 4 + VERTICES[:, 3] / 4, VERTICES[:, 6]], 1)
     assert INSIDE.of(VERTICES) == pytest.approx(expected)
-    assert INSIDE.of(torch.from_numpy(VERTICES)).numpy() == pytest.approx(expected)
 
 
 def test_landmark_basis_equals_vertex_basis():
@@ -81,17 +79,6 @@ def test_the_papers_sizes_are_only_data(identity, expression, albedo):
     assert (model.num_identity, model.num_expression, model.num_albedo) == (identity, expression, albedo)
     assert model.shape(np.zeros(identity), np.zeros(expression)) == pytest.approx(model.mean_shape)
     assert model.albedo(np.zeros(albedo)) == pytest.approx(model.albedo_mean)
-
-
-def test_torch_shape_and_gradient():
-    """Torch gives the same shape and its gradient is the basis."""
-    model = small_model()
-    identity, expression = RANDOM.normal(size=3), RANDOM.normal(size=4)
-    tensor = torch.from_numpy(expression).requires_grad_()
-    shape = model.shape(torch.from_numpy(identity), tensor)
-    assert shape.detach().numpy() == pytest.approx(model.shape(identity, expression))
-    (gradient,) = torch.autograd.grad(shape[9, 1], tensor)
-    assert gradient.numpy() == pytest.approx(model.expression_basis[9, 1])
 
 
 def test_a_persons_own_model_has_no_identity_left():

@@ -1,8 +1,7 @@
-"""Rotations against scipy, and their derivatives against finite differences."""
+"""Rotations against scipy."""
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from services.common.face.crops import HeadPose
@@ -55,24 +54,3 @@ def test_geodesic_angle_extremes():
     assert rotations.geodesic_angle(turned, np.broadcast_to(MATRICES[0], turned.shape)) == pytest.approx(
         angles, rel=1e-6, abs=1e-12
     )
-
-
-@pytest.mark.parametrize("function", ["matrix_from_axis_angle", "matrix_from_euler"])
-def test_gradients_are_those_of_finite_differences(function):
-    values = torch.from_numpy(np.random.default_rng(1).normal(size=(4, 3))).requires_grad_()
-    assert torch.autograd.gradcheck(getattr(rotations, function), (values,))
-
-
-def test_axis_angle_gradient_at_zero():
-    """The gradient of axis angles is finite and right at zero."""
-    vector = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    jacobian = torch.autograd.functional.jacobian(rotations.matrix_from_axis_angle, vector)
-    assert jacobian.numpy() == pytest.approx(np.moveaxis(rotations.cross_matrix(np.eye(3)), 0, -1))
-
-
-@pytest.mark.parametrize("function", ["euler_from_matrix", "nearest_rotation"])
-def test_torch_and_numpy_give_the_same(function):
-    ours = getattr(rotations, function)(MATRICES)
-    theirs = getattr(rotations, function)(torch.from_numpy(MATRICES))
-    assert isinstance(theirs, torch.Tensor)
-    assert theirs.numpy() == pytest.approx(ours, abs=1e-9)
