@@ -11,8 +11,8 @@ sign of the edge function, so the two triangles of an edge cannot both take a pi
 
 Kernels release the interpreter's lock. Callers check shapes, dtypes and indices; kernels do not.
 
-One kernel computes the derivative of interpolation. Its sums run in the order of the pixels, so
-equal input gives equal bytes. The last kernel samples a texture with many channels.
+One kernel computes the derivative of interpolation. Its sums run in the order of the pixels, so equal input gives equal bytes. The
+last kernel samples a texture with many channels.
 """
 
 from __future__ import annotations
