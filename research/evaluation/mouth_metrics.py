@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32
-from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, layout_points, lip_width, mouth_opening
+from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, lip_width, lower_face, mouth_opening, pose_landmarks
 
 CLOSED_OPENING_PX: Final = 2.0
 """Opening below which lips count as closed, in truth and result (inner-lip landmarks, crop pixels; the face is 185 px wide). The
@@ -52,6 +52,12 @@ def mouth_track(landmarks: Float32) -> MouthTrack:
 def landmark_distance(truth: MouthTrack, result: MouthTrack) -> Float32:
     """Return LMD of each frame: mean Euclidean distance over the 40 lip points, float32 [T], crop pixels."""
     return np.asarray(np.linalg.norm(truth.lips - result.lips, axis=-1).mean(axis=-1), dtype=np.float32)
+
+
+def layout_points(landmarks: Float32) -> Float32:
+    """Return all points of the layout of `hetero`, float32 [..., 478, D] -> [..., 216, D]: upper part, then lower part."""
+    lower = lower_face(landmarks[..., list(MOUTH_AREA), :])
+    return np.concatenate([pose_landmarks(landmarks), lower], axis=-2)
 
 
 def normalised_mean_error(truth: Float32, result: Float32) -> Float32:

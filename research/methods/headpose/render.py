@@ -83,6 +83,7 @@ from services.render.pairs import MASK, NO_NOISE, Pair, window_rows
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityFeatures, embedding_of, read_identity_features
 from services.render.renderers.headpose.network import (
+    NEVER,
     WEIGHTS,
     HeadposeConfig,
     HeadposeNetwork,
@@ -109,8 +110,6 @@ _FAR_FRAMES: Final = 12
 _GREY_SHARE: Final = 0.04
 _STILL_SHARE: Final = 0.3
 _DETAILED_SHARE: Final = 0.5
-_NEVER: Final = 4.0
-"""Larger than the difference of two likenesses."""
 _NAME = "headpose"
 SPEC: Final = RendererExportSpec(
     name="headpose", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=KEYS_STATE_SIZE
@@ -264,12 +263,12 @@ def triplet_loss(memory: IdentityMemory, query: Tensor, identity: Tensor) -> Ten
     likeness = query @ memory.spatial.T
     present = memory.present()
     same = (identity @ memory.identity.T) >= memory.config.threshold
-    near = likeness.detach().masked_fill(~present, -_NEVER)
+    near = likeness.detach().masked_fill(~present, -NEVER)
     rank = near.argsort(dim=1, descending=True)[:, : memory.config.neighbours]
     allowed = torch.zeros_like(present.expand_as(same)).scatter(1, rank, value=True) & present
-    positive = likeness.masked_fill(~(same & allowed), -_NEVER).amax(dim=1)
-    negative = likeness.masked_fill(~(~same & allowed), -_NEVER).amax(dim=1)
-    both = (positive > -_NEVER) & (negative > -_NEVER)
+    positive = likeness.masked_fill(~(same & allowed), -NEVER).amax(dim=1)
+    negative = likeness.masked_fill(~(~same & allowed), -NEVER).amax(dim=1)
+    both = (positive > -NEVER) & (negative > -NEVER)
     return (F.relu(negative - positive + memory.config.margin) * both).mean()
 
 

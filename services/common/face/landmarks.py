@@ -221,9 +221,3 @@ LOWER_OF_MOUTH: Final = _lower_matrix()
 def lower_face(mouth_landmarks: Float32) -> Float32:
     """Return the lower part of the layout, float32 [..., 59, D] -> [..., 117, D]: 40 outer lips, 40 inner lips, 37 jaw."""
     return np.asarray(LOWER_OF_MOUTH @ mouth_landmarks, np.float32)
-
-
-def layout_points(landmarks: Float32) -> Float32:
-    """Return all points of the layout of meshes, float32 [..., 478, D] -> [..., 216, D]: upper part, then lower part."""
-    lower = lower_face(landmarks[..., list(MOUTH_AREA), :])
-    return np.concatenate([pose_landmarks(landmarks), lower], axis=-2)

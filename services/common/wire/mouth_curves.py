@@ -1,4 +1,4 @@
-"""Figures of a mouth over time: rest in silence, quick motion of the lips, fastest step, and times of vowels and closures.
+"""Figures of a mouth over time: rest in silence, quick motion of the lips, fastest step, vowels and closures, correlation.
 
 A curve is the opening of the mouth or the width of the lips, float [T], in one unit (crop pixels), on frames of equal length; NaN:
 the mouth is unknown there. All figures that compare two curves are free of the unit.

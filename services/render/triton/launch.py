@@ -1,7 +1,4 @@
-"""Start of a tritonserver: `python -m services.render.triton.launch --repository DIR` becomes a server.
-
-This module imports the standard library only, so an image needs no more of dubstage than this folder and services/common/errors.py.
-"""
+"""Start of a tritonserver: `python -m services.render.triton.launch --repository DIR` becomes a server."""
 
 from __future__ import annotations
 

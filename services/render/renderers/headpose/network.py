@@ -41,7 +41,8 @@ from services.render.renderers.headpose.renderer import (
 )
 
 _EMPTY_SQUARE = 0.25
-_NEVER = 4.0
+NEVER: Final = 4.0
+"""Larger than the difference of two likenesses."""
 WEIGHTS: Final = "headpose.safetensors"
 """Name of the weights file."""
 _COLOURS: Final = 4 * (3 + INPUT_KEYS)
@@ -96,7 +97,7 @@ class IdentityMemory(nn.Module):
         # Sums of products, where the bytes of matrix products would depend on the batch.
         likeness = (query[:, :, None] * spatial[:, None]).sum(dim=-1)
         absent = (spatial.square().sum(dim=-1) < _EMPTY_SQUARE).to(likeness.dtype)
-        nearest = (likeness - _NEVER * absent[:, None]).argmax(dim=-1)
+        nearest = (likeness - NEVER * absent[:, None]).argmax(dim=-1)
         return torch.gather(identity, 1, nearest[..., None].expand(-1, -1, identity.shape[-1]))
 
     @torch.no_grad()
@@ -111,7 +112,7 @@ class IdentityMemory(nn.Module):
             identity: float [B, D], unit identity features.
         """
         for spatial, person in zip(query, identity, strict=True):
-            likeness = (self.spatial @ spatial).masked_fill(~self.present(), -_NEVER)
+            likeness = (self.spatial @ spatial).masked_fill(~self.present(), -NEVER)
             nearest = int(likeness.argmax())
             self.age += 1.0
             if bool(self.present()[nearest]) and float(self.identity[nearest] @ person) >= self.config.threshold:

@@ -13,7 +13,7 @@ from research.training.network_files import write_exported_network
 
 @dataclass(frozen=True)
 class Facts:
-    """Return the description of an export."""
+    """Description of an export."""
 
     tolerance: float = 1e-4
 

@@ -5,7 +5,7 @@ import pytest
 
 from research.evaluation import mouth_metrics as mouth
 from services.common.face.crops import head_template
-from services.common.face.landmarks import INNER_LOWER_MIDDLE, LIP_CORNERS, LIPS_INNER, LIPS_OUTER, layout_points
+from services.common.face.landmarks import INNER_LOWER_MIDDLE, LIP_CORNERS, LIPS_INNER, LIPS_OUTER
 
 TIME = np.arange(100) / 25.0
 
@@ -103,10 +103,11 @@ def test_closure_is_unknown_without_closed_truth() -> None:
 def test_error_relative_to_face_diagonal() -> None:
     """The normalised mean error is a share of the diagonal of the face."""
     mesh = faces(np.zeros(3))
+    assert mouth.layout_points(mesh).shape == (3, 216, 3)
     moved = mesh.copy()
     moved[1, :, 0] += 5.0
     moved[2] = np.nan
-    diagonal = float(np.linalg.norm(np.ptp(layout_points(mesh[0])[:, :2], axis=0)))
+    diagonal = float(np.linalg.norm(np.ptp(mouth.layout_points(mesh[0])[:, :2], axis=0)))
     found = mouth.normalised_mean_error(mesh, moved)
     assert found[0] == 0.0
     assert found[1] == pytest.approx(5.0 / diagonal, rel=1e-5)
