@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Array
-
+Array: TypeAlias = Any
+"""A floating numpy array of any type. (A type variable over the types would not help the type checker, because numpy's operators
+return Any for such a variable.)"""
 _SHORTEST: Final = 1e-12
 
 
@@ -24,7 +25,7 @@ def gather(points: Array, indices: npt.NDArray[np.integer[Any]]) -> Array:
 
 def dot(a: Array, b: Array) -> Array:
     """Return the inner product over the last axis: [..., D] and [..., D] to [...]."""
-    return np.asarray((a * b).sum(-1))
+    return (a * b).sum(-1)
 
 
 def normalised(vectors: Array) -> Array:

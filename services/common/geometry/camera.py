@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.common.array_types import Array
+from services.common.geometry.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

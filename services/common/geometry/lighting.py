@@ -23,8 +23,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Array, Float32, Int32
-from services.common.geometry.arrays import constant, gather, normalised
+from services.common.array_types import Float32, Int32
+from services.common.geometry.arrays import Array, constant, gather, normalised
 
 NUM_COEFFICIENTS: Final = 9
 """Coefficients per colour channel: (l, m) = (0, 0), (1, -1), (1, 0), (1, 1), (2, -2), (2, -1), (2, 0), (2, 1), (2, 2)."""

@@ -25,9 +25,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Array, Float32, Int32
+from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequestError
-from services.common.geometry.arrays import constant, gather
+from services.common.geometry.arrays import Array, constant, gather
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 
 FORMAT: Final = "dubstage-morphable-model-1"

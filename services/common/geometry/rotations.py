@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.common.array_types import Array
-from services.common.geometry.arrays import constant, dot
+from services.common.geometry.arrays import Array, constant, dot
 
 _SMALL = 1e-8
 """Squared angle below which series replace divisions by the angle."""
