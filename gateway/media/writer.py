@@ -47,19 +47,10 @@ class WriteReport:
     """Report on a video that was written.
 
     Attributes:
-        path: the video.
-        pixel_format: FFmpeg's name of the pixel format.
-        frames: number of frames.
-        changed_frames: number of frames with composited planes.
         carried: streams that were copied, in words.
         dropped: metadata that no encoder gets, in words, and sentences about streams that are not carried.
     """
 
-    path: Path
-    codec: str
-    pixel_format: str
-    frames: int
-    changed_frames: int
     carried: tuple[str, ...]
     dropped: tuple[str, ...]
 
@@ -114,7 +105,7 @@ class VideoWriter:
         self._muxer: VideoMuxer | None = None
         self._copier: _FrameCopier | None = None
         self._prepared: tuple[tuple[Plane, ...], av.VideoFrame] | None = None
-        self._frames = self._changed = self._segment_changed = 0
+        self._frames = 0
         self._segmented = segmented and self._choice.has_segments
         self._report: WriteReport | None = None
 
@@ -199,30 +190,23 @@ class VideoWriter:
         except BaseException as problem:
             self._give_up(problem)
         self._frames += 1
-        self._changed += planes is not None
-        self._segment_changed += planes is not None
         if self._frames % _TIDY_FRAMES == 0:
             give_back_freed_memory()
 
-    def end_segment(self) -> tuple[EncodedSegment, int]:
-        """Return the segment of the frames since the last one, and the number of frames with composited planes in it.
+    def end_segment(self) -> EncodedSegment:
+        """Return the segment of the frames since the last one.
 
         Raises:
             StorageFullError: the disk is full. The video is given up.
         """
         assert self._muxer is not None
         try:
-            segment = self._muxer.end_segment()
+            return self._muxer.end_segment()
         except BaseException as problem:
             self._give_up(problem)
-        changed, self._segment_changed = self._segment_changed, 0
-        return segment, changed
 
-    def take(self, segment: EncodedSegment, changed: int) -> None:
+    def take(self, segment: EncodedSegment) -> None:
         """Write the next frames of the video as an earlier writer has encoded them.
-
-        Args:
-            changed: number of frames with composited planes.
 
         Raises:
             StorageFullError: the disk is full. The video is given up.
@@ -233,7 +217,6 @@ class VideoWriter:
         except BaseException as problem:
             self._give_up(problem)
         self._frames += len(segment.pts)
-        self._changed += changed
 
     def finish(self, confirm: Callable[[], None] = lambda: None) -> None:
         """Mux and sign the video, and give the video its name. Without this call, the end of the block does the same.
@@ -263,15 +246,7 @@ class VideoWriter:
         self._muxer.finish()
         self._file.settle()
         commit_with(self._file, self._seal, confirm)
-        self._report = WriteReport(
-            path=self._output,
-            codec=self._choice.codec,
-            pixel_format=self._choice.pixel_format,
-            frames=self._frames,
-            changed_frames=self._changed,
-            carried=self._muxer.carried,
-            dropped=self._muxer.dropped,
-        )
+        self._report = WriteReport(self._muxer.carried, self._muxer.dropped)
 
     def _picture(self, frame: DecodedFrame, planes: Sequence[Plane] | None) -> av.VideoFrame:
         video = self._info.video

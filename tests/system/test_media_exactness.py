@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from gateway.compositing.planes import Composite, composite
-from gateway.media.encoders import WriteSettings
+from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.media.writer import VideoWriter, WriteReport
+from gateway.media.writer import VideoWriter
 from tests.system.dubbing import first_seconds
 
 FRAMES_COMPARED = 24
@@ -27,7 +27,7 @@ import re, resource, signal, sys, time
 from pathlib import Path
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.encoders import WriteSettings
+from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.writer import VideoWriter
 from services.common.errors import StorageFullError
 source, output, limit, hang_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -89,14 +89,14 @@ def _dubbed(frame: DecodedFrame) -> Composite:
     return composite(frame.planes, video.pixel, video.colour_model, coded_from_box, box, mask)
 
 
-def _dub(info: MediaInfo, output: Path, **settings: Any) -> WriteReport:
+def _dub(info: MediaInfo, output: Path, **settings: Any) -> EncoderChoice:
     """Write a video of which three in four of the first FRAMES_COMPARED frames are composited. All others are copied."""
     speech = SoundReader(info.path, origin=info.video.start).speech() if info.audio else None
     with VideoWriter(output, info, speech=speech, settings=WriteSettings(**settings)) as writer, VideoReader(info) as reader:
         for frame in reader:
             changed = frame.index < FRAMES_COMPARED and frame.index % 4 != 0
             writer.write(frame, _dubbed(frame).planes if changed else None)
-    return writer.report
+    return writer.choice
 
 
 @pytest.mark.parametrize(("name", "pixel_format"), LOSSLESS)
@@ -104,9 +104,9 @@ def test_samples_outside_mask_bit_equal(clips: Any, tmp_path: Path, name: str, p
     """Samples outside the mask are bit equal and times exact."""
     info = probe(_part(clips, tmp_path, name))
     assert info.video.num_frames > FRAMES_COMPARED
-    report = _dub(info, tmp_path / "out.mp4", codec="ffv1")
+    choice = _dub(info, tmp_path / "out.mp4", codec="ffv1")
     written = probe(tmp_path / "out.mp4")
-    assert report.pixel_format == written.video.pixel.name == pixel_format
+    assert choice.pixel_format == written.video.pixel.name == pixel_format
     assert _times(written) == _times(info)
     assert written.video.orientation == info.video.orientation
     with VideoReader(info) as before, VideoReader(written) as after:
@@ -124,9 +124,9 @@ def test_samples_outside_mask_bit_equal(clips: Any, tmp_path: Path, name: str, p
 def test_default_codec_times_and_depth(clips: Any, tmp_path: Path, name: str, suffix: str, codec: str, pixel_format: str) -> None:
     """The default codec keeps times depth and a good picture."""
     info = probe(_part(clips, tmp_path, name))
-    report = _dub(info, tmp_path / f"out{suffix}", marking="Synthetic.")
-    written = probe(report.path)
-    assert (report.codec, written.video.pixel.name) == (codec, pixel_format)
+    choice = _dub(info, tmp_path / f"out{suffix}", marking="Synthetic.")
+    written = probe(tmp_path / f"out{suffix}")
+    assert (choice.codec, written.video.pixel.name) == (codec, pixel_format)
     assert _times(written) == _times(info)
     assert written.video.duration == info.video.duration
     top = (1 << info.video.pixel.bits) - 1

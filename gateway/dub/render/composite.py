@@ -224,16 +224,16 @@ class VideoCompositor:
 
     def _take(self, writer: VideoWriter, frames: range, kept: KeptSegment, facts: VideoFacts) -> None:
         """Write a segment of an earlier run."""
-        writer.take(kept.packets, kept.changed)
+        writer.take(kept.packets)
         facts.mask_area_px[frames.start : frames.stop] = kept.mask_area_px
         facts.damaged.extend(kept.damaged.tolist())
 
     def _keep(self, writer: VideoWriter, frames: range, facts: VideoFacts, store: SegmentStore) -> None:
         """End a segment, and keep the segment for later runs."""
-        packets, changed = writer.end_segment()
+        packets = writer.end_segment()
         damaged = [frame for frame in facts.damaged if frame in frames]
         area = facts.mask_area_px[frames.start : frames.stop]
-        store.record(frames, KeptSegment(packets, area, np.array(damaged, np.int64), changed))
+        store.record(frames, KeptSegment(packets, area, np.array(damaged, np.int64)))
 
 
 @dataclass(frozen=True, slots=True)

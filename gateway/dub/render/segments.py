@@ -38,13 +38,11 @@ class KeptSegment:
         packets: the encoded frames.
         mask_area_px: int32 [frames], as in VideoFacts.
         damaged: int64 [N], frames of the footage of which the decoder had to fill in a part.
-        changed: number of frames with composited planes.
     """
 
     packets: EncodedSegment
     mask_area_px: Int32
     damaged: Int64
-    changed: int
 
 
 def segments_of(num_frames: int) -> list[range]:
@@ -111,7 +109,6 @@ class SegmentStore:
         """
         arrays: dict[str, Array] = {field.name: getattr(segment.packets, field.name) for field in fields(EncodedSegment)}
         arrays |= {"mask_area_px": segment.mask_area_px, "damaged": segment.damaged}
-        arrays["changed"] = np.array([segment.changed], np.int64)
         self.journal.record(self.key(frames), arrays)
 
 
@@ -121,10 +118,10 @@ def _segment_of(stored: NamedArrays, count: int) -> KeptSegment:
     Raises:
         ValueError: the arrays are not those of a segment of `count` frames.
     """
-    names = (*(field.name for field in fields(EncodedSegment)), "mask_area_px", "damaged", "changed")
+    names = (*(field.name for field in fields(EncodedSegment)), "mask_area_px", "damaged")
     if missing := [name for name in names if name not in stored.arrays]:
         raise ValueError(f"the arrays are not those of a segment: {missing[0]}")
     packets = EncodedSegment(**{field.name: stored[field.name] for field in fields(EncodedSegment)})
     if len(packets.pts) != count or int(packets.sizes.sum()) != len(packets.data):
         raise ValueError("the arrays are those of other frames")
-    return KeptSegment(packets, stored["mask_area_px"], stored["damaged"], int(stored["changed"][0]))
+    return KeptSegment(packets, stored["mask_area_px"], stored["damaged"])

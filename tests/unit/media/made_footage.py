@@ -15,13 +15,13 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from gateway.media.encoders import WriteSettings
+from gateway.media.encoders import EncoderChoice, WriteSettings
 from gateway.media.pixels import filter_graph, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.sound import Speech
 from gateway.media.types import MediaInfo
-from gateway.media.writer import VideoWriter, WriteReport
+from gateway.media.writer import VideoWriter
 from tests.unit.media.made_pictures import box
 
 VARIABLE_PTS = (507, 1531, 2043, 2555, 3579, 4603, 24603, 25115, 25627, 26651, 27163, 28187)
@@ -154,21 +154,20 @@ def _encode_video(output: av.container.OutputContainer, video: av.VideoStream, c
     output.mux(video.encode(None))
 
 
-def copied(info: MediaInfo, output: Path, *, speech: Speech | None = None, **settings: Any) -> WriteReport:
+def copied(info: MediaInfo, output: Path, *, speech: Speech | None = None, **settings: Any) -> None:
     """Write the frames of a video as they are."""
     with VideoWriter(output, info, speech=speech, settings=WriteSettings(**settings)) as writer, VideoReader(info) as reader:
         for frame in reader:
             writer.write(frame)
-    return writer.report
 
 
-def rewritten(source: Path, output: Path, codec: str | None = None) -> WriteReport:
+def rewritten(source: Path, output: Path, codec: str | None = None) -> EncoderChoice:
     """Write a video again. Every second frame gets new planes with the same samples."""
     info = probe(source)
     with VideoWriter(output, info, settings=WriteSettings(codec=codec)) as writer, VideoReader(info) as reader:
         for frame in reader:
             writer.write(frame, [plane.copy() for plane in frame.planes] if frame.index % 2 else None)
-    return writer.report
+    return writer.choice
 
 
 def field_orders(path: Path) -> set[str]:

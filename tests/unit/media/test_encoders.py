@@ -126,9 +126,10 @@ def _with_alpha(path: Path, codec: str, pixel_format: str) -> Path:
 def test_prores_4444_alpha_round_trip(tmp_path: Path, suffix: str) -> None:
     """Read as 12 bits, written as 10, as ProRes encoders take it: colours within 1 %, alpha within .1 % of full scale."""
     source = _with_alpha(tmp_path / "clip.mov", "prores_ks", "yuva444p10le")
-    report = rewritten(source, tmp_path / f"out{suffix}")
-    before, after = probe(source), probe(report.path)
-    assert (report.codec, report.pixel_format) == ("prores", "yuva444p10le")
+    output = tmp_path / f"out{suffix}"
+    choice = rewritten(source, output)
+    before, after = probe(source), probe(output)
+    assert (choice.codec, choice.pixel_format) == ("prores", "yuva444p10le")
     assert before.video.pixel.name == after.video.pixel.name == "yuva444p12le"
     with VideoReader(before) as old, VideoReader(after) as new:
         for a, b in zip(old, new, strict=True):
@@ -205,9 +206,9 @@ def test_dnxhr_stays_dnxhr(tmp_path: Path, pixel_format: str, suffix: str) -> No
     """DNxHR goes from hand to hand with its depth and chroma; samples change by at most 3 % of full scale."""
     first = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=pixel_format, size=(256, 144), colour=BT709))
     rewritten(first, tmp_path / "clip.mov", "dnxhr")
-    report = rewritten(tmp_path / "clip.mov", tmp_path / f"out{suffix}")
-    before, after = probe(tmp_path / "clip.mov"), probe(report.path)
-    assert (report.codec, after.video.pixel.name) == ("dnxhr", pixel_format)
+    choice = rewritten(tmp_path / "clip.mov", tmp_path / f"out{suffix}")
+    before, after = probe(tmp_path / "clip.mov"), probe(tmp_path / f"out{suffix}")
+    assert (choice.codec, after.video.pixel.name) == ("dnxhr", pixel_format)
     top = (1 << before.video.pixel.bits) - 1
     with VideoReader(before) as old, VideoReader(after) as new:
         for a, b in zip(old, new, strict=True):
@@ -295,9 +296,9 @@ def test_odd_size_finds_codec(tmp_path: Path, name: str, size: tuple[int, int], 
     """Footage of an odd size goes to a codec that holds the size."""
     source = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, size=size))
     for suffix, codec in expected.items():
-        report = rewritten(source, tmp_path / f"out{suffix}")
-        written = probe(report.path).video
-        assert (report.codec, written.width, written.height) == (codec, *size)
+        choice = rewritten(source, tmp_path / f"out{suffix}")
+        written = probe(tmp_path / f"out{suffix}").video
+        assert (choice.codec, written.width, written.height) == (codec, *size)
 
 
 @pytest.mark.parametrize(
@@ -357,9 +358,8 @@ def test_what_no_player_would_know_is_refused(tmp_path: Path, clip: Clip, output
 def test_a_codec_that_keeps_the_look_is_chosen(tmp_path: Path, clip: Clip, suffix: str, expected: str) -> None:
     path = make_clip(tmp_path / ("clip.mkv" if clip.codec == "ffv1" else "clip.mov"), clip)
     video = probe(path).video
-    report = rewritten(path, tmp_path / f"out{suffix}")
-    after = probe(report.path).video
-    assert report.codec == expected
+    assert rewritten(path, tmp_path / f"out{suffix}").codec == expected
+    after = probe(tmp_path / f"out{suffix}").video
     assert after.orientation.sample_aspect == video.orientation.sample_aspect
     assert after.colour_model.full_range == video.colour_model.full_range
 
@@ -387,10 +387,9 @@ def test_interlaced_footage_keeps_its_fields(
     )
     path = make_clip(tmp_path / f"clip{suffix}", clip)
     assert field_orders(path) == {fields}
-    report = rewritten(path, tmp_path / output, codec if codec == "ffv1" else None)
-    assert report.codec == codec
-    assert field_orders(report.path) == {fields}
-    before, after = probe(path).video, probe(report.path).video
+    assert rewritten(path, tmp_path / output, codec if codec == "ffv1" else None).codec == codec
+    assert field_orders(tmp_path / output) == {fields}
+    before, after = probe(path).video, probe(tmp_path / output).video
     assert (before.field_order, after.field_order) == ({"tff": "top", "bff": "bottom"}[fields],) * 2
     assert [(int(pts) - int(after.pts[0])) * after.time_base for pts in after.pts] == [
         (int(pts) - int(before.pts[0])) * before.time_base for pts in before.pts
@@ -401,4 +400,5 @@ def test_interlaced_footage_keeps_its_fields(
 def test_prores_names_equal_curves(tmp_path: Path, colour: tuple[int, int, int, int], written: tuple[int, int, int, int]) -> None:
     """ProRes has one name for equal matrices and curves. A number that ProRes does not have would be read as RGB."""
     clip = make_clip(tmp_path / "clip.mkv", Clip(pixel_format="yuv422p10le", colour=colour))
-    assert probe(rewritten(clip, tmp_path / "out.mov", "prores").path).video.colour == ColourTags(*written)
+    rewritten(clip, tmp_path / "out.mov", "prores")
+    assert probe(tmp_path / "out.mov").video.colour == ColourTags(*written)
