@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, partial
@@ -538,8 +539,7 @@ class FinishedDub:
 
 def _with_speech(spec: DubSpec, speech: Mapping[int, Path]) -> DubSpec:
     """Return a spec with files as the speech of some lines, by number of the line; without lines, of the dub."""
-    spoken = DubSpec()
-    spoken.CopyFrom(spec)
+    spoken = deepcopy(spec)
     for number, file in speech.items():
         (spoken.lines[number] if spoken.lines else spoken).speech_uri = str(file)
     return spoken

@@ -131,9 +131,9 @@ class JobLedger:
         """Give the blobs among `refs` that no actor and no other job counts. No job counts them before the context ends."""
         return self._jobs.unused(refs, but=folder)
 
-    def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
+    def release(self, folder: Path) -> Sequence[ArtefactRef]:
         """Forget the job, and return the blobs that no actor and no job counts any more."""
-        return self._jobs.uncounted([*refs, *self._jobs.release(folder)])
+        return self._jobs.uncounted(self._jobs.release(folder))
 
     def confirm(self) -> None:
         """Check that the operation is still this gateway's, and that the job may go on. Waits for a database that restarts.

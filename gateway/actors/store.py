@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from gateway.actors.consents import Consents
 from gateway.actors.job_blobs import JobBlobs, check_enrolment
-from gateway.actors.receipts import ErasureReceipt, now
+from gateway.actors.receipts import now
 from gateway.actors.stored import (
     ENROLMENT,
     PICTURE,
@@ -33,7 +33,6 @@ from gateway.actors.stored import (
     consent_of,
     created_by,
     enrolled_of,
-    is_actor_id,
     lineage_of,
     not_enrolled,
     row_of,
@@ -362,15 +361,3 @@ class ActorStore:
     def _with_problems(self, actors: Sequence[ActorSummary]) -> Sequence[ActorSummary]:
         problems = self.consents.problems([actor.consent for actor in actors])
         return [replace(actor, consent_problem=problem) for actor, problem in zip(actors, problems, strict=True)]
-
-    def erase(self, actor_id: str) -> ErasureReceipt:
-        """Erase an actor and everything made from the person's footage: artefacts, journalled windows, job folders, operations.
-
-        Only the process that holds the database may call this while a gateway runs: see `Erasures.erase_or_ask`.
-
-        Raises:
-            ActorError: there is no actor of this id.
-        """
-        if not is_actor_id(actor_id):
-            raise not_enrolled(actor_id)
-        return self.erasures.erase(actor_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Collection, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -241,8 +242,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
     async def CreateActor(self, request: pb.CreateActorRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
         """Begin an enrolment."""
         identity = request_identity(request)
-        wanted = pb.CreateActorRequest()
-        wanted.CopyFrom(request)
+        wanted = deepcopy(request)
         # The id is stored with the request, so that an operation that is resumed after a restart makes the same actor.
         wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
         return operation_message(await self._runner.once(identity, partial(self._begin, wanted, identity)))

@@ -117,7 +117,6 @@ class BatchHandler:
 
     def __init__(self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext, on_end: OnEnd) -> None:
         self._settings = settings
-        self._rewrite = context.names.rewrite_of_operation
         self.operations = OperationStore(context.engine.actors.database, kinds=(BATCH,), on_end=on_end)
         self._slots = context.quota.shots(shared.shots)
         self._stack = AsyncExitStack()
@@ -138,18 +137,6 @@ class BatchHandler:
             check_videos=request.check_videos and not operation.resumed,
         )
         return b""
-
-    def runner(self) -> OperationRunner:
-        """Return what runs the operations."""
-        return OperationRunner(
-            self.operations,
-            {BATCH: for_tenant(self._settings.tenant, self)},
-            max_concurrent=MOST_BATCHES,
-            max_queued=0,
-            rewrite=self._rewrite,
-            shared=self.operations.database.shared,
-            lease_s=self._settings.operation_lease_s,
-        )
 
     async def close(self) -> None:
         """Remove the folders of media that came from URLs. The work has ended."""
@@ -172,14 +159,11 @@ class ClusterBatchHandler:
         operations: these operations.
 
     Args:
-        settings: settings of the process.
         context: what the operations work with.
         on_end: called with an operation that has ended.
     """
 
-    def __init__(self, settings: GatewaySettings, context: TenantContext, on_end: OnEnd) -> None:
-        self._settings = settings
-        self._rewrite = context.names.rewrite_of_operation
+    def __init__(self, context: TenantContext, on_end: OnEnd) -> None:
         self.operations = OperationStore(context.engine.actors.database, kinds=(CLUSTER_BATCH,), on_end=on_end)
 
     async def __call__(self, operation: BegunOperation) -> bytes:
@@ -197,18 +181,25 @@ class ClusterBatchHandler:
             look += 1
             await asyncio.sleep(CLUSTER_POLL_S)
 
-    def runner(self) -> OperationRunner:
-        """Return what runs the operations."""
-        return OperationRunner(
-            self.operations,
-            {CLUSTER_BATCH: for_tenant(self._settings.tenant, self)},
-            max_concurrent=MOST_BATCHES,
-            # The Jobs exist already: the event of the batch comes later.
-            max_queued=MOST_WAITING,
-            rewrite=self._rewrite,
-            shared=self.operations.database.shared,
-            lease_s=self._settings.operation_lease_s,
-        )
+
+def _runner(
+    settings: GatewaySettings,
+    context: TenantContext,
+    handler: BatchHandler | ClusterBatchHandler,
+    kind: str,
+    *,
+    max_queued: int,
+) -> OperationRunner:
+    """Return what runs the operations of a handler."""
+    return OperationRunner(
+        handler.operations,
+        {kind: for_tenant(settings.tenant, handler)},
+        max_concurrent=MOST_BATCHES,
+        max_queued=max_queued,
+        rewrite=context.names.rewrite_of_operation,
+        shared=handler.operations.database.shared,
+        lease_s=settings.operation_lease_s,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +273,10 @@ class Batches:
         self._actors = context.engine.actors
         self._audit = context.engine.actors.audit
         self._handler = BatchHandler(settings, context, shared, on_end)
-        self._runner = self._handler.runner()
-        self._cluster_runner = ClusterBatchHandler(settings, context, on_end).runner()
+        self._runner = _runner(settings, context, self._handler, BATCH, max_queued=0)
+        # The Jobs of a cluster exist already: the event of the batch comes later.
+        in_cluster = ClusterBatchHandler(context, on_end)
+        self._cluster_runner = _runner(settings, context, in_cluster, CLUSTER_BATCH, max_queued=MOST_WAITING)
         self._reviews = OperationStore(context.engine.actors.database, kinds=(REVIEW,), audit_of=review_audit, on_end=on_end)
         self.views = BatchViews(OperationStore(context.engine.actors.database, kinds=(BATCH, CLUSTER_BATCH)))
         self._store = self.views.store

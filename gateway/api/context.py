@@ -203,7 +203,7 @@ class TenantContext:
                 _log.info("folder_outside_of_jobs_kept", operation=record.name, folder=stored, jobs=str(engine.jobs))
             elif remove_job(folder, ledger, engine.artefacts) is not None or folder.is_dir():
                 continue
-            delete_unused(folder, ledger.release(folder, ()), ledger, engine.artefacts)
+            delete_unused(folder, ledger.release(folder), ledger, engine.artefacts)
 
 
 def lock_data_folder(folder: Path, *, together: bool) -> int:

@@ -313,12 +313,11 @@ class RequestMedia:
             InvalidRequestError: as `MediaLocations.source`, or the object is larger than a record.
             ArtefactNotFoundError, StorageRefusedError, BackendUnavailableError: as `gateway.transfer.fetched`.
         """
-        location = self._locations.source(uri, field)
-        if not is_url(location):
-            return Path(location)
-        copy = self._copy(location, field)
-        self._sources[copy] = (location, field)
-        return fetched(location, copy.parent, field=field, max_bytes=_LARGEST_RECORD)
+        file = self.source(uri, field)
+        if file not in self._sources:
+            return file
+        location, _ = self._sources[file]
+        return fetched(location, file.parent, field=field, max_bytes=_LARGEST_RECORD)
 
     def location_of(self, output: Path) -> str:
         """Return the URL that a file is uploaded to, or the path of a file that stays."""

@@ -42,11 +42,6 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
     @classmethod
     async def start(cls, setup: WorkerSetup, log: Path) -> WorkerProcess:
         """Start a worker process, and wait until its stages are warm.

@@ -18,6 +18,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -342,8 +343,7 @@ def lines_at(uri: str) -> list[LineSpec]:
 def _in_folder_of(uri: str, line: LineSpec) -> LineSpec:
     """Return a line of the file at a path or URL, with the names that the manifest could have written."""
     folder = uri.rpartition("/")[0]
-    copied = LineSpec()
-    copied.CopyFrom(line)
+    copied = deepcopy(line)
     for field in ("speech_uri", "consent_uri"):
         name = getattr(line, field)
         if folder and name and not is_url(name) and not name.startswith(("/", "file://")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final, Self
@@ -173,14 +172,3 @@ def region_from(x: float, y: float, width: float, height: float) -> Region:
             field="region",
             named=True,
         ) from None
-
-
-def present(records: Iterable[ShotRecord], last: Mapping[str, Decision]) -> dict[str, Decision]:
-    """Return the decisions that count, by id of the shot: those about the videos that the shots have now.
-
-    Args:
-        records: records of the shots.
-        last: last decision of each shot that has one.
-    """
-    latest = ((record, last.get(record.id)) for record in records)
-    return {record.id: decision for record, decision in latest if decision is not None and decision.belongs_to(record)}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -250,7 +251,7 @@ class ShotSpec:
         """Return whether two shots are equal, or two scenes that differ only in their lines."""
         if bool(self.dub.lines) != bool(other.dub.lines):
             return False
-        mine, others = _copy(self.dub), _copy(other.dub)
+        mine, others = deepcopy(self.dub), deepcopy(other.dub)
         del mine.lines[:], others.lines[:]
         return replace(self, dub=mine) == replace(other, dub=others)
 
@@ -264,7 +265,7 @@ class ShotSpec:
         Args:
             uris: path or URL by field, as `ShotSpec.uris` names the fields. Files of other fields stay.
         """
-        dub = _copy(self.dub)
+        dub = deepcopy(self.dub)
         for field, uri in uris.items():
             number, dot, word = field.rpartition(".")
             holder: Any = dub.lines[int(number[len("lines[") : -1])] if dot else dub
@@ -284,12 +285,6 @@ class ShotSpec:
         if self.words is not None:
             fields |= self.words.model_dump(exclude_defaults=True)
         return fields
-
-
-def _copy(spec: DubSpec) -> DubSpec:
-    copied = DubSpec()
-    copied.CopyFrom(spec)
-    return copied
 
 
 def _named_files(message: Any, prefix: str) -> dict[str, str]:

@@ -163,11 +163,6 @@ class FootageFrames:
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def file_bytes(self) -> int:
-        """Size of the file of frames, bytes."""
-        return os.fstat(self._file.fileno()).st_size if self._file is not None else 0
-
     def prepare(self, index: int) -> None:
         """Decode the block of a frame, unless that was done. Does not wait."""
         with self._changed:

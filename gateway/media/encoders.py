@@ -194,11 +194,6 @@ class EncoderChoice:
         """Whether parts of a video, encoded one by one, are one stream of this codec in this container."""
         return self.codec in ("h264", "hevc") and self.container in ("mp4", "mov")
 
-    @property
-    def lossless(self) -> bool:
-        """Whether the decoded output holds exactly the samples that the encoder got."""
-        return self.codec == "ffv1"
-
 
 def container_format(output: Path) -> str:
     """Return FFmpeg's name of the muxer for the ending of `output`.

@@ -248,15 +248,6 @@ class OutputFile:
             os.unlink(name, dir_fd=self._folder)
         os.close(handle)
 
-    def commit(self) -> None:
-        """Wait until the whole file is on the disk, and give the file its name.
-
-        Raises:
-            InvalidRequestError, OSError: as `prepare` and `take_name`.
-        """
-        self.prepare()
-        self.take_name()
-
     def prepare(self) -> None:
         """Wait until the whole file is on the disk, and check that the file may take its name.
 
@@ -343,7 +334,7 @@ def commit_with(
             be shown any more: sealing can take a minute.
 
     Raises:
-        InvalidRequestError, OSError: as `OutputFile.commit`.
+        InvalidRequestError, OSError: as `OutputFile.prepare` and `OutputFile.take_name`.
         DubstageError: from `seal` and `confirm`.
     """
     beside = seal(video) if seal is not None else None

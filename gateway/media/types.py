@@ -355,8 +355,3 @@ class DecodedFrame:
     picture: av.VideoFrame = field(repr=False)
     video: VideoInfo = field(repr=False)
     damaged: bool = False
-
-    @property
-    def time(self) -> Fraction:
-        """Presentation time, seconds."""
-        return self.pts * self.video.time_base

@@ -73,16 +73,11 @@ class StepState:
 
     Attributes:
         fraction: finished share of the whole, 0 to 1. It never falls.
-        step: name of the step.
-        done, total: finished and all frames or parts of the step.
         per_second: frames or parts of the step in a second; 0: not known.
         remaining_s: seconds until the end, by the pace so far; None: not known.
     """
 
     fraction: float
-    step: str
-    done: int
-    total: int
     per_second: float
     remaining_s: float | None
 
@@ -183,9 +178,6 @@ class WholeProgress:
         spent, counted = now - self._step_began, done - self._step_first
         return StepState(
             fraction=self._floor,
-            step=step,
-            done=done,
-            total=total,
             per_second=counted / spent if spent > 0.2 and counted > 0 else 0.0,
             remaining_s=self._remaining_s(now),
         )

@@ -16,6 +16,7 @@ from gateway.media.inspection import inspect_tags
 from gateway.media.mp4 import boxes_at_all_levels, read_at
 from gateway.media.muxer import SOURCE_TYPE_TAG
 from gateway.provenance.binding import embedded_type
+from gateway.provenance.claim import SYNTHETIC
 from gateway.safe_paths import open_media_file
 from services.common.errors import MediaUnsupportedError
 
@@ -62,11 +63,10 @@ def append_packet(video: BinaryIO, packet: bytes) -> None:
     video.flush()
 
 
-def disclosure_packet(source_type: str, sentence: str, own: bytes = b"") -> bytes:
-    """Return an XMP packet with a digital source type and a description. Equal arguments give equal bytes.
+def disclosure_packet(sentence: str, own: bytes = b"") -> bytes:
+    """Return an XMP packet with the digital source type of synthetic media and a description. Equal arguments give equal bytes.
 
     Args:
-        source_type: address of IPTC's term.
         sentence: what is synthetic. The sentence comes before the description that the footage has.
         own: XMP packet of the footage; empty: the footage has none. All else of the packet stays.
 
@@ -90,7 +90,7 @@ def disclosure_packet(source_type: str, sentence: str, own: bytes = b"") -> byte
         added.setAttribute(f"xmlns:{prefix}", space)
     added.setAttributeNS(_RDF, "rdf:about", about)
     kind = document.createElementNS(_IPTC, "Iptc4xmpExt:DigitalSourceType")
-    kind.appendChild(document.createTextNode(source_type))
+    kind.appendChild(document.createTextNode(SYNTHETIC))
     added.appendChild(kind)
     texts = [
         item for element in rdf.getElementsByTagNameNS(_DC, "description") for item in element.getElementsByTagNameNS(_RDF, "li")

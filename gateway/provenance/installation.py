@@ -19,7 +19,7 @@ from gateway.provenance.credential import (
     credential_of_command,
     installation_credential,
 )
-from gateway.provenance.library import UNKNOWN, LibraryError, read, sign
+from gateway.provenance.library import LibraryError, read, sign
 from gateway.provenance.seal import Sealer
 from gateway.provenance.signer import SIGNER_SETTING, Credential, SignerError, signer_process
 from gateway.provenance.watermark.payload import watermark_key
@@ -42,7 +42,7 @@ def check_credential(credential: Credential) -> None:
     probe = io.BytesIO(b"dubstage")
     with signer_process(credential.command) as connection:
         manifest = sign(bytes_definition(sidecar_binding(probe)), (), credential, connection=connection)
-    report = read(probe, UNKNOWN, sidecar=manifest)
+    report = read(probe, sidecar=manifest)
     faults = report["validation_results"]["activeManifest"]["failure"] if report else [{"code": "no manifest"}]
     reasons = [fault.get("explanation") or fault["code"] for fault in faults if fault["code"] != "signingCredential.untrusted"]
     if reasons:

@@ -158,7 +158,7 @@ def _add(builder: c2pa.Builder, ingredient: Ingredient) -> None:
     description, file = ingredient.description, ingredient.file
     if ingredient.sidecar:
         try:
-            report = read(file, UNKNOWN, sidecar=ingredient.sidecar)
+            report = read(file, sidecar=ingredient.sidecar)
         except LibraryError:
             report = None
         if report is not None:
@@ -188,7 +188,7 @@ def check_kept(manifest: bytes) -> None:
     Raises:
         LibraryError: the manifest of an ingredient cannot be read.
     """
-    report = read(io.BytesIO(), UNKNOWN, sidecar=manifest) or {}
+    report = read(io.BytesIO(), sidecar=manifest) or {}
     manifests = report.get("manifests", {})
     names = {
         item["active_manifest"] for each in manifests.values() for item in each.get("ingredients", ()) if "active_manifest" in item
@@ -197,13 +197,13 @@ def check_kept(manifest: bytes) -> None:
         raise LibraryError("it is signed, but readers cannot load it")
 
 
-def read(file: IO[bytes], media_type: str, *, sidecar: bytes = b"") -> dict[str, Any] | None:
-    """Return what `read_json` returns, parsed. Files of strangers are read only in a separate process (`read_credentials`).
+def read(file: IO[bytes], *, sidecar: bytes) -> dict[str, Any] | None:
+    """Return what `read_json` says of a manifest in a sidecar, parsed. Files of strangers are read only in a separate process (`read_credentials`).
 
     Raises:
         LibraryError: as `read_json`.
     """
-    report = read_json(file, media_type, sidecar=sidecar)
+    report = read_json(file, UNKNOWN, sidecar=sidecar)
     return json.loads(report) if report is not None else None
 
 

@@ -39,7 +39,7 @@ from gateway.provenance.binding import (
     sidecar_of,
 )
 from gateway.provenance.c2pa_process import ANSWERED, ASKING, LARGEST_ANSWER, limit_s, run_c2pa
-from gateway.provenance.claim import SYNTHETIC, Claim, DeliveryClaim, SourceFile, definition, dub_facts, ingredient
+from gateway.provenance.claim import Claim, DeliveryClaim, SourceFile, definition, dub_facts, ingredient
 from gateway.provenance.disclosure import append_packet, disclosure_packet, find_packet
 from gateway.provenance.library import Ingredient, LibraryError
 from gateway.provenance.signer import SIGNER_SETTING, Credential, SignerError, signer_process
@@ -317,7 +317,7 @@ class Sealer:
             BackendUnavailableError: the time stamp authority or the command that signs does not answer.
             InvalidRequestError: the record cannot be signed.
         """
-        packet = disclosure_packet(SYNTHETIC, claim.description)
+        packet = disclosure_packet(claim.description)
         try:
             signed = sign_manifest(
                 definition(claim, {}, sidecar_binding(BytesIO(packet))),
@@ -430,9 +430,9 @@ class VideoSeal:
             packet = own
         else:
             try:
-                packet = disclosure_packet(SYNTHETIC, self.claim.description, own)
+                packet = disclosure_packet(self.claim.description, own)
             except ValueError:  # the footage's packet is damaged, and no reader could read it
-                packet = disclosure_packet(SYNTHETIC, self.claim.description)
+                packet = disclosure_packet(self.claim.description)
         if packet:
             append_packet(video, packet)
 

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import structlog
 from google.protobuf.json_format import MessageToDict
@@ -40,7 +40,6 @@ _log = structlog.stdlib.get_logger("dubstage.gateway")
 Model = motion_pb2.Model | render_pb2.Model
 VARIABLE: Final = "DUBSTAGE_FACE_MODEL"
 CONNECT_SECONDS = 10.0
-T = TypeVar("T")
 
 
 class ListedModels(NamedTuple):

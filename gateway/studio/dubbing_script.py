@@ -72,7 +72,6 @@ class ScriptLine:
         actor: enrolled actor; empty: none is named.
         face: face of the clip, as a manifest writes it; empty: the default.
         speech: sound file; None: the script names none.
-        text: the words; may be empty.
     """
 
     where: str
@@ -83,7 +82,6 @@ class ScriptLine:
     actor: str = ""
     face: str = ""
     speech: Path | None = None
-    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +200,6 @@ def _csv_lines(path: Path, text: str, language: str | None, times: _Times) -> It
             actor=values["actor"],
             face=values["face"],
             speech=path.parent / values["speech"] if values["speech"] else None,
-            text=values["text"],
         )
 
 
@@ -237,12 +234,12 @@ def _ttconv(module: str) -> Any:
         ) from problem
 
 
-def _paragraphs(model: Any) -> list[tuple[Any, Fraction | None]]:
-    """Return the paragraphs of a text in their order, with the time at which each begins, seconds."""
+def _begins(model: Any) -> list[Fraction | None]:
+    """Return the time at which each paragraph of a text begins, in their order, seconds; None: it has none."""
     if (body := model.get_body()) is None:
         return []
     paragraph = _ttconv("model").P
-    paragraphs: list[tuple[Any, Fraction | None]] = []
+    begins: list[Fraction | None] = []
     for element in body.dfs_iterator():
         if not isinstance(element, paragraph):
             continue
@@ -252,18 +249,8 @@ def _paragraphs(model: Any) -> list[tuple[Any, Fraction | None]]:
             timed = timed or around.get_begin() is not None
             begin += around.get_begin() or 0
             around = around.parent()
-        paragraphs.append((element, begin if timed else None))
-    return paragraphs
-
-
-def _words(paragraph: Any) -> str:
-    model = _ttconv("model")
-    parts = [
-        element.get_text() if isinstance(element, model.Text) else " "
-        for element in paragraph.dfs_iterator()
-        if isinstance(element, model.Text | model.Br)
-    ]
-    return " ".join("".join(parts).split())
+        begins.append(begin if timed else None)
+    return begins
 
 
 def _srt_lines(path: Path, text: str, language: str | None, times: _Times) -> Iterator[ScriptLine]:
@@ -279,7 +266,6 @@ def _srt_lines(path: Path, text: str, language: str | None, times: _Times) -> It
             start=round(begin * times.rate),
             language=language,
             speaker=voice[1].strip() if voice else named[1] if named else "",
-            text=words[named.end() :] if named else words,
         )
 
 
@@ -334,12 +320,12 @@ def _ttml_lines(path: Path, text: str, language: str | None, times: _Times) -> I
     if root.tag != f"{_TTML}tt":
         raise _wrong(path, "no TTML: its root element is not tt of http://www.w3.org/ns/ttml")
     reader = _ttconv("imsc.reader")
-    timed = _paragraphs(_model(path, lambda: reader.to_model(ElementTree.ElementTree(root))))
+    begins = _begins(_model(path, lambda: reader.to_model(ElementTree.ElementTree(root))))
     written = list(_written(root))
-    if len(written) != len(timed):
-        raise _wrong(path, f"{len(written)} texts, of which ttconv reads {len(timed)}")
+    if len(written) != len(begins):
+        raise _wrong(path, f"{len(written)} texts, of which ttconv reads {len(begins)}")
     names = {agent.get(f"{_XML}id", ""): _agent_name(agent) for agent in root.iter(f"{_TTM}agent")}
-    for number, ((paragraph, begin), (element, around)) in enumerate(zip(timed, written, strict=True), 1):
+    for number, (begin, (element, around)) in enumerate(zip(begins, written, strict=True), 1):
         where = f"{path}: text {number}"
         event = next((one for one in around if one.get(f"{_XML}id")), None)
         spoken = language or _inherited(around, f"{_XML}lang")
@@ -360,7 +346,6 @@ def _ttml_lines(path: Path, text: str, language: str | None, times: _Times) -> I
             language=spoken,
             speaker=" and ".join(agents),
             speech=path.parent / path_of_url(file) if (file := _sound_file(sound)) else None,
-            text=_words(paragraph),
         )
 
 

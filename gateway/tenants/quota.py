@@ -90,21 +90,19 @@ class FairSlots:
     Among tenants that hold equally many slots, the tenant that got a slot longest ago comes first. Within a tenant, the order is
     that of arrival.
 
+    Attributes:
+        free: number of slots that no tenant holds.
+
     Args:
         number: most slots that are held at once.
     """
 
     def __init__(self, number: int) -> None:
-        self._free = number
+        self.free = number
         self._held: Counter[str] = Counter()
         self._got: Counter[str] = Counter()
         self._numbers = itertools.count(1)
         self._waiting: list[_Waiter] = []
-
-    @property
-    def free(self) -> int:
-        """Number of slots that no tenant holds."""
-        return self._free
 
     async def acquire(self, tenant: str) -> None:
         """Wait for a slot, and hold the slot for a tenant."""
@@ -122,17 +120,17 @@ class FairSlots:
     def release(self, tenant: str) -> None:
         """Free a slot that a tenant holds."""
         self._held[tenant] -= 1
-        self._free += 1
+        self.free += 1
         self._give()
 
     def _give(self) -> None:
         """Give the free slots to those who wait."""
         self._waiting = [waiter for waiter in self._waiting if not waiter.turn.cancelled()]
-        while self._free and self._waiting:
+        while self.free and self._waiting:
             # min() returns the first of equals.
             chosen = min(self._waiting, key=lambda waiter: (self._held[waiter.tenant], self._got[waiter.tenant]))
             self._waiting.remove(chosen)
-            self._free -= 1
+            self.free -= 1
             self._held[chosen.tenant] += 1
             self._got[chosen.tenant] = next(self._numbers)
             chosen.turn.set_result(None)

@@ -120,7 +120,6 @@ class Delivery:
     Attributes:
         number: grows with every event.
         webhook: where the event goes.
-        operation: number of the operation that ended.
         event_id: the same for each attempt.
         event: kind of the event.
         subject: name of the operation, or of the batch, or BATCH/shots/SHOT.
@@ -132,7 +131,6 @@ class Delivery:
 
     number: int
     webhook: Webhook
-    operation: int
     event_id: str
     event: EventType
     subject: str
@@ -161,7 +159,6 @@ def _delivery(row: DeliveryRow, webhook: WebhookRow) -> Delivery:
     return Delivery(
         number=row.number,
         webhook=_webhook(webhook),
-        operation=row.operation,
         event_id=row.event_id,
         event=EventType(row.event),
         subject=row.subject,

@@ -237,7 +237,7 @@ def _measure_actors(store: ActorStore, blobs: ArtefactStore, steps: Steps, befor
     numbers = iter(drawn.sample(range(before, size), _TRIES))
     steps.time("withdraw one consent", size, lambda: store.consents.withdraw(digest_of(consent_of(next(numbers)))))
     left = iter(added)
-    steps.time("erase one person", size, lambda: store.erase(next(left)))
+    steps.time("erase one person", size, lambda: store.erasures.erase(next(left)))
 
 
 def _any(drawn: random.Random, size: int) -> str:

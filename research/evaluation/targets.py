@@ -11,8 +11,6 @@ import numpy as np
 from research.evaluation.types import COSTS, MEDIANS, ClipResult, Variant
 from services.common.array_types import Float64
 
-Kind = Literal["at_least", "at_most", "between"]
-
 
 @dataclass(frozen=True, slots=True)
 class MetricTarget:

@@ -297,7 +297,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
         assert {"style", "bank", "renderer", "identity"} <= actor.artefacts.keys()
         assert place.artefacts.get_arrays(actor.artefacts["renderer"])[ARRAY_NAME].shape == TEXTURE_SHAPE
         assert len(here.blobs() - before) == len({ref.sha256 for ref in actor.artefacts.values()})
-        receipt = place.actors.erase("ann")
+        receipt = place.actors.erasures.erase("ann")
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
         assert here.blobs() == before
         spec = spec_from({"footage": str(video), "output": str(tmp_path / "refused.mkv"), "actor": "ann"})

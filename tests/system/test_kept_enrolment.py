@@ -120,7 +120,7 @@ def test_enrolment_takes_over_dub(studio: Studio) -> None:
     check_same(same, studio.enrol("same-alone", keeps=False))
     check_same(other, studio.enrol("other-alone", keeps=False, options=UNPERSONALIZED))
     assert calls[TRACK] == 3
-    studio.actors.erase("other")
+    studio.actors.erasures.erase("other")
     assert studio.kinds() == []
 
 
@@ -133,7 +133,7 @@ def test_dub_takes_over_enrolment_analysis(studio: Studio) -> None:
     assert not (analysis.folder / JOURNAL).exists(), "the analysis holds nothing of the person"
     studio.dub(studio.footage)
     assert (studio.stages.calls[TRACK], studio.stages.calls[PERSONALIZE]) == (1, 2)
-    studio.actors.erase("ada")
+    studio.actors.erasures.erase("ada")
     assert studio.kinds() == []
 
 
@@ -146,7 +146,7 @@ def test_enrolments_of_takes_share_nothing(studio: Studio, clips: Any) -> None:
     assert studio.kinds() == ["analysis"], "that of the dub"
     check_same(first, studio.enrol("alone", *takes, keeps=False))
     assert FILES in first.artefacts
-    studio.actors.erase("ada")
+    studio.actors.erasures.erase("ada")
     assert studio.kinds() == []
 
 

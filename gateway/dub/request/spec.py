@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
@@ -438,8 +439,7 @@ def mouths_of(spec: pb.DubSpec, *, of_lines: bool = True) -> pb.DubSpec:
     Args:
         of_lines: whether the lines of a scene count. False: scenes of one footage share a folder, whatever their lines.
     """
-    copy = pb.DubSpec()
-    copy.CopyFrom(spec)
+    copy = deepcopy(spec)
     for field in _NOT_OF_MOUTHS if of_lines or not spec.lines else (*_NOT_OF_MOUTHS, *_OF_LINES):
         copy.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
     return copy
@@ -447,8 +447,7 @@ def mouths_of(spec: pb.DubSpec, *, of_lines: bool = True) -> pb.DubSpec:
 
 def without_records(spec: pb.DubSpec) -> pb.DubSpec:
     """Return a spec without consent records."""
-    copy = pb.DubSpec()
-    copy.CopyFrom(spec)
+    copy = deepcopy(spec)
     for holder in (copy, *copy.lines):
         holder.ClearField("consent_record")
     copy.ClearField("reference_consent_record")
@@ -461,8 +460,7 @@ def with_records(spec: pb.DubSpec, files: DubFiles) -> pb.DubSpec:
     Raises:
         InvalidRequestError: a file holds no consent record.
     """
-    copy = pb.DubSpec()
-    copy.CopyFrom(spec)
+    copy = deepcopy(spec)
     holders: Sequence[tuple[Any, str, str]] = [
         (copy, "consent", "consent_uri"),
         (copy, "reference_consent", "reference_consent_uri"),

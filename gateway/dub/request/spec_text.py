@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -128,8 +129,7 @@ def names_of(kind: EnumDescriptor) -> Mapping[int, str]:
 
 def plain(spec: pb.DubSpec) -> pb.DubSpec:
     """Return a spec without the fields whose values mean the same as no value, so that equal dubs have equal specs."""
-    copy = pb.DubSpec()
-    copy.CopyFrom(spec)
+    copy = deepcopy(spec)
     for field, value in DEFAULTS.items():
         if getattr(copy, field) == value:
             copy.ClearField(field)  # type: ignore[arg-type]  # a field of DubSpec
@@ -140,8 +140,7 @@ def plain(spec: pb.DubSpec) -> pb.DubSpec:
 
 def with_options(spec: pb.DubSpec, options: pb.ShotOptions) -> pb.DubSpec:
     """Return a spec with other values of the fields that a shot's options name."""
-    copy = pb.DubSpec()
-    copy.CopyFrom(spec)
+    copy = deepcopy(spec)
     if options.WhichOneof("face"):
         del copy.boxes[:]
     for field, value in options.ListFields():

@@ -77,8 +77,8 @@ class BlobLedger(Protocol):
         the job of this folder does not count them afterwards."""
         ...
 
-    def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """Forget the job of this folder, and return the blobs of the job, and of `refs`, that nothing else uses."""
+    def release(self, folder: Path) -> Sequence[ArtefactRef]:
+        """Forget the job of this folder, and return the blobs of the job that nothing else uses."""
         ...
 
     def confirm(self) -> None:
@@ -120,9 +120,9 @@ class OwnBlobs:
         yield refs
         self._held = deque((ref for ref in self._held if ref not in refs), maxlen=_NEWEST)
 
-    def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
+    def release(self, folder: Path) -> Sequence[ArtefactRef]:
         """See BlobLedger."""
-        return [*refs, *self._held]
+        return list(self._held)
 
     def confirm(self) -> None:
         """See BlobLedger."""

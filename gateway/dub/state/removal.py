@@ -64,7 +64,7 @@ def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Rem
     early = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
     freed = folder_bytes(folder)
     # A thread of the cancelled job counted further blobs meanwhile, or another job that used the same blob ended.
-    late = delete_unused(folder, ledger.release(folder, ()), ledger, store)
+    late = delete_unused(folder, ledger.release(folder), ledger, store)
     # The lock goes last. Another job could lock a new file in its place, and would work in a folder that is being removed.
     with suppress(OSError):
         for path in folder.iterdir():

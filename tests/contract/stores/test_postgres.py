@@ -109,7 +109,7 @@ def test_erasing_removes_every_blob_job_and_row(actors, blobs, geometry, setting
     Journal(job / "journal", blobs).record("window", {"box": np.zeros(4, np.uint8)})
     actors.jobs.begin(job, actor_id="ann")
     held = {path.rpartition("/")[2] for path in on_disk(settings)}
-    receipt = actors.erase("ann")
+    receipt = actors.erasures.erase("ann")
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert on_disk(settings) == set()
     assert not job.exists()

@@ -52,7 +52,7 @@ def test_tenants_separate_equal_names(stores: dict[str, ActorStore], settings: G
         names[tenant] = OperationStore(store.database).add("dub", tenant.encode(), actor_id="ann").name
     assert all(stored_bytes(store.database) > 0 for store in stores.values())
     stores["acme"].consents.withdraw("7" * 64)
-    receipt = stores["acme"].erase("ann")
+    receipt = stores["acme"].erasures.erase("ann")
     # The same blobs lie in the stores of the others, which say nothing of it.
     assert receipt.kept_sha256 == ()
     assert stored_bytes(stores["acme"].database) == 0

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from gateway.media.mp4 import copy_with_padding
 from gateway.media.output import OutputFile, commit_with
 from gateway.provenance.binding import manifest_boxes, media_sha256, sidecar_of
-from gateway.provenance.claim import SYNTHETIC, DubFacts
+from gateway.provenance.claim import DubFacts
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
 from gateway.provenance.disclosure import append_packet, disclosure_packet
 from gateway.provenance.seal import Sealer
@@ -51,7 +51,7 @@ def _copy(signed: Path, suffix: str, folder: Path) -> Path:
 def _disclose(video: Path) -> None:
     """Write the disclosure record that a signed video has into a video without a manifest."""
     with video.open("r+b") as file:
-        append_packet(file, disclosure_packet(SYNTHETIC, "The mouth in this video is synthetic."))
+        append_packet(file, disclosure_packet("The mouth in this video is synthetic."))
 
 
 def _begun(video: Path, data: bytes, *, overwrite: bool = False) -> OutputFile:

@@ -158,7 +158,7 @@ def test_withdrawal_names_actors_and_time(
     with pytest.raises(ConsentMissingError, match="no consent record that could be withdrawn"):
         actors.consents.withdraw_of("eve", None)
     # The withdrawal outlives the person and the process.
-    actors.erase("ann")
+    actors.erasures.erase("ann")
     with ActorStore(settings) as again, pytest.raises(ConsentWithdrawnError, match=re.escape(done.withdrawn_at)):
         again.consents.check(record(), NIGHT, "ann")
 

@@ -126,7 +126,7 @@ def test_damaged_consent_affects_own_actor(file: Path, settings: GatewaySettings
         with pytest.raises(ArtefactCorruptError, match=r"consent record of actor ann .* is damaged"):
             opened.get("ann")
         assert opened.show("ann").damage == ann.damage
-        opened.erase("ann")
+        opened.erasures.erase("ann")
         assert [actor.actor_id for actor in opened.list()] == ["bob"]
 
 
@@ -148,7 +148,7 @@ def test_damaged_enrolment_hides_no_other(file: Path, settings: GatewaySettings,
         assert "learned of actor ann" in opened.show("ann").damage
         assert opened.show("ann").num_frames == 100
         assert opened.get("bob").consent == CONSENT
-        opened.erase("ann")
+        opened.erasures.erase("ann")
 
 
 def test_an_actor_whose_lineage_is_gone_is_damaged(file: Path, settings: GatewaySettings) -> None:
@@ -209,7 +209,7 @@ def test_a_damaged_key_signs_nothing(
     actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     (settings.data_dir / "signing.pem").write_bytes(b"")
     with pytest.raises(StorageRefusedError, match=r"signing\.pem is damaged"):
-        actors.erase("ann")
+        actors.erasures.erase("ann")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_an_erasure_removes_the_face_of_the_record(
         return [path.name for path in files if face()["embedding"].encode() in path.read_bytes()]
 
     assert holders()
-    receipt = actors.erase("bea")
+    receipt = actors.erasures.erase("bea")
     actors.close()
     assert holders() == []
     assert face()["embedding"] not in receipt.to_json()
@@ -88,7 +88,7 @@ def test_window_after_erasure_is_removed(
     ledger.begin(folder)
     journal = Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref))
     journal.record("first", window(1))
-    receipt = actors.erase(ann)
+    receipt = actors.erasures.erase(ann)
     with pytest.raises(ActorError, match="'ann' was erased"):
         journal.record("second", window(2))
     with pytest.raises(ActorError, match="'ann' was erased"):
@@ -116,7 +116,7 @@ def test_erasure_removes_footage_analysis(
         Journal(jobs / name / "journal", blobs, partial(JobLedger(other).hold, jobs / name)).record("enrol", window(int(name)))
     asked: list[Path] = []
     monkeypatch.setattr(erasure, "is_running", asked.append)
-    actors.erase(ann)
+    actors.erasures.erase(ann)
     assert asked == [], "the erasure does not end dubs without the actor, so it does not wait for them"
     assert [folder.name for folder in jobs.iterdir()] == ["2"]
     assert len(on_disk(settings)) == 1
@@ -131,7 +131,7 @@ def test_shared_window_is_kept(
     theirs.begin(tmp_path / "theirs")
     shared = blobs.put_bytes(b"a window that shows nobody")
     theirs.hold(tmp_path / "theirs", shared)
-    actors.erase(ann)
+    actors.erasures.erase(ann)
     with pytest.raises(ActorError):
         mine.hold(tmp_path / "mine", shared)
     assert on_disk(settings) == {shared.sha256}
@@ -141,7 +141,7 @@ def test_abandoned_job_counts_nothing(actors: ActorStore, blobs: ArtefactStore, 
     """A job that was given up counts nothing any more."""
     ledger = JobLedger(actors)
     ledger.begin(tmp_path / "job")
-    ledger.release(tmp_path / "job", [])
+    ledger.release(tmp_path / "job")
     late = blobs.put_bytes(b"a thread that was not told")
     with pytest.raises(WorkCancelledError):
         ledger.hold(tmp_path / "job", late)
@@ -167,7 +167,7 @@ def test_erasure_reads_no_blobs_of_other_people(
             actors.create(name, method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
         copy = settings.data_dir / "forgotten"
         copy.write_bytes(b"style of ann")
-        actors.erase("ann")
+        actors.erasures.erase("ann")
         assert actors.get("bob").enrolled.num_frames == 100
     assert read == [copy], "of the files of an erased size, one is no blob"
 
@@ -202,7 +202,7 @@ def test_erasure_waits_for_other_jobs(actors: ActorStore, ann: str, tmp_path: Pa
 
     thread = threading.Thread(target=end)
     thread.start()
-    actors.erase(ann)
+    actors.erasures.erase(ann)
     assert time.monotonic() >= ended
     assert not folder.exists()
     thread.join()
@@ -245,7 +245,7 @@ def test_erasure_removes_analyses_of_files(
         JobLedger(actors).keep(jobs / sha256[:32], sha256)
     if damaged:
         blobs.delete(files)
-    receipt = actors.erase("dora")
+    receipt = actors.erasures.erase("dora")
     left = {"2" * 32, "4" * 32} if damaged else {"4" * 32}
     assert {folder.name for folder in jobs.iterdir()} == left
     unsearched = [place for place in receipt.document["out_of_reach"] if place.startswith("kept analyses of the single files")]
@@ -271,11 +271,11 @@ def test_repeated_erasure_knows_files(
 
     monkeypatch.setattr(ArtefactStore, "delete", fails_once)
     with pytest.raises(StorageRefusedError, match="is not erased whole"):
-        actors.erase("dora")
+        actors.erasures.erase("dora")
     analysis = tmp_path / "data" / "jobs" / "1"
     analysis.mkdir(parents=True)
     JobLedger(actors).keep(analysis, "2" * 64)
-    receipt = actors.erase("dora")
+    receipt = actors.erasures.erase("dora")
     assert not analysis.exists()
     assert files.sha256 in receipt.erased_sha256
     assert not blobs.exists(files)
@@ -349,7 +349,7 @@ def test_outside_path_left_and_logged(
         session.add(JobFolderRow(folder=named, belongs_to=""))
         session.add(JobBlobRow(folder=named, sha256=of_blob.sha256, uri=of_blob.uri, size_bytes=of_blob.size_bytes))
     with capture_logs() as logged:
-        receipt = actors.erase(ann)
+        receipt = actors.erasures.erase(ann)
     assert sorted(path.name for path in others.iterdir()) == ["album.jpg", "journal"]
     assert (jobs / "of bob" / "faces.bin").exists()
     assert not own.exists()
@@ -371,7 +371,7 @@ def test_erased_enrolment_stores_nothing(
     if open_still:
         actors.erasures.ask("ann")
     else:
-        actors.erase("ann")
+        actors.erasures.erase("ann")
     with pytest.raises(ActorError, match="'ann' was erased"):
         other.create(
             "ann",
@@ -392,7 +392,7 @@ def test_leftover_media_copies_removed(actors: ActorStore, settings: GatewaySett
         (folder / "footage.mp4").write_bytes(b"ann speaks")
     lock = lock_folder(held)
     try:
-        actors.erase(ann)
+        actors.erasures.erase(ann)
     finally:
         os.close(lock)
     assert not left.exists()

@@ -80,7 +80,7 @@ def test_blob_goes_with_last_job(actors: ActorStore, blobs: ArtefactStore, endin
     ledger.hold(folder, bank)
     remove_job(ending, JobLedger(actors), blobs)
     assert blobs.exists(bank)
-    assert delete_unused(folder, ledger.release(folder, []), ledger, blobs) == {bank: True}
+    assert delete_unused(folder, ledger.release(folder), ledger, blobs) == {bank: True}
     assert not blobs.exists(bank)
 
 

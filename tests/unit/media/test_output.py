@@ -31,7 +31,7 @@ def _fill(file: OutputFile, content: bytes) -> None:
 def _write(output: Path, content: bytes = b"new", *, overwrite: bool = False) -> None:
     file = OutputFile(output, overwrite=overwrite)
     _fill(file, content)
-    file.commit()
+    commit_with(file, None)
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     _fill(file, b"half")
     assert not output.exists()
     assert len(_names(tmp_path)) == 1
-    file.commit()
+    commit_with(file, None)
     assert (_names(tmp_path), output.read_bytes()) == (["video.mp4"], b"half")
     file.discard()
     assert output.exists()
@@ -106,7 +106,7 @@ def test_what_a_living_job_writes_stays(tmp_path: Path) -> None:
         OutputFile(tmp_path / "a.mp4")
     OutputFile(tmp_path / "b.mp4").discard()
     _fill(first, b"whole")
-    first.commit()
+    commit_with(first, None)
     assert _names(tmp_path) == ["a.mp4"]
 
 
@@ -116,9 +116,9 @@ def test_takeover_stops_paused_process(tmp_path: Path) -> None:
     _fill(paused, b"of the paused process")
     following = OutputFile(tmp_path / "a.mp4", takes_over=True)
     _fill(following, b"whole")
-    following.commit()
+    commit_with(following, None)
     with pytest.raises(FileNotFoundError):
-        paused.commit()
+        commit_with(paused, None)
     paused.discard()
     other.discard()
     assert _names(tmp_path) == ["a.mp4"]
@@ -269,7 +269,7 @@ def test_file_appearing_during_write_stays(tmp_path: Path) -> None:
     file = OutputFile(output)
     output.write_text("what somebody else saved meanwhile")
     with pytest.raises(InvalidRequestError, match="exists and is no video of dubstage"):
-        file.commit()
+        commit_with(file, None)
     file.discard()
     assert (_names(tmp_path), output.read_text()) == (["video.mp4"], "what somebody else saved meanwhile")
 
@@ -300,7 +300,7 @@ def test_exchanged_folder_changes_nothing(media: Path) -> None:
     _fill(file, b"whole")
     (media / "day").rename(media / "moved")
     (media / "day").symlink_to(outside)
-    file.commit()
+    commit_with(file, None)
     assert (_names(outside), _names(media / "moved")) == ([], ["video.mp4"])
 
 
@@ -314,7 +314,7 @@ def test_temporary_file_link_not_followed(media: Path) -> None:
     partial.symlink_to(victim)
     _fill(file, b"whole")
     with pytest.raises(InvalidRequestError, match="was exchanged"):
-        file.commit()
+        commit_with(file, None)
     file.discard()
     assert victim.read_text() == "mine"
     assert not (media / "video.mp4").exists()

@@ -95,7 +95,7 @@ def test_the_packet_of_the_footage_stays(carphone: Path, sealer: Sealer, tmp_pat
     assert "digitalCapture" not in packet
     assert "old.c2pa" not in packet
     assert packet.count(SYNTHETIC) == 1
-    twice = disclosure_packet(SYNTHETIC, SENTENCE, packet.encode()).decode()
+    twice = disclosure_packet(SENTENCE, packet.encode()).decode()
     assert twice.count(SYNTHETIC) == twice.count(SENTENCE) == 1
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_packet_is_left_out(packet: bytes, carphone: Path, sealer: Sea
     assert source_type_of(video) == SYNTHETIC
     assert source_type_of(footage) == ""
     with pytest.raises(ValueError, match=r"."):
-        disclosure_packet(SYNTHETIC, SENTENCE, packet)
+        disclosure_packet(SENTENCE, packet)
 
 
 def test_deep_elements_are_left_out(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:

@@ -112,7 +112,6 @@ def test_large_event_has_its_name_alone() -> None:
     delivery = Delivery(
         number=1,
         webhook=hook,
-        operation=1,
         event_id="msg_0",
         event=EventType.OPERATION_DONE,
         subject="operations/0",
