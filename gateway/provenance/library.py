@@ -198,7 +198,7 @@ def check_kept(manifest: bytes) -> None:
 
 
 def read(file: IO[bytes], *, sidecar: bytes) -> dict[str, Any] | None:
-    """Return what `read_json` says of a manifest in a sidecar, parsed. Files of strangers are read only in a separate process (`read_credentials`).
+    """Return the manifests of a sidecar, parsed. Files of strangers are read only in a separate process (`read_credentials`).
 
     Raises:
         LibraryError: as `read_json`.
