@@ -392,7 +392,7 @@ class PortraitRotation:
         picture = self._resampled(source)
         if closure:
             self._shut_eyes(picture, source, reached, closure)
-        return TurnedPortrait(picture, self._moved_landmarks(reached, closure), reached)
+        return TurnedPortrait(picture, self._moved_landmarks(reached, closure))
 
     def _map(self, pose: HeadPose) -> Float32:
         """Return where each pixel comes from, float32 [H, W, 2]."""

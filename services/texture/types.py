@@ -202,9 +202,7 @@ class TurnedPortrait:
     Attributes:
         picture: uint8 [H, W, 3], RGB, as large as the portrait.
         landmarks: float32 [478, 3], pixels of the picture.
-        pose: head pose: the target pose, except for turns that are too large.
     """
 
     picture: npt.NDArray[np.uint8]
     landmarks: Float32
-    pose: HeadPose

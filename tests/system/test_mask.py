@@ -18,6 +18,7 @@ from gateway.media.types import DecodedFrame, MediaInfo
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import JAW
+from tests.plane_masks import mask_of_plane
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded
 
 JAW_DROP_PX = 24.0
@@ -87,12 +88,12 @@ def test_samples_outside_mask_unchanged(clip, seconds, pixel_format, clips, dubb
                 continue
             record = dub.faces[plan.row[frame.index]]
             mask = mask_of(actor.geometry, record, frame, info, float(plan.strength[frame.index]))
-            luma = mask.of_plane(0, frame.planes[0].shape)
+            luma = mask_of_plane(mask, 0, frame.planes[0].shape)
             reach = reach_of(actor.geometry, record, frame, info)
             assert 0 < mask.area_px == luma.sum() <= areas[frame.index] <= reach.area_px
             assert not (luma & ~lower_face(record, luma.shape)).any()
             for number, (before, after) in enumerate(zip(frame.planes, dubbed, strict=True)):
-                inside = reach.of_plane(number, before.shape)
+                inside = mask_of_plane(reach, number, before.shape)
                 np.testing.assert_array_equal(before[~inside], after[~inside])
             assert (frame.planes[0] != dubbed[0])[luma].mean() > 0.2
 

@@ -200,12 +200,8 @@ class NeuralSurface:
         self._corners = np.concatenate([mesh.corners, self._film.triangles + len(model.uv)])
         # Triangles above the lower face have no texels. They are drawn because they hide what is behind them.
         self._textured = np.concatenate([lower, np.ones(len(self._film.triangles), bool)])
+        # float64 [U, 2], texture coordinates of the model's texture points. Triangles outside the texture have any.
         self._layout = _magnified(model.uv.astype(np.float64), mesh.corners[lower])
-
-    @property
-    def layout(self) -> Float64:
-        """Return texture coordinates of the model's texture points, float64 [U, 2]. Triangles outside the texture have any."""
-        return self._layout
 
     def expression_of(self, mouth: Floating) -> Float32:
         """Return expression coefficients, float32 [E], see ExpressionFit.expression_of."""

@@ -8,14 +8,13 @@ folds, texture and sharpness at several scales. The loss compares these features
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from services.render.networks.weights import StoredConfig, load_network
+from services.render.networks.weights import StoredConfig, loader
 
 _SLOPE: Final = 0.1
 
@@ -91,10 +90,5 @@ class PerceptualNetwork(nn.Module):
         return PerceptualOutputs(self.values(F.avg_pool2d(last, 4).flatten(1)), self.speakers(last.mean(dim=(2, 3))))
 
 
-def load_perceptual(path: Path) -> PerceptualNetwork:
-    """Return the perceptual network of a weights file, in evaluation mode and without gradients.
-
-    Raises:
-        ModelNotFoundError: the file is missing or holds another network.
-    """
-    return load_network(path, lambda config: PerceptualNetwork(PerceptualConfig.from_metadata(config)))
+load_perceptual: Final = loader(PerceptualNetwork, PerceptualConfig)
+"""Perceptual network of a weights file; see `loader`."""

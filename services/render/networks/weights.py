@@ -19,6 +19,7 @@ from services.common.files import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 
 Network = TypeVar("Network", bound=nn.Module)
+Config = TypeVar("Config", bound="StoredConfig")
 
 
 def to_tensor(pictures: UInt8, device: torch.device | None = None) -> torch.Tensor:
@@ -84,6 +85,16 @@ def load_network(path: Path, build: Callable[[dict[str, Any]], Network]) -> Netw
     except (RuntimeError, KeyError, TypeError) as error:
         raise ModelNotFoundError(f"{path} holds another network: {error}", resource=str(path)) from error
     return network.eval().requires_grad_(False)
+
+
+def loader(network: Callable[[Config], Network], config: type[Config]) -> Callable[[Path], Network]:
+    """Return the function that reads one kind of network from a weights file; see `load_network`, also for its errors.
+
+    Args:
+        network: class of the network, made from its configuration.
+        config: class of the configuration in the file's header.
+    """
+    return lambda path: load_network(path, lambda values: network(config.from_metadata(values)))
 
 
 def metadata_of(path: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, plane_views, to_rgb
 from gateway.media.types import MediaInfo, Plane, orientation
 from services.common.errors import ContractBrokenError
+from tests.plane_masks import mask_of_plane
 from tests.unit.media.made_footage import Clip, make_clip
 
 FORMATS = ["yuv420p", "yuv420p10le", "yuv422p10le", "yuv422p", "yuv444p", "yuv411p", "yuv440p", "yuva420p", "yuv420p16le"]
@@ -109,7 +110,7 @@ def _assert_only_the_mask_changed(planes: tuple[np.ndarray, ...], result: Compos
         if number >= pixel.num_colour_planes:
             np.testing.assert_array_equal(after, before)
             continue
-        mask = result.mask.of_plane(number if pixel.kind == "yuv" else 0, before.shape)
+        mask = mask_of_plane(result.mask, number if pixel.kind == "yuv" else 0, before.shape)
         np.testing.assert_array_equal(after[~mask], before[~mask])
 
 
@@ -123,9 +124,9 @@ def test_samples_outside_the_mask_are_bit_equal(name: str, place: tuple[float, f
     result = composite(planes, pixel, colour_model(pixel, TAGS[0], WIDTH, HEIGHT), _affine(*place), box, _disc())
     assert all(np.array_equal(a, b) for a, b in zip(planes, kept, strict=True)), "the footage itself must not change"
     _assert_only_the_mask_changed(planes, result, pixel)
-    assert result.mask.area_px == int(result.mask.of_plane(0, planes[0].shape).sum()) > 0
+    assert result.mask.area_px == int(mask_of_plane(result.mask, 0, planes[0].shape).sum()) > 0
     for number in range(pixel.num_colour_planes):
-        mask = result.mask.of_plane(number if pixel.kind == "yuv" else 0, planes[number].shape)
+        mask = mask_of_plane(result.mask, number if pixel.kind == "yuv" else 0, planes[number].shape)
         assert (result.planes[number] != planes[number])[mask].mean() > 0.7
 
 
@@ -298,9 +299,9 @@ def test_moved_footage_changes_only_where_it_is_moved(name: str, place: tuple[fl
     nothing = np.zeros((160, 160), np.float32)
     result = composite(planes, pixel, colour, affine, BLACK, nothing, shift=_moved_down(6))
     _assert_only_the_mask_changed(planes, result, pixel)
-    assert result.mask.area_px == int(result.mask.of_plane(0, planes[0].shape).sum()) > 0
+    assert result.mask.area_px == int(mask_of_plane(result.mask, 0, planes[0].shape).sum()) > 0
     for number in range(pixel.num_colour_planes):
-        mask = result.mask.of_plane(number if pixel.kind == "yuv" else 0, planes[number].shape)
+        mask = mask_of_plane(result.mask, number if pixel.kind == "yuv" else 0, planes[number].shape)
         assert (result.planes[number] != planes[number])[mask].mean() > 0.7
 
 
@@ -357,7 +358,7 @@ def test_light_changes_the_luma_under_the_mask_alone(name: str) -> None:
     for number in range(pixel.num_colour_planes):
         with_it, without = lit.planes[number], plain.planes[number]
         difference = with_it.astype(np.int64) - without
-        assert not difference[~plain.mask.of_plane(number, without.shape)].any()
+        assert not difference[~mask_of_plane(plain.mask, number, without.shape)].any()
         if number and pixel.kind == "yuv":
             assert not difference.any()
         else:

@@ -222,14 +222,10 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     yield StyleStep(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer}))
 
 
-def _num_coefficients(models: MotionModels) -> int:
-    return len(EveryoneModel.of(models).basis.typical_spread)
-
-
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["everyone"],
     version=EveryoneModel.version_of,
     open=EveryonePredictor,
     personalize=personalize,
-    style_arrays={PERSON_LAYER: lambda models: (2, _num_coefficients(models))},
+    style_arrays={PERSON_LAYER: lambda models: (2, len(EveryoneModel.of(models).basis.typical_spread))},
 )

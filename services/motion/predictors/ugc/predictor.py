@@ -251,14 +251,9 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     yield StyleStep(len(frames) + 1, len(frames) + 1, min(loss, 1.0), refined)
 
 
-def _version(models: MotionModels) -> str:
-    """Return the shared networks' digest: the motion network of `ugc` is exported together with the shared networks."""
-    return models.version
-
-
 PREDICTOR: Final = Predictor(
     spec=PREDICTORS["ugc"],
-    version=_version,
+    version=lambda models: models.version,  # the motion network of `ugc` is exported together with the shared networks
     open=UgcPredictor,
     personalize=personalize,
     style_arrays={

@@ -12,7 +12,6 @@ other inputs and another way out. Departures from the table:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 
 from services.render.key_pictures import NUM_KEYS
 from services.render.networks.unet import UNetTrunk
-from services.render.networks.weights import StoredConfig, load_network
+from services.render.networks.weights import StoredConfig, loader
 from services.render.renderers.everybody.renderer import KEYS_AFTER, KEYS_BEFORE, WINDOW_CHANNELS
 
 WEIGHTS: Final = "everybody.safetensors"
@@ -68,10 +67,5 @@ class EverybodyNetwork(UNetTrunk):
         return mixed - first + outputs[:, :3] * 0.1
 
 
-def load(path: Path) -> EverybodyNetwork:
-    """Return the network of a weights file, in evaluation mode and without gradients.
-
-    Raises:
-        ModelNotFoundError: the file is missing or holds another network.
-    """
-    return load_network(path, lambda config: EverybodyNetwork(EverybodyConfig.from_metadata(config)))
+load: Final = loader(EverybodyNetwork, EverybodyConfig)
+"""Network of a weights file; see `loader`."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -31,7 +30,7 @@ from services.common.array_types import Bool
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NUM_CHANNELS
-from services.render.networks.weights import StoredConfig, load_network
+from services.render.networks.weights import StoredConfig, loader
 from services.render.pairs import BASE
 from services.render.renderers.everyone.renderer import MORE, NEIGHBOURS, NUM_MORE, PICTURE_CHANNELS, SPEECH, WINDOW_FRAMES
 
@@ -264,10 +263,5 @@ def _whole(in_channels: int, size: tuple[int, int], out_channels: int = 0) -> nn
     return layer
 
 
-def load(path: Path) -> EveryoneNetwork:
-    """Return the network of a weights file, in evaluation mode and without gradients.
-
-    Raises:
-        ModelNotFoundError: the file is missing or holds another network.
-    """
-    return load_network(path, lambda config: EveryoneNetwork(EveryoneConfig.from_metadata(config)))
+load: Final = loader(EveryoneNetwork, EveryoneConfig)
+"""Network of a weights file; see `loader`."""

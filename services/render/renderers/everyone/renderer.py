@@ -58,8 +58,6 @@ NUM_MORE: Final = NUM_CHANNELS - 3
 """Features behind the first three."""
 _FRAME_CHANNELS: Final = NUM_CHANNELS + 1
 
-REFERENCE: Final = slice(0, 3)
-"""Channels of the reference picture."""
 MORE: Final = slice(8, 8 + NUM_MORE)
 """Channels of frame t that hold the features behind the first three."""
 NEIGHBOURS: Final = tuple(

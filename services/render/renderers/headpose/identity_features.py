@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from services.common.array_types import Float32, UInt8
 from services.common.errors import ModelNotFoundError
 from services.common.files import file_sha256
-from services.render.networks.weights import StoredConfig, load_network, metadata_of, to_tensor
+from services.render.networks.weights import StoredConfig, loader, metadata_of, to_tensor
 
 _SLOPE: Final = 0.1
 EMBEDDING: Final = "identity_embedding"
@@ -66,13 +66,8 @@ class IdentityEmbedding(nn.Module):
         return F.normalize(self.output(self.layers(pictures * 2.0 - 1.0).mean(dim=(2, 3))), dim=1)
 
 
-def load(path: Path) -> IdentityEmbedding:
-    """Return the identity embedding of a weights file, in evaluation mode and without gradients.
-
-    Raises:
-        ModelNotFoundError: the file is missing or holds another network.
-    """
-    return load_network(path, lambda config: IdentityEmbedding(IdentityEmbeddingConfig.from_metadata(config)))
+load: Final = loader(IdentityEmbedding, IdentityEmbeddingConfig)
+"""Identity embedding of a weights file; see `loader`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from services.render.networks.unet import FilmConv, UNetTrunk
-from services.render.networks.weights import StoredConfig, load_network
+from services.render.networks.weights import StoredConfig, loader
 from services.render.renderers.hetero.renderer import EMBEDDING_SIZE, GENERATOR_INPUTS, REFERENCE
 
 _GATE_BIAS: Final = 1.0
@@ -243,10 +242,5 @@ def smoothed(pictures: Tensor) -> Tensor:
     return F.interpolate(cells, scale_factor=float(_CELL_PX), mode="bilinear")
 
 
-def load(path: Path) -> HeteroNetwork:
-    """Return the networks of a weights file, in evaluation mode and without gradients.
-
-    Raises:
-        ModelNotFoundError: the file is missing or holds another network.
-    """
-    return load_network(path, lambda config: HeteroNetwork(HeteroConfig.from_metadata(config)))
+load: Final = loader(HeteroNetwork, HeteroConfig)
+"""Networks of a weights file; see `loader`."""

@@ -10,14 +10,13 @@ Paper `ugc`, Sec. III-B.3 (module Refine): a U-Net (services/render/networks/une
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from services.render.networks.unet import UNetTrunk
-from services.render.networks.weights import StoredConfig, load_network
+from services.render.networks.weights import StoredConfig, loader
 from services.render.renderers.ugc.renderer import NUM_PICTURE_CHANNELS
 
 WEIGHTS: Final = "ugc.safetensors"
@@ -59,10 +58,5 @@ class UgcNetwork(UNetTrunk):
         return F.pixel_shuffle(self.trunk(pictures, state), 2) * 0.1
 
 
-def load(path: Path) -> UgcNetwork:
-    """Return the network of a weights file, in evaluation mode and without gradients.
-
-    Raises:
-        ModelNotFoundError: the file is missing or holds another network.
-    """
-    return load_network(path, lambda config: UgcNetwork(UgcConfig.from_metadata(config)))
+load: Final = loader(UgcNetwork, UgcConfig)
+"""Network of a weights file; see `loader`."""

@@ -123,8 +123,8 @@ def test_scale_roll_and_place_of_the_head_cancel() -> None:
 
 def test_texel_belongs_to_one_triangle() -> None:
     """Each texel of the face belongs to one triangle."""
-    of_face = (SURFACE._corners < len(SURFACE.layout)).all(axis=1)
-    texels = TEXTURE_SIZE * SURFACE.layout[SURFACE._corners[SURFACE._textured & of_face]].astype(np.float64)
+    of_face = (SURFACE._corners < len(SURFACE._layout)).all(axis=1)
+    texels = TEXTURE_SIZE * SURFACE._layout[SURFACE._corners[SURFACE._textured & of_face]].astype(np.float64)
     one, two = texels[:, 1] - texels[:, 0], texels[:, 2] - texels[:, 0]
     areas = 0.5 * (one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])
     assert (areas <= 0.0).all() or (areas >= 0.0).all()
@@ -198,7 +198,7 @@ def test_the_expression_is_that_of_the_drawn_face() -> None:
 
 def test_the_layout_is_the_same_for_all_people() -> None:
     other = NeuralSurface(identity(identity=np.full(MODEL.num_identity, 0.8, np.float32)), MODEL)
-    np.testing.assert_array_equal(other.layout, SURFACE.layout)
+    np.testing.assert_array_equal(other._layout, SURFACE._layout)
 
 
 def stored(**arrays: np.ndarray) -> NamedArrays:

@@ -11,7 +11,6 @@ from services.render.renderers.everyone.renderer import (
     MORE,
     NEIGHBOURS,
     PICTURE_CHANNELS,
-    REFERENCE,
     SPEECH,
     FilledFrame,
     filled_frame,
@@ -122,7 +121,7 @@ def test_the_picture_has_every_input_at_its_place(bank: MouthBank, mask: UInt8, 
     lips = np.full_like(mask, 9)
     picture = network_picture(frames, bank.boxes[20], lips, speech)
     assert picture.shape == (160, 160, PICTURE_CHANNELS)
-    assert np.array_equal(picture[..., REFERENCE], bank.boxes[20])
+    assert np.array_equal(picture[..., :3], bank.boxes[20])
     assert np.array_equal(picture[..., BASE], frames[1].base)
     assert np.array_equal(picture[..., MASK], mask)
     assert np.array_equal(picture[..., LIPS], lips)
