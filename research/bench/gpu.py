@@ -26,11 +26,12 @@ from research.bench.concurrency import ConcurrentTimes, measure_concurrency, set
 from research.bench.progress import Job, record, seconds_of_steps
 from research.bench.renderer import batch_of, frames_of
 from research.bench.runs import default_clip, footage_parser, machine, make_footage, rows_of, table, tell, work_folder, write_json
+from research.render.models import load_models
 from services.common.methods import DEFAULT_METHOD, METHODS
 from services.common.stderr import log_lines_on_stderr
 from services.render.backends.base import Backend, Device
 from services.render.backends.model_files import WEIGHTS_FOLDER, ModelFile
-from services.render.streams import load_models, make_backend
+from services.render.streams import make_backend
 from services.render.types import Precision
 
 BATCHES: Final = (1, 4, 16, 64)

@@ -32,7 +32,7 @@ from gateway.dub.choices import EnrolOptions
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.pictures import stack_rows, write_picture
-from research.bench.runs import add_h264, document_of, rows_of, table, tell, write_json
+from research.bench.runs import add_h264, document_of, rows_of, table, write_json
 from research.evaluation.clip import footage_patch
 from research.evaluation.measures import finite_mean, means_of, mouth_box, psnr_db, ssim
 from research.evaluation.mouth_metrics import MouthTrack, landmark_distance, mouth_track, spread_ratio
@@ -42,8 +42,9 @@ from research.evaluation.strips import STRIP_COLUMNS, busiest_frames, mouth_part
 from research.evaluation.sync import StageRetrack
 from research.evaluation.types import Variant
 from research.stage_host import StageHost
+from research.training.command import command_line
 from services.common.array_types import Bool, Float32, UInt8
-from services.common.errors import DubstageError, InvalidRequestError, NoUsableFootageError
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import CROP_SIZE, HeadPose, crop_from_frame, pose_of_vector
 from services.common.face.landmarks import FACE_OVAL, NOSE_BASE
 from services.common.face.mouth_detail import grey
@@ -350,6 +351,7 @@ def _write_strip(path: Path, sequences: Mapping[str, EvaluatedFrames], poses: Se
     write_picture(path, stack_rows(rows))
 
 
+@command_line
 def main() -> int:
     """Measure all systems on the clips of a folder, print the tables, and write metrics and strips."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.peers", description=__doc__)
@@ -358,25 +360,21 @@ def main() -> int:
     parser.add_argument("--method", default=DEFAULT_METHOD, help="our method; default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder for strips and metrics.json")
     options = parser.parse_args()
-    try:
-        clips = peers_of(options.folder)
-        wanted = set(names_in(options.clips))
-        if unknown := wanted - {real.stem for real in clips}:
-            raise InvalidRequestError(f"{options.folder} has no clip {', '.join(sorted(unknown))}", field="--clips")
-        options.output.mkdir(parents=True, exist_ok=True)
-        metrics: list[SystemMetrics] = []
-        with StageHost(gateway_settings()) as host:
-            for real, systems in clips.items():
-                if wanted and real.stem not in wanted:
-                    continue
-                metrics += clip_metrics(host, real, systems, options.output, options.method)
-                write_json(
-                    options.output / "metrics.json",
-                    {"method": options.method, "rows": [document_of(row) for row in rows_of(metrics)]},
-                )
-    except DubstageError as error:
-        tell(f"error: {error}")
-        return error.exit_code
+    clips = peers_of(options.folder)
+    wanted = set(names_in(options.clips))
+    if unknown := wanted - {real.stem for real in clips}:
+        raise InvalidRequestError(f"{options.folder} has no clip {', '.join(sorted(unknown))}", field="--clips")
+    options.output.mkdir(parents=True, exist_ok=True)
+    metrics: list[SystemMetrics] = []
+    with StageHost(gateway_settings()) as host:
+        for real, systems in clips.items():
+            if wanted and real.stem not in wanted:
+                continue
+            metrics += clip_metrics(host, real, systems, options.output, options.method)
+            write_json(
+                options.output / "metrics.json",
+                {"method": options.method, "rows": [document_of(row) for row in rows_of(metrics)]},
+            )
     print(table(rows_of([*metrics, *means_of(metrics, "system")])))
     return 0
 

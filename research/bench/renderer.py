@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gateway.compositing.detail import box_with_detail
 from gateway.compositing.jaw import jaw_shift, warp_footage
 from research.bench.runs import Stopwatch, best_cpu_ms, rows_of, table
+from research.render.models import load_models
 from services.common.array_types import Array
 from services.common.errors import DubstageError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
@@ -32,7 +33,7 @@ from services.render.backends.base import BACKEND_CHOICES, Backend, default_choi
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, WEIGHTS_FOLDER, ModelFile, read_models
 from services.render.renderer import FrameWindow, StreamSetup, Window
 from services.render.renderers.registry import renderer_named
-from services.render.streams import blank_frame, default_state, load_models, make_backend, open_stream
+from services.render.streams import blank_frame, default_state, make_backend, open_stream
 from services.render.types import RenderFrame
 
 _RUNS: Final = 40

@@ -39,8 +39,9 @@ from research.evaluation.session import PipelineSession
 from research.evaluation.sync import StageRetrack
 from research.evaluation.types import Variant
 from research.stage_host import StageHost
+from research.training.command import command_line
 from services.common.array_types import Float32, Float64, Int32, UInt8
-from services.common.errors import DubstageError, NoUsableFootageError
+from services.common.errors import NoUsableFootageError
 from services.common.face.crops import HeadPose, to_frame, to_head_space
 from services.common.face.identity import FaceIdentity, identity_from_arrays
 from services.common.face.landmarks import mouth_opening
@@ -260,6 +261,7 @@ def angle_metrics(host: StageHost, name: str, angle: float, turned: Path, truth:
     )
 
 
+@command_line
 def main() -> int:
     """Turn the clips, measure every angle, print the tables, and write the turned videos and rotations.json."""
     parser = argparse.ArgumentParser(prog="python -m research.bench.rotations", description=__doc__)
@@ -269,21 +271,17 @@ def main() -> int:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     metrics: list[AngleMetrics] = []
-    try:
-        with StageHost(gateway_settings()) as host:
-            for clip in options.clips:
-                with TemporaryDirectory(prefix="dubstage-rotations-") as folder:
-                    frontal = host.run(analyse(host, clip, Path(folder)))
-                    truth = mouths_of(frontal.analysis)
-                    for angle in options.angles:
-                        turned = options.output / f"{clip.stem}_{angle:+g}.mp4"
-                        yaw = write_turned(frontal, angle, turned)
-                        metrics.append(angle_metrics(host, clip.stem, angle, turned, truth, yaw))
-                        write_json(options.output / "rotations.json", [document_of(row) for row in rows_of(metrics)])
-                    frontal.analysis.workspace.close()
-    except DubstageError as error:
-        tell(f"error: {error}")
-        return error.exit_code
+    with StageHost(gateway_settings()) as host:
+        for clip in options.clips:
+            with TemporaryDirectory(prefix="dubstage-rotations-") as folder:
+                frontal = host.run(analyse(host, clip, Path(folder)))
+                truth = mouths_of(frontal.analysis)
+                for angle in options.angles:
+                    turned = options.output / f"{clip.stem}_{angle:+g}.mp4"
+                    yaw = write_turned(frontal, angle, turned)
+                    metrics.append(angle_metrics(host, clip.stem, angle, turned, truth, yaw))
+                    write_json(options.output / "rotations.json", [document_of(row) for row in rows_of(metrics)])
+                frontal.analysis.workspace.close()
     print(table(rows_of([*metrics, *means_of(metrics, "angle")])))
     return 0
 

@@ -33,9 +33,10 @@ import numpy.typing as npt
 from research.face.footage import read_frames
 from research.face.mesh_topology import NUM_VERTICES, FaceMeshTopology, face_mesh_topology, mirror_map
 from research.face.neutral_shape import neutral_shape, own_shape
+from research.training.command import command_line
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32, Float64, Int32
-from services.common.errors import DubstageError, InvalidRequestError
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import FACE_OVAL, LEFT_EYE_LIDS, MOUTH_AREA, RIGHT_EYE_LIDS
 from services.common.face.loaders.files import IBUG_68
@@ -450,6 +451,7 @@ def _assemble(
     )
 
 
+@command_line
 def main() -> int:
     """Run the command line, which writes the model and the figures of the model card; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -463,12 +465,8 @@ def main() -> int:
     parser.add_argument("--expression", type=int, default=64)
     parser.add_argument("--albedo", type=int, default=12)
     given = parser.parse_args()
-    try:
-        data = TrainSet(given.data)
-        learned = learn(data, given.clips, num_identity=given.identity, num_expression=given.expression, num_albedo=given.albedo)
-    except DubstageError as error:
-        print(error.message, file=sys.stderr)
-        return error.exit_code
+    data = TrainSet(given.data)
+    learned = learn(data, given.clips, num_identity=given.identity, num_expression=given.expression, num_albedo=given.albedo)
     learned.model.save(given.output)
     if given.report:
         figures = {"digest": learned.model.digest, **learned.report}

@@ -25,11 +25,12 @@ from research.training.networks import Opening, Preparation
 from research.training.trainset import FORMAT_VERSION, ClipRow, TrainSet, part_path
 from services.common.array_types import Array, Bool, Float32
 from services.common.errors import DubstageError, InvalidRequestError
+from services.common.face.landmarks import NUM_LIPS
 from services.common.files import write_whole
-from services.common.geometry.morphable_model import default_model
+from services.common.geometry.morphable_model import MorphableModel, default_model
 from services.common.store.tensor_bytes import NamedArrays, encode_arrays
-from services.motion.basis import LandmarkBasis, point_weights
-from services.motion.expression import NUM_EXPRESSION, expression_basis, expression_spread
+from services.motion.basis import LandmarkBasis
+from services.motion.expression import expression_spread
 from services.motion.models import WEIGHTS
 from services.motion.runtime import read_constants
 from services.motion.style import MIN_FRAMES, measure_mouth
@@ -41,7 +42,23 @@ SHARED_CONSTANTS: Final = "motion_constants.safetensors"
 """File of the stage's weights that holds the landmark basis of the style."""
 SHAPE_FILE: Final = "expression.safetensors"
 """File of the training set with the shape of the coefficients."""
+NUM_EXPRESSION: Final = 24
+"""Number of predicted coefficients, the first ones of the model. The others hardly move the mouth and are zero."""
+_DEPTH_WEIGHT: Final = 0.1
+"""Weight of depth against the picture plane in the fit, as in services.common.geometry.coefficients."""
+_RIDGE: Final = 1.0
+"""Squared error in crop pixels against which the prior counts once, as in services.common.geometry.coefficients."""
+_LIP_WEIGHT: Final = 2.0
+_LANDMARK_DEPTH_WEIGHT: Final = 0.3
 _METADATA: Final = {"format": f"dubstage.expression/{FORMAT_VERSION}"}
+
+
+def point_weights() -> Float32:
+    """Return the weight of each landmark coordinate in fits and losses, float32 [59, 3]: lips above jaw, picture above depth."""
+    weights = np.ones((NUM_POINTS, 3), np.float32)
+    weights[:NUM_LIPS] *= _LIP_WEIGHT
+    weights[:, 2] *= _LANDMARK_DEPTH_WEIGHT
+    return weights
 
 
 def basis_of(clips: Clips, num_coefficients: int) -> LandmarkBasis:
@@ -144,6 +161,26 @@ class ExpressionTarget(NamedTuple):
 
     coefficients: Float32
     spread: Float32
+
+
+def expression_basis(model: MorphableModel, mouth: LandmarkBasis, num_expression: int = NUM_EXPRESSION) -> LandmarkBasis:
+    """Return the model's expression basis at the mouth-area points, with the dual basis from regularised least squares.
+
+        e = (B^T D B + ridge / deviation^2)^-1 B^T D offsets,   D = diag(1, 1, depth_weight) at each point
+
+    Args:
+        model: a morphable model in head space with the landmark set `mouth_area`.
+        mouth: the landmark basis of the style, whose typical spread is carried over.
+        num_expression: E, number of coefficients to use, the first ones of the model.
+    """
+    basis = model.landmark_set("mouth_area").of_basis(model.expression_basis)[..., :num_expression].astype(np.float64)
+    metric = np.array([1.0, 1.0, _DEPTH_WEIGHT])[:, None]
+    normal = np.einsum("pdk,pdl->kl", basis * metric, basis)
+    normal += _RIDGE * np.diag(1.0 / model.expression_deviation[:num_expression].astype(np.float64) ** 2)
+    dual = np.einsum("kl,pdl->kpd", np.linalg.inv(normal), basis * metric)
+    components = np.ascontiguousarray(np.moveaxis(basis, -1, 0), np.float32)
+    unmeasured = LandmarkBasis(components, dual.astype(np.float32), np.ones(num_expression, np.float32))
+    return LandmarkBasis(components, unmeasured.dual, expression_spread(mouth.typical_spread, mouth, unmeasured))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from gateway.dub.analyse.motion_clip import MotionClip, moved_later
 from research.training.trainset import CACHE_BYTES, BoundedCache, ClipRow, TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequestError
+from services.common.face.landmarks import mouth_opening
 from services.common.geometry.rotations import euler_from_matrix
-from services.motion.features import LOOK_ALIKE, content_rows, sync_rows
+from services.motion.features import LOOK_ALIKE, bilabial_probability, content_rows, sync_rows
 from services.motion.lag import LAG_STATES, MIN_FRAMES, LagModel, peak_fraction
 from services.motion.types import MAX_LAG, NUM_PHONES, Footage, SpeechFeatures
 
@@ -161,6 +162,13 @@ class TrainingClip:
 
     def __len__(self) -> int:
         return len(self.usable)
+
+
+def closed_frames(clip: TrainingClip) -> tuple[Bool, float]:
+    """Return where a bilabial sounds and the true lips are shut, bool [T], and the opening of the shut mouth, crop pixels."""
+    opening = mouth_opening(clip.mouth_landmarks)
+    low, high = np.percentile(opening[clip.usable], [8, 90])
+    return (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low)), float(low)
 
 
 def shifted(clip: TrainingClip, lag_frames: int) -> TrainingClip:

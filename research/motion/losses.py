@@ -12,8 +12,9 @@ from typing import Final, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from research.motion.basis import point_weights
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS, mouth_area_positions
-from services.motion.basis import LandmarkBasis, point_weights
+from services.motion.basis import LandmarkBasis
 
 CPU: Final = torch.device("cpu")
 _CONTACT_PX: Final = 0.5

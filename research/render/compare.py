@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from research.render.held_out import Clip, HeldOut, blended, clips_named, frame_quality
 from research.render.training import model_names, training_named
+from research.training.command import command_line
 from services.common.array_types import UInt8
 from services.common.errors import DubstageError
 from services.render.backends.base import BACKEND_CHOICES, PLAIN_CHOICE, Backend, BackendChoice, default_choice, this_processor
@@ -130,8 +131,9 @@ def print_table(model: str, weights: Path, held_out: Sequence[Clip], num_frames:
             print(f"{run.choice!s:22} {threads:7}  {times}  {picture:10.1f}  {true:8.2f}", flush=True)
 
 
-def main() -> None:
-    """Run the command line."""
+@command_line
+def main() -> int:
+    """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=model_names(), required=True, help="model to measure")
     parser.add_argument("--data", type=Path, required=True, help="training set, made by dubstage trainset")
@@ -140,11 +142,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30, help="frames of each clip, evenly spread. Default: %(default)s")
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    try:
-        print_table(given.model, given.weights, clips_named(given.data, given.clip), given.frames)
-    except DubstageError as error:
-        print(error.message, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+    print_table(given.model, given.weights, clips_named(given.data, given.clip), given.frames)
+    return 0
 
 
 def _mouth_db(clips: Sequence[HeldOut], drawn: Pictures, target: Pictures) -> float:
@@ -153,4 +152,4 @@ def _mouth_db(clips: Sequence[HeldOut], drawn: Pictures, target: Pictures) -> fl
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 
 from research.render.held_out import DrawnClip, blended, clip_metrics, clips_named, draw_sheet, spread_indices
+from research.render.models import load_models
 from research.render.training import PERSONALISED, Reenactment, model_names, training_named
+from research.training.command import command_line
 from services.common.array_types import UInt8
-from services.common.errors import DubstageError
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.streams import load_models, make_backend
+from services.render.streams import make_backend
 
 
 def compare(task: Reenactment, model: str, beside: Sequence[str]) -> None:
@@ -47,8 +48,9 @@ def _drawn(task: Reenactment, model: str, beside: Sequence[str]) -> Iterator[tup
         yield other, training_named(other).reenact(task)[PERSONALISED]()
 
 
-def main() -> None:
-    """Run the command line."""
+@command_line
+def main() -> int:
+    """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=model_names(), required=True, help="renderer to measure")
     parser.add_argument(
@@ -68,24 +70,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the computation. Default: %(default)s")
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    try:
-        backend = make_backend(device="cpu", backend=None, precision=None, num_threads=given.threads)
-        files = load_models(given.weights, backend).files
-        for clip in clips_named(given.data, given.clip):
-            task = Reenactment(
-                clip=clip,
-                frames=given.frames,
-                weights=given.weights,
-                backend=backend,
-                files=files,
-                threads=given.threads,
-                folder=given.out,
-            )
-            compare(task, given.model, given.beside)
-    except DubstageError as error:
-        print(error.message, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+    backend = make_backend(device="cpu", backend=None, precision=None, num_threads=given.threads)
+    files = load_models(given.weights, backend).files
+    for clip in clips_named(given.data, given.clip):
+        task = Reenactment(
+            clip=clip,
+            frames=given.frames,
+            weights=given.weights,
+            backend=backend,
+            files=files,
+            threads=given.threads,
+            folder=given.out,
+        )
+        compare(task, given.model, given.beside)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,13 +10,14 @@ from statistics import fmean
 from typing import Final
 
 from research.render.held_out import Clip, clip_metrics
+from research.render.models import load_models
 from research.render.training import Reenactment, training_named
 from research.reproduce.claims import Numbers
 from research.reproduce.run import Material, Measured
 from research.training.trainset import ClipRow
 from services.common.errors import InvalidRequestError
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.streams import load_models, make_backend
+from services.render.streams import make_backend
 
 _FRAMES: Final = 120
 _QUICK_FRAMES: Final = 24

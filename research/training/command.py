@@ -19,12 +19,13 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from research.training.device import Device, open_device
+from research.training.folder_lock import make_folder
 from research.training.loop import train
 from research.training.networks import Opening, TrainableNetwork, network_named, networks
 from research.training.run_folder import CONFIG, RunFolder, read_config
 from research.training.trainset import TrainSet
 from services.common.errors import DubstageError, InvalidRequestError
-from services.common.files import make_folder, translating_full_disk
+from services.common.files import translating_full_disk
 
 ConfigT = TypeVar("ConfigT")
 

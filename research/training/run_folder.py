@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import torch
 
-from research.training.folder_lock import locked_folder
+from research.training.folder_lock import locked_folder, make_folder
 from research.training.trainset import ClipRow
 from services.common.array_types import Array
 from services.common.errors import InvalidRequestError
-from services.common.files import make_folder, write_whole
+from services.common.files import write_whole
 from services.common.store.exported_networks import card_of
 from services.common.store.tensor_bytes import encode_arrays
 

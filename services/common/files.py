@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from services.common.errors import DubstageError, InvalidRequestError, StorageFullError
+from services.common.errors import InvalidRequestError, StorageFullError
 
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers. For the user, a quota or a file size limit is a full disk."""
@@ -171,27 +171,3 @@ def sha256_of(stream: IO[bytes]) -> str:
     for piece in pieces_of(stream):
         digest.update(piece)
     return digest.hexdigest()
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder and the folders above, unless they are there.
-
-    Raises:
-        InvalidRequestError: the folder cannot be created, or a file is in its place.
-        StorageFullError: no space is left.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as problem:
-        raise InvalidRequestError(
-            f"{folder} cannot be written: it is a file, and a folder was expected; choose another path", field="output"
-        ) from problem
-    except OSError as problem:
-        raise folder_not_writable(folder, problem) from problem
-
-
-def folder_not_writable(folder: Path, problem: OSError) -> DubstageError:
-    """Return the error for a folder that cannot be written."""
-    if problem.errno in FULL_DISK:
-        return StorageFullError(f"no space left in {folder}: free some, or choose another folder", subject=str(folder))
-    return InvalidRequestError(f"{folder} cannot be written: {problem.strerror}; choose another folder", field="output")

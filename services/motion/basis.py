@@ -13,12 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.face.landmarks import NUM_LIPS
 from services.common.store.tensor_bytes import NamedArrays
-from services.motion.types import NUM_POINTS
-
-_LIP_WEIGHT = 2.0
-_DEPTH_WEIGHT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +21,7 @@ class LandmarkBasis:
     """Principal components of mouth motion, or expression components of a morphable model at the mouth-area points.
 
     Attributes:
-        components: float32 [K, 59, 3], orthonormal under the weights of `point_weights`.
+        components: float32 [K, 59, 3], orthonormal under the weights of research.motion.basis.point_weights.
         dual: float32 [K, 59, 3], dual basis of the components: coefficient = <dual, offset>.
         typical_spread: float32 [K], size of each coefficient while the mouth is open (style.measure_mouth): mean over speakers.
     """
@@ -51,11 +46,3 @@ class LandmarkBasis:
     def reconstruct(self, coefficients: Float32) -> Float32:
         """Return offsets of coefficients in crop pixels: [..., K] -> float32 [..., 59, 3]."""
         return np.asarray(np.einsum("...k,kpd->...pd", coefficients, self.components), dtype=np.float32)
-
-
-def point_weights() -> Float32:
-    """Return the weight of each landmark coordinate in fits and losses, float32 [59, 3]: lips above jaw, picture above depth."""
-    weights = np.ones((NUM_POINTS, 3), np.float32)
-    weights[:NUM_LIPS] *= _LIP_WEIGHT
-    weights[:, 2] *= _DEPTH_WEIGHT
-    return weights

@@ -13,12 +13,11 @@ The module has what the predictors of expression coefficients share: the exporte
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import numpy as np
 
 from services.common.array_types import Float32, Float64
-from services.common.geometry.morphable_model import MorphableModel
 from services.common.store.network_session import open_network
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
@@ -26,33 +25,6 @@ from services.motion.models import MotionModels, PredictorModel
 from services.motion.person_predictor import PersonPredictor, amplified
 from services.motion.runtime import read_constants
 from services.motion.style import Style
-
-NUM_EXPRESSION: Final = 24
-"""Number of predicted coefficients, the first ones of the model. The others hardly move the mouth and are zero."""
-DEPTH_WEIGHT: Final = 0.1
-"""Weight of depth against the picture plane in the fit, as in services.common.geometry.coefficients."""
-RIDGE: Final = 1.0
-"""Squared error in crop pixels against which the prior counts once, as in services.common.geometry.coefficients."""
-
-
-def expression_basis(model: MorphableModel, mouth: LandmarkBasis, num_expression: int = NUM_EXPRESSION) -> LandmarkBasis:
-    """Return the model's expression basis at the mouth-area points, with the dual basis from regularised least squares.
-
-        e = (B^T D B + ridge / deviation^2)^-1 B^T D offsets,   D = diag(1, 1, depth_weight) at each point
-
-    Args:
-        model: a morphable model in head space with the landmark set `mouth_area`.
-        mouth: the landmark basis of the style, whose typical spread is carried over.
-        num_expression: E, number of coefficients to use, the first ones of the model.
-    """
-    basis = model.landmark_set("mouth_area").of_basis(model.expression_basis)[..., :num_expression].astype(np.float64)
-    metric = np.array([1.0, 1.0, DEPTH_WEIGHT])[:, None]
-    normal = np.einsum("pdk,pdl->kl", basis * metric, basis)
-    normal += RIDGE * np.diag(1.0 / model.expression_deviation[:num_expression].astype(np.float64) ** 2)
-    dual = np.einsum("kl,pdl->kpd", np.linalg.inv(normal), basis * metric)
-    components = np.ascontiguousarray(np.moveaxis(basis, -1, 0), np.float32)
-    unmeasured = LandmarkBasis(components, dual.astype(np.float32), np.ones(num_expression, np.float32))
-    return LandmarkBasis(components, unmeasured.dual, expression_spread(mouth.typical_spread, mouth, unmeasured))
 
 
 def expression_spread(spread: Float32, mouth: LandmarkBasis, expression: LandmarkBasis) -> Float32:

@@ -221,15 +221,6 @@ class SpeechMapModel:
         """Return the model that belongs to the shared networks; the first call loads the model."""
         return models.own(cls)
 
-    @classmethod
-    def of_maps(
-        cls, basis: LandmarkBasis, maps: Mapping[InputWindow, LinearMap], voice_activity: VoiceActivity | None = None
-    ) -> SpeechMapModel:
-        """Return a model of maps that are not in a file."""
-        model = cls.__new__(cls)
-        model.basis, model.maps, model.voice_activity = basis, dict(maps), voice_activity
-        return model
-
     def arrays(self) -> dict[str, Float32]:
         """Return the arrays of the file, by name."""
         arrays = self.basis.arrays()

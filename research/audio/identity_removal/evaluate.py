@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from research.audio.identity_removal.speech import SpeechRows, divided, read_speech_rows
 from research.audio.identity_removal.training import moments
 from research.audio.recordings import IGNORED
+from research.training.command import command_line
 from research.training.trainset import ClipRow, TrainSet, by_speaker
 from services.audio.identity_removal import (
     IDENTITY_AHEAD_ROWS,
@@ -36,7 +37,7 @@ from services.audio.identity_removal import (
 from services.audio.models import WEIGHTS
 from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Float32
-from services.common.errors import DubstageError, InvalidRequestError
+from services.common.errors import InvalidRequestError
 from services.common.wire.phones import NUM_PHONES
 
 SEGMENT_ROWS: Final = 200
@@ -393,6 +394,7 @@ def evaluate(
     return report
 
 
+@command_line
 def main() -> int:
     """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -404,12 +406,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=250, help="training steps of each classifier")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    try:
-        model = IdentityRemovalModel(arguments.weights)
-        report = evaluate(model, TrainSet(arguments.data), sets=arguments.sets, kinds=arguments.kinds, steps=arguments.steps)
-    except DubstageError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return error.exit_code
+    model = IdentityRemovalModel(arguments.weights)
+    report = evaluate(model, TrainSet(arguments.data), sets=arguments.sets, kinds=arguments.kinds, steps=arguments.steps)
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "id_removal.json").write_text(json.dumps(report, indent=1) + "\n")
     draw(report, arguments.output / "id_removal.png")

@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from research.methods.dubstage.motion import Way, fit_coefficients, judged
+from research.methods.dubstage.motion import Way, fit_coefficients, judged, model_of_maps
 from research.motion.clips import Clips, TrainingClip, array_bytes, clips_of, held_out_splits, speakers_of_free_speech
 from research.motion.evaluate import OFF
 from research.training.command import command_line, data_parser
@@ -138,7 +138,7 @@ def measure(
 def _model(clips: Clips, basis: LandmarkBasis) -> SpeechMapModel:
     weight, bias = fit_coefficients(clips, basis, FILES)
     never = np.zeros(weight.shape[1], np.float32), np.full(1, _NEVER_CLOSED, np.float32)
-    return SpeechMapModel.of_maps(basis, {FILES: LinearMap(weight, bias, *never, FILES)})
+    return model_of_maps(basis, {FILES: LinearMap(weight, bias, *never, FILES)})
 
 
 def write_curve(measured: Iterable[Measurement], path: Path) -> None:

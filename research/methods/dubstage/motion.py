@@ -20,7 +20,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -118,10 +118,19 @@ def fit_coefficients(clips: Clips, basis: LandmarkBasis, input_window: InputWind
     return fitted.weight, fitted.bias
 
 
+def model_of_maps(
+    basis: LandmarkBasis, maps: Mapping[InputWindow, LinearMap], voice_activity: VoiceActivity | None = None
+) -> SpeechMapModel:
+    """Return a model of maps that are not in a file."""
+    model = SpeechMapModel.__new__(SpeechMapModel)
+    model.basis, model.maps, model.voice_activity = basis, dict(maps), voice_activity
+    return model
+
+
 def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Sounds | None) -> SpeechMapModel:
     """Fit all maps on clips that hold the states of files and of live speech. Arguments: see fit_map."""
     maps = {input_window: fit_map(clips, basis, input_window, sounds) for input_window in INPUT_WINDOWS}
-    return SpeechMapModel.of_maps(basis, maps, fit_voice_activity(clips, sounds))
+    return model_of_maps(basis, maps, fit_voice_activity(clips, sounds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

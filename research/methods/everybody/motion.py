@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from research.motion.basis import ExpressionSpace
+from research.motion.basis import ExpressionSpace, point_weights
 from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, clips_of, frame_weights, tensors
 from research.motion.export import export_expression
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, scores_by_group
@@ -36,7 +36,7 @@ from research.training.networks import Opening, TrainableNetwork
 from research.training.training import LoopSettings, OptimiserSettings
 from research.training.trainset import BoundedCache
 from services.common.array_types import Float32
-from services.motion.basis import LandmarkBasis, point_weights
+from services.motion.basis import LandmarkBasis
 from services.motion.expression import expressed, expression_spread
 from services.motion.predictors.everybody.network import EverybodyConfig, EverybodyNetwork
 from services.motion.predictors.everybody.predictor import (

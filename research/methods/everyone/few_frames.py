@@ -23,8 +23,8 @@ import torch
 
 from research.methods.everyone.render import ActorAppearance, read_surface, read_windows
 from research.render.held_out import Clip, DrawnClip, clip_metrics, clips_named
+from research.training.command import command_line
 from services.common.array_types import Float32, UInt8
-from services.common.errors import DubstageError
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.face.neural_texture import NeuralSurface
 from services.render.backends.model_files import WEIGHTS_FOLDER
@@ -134,8 +134,9 @@ def _adapted(
             yield row(progress.step, progress.style, ActorAppearance(progress.texture, reference))
 
 
-def main() -> None:
-    """Run the command line."""
+@command_line
+def main() -> int:
+    """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="training set, made by dubstage trainset")
     parser.add_argument("--clip", action="append", required=True, metavar="NAME", help="name of a clip; may be repeated")
@@ -143,14 +144,11 @@ def main() -> None:
     given = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    try:
-        for clip in clips_named(given.data, given.clip):
-            for reached in measure(clip, given.weights):
-                print(reached, flush=True)
-    except DubstageError as error:
-        print(error.message, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+    for clip in clips_named(given.data, given.clip):
+        for reached in measure(clip, given.weights):
+            print(reached, flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

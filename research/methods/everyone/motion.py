@@ -35,6 +35,7 @@ from research.motion.clips import (
     augmented,
     clip_chances,
     clips_of,
+    closed_frames,
     frame_weights,
     rows_between,
     tensors,
@@ -50,9 +51,8 @@ from research.training.training import LoopSettings, OptimiserSettings
 from research.training.trainset import BoundedCache
 from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import InvalidRequestError
-from services.common.face.landmarks import mouth_opening
 from services.motion.expression import expressed, expression_spread
-from services.motion.features import NUM_CONTENT, bilabial_probability, content_before
+from services.motion.features import NUM_CONTENT, content_before
 from services.motion.predictors.everyone.network import (
     FILTER_AHEAD,
     FILTER_PAST,
@@ -190,9 +190,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, speech
         margin: M, frames of silence on both sides.
     """
     mouth = measure_mouth(clip.mouth_landmarks[clip.usable], space.mouth)
-    opening = mouth_opening(clip.mouth_landmarks)
-    low, high = np.percentile(opening[clip.usable], [8, 90])
-    closed = (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low))
+    closed, closed_opening = closed_frames(clip)
     edge = content_before(margin)
     states = silent_states(len(clip)) if speech_input == "phones" else states_of(clip.features)
     offsets = clip.mouth_landmarks - mouth.rest_mouth
@@ -206,7 +204,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, speech
         closed=np.pad(closed, margin),
         rest=mouth.rest_mouth,
         spread=expression_spread(mouth.spread, space.mouth, space.expression),
-        closed_opening=float(low),
+        closed_opening=closed_opening,
         alone=np.pad(alone(clip, fitted, speech_input), ((margin, margin), (0, 0))),
     )
 

@@ -31,9 +31,11 @@ from research.methods.hetero.speech_data import (
     HeteroBatchSampler,
     TeacherConfig,
     fit_teacher,
+    input_shape,
     mean_pose_landmarks,
+    network_input,
 )
-from research.motion.basis import STYLE_BASIS, basis_digest, style_basis
+from research.motion.basis import STYLE_BASIS, basis_digest, point_weights, style_basis
 from research.motion.clips import Clips, TrainingClip, clips_of
 from research.motion.export import Delivery, MotionExportSpec, admit, measure_parity, open_run, write_onnx
 from research.motion.losses import LandmarkLoss, LandmarkLossWeights
@@ -45,7 +47,7 @@ from research.training.training import LoopSettings, OptimiserSettings
 from services.common.array_types import Array, Float32
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import NUM_UPPER
-from services.motion.basis import LandmarkBasis, point_weights
+from services.motion.basis import LandmarkBasis
 from services.motion.predictors.hetero.network import Generated, HeteroConfig, HeteroNetwork
 from services.motion.predictors.hetero.predictor import (
     CONSTANTS_FILE,
@@ -56,8 +58,6 @@ from services.motion.predictors.hetero.predictor import (
     REFERENCE_FRAMES,
     SERVED,
     WINDOW,
-    input_shape,
-    network_input,
     person_of,
 )
 from services.motion.speech_states import STATES

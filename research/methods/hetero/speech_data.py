@@ -23,17 +23,45 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, frame_weights, rows_between, tensors
+from research.motion.clips import (
+    Clips,
+    Draw,
+    TrainingClip,
+    array_bytes,
+    clip_chances,
+    closed_frames,
+    frame_weights,
+    rows_between,
+    tensors,
+)
 from research.motion.ridge import Filter, RidgeSums, distance_penalty, fit_states_filter, mouth_target
 from research.training.trainset import BoundedCache, ClipRow, TrainSet
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.face.crops import HeadPose, to_head_space
-from services.common.face.landmarks import NUM_UPPER, mouth_opening, pose_landmarks
+from services.common.face.landmarks import NUM_UPPER, pose_landmarks
 from services.motion.basis import LandmarkBasis
-from services.motion.features import NUM_CONTENT, bilabial_probability, content_rows, silence
+from services.motion.features import NUM_CONTENT, content_rows, silence
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS
-from services.motion.predictors.hetero.predictor import QUIET, WINDOW, WINDOW_PAST, SpeechInput, relative_mel
-from services.motion.speech_states import STATES, STATES_AHEAD, STATES_PAST, neighbours, silent_states, states_of
+from services.motion.predictors.hetero.predictor import (
+    QUIET,
+    SERVED,
+    WINDOW,
+    WINDOW_AHEAD,
+    WINDOW_PAST,
+    SpeechInput,
+    mel_before,
+    relative_mel,
+)
+from services.motion.speech_states import (
+    NUM_STATES,
+    STATES,
+    STATES_AHEAD,
+    STATES_PAST,
+    neighbours,
+    silence_with_states,
+    silent_states,
+    states_of,
+)
 from services.motion.style import measure_mouth
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME, SpeechFeatures
 
@@ -42,6 +70,24 @@ PAD: Final = WINDOW
 LABEL_SHARE: Final = 0.5
 """Share of a known phone label in the target of a row; the audio stage's posteriorgram has the rest."""
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+
+
+def input_shape(speech_input: SpeechInput) -> tuple[int, ...]:
+    """Return the shape of a frame that the generator takes: [4, 80] or [192]."""
+    return (ROWS_PER_FRAME, NUM_MELS) if speech_input == "mel" else (NUM_STATES,)
+
+
+def network_input(features: SpeechFeatures, speech_input: SpeechInput = SERVED) -> Float32:
+    """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *input_shape].
+
+    Raises:
+        InvalidRequestError: the features have no states of the speech encoder, and `speech_input` asks for them.
+    """
+    if speech_input == "mel":
+        whole = SpeechFeatures.joined([features, silence(WINDOW_AHEAD)])
+        return np.concatenate([mel_before(WINDOW_PAST), relative_mel(whole)])
+    whole = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
+    return np.concatenate([silent_states(WINDOW_PAST), states_of(whole)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,9 +279,7 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
     mouths = clip.mouth_landmarks[clip.usable]
     mouth = measure_mouth(mouths, basis)
     begin = max(0, row.lag_frames)
-    opening = mouth_opening(clip.mouth_landmarks)
-    low, high = np.percentile(opening[clip.usable], [8, 90])
-    closed = (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low))
+    closed, closed_opening = closed_frames(clip)
     return PaddedClip(
         mel=_padded(relative_mel(clip.features), QUIET),
         phones=_phone_targets(clip.features, _labels(data, row), begin),
@@ -248,7 +292,7 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
         spread=mouth.spread,
         rest=mouth.rest_mouth,
         closed=_framed(closed),
-        closed_opening=float(low),
+        closed_opening=closed_opening,
         mouths=mouths,
         pose=mean_pose_landmarks(data, row),
     )

@@ -21,6 +21,7 @@ from dubstage.client.arrays import from_image
 from dubstage.render.v1 import render_pb2 as pb
 from dubstage.render.v1.render_pb2_grpc import RenderServiceStub
 from research.bench.triton import TritonProcess
+from research.render.models import load_models
 from services.common.errors import BackendUnavailableError, ModelNotFoundError
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
@@ -33,7 +34,7 @@ from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.backends.triton import TritonBackend
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.settings import RenderSettings
-from services.render.streams import RenderModels, load_models, make_backend
+from services.render.streams import RenderModels, make_backend
 from services.render.triton.installation import DEFAULT_HOME, install
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame

@@ -18,6 +18,7 @@ import pytest
 import tritonclient.grpc as tritongrpc
 
 from research.bench.triton import TritonProcess
+from research.render.models import load_models
 from services.common.array_types import Float32
 from services.common.errors import BackendUnavailableError, ContractBrokenError, ModelNotFoundError, OverloadedError
 from services.common.files import file_sha256
@@ -26,7 +27,7 @@ from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OU
 from services.render.backends.triton_control import SharedRegion, TritonControl
 from services.render.backends.triton_healing import TritonMonitor
 from services.render.renderers.ugc.renderer import network_picture
-from services.render.streams import load_models, make_backend
+from services.render.streams import make_backend
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame
 from tests.contract.ports import free_port

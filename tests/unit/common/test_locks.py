@@ -7,19 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import InvalidRequestError
-from services.common.files import make_folder
 from services.common.locks import open_locked, try_lock, unlock
-
-
-def test_file_instead_of_lock_folder(tmp_path: Path) -> None:
-    """A file in place of the folder is named."""
-    file = tmp_path / "file"
-    file.write_text("no folder")
-    with pytest.raises(InvalidRequestError, match="file cannot be written: it is a file"):
-        make_folder(file)
-    with pytest.raises(InvalidRequestError, match=r"file/below cannot be written: Not a directory"):
-        make_folder(file / "below")
 
 
 def test_lock_belongs_to_handle(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 
 from research.motion.basis import fit_basis
-from services.motion.basis import point_weights
 from tests.unit.motion.synthesised import mouths
 
 
@@ -17,9 +16,3 @@ def test_projection_undoes_reconstruction() -> None:
     basis = fit_basis([offsets_of(0), offsets_of(1)], 2)
     coefficients = np.random.default_rng(2).normal(size=(5, 2)).astype(np.float32)
     np.testing.assert_allclose(basis.project(basis.reconstruct(coefficients)), coefficients, atol=1e-4)
-
-
-def test_lips_and_plane_weigh_more() -> None:
-    """Lips weigh more than jaw and picture plane more than depth."""
-    weights = point_weights()
-    assert weights[0, 0] > weights[-1, 0] > weights[-1, 2] > 0

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
+from research.render.models import load_models
 from services.common.array_types import Float32, UInt8
 from services.render.backends.base import Backend
 from services.render.backends.model_files import WEIGHTS_FOLDER, ModelFile
 from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.backends.openvino import OpenVinoBackend
-from services.render.streams import RenderModels, load_models, open_stream
+from services.render.streams import RenderModels, open_stream
 from services.render.types import Precision, RenderedFrame, RenderFrame
 
 RUNTIMES: Final = ("onnxruntime-float32", "openvino-float32", "onnxruntime-int8")

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from research.render.models import load_models
 from services.common.array_types import Array, Float32
 from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError
 from services.render.backends.base import Arrays, Backend
 from services.render.backends.model_files import ModelFile
 from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.backends.openvino import OpenVinoBackend
-from services.render.streams import RenderModels, default_state, infer_frames, load_models, open_stream
+from services.render.streams import RenderModels, default_state, infer_frames, open_stream
 from services.render.types import Precision
 from tests.refusals import raised
 from tests.unit.render.rendering import render

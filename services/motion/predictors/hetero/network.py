@@ -321,7 +321,7 @@ class HeteroNetwork(nn.Module):
         """Return the motion of all frames whose window lies inside the speech. In training, the decoder's share is 1.
 
         Args:
-            speech: [N, W, 192] or [N, W, 4, 80], see predictor.network_input.
+            speech: [N, W, 192], states of the speech encoder, or [N, W, 4, 80], see predictor.relative_mel.
             reference: [N, C], vector of the reference mouths.
             pose: [N, C], vector of the pose landmarks.
         """

@@ -33,12 +33,11 @@ from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
-from services.motion.features import RelativeStream, relative_energy, silence
+from services.motion.features import RelativeStream, relative_energy
 from services.motion.models import MotionModels, PredictorModel
 from services.motion.person_predictor import PersonPredictor, amplified, motion_of_windows
 from services.motion.predictor import Predictor, StyleStep, encode_mouths, frames_to_learn_from
 from services.motion.runtime import read_constants, run
-from services.motion.speech_states import NUM_STATES, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import NUM_MELS, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
 
@@ -66,11 +65,6 @@ POSE: Final = "pose_embedding"
 """Name of the style's array with the vector of the pose landmarks, float32 [C]."""
 
 
-def input_shape(speech_input: SpeechInput) -> tuple[int, ...]:
-    """Return the shape of a frame that the generator takes: [4, 80] or [192]."""
-    return (ROWS_PER_FRAME, NUM_MELS) if speech_input == "mel" else (NUM_STATES,)
-
-
 def relative_mel(features: SpeechFeatures) -> Float32:
     """Return relative mel power of a whole stream, float32 [T, 4, 80] within [-3, 3], see features.relative_energy."""
     return relative_energy(features.mel, features.speech_probability)
@@ -79,19 +73,6 @@ def relative_mel(features: SpeechFeatures) -> Float32:
 def mel_before(num_frames: int) -> Float32:
     """Return the relative mel power of the silence before a stream, float32 [T, 4, 80]."""
     return np.full((num_frames, ROWS_PER_FRAME, NUM_MELS), QUIET, np.float32)
-
-
-def network_input(features: SpeechFeatures, speech_input: SpeechInput = SERVED) -> Float32:
-    """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *input_shape].
-
-    Raises:
-        InvalidRequestError: the features have no states of the speech encoder, and `speech_input` asks for them.
-    """
-    if speech_input == "mel":
-        whole = SpeechFeatures.joined([features, silence(WINDOW_AHEAD)])
-        return np.concatenate([mel_before(WINDOW_PAST), relative_mel(whole)])
-    whole = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
-    return np.concatenate([silent_states(WINDOW_PAST), states_of(whole)])
 
 
 class HeteroModel(PredictorModel):
@@ -131,7 +112,7 @@ class HeteroModel(PredictorModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            speech: float32 [19, 4, 80], see network_input.
+            speech: float32 [19, 4, 80], see relative_mel.
             reference: float32 [C], vector of the person's reference mouths.
             pose: float32 [C], vector of the person's pose landmarks.
         """

@@ -8,8 +8,9 @@ import pytest
 from research.bench import gpu
 from research.bench.fitting import measure_fitting
 from research.bench.renderer import batch_of, frames_of, measure_models
+from research.render.models import load_models
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.streams import load_models, make_backend
+from services.render.streams import make_backend
 
 
 def test_every_renderer_has_geometry_row() -> None:

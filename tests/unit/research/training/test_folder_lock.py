@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from research.training.folder_lock import locked_folder
+from research.training.folder_lock import locked_folder, make_folder
 from services.common.errors import InvalidRequestError
 
 _HOLDS_AND_FORKS = """
@@ -46,3 +46,13 @@ def test_forked_worker_keeps_no_lock(tmp_path: Path) -> None:
         assert process.wait() == 0
         with locked_folder(tmp_path, "in use"):
             pass
+
+
+def test_file_in_place_of_folder(tmp_path: Path) -> None:
+    """A file in place of the folder is named."""
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    with pytest.raises(InvalidRequestError, match="file cannot be written: it is a file"):
+        make_folder(file)
+    with pytest.raises(InvalidRequestError, match=r"file/below cannot be written: Not a directory"):
+        make_folder(file / "below")

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from research.methods.everyone.render import SPEC, pair_of
 from research.render.export import ExportJob, export_network
+from research.render.models import load_models
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank, make_bank
@@ -29,7 +30,7 @@ from services.render.renderers.everyone.personalize import (
     window_example,
 )
 from services.render.renderers.everyone.renderer import packed, reference_row, unpacked, with_filmed_border, with_smooth_chroma
-from services.render.streams import RenderModels, default_state, load_models, open_stream
+from services.render.streams import RenderModels, default_state, open_stream
 from services.render.types import PersonalizeProgress, Precision, RenderedFrame, RenderFrame
 from tests.refusals import raised
 from tests.unit.render.conftest import small_weights

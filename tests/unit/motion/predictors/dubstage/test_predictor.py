@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from research.methods.dubstage.motion import fit_map
+from research.methods.dubstage.motion import fit_map, model_of_maps
 from research.motion.clips import TrainingClip
 from research.motion.evaluate import OFF
 from services.common.errors import ArtefactCorruptError, InvalidRequestError, NoUsableFootageError
@@ -410,7 +410,7 @@ def test_map_generalises_to_new_speaker(models: MotionModels, input_window: Inpu
     stranger = with_clip_states(made_clip(9, num_frames=100, speaker="carl"))
     style = encode_style(stranger.mouth_landmarks, stranger.usable, models.basis, models)
     windows = neighbours(stranger.features.extra[input_window.feature], input_window.past, input_window.ahead)
-    model = SpeechMapModel.of_maps(models.basis, {input_window: fitted})
+    model = model_of_maps(models.basis, {input_window: fitted})
     predicted = np.stack([fitted.predict(window) for window in windows]) * models.basis.typical_spread
     opening = mouth_opening(style.rest_mouth + model.basis.reconstruct(predicted.astype(np.float32)))
     assert np.corrcoef(opening, mouth_opening(stranger.mouth_landmarks))[0, 1] > 0.7

@@ -6,8 +6,9 @@ from typing import get_args
 import pytest
 import torch
 
+from research.methods.hetero.speech_data import input_shape
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS, HeteroNetwork
-from services.motion.predictors.hetero.predictor import WINDOW, WINDOW_PAST, SpeechInput, input_shape
+from services.motion.predictors.hetero.predictor import WINDOW, WINDOW_PAST, SpeechInput
 from services.motion.speech_states import STATES_AHEAD, STATES_PAST
 from tests.unit.motion.predictors.hetero.made import TINY
 

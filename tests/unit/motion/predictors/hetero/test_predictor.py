@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,26 +14,21 @@ from services.motion.models import MotionModels
 from services.motion.predictors.hetero.predictor import (
     POSE,
     PREDICTOR,
-    QUIET,
     REFERENCE,
     WINDOW,
     WINDOW_AHEAD,
     WINDOW_PAST,
     HeteroModel,
     HeteroPredictor,
-    SpeechInput,
-    input_shape,
-    network_input,
     personalize,
     relative_mel,
 )
-from services.motion.speech_states import STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 from tests.refusals import raised
 from tests.unit.motion.streams import PAL, mouths_of
-from tests.unit.motion.synthesised import random_features, with_states
+from tests.unit.motion.synthesised import random_features
 
 
 def moved(models: MotionModels, style: Style, features: SpeechFeatures) -> Float32:
@@ -59,17 +53,6 @@ def test_the_reference_changes_the_motion(models: MotionModels, person: Style) -
 def test_silence_is_the_closed_mouth(models: MotionModels, person: Style) -> None:
     found = moved(models, person, silence(40))
     np.testing.assert_allclose(found, np.broadcast_to(person.closed_mouth, found.shape), atol=1e-4)
-
-
-@pytest.mark.parametrize("heard", get_args(SpeechInput))
-def test_a_clip_is_heard_in_silence(heard: SpeechInput) -> None:
-    features = with_states(random_features(30), STATES)
-    rows = network_input(features, heard)
-    assert rows.shape == (WINDOW_PAST + 30 + WINDOW_AHEAD, *input_shape(heard))
-    quiet = QUIET if heard == "mel" else 0.0
-    assert (rows[:WINDOW_PAST] == quiet).all()
-    own = relative_mel(features) if heard == "mel" else features.extra[STATES]
-    np.testing.assert_array_equal(rows[WINDOW_PAST:-WINDOW_AHEAD], own)
 
 
 def test_a_louder_microphone_is_heard_the_same() -> None:

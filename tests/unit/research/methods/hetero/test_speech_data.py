@@ -6,16 +6,25 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from research.methods.hetero.speech_data import HeteroBatchSampler, SpectrumNoise, TeacherConfig, changed_spectrum, fit_teacher
+from research.methods.hetero.speech_data import (
+    HeteroBatchSampler,
+    SpectrumNoise,
+    TeacherConfig,
+    changed_spectrum,
+    fit_teacher,
+    input_shape,
+    network_input,
+)
 from research.motion.basis import committed_basis
 from research.motion.clips import Clips, clips_of
 from research.motion.protocol import pearson
 from research.training.trainset import TrainSet
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS
-from services.motion.predictors.hetero.predictor import SpeechInput, input_shape
+from services.motion.predictors.hetero.predictor import QUIET, WINDOW_AHEAD, WINDOW_PAST, SpeechInput, relative_mel
 from services.motion.speech_states import STATES
 from services.motion.style import measure_mouth
 from tests.unit.motion.predictors.hetero.made import TINY, heterogeneous_set
+from tests.unit.motion.synthesised import random_features, with_states
 
 MEL = np.random.default_rng(0).normal(size=(60, 80)).astype(np.float32)
 STILL = SpectrumNoise(tract=0.0, gain=(1.0, 1.0), tilt=0.0, level=0.0, noisy=0.0, smeared=0.0, hidden=0.0)
@@ -120,3 +129,14 @@ def test_narrow_corpus_kept_apart(clips: Clips, heard: SpeechInput) -> None:
     assert not teacher.alone(clips[0]).any()
     assert teacher.alone(replace(clips[0], apart="elsewhere")).shape == (len(clips[0]), 16)
     assert not np.isnan(teacher.answer(clips[0].features, clips[0].content)).any()
+
+
+@pytest.mark.parametrize("heard", get_args(SpeechInput))
+def test_a_clip_is_heard_in_silence(heard: SpeechInput) -> None:
+    features = with_states(random_features(30), STATES)
+    rows = network_input(features, heard)
+    assert rows.shape == (WINDOW_PAST + 30 + WINDOW_AHEAD, *input_shape(heard))
+    quiet = QUIET if heard == "mel" else 0.0
+    assert (rows[:WINDOW_PAST] == quiet).all()
+    own = relative_mel(features) if heard == "mel" else features.extra[STATES]
+    np.testing.assert_array_equal(rows[WINDOW_PAST:-WINDOW_AHEAD], own)
