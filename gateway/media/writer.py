@@ -47,10 +47,12 @@ class WriteReport:
     """Report on a video that was written.
 
     Attributes:
+        path: the video.
         carried: streams that were copied, in words.
         dropped: metadata that no encoder gets, in words, and sentences about streams that are not carried.
     """
 
+    path: Path
     carried: tuple[str, ...]
     dropped: tuple[str, ...]
 
@@ -246,7 +248,7 @@ class VideoWriter:
         self._muxer.finish()
         self._file.settle()
         commit_with(self._file, self._seal, confirm)
-        self._report = WriteReport(self._muxer.carried, self._muxer.dropped)
+        self._report = WriteReport(self._output, self._muxer.carried, self._muxer.dropped)
 
     def _picture(self, frame: DecodedFrame, planes: Sequence[Plane] | None) -> av.VideoFrame:
         video = self._info.video

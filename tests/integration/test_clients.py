@@ -196,16 +196,11 @@ def assert_fitted(from_python: dict[str, Any]) -> None:
     assert 0.1 < expression.std(axis=0).max() < 5.0
 
 
-def _every_rpc() -> list[rpcs.Rpc[Any, Any]]:
-    servers = (rpcs.audio, rpcs.face, rpcs.motion, rpcs.texture, rpcs.render, rpcs.gateway, rpcs.operations)
-    return [value for server in servers for value in vars(server).values() if isinstance(value, rpcs.Rpc)]
-
-
 def assert_every_rpc_answers(program: list[str | Path], folder: Path, ports: dict[str, int], **environment: str) -> None:
     """A client calls every RPC of the contracts: each succeeds, or is refused for what the empty request lacks."""
     arguments = [f"{name}={port}" for name, port in ports.items()]
     found = json.loads(run([*program, *arguments], folder, **environment).splitlines()[-1])
-    assert found.keys() == {f"{rpc.service}/{rpc.method}" for rpc in _every_rpc()}
+    assert found.keys() == {f"{rpc.service}/{rpc.method}" for rpc in rpcs.ALL}
     answered = {status.split()[0].replace("_", "").upper() for status in found.values()}
     assert answered <= {"OK", "INVALIDARGUMENT", "NOTFOUND", "FAILEDPRECONDITION"}, found
 

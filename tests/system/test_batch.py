@@ -362,7 +362,7 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
     store = batch_of(tmp_path, row)
 
-    erasing = threading.Thread(target=place.actors.erase, args=("ada",))
+    erasing = threading.Thread(target=place.actors.erasures.erase, args=("ada",))
 
     def erase(step: str, *_: int) -> None:
         if step == "measure":

@@ -206,3 +206,12 @@ class operations:
     DELETE_OPERATION: Final = Unary(_SERVICE, "DeleteOperation", operations_pb2.DeleteOperationRequest, Empty)
     CANCEL_OPERATION: Final = Unary(_SERVICE, "CancelOperation", operations_pb2.CancelOperationRequest, Empty)
     WAIT_OPERATION: Final = Unary(_SERVICE, "WaitOperation", operations_pb2.WaitOperationRequest, operations_pb2.Operation)
+
+
+ALL: Final[tuple[Rpc[Any, Any], ...]] = tuple(
+    value
+    for server in (audio, face, motion, texture, render, gateway, operations)
+    for value in vars(server).values()
+    if isinstance(value, Rpc)
+)
+"""Every RPC of the table."""

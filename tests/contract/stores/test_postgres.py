@@ -121,7 +121,7 @@ def test_erasing_removes_every_blob_job_and_row(actors, blobs, geometry, setting
 @pytest.mark.parametrize("text", ["\0", "ann\0", "ä" * 100, "operations/\0", "'; DROP TABLE actors; --"])
 def test_impossible_name_is_not_found(actors: ActorStore, operations: OperationStore, text: str) -> None:
     """A name that no database could hold is just not there."""
-    for use in (actors.get, actors.erase):
+    for use in (actors.get, actors.erasures.erase):
         with pytest.raises(ActorError):
             use(text)
     assert actors.find(text) is None

@@ -141,9 +141,9 @@ def test_job_artefacts_removed_unless_counted(
     for ref in (of_ann, own, shared):
         first.hold(tmp_path / "first", ref)
     second.hold(tmp_path / "second", shared)
-    assert list(first.release(tmp_path / "first", [])) == [own]
-    assert list(second.release(tmp_path / "second", [])) == [shared]
-    assert list(second.release(tmp_path / "second", [])) == []
+    assert list(first.release(tmp_path / "first")) == [own]
+    assert list(second.release(tmp_path / "second")) == [shared]
+    assert list(second.release(tmp_path / "second")) == []
 
 
 def test_work_with_an_erased_actor_does_not_begin(actors: ActorStore, tmp_path: Path) -> None:
