@@ -117,21 +117,20 @@ def _computed(session: ort.InferenceSession, inputs: Arrays) -> dict[str, npt.ND
 
 
 def in_batches(
-    model: ModelFile, inputs: Arrays, compute: Callable[[Arrays], Mapping[str, npt.NDArray[Any]]], size: int = CUDA_BATCH
+    model: ModelFile, inputs: Arrays, compute: Callable[[Arrays], Mapping[str, npt.NDArray[Any]]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Compute frames in batches of one size; return the outputs of all frames by name.
+    """Compute frames in batches of CUDA_BATCH; return the outputs of all frames by name.
 
     Args:
         model: the network.
         inputs: arrays by input name, B frames.
-        compute: computes one batch.
-        size: frames of each batch. The last frame fills a batch up.
+        compute: computes one batch. The last frame fills a batch up.
     """
     batched = {form.name for form in model.inputs if form.batched}
     count = len(inputs[next(iter(batched))])
     parts: list[Mapping[str, npt.NDArray[Any]]] = []
-    for begin in range(0, count, size):
-        rows = np.minimum(np.arange(begin, begin + size), count - 1)
+    for begin in range(0, count, CUDA_BATCH):
+        rows = np.minimum(np.arange(begin, begin + CUDA_BATCH), count - 1)
         parts.append(compute({name: values[rows] if name in batched else values for name, values in inputs.items()}))
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
