@@ -15,6 +15,7 @@ Shapes of the layers: N batch, C channels, W frames of a window.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -23,21 +24,19 @@ from torch.nn import functional
 from services.motion.features import NUM_CONTENT
 from services.motion.types import ROWS_PER_FRAME
 
+_FLOOR: Final = 1e-2
+
 
 class InstanceNorm(nn.Module):
     """Normalisation of each channel over a window, without affine (UGC paper, Eq. 1): M'_c = (M_c - mu_c) / sigma_c.
 
-    `floor` is added to the variance, so that a channel that hardly moves in a window (silence) is not blown up to full size.
+    _FLOOR is added to the variance, so that a channel that hardly moves in a window (silence) is not blown up to full size.
     """
-
-    def __init__(self, floor: float = 1e-2) -> None:
-        super().__init__()
-        self.floor = floor
 
     def forward(self, x: Tensor) -> Tensor:
         """Return normalised channels: [N, C, W] -> [N, C, W]."""
         centred = x - x.mean(dim=-1, keepdim=True)
-        return centred * torch.rsqrt((centred * centred).mean(dim=-1, keepdim=True) + self.floor)
+        return centred * torch.rsqrt((centred * centred).mean(dim=-1, keepdim=True) + _FLOOR)
 
 
 class Conv(nn.Module):

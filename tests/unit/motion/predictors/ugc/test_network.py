@@ -16,9 +16,10 @@ def network() -> UgcNetwork:
     return UgcNetwork(UgcConfig()).eval()
 
 
-def test_instance_norm_equation() -> None:
+def test_instance_norm_equation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instance norm follows equation 1 and has nothing to learn."""
-    norm = InstanceNorm(floor=0.0)
+    monkeypatch.setattr("services.motion.predictors.ugc.network._FLOOR", 0.0)
+    norm = InstanceNorm()
     x = 3.0 * torch.randn(2, 4, 50, generator=torch.Generator().manual_seed(1)) + 7.0
     expected = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0)
     torch.testing.assert_close(norm(x), expected)
