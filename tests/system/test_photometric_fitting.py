@@ -7,10 +7,11 @@ from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import shading
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import geodesic_angle
+from services.face.fitting import photometric
 from services.face.fitting.frames import FrameFits, fit_frames, start_cameras
 from services.face.fitting.model import model_landmarks, shading_slope, surface_of
 from services.face.fitting.person import PersonShape, fit_clip
-from services.face.fitting.photometric import PhotometricOptions, PhotometricProblem
+from services.face.fitting.photometric import PhotometricProblem
 from tests.unit.face.fitting.synthetic_face import relative_expression_error, scene
 
 MODEL = default_model()
@@ -20,7 +21,7 @@ SCENE = scene()
 ROWS = np.arange(0, 40, 7)
 
 
-def problem(noise_px, options=PhotometricOptions()):
+def problem(noise_px):
     tracked = SCENE.landmarks(noise_px)
     clip = fit_clip(FACE, tracked)
     camera = clip.frames.camera
@@ -31,7 +32,7 @@ def problem(noise_px, options=PhotometricOptions()):
     )
     landmarks = FACE.measured(tracked)[ROWS]
     return PhotometricProblem(
-        FACE, SURFACE, clip.person, frames, landmarks, SCENE.pictures(ROWS), options, identity_is_measured=clip.is_measured
+        FACE, SURFACE, clip.person, frames, landmarks, SCENE.pictures(ROWS), identity_is_measured=clip.is_measured
     )
 
 
@@ -56,7 +57,7 @@ def test_a_rendered_face_is_recovered():
     assert fit.landmark_error.max() < 0.3
 
 
-def test_colours_correct_shifted_landmarks():
+def test_colours_correct_shifted_landmarks(monkeypatch):
     """Colours bring back a face whose landmarks are all off to one side."""
     person = PersonShape(SCENE.identity.astype(np.float32), np.zeros((468, 3), np.float32))
     base = FACE.base(person.identity)
@@ -64,17 +65,18 @@ def test_colours_correct_shifted_landmarks():
     frames = fit_frames(FACE, base, landmarks, start_cameras(FACE, base, landmarks))
     true = SCENE.weak.project(SCENE.shapes)[ROWS][..., :2]
 
-    def off(**options):
-        problem = PhotometricProblem(
-            FACE, SURFACE, person, frames, landmarks, SCENE.pictures(ROWS), PhotometricOptions(**options), identity_is_measured=True
-        )
+    def off():
+        problem = PhotometricProblem(FACE, SURFACE, person, frames, landmarks, SCENE.pictures(ROWS), identity_is_measured=True)
         fit = problem.solve()
         assert fit.identity == pytest.approx(person.identity, abs=1e-4)
         projected = fit.camera.project(MODEL.shape(fit.identity, fit.expression))[..., :2]
         return np.linalg.norm(projected - true, axis=-1).mean()
 
-    assert off(iterations=0) == pytest.approx(2.0, abs=0.1)
-    assert off(iterations=12, sigma=2.0, landmark_px=4.0) < 1.0
+    monkeypatch.setattr(photometric, "_ITERATIONS", 0)
+    assert off() == pytest.approx(2.0, abs=0.1)
+    for name, value in (("_ITERATIONS", 12), ("_SIGMA", 2.0), ("_LANDMARK_PX", 4.0)):
+        monkeypatch.setattr(photometric, name, value)
+    assert off() < 1.0
 
 
 def test_the_albedo_found_is_the_faces_own():

@@ -39,21 +39,12 @@ _ROBUST_PX: Final = 4.0
 _LIGHT_RIDGE: Final = 0.02
 _START_ROUNDS: Final = 4
 _HELD: Final = 1e9
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PhotometricOptions:
-    """Options of the fit to colours.
-
-    Attributes:
-        iterations: largest number of steps.
-        sigma: difference in grey levels (0..255), summed over the points, that costs as much as one deviation of a coefficient.
-        landmark_px: error of a landmark, crop pixels, that costs as much as one deviation of a coefficient.
-    """
-
-    iterations: int = 6
-    sigma: float = 30.0
-    landmark_px: float = 0.3
+_ITERATIONS: Final = 6
+"""Largest number of steps."""
+_SIGMA: Final = 30.0
+"""Difference in grey levels (0..255), summed over the points, that costs as much as one deviation of a coefficient."""
+_LANDMARK_PX: Final = 0.3
+"""Error of a landmark, crop pixels, that costs as much as one deviation of a coefficient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +104,6 @@ class PhotometricProblem:
         frames: FrameFits,
         landmarks: Float64,
         crops: npt.NDArray[np.uint8],
-        options: PhotometricOptions = PhotometricOptions(),
         *,
         identity_is_measured: bool = False,
         backend: Backend = "numba",
@@ -126,12 +116,11 @@ class PhotometricProblem:
             frames: fits of T frames from landmarks, cameras in crop pixels.
             landmarks: [T, N, 3], crop pixels.
             crops: uint8 [T, 256, 256, 3], RGB.
-            options: options of the fit.
             identity_is_measured: whether to keep the identity: a measured neutral face is more precise than colours.
             backend: rasteriser.
         """
         self._backend = backend
-        self._face, self._surface, self._options, self._landmarks, self._crops = face, surface, options, landmarks, crops
+        self._face, self._surface, self._landmarks, self._crops = face, surface, landmarks, crops
         self._model = face.model
         self._offset = person.offset.astype(np.float64)
         neutral = self._model.shape(person.identity.astype(np.float64), np.zeros(self._model.num_expression), self._offset)
@@ -156,7 +145,7 @@ class PhotometricProblem:
         state, damping = self._state, 1e-3
         frames = self._frames(state, check_call)
         energy = self._energy(state, frames)
-        for _ in range(self._options.iterations):
+        for _ in range(_ITERATIONS):
             candidate = self._stepped(state, frames, damping)
             next_frames = self._frames(candidate, check_call)
             next_energy = self._energy(candidate, next_frames)
@@ -185,7 +174,7 @@ class PhotometricProblem:
             normals[t] = surface.normals(shape, _camera(state, t))
         delta, basis = state.delta, surface.albedo_basis
         light = state.light
-        prior = (self._options.sigma / 255.0) ** 2 * np.eye(len(delta))
+        prior = (_SIGMA / 255.0) ** 2 * np.eye(len(delta))
         for _ in range(_START_ROUNDS):
             albedo = np.broadcast_to(surface.albedo_mean + basis @ delta, seen.shape)
             light = np.asarray(estimate_light(seen, albedo, normals, self._trust, ridge=_LIGHT_RIDGE))
@@ -205,7 +194,7 @@ class PhotometricProblem:
         return frames
 
     def _frame(self, state: _State, t: int) -> _Frame:
-        surface, options = self._surface, self._options
+        surface = self._surface
         camera, light = _camera(state, t), state.light[t]
         shape = self._shape(state, t)
         points = surface.points.of(shape)
@@ -217,7 +206,7 @@ class PhotometricProblem:
         shade = shading_basis(normals) @ light
         residual = seen - 255.0 * albedo * shade
         robust = 1.0 / (1.0 + (residual**2).mean(-1) / _ROBUST**2) ** 2
-        weights = self._trust[t] * robust / options.sigma**2
+        weights = self._trust[t] * robust / _SIGMA**2
         turned = points @ camera.rotation.T
         scale = float(camera.scale)
         # Derivatives of picture minus model by the point's position and by the point's normal, [S, channels, 3].
@@ -245,7 +234,7 @@ class PhotometricProblem:
             np.asarray(part, np.float64)
             for part in (own.T @ own, own.T @ shared, shared.T @ shared, own.T @ right, shared.T @ right)
         ]
-        energy = float((self._trust[t] * (1.0 - np.sqrt(robust))).sum() * _ROBUST**2 * 3.0 / options.sigma**2)
+        energy = float((self._trust[t] * (1.0 - np.sqrt(robust))).sum() * _ROBUST**2 * 3.0 / _SIGMA**2)
         blocks = _Frame(sums[0], sums[1], sums[2], -sums[3][:, 0], -sums[4][:, 0], energy)
         return self._with_landmarks(blocks, state, t)
 
@@ -254,7 +243,7 @@ class PhotometricProblem:
         face, camera = self._face, _camera(state, t)
         points = face.landmarks.of(self._shape(state, t))
         scale = float(camera.scale)
-        axes = np.sqrt(np.array([1.0, 1.0, 0.1])) / self._options.landmark_px
+        axes = np.sqrt(np.array([1.0, 1.0, 0.1])) / _LANDMARK_PX
         residual = (self._landmarks[t] - camera.project(points)) / scale
         doubt = 1.0 + (residual[:, :2] ** 2).sum(-1, keepdims=True) / _ROBUST_PX**2
         root = np.sqrt(face.facing(camera.rotation[None])[0])[:, None] * axes / doubt
