@@ -37,7 +37,6 @@ PLACES: Final = (
     ("docs/quickstart.md", _IMAGE),
     ("README.md", _PINNED),
     ("docs/quickstart.md", _PINNED),
-    ("docs/decisions/0015-mediapipe-wheel.md", _PINNED),
     ("protos/dubstage/suite.py", r'^_VERSION: Final = "([^"]+)"$'),
     ("docs/kubernetes.md", _IMAGE),
     ("docs/images.md", _IMAGE),
