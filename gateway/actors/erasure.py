@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from gateway.actors.job_blobs import counted, erased_meanwhile, is_open, of_enrolment, of_footage
 from gateway.actors.receipts import Digests, ErasureReceipt, now, signed
-from gateway.actors.stored import FILES, SUPERSEDED, artefacts_of, not_enrolled
+from gateway.actors.stored import FILES, SUPERSEDED, artefacts_of, is_actor_id, not_enrolled
 from gateway.actors.sweep import OtherStore, Sweep, digest_of_file, regular_files, sweep_artefacts, sweep_database, sweep_folder
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, AuditPersonRow
@@ -187,6 +187,9 @@ def check_erasable(session: Session, actor_id: str) -> None:
     Raises:
         ActorError: nothing names the person.
     """
+    # A database may not even take such a text as a value.
+    if not is_actor_id(actor_id):
+        raise not_enrolled(actor_id)
     for table in (ActorRow, OperationRow, AuditPersonRow):
         if session.scalar(select(table.actor_id).where(table.actor_id == actor_id).limit(1)) is not None:
             return

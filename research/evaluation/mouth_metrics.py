@@ -55,7 +55,7 @@ def landmark_distance(truth: MouthTrack, result: MouthTrack) -> Float32:
 
 
 def layout_points(landmarks: Float32) -> Float32:
-    """Return all points of the layout of `hetero`, float32 [..., 478, D] -> [..., 216, D]: upper part, then lower part."""
+    """Return all points of the layout of 216 points, float32 [..., 478, D] -> [..., 216, D]: upper part, then lower part."""
     lower = lower_face(landmarks[..., list(MOUTH_AREA), :])
     return np.concatenate([pose_landmarks(landmarks), lower], axis=-2)
 
