@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from dubstage.gateway.v1.gateway_pb2 import CreateDubRequest
 from gateway.api.media import MediaFolder, MediaLocations
 from gateway.api.operations import DUB, page_size_from, stored_request
 from gateway.api.resources import UPLOADS, id_of, time_message
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.batch.store import BatchStore
 from gateway.housekeeping import DAY_S
 from gateway.media.signed_urls import MOST_BYTES, SignedUrl, checked_object, sign_download, sign_upload, stored_bytes
@@ -308,8 +308,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
     ) -> AsyncIterator[pb.DownloadFileResponse]:
         """Send a file, or a part."""
         with self._long_calls.slot():
-            reader = await in_thread(self._opened, request.path)
-            with reader:
+            # A caller who goes away while the file is opened leaves no descriptor open.
+            async with entered_in_threads(self._opened(request.path)) as reader:
                 if request.offset > reader.size_bytes:
                     raise InvalidRequestError(
                         f"{request.offset}: the file has {reader.size_bytes} bytes", field="offset", named=True
@@ -372,8 +372,9 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             raise missing
         return sign_download(location)
 
-    def _opened(self, path: str) -> FileReader:
-        """Open a file that the caller may download.
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[FileReader]:
+        """Open a file that the caller may download, until the end of the block.
 
         Raises:
             FileMissingError: there is no such file.
@@ -394,7 +395,8 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
             raise missing from None
         if handle is None:
             raise missing
-        return FileReader(handle)
+        with FileReader(handle) as reader:
+            yield reader
 
     def _described(self, name: str) -> pb.Upload:
         """Return the message of an upload, with the SHA-256 of a complete file."""

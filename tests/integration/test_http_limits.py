@@ -4,6 +4,7 @@ import asyncio
 import base64
 import http.client
 import json
+import os
 import random
 import re
 import socket
@@ -21,7 +22,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from dubstage.client import batch
-from gateway.api import http_connections, rest, server
+from gateway.api import http_connections, rest, server, uploads
+from gateway.safe_paths import open_regular
 from services.common.server.health_check import check
 from tests.contract.ports import free_port
 from tests.integration.client_calls import until
@@ -140,6 +142,23 @@ def test_downloads_free_calls(door: Door) -> None:
     connection.close()
     until(lambda: door.in_flight() == 0)
     door.assert_serves()
+
+
+def test_clients_that_leave_close_files(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose client leaves while the file is opened is closed too."""
+
+    def opened_slowly(file: Path) -> int | None:
+        time.sleep(0.05)
+        return open_regular(file)
+
+    monkeypatch.setattr(uploads, "open_regular", opened_slowly)
+    for _ in range(40):
+        with door.connected() as connection:
+            connection.sendall(door.head("GET", f"/v1/files/uploads/{FILE}"))
+            time.sleep(0.02)
+    until(lambda: door.in_flight() == 0)
+    handles = Path("/proc/self/fd")
+    until(lambda: not [handle for handle in handles.iterdir() if os.path.realpath(handle).endswith(f"uploads/{FILE}")])
 
 
 @pytest.mark.long
