@@ -34,7 +34,7 @@ from gateway.dub.learn.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
 from gateway.dub.learn.enrol import EnrolledActor
 from gateway.dub.learn.face_list import clearest_picture
 from gateway.dub.learn.live_span import LIVE_SPAN, longest_span
-from gateway.dub.progress import OnFootage, OnProgress
+from gateway.dub.progress import OnFootage, OnProgress, no_footage
 from gateway.dub.request.dub_request import check_footage, sha256_of
 from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.disk import JobDisk, job_folder
@@ -191,7 +191,7 @@ async def create_actor(
     jobs: Path,
     *,
     on_progress: OnProgress,
-    on_footage: OnFootage = lambda frames, megapixels: None,
+    on_footage: OnFootage = no_footage,
     operation: ForOperation = ForOperation(),
     disk: JobDisk = JobDisk(),
 ) -> StoredActor:

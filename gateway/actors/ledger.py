@@ -45,7 +45,7 @@ class JobLedger:
         self._jobs = actors.jobs
         self._rules = actors.consents
         self._consents = consents
-        # Work with nobody who is enrolled has rows too.
+        # Work without an enrolled person has rows too.
         self._actor_ids = tuple(actor_ids) or ("",)
         self._belongs_to = belongs_to
         self._confirm = confirm

@@ -16,7 +16,7 @@ from dubstage.gateway.v1.dub_pb2 import DubSpec
 from gateway.actors.installation import open_installation
 from gateway.api.convert import result_message
 from gateway.consent.record import use_of
-from gateway.dub.progress import OnFootage, OnProgress
+from gateway.dub.progress import OnFootage, OnProgress, no_footage
 from gateway.dub.request.spec import LocalFiles, within
 from gateway.dub.sound.speech_command import SpokenText, spoken_text
 from gateway.engine import Engine, finished_dub, remove_old_jobs
@@ -38,7 +38,7 @@ def dub(
     spec: DubSpec,
     report: Path | None,
     on_progress: OnProgress,
-    on_footage: OnFootage = lambda frames, megapixels: None,
+    on_footage: OnFootage = no_footage,
     *,
     say: str | None = None,
     voice: str = "",

@@ -151,7 +151,7 @@ def page_number_from(page_token: str, most_digits: int = 18) -> int:
     """Return the number of the entry that the page before ended with.
 
     Args:
-        page_token: the token of a request, or a part of it.
+        page_token: the token of a request, or one number of the token.
         most_digits: most digits of a number.
 
     Raises:

@@ -65,7 +65,7 @@ class AuditEvent:
     Attributes:
         event: what happened.
         work: name of the work, such as `operations/…`; empty: none.
-        actor_ids: whose faces; none: nobody's, or people who are not enrolled. The log holds a random name in place of each id.
+        actor_ids: enrolled people whose faces are shown or learned. The log holds a random name in place of each id.
         consents: digests of the consent records that allowed the work, hexadecimal. The log adds the actors' own records.
         outputs: digests of what was made, hexadecimal.
         details: further facts: names of settings, methods, reasons, numbers. No names of people or files.

@@ -96,7 +96,7 @@ class AuditLog:
 
         Args:
             session: the transaction. Other gateways that append wait until it ends.
-            event: what is recorded. The entry has the own consent records of its actors besides those of the event.
+            event: what is recorded. The entry holds the consent records of the event, and those that the actors have of their own.
             continues: name of work that has begun. The entry has the caller of that beginning, and its faces and consent records
                 if `event` has none. Empty, or no such work: the present caller.
         """

@@ -443,7 +443,7 @@ def _clock_label(info: MediaInfo) -> str:
     if stated or rate is None or start < 1:
         return ""
     seconds = int(start)
-    label = f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{int((start - seconds) * rate):02}"
+    label = _timecode(seconds, ":", int((start - seconds) * rate))
     return _timecode_after(label, len(video.before), rate) if len(video.before) else label
 
 
@@ -476,7 +476,12 @@ def _timecode_after(timecode: str, frames: int, rate: Fraction | None) -> str:
     tens, rest = divmod(number, 10 * minute + left_out)
     number += left_out * (9 * tens + max(0, (rest - left_out) // minute))
     seconds, frame = divmod(number, nominal)
-    return f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{match[4]}{frame:02}"
+    return _timecode(seconds, match[4], frame)
+
+
+def _timecode(seconds: int, sign: str, frame: int) -> str:
+    """Return HH:MM:SS, the sign before the frames, and the number of the frame within its second. A day is 24 hours."""
+    return f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{sign}{frame:02}"
 
 
 class _SegmentEncoder:

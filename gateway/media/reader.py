@@ -24,7 +24,7 @@ from gateway.media.opening import (
 from gateway.media.pictures import read_picture
 from gateway.media.pixels import ACCURATE, ColourModel, PixelFormat, filter_graph
 from gateway.media.types import PICTURE, DecodedFrame, MediaInfo, Plane, VideoInfo
-from services.common.array_types import Int64, UInt8
+from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupportedError
 
 _SETTLING_S: Final = 1.0
@@ -102,7 +102,7 @@ class VideoReader:
     def _sought(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         """Decode from a key frame before `start`, or from the beginning if the file cannot be sought there exactly."""
         info, video = self._info, self._info.video
-        times, skipped, due = _file_times(video), len(video.before), start
+        times, skipped, due = video.file_times, len(video.before), start
         ticks = int(video.pts[min(start, video.num_frames - 1)]) - int(_SETTLING_S / video.time_base)
         if ticks > int(times[0]) and not has_order_only(info.container, video.codec):
             with open_input(info.path, only="picture") as container:
@@ -143,13 +143,13 @@ class VideoReader:
                     yield _decoded_frame(picture, index, info)
                 index += 1
         if index < stop:
-            times = _file_times(video)
+            times = video.file_times
             seconds = int(times[index + skipped - 1]) * video.time_base if index + skipped else None
             raise broken_at(info.path, seconds, f"only {index + skipped} of {len(times)} frames can be decoded")
 
     def _pictures(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
         reached, counted = DecodingProgress(), has_order_only(self._info.container, self._info.video.codec)
-        times = _file_times(self._info.video)
+        times = self._info.video.file_times
         for number, picture in enumerate(decoded_frames(container, stream, self._info.path, reached)):
             if counted:
                 picture.pts = None
@@ -157,11 +157,6 @@ class VideoReader:
             if ticks is not None:
                 reached.seconds = ticks * self._info.video.time_base
             yield picture
-
-
-def _file_times(video: VideoInfo) -> Int64:
-    """Return the times of the shown frames of a file up to the last frame of a video, int64, ticks."""
-    return np.concatenate([video.before, video.pts])
 
 
 def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> DecodedFrame:

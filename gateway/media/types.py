@@ -215,6 +215,11 @@ class VideoInfo:
         return (int(self.pts[-1]) + self.last_duration - int(self.pts[0])) * self.time_base
 
     @property
+    def file_times(self) -> Int64:
+        """Times of the shown frames of the file up to the last frame, int64 [frames before and own], ticks."""
+        return np.concatenate([self.before, self.pts])
+
+    @property
     def begin(self) -> Fraction:
         """Time from the first shown frame of the file to the first frame, seconds; 0, unless the video is a span of its file."""
         return (int(self.pts[0]) - int(self.before[0])) * self.time_base if len(self.before) else Fraction(0)
@@ -265,7 +270,7 @@ class VideoInfo:
         """The exact frame rate if all times follow one rate, within the precision of the time base; None: they do not. The times
         before a span count too: a span may have one frame.
         """
-        ticks = np.concatenate([self.before, self.pts])
+        ticks = self.file_times
         steps = np.diff(ticks)
         if len(steps) == 0 or steps.max() - steps.min() > 1:
             return None

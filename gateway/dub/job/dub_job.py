@@ -315,8 +315,8 @@ class DubJob:
         """
         end = shown.end
         if self._request.preview:
-            # A preview reads speech beyond its end, so that its last mouths equal those of the whole dub, which reads no speech
-            # after the end of the footage. A video with a timeline of its own is as long as the speech.
+            # The last mouths of a preview depend on later speech, as those of the whole dub do. The whole dub reads speech up to
+            # the end of the footage, or, with a timeline of its own, all of the speech.
             end += SPEECH_AFTER_S
             if not self._request.own_timeline:
                 end = min(end, analysis.info.video.duration)

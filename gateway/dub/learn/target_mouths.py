@@ -79,7 +79,7 @@ class TargetMouths:
 
     def span(self, frames: range) -> TargetMouths:
         """Return the target mouths of some of the frames of a dub without lines. These frames count from 0."""
-        assert isinstance(self.motion, RecordFile), "the records are those of a whole dub"
+        assert isinstance(self.motion, RecordFile), "only a dub without lines is cut to a span"
         return replace(
             self,
             motion=RecordSpan(self.motion, frames.start, len(frames)),

@@ -156,7 +156,7 @@ class VideoCompositor:
         """Write every frame of the video with the rendered mouths, in segments. Segments that the store has are taken from there.
 
         Args:
-            windows: returns the windows of some segments, as `write` takes those of all frames. Called with each run of segments
+            windows: returns the windows of some segments, in the form that `write` takes. Called with each run of segments
                 that the store does not have.
             store: segments of earlier runs; gets the others.
 

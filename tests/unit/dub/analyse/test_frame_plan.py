@@ -50,7 +50,7 @@ def test_mouth_that_is_covered_in_part_is_dubbed() -> None:
 
 
 def test_frames_beside_a_span_fade_its_mouths() -> None:
-    """Of a span, the strength is that of the whole video, where frames before the span pass through; the span alone knows none."""
+    """A span has the strength of the whole video, in which frames before the span pass through; its own index knows none."""
     index = index_of([(frame, 1, PROFILE if frame < 4 else DUBBED) for frame in range(10)], 10)
     whole = make_plan(index, 1, speaking(10), range(10)).strength
     np.testing.assert_array_equal(strength_of(index, 1), whole)
