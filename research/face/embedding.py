@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from services.common.array_types import Float32, UInt8
 from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.files import write_whole
-from services.face.tracking import EMBEDDING_SIZE, INPUT, NETWORK, OUTPUT, SIDE
+from services.face.embedding import EMBEDDING_SIZE, INPUT, NETWORK, OUTPUT, SIDE
 
 PACKAGE: Final = "@vladmandic/face-api 1.7.15"
 FILES: Final = {

@@ -16,10 +16,11 @@ from services.common.server.process import Once, StageParts, main_of
 from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.common.store.exported_networks import checked_sha256
 from services.face.detection import PATCH_SIZE
+from services.face.embedding import WEIGHTS
 from services.face.fitting.model import FittableModels
 from services.face.servicer import FaceServicer
 from services.face.settings import FaceSettings
-from services.face.tracking import WEIGHTS, Networks
+from services.face.tracking import Networks
 
 
 def compose(settings: FaceSettings) -> StageParts:

@@ -41,16 +41,12 @@ from services.common.wire.convert import (
 from services.common.wire.stream_state import StateColumn
 from services.common.wire.stream_state import state_from_proto as wire_state_from_proto
 from services.common.wire.stream_state import state_to_proto as wire_state_to_proto
+from services.face.embedding import EMBEDDING_SIZE
 from services.face.fitting.streaming import StreamSizes
+from services.face.identities import NUM_SHAPE_POINTS
 from services.face.quality import LOWER, UPPER, has_eyes
-from services.face.tracking import (
-    COLOUR_CLASSES,
-    EMBEDDING_SIZE,
-    NUM_SHAPE_POINTS,
-    RECENT_CHANGES,
-    SMALL_PICTURE,
-    TrackerState,
-)
+from services.face.shots import COLOUR_CLASSES, RECENT_CHANGES, SMALL_PICTURE
+from services.face.tracking import TrackerState
 from services.face.types import MAX_FACES, FaceCoefficients, FrameFaces, Reason, TrackedFace, TrackOptions
 
 _PREFIX: Final = "FRAME_REASON_"

@@ -1,14 +1,4 @@
-"""The tracker: takes pictures and returns finished faces a bounded number of frames later.
-
-Shot cuts are frames whose picture differs wholly from the frame before. Ids of faces outlast absences and cuts: a person is
-recognised by the shape of the face (mean of head-space landmarks that speech moves little) and by the last position of the face. In
-head space, mean shapes of clips of one speaker differ by 1.1 crop px (root mean square over the points), and mean shapes of two
-speakers by 4.
-
-An embedding is 128 numbers whose distance says whether two faces are of one person. The network is dlib's
-`dlib_face_recognition_resnet_model_v1` (docs/models/face_embedding.md has source, licence and figures). The mean of the
-embeddings of several frames tells people apart much better than the embedding of one frame.
-"""
+"""The tracker: takes pictures and returns finished faces a bounded number of frames later."""
 
 from __future__ import annotations
 
@@ -16,29 +6,15 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Final, Self
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Array, Float32, Float64, Int64, UInt8
-from services.common.face.crops import HeadPose, numbers_of_poses, poses_of_numbers, to_frame, to_head_space
+from services.common.array_types import Array, Float32, UInt8
+from services.common.face.crops import numbers_of_poses, poses_of_numbers, to_frame, to_head_space
 from services.common.face.hands import NUM_HAND_LANDMARKS
-from services.common.face.landmarks import (
-    JAW,
-    LEFT_EYE_CORNERS,
-    LIP_CORNERS,
-    LIPS_INNER,
-    LIPS_OUTER,
-    MOUTH_AREA,
-    NUM_LANDMARKS,
-    NUM_LIPS,
-    RIGHT_EYE_CORNERS,
-)
-from services.common.face.sampling import sample_patch
-from services.common.store.network_session import open_network
+from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS, NUM_LIPS
 from services.face.detection import (
     FaceDetector,
     FaceRegion,
@@ -49,8 +25,10 @@ from services.face.detection import (
     region_of_detection,
     region_of_pose,
 )
+from services.face.embedding import EMBEDDING_SIZE, NETWORK, EmbeddingNetwork
 from services.face.fitting.streaming import StreamFitter
 from services.face.hands import LOOK_FROM, HandNetwork, hands_before
+from services.face.identities import IdentityBook
 from services.face.quality import (
     LOWER,
     UPPER,
@@ -63,53 +41,10 @@ from services.face.quality import (
     sample_appearance,
     visibility,
 )
+from services.face.shots import ShotDetector
 from services.face.smoothing import RawFace, raw_face, smooth
 from services.face.types import FaceEmbedding, FrameFaces, Reason, TrackedFace, TrackOptions
 
-_SIZE: Final = (64, 36)
-_BLOCKS: Final = (4, 3)
-"""Blocks per side. Colour histograms are compared block by block, so that motion inside the picture changes few histograms."""
-_HISTOGRAM_CHANGE: Final = 0.14
-"""Smallest share of pixels whose colour class changes at a cut. Talking, gestures and pans stayed under 0.09."""
-_PIXEL_CHANGE: Final = 15.0
-"""... and the mean pixel by this many of 255 levels; pans stayed under 14.5."""
-_AGAINST_RECENT: Final = 2.5
-"""... which is also this many times the median change of the frames before."""
-RECENT_CHANGES: Final = 8
-"""Frames of the shot whose changes are kept."""
-SMALL_PICTURE: Final = (_SIZE[1], _SIZE[0], 3)
-"""Shape of the small picture that frames are compared by."""
-COLOUR_CLASSES: Final = (_BLOCKS[0] * _BLOCKS[1], 64)
-"""Shape of the shares of the colour classes in each block."""
-NETWORK: Final = "dlib_face_recognition_resnet_model_v1"
-"""Name of the network. Embeddings of another network cannot be compared with those of this one."""
-WEIGHTS: Final = Path(__file__).with_name("weights") / "face_embedding.onnx.gz"
-INPUT: Final = "crops"
-"""Name of the network's input, uint8 [N, 150, 150, 3], RGB."""
-OUTPUT: Final = "embeddings"
-"""Name of the network's output, float32 [N, 128]."""
-SIDE: Final = 150
-"""Side of the network's picture, pixels."""
-EMBEDDING_SIZE: Final = 128
-_EYES_TO_MOUTH: Final = 0.45
-"""Mean distance between the centre of an eye and the middle of the mouth, as a share of SIDE."""
-_CENTRE: Final = (0.5, 0.43)
-"""Where the centre of both eyes and the mouth lies in the picture, as a share of SIDE."""
-_POINTS: Final = np.array(sorted(set(range(468)) - set(LIPS_OUTER + LIPS_INNER + JAW)), dtype=np.intp)
-NUM_SHAPE_POINTS: Final = len(_POINTS)
-"""Points of a person's mean shape."""
-_FACE_WIDTH_PX: Final = 185.0
-_MEMORY_FRAMES: Final = 50
-"""Number of last readings that the mean shape follows, about."""
-_LIKELY: Final = 3.0
-"""Largest shape distance, crop pixels, of the same person who comes back in the same shot at any position."""
-_POSSIBLE: Final = 6.0
-"""Largest shape distance, crop pixels, of the same person who comes back in the same shot near the position of the loss."""
-_CERTAIN: Final = 1.8
-"""Largest shape distance of the same person after a cut at any position. `_LIKELY` holds for the same position."""
-_NEAR: Final = 1.2
-"""Distance in face widths up to which positions are near."""
-_SIZE_RATIO: Final = 2.0
 _KEEP: Final = 0.5
 """Confidence of the mesh network below which a followed face is lost."""
 _ENTER: Final = 0.9
@@ -120,177 +55,6 @@ _LOOK_EVERY: Final = 5
 """Frames between two searches for further faces while at least one face is followed."""
 _LOOK_FAR_EVERY: Final = 25
 _REASONS: Final = tuple(Reason)
-
-
-class ShotDetector:
-    """Compares each frame with the frame before. Keeps one small picture and a few numbers."""
-
-    def __init__(self) -> None:
-        self._previous: tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]] | None = None
-        self._changes: deque[float] = deque(maxlen=RECENT_CHANGES)
-
-    def push(self, picture: npt.NDArray[np.uint8]) -> bool:
-        """Return whether uint8 RGB [H, W, 3] begins a new shot; False for the first frame."""
-        current = _describe(picture)
-        previous, self._previous = self._previous, current
-        if previous is None:
-            return False
-        pixels = float(np.abs(current[0] - previous[0]).mean())
-        colours = float(np.abs(current[1] - previous[1]).sum(axis=1).mean()) / 2
-        usual = float(np.median(self._changes)) if self._changes else 0.0
-        self._changes.append(pixels)
-        cut = colours > _HISTOGRAM_CHANGE and pixels > max(_PIXEL_CHANGE, _AGAINST_RECENT * usual)
-        if cut:
-            self._changes.clear()
-        return cut
-
-    def arrays(self) -> dict[str, Array]:
-        """Return what `set_arrays` takes, after the first frame."""
-        assert self._previous is not None, "no frame was taken yet"
-        picture, colours = self._previous
-        return {"picture": picture.astype(np.uint8), "colours": colours, "changes": np.array(self._changes, np.float64)}
-
-    def set_arrays(self, picture: UInt8, colours: Float32, changes: Float64) -> None:
-        """Go on from the arrays of another detector.
-
-        Args:
-            picture: uint8 [36, 64, 3], the last frame.
-            colours: float32 [12, 64], shares of the colour classes in each block of the last frame.
-            changes: float64 [C], C <= 8, mean changes of the last pixels.
-        """
-        self._previous = picture.astype(np.int16), colours
-        self._changes.clear()
-        self._changes.extend(changes.tolist())
-
-
-def _describe(picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
-    step = max(1, min(picture.shape[0] // 144, picture.shape[1] // 256))
-    small = cv2.resize(np.ascontiguousarray(picture[::step, ::step]), _SIZE, interpolation=cv2.INTER_AREA)
-    width, height = _SIZE[0] // _BLOCKS[0], _SIZE[1] // _BLOCKS[1]
-    classes = (np.asarray(small, dtype=np.uint8) >> 6).astype(np.int64) @ np.array([16, 4, 1])
-    blocks = classes.reshape(_BLOCKS[1], height, _BLOCKS[0], width).swapaxes(1, 2).reshape(-1, height * width)
-    offsets = 64 * np.arange(len(blocks))[:, None]
-    counts = np.bincount((blocks + offsets).ravel(), minlength=64 * len(blocks)).reshape(len(blocks), 64)
-    return small.astype(np.int16), (counts / (width * height)).astype(np.float32)
-
-
-class EmbeddingNetwork:
-    """The network on ONNX Runtime, which the first use loads in 0.1 s. It has no state: any thread may use it.
-
-    Raises:
-        ModelNotFoundError, ArtefactCorruptError: the file is missing or damaged.
-    """
-
-    def __init__(self) -> None:
-        self._session = open_network(WEIGHTS, threads=1)
-
-    def __call__(self, picture: UInt8, landmarks: Float32, pose: HeadPose) -> FaceEmbedding:
-        """Return the embedding of a face.
-
-        Args:
-            picture: uint8 RGB [H, W, 3].
-            landmarks: float32 [478, 3], frame pixels.
-            pose: pose of the head, whose roll is taken out.
-        """
-        crop = aligned_crop(picture, landmarks, pose)
-        (vectors,) = self._session.run([OUTPUT], {INPUT: crop[None]})
-        return FaceEmbedding(NETWORK, np.asarray(vectors[0], np.float32))
-
-
-def aligned_crop(picture: UInt8, landmarks: Float32, pose: HeadPose) -> UInt8:
-    """Return the picture of a face as the network takes it, uint8 [150, 150, 3]: upright, with eyes and mouth at the same points.
-
-    Size and centre are those of face-api's `alignDlib`, which does not turn the face. Turned upright, people are told apart better.
-    """
-    points = np.asarray(landmarks[:, :2], np.float64)
-    right, left, mouth = (points[list(pair)].mean(axis=0) for pair in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, LIP_CORNERS))
-    eyes_to_mouth = (np.linalg.norm(mouth - right) + np.linalg.norm(mouth - left)) / 2
-    scale = _EYES_TO_MOUTH * SIDE / max(float(eyes_to_mouth), 1e-3)
-    roll = np.radians(pose.roll_degrees)
-    linear = scale * np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
-    affine = np.column_stack([linear, np.array(_CENTRE) * SIDE - linear @ (right + left + mouth) / 3])
-    return sample_patch(picture, affine, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-
-
-@dataclass(slots=True)
-class _KnownPerson:
-    shape: npt.NDArray[np.float64]
-    readings: int
-    position: npt.NDArray[np.float64]
-    scale: float
-    shot: int
-
-
-class IdentityBook:
-    """All persons of a stream. Memory grows by 9 kB per person."""
-
-    def __init__(self) -> None:
-        self._persons: list[_KnownPerson] = []
-
-    def recognise(self, face: RawFace, shot: int, assigned: set[int], *, whole: bool) -> int:
-        """Return the id of a new face: the id of the absent person with the best fit, else a new id.
-
-        Args:
-            face: the reading.
-            shot: number of the shot.
-            assigned: ids of faces in this frame.
-            whole: whether the mouth area is inside the picture. Only the position decides for a cut-off face.
-        """
-        best: tuple[float, int] | None = None
-        for face_id, person in enumerate(self._persons):
-            if face_id in assigned:
-                continue
-            shape = float(np.sqrt(((_shape(face) - person.shape) ** 2).sum(axis=-1).mean()))
-            width = _FACE_WIDTH_PX * max(face.pose.scale, person.scale)
-            distance = float(np.linalg.norm(face.pose.translation[:2] - person.position)) / width
-            ratio = max(face.pose.scale / person.scale, person.scale / face.pose.scale)
-            near = distance < _NEAR and ratio < _SIZE_RATIO
-            loose, strict = (_POSSIBLE, _LIKELY) if shot == person.shot else (_LIKELY, _CERTAIN)
-            fits = shape < (loose if near else strict) if whole else near and shot == person.shot
-            if fits:
-                cost = shape + min(distance, 2.0)
-                if best is None or cost < best[0]:
-                    best = (cost, face_id)
-        if best is not None:
-            return best[1]
-        self._persons.append(_KnownPerson(_shape(face), 0, face.pose.translation[:2], face.pose.scale, shot))
-        return len(self._persons) - 1
-
-    def arrays(self) -> dict[str, Array]:
-        """Return what `set_arrays` takes, of P persons."""
-        people = self._persons
-        return {
-            "shape": np.array([person.shape for person in people], np.float64).reshape(len(people), len(_POINTS), 2),
-            "readings": np.array([person.readings for person in people], np.int64),
-            "place": np.array([person.position for person in people], np.float64).reshape(len(people), 2),
-            "scale": np.array([person.scale for person in people], np.float64),
-            "shot": np.array([person.shot for person in people], np.int64),
-        }
-
-    def set_arrays(self, shape: Float64, readings: Int64, position: Float64, scale: Float64, shot: Int64) -> None:
-        """Go on from the arrays of another book.
-
-        Args:
-            shape: float64 [P, N, 2], mean shapes, head space.
-            readings: int64 [P], readings of each mean shape.
-            position: float64 [P, 2], last positions, frame pixels.
-            scale: float64 [P], last sizes, frame pixels per head-space pixel.
-            shot: int64 [P], shots in which the persons were last seen.
-        """
-        columns = zip(shape, readings.tolist(), position, scale.tolist(), shot.tolist(), strict=True)
-        self._persons = [_KnownPerson(points.copy(), *rest) for points, *rest in columns]
-
-    def observe(self, face_id: int, face: RawFace, shot: int, *, whole: bool) -> None:
-        """Remember a reading. The shape is kept only where the whole face is seen."""
-        person = self._persons[face_id]
-        person.position, person.scale, person.shot = face.pose.translation[:2], face.pose.scale, shot
-        if whole:
-            person.readings += 1
-            person.shape += (_shape(face) - person.shape) / min(person.readings, _MEMORY_FRAMES)
-
-
-def _shape(face: RawFace) -> npt.NDArray[np.float64]:
-    return face.head_landmarks[_POINTS, :2].astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
