@@ -94,18 +94,29 @@ class HeadPose:
 
     @property
     def yaw_degrees(self) -> float:
-        """Turn of the head about the vertical, degrees; positive when the nose points to the image's right."""
-        return float(np.degrees(np.arctan2(-self.rotation[0, 2], self.rotation[2, 2])))
+        """Turn about the vertical of a head whose tilt is taken out, degrees; positive: the nose points to the image's right."""
+        nose = without_tilt(self.rotation)[:, 2]
+        return float(np.degrees(np.arctan2(-nose[0], nose[2])))
 
     @property
     def pitch_degrees(self) -> float:
-        """Nod, degrees; positive when the nose points down."""
-        return float(np.degrees(np.arcsin(np.clip(-self.rotation[1, 2], -1.0, 1.0))))
+        """Nod of a head whose tilt is taken out, degrees; positive when the nose points down."""
+        return float(np.degrees(np.arcsin(np.clip(-without_tilt(self.rotation)[1, 2], -1.0, 1.0))))
 
     @property
     def roll_degrees(self) -> float:
         """Tilt in the image plane, degrees; positive is clockwise on the screen."""
         return float(np.degrees(np.arctan2(self.rotation[1, 0], self.rotation[0, 0])))
+
+
+def without_tilt(rotations: Float64) -> Float64:
+    """Return heads, rotations float64 [..., 3, 3], as the crop shows them: not tilted in the image plane (`roll_degrees` 0)."""
+    right = rotations[..., :2, 0]
+    length = np.linalg.norm(right, axis=-1)[..., None]
+    # In an exact profile, the x axis of the head is not seen, and no tilt either.
+    cos, sin = np.moveaxis(np.where(length > 0, right / np.where(length > 0, length, 1.0), (1.0, 0.0)), -1, 0)[..., None]
+    across, down, away = np.moveaxis(rotations, -2, 0)
+    return np.stack([cos * across + sin * down, cos * down - sin * across, away], axis=-2)
 
 
 def fit_head_pose(landmarks: npt.NDArray[np.floating]) -> HeadPose:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
-from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
+from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box, without_tilt
 from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
 from services.common.face.mouth_inside import MouthView
@@ -157,6 +157,11 @@ class MouthBank:
     def window_shut(self) -> Float32:
         """float32 [W], 0..1: how much the lips of each window's last frame are shut."""
         return 1.0 - share_between(mouth_opening(self.mouth[self.window_rows[:, -1]]), _SHUT_PX)
+
+    @cached_property
+    def window_noses(self) -> Float64:
+        """float64 [W, 3]: direction of the nose in the last frame of each window (`noses`)."""
+        return noses(self.rotation[self.window_rows[:, -1]])
 
     @cached_property
     def medoid(self) -> int:
@@ -313,11 +318,27 @@ def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = No
     costs += np.float32(_SHUT_COST) * share_between(opening, _PARTED_PX) * bank.window_shut
     costs += np.float32(_STRETCH_COST) * share_between(opening, _WIDE_PX) * np.maximum(wider - np.float32(_STRETCH_SCALE), 0)
     if rotation is not None:
-        last = bank.rotation[bank.window_rows[:, -1]]
-        # Only the direction of the nose counts: the crop removes roll.
-        cosine = np.clip(last[:, :, 2] @ rotation[:, 2], -1.0, 1.0)
-        costs = costs + np.float32(_TURN_COST_PER_DEGREE) * np.degrees(np.arccos(cosine)).astype(np.float32)
+        costs = costs + turn_costs(bank.window_noses, noses(rotation))
     return np.asarray(costs, dtype=np.float32)
+
+
+def noses(rotations: Float64) -> Float64:
+    """Return the direction of the nose in the render box for head rotations, float64 [..., 3, 3]: float64 [..., 3].
+
+    A head that is tilted in the image plane looks the same in the box: the box is tilted with the head.
+    """
+    return without_tilt(rotations)[..., 2]
+
+
+def turn_costs(directions: Float64, target: Float64) -> Float32:
+    """Return the costs of showing a head in the view of other frames, float32 [N], pixels of lip distance.
+
+    Args:
+        directions: float64 [N, 3], directions of the nose in the other frames (`noses`).
+        target: float64 [3], direction of the nose in the frame.
+    """
+    degrees = np.degrees(np.arccos(np.clip(directions @ target, -1.0, 1.0)))
+    return np.asarray(_TURN_COST_PER_DEGREE * degrees, np.float32)
 
 
 def opening_scale(mouth: Float32) -> Float32:

@@ -112,6 +112,8 @@ def enlarged(box: UInt8, scale: int) -> UInt8:
 def warped_detail(bank: MouthBank, row: int, inside_map: InsideMap, scale: int) -> UInt8:
     """Return the detail of a bank frame, warped: uint8 [160 scale, 160 scale], 128 where there is no detail, as in a gap.
 
+    The detail is as strong as in the frame's box, whose exposure is that of the bank.
+
     Args:
         bank: the bank. Without native pictures, or with pictures of a smaller scale, the detail is only as fine as these.
         row: the frame.
@@ -121,11 +123,10 @@ def warped_detail(bank: MouthBank, row: int, inside_map: InsideMap, scale: int) 
     Raises:
         InvalidRequestError: the bank's native picture is damaged.
     """
-    side = scale * BOX_SIZE
-    if bank.native is None:
-        source, source_scale = grey(bank.boxes[row]), 1
-    else:
-        source, source_scale = bank.native.luma(row), bank.native.scale
+    side, box = scale * BOX_SIZE, grey(bank.boxes[row])
+    source, source_scale = (box, 1) if bank.native is None else (bank.native.luma(row), bank.native.scale)
+    # A bank gives the boxes of all its shots one exposure. The native pictures keep that of their shot.
+    exposure = np.float32(cv2.mean(box)[0] / max(cv2.mean(source)[0], 1.0))
     if source_scale > scale:
         source, source_scale = np.asarray(cv2.resize(source, (side, side), interpolation=cv2.INTER_AREA), np.uint8), scale
     backward, gap = inside_map
@@ -136,7 +137,7 @@ def warped_detail(bank: MouthBank, row: int, inside_map: InsideMap, scale: int) 
     if source_scale > 1:
         backward = backward * np.float32(source_scale) + np.float32(0.5 * (source_scale - 1))
     moved = cv2.remap(source, backward, _NO_SECOND_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return _stored((np.float32(1.0) - gap) * detail_of(moved.astype(np.float32), scale))
+    return _stored(exposure * (np.float32(1.0) - gap) * detail_of(moved.astype(np.float32), scale))
 
 
 def without_hidden_inside(detail: UInt8, source: Float32, target: Float32, backward: Float32) -> UInt8:

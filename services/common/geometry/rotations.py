@@ -4,9 +4,9 @@ Right-handed, column vectors: rotated = R @ point. Angles in radians. Euler angl
 
     R = Ry(-yaw) @ Rx(pitch) @ Rz(roll)
 
-Yaw and pitch equal `HeadPose.yaw_degrees` and `pitch_degrees` (positive pitch: nose down; positive yaw: nose to the image's
-right; positive roll: clockwise on the screen). Roll differs from `HeadPose.roll_degrees` (the tilt of the projected x axis) only
-if the head is both turned and nodded. Arrays may have any leading axes.
+Positive pitch: nose down; positive yaw: nose to the image's right; positive roll: clockwise on the screen. `HeadPose` takes the
+tilt in the image plane out last, not first: `yaw_degrees` and `pitch_degrees` equal these angles of an upright head, `roll_degrees`
+those of a head that is not both turned and nodded. Arrays may have any leading axes.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from services.common.array_types import Float32
 from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose
 from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA
-from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, target_points
+from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, noses, target_points, turn_costs
 from services.common.face.mouth_inside import MouthView
 from services.common.face.mouth_texture import fit_retrieved, warp_retrieved
 from services.common.face.thin_plate_spline import evaluate_grid
@@ -30,8 +30,6 @@ from services.render.renderers.ugc.network import WEIGHTS, load
 from services.render.renderers.ugc.renderer import network_picture
 from services.render.types import PersonalizeProgress
 
-_TURN_COST_PER_DEGREE: Final = 0.15
-"""Cost of one degree between the directions of two heads, in pixels of lip distance."""
 _BLEND_SOFTNESS_PX: Final = 0.3
 """Cost above the best frame at which the weight of a blended frame falls to 1 / e, pixels."""
 _APART: Final = 3
@@ -59,8 +57,7 @@ def choose_sources(bank: MouthBank, target: int, candidates: npt.NDArray[np.intp
     if not len(far):
         raise ValueError(f"no frame lies more than {NEAREST_FRAMES} frames from frame {bank.frame_index[target]}")
     costs = np.abs(bank.mouth[far, :NUM_LIPS, :2] - bank.mouth[target, :NUM_LIPS, :2]).mean(axis=(1, 2))
-    cosine = np.clip(bank.rotation[far, :, 2] @ bank.rotation[target, :, 2], -1.0, 1.0)
-    costs = costs + _TURN_COST_PER_DEGREE * np.degrees(np.arccos(cosine))
+    costs = costs + turn_costs(noses(bank.rotation[far]), noses(bank.rotation[target]))
     chosen: list[int] = []
     for index in np.argsort(costs, kind="stable"):
         if all(abs(int(bank.frame_index[far[index]] - bank.frame_index[far[other]])) >= _APART for other in chosen):

@@ -94,6 +94,15 @@ def test_equal_mouths_prefer_orientation() -> None:
         assert best(bank, window, turned(yaw)).rows[0, -1] // 8 == block
 
 
+def test_tilt_of_view_costs_nothing() -> None:
+    """The box is tilted with the head: views that differ by their tilt look the same."""
+    bank = bank_of(opened(AMOUNTS[:8]), rotation=np.stack([turned(30.0)] * 8))
+    (window, *_) = causal_windows(bank.mouth)[5:]
+    angle = np.radians(35.0)
+    tilt = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    assert window_costs(bank, window, tilt @ turned(30.0)) == pytest.approx(window_costs(bank, window, turned(30.0)), abs=1e-5)
+
+
 def test_opening_outweighs_position() -> None:
     """A mouth of the same opening in its last frame at another place is nearer than a wider mouth in place."""
     same = opened(np.array([9.0, 9, 0, 0, 0, 0]))

@@ -70,6 +70,14 @@ def test_coarse_structures_are_left_to_the_renderer() -> None:
     assert energy(warped_detail(bank(2, 40.0), 0, UNMOVED, 2)) < 0.01 * energy(warped_detail(bank(2, 2.5), 0, UNMOVED, 2))
 
 
+def test_detail_has_exposure_of_bank() -> None:
+    """A shot that is filmed darker gives detail as strong as the rest of the bank."""
+    even = bank(2, 3.0)
+    brightened = replace(even, boxes=np.asarray(1.3 * even.boxes.astype(np.float32), np.uint8))
+    plain, strong = (energy(warped_detail(each, 0, UNMOVED, 2)) for each in (even, brightened))
+    assert strong == pytest.approx(1.3**2 * plain, rel=0.05)
+
+
 def test_a_gap_between_teeth_has_no_detail() -> None:
     gap = np.zeros((BOX_SIZE, BOX_SIZE), np.float32)
     gap[60:100, 60:100] = 1.0

@@ -32,10 +32,10 @@ def test_euler_angles_match_docstring():
     assert rotations.euler_from_matrix(matrix) == pytest.approx([pitch, yaw, roll])
 
 
-def test_euler_angles_have_the_signs_of_head_poses():
-    for angles in ([0.2, 0.4, 0.0], [-0.3, 0.0, 0.5], [0.0, -0.6, 0.1]):
+def test_euler_angles_of_upright_heads():
+    for angles in ([0.2, 0.4, 0.0], [-0.3, 0.0, 0.0], [0.0, -0.6, 0.0]):
         pose = HeadPose(1.0, rotations.matrix_from_euler(np.array(angles)), np.zeros(3))
-        assert np.radians([pose.pitch_degrees, pose.yaw_degrees]) == pytest.approx(angles[:2])
+        assert np.radians([pose.pitch_degrees, pose.yaw_degrees, pose.roll_degrees]) == pytest.approx(angles)
     tilted = HeadPose(1.0, rotations.matrix_from_euler(np.array([0.0, 0.0, 0.5])), np.zeros(3))
     assert np.radians(tilted.roll_degrees) == pytest.approx(0.5)
 
