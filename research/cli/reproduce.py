@@ -10,7 +10,7 @@ import typer
 from gateway.cli import options
 from gateway.cli.app import app, log_on_stderr, require_extra
 from gateway.cli.console import say_output
-from gateway.cli.values import named_paths, names_in
+from gateway.cli.values import names_in
 from research.cli.train import EXTRA
 from services.common.methods import PAPERS
 
@@ -47,13 +47,6 @@ def reproduce(
             metavar="NAME,...", help="Values of the column `use` of catalogue.csv. Default: the uses of the paper's protocol."
         ),
     ] = "",
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FOLDER",
-            help="Networks that were trained without a block of the paper: a folder that `dubstage export` wrote. Repeatable.",
-        ),
-    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Measure two clips, few frames and short trainings only: minutes in place of hours.")
     ] = False,
@@ -78,7 +71,6 @@ def reproduce(
         clips=protocol.clips(clips or [], names_in(splits), quick=quick),
         data=TrainSet(data) if data is not None else None,
         output=output,
-        weights=named_paths(weights or (), option="weights"),
         quick=quick,
     )
     say_output(run_reproduction(options.gateway_settings(stages, device), request))

@@ -1,4 +1,4 @@
-"""Protocol of `hetero` (Xie et al. 2021, Sec. 4): pictures and landmarks of dubs, fine-tuning, heterogeneous data, blocks."""
+"""Protocol of `hetero` (Xie et al. 2021, Sec. 4): pictures and landmarks of dubs, fine-tuning, heterogeneous data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from research.training.networks import network_named
 
 _METHOD: Final = Configuration(method="hetero")
 _PLAIN: Final = Configuration(method="hetero", personalize=False)
-_NO_TEMPORAL: Final = Configuration(method="hetero", weights="no_temporal_discriminator", personalize=False)
 _LRS2: Final = "fine-tuned (LRS2 in the paper)"
 _LRW: Final = "fine-tuned (LRW in the paper)"
 _NME: Final = Figure("nme", "NME", False, "partly", "own clips; 216 points of another list")
@@ -67,21 +66,6 @@ SOURCES: Final = Claim(
     paper={_ALONE: {"nme": 0.0181}, _MORE: {"nme": 0.0071}},
     checks=(Order("lmd_ratio", _MORE, _ALONE), Order("r_opening", _MORE, _ALONE)),
 )
-_WHOLE: Final = "all components"
-_WITHOUT: Final = "no temporal discriminator"
-BLOCKS: Final = Claim(
-    name="blocks",
-    source="Table 4",
-    text="Without the temporal discriminator, pictures of the translator (not fine-tuned) are worse.",
-    rows=(_WITHOUT, _WHOLE),
-    figures=(
-        _SSIM,
-        _PSNR,
-        Figure("frame_difference_ratio", "change between frames, result / truth", False, "no", "not in the paper"),
-    ),
-    paper={_WITHOUT: {"face_ssim": 0.9255, "face_psnr_db": 32.09}, _WHOLE: {"face_ssim": 0.9257, "face_psnr_db": 32.19}},
-    checks=(Order("face_ssim", _WHOLE, _WITHOUT), Order("face_psnr_db", _WHOLE, _WITHOUT)),
-)
 
 
 def measure_sources(material: Material) -> Measured:
@@ -99,13 +83,13 @@ PAPER: Final = PaperProtocol(
         Protocol(claim=QUALITY, dubs=(DubRow(row=_LRS2, of=_METHOD), DubRow(row=_LRW, of=_METHOD))),
         Protocol(claim=TUNING, dubs=(DubRow(row=_UNTUNED, of=_PLAIN), DubRow(row=_TUNED, of=_METHOD))),
         Protocol(claim=SOURCES, measure=measure_sources),
-        Protocol(claim=BLOCKS, dubs=(DubRow(row=_WITHOUT, of=_NO_TEMPORAL), DubRow(row=_WHOLE, of=_PLAIN))),
     ),
     left_out=(
         LeftOut("LRS2 and LRW", "the corpora are not among the clips"),
         LeftOut("FID and LPIPS (Tables 1, 3 and 4)", "they need pretrained networks that are not part of dubstage"),
         LeftOut("comparison with other systems (Tables 1 and 2)", "their code and results are not part of dubstage"),
         LeftOut("more data for the landmark translator (Table 3, stage II)", "two trainings of the renderer of hours each"),
+        LeftOut("no temporal discriminator (Table 4)", "a training of the renderer of hours"),
         LeftOut(
             "no gated convolutions, no VGGFace loss (Table 4)", "the code has no network without the former or with the latter"
         ),

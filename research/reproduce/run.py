@@ -18,8 +18,8 @@ from gateway.dub.choices import EnrolOptions
 from gateway.settings import GatewaySettings
 from research.cli.evaluate_run import EvaluationRequest, check_clips, fill_table
 from research.evaluation.clip import chosen_clips
-from research.evaluation.results import Configuration, KeptResults, TableRow, check_weights, check_writable, write_text
-from research.evaluation.table import FilledRow, TableRun, overlaid
+from research.evaluation.results import Configuration, KeptResults, TableRow, check_writable, write_text
+from research.evaluation.table import FilledRow, TableRun
 from research.evaluation.types import Variant
 from research.motion.clips import Clips, clips_of_rows, shows_the_mouth
 from research.reproduce.claims import TITLE, Claim, Figure, LeftOut, Numbers, Outcome, Page
@@ -102,7 +102,6 @@ class DubRow:
             of.method,
             f"finish {of.finish}" if of.finish else "",
             self.variant,
-            of.weights,
             f"{of.enrol_frames} frames" if of.enrol_frames else "",
             f"{of.enrol_seconds:g} s" if of.enrol_seconds else "",
             "" if of.personalize else "not personalised",
@@ -194,7 +193,6 @@ class ReproductionRequest:
         clips: clips of the dubs; may be empty.
         data: the training set; None: claims on a training set are not measured.
         output: folder of the page and of all numbers.
-        weights: folders of networks by the name that a row asks for.
         quick: whether a small part of the clips and of the training set is enough.
     """
 
@@ -203,7 +201,6 @@ class ReproductionRequest:
     clips: list[Path]
     data: TrainSet | None
     output: Path
-    weights: Mapping[str, Path]
     quick: bool
 
 
@@ -211,8 +208,8 @@ def reproduce(settings: GatewaySettings, request: ReproductionRequest) -> Path:
     """Measure the claims of a paper, and return the path of the page.
 
     Raises:
-        InvalidRequestError: neither clips nor data were given, a claim or a folder of weights is unknown, or a file of the output
-            folder cannot be written or is of another origin.
+        InvalidRequestError: neither clips nor data were given, a claim is unknown, or a file of the output folder
+            cannot be written or is of another origin.
         DubstageError: a clip cannot be read, or the stages cannot be started.
     """
     run = _Reproduction(settings, request)
@@ -236,9 +233,6 @@ class _Reproduction:
         self._settings, self._request, self._paper = settings, request, request.paper
         self._chosen = request.paper.chosen(request.claims)
         self._rows = tuple(dict.fromkeys(dub.table_row for each in self._chosen for dub in each.dubs))
-        check_weights(self._rows, request.weights)
-        if request.weights and settings.endpoint("render"):
-            raise InvalidRequestError("--weights needs stages in this process: leave out --stages", field="weights")
         self.page = request.output / f"{request.paper.name}.md"
         self._json = self.page.with_suffix(".json")
         _check_page(self.page)
@@ -298,13 +292,9 @@ class _Reproduction:
             only_fold=0 if request.quick else None,
         )
         run = TableRun(f"Dubs of {self._paper.name}", self._rows, (), table, kept)
-        for name in run.weights:
-            if name and name not in request.weights:
-                run.lack(name, f"its networks were not given: train and export them, then give --weights {name}=FOLDER")
-                continue
-            progress.begin(f"starting the stages {name}".rstrip())
-            with overlaid(request.weights.get(name)), StageHost(self._settings) as host:
-                fill_table(host, run, name, each, transcripts, kept, progress)
+        progress.begin("starting the stages")
+        with StageHost(self._settings) as host:
+            fill_table(host, run, "", each, transcripts, kept, progress)
         run.write()
         return run
 

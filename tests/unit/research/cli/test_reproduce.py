@@ -34,7 +34,6 @@ def test_page_of_one_claim(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["ugc"], "give clips, or a training set with --data SET, or both"),
         (["ugc", "missing.mp4", "--claim", "cost"], "missing.mp4"),
         (["ugc", "--data", "missing"], "missing is not a training set"),
-        (["hetero", "a.mp4", "--weights", "no_adain"], "--weights no_adain: NAME=PATH was expected"),
     ],
 )
 def test_wrong_requests_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:

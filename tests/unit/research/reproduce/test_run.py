@@ -51,7 +51,7 @@ PAPER = PaperProtocol(
     protocols=(
         Protocol(claim=claim("numbers"), measure=measured),
         Protocol(claim=claim("broken"), measure=failing),
-        Protocol(claim=claim("dubs"), dubs=(DubRow(row="first", of=Configuration(method="ugc", weights="no_adain")),)),
+        Protocol(claim=claim("dubs"), dubs=(DubRow(row="first", of=Configuration(method="ugc")),)),
     ),
     left_out=(LeftOut("FID", "needs a network"),),
 )
@@ -67,12 +67,9 @@ def run(
     data: TrainSet | None,
     *claims: str,
     quick: bool = False,
-    weights: dict[str, Path] | None = None,
     clips: list[Path] | None = None,
 ) -> dict[str, dict[str, object]]:
-    request = ReproductionRequest(
-        paper=PAPER, claims=claims, clips=clips or [], data=data, output=output, weights=weights or {}, quick=quick
-    )
+    request = ReproductionRequest(paper=PAPER, claims=claims, clips=clips or [], data=data, output=output, quick=quick)
     assert reproduce(GatewaySettings(), request) == output / "ugc.md"
     document = json.loads((output / "ugc.json").read_text(encoding="utf-8"))
     return {each["name"]: each for each in document["claims"]}
@@ -113,11 +110,6 @@ def test_unknown_claim_refused(tmp_path: Path, data: TrainSet) -> None:
 def test_nothing_to_measure_on_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="give clips"):
         run(tmp_path, None)
-
-
-def test_unknown_weights_refused(tmp_path: Path, data: TrainSet) -> None:
-    with pytest.raises(InvalidRequestError, match="rows have no_adain"):
-        run(tmp_path, data, weights={"magic": tmp_path})
 
 
 def test_other_file_not_replaced(tmp_path: Path, data: TrainSet) -> None:
