@@ -97,6 +97,9 @@ IN_A_TEMPLATE = {
     f"{TWO_SHARED},gateway.data.type=emptyDir,gateway.media.accessMode=ReadWriteMany": (
         "would sign receipts and audit logs with different keys: set gateway.signingKeySecret.name"
     ),
+    f"{TWO_SHARED},gateway.data.type=hostPath,gateway.data.hostPath=/srv,gateway.media.accessMode=ReadWriteMany": (
+        "would sign receipts and audit logs with different keys: set gateway.signingKeySecret.name"
+    ),
     f"{TWO_SHARED},gateway.data.type=emptyDir,gateway.media.accessMode=ReadWriteMany,{KEY}": (
         "would sign and watermark videos with different keys: set global.provenance.secret.name"
     ),

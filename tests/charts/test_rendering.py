@@ -178,6 +178,13 @@ def test_several_gateways() -> None:
     names = list(environment)
     assert names.index("POD_NAME") < names.index("DUBSTAGE_DATA_DIR")
     assert environment["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    folders = ("gateway.data.type=hostPath", "gateway.data.hostPath=/srv/dubstage")
+    environment = render("production", *TWO_GATEWAYS, *folders, key).environment("gateway")
+    # Gateways of one node share the node's folder.
+    assert environment["DUBSTAGE_DATA_DIR"] == "/data/gateway/$(NODE_NAME)"
+    names = list(environment)
+    assert names.index("NODE_NAME") < names.index("DUBSTAGE_DATA_DIR")
+    assert environment["NODE_NAME"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
 
 
 def test_a_stage_may_end_before_the_next_begins() -> None:

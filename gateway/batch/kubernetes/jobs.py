@@ -33,6 +33,7 @@ FINAL_EXIT_CODES: Final = sorted({*_ERRORS, UNDUBBED_EXIT_CODE})
 """Exit codes that another attempt meets again: wrong input, something that a person must change, our bug, no dubbed frame."""
 INDEX_ANNOTATION: Final = "batch.kubernetes.io/job-completion-index"
 JOB_LABEL: Final = "batch.kubernetes.io/job-name"
+_INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
 _ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 """Reasons of a container that is about to start."""
 _REMEDIES: Final = {
@@ -217,8 +218,16 @@ def _time_limit(settings: JobSettings) -> tuple[str, ...]:
 
 
 def _worker(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
-    # The disk of a pod ends with the pod, so that no other shot finds an analysis there.
-    own: dict[str, Any] = {"HOME": "/tmp", "DUBSTAGE_DATA_DIR": "/tmp/dubstage", "DUBSTAGE_ANALYSIS_MAX_AGE_DAYS": "0"}
+    own: dict[str, Any] = {
+        "HOME": "/tmp",
+        # The database knows a job by the path of its folder. Pods have separate disks, so each row needs a path of its own. The
+        # next attempt of the row has the same path, and takes over the job's blobs.
+        "DUBSTAGE_DATA_DIR": f"/tmp/dubstage/{plan.name}/$({_INDEX_VARIABLE})",
+        # The disk of a pod ends with the pod, so that no other shot finds an analysis there.
+        "DUBSTAGE_ANALYSIS_MAX_AGE_DAYS": "0",
+    }
+    # Kubernetes would add this variable at the end, and puts into a value only variables that come before it.
+    index = {"name": _INDEX_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}}
     rows = ("--rows", format_rows(plan.rows))
     return {
         "name": CONTAINER,
@@ -226,8 +235,8 @@ def _worker(plan: JobPlan, settings: JobSettings, profile: Profile) -> Object:
         "imagePullPolicy": settings.image_pull_policy,
         "command": [*_time_limit(settings), *settings.command],
         # The kubelet puts the index of the pod in. The index counts the rows of the Job, and --rows says which rows they are.
-        "args": ["batch", "run", plan.batch, "--index", "$(JOB_COMPLETION_INDEX)", *rows],
-        "env": [*({"name": name, "value": value} for name, value in own.items()), *settings.env, *profile.env],
+        "args": ["batch", "run", plan.batch, "--index", f"$({_INDEX_VARIABLE})", *rows],
+        "env": [index, *({"name": name, "value": value} for name, value in own.items()), *settings.env, *profile.env],
         "resources": dict(profile.resources),
         # The end of the log says why a worker failed that could not write its record.
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -40,7 +40,7 @@ def as_a_pod(dubstage: Command, job: dict[str, Any], index: int) -> int:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["command"][-1] == "/opt/dubstage/bin/dubstage"
     arguments = [text.replace("$(JOB_COMPLETION_INDEX)", str(index)) for text in container["args"]]
-    variables = {item["name"]: item["value"] for item in container["env"] if item["name"] != "HOME"}
+    variables = {item["name"]: item["value"] for item in container["env"] if item["name"] != "HOME" and "value" in item}
     return dubstage(*arguments, **variables)[0]
 
 

@@ -12,12 +12,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
 from gateway.batch.kubernetes.jobs import (
+    INDEX_ANNOTATION,
     MOST_COMPLETIONS,
     BatchPlan,
     JobPlan,
@@ -153,6 +155,24 @@ def test_each_index_knows_its_row() -> None:
     assert container["command"][-1] == "/opt/dubstage/bin/dubstage"
     assert container["args"] == ["batch", "run", "night-1", "--index", "$(JOB_COMPLETION_INDEX)", "--rows", "0-2,7"]
     assert job()["spec"]["completions"] == 4
+
+
+def test_no_two_pods_share_paths() -> None:
+    """Each row has a data folder of its own: the database knows a job by its path, and pods have separate disks."""
+
+    def folder(plan: JobPlan, index: int) -> str:
+        """Return the folder as the kubelet does, which puts in only variables that come before."""
+        variables: dict[str, str] = {}
+        for item in pod(job(plan=plan))["containers"][0]["env"]:
+            named = item.get("value") or (str(index) if INDEX_ANNOTATION in item["valueFrom"]["fieldRef"]["fieldPath"] else "")
+            variables[item["name"]] = re.sub(r"\$\((\w+)\)", lambda found: variables.get(found[1], found[0]), named)
+        return variables["DUBSTAGE_DATA_DIR"]
+
+    plans = [PLAN, replace(PLAN, shard=1), replace(PLAN, round=1), replace(PLAN, batch="night-2")]
+    folders = {folder(plan, index) for plan in plans for index in range(3)}
+    assert len(folders) == 12
+    assert not any("$" in path for path in folders)
+    assert folder(PLAN, 1) == folder(PLAN, 1)
 
 
 def action_of(exit_code: int, *, disrupted: bool = False) -> str:

@@ -1,13 +1,14 @@
 {{/* Parts of the gateway for the Deployment that all components share (library: dubstage.deployment). */}}
 {{- define "gateway.env" -}}
 {{- $global := .root.Values.global -}}
-{{- if and (gt (int .values.replicas) 1) (eq .values.data.type "emptyDir") }}
 {{- /* Gateways that share no folder need different paths: the database knows a job by the path of its folder. */}}
-- name: POD_NAME
+{{- $own := get (dict "emptyDir" (list "POD_NAME" "metadata.name") "hostPath" (list "NODE_NAME" "spec.nodeName")) .values.data.type }}
+{{- if and (gt (int .values.replicas) 1) $own }}
+- name: {{ first $own }}
   valueFrom:
     fieldRef:
-      fieldPath: metadata.name
-{{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" "/data/gateway/$(POD_NAME)") }}
+      fieldPath: {{ last $own }}
+{{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" (printf "/data/gateway/$(%s)" (first $own))) }}
 {{- else }}
 {{ include "dubstage.variable" (list "DUBSTAGE_DATA_DIR" "/data/gateway") }}
 {{- end }}
