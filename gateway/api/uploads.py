@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -248,8 +248,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         first = await config_message(requests)
         name = id_of(first.name, UPLOADS, "name")
         with self._long_calls.slot():
-            partial = await self._begin(name, first)
-            try:
+            async with self._begun(name, first) as partial:
                 await in_thread(partial.prepare)
                 # A caller may wait for this before it sends data, so that a refusal is not lost among the data.
                 await context.send_initial_metadata(((READY_KEY, "1"),))
@@ -260,29 +259,27 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
                 if not partial.missing_bytes:
                     await in_thread(self._uploads.check_free, partial.name)
                 await in_thread(partial.finish)
-            finally:
-                self._running.discard(partial)
-                await in_thread(partial.close)
             return await in_thread(self._described, name)
 
-    async def _begin(self, name: str, first: pb.UploadFileRequest) -> PartialUpload:
-        """Open an upload that the tenant's limits allow."""
+    @asynccontextmanager
+    async def _begun(self, name: str, first: pb.UploadFileRequest) -> AsyncIterator[PartialUpload]:
+        """Open an upload that the tenant's limits allow, until the end of the block."""
         folder = self._uploads.opened()
         await in_thread(self._uploads.check_free, upload_name(name))
-        # One after the other, so that two uploads do not take the same room.
-        async with self._admitting:
-            partial = await in_thread(folder.begin, name, size_bytes=first.size_bytes, sha256=first.sha256, offset=first.offset)
-            try:
+        begun = folder.begin(name, size_bytes=first.size_bytes, sha256=first.sha256, offset=first.offset)
+        async with AsyncExitStack() as stack:
+            # One after the other, so that two uploads do not take the same room.
+            async with self._admitting:
+                # A caller who goes away while the file is opened leaves neither a descriptor nor a lock.
+                partial = await stack.enter_async_context(entered_in_threads(begun))
                 stored = await in_thread(folder.use)
                 coming = sum(other.missing_bytes for other in self._running)
                 num_bytes = stored.num_bytes - partial.present_bytes + partial.size_bytes + coming
                 names = stored.names | {name} | {other.name for other in self._running}
                 self._quota.check_uploads(UploadsUse(names, num_bytes), **self._limits)
-            except BaseException:
-                partial.close()
-                raise
-            self._running.add(partial)
-            return partial
+                self._running.add(partial)
+                stack.callback(self._running.discard, partial)
+            yield partial
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Any) -> pb.Upload:  # noqa: N802
         """Say how much of an upload is there."""

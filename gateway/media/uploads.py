@@ -142,7 +142,7 @@ def _hash(handle: int, num_bytes: int, digest: hashlib._Hash) -> None:
 
 
 class PartialUpload:
-    """The hidden file of an upload, locked for one call until `close`. All methods block.
+    """The hidden file of an upload, locked for one call. All methods block.
 
     Attributes:
         name: name of the upload.
@@ -151,8 +151,8 @@ class PartialUpload:
         received_bytes: bytes that are there now and belong to the file.
 
     Args:
-        folder: descriptor of the folder, which the object closes.
-        handle: descriptor of the locked file, which the object closes.
+        folder: descriptor of the folder.
+        handle: descriptor of the locked file.
         name: see the attribute.
         size_bytes: see the attribute.
         sha256: SHA-256 that the whole file must have, hexadecimal; empty: any.
@@ -223,11 +223,6 @@ class PartialUpload:
         os.rename(PARTIAL + self.name, self.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         return sha256
 
-    def close(self) -> None:
-        """Let other calls write the file. A hidden file without data is removed."""
-        _close_partial(self._folder, self._handle, self.name)
-        os.close(self._folder)
-
 
 class UploadFolder:
     """Folder of the uploads of one tenant. All methods block.
@@ -243,8 +238,11 @@ class UploadFolder:
         self.path = media / FOLDER
         self._digests = Digests()
 
-    def begin(self, name: str, *, size_bytes: int, sha256: str, offset: int) -> PartialUpload:
-        """Open and lock an upload. Nothing is changed before `PartialUpload.prepare`.
+    @contextmanager
+    def begin(self, name: str, *, size_bytes: int, sha256: str, offset: int) -> Iterator[PartialUpload]:
+        """Open and lock an upload until the end of the block. Nothing is changed before `PartialUpload.prepare`.
+
+        A hidden file without data is removed at the end.
 
         Args:
             name: name of the upload.
@@ -279,13 +277,11 @@ class UploadFolder:
                         field="offset",
                         named=True,
                     )
-                return PartialUpload(folder, handle, name=name, size_bytes=size_bytes, sha256=sha256, offset=offset)
-            except BaseException:
+                yield PartialUpload(folder, handle, name=name, size_bytes=size_bytes, sha256=sha256, offset=offset)
+            finally:
                 _close_partial(folder, handle, name)
-                raise
-        except BaseException:
+        finally:
             os.close(folder)
-            raise
 
     def stored(self) -> list[StoredUpload]:
         """Return the uploads by name. A file that is being replaced is shown as the new file.
@@ -468,9 +464,11 @@ def _open_locked(folder: int, name: str) -> int:
 
 def _close_partial(folder: int, handle: int, name: str) -> None:
     """Close the locked hidden file of an upload, and remove it if it has no data."""
-    if not os.fstat(handle).st_size:
-        _unlink(folder, PARTIAL + name)
-    os.close(handle)
+    try:
+        if not os.fstat(handle).st_size:
+            _unlink(folder, PARTIAL + name)
+    finally:
+        os.close(handle)
 
 
 def _names(folder: int, name: str, facts: os.stat_result) -> bool:

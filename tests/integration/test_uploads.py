@@ -11,12 +11,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
-from dubstage.client import Connection, files
+from dubstage.client import Connection, files, rpcs
 from dubstage.client import gateway as client
+from dubstage.gateway.v1 import media_pb2 as pb
 from gateway.media import uploads
 from gateway.settings import TENANTS_FOLDER
 from tests.contract.ports import free_port
@@ -48,6 +50,11 @@ class Place:
 
     def uploads(self, tenant: str = "erin") -> Path:
         return self.media / TENANTS_FOLDER / tenant / uploads.FOLDER
+
+    def uploads_in_flight(self) -> float:
+        """Calls of UploadFile that run in the gateway."""
+        labels = {"stage": "gateway", "rpc": "dubstage.gateway.v1.MediaService/UploadFile"}
+        return self.running.server.metrics.registry.get_sample_value("dubstage_rpcs_in_flight", labels) or 0.0
 
     def received(self, name: str) -> int:
         """Size of erin's upload that is not whole."""
@@ -175,6 +182,31 @@ def test_other_tenants_files_are_missing(place: Place, tmp_path: Path) -> None:
         assert list(files.list_uploads(finn)) == []
         files.delete_upload(erin, "own.mp4")
         assert refusal(files.get_upload, erin, "own.mp4").reason == "FILE_NOT_FOUND"
+
+
+def test_clients_that_leave_release_uploads(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that leaves while its file is opened leaves no lock: the next upload of the name is accepted."""
+    open_locked, opening, left = uploads._open_locked, Event(), Event()
+
+    def opened_slowly(folder: int, name: str) -> int:
+        opening.set()
+        assert left.wait(20)
+        time.sleep(0.2)  # until the gateway has noticed that the client left
+        return open_locked(folder, name)
+
+    def leaves() -> Iterator[pb.UploadFileRequest]:
+        yield pb.UploadFileRequest(name="uploads/left.mp4", size_bytes=len(DATA))
+        assert opening.wait(20)
+        raise ConnectionError("the client left")
+
+    with place.connect() as connection:
+        with monkeypatch.context() as patch:
+            patch.setattr(uploads, "_open_locked", opened_slowly)
+            with pytest.raises(ConnectionError):
+                connection.upload(rpcs.gateway.UPLOAD_FILE, leaves())
+        left.set()
+        until(lambda: not place.uploads_in_flight())
+        files.upload_pieces(connection, pieces(DATA), name="left.mp4", size_bytes=len(DATA))
 
 
 def test_upload_of_one_call_alone(place: Place) -> None:

@@ -22,13 +22,10 @@ def folder(tmp_path: Path) -> UploadFolder:
 
 
 def put(folder: UploadFolder, data: bytes, *, offset: int = 0, name: str = "a.mp4", sha256: str = SHA256) -> str:
-    partial = folder.begin(name, size_bytes=len(DATA), sha256=sha256, offset=offset)
-    try:
+    with folder.begin(name, size_bytes=len(DATA), sha256=sha256, offset=offset) as partial:
         partial.prepare()
         partial.write(data)
         return partial.finish()
-    finally:
-        partial.close()
 
 
 @pytest.mark.parametrize("offset", [0, 1, 4999, 5000])
@@ -59,12 +56,12 @@ def test_replaced_file_stays_until_the_end(folder: UploadFolder) -> None:
 
 
 def test_one_call_writes(folder: UploadFolder) -> None:
-    partial = folder.begin("a.mp4", size_bytes=5, sha256="", offset=0)
-    with pytest.raises(FileInUseError):
-        folder.begin("a.mp4", size_bytes=5, sha256="", offset=0)
-    with pytest.raises(FileInUseError):
-        folder.remove("a.mp4")
-    partial.close()
+    again = folder.begin("a.mp4", size_bytes=5, sha256="", offset=0)
+    with folder.begin("a.mp4", size_bytes=5, sha256="", offset=0):
+        with pytest.raises(FileInUseError), again:
+            pass
+        with pytest.raises(FileInUseError):
+            folder.remove("a.mp4")
     assert os.listdir(folder.path) == []
     put(folder, DATA[:1])
     folder.remove("a.mp4")
@@ -90,7 +87,7 @@ def test_links_lead_nowhere(folder: UploadFolder, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".a", "a b", "ä", "a" * 129, "a\n"])
 def test_wrong_names(folder: UploadFolder, name: str) -> None:
     with pytest.raises(InvalidRequestError, match="name"):
-        folder.begin(name, size_bytes=1, sha256="", offset=0)
+        put(folder, DATA, name=name)
 
 
 def test_expiry_keeps_used_files(folder: UploadFolder) -> None:
