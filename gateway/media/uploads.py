@@ -124,21 +124,16 @@ class Digests:
         with self._lock:
             if stored := self._digests.get(key):
                 return stored
-        digest = hashlib.sha256()
-        _hash(handle, facts.st_size, digest)
+        digest, offset = hashlib.sha256(), 0
+        while offset < facts.st_size and (data := os.pread(handle, min(_READ_BYTES, facts.st_size - offset), offset)):
+            check_not_cancelled()
+            digest.update(data)
+            offset += len(data)
         with self._lock:
             self._digests[key] = digest.hexdigest()
             while len(self._digests) > _KEPT_DIGESTS:
                 self._digests.popitem(last=False)
         return digest.hexdigest()
-
-
-def _hash(handle: int, num_bytes: int, digest: hashlib._Hash) -> None:
-    offset = 0
-    while offset < num_bytes and (data := os.pread(handle, min(_READ_BYTES, num_bytes - offset), offset)):
-        check_not_cancelled()
-        digest.update(data)
-        offset += len(data)
 
 
 class PartialUpload:
@@ -153,21 +148,22 @@ class PartialUpload:
     Args:
         folder: descriptor of the folder.
         handle: descriptor of the locked file.
+        digests: SHA-256 of the files of the folder.
         name: see the attribute.
         size_bytes: see the attribute.
         sha256: SHA-256 that the whole file must have, hexadecimal; empty: any.
         offset: bytes that stay.
     """
 
-    def __init__(self, folder: int, handle: int, *, name: str, size_bytes: int, sha256: str, offset: int) -> None:
+    def __init__(self, folder: int, handle: int, digests: Digests, *, name: str, size_bytes: int, sha256: str, offset: int) -> None:
         self.name = name
         self.size_bytes = size_bytes
         self.present_bytes = os.fstat(handle).st_size
         self.received_bytes = offset
         self._folder = folder
         self._handle = handle
+        self._digests = digests
         self._sha256 = sha256
-        self._digest = hashlib.sha256()
 
     @property
     def missing_bytes(self) -> int:
@@ -175,9 +171,8 @@ class PartialUpload:
         return self.size_bytes - self.received_bytes
 
     def prepare(self) -> None:
-        """Remove the bytes behind the offset, and read the bytes before it for the digest."""
+        """Remove the bytes behind the offset."""
         os.ftruncate(self._handle, self.received_bytes)
-        _hash(self._handle, self.received_bytes, self._digest)
 
     def write(self, data: bytes) -> None:
         """Write the next bytes.
@@ -192,24 +187,20 @@ class PartialUpload:
         with translating_full_disk("the disk of the media folder is full: delete uploads that are not needed", Path(FOLDER)):
             while rest:
                 written = os.pwrite(self._handle, rest, self.received_bytes)
-                self._digest.update(rest[:written])
                 self.received_bytes += written
                 rest = rest[written:]
 
-    def finish(self) -> str:
-        """Give the file its name if all bytes are there, and return its SHA-256.
-
-        Returns:
-            The SHA-256, hexadecimal; empty: bytes are missing, and the file stays hidden.
+    def finish(self) -> None:
+        """Give the file its name if all bytes are there. Otherwise the file stays hidden.
 
         Raises:
             InvalidRequestError: the file has another SHA-256 than was said, and was removed.
             StorageFullError: the disk is full.
         """
         if self.missing_bytes:
-            return ""
-        sha256 = self._digest.hexdigest()
-        if self._sha256 and sha256 != self._sha256:
+            return
+        # The file is read once, when it is whole: a file may come in hundreds of calls.
+        if self._sha256 and (sha256 := self._digests.of(self._handle)) != self._sha256:
             os.unlink(PARTIAL + self.name, dir_fd=self._folder)
             raise InvalidRequestError(
                 f"the {self.size_bytes} bytes of {self.name} have the SHA-256 {sha256}, not {self._sha256}: upload the file "
@@ -221,7 +212,6 @@ class PartialUpload:
             # Without fsync, a machine that loses power could keep the name and lose the bytes.
             os.fsync(self._handle)
         os.rename(PARTIAL + self.name, self.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        return sha256
 
 
 class UploadFolder:
@@ -277,7 +267,7 @@ class UploadFolder:
                         field="offset",
                         named=True,
                     )
-                yield PartialUpload(folder, handle, name=name, size_bytes=size_bytes, sha256=sha256, offset=offset)
+                yield PartialUpload(folder, handle, self._digests, name=name, size_bytes=size_bytes, sha256=sha256, offset=offset)
             finally:
                 _close_partial(folder, handle, name)
         finally:

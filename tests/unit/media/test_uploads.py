@@ -21,21 +21,41 @@ def folder(tmp_path: Path) -> UploadFolder:
     return UploadFolder(media)
 
 
-def put(folder: UploadFolder, data: bytes, *, offset: int = 0, name: str = "a.mp4", sha256: str = SHA256) -> str:
+def put(folder: UploadFolder, data: bytes, *, offset: int = 0, name: str = "a.mp4", sha256: str = SHA256) -> None:
     with folder.begin(name, size_bytes=len(DATA), sha256=sha256, offset=offset) as partial:
         partial.prepare()
         partial.write(data)
-        return partial.finish()
+        partial.finish()
 
 
 @pytest.mark.parametrize("offset", [0, 1, 4999, 5000])
 def test_pieces_make_the_file(folder: UploadFolder, offset: int) -> None:
     """A further call may go on at any byte that is there."""
-    assert put(folder, DATA[:5000]) == ""
+    put(folder, DATA[:5000])
     assert (folder.get("a.mp4").received_bytes, folder.get("a.mp4").complete, folder.has("a.mp4")) == (5000, False, False)
-    assert put(folder, DATA[offset:], offset=offset) == SHA256
+    put(folder, DATA[offset:], offset=offset)
     assert (folder.path / "a.mp4").read_bytes() == DATA
     assert os.listdir(folder.path) == ["a.mp4"]
+
+
+def test_pieces_are_hashed_once(folder: UploadFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in many pieces is read once at most, for its SHA-256."""
+    read, pread = [0], os.pread
+
+    def counted(handle: int, num_bytes: int, offset: int) -> bytes:
+        data = pread(handle, num_bytes, offset)
+        read[0] += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    for name, sha256, wanted in (("plain.mp4", "", 0), ("checked.mp4", SHA256, len(DATA))):
+        read[0] = 0
+        for offset in range(0, len(DATA), 256):
+            put(folder, DATA[offset : offset + 256], offset=offset, name=name, sha256=sha256)
+        assert read[0] == wanted
+        with (folder.path / name).open("rb") as file:
+            assert folder.sha256(file.fileno()) == SHA256
+        assert read[0] == len(DATA)
 
 
 def test_damaged_beginning_is_found(folder: UploadFolder) -> None:
