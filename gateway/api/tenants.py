@@ -379,14 +379,23 @@ class Tenants:
             if name not in self._tenants:
                 try:
                     await self._open(name)
-                except DubstageError as problem:
+                except Exception as problem:
                     # The others are served all the same. The tenant's next call tries again.
-                    _log.warning("tenant_not_opened", tenant=name, reason=problem.reason, message=problem.message)
+                    _warn("tenant_not_opened", problem, tenant=name)
 
     async def _look_for_ever(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
             try:
                 await self._look()
-            except DubstageError as problem:
-                _log.warning("tenants_not_seen", reason=problem.reason, message=problem.message)
+            except Exception as problem:
+                # Without this, a bug or one wrong row would end all looks, and nobody would go on with the work of a dead gateway.
+                _warn("tenants_not_seen", problem)
+
+
+def _warn(event: str, problem: Exception, **fields: str) -> None:
+    """Log an error of dubstage with its reason, and any other with its traceback."""
+    if isinstance(problem, DubstageError):
+        _log.warning(event, reason=problem.reason, message=problem.message, **fields)
+    else:
+        _log.warning(event, problem=str(problem), exc_info=problem, **fields)

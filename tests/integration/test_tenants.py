@@ -1,5 +1,6 @@
 """Two tenants of one gateway: neither reads, uses, lists, changes or erases what belongs to the other."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,8 +16,10 @@ from dubstage.client import gateway as client
 from dubstage.client.names import resource_id
 from dubstage.gateway.v1.batch_pb2 import SHOT_STATE_DONE
 from gateway.api.server import SERVICES
+from gateway.audit.protection import record_settings
 from gateway.consent.record import Consent, digest_of
-from gateway.settings import TENANTS_FOLDER
+from gateway.database.session import Database
+from gateway.settings import TENANTS_FOLDER, GatewaySettings
 from services.common.store.artefacts import ArtefactStore
 from tests.integration.client_calls import batch_ended, dubbing, enrolment, until
 from tests.integration.servers import RunningGateway, RunningStages
@@ -253,6 +256,30 @@ def test_token_file_read_again(place: Place) -> None:
         file.write_text(before)
     with place.running.connect(token="token-of-gamma-1234") as connection, refused(code="UNAUTHENTICATED"):
         list(client.list_actors(connection))
+
+
+def test_broken_tenant_stops_no_other(start_gateway, stop_gateway, tmp_path, monkeypatch) -> None:
+    """A gateway starts although a tenant cannot be opened, and serves the tenant when the fault has gone."""
+    given = {"auth_token_file": token_file(tmp_path)}
+    first = start_gateway(**given)
+    for tenant in ("acme", "beta"):
+        with first.connect(token=TOKENS[tenant]) as connection:
+            assert list(client.list_actors(connection)) == []
+    stop_gateway(first)
+
+    def recorded(database: Database, settings: GatewaySettings) -> None:
+        if database.tenant == "acme":
+            raise OSError(errno.EIO, "the disk is damaged")
+        record_settings(database, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.api.tenants.record_settings", recorded)
+        again = start_gateway(**given, data_dir=first.data)
+        for tenant in ("default", "beta"):
+            with again.connect(token=TOKENS[tenant]) as connection:
+                assert list(client.list_actors(connection)) == []
+    with again.connect(token=TOKENS["acme"]) as connection:
+        assert list(client.list_actors(connection)) == []
 
 
 @pytest.mark.long
