@@ -34,6 +34,7 @@ from gateway.stages.opening import models_for
 from services.common.array_types import UInt8
 from services.common.errors import DubstageError, TransientError
 from services.common.methods import method_named
+from services.common.server import error_status
 from services.common.server.call_context import current_caller
 from services.common.store.artefacts import ArtefactStore
 
@@ -133,8 +134,9 @@ async def _watch(stream: RunningStream, actor: StoredActor, consents: Consents) 
             await in_thread(lambda: consents.check_lasting([actor.consent], subject=actor.actor_id))
         except TransientError:
             pass  # a database that restarts ends no stream
-        except DubstageError as refusal:
-            stream.end(refusal)
+        except Exception as problem:
+            # A look that fails for another reason ends the stream too: no later look would say that the consent is withdrawn.
+            stream.end(error_status.domain_error(problem))
         await asyncio.sleep(POLL_S)
 
 

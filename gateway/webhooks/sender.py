@@ -190,6 +190,10 @@ class WebhookSender:
         except DubstageError as problem:
             _log.warning("webhooks_not_seen", reason=problem.reason, message=problem.message)
             taken = ()
+        except Exception:
+            # Without this, a bug or one wrong row would end all looks, and no event would be sent any more.
+            _log.exception("webhooks_not_seen")
+            taken = ()
         for delivery in taken:
             task = asyncio.create_task(self._send(delivery))
             self._sending.add(task)

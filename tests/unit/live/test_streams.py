@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from gateway.actors.consents import Consents
 from gateway.actors.job_blobs import erased_meanwhile
+from gateway.actors.stored import StoredActor
+from gateway.database.session import Database
 from gateway.live.session import LiveFrame
-from gateway.live.streams import RunningStream
-from services.common.errors import ActorError
+from gateway.live.streams import RunningStream, ended_with_consent
+from gateway.settings import GatewaySettings
+from services.common.errors import ActorError, UnexpectedError
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 
@@ -66,3 +73,21 @@ async def test_a_timeout_of_its_own_is_no_erasure() -> None:
 
     with pytest.raises(TimeoutError, match="a stage"):
         await RunningStream("ann").next_of(late())
+
+
+async def test_stream_ends_with_its_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at the consent that fails by a bug ends the stream, which nobody would watch any more."""
+
+    def broken(self: Consents, *arguments: object, **fields: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Consents, "check_lasting", broken)
+    with closing(Database("", tmp_path)) as database:
+        stream = RunningStream("ann")
+        no_consent: Any = None
+        actor = StoredActor("ann", "dubstage", None, "0" * 64, "2026-02-01T00:00:00Z", no_consent, {})
+        async with ended_with_consent(stream, actor, Consents(database, GatewaySettings())), asyncio.timeout(20):
+            frames = Frames().frames()
+            assert await stream.next_of(frames) is not None
+            with pytest.raises(UnexpectedError):
+                await stream.next_of(frames)

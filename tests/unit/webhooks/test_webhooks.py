@@ -8,15 +8,20 @@ import re
 import socket
 import ssl
 import threading
+from contextlib import closing
 from ipaddress import ip_address
+from pathlib import Path
 
 import h11
 import pytest
+from sqlalchemy.exc import IntegrityError
 
+from gateway.database.session import Database
 from gateway.settings import GatewaySettings
+from gateway.webhooks import sender
 from gateway.webhooks.addresses import checked_target, is_allowed, is_public, networks_of
-from gateway.webhooks.sender import LONGEST_PAUSE_S, MAX_BODY_BYTES, _why, body_of, pause_s
-from gateway.webhooks.store import Delivery, EventType, Webhook
+from gateway.webhooks.sender import LONGEST_PAUSE_S, MAX_BODY_BYTES, WebhookSender, _why, body_of, pause_s
+from gateway.webhooks.store import Delivery, EventType, Webhook, WebhookStore
 from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 
@@ -122,3 +127,25 @@ def test_large_event_has_its_name_alone() -> None:
     )
     body = body_of(delivery, {"x": "y" * MAX_BODY_BYTES})
     assert json.loads(body)["data"] == {"name": "operations/0", "truncated": True}
+
+
+async def test_looks_go_on_after_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of a statement, which is no error of dubstage, ends one look for deliveries alone."""
+    looks, again = 0, threading.Event()
+
+    def take(self: WebhookStore, limit: int) -> list[Delivery]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise IntegrityError("UPDATE", {}, ValueError("the key exists"))
+        again.set()
+        return []
+
+    monkeypatch.setattr(WebhookStore, "take", take)
+    monkeypatch.setattr(sender, "POLL_S", 0.01)
+    with closing(Database("", tmp_path)) as database:
+        events = WebhookSender(WebhookStore(database), lambda delivery: None, networks="", attempts=1, retry_s=1, deadline_s=1)
+        sending = asyncio.create_task(events.run())
+        assert await asyncio.to_thread(again.wait, 20)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
