@@ -6,6 +6,7 @@ take turns.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -35,13 +36,13 @@ SCHEMA: Final = 0x6475_6273
 GATEWAY: Final = 0x6475_6274
 """Key of the lock that gateways share as long as they work, and that an erasure without a gateway holds exclusively."""
 QUEUE: Final = 0x6475_6275
-"""Key of the lock of transactions that must come one after the other."""
+"""Key of the lock of transactions of one tenant that must come one after the other."""
 TURN: Final = 0x6475_6276
-"""First key of the locks of single pieces of work. The second key is the number of the work."""
+"""First key of the locks of single pieces of a tenant's work. The second key is the number of the work."""
 AUDIT: Final = 0x6475_6277
-"""Key of the lock of transactions that write to the audit log. No transaction waits for another lock behind this one."""
+"""Key of the lock of transactions that write to a tenant's audit log. No transaction waits for another lock behind this one."""
 BLOBS: Final = 0x6475_6278
-"""Key of the lock that transactions share while they count blobs, and that an erasure holds exclusively while it deletes blobs."""
+"""Key of the lock that a tenant's transactions share while they count blobs, and that an erasure holds while it deletes blobs."""
 PAUSED_S: Final = 20
 """Seconds without a statement after which the server ends a transaction that changes something, and its connection."""
 CONNECT_SECONDS: Final = 5
@@ -235,8 +236,10 @@ class Database:
         else:
             self.engine = engine_of(url or f"sqlite:///{data_dir / DATABASE_FILE}", connections)
         self._schema: str | None = None
+        self._salt = 0
         if self.shared and tenant != DEFAULT_TENANT:
             self._schema = f"{SCHEMA_PREFIX}{tenant}"
+            self._salt = int.from_bytes(hashlib.sha256(self._schema.encode()).digest()[:8], signed=True)
             self.engine = self.engine.execution_options(schema_translate_map={None: self._schema})
         self.where: str = self.engine.url.render_as_string(hide_password=True)
         self.file: Path | None = _file(self.engine)
@@ -376,17 +379,21 @@ class Database:
             yield True
             return
         with self.domain_errors():
-            held = hold(self.engine, TURN, number=number)
+            held = hold(self.engine, self._own(TURN) % (1 << 31), number=number)
         try:
             yield held is not None
         finally:
             if held is not None:
                 release(held)
 
+    def _own(self, key: int) -> int:
+        """Return the key of a lock of this tenant alone: PostgreSQL's locks belong to a database, not to a schema."""
+        return key ^ self._salt
+
     def one_by_one(self, session: Session) -> None:
         """Let the transaction wait for other transactions that called this method. SQLite orders its writers anyway."""
         if self.shared:
-            wait_in_transaction(session.connection(), QUEUE)
+            wait_in_transaction(session.connection(), self._own(QUEUE))
 
     def count_blobs(self, session: Session, digests: Iterable[str]) -> None:
         """Let the transaction wait for other transactions that count or delete one of a few blobs, and for erasures that delete
@@ -400,10 +407,10 @@ class Database:
         """
         if self.shared:
             connection = session.connection()
-            wait_in_transaction(connection, BLOBS, together=True)
+            wait_in_transaction(connection, self._own(BLOBS), together=True)
             # All processes lock in the same order.
             for key in sorted({int.from_bytes(bytes.fromhex(digest)[:8], signed=True) for digest in digests}):
-                wait_in_transaction(connection, key)
+                wait_in_transaction(connection, self._own(key))
 
     def delete_blobs(self, session: Session) -> None:
         """Let the transaction wait for all other transactions that called `count_blobs`, and keep them out until its end.
@@ -411,12 +418,12 @@ class Database:
         An erasure deletes more blobs than there are locks. SQLite orders its writers anyway.
         """
         if self.shared:
-            wait_in_transaction(session.connection(), BLOBS)
+            wait_in_transaction(session.connection(), self._own(BLOBS))
 
     def audit_one_by_one(self, session: Session) -> None:
         """Let the transaction wait for other transactions that write to the audit log. SQLite orders its writers anyway."""
         if self.shared:
-            wait_in_transaction(session.connection(), AUDIT)
+            wait_in_transaction(session.connection(), self._own(AUDIT))
 
     def release_claim(self) -> None:
         """Let other gateways use the database again."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ import structlog.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from opentelemetry import trace
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from gateway.actors.store import ActorStore
 from gateway.api import tenants as rooms_module
@@ -74,6 +77,30 @@ def test_waiting_erasure_spares_other_tenants(stores: dict[str, ActorStore], tmp
     assert stores["acme"].erasures.open() == [(number, "ann")]
     assert not stores["acme-2"].erasures.open()
     assert not stores["default"].erasures.open()
+
+
+def test_tenants_wait_for_own_locks(postgres_url: str, tmp_path: Path) -> None:
+    """A transaction that holds all locks of one tenant stalls no other tenant."""
+    digest = "0f" * 32
+    with ExitStack() as stack:
+        default = stack.enter_context(closing(Database(postgres_url, tmp_path)))
+        acme = Database(postgres_url, tmp_path, tenant="acme", beside=default)
+        again = stack.enter_context(closing(Database(postgres_url, tmp_path, tenant="acme")))
+
+        def take_all(database: Database, session: Session) -> None:
+            session.execute(text("SET LOCAL lock_timeout = '1s'"))
+            database.one_by_one(session)
+            database.delete_blobs(session)
+            database.count_blobs(session, {digest})
+            database.audit_one_by_one(session)
+
+        with default.writing() as held, acme.writing() as session:
+            take_all(default, held)
+            take_all(acme, session)
+            with again.writing() as third, pytest.raises(OperationalError, match="lock timeout"):
+                take_all(again, third)
+        with default.turn(1) as of_default, acme.turn(1) as of_acme, again.turn(1) as taken, again.turn(2) as free:
+            assert (of_default, of_acme, taken, free) == (True, True, False, True)
 
 
 def test_every_gateway_learns_which_tenants_were_served(stores: dict[str, ActorStore], settings: GatewaySettings) -> None:
