@@ -55,7 +55,6 @@ from research.stage_host import StageHost
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import Finish, RendererSpec, TextureInput
-from services.common.runs import runs
 from services.common.wire.convert import timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline
@@ -336,11 +335,12 @@ class PipelineSession:
             self._rows,
             self._shot.workspace.faces,
             ShotLooks(self._shot.workspace.faces, self._rows, usable, self._shot.index.shot_cuts),
+            self._shot.index.shot_cuts,
             lambda begin, end: mouths[begin:end],
             (lambda chosen: speech_context[chosen]) if speech_context is not None else None,
         )
         inputs = self._host.run(inputs.with_insides())
-        return [self._host.run(inputs.render_run(run)) for run in runs(usable[frames.start : frames.stop], first=frames.start)]
+        return [self._host.run(inputs.render_run(run)) for run in inputs.runs(range(frames.start, frames.stop))]
 
     def phone_times(self) -> dict[Trigger, Float64]:
         """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound, seconds."""

@@ -139,7 +139,14 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         config = replace(window_config(method, actor), mode=texture_pb2.WARP_MODE_UNSPECIFIED)
         looks = ShotLooks(faces, plan.row, plan.rendered(), index.shot_cuts)
         inputs = VideoInputs(
-            stages, config, plan.rendered(), plan.row, faces, looks, lambda begin, end: motion.read(begin, end)["mouth"]
+            stages,
+            config,
+            plan.rendered(),
+            plan.row,
+            faces,
+            looks,
+            index.shot_cuts,
+            lambda begin, end: motion.read(begin, end)["mouth"],
         )
         window = await inputs.render_run(range(12))
     left = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -188,6 +188,18 @@ class TrackedVideo:
         return replace(self, info=replace(self.info, video=self.info.video.halved()))
 
 
+def numbers_of_shots(frames: Int64, shot_cuts: Sequence[int]) -> Int64:
+    """Return numbers that are consecutive only for consecutive frames of one shot, int64 [N]: each cut leaves one number out.
+
+    Stages take frames for a run if their numbers are consecutive.
+
+    Args:
+        frames: int64 [N], frames of a video.
+        shot_cuts: frames that begin a shot, in order.
+    """
+    return np.asarray(frames + np.searchsorted(np.array(shot_cuts, np.int64), frames, side="right"), np.int64)
+
+
 def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceIndex:
     """Return the index of a finished first pass. The file is read in pieces.
 

@@ -416,6 +416,7 @@ class DubPasses:
             rows,
             video.faces,
             looks,
+            video.index.shot_cuts,
             part.mouths,
             part.speech,
             first=video.index.first,

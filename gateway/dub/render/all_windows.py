@@ -13,6 +13,7 @@ from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import cancel_all, close, in_thread
+from gateway.dub.analyse.face_records import numbers_of_shots
 from gateway.dub.analyse.frame_plan import FramePlan
 from gateway.dub.analyse.shot_looks import ShotLooks
 from gateway.dub.render.windows import (
@@ -48,6 +49,7 @@ class VideoInputs:
         rows: int64 [T], face record of the target in each frame; -1: none.
         faces: FACE_RECORDs of the video.
         looks: looks of the target in each shot.
+        shot_cuts: frames that begin a shot, in order. No window sees the pictures of two shots.
         mouths: returns the target mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
         speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
         first: see FrameSpan.
@@ -61,6 +63,7 @@ class VideoInputs:
     rows: Int64
     faces: RecordFile
     looks: ShotLooks
+    shot_cuts: tuple[int, ...]
     mouths: Callable[[int, int], Float32]
     speech: Callable[[Int64], Float32] | None = None
     first: int = 0
@@ -84,7 +87,7 @@ class VideoInputs:
         choice = _InsideChoice(self, frames, on_frames)
         await until_done(choice.choose, progress=lambda: len(choice.decided))
         answers = np.array(choice.decided, np.int64).reshape(-1, 2)
-        if not np.array_equal(answers[:, 0], frames):
+        if not np.array_equal(answers[:, 0], choice.numbers[frames]):
             raise ContractBrokenError(
                 f"the texture stage chose {len(answers)} insides for {len(frames)} frames, or for other frames"
             )
@@ -92,19 +95,23 @@ class VideoInputs:
         insides[frames] = answers[:, 1]
         return replace(self, insides=insides)
 
+    def runs(self, frames: range) -> list[range]:
+        """Return the runs of consecutive usable frames of one shot among some frames, in order."""
+        return runs(self.usable[frames.start : frames.stop], first=frames.start, cuts=self.shot_cuts)
+
     async def targets(self, frames: range) -> FrameSpan:
-        """Return a run of usable frames of the video, all of them targets."""
+        """Return a run of usable frames of one shot, all of them targets."""
         records = await asyncio.to_thread(self.faces.read_rows, self.rows[frames.start : frames.stop].tolist())
         mouths = await asyncio.to_thread(self.mouths, frames.start, frames.stop)
         return FrameSpan(records, mouths, np.ones(len(frames), np.bool_), first=self.first)
 
     async def render_run(self, run: range) -> RenderedWindow:
-        """Return the rendered frames of a run of usable frames.
+        """Return the rendered frames of a run of usable frames of one shot.
 
         Raises:
             DubstageError: from the stages.
         """
-        context = with_context(run, self.usable, self.config)
+        context = with_context(run, self.usable, self.config, self.shot_cuts)
         frames = np.arange(context.start, context.stop)
         span = await self.targets(context)
         span = replace(
@@ -118,20 +125,21 @@ class VideoInputs:
         return await render_window(self.stages, self.config, span, self.on_frame)
 
     async def render_span(self, span: range) -> RenderedWindow:
-        """Return the rendered frames of a span, whose usable frames may have gaps.
+        """Return the rendered frames of a span, whose usable frames may have gaps and cuts.
 
         Raises:
             DubstageError: from the stages.
         """
-        usable = runs(self.usable[span.start : span.stop], first=span.start)
-        return joined_windows([await self.render_run(run) for run in usable], self.config.detail_scale)
+        return joined_windows([await self.render_run(run) for run in self.runs(span)], self.config.detail_scale)
 
 
 class _InsideChoice:
     """Choice of the bank frames that show the insides of the mouths of a video, over as many calls as it takes.
 
     Attributes:
-        decided: frames that are decided, in order, and the bank frame of each.
+        numbers: int64 [T], number of each frame of the video in the calls: a number is left out at each cut, so that the path
+            begins anew there.
+        decided: numbers of the frames that are decided, in order, and the bank frame of each.
 
     Args:
         frames: int64 [N], frames whose mouth is rendered.
@@ -140,6 +148,7 @@ class _InsideChoice:
 
     def __init__(self, inputs: VideoInputs, frames: Int64, on_frames: Callable[[int], None]) -> None:
         self._inputs, self._frames, self._on_frames = inputs, frames, on_frames
+        self.numbers = numbers_of_shots(np.arange(len(inputs.usable)), inputs.shot_cuts)
         self.decided: list[tuple[int, int]] = []
 
     async def choose(self) -> None:
@@ -176,11 +185,12 @@ class _InsideChoice:
         yield call.config
         first = int(self._frames[len(self.decided)])
         before = max(0, first - TEXTURE_CONTEXT_FRAMES)
-        for run in runs(inputs.usable[before:], first=before):
+        for run in inputs.runs(range(before, len(inputs.usable))):
             for begin in range(run.start, run.stop if run.stop > first else run.start, WINDOW_FRAMES):
                 span = await inputs.targets(range(begin, min(begin + WINDOW_FRAMES, run.stop)))
+                span = replace(span, first=span.first - int(self.numbers[begin]) + begin)
                 for index in range(len(span)):
-                    inside = answered.get(begin + index)
+                    inside = answered.get(span.frame(index))
                     yield call.item(replace(span.target(index, context_only=inside is not None), inside_frame_index=inside))
 
 

@@ -8,7 +8,7 @@ get the fine detail of the footage.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -277,18 +277,19 @@ def window_config(
     )
 
 
-def with_context(run: range, usable: Bool, config: WindowConfig) -> range:
+def with_context(run: range, usable: Bool, config: WindowConfig, shot_cuts: Collection[int]) -> range:
     """Return a run of frames with the context frames that the stages see before and after the run.
 
     Args:
-        run: the target frames, all of them usable.
+        run: the target frames, all of them usable and of one shot.
         usable: bool [T], frames of the video that can be rendered. Context never reaches across a frame that cannot.
         config: says how many context frames there are at most.
+        shot_cuts: frames that begin a shot. Context never shows another shot.
     """
     first, stop = run.start, run.stop
-    while first > max(0, run.start - config.frames_before) and usable[first - 1]:
+    while first > max(0, run.start - config.frames_before) and usable[first - 1] and first not in shot_cuts:
         first -= 1
-    while stop < min(len(usable), run.stop + config.renderer.frames_after) and usable[stop]:
+    while stop < min(len(usable), run.stop + config.renderer.frames_after) and usable[stop] and stop not in shot_cuts:
         stop += 1
     return range(first, stop)
 

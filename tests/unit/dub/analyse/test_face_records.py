@@ -1,4 +1,4 @@
-"""Tests of the mean embeddings of a video's faces, and of render boxes that are cut from the footage."""
+"""Tests of the mean embeddings of a video's faces, of render boxes that are cut from the footage, and of numbers with gaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dubstage.client import to_tensor
 from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from gateway.dub.analyse import face_records
-from gateway.dub.analyse.face_records import FaceMeans, cut_box, embed_every, faces_note, faces_of_note
+from gateway.dub.analyse.face_records import FaceMeans, cut_box, embed_every, faces_note, faces_of_note, numbers_of_shots
 from gateway.dub.analyse.footage import TrackedFrame
 from gateway.dub.learn.analysis import track_footage
 from gateway.dub.state.workspace import Workspace
@@ -205,3 +205,8 @@ async def test_measured_faces_are_kept(tmp_path: Path) -> None:
     assert await faces(embed=True) == measured
     assert await faces(embed=False) == measured
     assert stages.asked == [0, embed_every(info.video.num_frames)]
+
+
+def test_numbers_have_gaps_at_cuts() -> None:
+    assert numbers_of_shots(np.array([3, 4, 5, 9, 10, 11]), (0, 5, 7, 11)).tolist() == [4, 5, 7, 12, 13, 15]
+    assert numbers_of_shots(np.array([3, 4]), ()).tolist() == [3, 4]

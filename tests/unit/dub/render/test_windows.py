@@ -149,18 +149,29 @@ def test_context_stops_at_unrendered_frame(before: int, after: int, seen: range,
     """Context reaches to the next frame that cannot be rendered."""
     usable = np.array([False] * 4 + [True] * 10 + [False] * 2)
     renderer = RendererSpec(name="toy", frames_before=before, frames_after=after, texture=TextureInput.WARPED)
-    assert with_context(range(10, 12), usable, config_of(renderer, geometry)) == seen
+    assert with_context(range(10, 12), usable, config_of(renderer, geometry), ()) == seen
 
 
 @pytest.mark.parametrize("texture", [TextureInput.NONE, TextureInput.NEURAL])
 def test_without_retrieval_the_context_is_the_renderers_alone(texture: TextureInput, geometry: ActorGeometry) -> None:
     renderer = RendererSpec(name="toy", frames_before=2, frames_after=1, texture=texture, needs_actor=True, needs_identity=True)
-    assert with_context(range(10, 12), np.ones(20, np.bool_), config_of(renderer, geometry)) == range(8, 13)
+    assert with_context(range(10, 12), np.ones(20, np.bool_), config_of(renderer, geometry), ()) == range(8, 13)
 
 
 def test_a_video_ends_the_context(geometry: ActorGeometry) -> None:
     config = config_of(RendererSpec(name="toy", frames_before=6, frames_after=6), geometry)
-    assert with_context(range(2, 4), np.ones(5, np.bool_), config) == range(5)
+    assert with_context(range(2, 4), np.ones(5, np.bool_), config, ()) == range(5)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "seen"),
+    [([8], range(8, 15)), ([10, 12], range(10, 12)), ([13], range(4, 13)), ([3, 16], range(4, 15))],
+    ids=["before", "at both ends", "after", "farther away"],
+)
+def test_context_stops_at_cuts(cuts: list[int], seen: range, geometry: ActorGeometry) -> None:
+    """No context shows another shot."""
+    config = config_of(RendererSpec(name="toy", frames_before=6, frames_after=3), geometry)
+    assert with_context(range(10, 12), np.ones(20, np.bool_), config, cuts) == seen
 
 
 async def test_frames_after_sent_as_context(geometry: ActorGeometry) -> None:
