@@ -24,7 +24,7 @@ from tests.written_pictures import write_pictures
 CUT = 40
 """First frame of the second shot. It is no multiple of the frames of a window."""
 FRAMES = 72
-RUNS = (rpcs.texture.SELECT_INSIDES, rpcs.texture.RETRIEVE_WARP, rpcs.render.RENDER)
+RUNS = (rpcs.texture.BUILD_BANK, rpcs.texture.SELECT_INSIDES, rpcs.texture.RETRIEVE_WARP, rpcs.render.RENDER)
 """RPCs that take frames with consecutive numbers for a run."""
 
 
@@ -92,4 +92,10 @@ def test_windows_end_at_cuts(dub: Dub) -> None:
 def test_path_of_insides_ends_at_cuts(dub: Dub) -> None:
     """The path through the bank sees a gap at the cut."""
     (numbers,) = dub.frames[rpcs.texture.SELECT_INSIDES]
+    assert numbers == [frame + (frame >= CUT) for frame in dub.rendered]
+
+
+def test_bank_has_gap_at_cuts(dub: Dub) -> None:
+    """Frames of two shots are no neighbours in the bank."""
+    (numbers,) = dub.frames[rpcs.texture.BUILD_BANK]
     assert numbers == [frame + (frame >= CUT) for frame in dub.rendered]

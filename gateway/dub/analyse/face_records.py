@@ -188,13 +188,13 @@ class TrackedVideo:
         return replace(self, info=replace(self.info, video=self.info.video.halved()))
 
 
-def numbers_of_shots(frames: Int64, shot_cuts: Sequence[int]) -> Int64:
+def numbers_of_shots(frames: Int32 | Int64, shot_cuts: Sequence[int]) -> Int64:
     """Return numbers that are consecutive only for consecutive frames of one shot, int64 [N]: each cut leaves one number out.
 
     Stages take frames for a run if their numbers are consecutive.
 
     Args:
-        frames: int64 [N], frames of a video.
+        frames: int32 or int64 [N], or one number: frames of a video.
         shot_cuts: frames that begin a shot, in order.
     """
     return np.asarray(frames + np.searchsorted(np.array(shot_cuts, np.int64), frames, side="right"), np.int64)

@@ -7,7 +7,7 @@ the voice is that of the person.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
 from dubstage.common.v1 import common_pb2
+from gateway.dub.analyse.face_records import numbers_of_shots
 from gateway.dub.convert import reason_name
 from gateway.dub.sound.speech import feature_block
 from gateway.dub.state.records import RecordFile, pose_of
@@ -329,7 +330,7 @@ class BankRows(NamedTuple):
     max_frames: int
 
 
-def bank_rows(faces: RecordFile, rows: list[int], seconds: Float64) -> BankRows:
+def bank_rows(faces: RecordFile, rows: list[int], seconds: Float64, shot_cuts: Sequence[int]) -> BankRows:
     """Return the frames for a bank: all usable frames, or the stretches with the most different mouths.
 
     Of ten seconds or less, the texture stage chooses: its number is smaller and keeps banks of high frame rates small.
@@ -338,10 +339,11 @@ def bank_rows(faces: RecordFile, rows: list[int], seconds: Float64) -> BankRows:
         faces: FACE_RECORDs of the footage.
         rows: record rows of the usable frames.
         seconds: float64 [T], presentation time of every frame from the first frame.
+        shot_cuts: frames that begin a shot, in order. A stretch ends there.
     """
     records = tracked_motion(faces, rows)
     shown_s = np.diff(seconds, append=seconds[-1:])[records["frame"]].sum()
     if shown_s <= FEW_SECONDS + 0.5:
         return BankRows(rows, 0)
-    chosen = choose_frames(records["mouth"], records["frame"], MOST_FRAMES, STRETCH_FRAMES)
+    chosen = choose_frames(records["mouth"], numbers_of_shots(records["frame"], shot_cuts), MOST_FRAMES, STRETCH_FRAMES)
     return BankRows([rows[index] for index in chosen], MOST_FRAMES)

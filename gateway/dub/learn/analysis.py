@@ -408,8 +408,9 @@ class FootageAnalysis:
     def _bank_person(self, rows: list[int]) -> TrackedPerson:
         """Return the frames for a bank that is made from face records."""
         looks = self.looks()
-        chosen = bank_rows(self.workspace.faces, looks.clearest(rows), self.seconds)
-        return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames, looks, self.workspace.luma)
+        faces, cuts = self.workspace.faces, self.index.shot_cuts
+        chosen = bank_rows(faces, looks.clearest(rows), self.seconds, cuts)
+        return TrackedPerson(self.info, faces, chosen.rows, chosen.max_frames, cuts, looks, self.workspace.luma)
 
     def _around(self, frames: range) -> range:
         """Return the frames and, if they are too few to tell who speaks, the frames around them."""

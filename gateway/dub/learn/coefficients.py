@@ -206,6 +206,7 @@ class TrackedPerson:
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person, N of them, in the order of the footage.
         max_frames: most frames that a bank of the person keeps; 0: the texture stage's own number.
+        shot_cuts: frames that begin a shot, in order.
         looks: looks of the person, to take away what stands before the face; None: nothing does.
         luma: luma around the faces; None: the footage is decoded again for it.
     """
@@ -214,6 +215,7 @@ class TrackedPerson:
     faces: RecordFile
     rows: list[int]
     max_frames: int = 0
+    shot_cuts: tuple[int, ...] = ()
     looks: ShotLooks | None = None
     luma: KeptLuma | None = None
 

@@ -25,6 +25,7 @@ from dubstage.face.v1 import face_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
 from gateway.async_utilities import in_thread
+from gateway.dub.analyse.face_records import numbers_of_shots
 from gateway.dub.analyse.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag, moved_later
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.convert import geometry_from_proto
@@ -95,13 +96,14 @@ async def build_bank(
                 (record,) = faces.read(row, row + 1)
                 on_step("bank", done + 1, len(rows))
                 pose = pose_to_proto(pose_of(record))
-                frame, pixels, landmarks = int(record["frame"]), record["pixels"], record["landmarks"]
+                number = int(numbers_of_shots(record["frame"], person.shot_cuts))
+                pixels, landmarks = record["pixels"], record["landmarks"]
                 native = await in_thread(next, natives) if natives is not None else None
                 behind = await asyncio.to_thread(person.looks.behind, record) if person.looks is not None else None
                 if behind is not None:
                     pixels = behind.over(pixels)
                     native = behind.over(native) if native is not None else None
-                yield call.item(texture_client.BankFrame(frame, pixels, landmarks, pose, native=native, **extras.of(done)))
+                yield call.item(texture_client.BankFrame(number, pixels, landmarks, pose, native=native, **extras.of(done)))
 
     reply = await until_done(lambda: stages.upload(rpcs.texture.BUILD_BANK, requests()))
     return reply.bank, geometry_from_proto(reply.geometry)

@@ -36,7 +36,7 @@ class BankFrame:
     """One frame of a person's footage for the bank.
 
     Attributes:
-        frame_index: number of the frame in the footage; neighbours in time make windows.
+        frame_index: number of the frame in the footage plus the number of cuts before: consecutive numbers make windows.
         box: the render box of the face crop, uint8 RGB [160, 160, 3].
         landmarks: of the face, float32 [478, 3] in frame pixels.
         speech: posteriorgram rows of the footage's own speech around the frame, float32 [20, 40]; all frames have it, or none.

@@ -6,7 +6,7 @@ A lag is applied only if the voice is shown to be the person's own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -234,7 +234,7 @@ def test_unmeasurable_lag_no_warning() -> None:
     assert credible_lag(SoundLag(), {4: lag(1, 0.5)}) == SoundLag()
 
 
-def chosen(folder: Path, count: int, rate: float) -> BankRows:
+def chosen(folder: Path, count: int, rate: float, cuts: Sequence[int] = ()) -> BankRows:
     """The frames for a bank of a mouth that opens and shuts, all of whose frames are usable."""
     records = np.zeros(count, FACE_RECORD)
     records["frame"] = np.arange(count)
@@ -243,7 +243,7 @@ def chosen(folder: Path, count: int, rate: float) -> BankRows:
     records["mouth"][count // 3, :, 1] += 20.0
     with RecordFile(folder / "faces.bin", FACE_RECORD) as faces:
         faces.append(records)
-        return bank_rows(faces, list(range(count)), np.arange(count) / rate)
+        return bank_rows(faces, list(range(count)), np.arange(count) / rate, cuts)
 
 
 @pytest.mark.parametrize(("count", "rate"), [(25, 25.0), (250, 25.0), (600, 60.0)])
@@ -263,6 +263,14 @@ def test_longer_footage_most_different_mouths(tmp_path: Path) -> None:
     assert 400 in long.rows
     runs = np.split(np.array(long.rows), np.flatnonzero(np.diff(long.rows) > 1) + 1)
     assert min(len(run) for run in runs) >= STRETCH_FRAMES
+
+
+def test_stretches_end_at_cuts(tmp_path: Path) -> None:
+    """The spans of a shot lie in the shot as a whole."""
+    cuts = range(60, 1200, 60)
+    rows = chosen(tmp_path, 1200, 25.0, cuts).rows
+    lengths = [len(shot) for shot in np.split(rows, np.searchsorted(rows, cuts)) if len(shot)]
+    assert min(lengths) >= STRETCH_FRAMES
 
 
 def wave(frames: np.ndarray) -> np.ndarray:
