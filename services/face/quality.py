@@ -184,8 +184,8 @@ class AppearanceMemory:
 
         A colour is foreign if the difference from the mean exceeds the person's own variation and a tolerance. The tolerance grows
         as the head turns from the usual direction, because shading does not follow the mesh. Only patches of seven vertices count,
-        and only vertices that face the camera: the share is one of their area. The memory learns a vertex in the first frame in
-        which the vertex faces the camera and the face looks free.
+        and only colours of vertices that face the camera: the share is one of their area. The memory learns a vertex in the first
+        frame in which the vertex faces the camera and the face looks free.
         """
         yaw = pose.yaw_degrees
         facing = -(_NORMALS @ _line_of_sight(pose)) > _TURNED_AWAY
@@ -201,7 +201,8 @@ class AppearanceMemory:
         tolerance = _TOLERANCE * (1.0 + turned)
         off = np.sqrt((change**2 / (_SPREAD * self._variance + tolerance**2)).mean(axis=1))
         foreign = np.median(off[_NEIGHBOURS], axis=1) > 1.0
-        share = float(_AREAS[foreign].sum() / max(float(_AREAS[visible].sum()), _LEAST_JUDGED))
+        # Hidden vertices beside a cover have its patches too, which show a cover early, and may make the sum larger than the area.
+        share = min(1.0, float(_AREAS[foreign].sum() / max(float(_AREAS[visible].sum()), _LEAST_JUDGED)))
         fresh = facing & ~self._seen
         # On a covered face, a cheek that turns into sight may show the cover.
         if share < _LEARN_BELOW and fresh.any():

@@ -95,6 +95,19 @@ def test_a_patch_of_another_colour_is() -> None:
     assert remembering().measure(seen, turned(0.0)) == pytest.approx(0.4, abs=0.15)
 
 
+@pytest.mark.parametrize("pitch", [-40.0, 0.0, 20.0, 30.0])
+def test_share_is_one_at_most(pitch: float) -> None:
+    """A face that is covered as a whole has no share above 1, with which tracking could not go on, wherever the head looks."""
+    up = np.radians(pitch)
+    rotation = np.array([[1.0, 0.0, 0.0], [0.0, np.cos(up), -np.sin(up)], [0.0, np.sin(up), np.cos(up)]])
+    memory, nodding = AppearanceMemory(), HeadPose(1.0, rotation, np.zeros(3))
+    for seed in range(20):
+        memory.measure(skin(seed), nodding)
+    covered = skin(99)
+    covered.lower[:] = [40.0, 128.0, 128.0]
+    assert 0.8 < memory.measure(covered, nodding) <= 1.0
+
+
 def test_patch_not_learned_within_second() -> None:
     """A patch that stays is not learnt within a second."""
     memory = remembering()
