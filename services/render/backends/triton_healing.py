@@ -97,13 +97,15 @@ class TritonHealer:
             self._control.wait_live(self._options.start_timeout_s)
             self._control.forget_regions()
             try:
-                self._served[file.name] = self._control.load(file)
+                served = self._control.load(file)
             except ModelNotFoundError as error:
                 # The server also says so of a sound model whose process did not answer for a second.
                 _log.warning("triton_load_failed", model=file.name, reason=error.message)
                 self._control.wait_live(self._options.start_timeout_s)
-                self._served[file.name] = self._control.reload(file)
-        self.answered(file.name)
+                served = self._control.reload(file)
+            # The watchdog reads the last answer of every served model.
+            self.answered(file.name)
+            self._served[file.name] = served
         if self._watchdog is None:
             self._watchdog = threading.Thread(target=self._watch, name="triton-watchdog", daemon=True)
             self._watchdog.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,10 @@ class Control:
             assert self._looked.wait_for(lambda: self._looks[model] >= target, 60)
 
 
+def model_file(name: str) -> ModelFile:
+    return ModelFile(name, Path(name), "", None, 1, "", (), (), max_batch_size=1, box_size=256)
+
+
 def watchdogs_end() -> None:
     for thread in threading.enumerate():
         if thread.name == "triton-watchdog":
@@ -108,7 +113,7 @@ def healer(control: Control, monitor: TritonMonitor) -> Iterator[TritonHealer]:
     """A healer of the models `dead` and `sound`, which probes all the time."""
     healer = TritonHealer(TritonOptions(url="triton:8001", probe_interval_s=0.005, heal_attempts=1), monitor)
     for name in ("dead", "sound"):
-        healer.load(ModelFile(name, Path(name), "", None, 1, "", (), (), max_batch_size=1, box_size=256))
+        healer.load(model_file(name))
     yield healer
     healer.close()
     watchdogs_end()
@@ -145,3 +150,18 @@ def test_closing_ends_a_reload_that_hangs(control: Control, healer: TritonHealer
     healer.close()
     watchdogs_end()
     assert control.was_cut
+
+
+def test_watchdog_survives_slow_load(control: Control, healer: TritonHealer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog never sees a model that has not answered yet."""
+    answered = healer.answered
+
+    def late(model: str) -> None:
+        if model == "new":
+            time.sleep(0.1)
+        answered(model)
+
+    monkeypatch.setattr(healer, "answered", late)
+    healer.load(model_file("new"))
+    control.wait_for_probes("new", 2)
+    control.wait_for_probes("sound", 2)
