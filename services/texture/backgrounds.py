@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from services.common.array_types import Bool, Float64, Int64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
+from services.common.runs import runs
 
 MIN_DISTANCE: Final = 8
 """Smallest number of frames between keyframes. The first and the last frame are always keyframes."""
@@ -258,7 +259,9 @@ def _costs(footage: Float64, frames: Int64, target: Float64, gaps: Int64) -> Cos
     placed = np.full((len(frames), poses.shape[1]), np.inf)
     placed[real] = (poses - middle) * weight
     speed = np.zeros(len(frames))
-    speed[real] = np.linalg.norm(np.gradient(placed[real], axis=0), axis=1)
+    for span in runs(real):
+        part = slice(span.start, span.stop)
+        speed[part] = np.linalg.norm(np.gradient(placed[part], axis=0), axis=1)
     return Costs((target - middle) * weight, placed, REVERSAL_COST + SPEED_COST * speed, gaps)
 
 
@@ -269,15 +272,15 @@ def _spans(usable: Bool, shot_cuts: Int64, needed: int) -> list[tuple[int, int]]
     borders[shot_cuts] = True
     borders[1:-1] |= usable[1:] != usable[:-1]
     indices = np.flatnonzero(borders)
-    runs = [(int(begin), int(end)) for begin, end in zip(indices[:-1], indices[1:], strict=True) if usable[begin]]
-    longest = max((end - begin for begin, end in runs), default=0)
+    spans = [(int(begin), int(end)) for begin, end in zip(indices[:-1], indices[1:], strict=True) if usable[begin]]
+    longest = max((end - begin for begin, end in spans), default=0)
     if longest < MIN_SPAN:
         raise NoUsableFootageError(
             f"no {MIN_SPAN} frames of the footage in a row can be backgrounds: the longest usable stretch has {longest}",
             subject="footage",
         )
     least = max(MIN_SPAN, _LENGTH_SHARE * min(longest, needed))
-    chosen = sorted((run for run in runs if run[1] - run[0] >= least), key=lambda run: run[0] - run[1])
+    chosen = sorted((span for span in spans if span[1] - span[0] >= least), key=lambda span: span[0] - span[1])
     return sorted(chosen[:MAX_SPANS])
 
 

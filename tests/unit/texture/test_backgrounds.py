@@ -143,6 +143,16 @@ def test_the_footages_own_motion_finds_the_footage(frames: np.ndarray) -> None:
     np.testing.assert_array_equal(matched(footage, footage[frames]).frame_indices, frames)
 
 
+def test_jump_between_shots_is_no_speed() -> None:
+    """A head that stands still at the end of a shot turns round there, wherever the head is in the next shot."""
+    nods = 0.2 * np.sin(np.arange(100) * np.pi / 2 / 99)
+    footage = np.tile([0.0, 0.0, 0.0, 300.0, 200.0, 1.5], (200, 1))
+    footage[:, 0] = np.concatenate([nods, nods[::-1] - 1.0])
+    there_and_back = np.concatenate([np.arange(100), np.arange(98, -1, -1)])
+    found = match_backgrounds(footage, np.ones(200, bool), np.array([100]), footage[there_and_back])
+    assert found.frame_indices.max() == 99
+
+
 def test_the_pose_is_followed() -> None:
     footage, target = wandering(3000, 3), wandering(500, 4)
     found = matched(footage, target)
