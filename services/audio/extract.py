@@ -213,7 +213,9 @@ class RowStream:
 class ExtractorState(NamedTuple):
     """State of a FeatureExtractor: voice, the state of the detector, and the next frame that is answered.
 
-    All other features are functions of at most 3.6 s of sound before their rows, and STATE_S is longer.
+    No other feature needs a state, because an extractor begins STATE_S before the state. A window of the speech encoder sees 3 s
+    before its first answered frame at most, and windows begin at multiples of two seconds, as states do. All other features see
+    at most 3.6 s before their rows.
     """
 
     voice: VoiceState

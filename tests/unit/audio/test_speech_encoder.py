@@ -13,7 +13,8 @@ import pytest
 from services.audio.extract import FeatureExtractor, collect, extract_features
 from services.audio.models import WEIGHTS, AudioModels
 from services.audio.speech_encoder import FILES, LIVE, SpeechStateModel, WindowPlan
-from services.audio.types import FeatureBlock
+from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME, FeatureBlock
+from services.audio.voice_activity import STATE_S
 from services.common.array_types import Float32
 from services.common.wire.timeline import Timeline
 from services.motion.models import WEIGHTS as MOTION_WEIGHTS
@@ -34,6 +35,14 @@ BOTH = frozenset({"speech_states", "speech_states_live"})
 
 def extractor(models: AudioModels, kinds: frozenset[str], timeline: Timeline = PAL) -> FeatureExtractor:
     return FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=timeline, kinds=kinds)
+
+
+@pytest.mark.parametrize("plan", [FILES, LIVE], ids=["files", "live"])
+def test_windows_begin_at_states(plan: WindowPlan) -> None:
+    """An extractor that begins STATE_S before a state has windows at the same frames, and the frames before the first one."""
+    frames = STATE_S * ROWS_PER_SECOND // ROWS_PER_VIDEO_FRAME
+    assert frames % plan.answered == 0
+    assert plan.past < frames
 
 
 def last_frame_of_window(frame: int, plan: WindowPlan) -> int:
