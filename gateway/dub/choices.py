@@ -41,7 +41,7 @@ class EnrolOptions:
         personalize_renderer: train the renderer's state on the person.
         renderer_steps: optimisation steps of that training; 0: the renderer's own number.
         personalize_motion: adapt the motion networks to the person, if the footage has sound.
-        seed: random seed of both.
+        seed: random seed of the training of the renderer.
     """
 
     personalize_renderer: bool = True

@@ -100,7 +100,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     async def Personalize(  # noqa: N802  # the RPC's name
         self, request: pb.PersonalizeRequest, context: Any
     ) -> AsyncIterator[pb.PersonalizeResponse]:
-        """Yield progress, then the refined style. No predictor of today uses `seed`: solutions have a closed form."""
+        """Yield progress, then the refined style."""
         predictor = predictor_named(request.method, "method")
         block = block_from_proto(request.features, predictor.spec.tensors)
         poses = request.head_poses if predictor.spec.moves_head else None

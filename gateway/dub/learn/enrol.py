@@ -193,7 +193,7 @@ async def encode_style(stages: Stages, method: Method, clip: MotionClip) -> comm
 
 
 async def personalize_motion(
-    stages: Stages, method: Method, footage: ClipWithSound, style: common_pb2.ArtefactRef, *, seed: int, on_step: OnProgress
+    stages: Stages, method: Method, footage: ClipWithSound, style: common_pb2.ArtefactRef, on_step: OnProgress
 ) -> common_pb2.ArtefactRef:
     """Return a style that is adapted to the person, or `style` if the footage is too short to adapt to.
 
@@ -201,7 +201,6 @@ async def personalize_motion(
         method: method that the person is enrolled for.
         footage: motion and sound that the style is adapted to.
         style: speaking style of the person.
-        seed: random seed.
         on_step: called with every step.
 
     Raises:
@@ -222,7 +221,6 @@ async def personalize_motion(
         mouth_landmarks=clip.mouth[shown],
         usable=clip.usable[shown],
         head_poses=clip.poses[shown] if method.motion.moves_head else None,
-        seed=seed,
     )
 
     async def adapt() -> common_pb2.ArtefactRef:
@@ -467,7 +465,7 @@ class Enrolment:
 
     async def _adapted(self, style: common_pb2.ArtefactRef, footage: ClipWithSound) -> common_pb2.ArtefactRef:
         """Return the style with the motion networks adapted to the person."""
-        adapted = await personalize_motion(self.stages, self.method, footage, style, seed=self.options.seed, on_step=self.on_step)
+        adapted = await personalize_motion(self.stages, self.method, footage, style, self.on_step)
         await self._count(adapted)
         return adapted
 

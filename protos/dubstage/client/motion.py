@@ -204,7 +204,6 @@ def personalize(
     mouth_landmarks: Tensor,
     usable: Tensor,
     head_poses: Tensor | None = None,
-    seed: int = 0,
 ) -> pb.PersonalizeRequest:
     """Yield the Steps of adapting the motion networks to one person; the last step has the new style.
 
@@ -215,7 +214,6 @@ def personalize(
         mouth_landmarks: of the same frames, float32 [T, 59, 3] in head space.
         usable: bool [T], frames that may be used.
         head_poses: head-pose vectors of the frames, float64 [T, 6] (docs/coordinates.md), for predictors that move the head.
-        seed: random seed. No predictor of today draws random numbers.
     """
     return pb.PersonalizeRequest(
         method=method,
@@ -223,7 +221,6 @@ def personalize(
         features=as_block(features),
         mouth_landmarks=as_tensor(mouth_landmarks, "<f4"),
         usable=as_tensor(usable, "?"),
-        seed=seed,
         head_poses=None if head_poses is None else as_tensor(head_poses, "<f8"),
     )
 

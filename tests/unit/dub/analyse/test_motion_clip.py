@@ -312,9 +312,7 @@ def test_personalised_at_time_of_sound(num_frames: int, *, asked: bool) -> None:
     clip = MotionClip(wave(frames), np.ones(num_frames, np.bool_), np.zeros((num_frames, 6)))
     heard = ClipWithSound(clip, np.zeros(num_frames, FEATURE_RECORD), lag_frames=2, lag_fraction=0.25)
     stages, style = HeardStages(), common_pb2.ArtefactRef(sha256="a" * 64)
-    found = asyncio.run(
-        personalize_motion(cast(Stages, stages), method_named("dubstage"), heard, style, seed=0, on_step=lambda *_: None)
-    )
+    found = asyncio.run(personalize_motion(cast(Stages, stages), method_named("dubstage"), heard, style, lambda *_: None))
     assert found.sha256[0] == ("b" if asked else "a")
     assert len(stages.requests) == asked
     for request in stages.requests:
