@@ -50,7 +50,7 @@ _LIP_SPREAD_PX: Final = 13
 
 
 class PatchDiscriminator(nn.Module):
-    """Discriminator that says "real" or "made" with a score for each patch of 46 x 46 px.
+    """Discriminator that says "real" or "made" with a score for each patch of 62 x 62 px, whose detail depends on 66 x 66 px.
 
     Args:
         in_channels: 3 for a frame, 3 T for T frames that are stacked along the channels.

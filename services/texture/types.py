@@ -132,7 +132,7 @@ class WarpedFrame:
         fitting_error: Ef of the best frame's spline, box pixels; 0 without spline.
         bending_energy: Eb of the same, 1 / box pixel^2; 0 without spline.
         inside_frame_index: footage index of the frame that shows the inside of the mouth; -1 where a face was drawn.
-        detail: uint8 [160 S, 160 S], fine band of that frame's luma plus 128, at S pixels per box pixel; None: not wanted.
+        detail: uint8 [160 S, 160 S], detail of that frame's luma, both bands, plus 128 (mouth_detail.py); None: not asked for.
     """
 
     frame_index: int

@@ -109,7 +109,7 @@ class WarpedMouth:
         fitting_error: of the spline, box pixels; 0 if there is no spline.
         bending_energy: of the spline; 0 if there is no spline.
         inside_frame_index: number of the footage frame that shows the inside of the mouth; -1 if a face was drawn.
-        detail: fine band of that frame's luma plus 128, uint8 [160 S, 160 S], S = detail_scale; None: not asked for.
+        detail: that frame's luma without its coarse part, plus 128, uint8 [160 S, 160 S], S = detail_scale; None: not asked for.
     """
 
     frame_index: int

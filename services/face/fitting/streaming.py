@@ -34,8 +34,7 @@ _JOINT_RIDGE = 8.0
 
 @dataclass(frozen=True, slots=True)
 class _FittedPerson:
-    """Person of the stream. Attributes: identity [I]; base: landmarks [N, 3] without expression; mouth: landmarks in the mouth
-    area, bool [N]."""
+    """Person of the stream. Attributes: identity, float32 [I]; base: landmarks without expression, float64 [N, 3]."""
 
     identity: Float32
     base: Float64
