@@ -119,7 +119,7 @@ class WriteSettings:
 
     Attributes:
         codec: h264, hevc, ffv1 (lossless), prores, mpeg2video, dnxhr or av1; None: container and footage decide (encoders.py).
-        keep_audio: copy the footage's own sound. Otherwise new speech replaces the first sound track.
+        keep_audio: keep the footage's own sound. Otherwise new speech, if there is any, replaces the first sound track.
         marking: text at the beginning of the video's comment, before the footage's own comment; empty: none.
         source_type: digital source type, which all containers but MP4 and MOV take as a tag; empty: that of the footage stays.
         label: visible label of every frame; None: there is none.

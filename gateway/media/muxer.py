@@ -725,11 +725,11 @@ class VideoMuxer:
     def _sound(self, speech: Speech | None) -> tuple[SpeechTrack | None, set[int]]:
         """Return the encoder of new sound, and the streams of the footage that the new sound replaces.
 
-        None is returned if there is no new sound.
+        None is returned if no sound is encoded.
         """
         info, choice = self._info, self._choice
         own = info.audio[0] if info.audio else None
-        if self._settings.keep_audio:
+        if self._settings.keep_audio or (speech is None and self._settings.carry):
             # The packets are copied. Sound that the container does not hold is encoded anew.
             copied = own is None or can_be_copied(info.path, own.index, choice.container)
             speech = None if copied else SoundReader(info.path, origin=info.video.start).speech()

@@ -416,9 +416,18 @@ def test_the_footages_own_sound_is_copied_on_request(tmp_path: Path) -> None:
         np.concatenate([c.samples for c in SoundReader(path, origin=Fraction(0))]) for path in (info.path, tmp_path / "out.mp4")
     )
     np.testing.assert_array_equal(own, copied)
-    report = _write(info, tmp_path / "out.mxf", keep_audio=True).report  # MXF holds no AAC: encoded anew
+
+
+@pytest.mark.parametrize("keep_audio", [False, True])
+def test_sound_is_encoded_where_needed(tmp_path: Path, keep_audio: bool) -> None:
+    """MXF holds no AAC. The footage's sound is encoded anew, whether its video keeps it on request or brings no new sound."""
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=48000)))
+    report = _write(info, tmp_path / "out.mxf", keep_audio=keep_audio).report
     assert report.dropped == ()
     assert [track.codec for track in probe(tmp_path / "out.mxf").audio] == ["pcm_s16le"]
+    own, written = (np.concatenate([c.samples for c in SoundReader(path)]) for path in (info.path, tmp_path / "out.mxf"))
+    num_samples = min(len(own), len(written))
+    np.testing.assert_allclose(own[:num_samples], written[:num_samples], atol=1e-4)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 1), (44100, 2), (96000, 8), (11025, 3)])
