@@ -16,6 +16,7 @@ import soundfile
 from gateway.actors.store import ActorStore
 from gateway.dub.analyse.face_choice import AUTOMATIC, ChosenFace, FaceChoice, parse_face
 from gateway.dub.analyse.motion_clip import MotionClip, SoundLag, clip_of, credible_lag, enrolment_rows, measured_lag
+from gateway.dub.learn import analysis as analysis_module
 from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.enrol import EnrolledActor
 from gateway.dub.learn.slow_expression import own_motion
@@ -34,7 +35,7 @@ from services.common.face.mouth_bank import bank_from_arrays
 from services.common.methods import LAG_FEATURES, method_named
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import ref_from_proto
-from tests.system.dubbing import SPEECH, Dubber, decoded, enrol, first_seconds
+from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, enrol, first_seconds
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
@@ -77,6 +78,24 @@ def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_pa
     assert f"face {listener} (at " in several
     assert "is taken: the largest of 2 faces. " in several
     assert outcome.actor.lag_doubt in voice
+
+
+def test_person_seen_after_sound_ends(clips: Any, dubber: Dubber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person is enrolled whose frames go on after the last second of sound that is read."""
+    monkeypatch.setattr(analysis_module, "SOUND_SECONDS", 3)
+    footage = first_seconds(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 5.0)
+
+    async def enrolled() -> EnrolledActor:
+        with Workspace(tmp_path / "job") as workspace:
+            shot = await FootageAnalysis.open(dubber.host.stages, method_named("dubstage"), probe(footage), workspace, threads=2)
+            await shot.track(lambda _: None)
+            await shot.select(FaceChoice("largest"))
+            return await shot.enrol(UNPERSONALIZED, lambda *_: None)
+
+    actor = dubber.host.run(enrolled())
+    assert actor.lag_frames is not None
+    assert actor.speaking is not None
+    assert actor.speaking.opening_range > 0.0
 
 
 def faces_by_column(host: StageHost, footage: Path, folder: Path) -> tuple[list[int], ChosenFace]:

@@ -351,7 +351,8 @@ class Enrolment:
         first: record rows of the first seconds, for the identity, which minutes of footage do not improve.
         num_frames: number of frames that enrolment uses.
         clip: motion of the person.
-        features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid; None: the footage has no sound.
+        features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid, fewer if the sound was read to
+            an earlier end; None: the footage has no sound.
         spoken: the footage's sound at the frames of the footage, without the lag; None: the footage has no sound, or the method's
             renderer is not adapted with speech.
         bank_positions: float64 [N], positions of the frames of `bank_person` in `clip`, frames of the motion grid.
@@ -430,7 +431,11 @@ class Enrolment:
         """Return how the person moves the mouth. Sound without a believed lag may be another person's voice, and is not read."""
         opening, width = (np.where(self.clip.usable, curve(self.clip.mouth), np.nan) for curve in (mouth_opening, lip_width))
         footage = self._footage_with_sound()
-        spoken = self.clip.usable if footage is None else footage.features["speech_probability"] >= SPOKEN_FROM
+        spoken = self.clip.usable
+        if footage is not None:
+            # The features may end before the clip: after SOUND_SECONDS. Later frames do not count as spoken.
+            known = footage.features["speech_probability"] >= SPOKEN_FROM
+            spoken = np.pad(known, (0, len(self.clip.usable) - len(known)))
         return speaking_motion(opening, width, spoken)
 
     def _footage_with_sound(self) -> ClipWithSound | None:
