@@ -37,8 +37,8 @@ from gateway.dub.learn.analysis import folder_of
 from gateway.dub.learn.face_list import FaceList, list_faces
 from gateway.dub.progress import OnFootage, OnProgress, no_footage
 from gateway.dub.request.dub_request import DubRequest, check_request, naming, seconds_of_parts, sha256_of
-from gateway.dub.request.sequences import frame_by_frame, is_signed, with_files
-from gateway.dub.request.spec import DubFiles, method_of, request_from, within
+from gateway.dub.request.sequences import check_sequence_method, frame_by_frame, is_signed, with_files
+from gateway.dub.request.spec import DubFiles, check_scene, method_of, request_from, within
 from gateway.dub.request.spec_text import actor_of
 from gateway.dub.sound.speech_command import SpokenText, kept_speech, speak, write_silence
 from gateway.dub.state.disk import JobDisk
@@ -122,9 +122,10 @@ class Engine:
             check_enrolled_for(actor, method_of(spec, actor.method))
         request = request_from(spec, files, threads=self.threads, method=actor.method if actor is not None else "")
         if frames is not None:
+            check_sequence_method(request.method)
             request = with_files(request, frames.video, frames.dubbed)
         if request.lines:
-            return self._scene(request, spec.method)
+            return self._scene(request, spec)
         if actor is not None:
             request = replace(request, actor=actor.enrolled, actor_record=actor.record)
         return self.actors.consents.checked_dub(request, subject=actor_id or spec.footage_uri, reference=spec.reference_uri)
@@ -195,11 +196,10 @@ class Engine:
         await in_thread(check_request, request)
         return request
 
-    def _scene(self, request: DubRequest, method: str) -> DubRequest:
+    def _scene(self, request: DubRequest, spec: DubSpec) -> DubRequest:
         """Return a scene with the method, the enrolments and what the store says of the actors of its lines.
 
-        Args:
-            method: method that the spec names; empty: the method that the first actor was enrolled for, otherwise the request's.
+        The method is that of the spec, otherwise the one that the first actor was enrolled for, otherwise the request's.
         """
         for index, line in enumerate(request.lines):
             if line.actor_id:
@@ -207,7 +207,8 @@ class Engine:
                     check_actor_id(line.actor_id, "actor")
         ids = dict.fromkeys(line.actor_id for line in request.lines if line.actor_id)
         actors = {actor_id: self.actors.get(actor_id) for actor_id in ids}
-        wanted = request.method if method else next((actor.method for actor in actors.values()), request.method)
+        wanted = request.method if spec.method else next((actor.method for actor in actors.values()), request.method)
+        check_scene(spec, wanted)
         lines = []
         for line in request.lines:
             dub = replace(line.dub, method=wanted)

@@ -72,10 +72,14 @@ def check_sequence_options(*, fit: str, method: str | None, codec: str | None, e
         raise InvalidRequestError(
             Text("an image sequence keeps its frames: leave {option} {fit} out", option=Option("fit"), fit=fit), field="fit"
         )
-    named = combined(method or DEFAULT_METHOD)
-    if method_named(named).own_timeline:
+    check_sequence_method(combined(method or DEFAULT_METHOD))
+
+
+def check_sequence_method(method: str) -> None:
+    """Raise InvalidRequestError if the videos of a method do not have the frames of their footage."""
+    if method_named(method).own_timeline:
         raise InvalidRequestError(
-            f"an image sequence keeps its frames, and videos of method {named} are as long as the speech; choose another method",
+            f"an image sequence keeps its frames, and videos of method {method} are as long as the speech; choose another method",
             field="method",
         )
 

@@ -31,7 +31,7 @@ from gateway.dub.request.dub_request import (
     default_method,
     refuse_input,
 )
-from gateway.dub.request.sequences import check_sequence_options, sequence_settings
+from gateway.dub.request.sequences import check_sequence_method, check_sequence_options, sequence_settings
 from gateway.dub.request.spec_text import actor_of, is_sequence_spec, name_of, sides_of
 from gateway.dub.sound.timecode import VideoTime, parse_time
 from gateway.media.choices import BUILT_IN, DUCK_DB, OcioSettings
@@ -206,7 +206,10 @@ def problems(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], s
 def _check_method(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], str]) -> None:
     if spec.method:
         method_named(spec.method)
-    check_options(spec, method_of_actor(None))
+    method = method_of_actor(None)
+    check_options(spec, method)
+    if is_sequence_spec(spec) and not spec.method:  # `sequence_of` checks a method that the spec names
+        check_sequence_method(method)
 
 
 def _problems_of_scene(spec: pb.DubSpec, method_of_actor: Callable[[pb.LineSpec | None], str]) -> Iterator[tuple[str, Refusal]]:

@@ -253,6 +253,15 @@ def test_actor_decides_method(write: Write) -> None:
     assert read_manifest(write(row("a", actor="nobody"))).shots[0].actor_ids == ("nobody",)
 
 
+def test_sequence_takes_no_actor_of_portrait(write: Write, plates: Path) -> None:
+    """The method of a sequence's actor is checked as a named method is, and told once."""
+    path = write(sequence("a", rate=24, actor="ann"), sequence("b", rate=24, actor="ann", method="portrait"))
+    (actors, named) = mistakes(path, method_of=lambda shot, line=None: "portrait")
+    said = "method: an image sequence keeps its frames, and videos of method portrait are as long as the speech"
+    assert actors.startswith(f"1: {said}")
+    assert named.startswith(f"2: {said}")
+
+
 def test_remote_files_are_not_checked(write: Write) -> None:
     """Files are left alone if only workers reach them."""
     path = write(row("a", footage="/nfs/of/the/farm/a.mp4", output="/nfs/of/the/farm/out/a.mp4"))
