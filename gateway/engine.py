@@ -36,7 +36,7 @@ from gateway.dub.job.outcome import DubOutcome
 from gateway.dub.learn.analysis import folder_of
 from gateway.dub.learn.face_list import FaceList, list_faces
 from gateway.dub.progress import OnFootage, OnProgress, no_footage
-from gateway.dub.request.dub_request import DubRequest, check_request, naming, seconds_of_parts, sha256_of
+from gateway.dub.request.dub_request import DubRequest, check_request, naming, seconds_of_parts, sha256_of, version_of
 from gateway.dub.request.sequences import check_sequence_method, frame_by_frame, is_signed, with_files
 from gateway.dub.request.spec import DubFiles, check_scene, method_of, request_from, within
 from gateway.dub.request.spec_text import actor_of
@@ -265,13 +265,14 @@ class Engine:
         Raises:
             DubstageError: as `list_faces`, or the file cannot be read.
         """
-        digest = await in_thread(sha256_of, info.path)
+        version, digest = await in_thread(lambda: (version_of(info.path), sha256_of(info.path)))
         key = analysis_key(digest, stages.face_model, embeds=False)
         kept_folder = folder_of(self.jobs, key) if self.analyses_bytes else None
         with Workspace(folder, max_bytes=self.max_job_bytes) as workspace:
             footage, ledger = Footage(info.path.name, digest), JobLedger(self.actors)
             async with shared_analysis(kept_folder, footage, workspace, self.artefacts, ledger, on_progress) as kept:
                 face_list = await list_faces(stages, info, workspace, threads=self.threads, on_progress=on_progress)
+                await kept.check_file(info.path, version)
                 await kept.keep(workspace)
         await self.bound_analyses()
         return face_list

@@ -176,6 +176,30 @@ def test_waiting_dub_analyses_after_failure(languages: Languages) -> None:
     assert len(languages.kept()) == 1
 
 
+@pytest.mark.parametrize("when", ["wait for a dub", "track"])
+def test_exchanged_footage_leaves_no_analysis(languages: Languages, tmp_path: Path, carphone: Path, when: str) -> None:
+    """Footage is written anew while a dub waits for another dub, or tracks the faces. Nothing is kept under the old digest."""
+    other = cut(carphone, tmp_path / "other.mkv", 1.2, 2.4)
+    handle: int | None = None
+    if when == "wait for a dub":
+        languages.dubbed("de")
+        (analysis,) = languages.kept()
+        handle = lock_folder(analysis)
+
+    def exchange(step: str, done: int, total: int) -> None:
+        nonlocal handle
+        if step == when and other.exists():
+            os.replace(other, languages.footage)
+            if handle is not None:
+                os.close(handle)
+                handle = None
+
+    with pytest.raises(InvalidRequestError, match="changed while it was read: begin again when no program writes the file"):
+        languages.dubber.host.run(languages.job("fr").run(exchange))
+    assert languages.kept() == []
+    assert not (languages.folder / "fr.mkv").exists()
+
+
 @pytest.mark.long
 def test_paused_dub_is_passed(languages: Languages, monkeypatch: pytest.MonkeyPatch) -> None:
     languages.dubbed("de")

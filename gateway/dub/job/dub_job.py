@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -52,6 +52,7 @@ from gateway.dub.request.claim import video_claim, video_watermark
 from gateway.dub.request.dub_request import (
     DubLine,
     DubRequest,
+    FileVersion,
     check_line,
     check_output,
     fitted,
@@ -59,6 +60,7 @@ from gateway.dub.request.dub_request import (
     output_speech,
     shown_video,
     sound_of,
+    version_of,
 )
 from gateway.dub.request.spec_text import ROWS
 from gateway.dub.sound.speech import SPEECH_AFTER_S, SpeechExtent, motion_frames_for
@@ -135,6 +137,8 @@ class DubJob:
         self._keeps_open = False
         self._open: Workspace | None = None
         self._analysed = False
+        self._version: FileVersion | None = None
+        self._is_exchanged = False
 
     def __enter__(self) -> Self:
         self._keeps_open = True
@@ -163,6 +167,7 @@ class DubJob:
         request = self._request
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
+        self._version = await in_thread(version_of, request.footage)
         info = await inspect_in_child(request.footage)
         lines = await asyncio.to_thread(lambda: [check_line(line, info) for line in request.lines])
         if lines and is_still(info):
@@ -287,11 +292,24 @@ class DubJob:
             person = await passes.person()
             video = await (passes.background(person, shown) if self._request.own_timeline else passes.in_place(person, shown))
             parts = [await passes.part(video, shown, person, extent)]
+        await self._check_footage(passes.kept)
         await passes.kept.keep(analysis.workspace)
         for part in parts:
             if (chosen := part.person.chosen) is not None:
                 _log.info("face_chosen", job=analysis.workspace.folder.name, face=chosen.face_id, why=chosen.why)
         return await asyncio.to_thread(self._written, video, speech), parts
+
+    async def _check_footage(self, kept: KeptAnalysis) -> None:
+        """Check that the footage is the file that was hashed. A program may replace it while the dub waits or analyses.
+
+        Raises:
+            InvalidRequestError, MediaUnsupportedError: as `KeptAnalysis.check_file`.
+        """
+        try:
+            await kept.check_file(self._request.footage, self._version)
+        except InvalidRequestError:
+            self._is_exchanged = True
+            raise
 
     def _written(self, video: TrackedVideo, speech: Speech) -> TrackedVideo:
         """Return the video at the size in which the dub writes the frames: whole if the encoder refuses half the size. Blocks."""
@@ -448,19 +466,20 @@ class DubJob:
                 yield workspace
             except BaseException as problem:
                 # The same request fails the same way again, so no later run will use what was found until now. A scene with other
-                # lines will.
+                # lines will, unless it was found in another file.
                 of_request = isinstance(problem, RequestError | NoUsableFootageError)
                 hopeless = of_request and not self._analysed and not self._request.lines
-                if hopeless or isinstance(problem, ActorError) or not workspace.resumable():
+                if hopeless or self._is_exchanged or isinstance(problem, ActorError) or not workspace.resumable():
                     await in_thread(remove_locked, folder, self._ledger, self._store)
                 raise
             if self._keeps_open:
                 self._open = workspace
                 stack.pop_all()
 
-    def _shared_analysis(
+    @asynccontextmanager
+    async def _shared_analysis(
         self, key: str, digests: Mapping[Path, str], workspace: Workspace, on_progress: OnProgress
-    ) -> AbstractAsyncContextManager[KeptAnalysis]:
+    ) -> AsyncIterator[KeptAnalysis]:
         """Give the analysis of the footage, as other dubs find it."""
         folder: Path | None = None
         footage = Footage(self._request.footage.name, digests[self._request.footage])
@@ -468,7 +487,9 @@ class DubJob:
             folder = folder_of(self._jobs, key)
             keys = analysis_keys(footage.sha256, self._stages.face_model)
             self._kept_folders = [folder_of(self._jobs, each) for each in keys]
-        return shared_analysis(folder, footage, workspace, self._store, self._ledger, on_progress)
+        async with shared_analysis(folder, footage, workspace, self._store, self._ledger, on_progress) as kept:
+            await self._check_footage(kept)
+            yield kept
 
     def _facts(self) -> dict[str, object]:
         """Return what `dubstage jobs` shows of the job."""

@@ -28,6 +28,7 @@ import structlog
 from gateway.async_utilities import cancel_all, in_thread
 from gateway.dub.learn.enrol import EnrolledActor, actor_arrays
 from gateway.dub.progress import OnProgress
+from gateway.dub.request.dub_request import FileVersion, check_unchanged
 from gateway.dub.state.disk_needs import DiskNeed, check_disks, on_disk_of
 from gateway.dub.state.journal import BlobLedger, Journal
 from gateway.dub.state.removal import remove_job, remove_locked
@@ -121,6 +122,28 @@ class KeptAnalysis:
             await in_thread(_logged, "analysis_not_kept", folder, publish)
         finally:
             self.release()
+
+    async def check_file(self, path: Path, version: FileVersion | None) -> None:
+        """Check that the footage still has its digest. If not, remove what is kept under the digest: it may be of other pictures.
+
+        Args:
+            path: the footage.
+            version: version of the file before its digest was computed.
+
+        Raises:
+            InvalidRequestError, MediaUnsupportedError: as `check_unchanged`.
+        """
+        try:
+            await in_thread(check_unchanged, path, version, self.footage.sha256)
+        except InvalidRequestError:
+            if self.folder is not None:
+                await in_thread(_logged, "analysis_not_removed", self.folder, self._remove, self.folder)
+            raise
+
+    def _remove(self, folder: Path) -> None:
+        with self._turn_now() as is_mine:
+            if is_mine:
+                remove_locked(folder, self.ledger, self.store)
 
     async def find_actor(self, step: str, decode: Callable[[NamedArrays], EnrolledActor]) -> EnrolledActor | None:
         """Return a person whom another dub has learned from the footage, and count the artefacts for this dub. None: no dub has.

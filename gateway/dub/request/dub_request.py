@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -355,6 +355,40 @@ def sha256_of(path: Path) -> str:
     """
     with open_media_file(path, field="video") as handle, open(handle, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileVersion(NamedTuple):
+    """What differs after a program has replaced a file or has written to it. An equal version saves reading the file again."""
+
+    device: int
+    inode: int
+    num_bytes: int
+    mtime_ns: int
+
+
+def version_of(path: Path) -> FileVersion | None:
+    """Return the version of a file; None: the file cannot be found."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return FileVersion(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def check_unchanged(path: Path, version: FileVersion | None, sha256: str) -> None:
+    """Check that a file has the contents that it had before. Blocks: a file of another version is read.
+
+    Args:
+        path: the footage.
+        version: what `version_of` returned before the digest was computed.
+        sha256: digest of the file, hexadecimal.
+
+    Raises:
+        InvalidRequestError: the contents differ.
+        MediaUnsupportedError: as `sha256_of`.
+    """
+    if (version is None or version_of(path) != version) and sha256_of(path) != sha256:
+        raise InvalidRequestError(f"{path} changed while it was read: begin again when no program writes the file", field="footage")
 
 
 def open_speech(request: DubRequest, info: MediaInfo) -> Speech:

@@ -14,11 +14,13 @@ import pytest
 
 from gateway.dub.job import kept_analysis
 from gateway.dub.job.kept_analysis import WAIT, Footage, remove_analyses, shared_analysis
+from gateway.dub.request.dub_request import sha256_of, version_of
 from gateway.dub.state.journal import OwnBlobs
 from gateway.dub.state.records import read_note
 from gateway.dub.state.workspace import FACTS, LOCK, Workspace, is_running, lock_folder
-from services.common.errors import BackendUnavailableError
+from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
 from services.common.store.artefacts import ArtefactStore
+from tests.refusals import raised
 
 FOOTAGE = Footage("plate.mov", "0" * 64)
 
@@ -71,6 +73,30 @@ async def test_analysis_is_taken_over(workspace: Workspace, store: ArtefactStore
             assert other.finished("faces", other.faces) == {}
     assert remove_analyses(kept.parent, OwnBlobs(), store)
     assert not remove_analyses(kept.parent, OwnBlobs(), store)
+
+
+async def test_kept_only_of_same_file(workspace: Workspace, store: ArtefactStore, kept: Path, tmp_path: Path) -> None:
+    """A file that is written anew with the same contents is the same footage. Of other contents, nothing is kept."""
+    file = tmp_path / "plate.mov"
+    file.write_bytes(b"take 1")
+    version, digest = version_of(file), sha256_of(file)
+    async with shared_analysis(kept, Footage(file.name, digest), workspace, store, OwnBlobs(), unseen) as first:
+        track(workspace)
+        file.unlink()
+        with pytest.raises(MediaUnsupportedError):
+            await first.check_file(file, version)
+        file.write_bytes(b"take 1")
+        assert version_of(file) != version
+        await first.check_file(file, version)
+        await first.keep(workspace)
+    assert kept.exists()
+    file.write_bytes(b"take 2")
+    with Workspace(tmp_path / "other") as other:
+        async with shared_analysis(kept, Footage(file.name, digest), other, store, OwnBlobs(), unseen) as second:
+            assert second.is_adopted
+            with raised(InvalidRequestError, match="changed while it was read", field="footage"):
+                await second.check_file(file, version)
+            assert not kept.exists()
 
 
 async def test_dub_goes_on_without_database(workspace: Workspace, store: ArtefactStore, kept: Path) -> None:
