@@ -24,7 +24,7 @@ from dubstage.common.v1 import common_pb2
 from dubstage.face.v1 import face_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import close, in_thread
 from gateway.dub.analyse.face_records import numbers_of_shots
 from gateway.dub.analyse.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag, moved_later
 from gateway.dub.choices import EnrolOptions
@@ -224,10 +224,14 @@ async def personalize_motion(
     )
 
     async def adapt() -> common_pb2.ArtefactRef:
-        async for progress in stages.download(rpcs.motion.PERSONALIZE, request):
-            on_step("motion", progress.step, progress.num_steps)
-            if progress.HasField("style"):
-                return progress.style
+        replies = stages.download(rpcs.motion.PERSONALIZE, request)
+        try:
+            async for progress in replies:
+                on_step("motion", progress.step, progress.num_steps)
+                if progress.HasField("style"):
+                    return progress.style
+        finally:
+            await close(replies)
         raise ContractBrokenError("the motion stage ended its personalisation without an artefact")
 
     try:
@@ -277,11 +281,15 @@ async def personalize_renderer(
 
     async def adapt() -> tuple[common_pb2.ArtefactRef, bool]:
         on_step("renderer", 0, 1)
-        async for progress in stages.download(rpcs.render.PERSONALIZE, request):
-            pairs = round(_PAIRS_SHARE * progress.num_steps)
-            on_step("renderer", pairs + progress.step, pairs + progress.num_steps)
-            if progress.HasField("actor"):
-                return progress.actor, progress.num_steps > 0
+        replies = stages.download(rpcs.render.PERSONALIZE, request)
+        try:
+            async for progress in replies:
+                pairs = round(_PAIRS_SHARE * progress.num_steps)
+                on_step("renderer", pairs + progress.step, pairs + progress.num_steps)
+                if progress.HasField("actor"):
+                    return progress.actor, progress.num_steps > 0
+        finally:
+            await close(replies)
         raise ContractBrokenError("the render stage ended its personalisation without an artefact")
 
     return await until_done(adapt)

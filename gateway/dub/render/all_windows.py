@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -255,10 +255,10 @@ class DubbedMouth:
 
 async def rendered_windows(
     mouths: Sequence[DubbedMouth], num_frames: int, frames: Sequence[range] | None = None
-) -> AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]]:
+) -> AsyncGenerator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]], None]:
     """Yield the spans of a video in order, each with the windows of the mouths that are dubbed there, in the order of `mouths`.
 
-    At most WINDOWS_AHEAD spans are in work or wait to be taken, besides the next one.
+    At most WINDOWS_AHEAD spans are in work or wait to be taken, besides the next one. Closing the generator ends their work.
 
     Args:
         mouths: the mouths that are dubbed.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ from services.common.array_types import Float64, Int64
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
 from services.common.face.native_pictures import native_affine
 
+Windows = AsyncGenerator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]], None]
+"""Spans of frames in order, each with the rendered windows in the span and the plan of each window."""
 _WARM_S: Final = 5.0
 """Seconds before a segment from which the marks of its faces follow: longer than what a mark remembers."""
 
@@ -111,7 +114,7 @@ class VideoCompositor:
     async def write(
         self,
         writer: VideoWriter,
-        windows: AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]],
+        windows: Windows,
         *,
         threads: int,
         clock: StageClock,
@@ -123,7 +126,7 @@ class VideoCompositor:
         Args:
             writer: gets the frames.
             windows: spans of frames in order, which cover all frames. Each has the rendered windows in the span, with the plan that
-                each window belongs to.
+                each window belongs to. Closed at the end.
             threads: threads of the decoder.
             clock: counts the time of decoding, compositing and encoding.
             on_progress: called with the number of written frames.
@@ -137,15 +140,17 @@ class VideoCompositor:
         marks = FaceMarks(self.video, mark) if mark is not None else None
         with VideoReader(self.video.info, threads=threads) as reader:
             frames = iter(reader)
-            async for span, parts in windows:
-                await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
-                on_progress(span.stop)
+            # After an error, no window is rendered any more when this returns: the caller closes the records.
+            async with aclosing(windows):
+                async for span, parts in windows:
+                    await in_thread(self._write_window, _Sink(writer, clock, facts), frames, span, parts, marks)
+                    on_progress(span.stop)
         return facts
 
     async def write_segments(
         self,
         writer: VideoWriter,
-        windows: Callable[[Sequence[range]], AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]]],
+        windows: Callable[[Sequence[range]], Windows],
         store: SegmentStore,
         *,
         threads: int,
@@ -174,13 +179,14 @@ class VideoCompositor:
                     frames = reader.frames_from(run.missing[0].start, run.missing[-1].stop)
                 left = deque(run.missing)
                 marks: FaceMarks | None = None
-                async for span, parts in windows(run.missing):
-                    if span.start == left[0].start:
-                        marks = FaceMarks(self.video, mark, span.start) if mark is not None else None
-                    await in_thread(self._write_window, sink, frames, span, parts, marks)
-                    if span.stop == left[0].stop:
-                        await in_thread(self._keep, writer, left.popleft(), facts, store)
-                    on_progress(span.stop)
+                async with aclosing(windows(run.missing)) as of_run:
+                    async for span, parts in of_run:
+                        if span.start == left[0].start:
+                            marks = FaceMarks(self.video, mark, span.start) if mark is not None else None
+                        await in_thread(self._write_window, sink, frames, span, parts, marks)
+                        if span.stop == left[0].stop:
+                            await in_thread(self._keep, writer, left.popleft(), facts, store)
+                        on_progress(span.stop)
                 if run.kept is not None:
                     await in_thread(self._take, writer, run.frames, run.kept, facts)
                     on_progress(run.frames.stop)

@@ -21,6 +21,7 @@ from dubstage.client import texture as texture_client
 from dubstage.common.v1 import common_pb2
 from dubstage.render.v1 import render_pb2
 from dubstage.texture.v1 import texture_pb2
+from gateway.async_utilities import close
 from gateway.compositing.blend import blend_box, without_cover
 from gateway.compositing.cover import Cover
 from gateway.compositing.detail import skin_under
@@ -560,9 +561,13 @@ async def _rendered(
             yield call.item(await asyncio.to_thread(_conditions, span, index, blend_target, textures.get(index)))
 
     async def counted() -> AsyncIterator[render_pb2.RenderResponse]:
-        async for reply in stages.stream(rpcs.render.RENDER, requests()):
-            on_frame(reply.frame_index)
-            yield reply
+        replies = stages.stream(rpcs.render.RENDER, requests())
+        try:
+            async for reply in replies:
+                on_frame(reply.frame_index)
+                yield reply
+        finally:
+            await close(replies)
 
     replies = await all_replies(counted)
     answered, expected = [reply.frame_index for reply in replies], span.frames(span.targets)

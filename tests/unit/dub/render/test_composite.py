@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gateway.dub.analyse.face_records import FaceIndex, TrackedVideo
-from gateway.dub.analyse.frame_plan import FramePlan
 from gateway.dub.render.all_windows import rendered_windows
-from gateway.dub.render.composite import VideoCompositor
+from gateway.dub.render.composite import VideoCompositor, Windows
 from gateway.dub.render.segments import SEGMENT_FRAMES, SegmentStore, segments_of
-from gateway.dub.render.windows import RenderedWindow
 from gateway.dub.state.journal import Journal
 from gateway.dub.state.records import FACE_RECORD, RecordFile
 from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.writer import VideoWriter
 from gateway.stages.timing import StageClock
+from services.common.errors import StorageFullError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 from tests.unit.media.made_footage import Clip, make_clip
@@ -56,19 +55,23 @@ class Scene:
         self.store = CountingStore(folder / "artefacts")
         self._journal = Journal(folder / "journal", self.store)
         self._segments: SegmentStore | None = None
+        self.is_closed = False
+
+    def _store(self, writer: VideoWriter, job: str) -> SegmentStore:
+        known = {"choice": writer.choice, "parameters": writer.parameters, "threads": 1}
+        return SegmentStore(journal=self._journal, job=job, mouths=[], mark=None, label=None, **known)  # type: ignore[arg-type]
 
     def write(self, name: str) -> list[range]:
         """Write the video, and return the frames that were rendered."""
         rendered: list[range] = []
 
-        def windows(missing: Sequence[range]) -> AsyncIterator[tuple[range, Sequence[tuple[FramePlan, RenderedWindow]]]]:
+        def windows(missing: Sequence[range]) -> Windows:
             rendered.extend(missing)
             return rendered_windows([], NUM_FRAMES, missing)
 
         done: list[int] = []
         with VideoWriter(self._folder / name, self._video.info, settings=WriteSettings(codec="h264"), segmented=True) as writer:
-            segments = partial(SegmentStore, journal=self._journal, job="job", threads=1, mouths=[], mark=None, label=None)
-            self._segments = segments(choice=writer.choice, parameters=writer.parameters)
+            self._segments = self._store(writer, "job")
             work = VideoCompositor(self._video).write_segments(
                 writer, windows, self._segments, threads=1, clock=StageClock(), on_progress=done.append
             )
@@ -76,6 +79,28 @@ class Scene:
         assert done == sorted(done)
         assert done[-1] == NUM_FRAMES
         return rendered
+
+    async def write_until(self, error: BaseException, *, segmented: bool) -> None:
+        """Write the video until the first window is written, whose progress raises an error."""
+
+        async def windows(frames: Sequence[range] | None = None) -> AsyncGenerator[Any, None]:
+            self.is_closed = False
+            try:
+                async for span in rendered_windows([], NUM_FRAMES, frames):
+                    yield span
+            finally:
+                self.is_closed = True
+
+        def stop(_: int) -> None:
+            raise error
+
+        compositor, settings = VideoCompositor(self._video), WriteSettings(codec="h264", overwrite=True)
+        with VideoWriter(self._folder / "out.mp4", self._video.info, settings=settings, segmented=segmented) as writer:
+            if segmented:
+                segments = self._store(writer, "other")
+                await compositor.write_segments(writer, windows, segments, threads=1, clock=StageClock(), on_progress=stop)
+            else:
+                await compositor.write(writer, windows(), threads=1, clock=StageClock(), on_progress=stop)
 
     def blob(self, frames: range) -> Path:
         """Return the file with the artefact of a segment."""
@@ -110,3 +135,12 @@ def test_damaged_segments_are_rendered_anew(scene: Scene, tmp_path: Path, number
         scene.blob(frames).write_bytes(b"damaged")
     assert scene.write("again.mp4") == lost
     assert (tmp_path / "first.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+async def test_error_ends_the_windows(scene: Scene, segmented: bool) -> None:
+    """When the pass has ended with an error, or is cancelled, no window is in work any more."""
+    for error in (StorageFullError("full"), asyncio.CancelledError()):
+        with pytest.raises(type(error)):
+            await scene.write_until(error, segmented=segmented)
+        assert scene.is_closed
