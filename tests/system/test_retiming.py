@@ -8,10 +8,12 @@ import pytest
 
 from gateway.dub.request.dub_request import DubRequest
 from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
 from services.common.errors import InvalidRequestError
 from tests.refusals import raised
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, write_wav
 from tests.system.test_speech_lengths import demo_speech
+from tests.written_pictures import write_pictures
 
 
 @pytest.mark.long
@@ -29,6 +31,21 @@ def test_retimed_video_has_speech_length(clips: Any, dubber: Dubber, tmp_path: P
     shown = np.array([before.index(planes[0][:40].tobytes()) for planes in decoded(output)])
     assert set(np.diff(shown)) <= {0, 1}
     assert np.bincount(shown).max() <= 2
+
+
+def test_retimed_video_keeps_shot_cuts(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """The mouth does not fade before a shot without a face, as it fades where a face is lost in a shot."""
+    with VideoReader(probe(clips.path("video/vr_face5.mp4"))) as reader:
+        person = [to_rgb(frame) for frame in reader.frames(0, 28)]
+    height, width, _ = person[0].shape
+    wall = np.broadcast_to(np.linspace(0, 255, width).astype(np.uint8)[:, None], (height, width, 3))
+    footage = write_pictures(tmp_path / "footage.mkv", [*person, *[wall] * 4])
+    # So much speech shows each frame of the footage twice.
+    speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 2.56), 16000)
+    dub = DubRequest(footage=footage, speech=speech, output=tmp_path / "dub.mkv", method="dubstage", fit="retime")
+    plan = dubber(dub).plan
+    assert plan.rendered().tolist() == [True] * 56 + [False] * 8
+    assert plan.strength[plan.rendered()].min() == 1.0
 
 
 @pytest.mark.parametrize(

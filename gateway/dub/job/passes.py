@@ -288,8 +288,9 @@ class DubPasses:
             chosen = await match_head_motion(analysis, motion["pose"], actor.pose)
             return await show_chosen(analysis, chosen[first:], on_frame)
         if request.fit == "retime":
-            return await show_chosen(analysis, await retime(analysis, motion["speech_probability"]), on_frame)
-        chosen = shown_frames(request.fit, analysis.info.video, len(motion))[first:]
+            chosen = await retime(analysis, motion["speech_probability"])
+        else:
+            chosen = shown_frames(request.fit, analysis.info.video, len(motion))[first:]
         return await show_chosen(analysis, chosen, on_frame, cuts_of(chosen, analysis.index.shot_cuts))
 
     async def _mouths(self, person: DubbedPerson) -> TargetMouths:
