@@ -116,7 +116,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         index = read_index(faces, cuts, total)
         face_rows = index.rows_of(0)
         seconds = frame_seconds(info)
-        rows = enrolment_rows(faces, face_rows, seconds)
+        rows = enrolment_rows(face_rows, index.reason, seconds)
         clip, _ = clip_of(faces, rows, seconds)
         options = EnrolOptions(renderer_steps=2)
         enrolment = Enrolment(

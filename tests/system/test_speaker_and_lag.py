@@ -274,7 +274,7 @@ def person(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory
         shot = await FootageAnalysis.open(host.stages, method_named("dubstage"), info, workspace, threads=2)
         await shot.track(lambda _: None)
         await shot.select(FaceChoice("largest"))
-        clip, heard = clip_of(workspace.faces, enrolment_rows(workspace.faces, shot.rows, shot.seconds), shot.seconds)
+        clip, heard = clip_of(workspace.faces, enrolment_rows(shot.rows, shot.index.reason, shot.seconds), shot.seconds)
         return Person(host, clip, (await shot.extract_sound()).read_rows(heard))
 
     with Workspace(tmp_path_factory.mktemp("person") / "job") as workspace:

@@ -87,25 +87,18 @@ def frame_seconds(info: MediaInfo) -> Float64:
 
 
 def enrolment_rows(
-    faces: RecordFile,
-    rows: Int64,
-    seconds: Float64,
-    frames: range | None = None,
-    *,
-    most_s: float = ENROLMENT_SECONDS,
-    reason: Int32 | None = None,
+    rows: Int64, reason: Int32, seconds: Float64, frames: range | None = None, *, most_s: float = ENROLMENT_SECONDS
 ) -> list[int]:
     """Return the record rows of the first usable frames of a face.
 
     More than FEW_SECONDS are taken only within ENROLMENT_SPAN_S of the first usable frame.
 
     Args:
-        faces: FACE_RECORDs of the footage.
         rows: int64 [T], record row of the face in each frame, -1 where the frame does not show the face.
+        reason: int32 [R], reasons of all records (FaceIndex.reason).
         seconds: float64 [T], presentation time of every frame from the first frame.
         frames: consecutive frames to choose from; None: all.
         most_s: seconds of usable frames that are taken at most.
-        reason: int32 [R], reasons of all records (FaceIndex.reason); None: those of the face stage.
 
     Raises:
         NoUsableFootageError: fewer than MIN_ENROLMENT_FRAMES are usable.
@@ -118,10 +111,7 @@ def enrolment_rows(
         if spent >= (min(most_s, FEW_SECONDS) if usable and far else most_s) - 1e-6:
             break
         row = int(rows[frame])
-        if row < 0:
-            continue
-        row_reason = faces.read(row, row + 1)["reason"][0] if reason is None else reason[row]
-        if row_reason == common_pb2.FRAME_REASON_DUBBED:
+        if row >= 0 and reason[row] == common_pb2.FRAME_REASON_DUBBED:
             first_s = first_s if usable else float(seconds[frame])
             usable.append(row)
             spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0

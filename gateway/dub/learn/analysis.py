@@ -271,7 +271,7 @@ class FootageAnalysis:
         if self.method.takes_still and is_still(self.info):
             rows = first = still_row(self.workspace.faces, self.rows)
         else:
-            usable = partial(enrolment_rows, self.workspace.faces, self.rows, self.seconds, frames, reason=self.index.reason)
+            usable = partial(enrolment_rows, self.rows, self.index.reason, self.seconds, frames)
             rows = await asyncio.to_thread(usable)
             first = await asyncio.to_thread(usable, most_s=FEW_SECONDS)
         clip, grid = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
@@ -422,8 +422,8 @@ class FootageAnalysis:
         """Return the lag of the footage's sound in the first usable seconds of a face; unknown if too few frames show the face."""
         sound, faces = await self.extract_sound(whole=frames is not None), self.workspace.faces
         try:
-            shown, reason = self.index.rows_of(face_id), self.index.reason
-            rows = enrolment_rows(faces, shown, self.seconds, frames, most_s=FEW_SECONDS, reason=reason)
+            shown = self.index.rows_of(face_id)
+            rows = enrolment_rows(shown, self.index.reason, self.seconds, frames, most_s=FEW_SECONDS)
         except NoUsableFootageError:
             return SoundLag()
         clip, grid = await asyncio.to_thread(clip_of, faces, rows, self.seconds)

@@ -227,7 +227,7 @@ async def _lag(analysis: FootageAnalysis) -> Fraction | None:
     if not analysis.info.audio:
         return None
     try:
-        rows = await asyncio.to_thread(enrolment_rows, analysis.workspace.faces, analysis.rows, analysis.seconds)
+        rows = await asyncio.to_thread(enrolment_rows, analysis.rows, analysis.index.reason, analysis.seconds)
     except NoUsableFootageError:
         return None
     clip, frames = await asyncio.to_thread(clip_of, analysis.workspace.faces, rows, analysis.seconds)

@@ -206,7 +206,7 @@ def _poses(analysis: FootageAnalysis) -> tuple[Float64, Bool]:
         (there,) = np.nonzero(rows[begin : begin + _BLOCK] >= 0)
         records = analysis.workspace.faces.read_rows(rows[begin + there].tolist())
         poses[begin + there] = pose_vectors([pose_of(record) for record in records])
-        usable[begin + there] = records["reason"] == common_pb2.FRAME_REASON_DUBBED
+        usable[begin + there] = analysis.index.reason[rows[begin + there]] == common_pb2.FRAME_REASON_DUBBED
     usable &= np.cumsum(usable) <= MAX_MATCHED_FRAMES
     return poses, usable
 

@@ -18,6 +18,7 @@ from dubstage.client.audio import feature_block
 from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2
 from gateway.dub.analyse.motion_clip import (
+    ENROLMENT_SECONDS,
     ENROLMENT_SPAN_S,
     FEW_SECONDS,
     MIN_ENROLMENT_FRAMES,
@@ -56,43 +57,36 @@ def face_rows(reasons: list[int]) -> np.ndarray:
     return made
 
 
-def test_usable_frames_are_taken_and_the_others_skipped(tmp_path: Path) -> None:
-    reasons: list[int] = [common_pb2.FRAME_REASON_DUBBED] * 400
-    reasons[3] = common_pb2.FRAME_REASON_PROFILE_VIEW
-    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
-        faces.append(face_rows(reasons))
-        rows = enrolment_rows(faces, np.arange(400), np.arange(400) / 25.0)
-        few = enrolment_rows(faces, np.arange(400), np.arange(400) / 25.0, most_s=FEW_SECONDS)
+DUBBED, PROFILE = common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_PROFILE_VIEW
+
+
+def usable_rows(
+    reasons: list[int], seconds: np.ndarray | None = None, frames: range | None = None, most_s: float = ENROLMENT_SECONDS
+) -> list[int]:
+    """Rows of footage whose frames show a face with these reasons, at 25 frames per second if no seconds are given."""
+    count = len(reasons)
+    times = np.arange(count) / 25.0 if seconds is None else seconds
+    return enrolment_rows(np.arange(count), np.array(reasons, np.int32), times, frames, most_s=most_s)
+
+
+def test_usable_frames_are_taken_and_the_others_skipped() -> None:
+    reasons: list[int] = [DUBBED] * 400
+    reasons[3] = PROFILE
+    rows, few = usable_rows(reasons), usable_rows(reasons, most_s=FEW_SECONDS)
     assert 3 not in rows
     assert len(rows) == 399
     assert rows == sorted(rows)
     assert few == rows[:250]
 
 
-def test_reasons_of_the_index_count(tmp_path: Path) -> None:
-    """The index knows static things before the mouth, which the face stage does not."""
-    reason = np.full(60, common_pb2.FRAME_REASON_DUBBED, np.int32)
-    reason[:30] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
-    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
-        faces.append(face_rows([common_pb2.FRAME_REASON_OCCLUDED_MOUTH] * 60))
-        assert enrolment_rows(faces, np.arange(60), np.arange(60) / 25.0, reason=reason) == list(range(30, 60))
+def test_five_minutes_of_usable_frames_are_enough() -> None:
+    assert usable_rows([DUBBED] * 320, np.arange(320) * 1.0) == list(range(300))
 
 
-def test_five_minutes_of_usable_frames_are_enough(tmp_path: Path) -> None:
-    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
-        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 320))
-        rows = enrolment_rows(faces, np.arange(320), np.arange(320) * 1.0)
-    assert rows == list(range(300))
-
-
-def test_far_frames_count_ten_seconds(tmp_path: Path) -> None:
+def test_far_frames_count_ten_seconds() -> None:
     """One message holds the motion of all of the enrolment, with its gaps."""
-    usable = [common_pb2.FRAME_REASON_DUBBED] * 100
-    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
-        faces.append(face_rows([*usable, *[common_pb2.FRAME_REASON_PROFILE_VIEW] * 400, *usable * 4]))
-        near, far = (
-            enrolment_rows(faces, np.arange(900), np.cumsum(np.repeat([0.04, step, 0.04], [100, 400, 400]))) for step in (0.5, 1.0)
-        )
+    reasons = [*[DUBBED] * 100, *[PROFILE] * 400, *[DUBBED] * 400]
+    near, far = (usable_rows(reasons, np.cumsum(np.repeat([0.04, step, 0.04], [100, 400, 400]))) for step in (0.5, 1.0))
     assert len(near) == 500
     assert 200 < len(far) <= 251
 
@@ -108,12 +102,10 @@ def test_long_motion_without_pictures(tmp_path: Path) -> None:
     np.testing.assert_array_equal(records["mouth"], made["mouth"][5:])
 
 
-def test_too_few_frames_counted(tmp_path: Path) -> None:
+def test_too_few_frames_counted() -> None:
     """Too few usable frames are an error that says how many."""
-    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
-        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 5))
-        with pytest.raises(NoUsableFootageError, match="only 5 frames"):
-            enrolment_rows(faces, np.arange(5), np.arange(5) / 25.0)
+    with pytest.raises(NoUsableFootageError, match="only 5 frames"):
+        usable_rows([DUBBED] * 5)
 
 
 def test_50_fps_to_motion_grid() -> None:
@@ -141,11 +133,8 @@ def test_grid_frames_inside_a_gap_are_not_usable() -> None:
     assert not clip.usable[10:20].any()
 
 
-def test_frames_outside_the_wanted_part_are_not_used(tmp_path: Path) -> None:
-    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
-        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 100))
-        rows = enrolment_rows(faces, np.arange(100), np.arange(100) / 25.0, range(40, 200))
-    assert rows == list(range(40, 100))
+def test_frames_outside_the_wanted_part_are_not_used() -> None:
+    assert usable_rows([DUBBED] * 100, frames=range(40, 200)) == list(range(40, 100))
 
 
 def test_longest_enrolment_fits_message() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.learn import analysis as analysis_module
 from gateway.dub.learn.analysis import FootageAnalysis
+from gateway.dub.learn.slow_expression import own_motion
+from gateway.dub.render.backgrounds import match_head_motion
 from gateway.dub.state.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.stills import is_still
+from gateway.stages.local import LocalStages, compose_stages
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.methods import FeatureKinds, method_named
 from tests.unit.media.made_footage import Clip, make_clip
@@ -39,6 +43,7 @@ def tracked(workspace: Workspace, faces: list[tuple[int, int]], reason: int = DU
     records["frame"] = [frame for frame, _ in faces]
     records["face_id"] = [face for _, face in faces]
     records["reason"] = reason
+    records["scale"], records["rotation"] = 1.0, np.eye(3)
     records["box"] = np.array([[10.0, 10.0, 20.0 + 20.0 * face, 20.0 + 20.0 * face] for _, face in faces]).reshape(-1, 4)
     workspace.faces.append(records)
     workspace.faces.sync()
@@ -74,6 +79,24 @@ async def test_too_little_footage_enrols_nobody(tmp_path: Path, workspace: Works
     await analysis.select(FaceChoice("largest"))
     with pytest.raises(NoUsableFootageError, match="only 5 frames"):
         await analysis.enrol(EnrolOptions(), lambda *_: None)
+
+
+async def test_reasons_of_the_index_count(tmp_path: Path, workspace: Workspace) -> None:
+    """The index knows static things before the mouth, which the face stage does not. No pass learns from such a frame."""
+    footage = make_clip(tmp_path / "clip.mp4", Clip(pts=tuple(range(0, 40 * 512, 512)), sound_rate=16000))
+    tracked(workspace, [(frame, 0) for frame in range(40)])
+    analysis = await shot_of(footage, workspace)
+    reason = np.full(40, common_pb2.FRAME_REASON_OCCLUDED_MOUTH, np.int32)
+    analysis._index = replace(analysis.index, reason=reason)
+    await analysis.select(FaceChoice("largest"))
+    with pytest.raises(NoUsableFootageError, match="only 0 frames"):
+        await analysis.enrol(EnrolOptions(), lambda *_: None)
+    async with own_motion(analysis, common_pb2.ArtefactRef(), lambda *_: None) as motion:
+        assert motion is None
+    async with LocalStages(compose_stages(str(tmp_path / "artefacts"), names=("texture",))) as stages:
+        analysis.stages = stages
+        with pytest.raises(NoUsableFootageError, match="the longest usable stretch has 0"):
+            await match_head_motion(analysis, np.ones((10, 6)), np.ones(6))
 
 
 async def test_a_still_becomes_a_video_of_one_frame(tmp_path: Path, workspace: Workspace) -> None:
