@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -280,6 +280,37 @@ def test_preview_from_the_form(site: Site, browser: Any) -> None:
         page.click("#again")
         page.wait_for_selector("#create:enabled")
         assert page.is_checked("#quick")
+
+
+@pytest.mark.long
+def test_preview_enlarges_the_same_mouth(site: Site, browser: Any, carphone: Path, tmp_path: Path) -> None:
+    """A preview of half the size and its original show the same part of the picture as the mouth."""
+    double, large = tmp_path / "double.mp4", tmp_path / "large.mp4"
+    write_short_clip(carphone, double, FRAMES)
+    write_short_clip(double, large, FRAMES)
+    with page_of(browser, site, "/ui/new") as page:
+        give_files(replace(site, footage=large), page)
+        page.click("#preview")
+        page.wait_for_url("**/ui/dubs/*")
+        page.wait_for_selector("#result:not([hidden])")
+        until(page, "['#before', '#after'].every((id) => document.querySelector(id).readyState >= 2)")
+        page.evaluate("""() => {
+            window.shares = {};
+            const draw = CanvasRenderingContext2D.prototype.drawImage;
+            CanvasRenderingContext2D.prototype.drawImage = function (video, left, top, width, height, ...rest) {
+                const [whole, high] = [video.videoWidth, video.videoHeight];
+                window.shares[this.canvas.id] = [whole, left / whole, top / high, width / whole, height / high];
+                draw.call(this, video, left, top, width, height, ...rest);
+            };
+        }""")
+        page.click("#forward")
+        until(page, "window.shares['mouth-before'] && window.shares['mouth-after']")
+        (wide, *original), (half, *preview) = (page.evaluate(f"window.shares['mouth-{name}']") for name in ("before", "after"))
+    assert wide == 2 * half == 704
+    assert original == pytest.approx(preview)
+    left, top, width, height = preview
+    assert 0.2 < left < left + width < 0.8
+    assert 0.4 < top < top + height < 0.95
 
 
 @pytest.mark.long

@@ -234,7 +234,9 @@ class DubJob:
                 personalize_s=learning_s,
                 cpu_s=time.process_time() - used,
             )
-            mouths = await asyncio.to_thread(mouth_samples, plan, video.faces, None if lines else parts[0].mouths)
+            mouths = await asyncio.to_thread(
+                mouth_samples, plan, video.faces, None if lines else parts[0].mouths, video.info.video.reduction
+            )
             if fresh and not lines and not request.preview and not (kept.is_adopted or kept.has_waited):
                 await asyncio.to_thread(self._store_pace, info, video, plan, times)
         return DubOutcome(

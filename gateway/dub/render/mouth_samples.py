@@ -28,7 +28,7 @@ class MouthSample:
 
     Attributes:
         frame: number of the frame.
-        box: left, top, width and height of the area around the lips, pixels of the upright picture.
+        box: left, top, width and height of the area around the lips, pixels of the upright picture of the dub.
         opening: opening of the target mouth, head-space pixels; None: no mouth is rendered in the frame, or the dub is of lines.
     """
 
@@ -37,13 +37,16 @@ class MouthSample:
     opening: float | None
 
 
-def mouth_samples(plan: FramePlan, faces: RecordFile, mouths: Callable[[int, int], Float32] | None) -> tuple[MouthSample, ...]:
+def mouth_samples(
+    plan: FramePlan, faces: RecordFile, mouths: Callable[[int, int], Float32] | None, reduction: int
+) -> tuple[MouthSample, ...]:
     """Return the mouth in the frames of a video that show the target: in all, or in MOST_SAMPLES that are spread evenly.
 
     Args:
         plan: what happened to each frame.
         faces: FACE_RECORDs of the video.
         mouths: returns the target mouths of frames begin to end - 1, float32 [N, 59, 3]; None: the openings are left out.
+        reduction: pixels of the footage per pixel of the frames that are written (VideoInfo).
     """
     (shown,) = np.nonzero(plan.row >= 0)
     if len(shown) > MOST_SAMPLES:
@@ -56,7 +59,7 @@ def mouth_samples(plan: FramePlan, faces: RecordFile, mouths: Callable[[int, int
         for frame, landmarks in zip(frames, records["landmarks"], strict=True):
             target = mouths(frame, frame + 1) if mouths is not None and rendered[frame] else None
             opening = float(mouth_opening(target)[0]) if target is not None and len(target) else None
-            samples.append(MouthSample(frame, _box_around(landmarks[list(LIPS_OUTER), :2]), opening))
+            samples.append(MouthSample(frame, _box_around(landmarks[list(LIPS_OUTER), :2] / reduction), opening))
     return tuple(samples)
 
 

@@ -82,12 +82,14 @@ function boxAt(mouths, frame) {
   return { left: mix("left"), top: mix("top"), width: mix("width"), height: mix("height") };
 }
 
-function drawMouth(canvas, video, box) {
+/** Draw the mouth of a video. `scale`: pixels of the video for one pixel of the box; a preview may have half the size of the footage. */
+function drawMouth(canvas, video, box, scale = 1) {
   if (!box || video.readyState < 2) return;
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(video, box.left, box.top, box.width, box.height, 0, 0, canvas.width, canvas.height);
+  const area = [box.left, box.top, box.width, box.height].map((side) => side * scale);
+  context.drawImage(video, ...area, 0, 0, canvas.width, canvas.height);
 }
 
 /**
@@ -140,7 +142,7 @@ function showResult(dub, others) {
     document.querySelector(".lanes .cursor").style.left = `${(100 * (frame + 0.5)) / numFrames}%`;
     const box = boxAt(mouths, frame);
     drawMouth(at("mouth-after"), after, box);
-    if (sameTime) drawMouth(at("mouth-before"), before, box);
+    if (sameTime) drawMouth(at("mouth-before"), before, box, before.videoWidth / after.videoWidth);
     at("play").textContent = player.playing ? "Pause" : "Play";
   });
   player.begin = secondsOf(result.begin);

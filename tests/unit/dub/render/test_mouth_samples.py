@@ -26,8 +26,10 @@ def test_samples_follow_the_mouth(tmp_path: Path) -> None:
             record["landmarks"][0, LIPS_OUTER[1:], :2] = (140.0 + number, 60.0)
             faces.append(record)
         plan = FramePlan(reason, row, np.ones(num_frames, np.float32))
-        samples = mouth_samples(plan, faces, lambda begin, end: np.zeros((end - begin, NUM_MOUTH_AREA, 3), np.float32))
-        assert all(sample.opening is None for sample in mouth_samples(plan, faces, None))
+        samples = mouth_samples(plan, faces, lambda begin, end: np.zeros((end - begin, NUM_MOUTH_AREA, 3), np.float32), 1)
+        halved = mouth_samples(plan, faces, None, 2)
+    assert all(sample.opening is None for sample in halved)
+    assert halved[0].box == pytest.approx((38.0, 13.75, 44.0, 27.5)), "pixels of the frames that are written"
     assert len(samples) == MOST_SAMPLES
     assert (samples[0].frame, samples[-1].frame) == (2, num_frames - 1)
     assert samples[0].box == pytest.approx((76.0, 27.5, 88.0, 55.0))
