@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from gateway.api.operations import FACES, stages_of
+from gateway.dub.analyse.face_choice import FaceChoice
+from gateway.dub.learn.analysis import FootageAnalysis
 from gateway.dub.learn.face_list import FaceList, list_faces
 from gateway.dub.state.workspace import Workspace
 from gateway.media.probe import probe
@@ -16,7 +19,10 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.stages.interface import stage_of
 from gateway.stages.timing import LABELS, StageClock, TimedStages
 from research.stage_host import StageHost
+from services.common.errors import InvalidRequestError
+from services.common.methods import method_named
 from tests.system.dubbing import PersonClip, side_by_side
+from tests.system.test_stills import written
 
 SECONDS = 4.8
 
@@ -73,6 +79,28 @@ def test_pictures_show_the_faces(listed: FaceList, two_people: Path) -> None:
         inside = rgb[int(top) : int(top + height), int(left) : int(left + width)]
         assert 100 < max(face.picture.shape[:2]) <= 256
         assert np.abs(face.picture.mean(axis=(0, 1)) - inside.mean(axis=(0, 1))).max() < 60.0
+
+
+def test_photograph_counts_its_own_pixels(two_people: Path, host: StageHost, tmp_path: Path) -> None:
+    """Faces of a photograph that is too large for a video are listed, named and chosen in pixels of the photograph."""
+    with VideoReader(probe(two_people)) as reader:
+        rgb = to_rgb(next(iter(reader)))
+    large = cv2.resize(rgb, None, fx=4000 / rgb.shape[1], fy=4000 / rgb.shape[1], interpolation=cv2.INTER_CUBIC)
+    photograph = probe(written(tmp_path / "photograph.jpg", np.asarray(large, np.uint8)))
+    with Workspace(tmp_path / "listed") as workspace:
+        faces = host.run(list_faces(host.stages, photograph, workspace, threads=1, on_progress=lambda *_: None)).faces
+        opening = FootageAnalysis.open(host.stages, method_named("portrait"), photograph, workspace, threads=1)
+        analysis = host.run(opening)
+        host.run(analysis.track(lambda _: None))
+        for face in faces:
+            left, top, width, height = face.box
+            centre = (left + width / 2, top + height / 2)
+            for choice in (FaceChoice("point", point=centre), FaceChoice("box", box=face.box)):
+                assert host.run(analysis.select(choice)) == face.face_id
+            with pytest.raises(InvalidRequestError, match=f"{centre[0]:.0f},{centre[1]:.0f}"):
+                host.run(analysis.select(FaceChoice("auto")))
+    left, right = sorted(face.box[0] + face.box[2] / 2 for face in faces)
+    assert left < 2000 < right
 
 
 @pytest.mark.long

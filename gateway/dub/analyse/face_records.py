@@ -96,9 +96,9 @@ class FaceIndex:
 
     Attributes:
         frame, face_id, reason: int32 [R], one entry per record. Of a span of a video: all records of the video.
-        area: float32 [R], box area in frame pixels.
-        centre: float32 [R, 2], box centre in frame pixels.
-        size: float32 [R, 2], width and height of the box in frame pixels.
+        area: float32 [R], box area in frame pixels, or as `scaled`.
+        centre: float32 [R, 2], box centre in the same pixels.
+        size: float32 [R, 2], width and height of the box in the same pixels.
         shot_cuts: frames that begin a shot.
         embeddings: mean embedding of each face by face id, if the faces were measured.
         with_hands: int64, records with hands before the face.
@@ -140,6 +140,15 @@ class FaceIndex:
         """Return the index of consecutive frames, which count from 0. The records keep their rows."""
         cuts = tuple(cut - frames.start for cut in self.shot_cuts if cut in frames)
         return replace(self, shot_cuts=cuts, num_frames=len(frames), first=self.first + frames.start)
+
+    def scaled(self, scale: tuple[float, float]) -> FaceIndex:
+        """Return the index with areas, centres and sizes in other pixels.
+
+        Args:
+            scale: other pixels per frame pixel, in x and y.
+        """
+        area, centre, size = self.area * np.prod(scale), self.centre * scale, self.size * scale
+        return replace(self, area=area.astype(np.float32), centre=centre.astype(np.float32), size=size.astype(np.float32))
 
     def with_faces(self) -> Bool:
         """Return the frames that show any face, bool [num_frames]."""

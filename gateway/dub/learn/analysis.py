@@ -166,16 +166,28 @@ class FootageAnalysis:
         info: the footage. Of a still picture: the video of one frame that `open` writes.
         workspace: record files of the job.
         threads: threads of the decoder.
+        scale: pixels of the given file per pixel of `info`, in x and y: a large still picture is reduced. Users name and read
+            places in pixels of the file, and `index` has them.
         chosen: the selected face, and why; None: none is selected.
         tracked_ids: ids by which the tracker knows the selected face, if boxes put it together; empty: it is the tracked face.
     """
 
-    def __init__(self, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        method: Method,
+        info: MediaInfo,
+        workspace: Workspace,
+        *,
+        threads: int,
+        scale: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
         self.stages = stages
         self.method = method
         self.info = info
         self.workspace = workspace
         self.threads = threads
+        self.scale = scale
         self._index: FaceIndex | None = None
         self.chosen: ChosenFace | None = None
         self.tracked_ids: tuple[int, ...] = ()
@@ -189,7 +201,8 @@ class FootageAnalysis:
             InvalidRequestError: a picture that is too small.
         """
         opened = await asyncio.to_thread(open_footage, info, workspace.folder, threads=threads)
-        return cls(stages, method, opened, workspace, threads=threads)
+        (given_x, given_y), (x, y) = info.video.orientation.upright_size, opened.video.orientation.upright_size
+        return cls(stages, method, opened, workspace, threads=threads, scale=(given_x / x, given_y / y))
 
     async def track(self, on_frame: Callable[[int], None], *, embed: bool = False) -> FaceIndex:
         """Find all faces of the footage, and return where their records are.
@@ -202,14 +215,13 @@ class FootageAnalysis:
             InvalidRequestError, StorageFullError: the records would take more disk space than they may.
             DubstageError: from the face stage.
         """
-        self._index = await track_footage(
-            self.stages, self.info, self.workspace, threads=self.threads, on_frame=on_frame, embed=embed
-        )
+        index = await track_footage(self.stages, self.info, self.workspace, threads=self.threads, on_frame=on_frame, embed=embed)
+        self._index = index.scaled(self.scale)
         return self._index
 
     def beside(self) -> FootageAnalysis:
         """Return an analysis of the same tracked footage, in which another face can be selected."""
-        other = FootageAnalysis(self.stages, self.method, self.info, self.workspace, threads=self.threads)
+        other = FootageAnalysis(self.stages, self.method, self.info, self.workspace, threads=self.threads, scale=self.scale)
         other._index, other.tracked_ids = self._index, self.tracked_ids
         return other
 

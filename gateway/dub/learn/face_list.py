@@ -76,7 +76,7 @@ class ListedFace:
         num_frames: frames that show the face.
         num_usable: frames of these whose mouth can be dubbed.
         frame: the frame in which the face is clearest.
-        box: left, top, width and height of the face in `frame`, pixels of the upright picture.
+        box: left, top, width and height of the face in `frame`, pixels of the upright picture, which is not reduced.
         picture: the face in `frame`, uint8 [H, W, 3], RGB.
         speaks: when the face speaks in the video's own sound; empty: never, or the video has no sound.
     """
@@ -165,7 +165,7 @@ async def list_faces(stages: Stages, info: MediaInfo, workspace: Workspace, *, t
                 num_frames=len(mine),
                 num_usable=int((index.reason[mine] == common_pb2.FRAME_REASON_DUBBED).sum()),
                 frame=clearest[face].frame,
-                box=clearest[face].box,
+                box=_scaled(clearest[face].box, analysis.scale),
                 picture=pictures[face],
                 speaks=tuple(speaks.get(face, ())),
             )
@@ -179,6 +179,11 @@ async def list_faces(stages: Stages, info: MediaInfo, workspace: Workspace, *, t
         why=default.why if default is not None else "",
         speaker=default.face_id if default is not None and (default.speaks or len(ids) == 1) else None,
     )
+
+
+def _scaled(box: tuple[float, float, float, float], scale: tuple[float, float]) -> tuple[float, float, float, float]:
+    (left, top, width, height), (x, y) = box, scale
+    return left * x, top * y, width * x, height * y
 
 
 @dataclass(frozen=True, slots=True)
