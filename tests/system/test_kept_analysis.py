@@ -162,6 +162,16 @@ def test_dubs_at_once_analyse_once(languages: Languages) -> None:
     assert sha256(languages.folder / "fr.mkv") == languages.alone("fr")
 
 
+def test_wrong_face_keeps_tracked_faces(languages: Languages) -> None:
+    """A face number that is not in the footage does not cost the tracking of the footage."""
+    wrong = languages.job("de", face=FaceChoice("id", face_id=7))
+    with pytest.raises(InvalidRequestError, match="no face 7"):
+        languages.dubber.host.run(wrong.run(lambda *_: None))
+    assert len(languages.kept()) == 1, "the folder of the dub is gone, and the analysis is there"
+    assert languages.dubbed("de")[1].analysis_reused
+    assert languages.stages.calls[TRACK] == 1
+
+
 @pytest.mark.long
 def test_waiting_dub_analyses_after_failure(languages: Languages) -> None:
     fails, works = languages.job("de", face=FaceChoice("id", face_id=7)), languages.job("fr")

@@ -46,6 +46,7 @@ from gateway.dub.job.passes import DubPart, DubPasses
 from gateway.dub.job.scene import SceneLines
 from gateway.dub.learn.analysis import FootageAnalysis, extract_speech, folder_of, gather_both
 from gateway.dub.learn.reference import ReferenceFace, find_reference
+from gateway.dub.learn.subjects import compares_people
 from gateway.dub.progress import OnFootage, OnProgress, no_footage
 from gateway.dub.render.mouth_samples import mouth_samples
 from gateway.dub.request.claim import video_claim, video_watermark
@@ -281,16 +282,12 @@ class DubJob:
             shown: the picture of the video (`shown_video`).
             embed: whether embeddings of the faces are computed, by which people are compared.
         """
-        analysis = passes.analysis
-
-        def tracked(done: int) -> None:
-            passes.on_progress("track", done, analysis.info.video.num_frames)
-
+        analysis, tracking = passes.analysis, self._track(passes, embed=embed)
         if lines:
-            await gather_both(analysis.track(tracked, embed=embed), self._extract_own_sound(analysis))
+            await gather_both(tracking, self._extract_own_sound(analysis))
             video, parts = analysis.video, await SceneLines(passes).parts(lines)
         else:
-            _, extent = await gather_both(analysis.track(tracked, embed=embed), self._extract_sounds(analysis, speech, shown))
+            _, extent = await gather_both(tracking, self._extract_sounds(analysis, speech, shown))
             person = await passes.person()
             video = await (passes.background(person, shown) if self._request.own_timeline else passes.in_place(person, shown))
             parts = [await passes.part(video, shown, person, extent)]
@@ -312,6 +309,17 @@ class DubJob:
         except InvalidRequestError:
             self._is_exchanged = True
             raise
+
+    async def _track(self, passes: DubPasses, *, embed: bool) -> None:
+        """Find all faces of the footage, and keep them unless a consent record has to be compared first.
+
+        Errors of the request that are found later, such as a face number that is not there, leave the faces to the next dub.
+        """
+        analysis = passes.analysis
+        await analysis.track(lambda done: passes.on_progress("track", done, analysis.info.video.num_frames), embed=embed)
+        if not any(compares_people(part) for part in self._request.parts):
+            await self._check_footage(passes.kept)
+            await passes.kept.publish(analysis.workspace)
 
     def _written(self, video: TrackedVideo, speech: Speech) -> TrackedVideo:
         """Return the video at the size in which the dub writes the frames: whole if the encoder refuses half the size. Blocks."""

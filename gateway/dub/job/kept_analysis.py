@@ -45,7 +45,7 @@ from gateway.dub.state.workspace import (
     lock_folder,
     locked_in_thread,
 )
-from services.common.errors import DubstageError, InvalidRequestError, StorageFullError
+from services.common.errors import ActorError, DubstageError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.convert import ref_from_proto
@@ -105,6 +105,17 @@ class KeptAnalysis:
         Args:
             workspace: the dub's open folder.
         """
+        try:
+            await self.publish(workspace)
+        finally:
+            self.release()
+
+    async def publish(self, workspace: Workspace) -> None:
+        """Keep the finished passes over the footage that are not kept yet. Dubs that wait go on waiting: for the people.
+
+        Args:
+            workspace: the dub's open folder.
+        """
         folder = self.folder
         if folder is None:
             return
@@ -118,10 +129,7 @@ class KeptAnalysis:
                 elif is_mine:
                     workspace.lend_analysis(folder)
 
-        try:
-            await in_thread(_logged, "analysis_not_kept", folder, publish)
-        finally:
-            self.release()
+        await in_thread(_logged, "analysis_not_kept", folder, publish)
 
     async def check_file(self, path: Path, version: FileVersion | None) -> None:
         """Check that the footage still has its digest. If not, remove what is kept under the digest: it may be of other pictures.
@@ -255,22 +263,25 @@ async def shared_analysis(
         yield kept
         return
     beats = asyncio.create_task(_beat(kept, folder / LOCK))
-    was_whole = is_whole(folder)
+    erased = False
     try:
         kept.is_adopted = bool(await in_thread(_logged, "analysis_not_taken_over", folder, workspace.adopt_analysis, folder))
         is_begun = bool(await in_thread(_logged, "analysis_not_kept", folder, kept.begin))
         if not is_begun:
             kept.folder = None
-            if not was_whole:
+            if not is_whole(folder):
                 await in_thread(_removed_empty, folder, ledger, store)
         if kept.is_adopted or not is_begun:
             kept.release()
         yield kept
+    except ActorError:
+        erased = True
+        raise
     finally:
         try:
             await cancel_all([beats])
-            if kept._lock is not None and not was_whole:
-                # This dub has failed before its analysis was whole.
+            if kept._lock is not None and (erased or not is_whole(folder)):
+                # This dub has failed before it kept the tracked faces, or an erasure waits for the lock.
                 await in_thread(_logged, "analysis_not_removed", folder, remove_locked, folder, ledger, store)
         finally:
             kept.release()

@@ -17,8 +17,14 @@ from gateway.dub.job.kept_analysis import WAIT, Footage, remove_analyses, shared
 from gateway.dub.request.dub_request import sha256_of, version_of
 from gateway.dub.state.journal import OwnBlobs
 from gateway.dub.state.records import read_note
-from gateway.dub.state.workspace import FACTS, LOCK, Workspace, is_running, lock_folder
-from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
+from gateway.dub.state.workspace import FACTS, LOCK, Workspace, is_running, is_whole, lock_folder
+from services.common.errors import (
+    ActorNotFoundError,
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    MediaUnsupportedError,
+)
 from services.common.store.artefacts import ArtefactStore
 from tests.refusals import raised
 
@@ -118,6 +124,24 @@ async def test_failed_dub_frees_the_lock(
         async with shared_analysis(kept, FOOTAGE, workspace, store, OwnBlobs(), unseen):
             raise ValueError("of the dub")
     assert not is_running(kept)
+
+
+@pytest.mark.parametrize(("error", "stays"), [(InvalidRequestError("no face 7"), True), (ActorNotFoundError("erased"), False)])
+async def test_failed_dub_leaves_published_analysis(
+    error: DubstageError, stays: bool, workspace: Workspace, store: ArtefactStore, kept: Path
+) -> None:
+    """Tracked faces outlive a dub that fails later, unless the failure is an erasure, which waits for the lock of the folder."""
+
+    async def dub() -> None:
+        async with shared_analysis(kept, FOOTAGE, workspace, store, OwnBlobs(), unseen) as found:
+            track(workspace)
+            await found.publish(workspace)
+            assert is_running(kept), "other dubs wait until the people are learned"
+            raise error
+
+    with pytest.raises(type(error)):
+        await dub()
+    assert (is_whole(kept), is_running(kept)) == (stays, False)
 
 
 async def test_unread_analysis_stays_after_failure(
