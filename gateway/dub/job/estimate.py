@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import av
 import cv2
 import numpy as np
 
@@ -32,7 +34,7 @@ from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile, figures
 from gateway.dub.state.disk_needs import output_needs, records_need
 from gateway.media.inspection import inspect_in_child
-from gateway.media.opening import open_input, video_stream
+from gateway.media.opening import DecodingProgress, decoded_frames, open_input, video_stream
 from gateway.media.reader import VideoReader, reduced, to_rgb
 from gateway.media.stills import is_still, still_video_info
 from gateway.media.types import MediaInfo
@@ -199,7 +201,10 @@ def _sampled(info: MediaInfo) -> Iterator[UInt8]:
         stream = video_stream(container, info.path)
         for number in range(_SAMPLES):
             at = video.pts[min(video.num_frames - 1, (2 * number + 1) * video.num_frames // (2 * _SAMPLES))]
-            container.seek(int(at), stream=stream)
-            picture = next(iter(container.decode(stream)), None)
+            picture = None
+            # Damage around one sample does not prevent an estimate: the dub says where the footage breaks.
+            with suppress(av.FFmpegError, MediaUnsupportedError):
+                container.seek(int(at), stream=stream)
+                picture = next(decoded_frames(container, stream, info.path, DecodingProgress()), None)
             if picture is not None:
                 yield video.orientation.upright(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))
