@@ -27,7 +27,10 @@ from gateway.safe_paths import open_media_file
 from services.common.errors import ContractBrokenError, MediaUnsupportedError
 
 _Question = Literal["video", "sound", "tags"]
-_REMEMBERED: Final = 8
+_REMEMBERED: Final = 256
+"""Most answers: a scene asks about a sound file for each of its lines (MOST_LINES), in each of several checks."""
+_REMEMBERED_BYTES: Final = 32 << 20
+"""Most bytes of all answers. The frame times of a video of two hours take up to 4 MiB."""
 _SETTLED_S: Final = 1.0
 _OUT_OF_MEMORY: Final = 12
 """Exit status of a child that reached its bound of memory."""
@@ -88,8 +91,15 @@ def _content(handle: int) -> tuple[int, ...] | None:
 def _remember(key: tuple[object, ...], answer: bytes) -> None:
     with _remembering:
         _answers[key] = answer
-        if len(_answers) > _REMEMBERED:
+        while len(_answers) > _REMEMBERED or sum(map(len, _answers.values())) > _REMEMBERED_BYTES:
             _answers.popitem(last=False)
+
+
+def _recall(key: tuple[object, ...]) -> bytes | None:
+    with _remembering:
+        if key in _answers:
+            _answers.move_to_end(key)
+        return _answers.get(key)
 
 
 class _Inspection:
@@ -123,7 +133,7 @@ class _Inspection:
         with open_media_file(self._path, field=self._field) as handle:
             content = _content(handle)
             key = None if content is None else (self._question, *content)
-            stored = None if key is None else _answers.get(key)
+            stored = None if key is None else _recall(key)
             if stored is not None:
                 return unpack(stored)
             seconds = PROBE_BASE_S + os.fstat(handle).st_size / PROBE_BYTES_PER_S

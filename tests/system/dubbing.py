@@ -2,7 +2,8 @@
 
 import hashlib
 import wave
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -86,6 +87,23 @@ class WrappedStages:
     @property
     def call_deadline_s(self) -> float | None:
         return self._stages.call_deadline_s
+
+
+class Counted(WrappedStages):
+    """Stages that count the calls of each RPC."""
+
+    def __init__(self, stages: Stages) -> None:
+        super().__init__(stages)
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._stages, name)
+
+        def begin(rpc: Any, requests: Any) -> Any:
+            self.calls[rpc.path] += 1
+            return call(rpc, requests)
+
+        return begin
 
 
 @dataclass(frozen=True)

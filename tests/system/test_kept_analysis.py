@@ -5,8 +5,7 @@ import os
 import random
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,32 +30,14 @@ from gateway.media.probe import probe
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings
-from gateway.stages.interface import Stages
 from services.common.errors import InvalidRequestError
 from tests.forked import Forked
-from tests.system.dubbing import ROOT, UNPERSONALIZED, Dubber, WrappedStages, cut, sha256, write_wav
+from tests.system.dubbing import ROOT, UNPERSONALIZED, Counted, Dubber, cut, sha256, write_wav
 from tests.system.test_resume import flip
 from tests.system.test_speech_lengths import demo_speech
 
 QUICKLY = EnrolOptions(renderer_steps=2)
 TRACK, PERSONALIZE = rpcs.face.TRACK.path, rpcs.render.PERSONALIZE.path
-
-
-class Counted(WrappedStages):
-    """Stages that count the calls of each RPC."""
-
-    def __init__(self, stages: Stages) -> None:
-        super().__init__(stages)
-        self.calls: Counter[str] = Counter()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        call = getattr(self._stages, name)
-
-        def begin(rpc: Any, requests: Any) -> Any:
-            self.calls[rpc.path] += 1
-            return call(rpc, requests)
-
-        return begin
 
 
 @dataclass

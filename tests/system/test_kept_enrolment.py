@@ -30,8 +30,8 @@ from gateway.settings import GatewaySettings
 from services.common.errors import ConsentWithdrawnError
 from tests.forked import Forked
 from tests.integration.client_calls import until
-from tests.system.dubbing import ROOT, UNPERSONALIZED, Dubber, cut, write_wav
-from tests.system.test_kept_analysis import PERSONALIZE, QUICKLY, TRACK, Counted
+from tests.system.dubbing import ROOT, UNPERSONALIZED, Counted, Dubber, cut, write_wav
+from tests.system.test_kept_analysis import PERSONALIZE, QUICKLY, TRACK
 from tests.system.test_speech_lengths import demo_speech
 from tests.unit.consent.records import record
 

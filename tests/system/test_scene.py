@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dubstage.client import rpcs
+from gateway.actors.store import ActorStore
 from gateway.batch.changes import revise
 from gateway.batch.in_process import run_in_process
 from gateway.batch.types import ShotRecord, ShotState
@@ -31,12 +33,26 @@ from gateway.dub.state.workspace import JOURNAL, Workspace
 from gateway.media.inspection import inspect_video
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
+from gateway.settings import GatewaySettings
 from services.common.errors import ConsentOtherSubjectError, InvalidRequestError
 from services.common.methods import method_named
+from services.common.store.artefacts import ArtefactStore
 from services.common.texts import Field
 from tests.batches import open_store
 from tests.refusals import raised
-from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, PersonClip, decoded, joined, side_by_side, write_wav
+from tests.system.dubbing import (
+    SPEECH,
+    UNPERSONALIZED,
+    Counted,
+    Dubber,
+    PersonClip,
+    cut,
+    decoded,
+    enrol,
+    joined,
+    side_by_side,
+    write_wav,
+)
 from tests.unit.batch.rows import read_manifest
 from tests.unit.consent.records import record
 
@@ -209,6 +225,23 @@ def test_lines_of_one_face_may_not_overlap(scenes: Scenes, lines: list[Spoken], 
     with raised(InvalidRequestError, match=r"^lines\[0\] and lines\[1\] overlap, and both are of face 0: ", field="lines"):
         scenes.dub(tmp_path / "never.mkv", lines[0], (start, speech, face(0)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_actor_is_measured_once(scenes: Scenes, clips: Any, settings: GatewaySettings, tmp_path: Path) -> None:
+    """Lines that name their face by one actor measure the actor's face once, beside the tracking of the footage."""
+    host, store = scenes.dubber.host, ArtefactStore(settings.artefacts_url)
+    own = settings.model_copy(update={"data_dir": tmp_path / "data"})
+    with ActorStore(own) as actors:
+        person = enrol(host, own, actors, "ann", cut(clips.path("people/dev_4.mp4"), tmp_path / "ann.mkv", 0.0, 1.6))
+    spoken = [(start, scenes.speeches[0], FaceChoice("actor")) for start in ("0", "0.8")]
+    request = scenes.request(tmp_path / "ann-speaks.mkv", *spoken)
+    lines = tuple(replace(line, dub=replace(line.dub, actor=person.enrolled, actor_record=person.record)) for line in request.lines)
+    stages = Counted(host.stages)
+    outcome = host.run(DubJob(replace(request, lines=lines), stages, store, tmp_path / "jobs").run(lambda *_: None))
+    assert [part.num_dubbed for part in outcome.parts] == [20, 20]
+    assert len({part.face_id for part in outcome.parts}) == 1
+    assert stages.calls[rpcs.face.TRACK.path] == 2
 
 
 @pytest.mark.long

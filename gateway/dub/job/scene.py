@@ -11,6 +11,7 @@ import numpy as np
 
 from gateway.async_utilities import in_thread
 from gateway.consent.record import digest_of
+from gateway.consent.subject import Face
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.analyse.motion_clip import frame_seconds
 from gateway.dub.job.outcome import TargetRecords
@@ -59,7 +60,8 @@ class SceneLines:
         """
         passes = self.passes
         workspace, lines = passes.analysis.workspace, passes.request.lines
-        analyses = [await self._choose(line, span) for line, span in zip(lines, frames, strict=True)]
+        actors: dict[str, Face] = {}
+        analyses = [await self._choose(line, span, actors) for line, span in zip(lines, frames, strict=True)]
         # A face that boxes follow has the id of a track that is another face in some frames: the records are compared.
         numbers = [each.face_id if each.chosen is not None and not each.tracked_ids else None for each in analyses]
         check_overlaps(lines, frames, numbers)
@@ -76,8 +78,13 @@ class SceneLines:
             passes.on_progress("lines", number + 1, len(lines))
         return parts
 
-    async def _choose(self, line: DubLine, frames: range) -> FootageAnalysis:
-        """Return an analysis in which the face of a line is selected; none is selected if the footage shows no face."""
+    async def _choose(self, line: DubLine, frames: range, actors: dict[str, Face]) -> FootageAnalysis:
+        """Return an analysis in which the face of a line is selected; none is selected if the footage shows no face.
+
+        Args:
+            frames: frames of the line.
+            actors: faces of actors by id, as measured for earlier lines; gets the actor of this line.
+        """
         passes, choice = self.passes, line.dub.face
         analysis = passes.analysis.beside()
         with naming(line):
@@ -86,8 +93,10 @@ class SceneLines:
                 return analysis
             stored = line.dub.actor_record
             assert stored is not None, "the line has an actor"
-            actor = await face_of_actor(analysis.stages, passes.store, stored, analysis.workspace.folder, line.dub.threads)
-            analysis.chosen = face_like(analysis.index.embeddings, actor, stored.actor_id)
+            if stored.actor_id not in actors:
+                folder = analysis.workspace.folder
+                actors[stored.actor_id] = await face_of_actor(analysis.stages, passes.store, stored, folder, line.dub.threads)
+            analysis.chosen = face_like(analysis.index.embeddings, actors[stored.actor_id], stored.actor_id)
             return analysis
 
     async def _part(
