@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -102,6 +103,29 @@ def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: P
     with pytest.raises(ConsentWithdrawnError):
         dubber.host.run(job.run(lambda *_: None))
     assert list(videos.iterdir()) == []
+
+
+class SpeechGone(Withdrawn):
+    """The ledger of a job whose speech is deleted when nothing is left to do but to name the video."""
+
+    def __init__(self, speech: Path) -> None:
+        super().__init__(speech.parent)
+        self.speech = speech
+
+    def confirm(self) -> None:
+        try:
+            super().confirm()
+        except ConsentWithdrawnError:
+            self.speech.unlink()
+
+
+def test_named_video_needs_no_input(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+    """A dub whose video has its name does not fail any more: nothing of the request is read after that."""
+    footage, speech = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), Path(shutil.copy(SPEECH, tmp_path / "speech.flac"))
+    asked = DubRequest(footage=footage, speech=speech, output=tmp_path / "dub.mp4", method="dubstage", enrol=UNPERSONALIZED)
+    job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / "jobs", SpeechGone(speech))
+    assert dubber.host.run(job.run(lambda *_: None)).written.path == asked.output
+    assert not speech.exists()
 
 
 def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:

@@ -220,6 +220,11 @@ class DubJob:
                 mark = self._sealer.mark(claim)
                 claim = replace(claim, watermark=video_watermark(mark, dubbed=dubbed).payload)
                 seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
+            # What the result says is read before the video has its name: an error leaves no video.
+            channels = await asyncio.to_thread(about_channels, request, info)
+            mouths = await asyncio.to_thread(
+                mouth_samples, plan, video.faces, None if lines else parts[0].mouths, video.info.video.reduction
+            )
             # 5. Render windows, composite and encode.
             sound = await asyncio.to_thread(sound_of, request, speech, shown)
             writer = await asyncio.to_thread(
@@ -234,9 +239,6 @@ class DubJob:
                 end_to_end_s=time.perf_counter() - began - learning_s,
                 personalize_s=learning_s,
                 cpu_s=time.process_time() - used,
-            )
-            mouths = await asyncio.to_thread(
-                mouth_samples, plan, video.faces, None if lines else parts[0].mouths, video.info.video.reduction
             )
             if fresh and not lines and not request.preview and not (kept.is_adopted or kept.has_waited):
                 await asyncio.to_thread(self._store_pace, info, video, plan, times)
@@ -261,7 +263,7 @@ class DubJob:
             warnings=[
                 *(about_preview(video.info, shown) if request.preview else ()),
                 *about_pictures(info),
-                *await asyncio.to_thread(about_channels, request, info),
+                *channels,
                 *(about_left_out(info) if request.own_timeline else ()),
                 *_about_parts(parts, request.lines, info, has_background=request.own_timeline or request.preview),
                 *about_scale(sound.scale_db),
