@@ -41,6 +41,7 @@ from gateway.operations.store import OperationRow
 from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
 from services.common.errors import (
+    ActorError,
     ArtefactCorruptError,
     ArtefactNotFoundError,
     BackendUnavailableError,
@@ -64,7 +65,7 @@ GATEWAY_SECONDS: Final = 90.0
 _POLL_S: Final = 0.1
 _CLAIM_EVERY_S: Final = 2.0
 _KEPT_FOR: Final = datetime.timedelta(hours=1)
-"""How long the answer to an erasure is kept for the process that asked. A killed process never fetches its answer."""
+"""How long the answer to an erasure is kept. A process that is killed, or whose caller leaves, never fetches its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +255,14 @@ def _files_of_jobs(jobs: Path, names: set[str]) -> set[str]:
     return {digest for digests in lists if isinstance(digests, list) for digest in digests if isinstance(digest, str)}
 
 
+def _receipt_of(session: Session, actor_id: str) -> str | None:
+    """Return the last receipt of a person that a process has not fetched; None: there is none."""
+    if not is_actor_id(actor_id):  # a database may not even take such a text as a value
+        return None
+    mine = select(ErasureRow.receipt).where(ErasureRow.actor_id == actor_id, ErasureRow.receipt.is_not(None))
+    return session.scalar(mine.order_by(ErasureRow.number.desc()).limit(1))
+
+
 def _folder_names(session: Session, actor_id: str) -> set[str]:
     mine = select(JobRow.folder).where(JobRow.actor_id == actor_id)
     enrolments = (
@@ -309,12 +318,21 @@ class Erasures:
     def ask(self, actor_id: str) -> int:
         """Ask for the erasure of a person, and return the number of the erasure.
 
+        If the person is erased already, and the process that asked never fetched the receipt, `answer` returns this receipt.
+
         Raises:
-            ActorError: there is no such actor, and no operation or job names the person.
+            ActorError: there is no such actor, and no operation, job or receipt names the person.
         """
         with self._database.writing() as session:
-            check_erasable(session, actor_id)
-            row = ErasureRow(actor_id=actor_id, asked_at=now())
+            receipt = None
+            try:
+                check_erasable(session, actor_id)
+            except ActorError:
+                receipt = _receipt_of(session, actor_id)
+                if receipt is None:
+                    raise
+            # Other callers may wait for the receipt of their own row.
+            row = ErasureRow(actor_id=actor_id, asked_at=now(), receipt=receipt)
             session.add(row)
             session.flush()
             return row.number
@@ -328,7 +346,7 @@ class Erasures:
             return [(row.number, row.actor_id) for row in rows]
 
     def answer(self, number: int) -> ErasureReceipt | None:
-        """Return the receipt of an erasure that has ended, and forget the erasure. Return None while the erasure is open.
+        """Return the receipt of an erasure that has ended. Return None while the erasure is open.
 
         Raises:
             DubstageError: the erasure failed.
@@ -341,7 +359,6 @@ class Erasures:
             receipt, error = row.receipt, row.error
         if receipt is None and error is None:
             return None
-        self.withdraw(number)
         if receipt is not None:
             return ErasureReceipt.from_json(receipt)
         # Imported here and in `fail`: commands that list actors need no gRPC.
@@ -368,14 +385,24 @@ class Erasures:
         status = error_status.to_status(error, stage="gateway").SerializeToString()
         with self._database.writing() as session:
             mine = update(ErasureRow).where(ErasureRow.number == number, ErasureRow.receipt.is_(None))
-            session.execute(mine.values(error=status))
+            session.execute(mine.values(error=status, asked_at=now()))
 
     def withdraw(self, number: int) -> None:
-        """Forget an erasure, and all answers that no process fetched within an hour."""
+        """Forget an erasure that has no receipt. A receipt stays for the next caller who erases the person."""
+        with self._database.writing() as session:
+            session.execute(delete(ErasureRow).where(ErasureRow.number == number, ErasureRow.receipt.is_(None)))
+
+    def received(self, number: int) -> None:
+        """Forget an erasure whose answer has reached the process that asked."""
+        with self._database.writing() as session:
+            session.execute(delete(ErasureRow).where(ErasureRow.number == number))
+
+    def forget_old_answers(self) -> None:
+        """Forget the answers that no process fetched within an hour."""
         old = (datetime.datetime.now(datetime.UTC) - _KEPT_FOR).replace(microsecond=0).isoformat()
         ended = ErasureRow.receipt.is_not(None) | ErasureRow.error.is_not(None)
         with self._database.writing() as session:
-            session.execute(delete(ErasureRow).where((ErasureRow.number == number) | (ended & (ErasureRow.asked_at < old))))
+            session.execute(delete(ErasureRow).where(ended, ErasureRow.asked_at < old))
 
     def gone(self, actor_ids: AbstractSet[str]) -> AbstractSet[str]:
         """Return the actors among `actor_ids` that are no longer enrolled."""
@@ -448,17 +475,16 @@ class Erasures:
             next_claim = time.monotonic() + _CLAIM_EVERY_S
             if self._database.try_claim():
                 try:
-                    receipt = self.answer(number)
-                    if receipt is None:
-                        receipt = self.carry_out(actor_id, others=others)
+                    receipt = self.answer(number) or self.carry_out(actor_id, others=others)
+                    self.received(number)
                     return receipt
                 finally:
                     self.withdraw(number)
                     self._database.release_claim()
             while time.monotonic() < next_claim:
-                receipt = self.answer(number)
-                if receipt is not None:
-                    return receipt
+                answer = self._answer_of_gateway(number)
+                if answer is not None:
+                    return answer
                 time.sleep(_POLL_S)
             if time.monotonic() > deadline:
                 raise BackendUnavailableError(
@@ -471,6 +497,17 @@ class Erasures:
                         actors=Command("actor list"),
                     )
                 )
+
+    def _answer_of_gateway(self, number: int) -> ErasureReceipt | None:
+        """Return what `answer` returns, and forget an erasure that has ended."""
+        try:
+            receipt = self.answer(number)
+        except DubstageError:
+            self.withdraw(number)
+            raise
+        if receipt is not None:
+            self.received(number)
+        return receipt
 
     def _wait_for_jobs(self, actor_id: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -514,7 +551,7 @@ class Erasures:
             mine = update(ErasureRow).where(
                 ErasureRow.actor_id == actor_id, ErasureRow.receipt.is_(None), ErasureRow.error.is_(None)
             )
-            session.execute(mine.values(receipt=receipt.to_json()))
+            session.execute(mine.values(receipt=receipt.to_json(), asked_at=now()))
             self._record(session, receipt)
         return receipt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -123,6 +124,8 @@ class ActorEraser:
     async def erase(self, actor_id: str) -> ErasureReceipt:
         """Erase a person, and return the receipt.
 
+        If the call is cancelled, `watch` of this or the next gateway erases the person, and the next call gets the receipt.
+
         Raises:
             ActorError: there is no such actor, and no operation or job names the person.
             OverloadedError: work on the person did not stop in time.
@@ -131,18 +134,27 @@ class ActorEraser:
         number = await asyncio.to_thread(self._erasures.ask, actor_id)
         self._mine.add(number)
         try:
-            while True:
-                async with entered_in_threads(self._erasures.turn(number)) as mine:
-                    # Another gateway may have seen the erasure first.
-                    receipt = await asyncio.to_thread(self._erasures.answer, number)
-                    if receipt is None and mine:
-                        receipt = await self._receipt_of(number, actor_id)
-                if receipt is not None:
-                    return receipt
-                await asyncio.sleep(POLL_S)
-        finally:
+            receipt = await self._answer(number, actor_id)
+        except Exception:
             await in_thread(self._erasures.withdraw, number)
+            raise
+        finally:
             self._mine.discard(number)
+        # The person is erased: a database that does not answer now keeps no receipt from the caller.
+        with suppress(DubstageError):
+            await in_thread(self._erasures.received, number)
+        return receipt
+
+    async def _answer(self, number: int, actor_id: str) -> ErasureReceipt:
+        while True:
+            async with entered_in_threads(self._erasures.turn(number)) as mine:
+                # Another gateway may have seen the erasure first.
+                receipt = await asyncio.to_thread(self._erasures.answer, number)
+                if receipt is None and mine:
+                    receipt = await self._receipt_of(number, actor_id)
+            if receipt is not None:
+                return receipt
+            await asyncio.sleep(POLL_S)
 
     async def watch(self) -> None:
         """End the live streams of people who are erased, and carry out what other processes ask for, until cancelled."""
@@ -219,8 +231,10 @@ class ActorEraser:
         pictures = await in_thread(self._pictures)
         receipt = await in_thread(self._erasures.carry_out, actor_id, others=[pictures])
         # Work that began at the last moment has found the erasure, and is forgotten with the rest.
-        await self._runner.stop_work_on(actor_id)
-        await self._runner.forget_actor(actor_id)
+        try:
+            await self._runner.stop_work_on(actor_id)
+        finally:
+            await self._runner.forget_actor(actor_id)
         self._live.forget(actor_id)
         return receipt
 
@@ -291,8 +305,10 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
 
     async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
         """Stop all work on a person, then erase the person."""
-        receipt = await self._eraser.erase(_id_of(request.name))
+        actor_id = _id_of(request.name)
+        # First: an error behind the erasure would lose the receipt.
         key = await asyncio.to_thread(self._context.engine.actors.erasures.signing_key)
+        receipt = await self._eraser.erase(actor_id)
         return receipt_message(receipt, key.public_pem if key.id == receipt.key else "")
 
     async def RevokeConsent(self, request: pb.RevokeConsentRequest, context: Any) -> pb.RevokeConsentResponse:  # noqa: N802

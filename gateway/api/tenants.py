@@ -50,7 +50,7 @@ _log = structlog.stdlib.get_logger("dubstage.tenants")
 
 
 async def expire_hourly(settings: GatewaySettings, context: TenantContext, batches: BatchViews, uploads: TenantUploads) -> None:
-    """Remove old jobs, finished operations, finished batches and uploads, now and once per hour, until cancelled.
+    """Remove old jobs, operations, answers to erasures, batches and uploads, now and once per hour, until cancelled.
 
     Args:
         settings: the limits.
@@ -67,6 +67,7 @@ async def expire_hourly(settings: GatewaySettings, context: TenantContext, batch
             max_age_days=settings.operation_max_age_days,
             max_finished=settings.max_finished_operations,
         ),
+        context.engine.actors.erasures.forget_old_answers,
         partial(expire_batches, settings, batches.store, batches.is_worked_on),
         uploads.expire,
     )

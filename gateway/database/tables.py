@@ -157,6 +157,7 @@ class ErasureRow(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     actor_id: Mapped[str] = mapped_column(_NAME, index=True)
     asked_at: Mapped[str] = mapped_column(String(32))
+    """Time when the erasure was asked for; with a receipt or an error, the time of this answer."""
     receipt: Mapped[str | None]
     """The signed receipt, JSON."""
     error: Mapped[bytes | None]
