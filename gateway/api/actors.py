@@ -101,7 +101,7 @@ class ActorEraser:
         runner: runs the operations.
         live: opens live streams.
         clean: removes from this gateway's disk the jobs that another gateway has erased; blocks.
-        pictures: opens the pictures in the store of batches; blocks.
+        others: further stores that hold something of people.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class ActorEraser:
         runner: OperationRunner,
         live: LiveStreams,
         clean: Callable[[], None],
-        pictures: Callable[[], OtherStore],
+        others: Sequence[OtherStore],
     ) -> None:
         self._actors = actors
         self._erasures = actors.erasures
         self._runner = runner
         self._live = live
         self._clean = clean
-        self._pictures = pictures
+        self._others = others
         self._mine: set[int] = set()
         self._seen: set[int] = set()
 
@@ -228,13 +228,14 @@ class ActorEraser:
             await asyncio.sleep(STREAMS_S)
         await self._runner.stop_work_on(actor_id)
         self._live.forget(actor_id)
-        pictures = await in_thread(self._pictures)
-        receipt = await in_thread(self._erasures.carry_out, actor_id, others=[pictures])
+        receipt = await in_thread(self._erasures.carry_out, actor_id, others=self._others)
         # Work that began at the last moment has found the erasure, and is forgotten with the rest.
         try:
             await self._runner.stop_work_on(actor_id)
         finally:
             await self._runner.forget_actor(actor_id)
+        for other in self._others:
+            await in_thread(other.forget, actor_id)
         self._live.forget(actor_id)
         return receipt
 

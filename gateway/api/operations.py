@@ -24,6 +24,7 @@ from gateway.audit.work import watermark_details
 from gateway.consent.messages import consent_from
 from gateway.consent.record import digest_of
 from gateway.dub.request.spec import actors_of, records_of, without_records
+from gateway.operations import store
 from gateway.operations.runner import OperationRunner
 from gateway.operations.store import NO_REQUEST_ID, OperationRecord, RequestIdentity
 from gateway.provenance.claim import VideoWatermark
@@ -33,7 +34,7 @@ from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server import call_context, error_status
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-DUB: Final = "dub"
+DUB: Final = store.DUB
 """Kind of the operations of CreateDub."""
 ACTOR: Final = "actor"
 """Kind of the operations of CreateActor."""

@@ -27,9 +27,8 @@ from gateway.api.uploads import MediaServicer, TenantUploads
 from gateway.api.webhooks import WebhookServicer, sender_of, write_event
 from gateway.async_utilities import in_thread
 from gateway.audit.protection import record_settings
-from gateway.batch.erasure import BatchPictures
+from gateway.batch.erasure import other_stores
 from gateway.batch.expiry import expire_batches
-from gateway.batch.store import BatchStore
 from gateway.housekeeping import expire, remove_unknown, run_hourly
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Handler, for_tenant
@@ -83,9 +82,7 @@ def eraser_of(settings: GatewaySettings, context: TenantContext, runner: Operati
         live: opens live streams.
     """
     clean = partial(remove_unknown, context.engine.actors, context.engine.artefacts, context.engine.jobs)
-    return ActorEraser(
-        context.engine.actors, runner, live, clean, partial(BatchPictures, BatchStore(context.engine.actors.database))
-    )
+    return ActorEraser(context.engine.actors, runner, live, clean, other_stores(context.engine.actors.database))
 
 
 def runner_of(

@@ -45,6 +45,7 @@ from gateway.batch.types import (
 )
 from gateway.database.session import Database
 from gateway.database.tables import BatchActorRow, BatchDecisionRow, BatchPictureRow, BatchRow, BatchShotRow
+from gateway.dub.request.spec import drop_records
 from gateway.media.locations import local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder
@@ -605,6 +606,24 @@ class BatchStore:
             for batch, shot_id in session.execute(query.where(BatchActorRow.actor == actor_id)):
                 shots.setdefault(batch, []).append(shot_id)
         return shots
+
+    def records_given(self, name: str, shot_ids: Iterable[str]) -> list[str]:
+        """Return the ids of those shots whose rows hold consent records."""
+        given = []
+        with self.database.reading() as session:
+            for part in _parts(name, shot_ids):
+                rows = session.execute(select(BatchShotRow.shot_id, BatchShotRow.dub).where(part))
+                given += [row.shot_id for row in rows if drop_records(DubSpec.FromString(row.dub))]
+        return given
+
+    def remove_records(self, name: str, shot_ids: Iterable[str]) -> None:
+        """Remove the consent records from the rows of shots."""
+        with self.database.writing() as session:
+            for part in _parts(name, shot_ids):
+                for row in session.scalars(select(BatchShotRow).where(part).with_for_update()):
+                    spec = DubSpec.FromString(row.dub)
+                    if drop_records(spec):
+                        row.dub = spec.SerializeToString(deterministic=True)
 
     # Inside
 

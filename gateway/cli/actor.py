@@ -84,13 +84,12 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         InvalidRequestError: the file of the receipt exists or cannot be written.
         DubstageError: the erasure failed.
     """
-    from gateway.batch.erasure import BatchPictures
-    from gateway.batch.store import BatchStore
+    from gateway.batch.erasure import other_stores
 
     if save is not None:
         check_new_file(save)
     with open_installation(settings) as installation:
-        receipt = installation.actors.erasures.erase_or_ask(actor_id, [BatchPictures(BatchStore(installation.actors.database))])
+        receipt = installation.actors.erasures.erase_or_ask(actor_id, other_stores(installation.actors.database))
         key = installation.actors.erasures.signing_key() if wants_json() else None
     if key is not None:
         from gateway.cli.documents import receipt_document

@@ -33,6 +33,8 @@ from gateway.database.session import Database
 from gateway.database.tables import Base, JobFolderRow
 from services.common.errors import OperationNotFoundError, RequestIdReusedError, WorkCancelledError
 
+DUB: Final = "dub"
+"""Kind of the operations of CreateDub."""
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
 AT_ONCE: Final = 500
 """Most operations that one transaction deletes, so that other processes need not wait for the database."""

@@ -180,12 +180,17 @@ def test_line_after_the_end_fails(gateway: RunningGateway, media: Media) -> None
 
 @pytest.mark.long
 def test_erased_actor_of_a_scene_leaves_nothing(gateway: RunningGateway, connection: Connection, actor: str) -> None:
-    """The folder of a scene ends with the erasure of any of its actors."""
-    client.enrol(connection, **enrolment("passing")).wait(timeout_s=300)
-    lines = line(0.0, actor_id=actor, speech_uri="short.wav"), line(0.8, actor_id="passing")
-    client.dub(connection, **scene("erased.mp4", *lines)).wait(timeout_s=300)
+    """The folder of a scene ends with the erasure of any of its actors, and so do the consent records of the scene's request."""
+    made = enrolment("passing")
+    client.enrol(connection, **made).wait(timeout_s=300)
+    consent = consent_pb2.ConsentRecord(**{**made["consent"], "reference": "box of the second line"})
+    lines = line(0.0, actor_id=actor, speech_uri="short.wav"), line(0.8, actor_id="passing", consent=consent)
+    dub = client.dub(connection, **scene("erased.mp4", *lines))
+    dub.wait(timeout_s=300)
     jobs = set((gateway.data / "jobs").iterdir())
     client.erase_actor(connection, "passing")
+    assert dub.state().done
+    assert b"box of the second line" not in (gateway.data / "actors.sqlite").read_bytes()
     assert set((gateway.data / "jobs").iterdir()) < jobs
 
 

@@ -1,18 +1,23 @@
 """Erasure drill over SQLite and a folder, and over PostgreSQL and S3: nothing is left, and what is left is told."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
+from dubstage.gateway.v1.gateway_pb2 import CreateDubRequest
 from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import verified
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.batch.erasure import BatchPictures
+from gateway.batch.erasure import other_stores
 from gateway.batch.store import BatchStore
 from gateway.batch.types import manifest_of
+from gateway.consent.messages import consent_message
+from gateway.dub.request.spec import actors_of, records_of
 from gateway.dub.state.journal import Journal
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
@@ -24,6 +29,7 @@ from tests.contract.stores.people import keep
 from tests.contract.stores.programs import begun
 from tests.contract.stores.s3_servers import BUCKET, S3Server
 from tests.unit.batch.rows import shot_of_row
+from tests.unit.consent.records import face, record
 
 _APPEND = """
 import sys
@@ -75,14 +81,14 @@ def job(actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, geometry:
     return folder
 
 
-def erase(actors: ActorStore, batches: BatchStore) -> str:
-    return actors.erasures.erase_or_ask("ann", [BatchPictures(batches)]).to_json()
+def erase(actors: ActorStore) -> str:
+    return actors.erasures.erase_or_ask("ann", other_stores(actors.database)).to_json()
 
 
 def test_erasure_leaves_nothing(actors, blobs, batches, settings, job) -> None:
     """Nothing of the person is left and the receipt says so."""
     own = {ref.sha256 for ref in actors.get("bob").artefacts.values()}
-    receipt = verified(erase(actors, batches).encode(), lambda _: installation_key(settings.data_dir).public)
+    receipt = verified(erase(actors).encode(), lambda _: installation_key(settings.data_dir).public)
     assert {kind: len(digests) for kind, digests in receipt.document["erased"].items()} == {
         "bank": 1,
         "batch picture": 1,
@@ -93,8 +99,9 @@ def test_erasure_leaves_nothing(actors, blobs, batches, settings, job) -> None:
         "renderer": 1,
         "style": 1,
     }
+    others = {store.place for store in other_stores(actors.database)}
     places = {one["place"] for one in receipt.document["looked_at"] if one["left"] == 0}
-    assert places == {"database", "artefact store", "data folder (jobs, journals, uploads)", "pictures of batches"}
+    assert places == {"database", "artefact store", "data folder (jobs, journals, uploads)", *others}
     assert "backups" in receipt.document["out_of_reach"][0]
     assert {blob.ref.sha256 for blob in blobs.stored()} == own
     assert not job.exists()
@@ -108,6 +115,24 @@ def test_erasure_leaves_nothing(actors, blobs, batches, settings, job) -> None:
         JobLedger(actors, ["ann"]).begin(job)
 
 
+def test_consent_records_of_scenes_go(actors, batches, job) -> None:
+    """Records of a person whom a scene names behind another actor leave operations and batches. Other scenes keep theirs."""
+    first, second = consent_message(record()), consent_message(record(face=face()))
+    scene = DubSpec(lines=[LineSpec(actor="actors/bob", consent=first), LineSpec(actor="actors/ann", consent=second)])
+    other = DubSpec(lines=[LineSpec(actor="actors/bob", consent=first)])
+    operations = OperationStore(actors.database)
+    for spec in (scene, other):
+        operations.add("dub", CreateDubRequest(dub=spec).SerializeToString(), actor_id="bob")
+    shot = replace(shot_of_row(id="scene", footage="/plate.mp4", output="/scene.mp4"), dub=scene)
+    batches.create(manifest_of("day", [shot]), "gateway")
+    erase(actors)
+    kept = [CreateDubRequest.FromString(stored.request).dub for stored in operations.list()]
+    assert [actors_of(spec) for spec in kept] == [("bob", "ann"), ("bob",)]
+    assert [len(records_of(spec)) for spec in kept] == [0, 1]
+    (row,) = batches.manifest("day")
+    assert (actors_of(row.dub), records_of(row.dub)) == (("bob", "ann"), [])
+
+
 def test_undeletable_blob_fails_erasure(actors, batches, job, monkeypatch) -> None:
     """A blob that does not go makes the erasure fail and the next one succeed."""
     kept = actors.get("ann").artefacts["footage"]
@@ -119,9 +144,9 @@ def test_undeletable_blob_fails_erasure(actors, batches, job, monkeypatch) -> No
     with monkeypatch.context() as patched:
         patched.setattr(ArtefactStore, "delete", refuse)
         with pytest.raises(StorageRefusedError, match=f"not erased whole. Left: blob {kept.sha256} in artefact store"):
-            erase(actors, batches)
+            erase(actors)
     assert actors.show("ann").actor_id == "ann"
-    assert kept.sha256 in erase(actors, batches)
+    assert kept.sha256 in erase(actors)
     with pytest.raises(ActorError):
         actors.get("ann")
 
@@ -132,13 +157,13 @@ def test_leftover_copies_are_reported(actors, blobs, batches, settings, job) -> 
     copy.parent.mkdir()
     copy.write_bytes(b"footage of ann")
     with pytest.raises(StorageRefusedError, match=f"file {copy} in data folder"):
-        erase(actors, batches)
+        erase(actors)
     copy.unlink()
     other = settings.data_dir / "jobs" / "2"
     # A job that nobody knows any more, and that has journalled a blob of the person.
     Journal(other / "journal", blobs).record("first", {"box": np.full(64, 1, np.uint8)})
     with pytest.raises(StorageRefusedError, match=f"entry of the journal {other}"):
-        erase(actors, batches)
+        erase(actors)
 
 
 def test_equal_files_of_other_jobs(actors: ActorStore, batches: BatchStore, settings: GatewaySettings, job: Path) -> None:
@@ -146,7 +171,7 @@ def test_equal_files_of_other_jobs(actors: ActorStore, batches: BatchStore, sett
     other = settings.data_dir / "jobs" / "2"
     other.mkdir()
     (other / "faces.bin").write_bytes(b"faces of ann")
-    receipt = actors.erasures.erase_or_ask("ann", [BatchPictures(batches)])
+    receipt = actors.erasures.erase_or_ask("ann", other_stores(actors.database))
     assert len(receipt.document["kept"]["file of other work"]) == 1
     assert (other / "faces.bin").exists()
 

@@ -16,8 +16,7 @@ from gateway.actors.store import ActorStore
 from gateway.api.actors import ActorEraser
 from gateway.api.convert import enrol_request_from
 from gateway.api.media import MediaFolder, MediaLocations, RequestMedia
-from gateway.batch.erasure import BatchPictures
-from gateway.batch.store import BatchStore
+from gateway.batch.erasure import other_stores
 from gateway.consent.keys import signed
 from gateway.consent.messages import consent_from, consent_message
 from gateway.consent.record import digest_of
@@ -118,7 +117,7 @@ class Gateway:
         operations = OperationStore(actors.database)
         self.runner = OperationRunner(operations, {"dub": self._work}, max_concurrent=1, max_queued=1)
         live = LiveStreams(_no_stages, actors, blobs, max_message_bytes=1 << 20)
-        self.eraser = ActorEraser(actors, self.runner, live, lambda: None, lambda: BatchPictures(BatchStore(actors.database)))
+        self.eraser = ActorEraser(actors, self.runner, live, lambda: None, other_stores(actors.database))
 
     async def _work(self, operation: BegunOperation) -> bytes:
         self.begun.set()
