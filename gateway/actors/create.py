@@ -16,7 +16,6 @@ from typing import Final
 
 import numpy as np
 
-from gateway.actors.job_blobs import of_enrolment
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import FILES, PICTURE, StoredActor
@@ -24,6 +23,7 @@ from gateway.actors.watch import ENDED, FORBIDDEN, while_allowed
 from gateway.async_utilities import in_stoppable_thread, in_thread
 from gateway.consent.record import Consent, ConsentUse
 from gateway.consent.subject import Shown, check_shown
+from gateway.database.tables import of_actor
 from gateway.dub.analyse.face_choice import AUTOMATIC, FaceChoice, about_faces
 from gateway.dub.choices import EnrolOptions
 from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, forget_analysis, make_space, shared_analysis
@@ -260,7 +260,7 @@ class _EnrolmentJob:
 
     def __post_init__(self) -> None:
         actor_id = self.request.actor_id
-        self.ledger = JobLedger(self.actors, belongs_to=self.operation.name or of_enrolment(actor_id))
+        self.ledger = JobLedger(self.actors, belongs_to=self.operation.name or of_actor(actor_id))
 
     async def run(self) -> StoredActor:
         """Enrol the person."""

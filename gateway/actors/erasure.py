@@ -26,14 +26,14 @@ import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from gateway.actors.job_blobs import counted, erased_meanwhile, is_open, of_enrolment, of_footage
+from gateway.actors.job_blobs import counted, erased_meanwhile, is_open, of_footage
 from gateway.actors.receipts import Digests, ErasureReceipt, now, signed
 from gateway.actors.stored import FILES, SUPERSEDED, artefacts_of, is_actor_id, not_enrolled
 from gateway.actors.sweep import OtherStore, Sweep, digest_of_file, regular_files, sweep_artefacts, sweep_database, sweep_folder
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog, AuditPersonRow
 from gateway.database.session import Database
-from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
+from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow, of_actor
 from gateway.dub.state.journal import journalled
 from gateway.dub.state.records import read_note
 from gateway.dub.state.workspace import FACTS, JOBS, JOURNAL, is_running, lock_folder
@@ -270,7 +270,7 @@ def _folder_names(session: Session, actor_id: str) -> set[str]:
         .join(OperationRow, OperationRow.name == JobFolderRow.belongs_to)
         .where(OperationRow.actor_id == actor_id)
     )
-    others = select(JobFolderRow.folder).where(JobFolderRow.belongs_to == of_enrolment(actor_id))
+    others = select(JobFolderRow.folder).where(JobFolderRow.belongs_to == of_actor(actor_id))
     return {name for query in (mine, enrolments, others) for name in session.scalars(query)}
 
 

@@ -41,7 +41,7 @@ class JobBlobs:
         Args:
             folder: folder of the job.
             actor_id: actor that is dubbed. An erasure of the actor deletes the job. Empty: the job enrols the person for itself.
-            belongs_to: name of the gateway's operation, `of_enrolment` for an enrolment of the command line, `of_footage` for a
+            belongs_to: name of the gateway's operation, `of_actor` for an enrolment of the command line, `of_footage` for a
                 kept analysis; empty: none of these.
 
         Raises:
@@ -165,11 +165,6 @@ class JobBlobs:
         except InvalidRequestError:
             # The stages have another store, from which this process deletes nothing.
             return True
-
-
-def of_enrolment(actor_id: str) -> str:
-    """Return what the job of an enrolment of the command line belongs to."""
-    return f"actors/{actor_id}"
 
 
 def of_footage(sha256: str) -> str:

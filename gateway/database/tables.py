@@ -113,8 +113,13 @@ class JobFolderRow(Base):
 
     folder: Mapped[str] = mapped_column(String(4096), primary_key=True)
     belongs_to: Mapped[str] = mapped_column(String(80), index=True)
-    """Name of the gateway's operation, `actors/ID` for an enrolment of the command line, `footage/SHA256` for a kept
-    analysis; empty for a dub of the command line."""
+    """Name of the gateway's operation, `of_actor` for an enrolment of the command line or after the operation was deleted,
+    `footage/SHA256` for a kept analysis; empty for a dub of the command line."""
+
+
+def of_actor(actor_id: str) -> str:
+    """Return what the job of an enrolment that no operation names belongs to. An erasure of the person finds the job by this."""
+    return f"actors/{actor_id}"
 
 
 class JobBlobRow(Base):

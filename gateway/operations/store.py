@@ -30,7 +30,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.database.session import Database
-from gateway.database.tables import Base, JobFolderRow
+from gateway.database.tables import Base, JobFolderRow, of_actor
 from services.common.errors import OperationNotFoundError, RequestIdReusedError, WorkCancelledError
 
 DUB: Final = "dub"
@@ -316,8 +316,12 @@ class OperationStore:
             return session.scalars(query).all()
 
     def delete(self, name: str) -> None:
-        """Forget an operation."""
+        """Forget an operation. An erasure of its actor still finds the folders of a job that has not ended."""
         with self.database.writing() as session:
+            actor_id = session.scalar(select(OperationRow.actor_id).where(OperationRow.name == name))
+            if actor_id:
+                folders = update(JobFolderRow).where(JobFolderRow.belongs_to == name)
+                session.execute(folders.values(belongs_to=of_actor(actor_id)))
             session.execute(delete(OperationRow).where(OperationRow.name == name))
             self._audit.append(session, AuditEvent(event=EventKind.OPERATION_REMOVED, work=name))
 

@@ -308,6 +308,24 @@ def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:
         actors.erasures.erase_or_ask("cleo")
 
 
+def test_enrolment_of_deleted_operation_goes(
+    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    """An enrolment failed, and its operation was deleted. The folder and the blobs stay for a repeated enrolment, or an erasure."""
+    operations = OperationStore(actors.database)
+    record = operations.add("actor", b"consent of cleo", actor_id="cleo")
+    folder = tmp_path / "data" / "jobs" / "1"
+    folder.mkdir(parents=True)
+    ledger = JobLedger(actors, belongs_to=record.name)
+    ledger.begin(folder)
+    ledger.hold(folder, blobs.put_bytes(b"style of cleo"))
+    operations.finish(record)
+    operations.delete(record.name)
+    assert len(actors.erasures.erase_or_ask("cleo").erased_sha256) == 1
+    assert on_disk(settings) == set()
+    assert not folder.exists()
+
+
 def test_killed_enrolment_leaves_nothing(
     actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path
 ) -> None:
