@@ -68,7 +68,7 @@ class JobBlobs:
             if _is_over(session, folder, actor_id):
                 raise erased_meanwhile(actor_id)
 
-    def hold(self, folder: Path, ref: ArtefactRef, *, actor_id: str = "") -> bool:
+    def hold(self, folder: Path, ref: ArtefactRef, *, actor_ids: Sequence[str] = ()) -> bool:
         """Count a blob that a job has stored, and return whether the blob is there.
 
         The end of another job that had the same blob may have deleted the blob before it was counted. From now on the end of no job
@@ -76,22 +76,28 @@ class JobBlobs:
 
         If the job may not go on, the blob is deleted, unless another job or actor counts the blob.
 
+        Args:
+            folder: folder of the job.
+            ref: the blob.
+            actor_ids: actors that are dubbed; none: the job enrols the people for itself.
+
         Raises:
-            ActorError: the actor was erased, or is being erased now.
+            ActorError: one of the actors was erased, or is being erased now.
             WorkCancelledError: the job was given up.
         """
         with self._database.writing() as session:
             # With the row locked, an erasure in another process either comes first, or sees this blob.
             begun = session.get(JobFolderRow, str(folder), with_for_update=True)
             self._database.count_blobs(session, {ref.sha256})
-            gone = begun is None or _is_over(session, folder, actor_id)
-            if gone:
+            erased = next((actor_id for actor_id in actor_ids if _is_over(session, folder, actor_id)), "")
+            over = begun is None or bool(erased)
+            if over:
                 if ref.sha256 not in counted(session, {ref.sha256}):
                     self._artefacts.delete(ref)
             else:
                 session.merge(JobBlobRow(folder=str(folder), sha256=ref.sha256, uri=ref.uri, size_bytes=ref.size_bytes))
-        if gone:
-            raise erased_meanwhile(actor_id) if actor_id else WorkCancelledError("the job was given up while the job ran")
+        if over:
+            raise erased_meanwhile(erased) if erased else WorkCancelledError("the job was given up while the job ran")
         return self._is_there(ref)
 
     def release(self, folder: Path) -> Sequence[ArtefactRef]:

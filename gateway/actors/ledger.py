@@ -118,10 +118,10 @@ class JobLedger:
         """Count a blob that the job has stored, and return whether the blob is there. See JobBlobs.hold.
 
         Raises:
-            ActorError: the actor was erased meanwhile. The blob was deleted again.
+            ActorError: an actor was erased meanwhile. The blob was deleted again.
             WorkCancelledError: the job was given up meanwhile. The blob was deleted again.
         """
-        return self._jobs.hold(folder, ref, actor_id=self.actor_id)
+        return self._jobs.hold(folder, ref, actor_ids=self._actor_ids)
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Return the blobs, of the job and of `refs`, that no actor and no other job counts."""

@@ -78,7 +78,7 @@ class Dubs:
         actors.jobs.check(folder, ANN)
         actors.consents.check_lasting([actor.consent], actor_id=ANN)
         queue.renew({number}, {number: b"progress"})
-        actors.jobs.hold(folder, self._window, actor_id=ANN)
+        actors.jobs.hold(folder, self._window, actor_ids=[ANN])
         actors.jobs.only_of(folder, [self._window])
         actors.jobs.uncounted(actors.jobs.release(folder))
         actors.jobs.folders_of(submitted.record.name)

@@ -99,6 +99,31 @@ def test_window_after_erasure_is_removed(
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("carried_out", [False, True])
+@pytest.mark.parametrize("erased", ["ann", "bea"])
+def test_window_of_scene_names_erased(
+    actors: ActorStore,
+    blobs: ArtefactStore,
+    geometry: ActorGeometry,
+    settings: GatewaySettings,
+    ann: str,
+    erased: str,
+    carried_out: bool,
+) -> None:
+    """A scene ends with the erasure of any of its actors, and the error names this actor."""
+    actors.create("bea", method="dubstage", enrolled=learned(blobs, "bea", geometry), footage_sha256="1" * 64, consent=None)
+    ledger, folder = JobLedger(actors, [ann, "bea"]), settings.data_dir / "jobs" / "1"
+    ledger.begin(folder)
+    late = blobs.put_bytes(b"window of both")
+    if carried_out:
+        actors.erasures.erase_or_ask(erased)
+    else:
+        actors.erasures.ask(erased)
+    with pytest.raises(ActorError, match=f"'{erased}' was erased"):
+        ledger.hold(folder, late)
+    assert not blobs.exists(late)
+
+
 def test_erasure_removes_footage_analysis(
     actors: ActorStore,
     other: ActorStore,
