@@ -456,12 +456,15 @@ class Erasures:
             folders = folders_of(session, actor_id, self._jobs, self._artefacts).own
         return self._perform(actor_id, files_of_jobs(folders), elsewhere, others)
 
-    def erase_or_ask(self, actor_id: str, others: Sequence[OtherStore] = ()) -> ErasureReceipt:
+    def erase_or_ask(
+        self, actor_id: str, others: Sequence[OtherStore] = (), *, announce: Callable[[], None] = lambda: None
+    ) -> ErasureReceipt:
         """Erase a person: through the gateway that works with this database, or in this process if no gateway does.
 
         Args:
             actor_id: id of the person.
             others: further stores that hold something of people.
+            announce: called before the wait for a gateway: lets a gateway serve the tenant.
 
         Raises:
             ActorError: there is no such actor, and no operation or job names the person.
@@ -470,6 +473,7 @@ class Erasures:
         """
         number = self.ask(actor_id)
         deadline = time.monotonic() + GATEWAY_SECONDS
+        announced = False
         while True:
             # The gateway may end while this process waits.
             next_claim = time.monotonic() + _CLAIM_EVERY_S
@@ -481,6 +485,9 @@ class Erasures:
                 finally:
                     self.withdraw(number)
                     self._database.release_claim()
+            if not announced:
+                announce()
+                announced = True
             while time.monotonic() < next_claim:
                 answer = self._answer_of_gateway(number)
                 if answer is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,12 +86,14 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         DubstageError: the erasure failed.
     """
     from gateway.batch.erasure import other_stores
+    from gateway.tenants.register import announce_tenant
 
     if save is not None:
         check_new_file(save)
     with open_installation(settings) as installation:
-        receipt = installation.actors.erasures.erase_or_ask(actor_id, other_stores(installation.actors.database))
-        key = installation.actors.erasures.signing_key() if wants_json() else None
+        erasures, others = installation.actors.erasures, other_stores(installation.actors.database)
+        receipt = erasures.erase_or_ask(actor_id, others, announce=partial(announce_tenant, settings))
+        key = erasures.signing_key() if wants_json() else None
     if key is not None:
         from gateway.cli.documents import receipt_document
 

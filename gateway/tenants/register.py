@@ -43,6 +43,22 @@ def remember_tenant(database: Database, tenant: str) -> None:
             session.add(TenantRow(tenant=tenant, served_since=now))
 
 
+def announce_tenant(settings: GatewaySettings) -> None:
+    """Let the gateways of a shared database serve the tenant of the settings, which none of them may have served.
+
+    Every gateway serves the default tenant. With SQLite, a gateway holds the file of a tenant only while it serves the tenant.
+
+    Args:
+        settings: settings of the process, with the locations of the tenant.
+
+    Raises:
+        StorageRefusedError, BackendUnavailableError: the database cannot be used.
+    """
+    if settings.tenant != DEFAULT_TENANT and settings.database_may_be_shared:
+        with closing(Database(settings.database_url, settings.data_dir, connections=1)) as default:
+            remember_tenant(default, settings.tenant)
+
+
 def stored_bytes(database: Database) -> int:
     """Return the size of the artefacts that a tenant's actors and jobs count, bytes. A shared artefact counts once.
 

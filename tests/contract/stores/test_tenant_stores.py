@@ -15,10 +15,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from gateway.actors import erasure
 from gateway.actors.store import ActorStore
 from gateway.api import tenants as rooms_module
 from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.tenants import Tenant, Tenants
+from gateway.cli.actor import run_erase
 from gateway.database.session import Database
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationStore
@@ -157,6 +159,26 @@ async def test_a_gateway_opens_the_tenants_of_another(postgres_url: str, tmp_pat
         assert sum(line["event"] == "tenant_opened" for line in lines) == 1
     await closed(again)
     await closed(other)
+
+
+async def test_gateway_erases_in_unserved_tenant(
+    postgres_url: str, tmp_path: Path, geometry: ActorGeometry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command asks for an erasure in a tenant that no gateway has served, while a gateway holds the database."""
+    monkeypatch.setattr(rooms_module, "POLL_S", 0.05)
+    gateway = rooms_at(tmp_path / "one", postgres_url)
+    await gateway.start(trace.NoOpTracer())
+    places = GatewaySettings(data_dir=tmp_path / "other", artefacts_url=str(tmp_path / "artefacts"), database_url=postgres_url)
+    acme = settings_of(places, "acme")
+    with ActorStore(acme) as actors:
+        keep(actors, ArtefactStore(acme.artefacts_url), geometry, "ann")
+    # The wait needs no more than some looks of the gateway.
+    monkeypatch.setattr(erasure, "GATEWAY_SECONDS", 30.0)
+    await asyncio.to_thread(run_erase, acme, "ann", None)
+    assert '"actor_id": "ann"' in capsys.readouterr().out
+    with ActorStore(acme) as actors:
+        assert actors.find("ann") is None
+    await closed(gateway)
 
 
 async def test_no_room_opens_while_the_gateway_ends(tmp_path: Path) -> None:
