@@ -170,9 +170,7 @@ class DubJob:
         method = method_named(request.method)
         self._version = await in_thread(version_of, request.footage)
         info = await inspect_in_child(request.footage)
-        lines = await asyncio.to_thread(lambda: [check_line(line, info) for line in request.lines])
-        if lines and is_still(info):
-            raise InvalidRequestError(f"{request.footage} is a single picture, and a scene needs a video", field="footage")
+        lines = await asyncio.to_thread(_lines_of, request, info)
         speech = await asyncio.to_thread(output_speech, request, info, lines)
         self._request = request = await asyncio.to_thread(fitted, request, info, speech)
         encoder = await asyncio.to_thread(check_output, request, info, speech)
@@ -513,6 +511,17 @@ class DubJob:
             "method": request.method,
             "actor": self._ledger.actor_id,
         }
+
+
+def _lines_of(request: DubRequest, info: MediaInfo) -> list[range]:
+    """Return the frames of the lines of a scene; empty: the dub is of one person. Blocks.
+
+    Raises:
+        InvalidRequestError: a line lies outside of the footage, or the footage is a single picture.
+    """
+    if request.lines and is_still(info):
+        raise InvalidRequestError(f"{request.footage} is a single picture, and a scene needs a video", field="footage")
+    return [check_line(line, info) for line in request.lines]
 
 
 def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
