@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import cv2
 import numpy as np
 
 from dubstage.audio.v1 import audio_pb2
@@ -31,7 +32,7 @@ from gateway.live.streams import Disclosing
 from gateway.media.encoders import check_target
 from gateway.media.output import check_output_file
 from gateway.media.takes import check_number_of_takes
-from services.common.array_types import Float32, Int32
+from services.common.array_types import Float32, Int32, UInt8
 from services.common.errors import InvalidRequestError, MessageTooLargeError
 from services.common.methods import method_named
 from services.common.wire.convert import mouth_from_proto
@@ -257,6 +258,7 @@ class LiveOptions:
         max_late_s: seconds after the arrival of its sound until which a frame is sent; None: every frame is sent.
         mouth: how the mouth is predicted.
         disclosing: how the stream says that it is synthetic, besides the watermark.
+        jpeg_quality: quality of the pictures as JPEG, 1 to 100; None: they are sent as samples.
     """
 
     actor_id: str
@@ -267,6 +269,7 @@ class LiveOptions:
     max_late_s: float | None = None
     mouth: LiveMouth = LiveMouth()
     disclosing: Disclosing = Disclosing()
+    jpeg_quality: int | None = None
 
 
 def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
@@ -304,6 +307,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
         max_late_s,
         mouth_from_proto(config, LiveMouth()),
         Disclosing(label, config.disclose),
+        config.jpeg_quality if config.HasField("jpeg_quality") else None,
     )
 
 
@@ -355,12 +359,22 @@ class LiveAudioReader:
         return audio_pb2.AudioChunk(first_sample=first - self._first_sample, pcm_f32=pcm)
 
 
-def live_response(frame: LiveFrame) -> pb.LiveResponse:
-    """Return the message of a live frame."""
+def live_response(frame: LiveFrame, jpeg_quality: int | None = None) -> pb.LiveResponse:
+    """Return the message of a live frame. Blocks.
+
+    Args:
+        jpeg_quality: see LiveOptions.
+    """
     reason = common_pb2.FRAME_REASON_SILENT if frame.silent else common_pb2.FRAME_REASON_DUBBED
     tags = frame.colour
     colour = pb.ColourTags(matrix=tags.matrix, range=tags.color_range, primaries=tags.primaries, transfer=tags.transfer)
     signed = frame.disclosure
     disclosure = pb.LiveDisclosure(xmp=signed.packet, manifest=signed.manifest) if signed is not None else None
-    image = to_image(frame.picture)
+    image = to_image(frame.picture) if jpeg_quality is None else _jpeg(frame.picture, jpeg_quality)
     return pb.LiveResponse(frame_index=frame.index, image=image, reason=reason, colour=colour, disclosure=disclosure)
+
+
+def _jpeg(picture: UInt8, quality: int) -> common_pb2.Image:
+    height, width, _ = picture.shape
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return common_pb2.Image(width=width, height=height, encoding=common_pb2.IMAGE_ENCODING_JPEG, data=data.tobytes())

@@ -244,4 +244,4 @@ class DubServicer(gateway_pb2_grpc.DubServiceServicer):
             async with aclosing(frames):
                 async for frame in frames:
                     quota.count_frame()
-                    yield live_response(frame)
+                    yield await asyncio.to_thread(live_response, frame, options.jpeg_quality)

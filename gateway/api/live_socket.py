@@ -29,7 +29,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final, cast
 
-import cv2
 import grpc
 import grpc.aio
 import numpy as np
@@ -41,7 +40,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from dubstage.client import rpcs
 from dubstage.client.aio import AsyncConnection
 from dubstage.client.gateway import live_first_sample
-from dubstage.common.v1 import common_pb2
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.http_bodies import json_object
 from gateway.api.http_callers import Shares
@@ -49,7 +47,6 @@ from gateway.api.resources import fill_message, json_of
 from gateway.ui.session import Sessions
 from services.common.errors import DubstageError, InvalidRequestError, StageDeadlineExceededError
 from services.common.server.auth import AUTHORIZATION_KEY
-from services.common.wire.convert import from_image
 
 PATH: Final = "/v1/live"
 MAX_MESSAGE_BYTES: Final = 64 << 10
@@ -63,7 +60,7 @@ CONFIG_S: Final = 10.0
 FRAME_S: Final = 20.0
 """Seconds in which a client takes a frame."""
 QUALITY: Final = 90
-"""Quality of the pictures, as OpenCV counts it."""
+"""Quality of the pictures if the config names none."""
 _MOST_REASON_BYTES: Final = 123
 
 Check = Callable[[HTTPConnection, str], tuple[object, str]]
@@ -129,8 +126,7 @@ class LiveSocket:
             async for frame in frames:
                 if frame.HasField("disclosure"):
                     await _send(socket, {"disclosure": json_of(frame.disclosure)})
-                picture = await asyncio.to_thread(_jpeg, frame.image)
-                await _sent(socket.send_bytes(FRAME_HEAD.pack(frame.frame_index, frame.reason) + picture))
+                await _sent(socket.send_bytes(FRAME_HEAD.pack(frame.frame_index, frame.reason) + frame.image.data))
 
     async def _refuse(self, socket: WebSocket, error: Exception) -> None:
         """Tell an error to a client that may be gone."""
@@ -191,6 +187,8 @@ async def _config(socket: WebSocket) -> pb.LiveConfig:
         fill_message(config, json_object(text, "config"))
     except ValueError as problem:
         raise InvalidRequestError(f"the text cannot be read: {problem}", field="config", named=True) from None
+    if not config.HasField("jpeg_quality"):
+        config.jpeg_quality = QUALITY
     return config
 
 
@@ -224,9 +222,3 @@ async def _received(socket: WebSocket) -> dict[str, Any]:
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
     return message
-
-
-def _jpeg(image: common_pb2.Image) -> bytes:
-    picture = cv2.cvtColor(from_image(image, "image", channels=3), cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return bytes(data)

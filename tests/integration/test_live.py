@@ -300,6 +300,7 @@ def test_second_stream_waits_for_place(start_gateway, actor, samples, gateway, t
         ([config("driver", expressiveness=np.nan)], "config.expressiveness"),
         ([config("driver", look_ahead_frames=-1)], "config.look_ahead_frames"),
         ([config("driver", look_ahead_frames=4)], "config.look_ahead_frames"),
+        ([config("driver", jpeg_quality=0)], "config.jpeg_quality"),
         ([config("driver", label="由AI配音")], "config.label"),
         ([config("driver", label_position=dub_pb2.LABEL_POSITION_TOP_LEFT)], "config.label_position"),
         ([config("driver", label="AI dubbed", label_position=9)], "config.label_position"),

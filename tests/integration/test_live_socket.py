@@ -150,6 +150,20 @@ def test_frames_equal_those_of_rpc(door: Door, samples: Samples) -> None:
         assert actors.audit.newest(1, event="live.begun")[0]["actor_ids"] == [door.actor]
 
 
+def test_pictures_have_chosen_quality(door: Door, samples: Samples) -> None:
+    """A client on a slow network chooses smaller pictures."""
+    speech, rate = samples
+    sizes = []
+    for quality in (90, 40):
+        until(lambda: door.running == 0)
+        with door.signed_in() as client:
+            client.begin(door.actor, rate, jpegQuality=quality)
+            assert client.said() == {"ready": True}
+            client.speak(speech[: rate // 2])
+            sizes.append(len(client.next().data))
+    assert sizes[1] < 0.6 * sizes[0]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -198,6 +212,7 @@ def test_host_that_is_no_name_is_refused(door: Door, host: bytes) -> None:
         ({"actor": "nobody"}, ""),
         ({"sampleRateHz": 7}, "config.sample_rate_hz"),
         ({"channels": 0}, "config.channels"),
+        ({"jpegQuality": 101}, "config.jpeg_quality"),
         ({"no": "field"}, "config"),
         ({"\ud800": 1}, "config"),
         ({"labelPosition": float("inf")}, "config"),

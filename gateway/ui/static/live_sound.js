@@ -1,5 +1,5 @@
 // Sends the sound of a live stream to its page as 16-bit samples, from the message "begin" on. Runs in the thread of the sound.
-const PIECE_S = 0.02;
+const PIECE_S = 0.04;
 
 class LiveSound extends AudioWorkletProcessor {
   constructor() {
