@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -36,7 +37,7 @@ T = TypeVar("T")
 
 
 class ShotLooks:
-    """Looks of one face in each shot of a video.
+    """Looks of one face in each shot of a video. Windows ask in several threads: one thread learns, and the others wait.
 
     Args:
         faces: FACE_RECORDs of the video.
@@ -51,6 +52,8 @@ class ShotLooks:
         self._colours: dict[int, FaceColours] = {}
         self._looks: dict[int, tuple[FaceLooks, Float32]] = {}
         self._static: dict[int, list[tuple[int, StaticCover]]] = {}
+        # Colours need static things, in the same thread.
+        self._learning = threading.RLock()
 
     def learned_from(self, free: Bool) -> ShotLooks:
         """Return the looks of the face, learned from other frames. Static things stay as they are known: all frames show them.
@@ -59,7 +62,7 @@ class ShotLooks:
             free: as for the class.
         """
         other = ShotLooks(self._faces, self._rows, free, self._edges.tolist())
-        other._static = self._static
+        other._static, other._learning = self._static, self._learning
         return other
 
     def movable(self, records: Array) -> Bool:
@@ -145,46 +148,49 @@ class ShotLooks:
     def _shot(self, record: Any) -> int:
         return int(np.searchsorted(self._edges, int(record["frame"]), side="right")) - 1
 
+    def _learned(self, learned: dict[int, T], shot: int, learn: Callable[[int], T]) -> T:
+        """Return what `learn` returns for a shot, learned once for the last shots that were asked for."""
+        with self._learning:
+            if shot not in learned:
+                what = learn(shot)
+                for oldest in list(learned)[: -_SHOTS + 1]:
+                    del learned[oldest]
+                learned[shot] = what
+            return learned[shot]
+
     def _colours_of(self, shot: int) -> FaceColours:
-        colours = self._colours.get(shot)
-        if colours is None:
-            records = self._learned_from(shot, LEARNED_FRAMES)
-            mouths = [mouth_in_box(record) for record in records]
-            static = [self._static_in(record) for record in records]
-            covered = [
-                None if thing is None else cover_of(thing[1], mouth).pixels for thing, mouth in zip(static, mouths, strict=True)
-            ]
-            colours = learn_colours(list(records["pixels"]), mouths, covered)
-            _keep(self._colours, shot, colours)
-        return colours
+        return self._learned(self._colours, shot, self._learn_colours)
+
+    def _learn_colours(self, shot: int) -> FaceColours:
+        records = self._learned_from(shot, LEARNED_FRAMES)
+        mouths = [mouth_in_box(record) for record in records]
+        static = [self._static_in(record) for record in records]
+        covered = [None if thing is None else cover_of(thing[1], mouth).pixels for thing, mouth in zip(static, mouths, strict=True)]
+        return learn_colours(list(records["pixels"]), mouths, covered)
 
     def _looks_of(self, shot: int) -> tuple[FaceLooks, Float32]:
         """Return the looks of the face in a shot, and the mean mouth, float32 [59, 3], head space."""
-        looks = self._looks.get(shot)
-        if looks is None:
-            records = self._learned_from(shot, LOOK_FRAMES)
-            mouth = records["mouth"].mean(axis=0) if len(records) else head_template()[list(MOUTH_AREA)]
-            mouths = [mouth_in_box(record) for record in records]
-            looks = learn_looks(list(records["pixels"]), mouths), np.asarray(mouth, np.float32)
-            _keep(self._looks, shot, looks)
-        return looks
+        return self._learned(self._looks, shot, self._learn_looks)
+
+    def _learn_looks(self, shot: int) -> tuple[FaceLooks, Float32]:
+        records = self._learned_from(shot, LOOK_FRAMES)
+        mouth = records["mouth"].mean(axis=0) if len(records) else head_template()[list(MOUTH_AREA)]
+        mouths = [mouth_in_box(record) for record in records]
+        return learn_looks(list(records["pixels"]), mouths), np.asarray(mouth, np.float32)
 
     def _static_of(self, shot: int) -> list[tuple[int, StaticCover]]:
         """Return the static things of the parts of a shot, with the middle frames of the parts.
 
         A microphone moves now and then, and the camera a little. Where the head rests in one part, the parts beside it tell.
         """
-        things = self._static.get(shot)
-        if things is None:
-            begin, end = self._edges[shot : shot + 2].tolist()
-            edges = np.linspace(begin, end, max(1, round((end - begin) / _PART_FRAMES)) + 1).round().astype(int).tolist()
-            things = [
-                (sum(part) // 2, static)
-                for part in itertools.pairwise(edges)
-                if (static := self._static_between(*part)) is not None
-            ]
-            _keep(self._static, shot, things)
-        return things
+        return self._learned(self._static, shot, self._find_static)
+
+    def _find_static(self, shot: int) -> list[tuple[int, StaticCover]]:
+        begin, end = self._edges[shot : shot + 2].tolist()
+        edges = np.linspace(begin, end, max(1, round((end - begin) / _PART_FRAMES)) + 1).round().astype(int).tolist()
+        return [
+            (sum(part) // 2, static) for part in itertools.pairwise(edges) if (static := self._static_between(*part)) is not None
+        ]
 
     def _static_between(self, begin: int, end: int) -> StaticCover | None:
         records = self._spread(begin, end, self._rows >= 0, STATIC_FRAMES)
@@ -213,13 +219,6 @@ def explains(static: Cover, record: Any) -> bool:
     if record["reason"] == common_pb2.FRAME_REASON_DUBBED:
         return True
     return static.face_share >= float(record["covered_share"]) and not len(hands_of(record))
-
-
-def _keep(learned: dict[int, T], shot: int, what: T) -> None:
-    # Windows learn in several threads. What they learn of a shot is the same.
-    for oldest in list(learned)[: -_SHOTS + 1]:
-        learned.pop(oldest, None)
-    learned[shot] = what
 
 
 def hands_of(record: Any) -> Float32:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 from dubstage.common.v1 import common_pb2
 from gateway.compositing.face_parts import JAW_CONTOUR
+from gateway.compositing.movable import FaceColours, learn_colours
+from gateway.dub.analyse import shot_looks
 from gateway.dub.analyse.face_records import FaceIndex, read_index
 from gateway.dub.analyse.shot_looks import ShotLooks
 from gateway.dub.state.records import FACE_RECORD, RecordFile, mouth_in_box
@@ -48,6 +52,24 @@ def test_shots_have_their_own_colours(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[30:], later)
     assert found[:, 60, 70:90].all()
     assert not found[:, 150:].any(), "the wall has the colour of the face in the other shot"
+
+
+def test_threads_learn_a_shot_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that ask at the same time get what one of them has learned."""
+    learned: list[int] = []
+
+    def counted(*arguments: Any) -> FaceColours:
+        learned.append(1)
+        return learn_colours(*arguments)
+
+    monkeypatch.setattr(shot_looks, "learn_colours", counted)
+    records = face_records(40, 25)
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces, ThreadPoolExecutor(4) as pool:
+        faces.append(records)
+        looks = ShotLooks(faces, np.arange(40), np.ones(40, np.bool_), [25])
+        found = list(pool.map(looks.movable, [records[:5]] * 4))
+    assert len(learned) == 1
+    assert all((each == found[0]).all() for each in found)
 
 
 def index_of(tmp_path: Path, records: Array, cuts: list[int]) -> FaceIndex:
