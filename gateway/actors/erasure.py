@@ -422,15 +422,7 @@ class Erasures:
             if session.get(ActorRow, actor_id) is None or is_open(session, actor_id):
                 raise erased_meanwhile(actor_id)
 
-    def erase(self, actor_id: str) -> ErasureReceipt:
-        """Erase a person in this process, as `carry_out` does, and return the receipt."""
-        number = self.ask(actor_id)
-        try:
-            return self.carry_out(actor_id)
-        finally:
-            self.withdraw(number)
-
-    def carry_out(self, actor_id: str, *, jobs_s: float = JOB_SECONDS, others: Sequence[OtherStore] = ()) -> ErasureReceipt:
+    def carry_out(self, actor_id: str, *, others: Sequence[OtherStore] = ()) -> ErasureReceipt:
         """Erase a person whose erasure was asked for, look through all stores afterwards, and return the receipt.
 
         Jobs of other processes that use the actor notice the erasure and end. The folder of a job that does not end in time is
@@ -440,21 +432,24 @@ class Erasures:
 
         Args:
             actor_id: id of the person.
-            jobs_s: most seconds to wait for jobs of other processes.
             others: further stores that hold something of people.
 
         Raises:
             ActorError: there is no such actor, and no operation or job names the person.
             StorageRefusedError: something is left. The person's rows stay, so that the person can be erased again.
         """
-        self._wait_for_jobs(actor_id, jobs_s)
+        self._wait_for_jobs(actor_id)
         # First, so that an erasure whose other store does not answer fails as a whole, and can be asked for again.
         elsewhere: dict[str, Collection[str]] = {}
+        sweep = Sweep()
         for other in others:
             elsewhere.update(other.forget(actor_id))
+            # Not in the transaction: this process may have one connection to the database.
+            sweep.note(other.place, *other.left(actor_id))
+        sweep.check(actor_id)
         with self._database.reading() as session:
             folders = folders_of(session, actor_id, self._jobs, self._artefacts).own
-        return self._perform(actor_id, files_of_jobs(folders), elsewhere, others)
+        return self._perform(actor_id, files_of_jobs(folders), elsewhere, sweep)
 
     def erase_or_ask(
         self, actor_id: str, others: Sequence[OtherStore] = (), *, announce: Callable[[], None] = lambda: None
@@ -516,14 +511,14 @@ class Erasures:
             self.received(number)
         return receipt
 
-    def _wait_for_jobs(self, actor_id: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+    def _wait_for_jobs(self, actor_id: str) -> None:
+        deadline = time.monotonic() + JOB_SECONDS
         with self._database.reading() as session:
             folders = folders_of(session, actor_id, self._jobs, self._artefacts).jobs
         while any(is_running(folder) for folder in folders) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
-    def _perform(self, actor_id: str, files: Mapping[str, int], elsewhere: Digests, others: Sequence[OtherStore]) -> ErasureReceipt:
+    def _perform(self, actor_id: str, files: Mapping[str, int], elsewhere: Digests, sweep: Sweep) -> ErasureReceipt:
         key = self.signing_key()
         with self._database.writing() as session:
 
@@ -534,13 +529,9 @@ class Erasures:
             removed = remove_person(self._database, session, actor_id, self._artefacts, self._jobs, beat)
             blobs = {ref.sha256 for ref in removed.gone}
             sizes = frozenset(ref.size_bytes for ref in removed.gone) | frozenset(files.values())
-            sweep = Sweep()
             sweep_database(session, actor_id, blobs, sweep)
             sweep_artefacts(self._artefacts, removed.gone, beat, sweep)
             sweep_folder(self._data_dir, self._artefacts, removed.folders.jobs, blobs | files.keys(), sizes, beat=beat, sweep=sweep)
-            for other in others:
-                beat()
-                sweep.note(other.place, *other.left(actor_id))
             sweep.check(actor_id)
             if removed.last:
                 for ref in removed.last:

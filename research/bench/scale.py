@@ -36,6 +36,7 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import ENROLMENT, PICTURE
 from gateway.audit.entries import START, AuditEvent, EventKind, digest_of_line, line_of
 from gateway.audit.log import AuditFaceRow, AuditPersonRow, AuditRow
+from gateway.batch.erasure import other_stores
 from gateway.batch.leases import shot_lease
 from gateway.batch.lists import ShotQuery
 from gateway.batch.records import begun, progress_from
@@ -237,7 +238,7 @@ def _measure_actors(store: ActorStore, blobs: ArtefactStore, steps: Steps, befor
     numbers = iter(drawn.sample(range(before, size), _TRIES))
     steps.time("withdraw one consent", size, lambda: store.consents.withdraw(digest_of(consent_of(next(numbers)))))
     left = iter(added)
-    steps.time("erase one person", size, lambda: store.erasures.erase(next(left)))
+    steps.time("erase one person", size, lambda: store.erasures.erase_or_ask(next(left), other_stores(database)))
 
 
 def _any(drawn: random.Random, size: int) -> str:

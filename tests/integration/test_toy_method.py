@@ -45,6 +45,7 @@ from services.motion import predictors
 from services.motion.types import MAX_LAG
 from services.render import renderers
 from services.render.backends.model_files import WEIGHTS_FOLDER
+from tests.erasing import erase
 from tests.integration.servers import RunningGateway, RunningStages, serving_stages
 from tests.integration.videos import SPEECH, Media, write_short_clip
 from tests.refusals import raised
@@ -297,7 +298,7 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
         assert {"style", "bank", "renderer", "identity"} <= actor.artefacts.keys()
         assert place.artefacts.get_arrays(actor.artefacts["renderer"])[ARRAY_NAME].shape == TEXTURE_SHAPE
         assert len(here.blobs() - before) == len({ref.sha256 for ref in actor.artefacts.values()})
-        receipt = place.actors.erasures.erase("ann")
+        receipt = erase(place.actors, "ann")
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
         assert here.blobs() == before
         spec = spec_from({"footage": str(video), "output": str(tmp_path / "refused.mkv"), "actor": "ann"})

@@ -32,6 +32,7 @@ from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.settings import load_settings
 from tests.batches import open_store
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
+from tests.erasing import erase
 from tests.file_limit import files_of_at_most
 from tests.frame_files import FIRST, write_sequence
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
@@ -362,16 +363,16 @@ async def test_erasure_during_measurement_leaves_nothing(worker_context: WorkerC
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path, actor="ada")
     store = batch_of(tmp_path, row)
 
-    erasing = threading.Thread(target=place.actors.erasures.erase, args=("ada",))
+    erasing = threading.Thread(target=erase, args=(place.actors, "ada"))
 
-    def erase(step: str, *_: int) -> None:
+    def begin_to_erase(step: str, *_: int) -> None:
         if step == "measure":
             assert Path(row.output).exists()
             erasing.start()
             while not place.actors.erasures.open():
                 time.sleep(0.01)
 
-    record = await run_shot(worker_context, store, "night", 0, on_progress=erase)
+    record = await run_shot(worker_context, store, "night", 0, on_progress=begin_to_erase)
     await asyncio.to_thread(erasing.join)
     assert (record.state, record.exit_code, record.has_thumbnail) == (ShotState.FAILED, 11, False)
     assert "ada" in record.error

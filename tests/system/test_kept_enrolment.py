@@ -28,6 +28,7 @@ from gateway.dub.state.workspace import JOURNAL
 from gateway.housekeeping import list_jobs
 from gateway.settings import GatewaySettings
 from services.common.errors import ConsentWithdrawnError
+from tests.erasing import erase
 from tests.forked import Forked
 from tests.integration.client_calls import until
 from tests.system.dubbing import ROOT, UNPERSONALIZED, Counted, Dubber, cut, write_wav
@@ -120,7 +121,7 @@ def test_enrolment_takes_over_dub(studio: Studio) -> None:
     check_same(same, studio.enrol("same-alone", keeps=False))
     check_same(other, studio.enrol("other-alone", keeps=False, options=UNPERSONALIZED))
     assert calls[TRACK] == 3
-    studio.actors.erasures.erase("other")
+    erase(studio.actors, "other")
     assert studio.kinds() == []
 
 
@@ -133,7 +134,7 @@ def test_dub_takes_over_enrolment_analysis(studio: Studio) -> None:
     assert not (analysis.folder / JOURNAL).exists(), "the analysis holds nothing of the person"
     studio.dub(studio.footage)
     assert (studio.stages.calls[TRACK], studio.stages.calls[PERSONALIZE]) == (1, 2)
-    studio.actors.erasures.erase("ada")
+    erase(studio.actors, "ada")
     assert studio.kinds() == []
 
 
@@ -146,7 +147,7 @@ def test_enrolments_of_takes_share_nothing(studio: Studio, clips: Any) -> None:
     assert studio.kinds() == ["analysis"], "that of the dub"
     check_same(first, studio.enrol("alone", *takes, keeps=False))
     assert FILES in first.artefacts
-    studio.actors.erasures.erase("ada")
+    erase(studio.actors, "ada")
     assert studio.kinds() == []
 
 

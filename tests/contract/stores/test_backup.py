@@ -45,6 +45,7 @@ from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import fill
 from tests.contract.stores.people import keep
 from tests.contract.stores.programs import begun
+from tests.erasing import erase
 from tests.unit.actors.installation import on_disk
 from tests.unit.batch.rows import shot_of_row
 
@@ -63,7 +64,7 @@ def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, g
     ended = operations.add("dub", b"\x00request", actor_id="ann", output="video.mp4")
     operations.finish(replace(ended, response=b"\xffresult"))
     operations.add("enrol", b"waiting", actor_id="bob")
-    actors.erasures.erase("cid")
+    erase(actors, "cid")
     batches = BatchStore(actors.database)
     for name in ("ann", "bob"):
         shot = shot_of_row(id="s1", footage="/plate.mp4", output=f"/out/{name}.mp4", actor=name)

@@ -108,7 +108,7 @@ def test_erasure_leaves_nothing(actors, blobs, batches, settings, job) -> None:
     assert batches.thumbnails("night", ["sann", "sbob"]).keys() == {"sbob"}
     assert OperationStore(actors.database).list() == []
     assert actors.audit.newest(1)[0]["event"] == "actor.erased"
-    for work in (actors.get, actors.erasures.check, actors.erasures.erase):
+    for work in (actors.get, actors.erasures.check, actors.erasures.erase_or_ask):
         with pytest.raises(ActorError, match="'ann'"):
             work("ann")
     with pytest.raises(ActorError, match="'ann'"):

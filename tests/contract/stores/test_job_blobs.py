@@ -14,6 +14,7 @@ from gateway.dub.state.removal import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.contract.stores.programs import begun
+from tests.erasing import erase
 from tests.unit.actors.installation import CONSENT, learned
 
 WAITING_S = 0.3
@@ -139,7 +140,7 @@ def test_other_process_waits_for_erasure(actors, blobs, geometry, settings, tmp_
     monkeypatch.setattr(ArtefactStore, "delete", slowly)
     arguments = (str(tmp_path), settings.database_url, bank.uri, bank.sha256, str(bank.size_bytes))
     with ThreadPoolExecutor(1) as pool:
-        erasing = pool.submit(actors.erasures.erase, "ann")
+        erasing = pool.submit(erase, actors, "ann")
         assert deletes.wait(60)
         with begun(COUNTS, *arguments) as counting:
             if settings.database_url:  # SQLite's file has one writer at a time, and opening the file writes

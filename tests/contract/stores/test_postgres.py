@@ -38,6 +38,7 @@ from tests.contract.ports import free_port
 from tests.contract.stores.people import keep
 from tests.contract.stores.postgres_servers import PASSWORD, PostgresServer
 from tests.contract.stores.programs import begun, said_by
+from tests.erasing import erase
 from tests.refusals import raised
 from tests.unit.actors.installation import CONSENT, on_disk
 
@@ -109,7 +110,7 @@ def test_erasing_removes_every_blob_job_and_row(actors, blobs, geometry, setting
     Journal(job / "journal", blobs).record("window", {"box": np.zeros(4, np.uint8)})
     actors.jobs.begin(job, actor_id="ann")
     held = {path.rpartition("/")[2] for path in on_disk(settings)}
-    receipt = actors.erasures.erase("ann")
+    receipt = erase(actors, "ann")
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert on_disk(settings) == set()
     assert not job.exists()
@@ -121,7 +122,7 @@ def test_erasing_removes_every_blob_job_and_row(actors, blobs, geometry, setting
 @pytest.mark.parametrize("text", ["\0", "ann\0", "ä" * 100, "operations/\0", "'; DROP TABLE actors; --"])
 def test_impossible_name_is_not_found(actors: ActorStore, operations: OperationStore, text: str) -> None:
     """A name that no database could hold is just not there."""
-    for use in (actors.get, actors.erasures.erase):
+    for use in (actors.get, actors.erasures.ask):
         with pytest.raises(ActorError):
             use(text)
     assert actors.find(text) is None

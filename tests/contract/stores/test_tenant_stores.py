@@ -32,6 +32,7 @@ from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.call_context import acting_for
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.people import keep
+from tests.erasing import erase
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -57,7 +58,7 @@ def test_tenants_separate_equal_names(stores: dict[str, ActorStore], settings: G
         names[tenant] = OperationStore(store.database).add("dub", tenant.encode(), actor_id="ann").name
     assert all(stored_bytes(store.database) > 0 for store in stores.values())
     stores["acme"].consents.withdraw("7" * 64)
-    receipt = stores["acme"].erasures.erase("ann")
+    receipt = erase(stores["acme"], "ann")
     # The same blobs lie in the stores of the others, which say nothing of it.
     assert receipt.kept_sha256 == ()
     assert stored_bytes(stores["acme"].database) == 0

@@ -27,6 +27,7 @@ from services.common.errors import (
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
+from tests.erasing import erase
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
 from tests.unit.consent.records import STRANGER, STUDIO, allowed, faults, in_days, of_footage, public_pem, record, trusted
 
@@ -158,7 +159,7 @@ def test_withdrawal_names_actors_and_time(
     with pytest.raises(ConsentMissingError, match="no consent record that could be withdrawn"):
         actors.consents.withdraw_of("eve", None)
     # The withdrawal outlives the person and the process.
-    actors.erasures.erase("ann")
+    erase(actors, "ann")
     with ActorStore(settings) as again, pytest.raises(ConsentWithdrawnError, match=re.escape(done.withdrawn_at)):
         again.consents.check(record(), NIGHT, "ann")
 

@@ -18,6 +18,7 @@ from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, DubstageError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.erasing import erase
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
@@ -126,7 +127,7 @@ def test_damaged_consent_affects_own_actor(file: Path, settings: GatewaySettings
         with pytest.raises(ArtefactCorruptError, match=r"consent record of actor ann .* is damaged"):
             opened.get("ann")
         assert opened.show("ann").damage == ann.damage
-        opened.erasures.erase("ann")
+        erase(opened, "ann")
         assert [actor.actor_id for actor in opened.list()] == ["bob"]
 
 
@@ -148,7 +149,7 @@ def test_damaged_enrolment_hides_no_other(file: Path, settings: GatewaySettings,
         assert "learned of actor ann" in opened.show("ann").damage
         assert opened.show("ann").num_frames == 100
         assert opened.get("bob").consent == CONSENT
-        opened.erasures.erase("ann")
+        erase(opened, "ann")
 
 
 def test_an_actor_whose_lineage_is_gone_is_damaged(file: Path, settings: GatewaySettings) -> None:
@@ -209,7 +210,7 @@ def test_a_damaged_key_signs_nothing(
     actors.create("ann", method="dubstage", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     (settings.data_dir / "signing.pem").write_bytes(b"")
     with pytest.raises(StorageRefusedError, match=r"signing\.pem is damaged"):
-        actors.erasures.erase("ann")
+        erase(actors, "ann")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from services.common.errors import (
 )
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from tests.erasing import erase
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
 from tests.unit.consent.records import face, record
 
@@ -69,7 +70,7 @@ def test_an_erasure_removes_the_face_of_the_record(
         return [path.name for path in files if face()["embedding"].encode() in path.read_bytes()]
 
     assert holders()
-    receipt = actors.erasures.erase("bea")
+    receipt = erase(actors, "bea")
     actors.close()
     assert holders() == []
     assert face()["embedding"] not in receipt.to_json()
@@ -88,7 +89,7 @@ def test_window_after_erasure_is_removed(
     ledger.begin(folder)
     journal = Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref))
     journal.record("first", window(1))
-    receipt = actors.erasures.erase(ann)
+    receipt = erase(actors, ann)
     with pytest.raises(ActorError, match="'ann' was erased"):
         journal.record("second", window(2))
     with pytest.raises(ActorError, match="'ann' was erased"):
@@ -141,7 +142,7 @@ def test_erasure_removes_footage_analysis(
         Journal(jobs / name / "journal", blobs, partial(JobLedger(other).hold, jobs / name)).record("enrol", window(int(name)))
     asked: list[Path] = []
     monkeypatch.setattr(erasure, "is_running", asked.append)
-    actors.erasures.erase(ann)
+    erase(actors, ann)
     assert asked == [], "the erasure does not end dubs without the actor, so it does not wait for them"
     assert [folder.name for folder in jobs.iterdir()] == ["2"]
     assert len(on_disk(settings)) == 1
@@ -156,7 +157,7 @@ def test_shared_window_is_kept(
     theirs.begin(tmp_path / "theirs")
     shared = blobs.put_bytes(b"a window that shows nobody")
     theirs.hold(tmp_path / "theirs", shared)
-    actors.erasures.erase(ann)
+    erase(actors, ann)
     with pytest.raises(ActorError):
         mine.hold(tmp_path / "mine", shared)
     assert on_disk(settings) == {shared.sha256}
@@ -192,7 +193,7 @@ def test_erasure_reads_no_blobs_of_other_people(
             actors.create(name, method="dubstage", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
         copy = settings.data_dir / "forgotten"
         copy.write_bytes(b"style of ann")
-        actors.erasures.erase("ann")
+        erase(actors, "ann")
         assert actors.get("bob").enrolled.num_frames == 100
     assert read == [copy], "of the files of an erased size, one is no blob"
 
@@ -227,7 +228,7 @@ def test_erasure_waits_for_other_jobs(actors: ActorStore, ann: str, tmp_path: Pa
 
     thread = threading.Thread(target=end)
     thread.start()
-    actors.erasures.erase(ann)
+    erase(actors, ann)
     assert time.monotonic() >= ended
     assert not folder.exists()
     thread.join()
@@ -240,7 +241,8 @@ def test_erasure_wait_is_bounded(actors: ActorStore, ann: str, tmp_path: Path, m
     handle = lock_folder(folder)
     (folder / "faces.bin").write_bytes(b"face")
     number = actors.erasures.ask(ann)
-    actors.erasures.carry_out(ann, jobs_s=0.2)
+    monkeypatch.setattr(erasure, "JOB_SECONDS", 0.2)
+    actors.erasures.carry_out(ann)
     assert actors.erasures.answer(number) is not None
     assert not folder.exists()
     os.close(handle)
@@ -270,7 +272,7 @@ def test_erasure_removes_analyses_of_files(
         JobLedger(actors).keep(jobs / sha256[:32], sha256)
     if damaged:
         blobs.delete(files)
-    receipt = actors.erasures.erase("dora")
+    receipt = erase(actors, "dora")
     left = {"2" * 32, "4" * 32} if damaged else {"4" * 32}
     assert {folder.name for folder in jobs.iterdir()} == left
     unsearched = [place for place in receipt.document["out_of_reach"] if place.startswith("kept analyses of the single files")]
@@ -296,11 +298,11 @@ def test_repeated_erasure_knows_files(
 
     monkeypatch.setattr(ArtefactStore, "delete", fails_once)
     with pytest.raises(StorageRefusedError, match="is not erased whole"):
-        actors.erasures.erase("dora")
+        erase(actors, "dora")
     analysis = tmp_path / "data" / "jobs" / "1"
     analysis.mkdir(parents=True)
     JobLedger(actors).keep(analysis, "2" * 64)
-    receipt = actors.erasures.erase("dora")
+    receipt = erase(actors, "dora")
     assert not analysis.exists()
     assert files.sha256 in receipt.erased_sha256
     assert not blobs.exists(files)
@@ -392,7 +394,7 @@ def test_outside_path_left_and_logged(
         session.add(JobFolderRow(folder=named, belongs_to=""))
         session.add(JobBlobRow(folder=named, sha256=of_blob.sha256, uri=of_blob.uri, size_bytes=of_blob.size_bytes))
     with capture_logs() as logged:
-        receipt = actors.erasures.erase(ann)
+        receipt = erase(actors, ann)
     assert sorted(path.name for path in others.iterdir()) == ["album.jpg", "journal"]
     assert (jobs / "of bob" / "faces.bin").exists()
     assert not own.exists()
@@ -414,7 +416,7 @@ def test_erased_enrolment_stores_nothing(
     if open_still:
         actors.erasures.ask("ann")
     else:
-        actors.erasures.erase("ann")
+        erase(actors, "ann")
     with pytest.raises(ActorError, match="'ann' was erased"):
         other.create(
             "ann",
@@ -435,7 +437,7 @@ def test_leftover_media_copies_removed(actors: ActorStore, settings: GatewaySett
         (folder / "footage.mp4").write_bytes(b"ann speaks")
     lock = lock_folder(held)
     try:
-        actors.erasures.erase(ann)
+        erase(actors, ann)
     finally:
         os.close(lock)
     assert not left.exists()

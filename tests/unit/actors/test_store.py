@@ -22,6 +22,7 @@ from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
 from services.face.settings import FaceSettings
+from tests.erasing import erase
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
@@ -100,12 +101,12 @@ def test_erasure_removes_blobs_and_jobs(
     actors.jobs.begin(job, actor_id="ann")
     held = on_disk(settings)
     assert len(held) == 7
-    receipt = actors.erasures.erase("ann")
+    receipt = erase(actors, "ann")
     assert on_disk(settings) == set()
     assert not job.exists()
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert receipt.kept_sha256 == ()
-    for again in (lambda: actors.erasures.erase("ann"), lambda: actors.get("ann")):
+    for again in (lambda: erase(actors, "ann"), lambda: actors.get("ann")):
         with pytest.raises(ActorError, match="no actor 'ann'"):
             again()
 
@@ -118,12 +119,12 @@ def test_shared_blob_kept_until_last(
     bob = replace(learned(blobs, "bob", geometry), bank=ann.bank)
     actors.create("ann", method="dubstage", enrolled=ann, footage_sha256="0" * 64, consent=None)
     actors.create("bob", method="dubstage", enrolled=bob, footage_sha256="0" * 64, consent=None)
-    receipt = actors.erasures.erase("ann")
+    receipt = erase(actors, "ann")
     assert receipt.kept_sha256 == (ann.bank.sha256,)
     assert ann.bank.sha256 in on_disk(settings)
     assert ann.style.sha256 not in on_disk(settings)
     assert actors.get("bob").enrolled.bank == ann.bank
-    assert ann.bank.sha256 in actors.erasures.erase("bob").erased_sha256
+    assert ann.bank.sha256 in erase(actors, "bob").erased_sha256
     assert ann.bank.sha256 not in on_disk(settings)
 
 

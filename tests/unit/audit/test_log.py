@@ -22,6 +22,7 @@ from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.call_context import Caller, set_current_caller
 from services.common.store.artefacts import ArtefactStore
+from tests.erasing import erase
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
@@ -74,7 +75,7 @@ def test_entry_is_atomic_with_change(
 def test_face_has_one_pseudonym(actors: ActorStore, log: AuditLog, ann: str) -> None:
     """One face has one name in all entries until the person is erased."""
     log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_ids=(ann,)))
-    actors.erasures.erase(ann)
+    erase(actors, ann)
     created, begun, erased = (json.loads(line) for line in lines(log))
     assert created["faces"] == begun["faces"] == erased["faces"]
     assert erased["event"] == "actor.erased"
@@ -89,16 +90,14 @@ def test_dubs_are_counted_by_actor(actors: ActorStore, log: AuditLog, ann: str) 
         log.record(AuditEvent(event=end, work=work), continues=work)
     log.record(AuditEvent(event=EventKind.DUB_ENDED, work="dubs/4"))
     assert log.counts(EventKind.DUB_ENDED, [ann, "ben"]) == {ann: 2}
-    actors.erasures.erase(ann)
+    erase(actors, ann)
     assert log.counts(EventKind.DUB_ENDED, [ann]) == {}
 
 
 def test_erased_person_leaves_database_file(actors: ActorStore, log: AuditLog, settings: GatewaySettings, ann: str) -> None:
     """Nothing of an erased person is in the file of the database."""
     actors.consents.withdraw_of(ann, CONSENT)
-    number = actors.erasures.ask(ann)
-    actors.erasures.carry_out(ann)
-    assert actors.erasures.answer(number) is not None
+    erase(actors, ann)
     actors.close()
     content = (settings.data_dir / "actors.sqlite").read_bytes()
     assert CONSENT.subject.encode() not in content
@@ -108,7 +107,7 @@ def test_erased_person_leaves_database_file(actors: ActorStore, log: AuditLog, s
 
 def test_later_work_reveals_no_erased_person(actors: ActorStore, log: AuditLog, ann: str) -> None:
     """Work after the erasure ties nothing to the person again."""
-    actors.erasures.erase(ann)
+    erase(actors, ann)
     log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/late", actor_ids=(ann,)))
     assert json.loads(lines(log)[-1])["faces"] == []
     assert log.newest(10, actor_id=ann) == []
@@ -258,7 +257,7 @@ def test_scene_is_of_every_actor(actors: ActorStore, log: AuditLog, ann: str, bo
     assert log.counts(EventKind.DUB_ENDED, [ann, bob]) == {ann: 1, bob: 1}
     for actor_id in (ann, bob):
         assert sorted(log.newest(1, actor_id=actor_id, event="dub.ended")[0]["actor_ids"]) == [ann, bob]
-    actors.erasures.erase(ann)
+    erase(actors, ann)
     assert sorted(log.newest(1, event="dub.ended")[0]["actor_ids"]) == ["", bob]
     assert log.counts(EventKind.DUB_ENDED, [ann, bob]) == {bob: 1}
     assert log.verify().sequence == 5
