@@ -253,7 +253,15 @@ class Engine:
         await frame_by_frame(partial(sequence.read, threads=self.threads), partial(on_progress, "read frames"))
         return sequence
 
-    async def faces(self, info: MediaInfo, stages: Stages, folder: Path, on_progress: OnProgress) -> FaceList:
+    async def faces(
+        self,
+        info: MediaInfo,
+        stages: Stages,
+        folder: Path,
+        on_progress: OnProgress,
+        *,
+        on_digest: Callable[[str], None] = lambda sha256: None,
+    ) -> FaceList:
         """Return the faces of a video. A dub of the video, before or afterwards, and the list share the tracked faces.
 
         Args:
@@ -261,11 +269,13 @@ class Engine:
             stages: the open stages.
             folder: new folder for the records of the faces.
             on_progress: called with the number of finished frames of each step.
+            on_digest: called in a thread with the SHA-256 of the file, before any face is looked for.
 
         Raises:
             DubstageError: as `list_faces`, or the file cannot be read.
         """
         version, digest = await in_thread(lambda: (version_of(info.path), sha256_of(info.path)))
+        await in_thread(on_digest, digest)
         key = analysis_key(digest, stages.face_model, embeds=False)
         kept_folder = folder_of(self.jobs, key) if self.analyses_bytes else None
         with Workspace(folder, max_bytes=self.max_job_bytes) as workspace:

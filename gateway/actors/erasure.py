@@ -37,7 +37,7 @@ from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobR
 from gateway.dub.state.journal import journalled
 from gateway.dub.state.records import read_note
 from gateway.dub.state.workspace import FACTS, JOBS, JOURNAL, is_running, lock_folder
-from gateway.operations.store import OperationRow
+from gateway.operations.store import OperationRow, shows_footage
 from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
 from services.common.errors import (
@@ -78,6 +78,7 @@ class JobFolders:
         elsewhere: other paths that exist on this machine. A path of the database is no reason to remove what lies there.
         analyses: folders of `own` with analyses of the person's footage that other dubs or enrolments have kept. The erasure does
             not end this other work, which may make the folder again.
+        footage: SHA-256 of the files that the person was enrolled from, as far as they are known.
         knows_files: whether the digest of each enrolled file is known. False: the store has lost the list, and analyses may remain.
     """
 
@@ -85,6 +86,7 @@ class JobFolders:
     own: Sequence[Path]
     elsewhere: Sequence[str]
     analyses: frozenset[Path]
+    footage: frozenset[str]
     knows_files: bool
 
     @property
@@ -166,6 +168,7 @@ def remove_person(
         refs[ArtefactRef(blob.uri, blob.sha256, blob.size_bytes)] = blob.kind
     for table in (LineageRow, JobRow, EnrolmentRow, OperationRow):
         session.execute(delete(table).where(table.actor_id == actor_id))
+    session.execute(delete(OperationRow).where(shows_footage(folders.footage)))
     for counts in (JobBlobRow, JobFolderRow):
         session.execute(delete(counts).where(counts.folder.in_(folders.names)))
     if actor is not None:
@@ -209,13 +212,15 @@ def folders_of(session: Session, actor_id: str, jobs: Path, artefacts: ArtefactS
         artefacts: the store that the stages share.
     """
     names, files = _folder_names(session, actor_id), _files_of(session, actor_id, artefacts)
-    analyses = _analyses_of(session, actor_id, {*(files or ()), *_files_of_jobs(jobs, names)})
+    footage = _footage_of(session, actor_id, {*(files or ()), *_files_of_jobs(jobs, names)})
+    analyses = set(session.scalars(select(JobFolderRow.folder).where(JobFolderRow.belongs_to.in_(map(of_footage, footage)))))
     entries = {name: entry_of(jobs, name) for name in sorted({*names, *analyses})}
     return JobFolders(
         names=list(entries),
         own=[entry for entry in entries.values() if entry is not None],
         elsewhere=[name for name, entry in entries.items() if entry is None and _exists(name)],
         analyses=frozenset(entry for name in analyses - names if (entry := entries[name]) is not None),
+        footage=frozenset(footage),
         knows_files=files is not None,
     )
 
@@ -227,12 +232,10 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _analyses_of(session: Session, actor_id: str, files: set[str]) -> set[str]:
-    """Return the kept analyses of the footage that an actor was enrolled from, and of files by their SHA-256."""
+def _footage_of(session: Session, actor_id: str, files: set[str]) -> list[str]:
+    """Return the SHA-256 of the footage that an actor was enrolled from, and of its files, sorted."""
     actor = session.get(ActorRow, actor_id)
-    digests = {*files, *((actor.footage_sha256,) if actor is not None else ())}
-    mine = JobFolderRow.belongs_to.in_([of_footage(digest) for digest in sorted(digests)])
-    return set(session.scalars(select(JobFolderRow.folder).where(mine)))
+    return sorted({*files, *((actor.footage_sha256,) if actor is not None else ())})
 
 
 def _files_of(session: Session, actor_id: str, artefacts: ArtefactStore) -> list[str] | None:

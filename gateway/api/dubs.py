@@ -36,7 +36,7 @@ from gateway.media.inspection import inspect_in_child
 from gateway.operations.execution import BegunOperation
 from gateway.operations.runner import OperationRunner
 from gateway.operations.step_paces import StepPaces
-from gateway.operations.store import OperationRecord, RequestIdentity
+from gateway.operations.store import OperationRecord, OperationStore, RequestIdentity
 from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import Stages
 from gateway.tenants.long_calls import LongCalls
@@ -117,6 +117,7 @@ class FaceHandler:
         """List the faces of a video; return the serialised DetectFacesResponse. A resumed operation begins again."""
         message = pb.DetectFacesRequest.FromString(operation.record.request)
         context = self._context
+        noted = partial(OperationStore(context.engine.actors.database).note_footage, operation.record.name)
 
         report = OperationReporter(operation, FACE_STEPS)
         async with context.media.opened() as media:
@@ -125,7 +126,7 @@ class FaceHandler:
             info = await inspect_in_child(footage)
             report.footage(*info.video.size)
             async with entered_in_threads(context.media.scratch()) as folder:
-                face_list = await context.engine.faces(info, self._stages(), folder / "faces", report)
+                face_list = await context.engine.faces(info, self._stages(), folder / "faces", report, on_digest=noted)
         answer = await asyncio.to_thread(faces_message, face_list, pictures=not message.skip_pictures)
         return answer.SerializeToString()
 

@@ -38,7 +38,7 @@ DUB: Final = store.DUB
 """Kind of the operations of CreateDub."""
 ACTOR: Final = "actor"
 """Kind of the operations of CreateActor."""
-FACES: Final = "faces"
+FACES: Final = store.FACES
 """Kind of the operations of DetectFaces."""
 _REQUEST: Final[dict[str, type[Message]]] = {
     DUB: pb.CreateDubRequest,

@@ -21,6 +21,7 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    or_,
     select,
     true,
     update,
@@ -35,6 +36,8 @@ from services.common.errors import OperationNotFoundError, RequestIdReusedError,
 
 DUB: Final = "dub"
 """Kind of the operations of CreateDub."""
+FACES: Final = "faces"
+"""Kind of the operations of DetectFaces."""
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
 AT_ONCE: Final = 500
 """Most operations that one transaction deletes, so that other processes need not wait for the database."""
@@ -59,6 +62,8 @@ class OperationRow(Base):
     error: Mapped[bytes | None] = mapped_column(LargeBinary)
     request_id: Mapped[str | None] = mapped_column(String(36), index=True, unique=True)
     request_sha256: Mapped[str | None] = mapped_column(String(64))
+    footage_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    """Digest of the footage whose faces the operation lists; NULL: the digest is not known yet, or the operation lists no faces."""
 
 
 class LeaseRow(Base):
@@ -325,10 +330,25 @@ class OperationStore:
             session.execute(delete(OperationRow).where(OperationRow.name == name))
             self._audit.append(session, AuditEvent(event=EventKind.OPERATION_REMOVED, work=name))
 
+    def note_footage(self, name: str, sha256: str) -> None:
+        """Store the footage of an operation that lists its faces. An erasure of a person in the footage forgets the operation."""
+        with self.database.writing() as session:
+            session.execute(update(OperationRow).where(OperationRow.name == name).values(footage_sha256=sha256))
+
     def forget_actor(self, actor_id: str) -> None:
         """Forget all operations that concern a person."""
         with self.database.writing() as session:
             session.execute(delete(OperationRow).where(OperationRow.actor_id == actor_id))
+
+
+def shows_footage(digests: Collection[str]) -> ColumnElement[bool]:
+    """Return the condition that an operation lists the faces of footage, or of footage that nobody knows: 0.2.0 noted none.
+
+    Args:
+        digests: SHA-256 of the footage, hexadecimal.
+    """
+    unknown = and_(OperationRow.kind == FACES, OperationRow.footage_sha256.is_(None), OperationRow.response.is_not(None))
+    return or_(OperationRow.footage_sha256.in_(sorted(digests)), unknown)
 
 
 def of_kinds(kinds: Collection[str] | None) -> ColumnElement[bool]:

@@ -121,9 +121,14 @@ def test_faces_and_dub_share_tracks(keeping: RunningGateway, footage: str, calle
 
 
 def test_erasure_removes_analyses_of_actor(keeping: RunningGateway, footage: str) -> None:
+    """The list of faces, which has pictures of the person, goes too."""
     with keeping.connect() as connection:
+        faces = client.detect_faces(connection, footage=footage)
+        assert faces.wait(timeout_s=300).faces[0].picture
         client.enrol(connection, **enrolment("passing", footage=footage)).wait(timeout_s=300)
         client.dub(connection, **dubbing("with_actor.mp4", footage="footage.mp4", actor_id="passing")).wait(timeout_s=300)
         assert kinds(keeping) == ["analysis", "analysis"], "of the enrolment's footage, and of the dub's"
         client.erase_actor(connection, "passing")
+        with pytest.raises(DubstageCallError, match="no operation"):
+            faces.state()
     assert kinds(keeping) == []

@@ -107,7 +107,7 @@ class HeadPose:
 
     @property
     def _nose(self) -> tuple[float, float]:
-        """x and y of the axis through the nose in `without_tilt`: in a twentieth of the time, as angles are asked for several times a frame."""
+        """x and y of the axis through the nose in `without_tilt`, in a twentieth of the time: a frame asks several times."""
         (right, away_x), (down, away_y) = self.rotation[:2, ::2].tolist()
         length = math.hypot(right, down)
         cos, sin = (right / length, down / length) if length else (1.0, 0.0)

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_an_erasure_removes_the_face_of_the_record(
 
 def window(number: int) -> dict[str, np.ndarray]:
     return {"box": np.full(64, number, np.uint8)}
+
+
+def test_lists_of_faces_go(actors: ActorStore, ann: str) -> None:
+    """Lists of the faces of the footage go with the person, and so do lists whose footage is not known."""
+    operations = OperationStore(actors.database)
+    lists = [operations.add("faces", name.encode()) for name in ("of ann", "of bob", "unknown", "failed")]
+    operations.note_footage(lists[0].name, "0" * 64)
+    operations.note_footage(lists[1].name, "1" * 64)
+    for one in lists:
+        operations.finish(replace(one, **({"error": b""} if one is lists[3] else {"response": b"faces"})))
+    erase(actors, ann)
+    assert [one.request for one in operations.list()] == [b"of bob", b"failed"]
 
 
 def test_window_after_erasure_is_removed(
