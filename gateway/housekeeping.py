@@ -30,11 +30,11 @@ from gateway.dub.state.removal import RemovalReport, folder_bytes, remove_job
 from gateway.dub.state.workspace import ANALYSIS, FACTS, JOBS, JOURNAL, is_analysis, is_running
 from gateway.private_files import data_folder, folder_error
 from gateway.settings import GatewaySettings
+from gateway.times import DAY_S
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore, StoredBlob
 
 HOUR_S: Final = 3600.0
-DAY_S: Final = 86400.0
 LEAST_BLOB_AGE_S: Final = DAY_S
 """Least age of an uncounted blob that is removed, seconds. Work that made a younger blob may be about to count the blob.
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.actors.receipts import now
 from gateway.actors.stored import consent_of, find_holders
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
@@ -22,6 +21,7 @@ from gateway.consent.subject import check_actor, check_names_subject
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, WithdrawalRow
 from gateway.settings import GatewaySettings, RequireConsent
+from gateway.times import now
 from services.common.errors import (
     ConsentMissingError,
     ConsentRefusedError,

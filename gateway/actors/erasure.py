@@ -27,7 +27,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from gateway.actors.job_blobs import counted, erased_meanwhile, is_open, of_footage
-from gateway.actors.receipts import Digests, ErasureReceipt, now, signed
+from gateway.actors.receipts import Digests, ErasureReceipt, signed
 from gateway.actors.stored import FILES, SUPERSEDED, artefacts_of, is_actor_id, not_enrolled
 from gateway.actors.sweep import OtherStore, Sweep, digest_of_file, regular_files, sweep_artefacts, sweep_database, sweep_folder
 from gateway.audit.entries import AuditEvent, EventKind
@@ -40,6 +40,7 @@ from gateway.dub.state.workspace import FACTS, JOBS, JOURNAL, is_running, lock_f
 from gateway.operations.store import OperationRow, shows_footage
 from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
+from gateway.times import now
 from services.common.errors import (
     ActorError,
     ArtefactCorruptError,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from gateway.consent.keys import key_id
 from gateway.signatures import InstallationKey, canonical, is_signed, plain_json
+from gateway.times import now
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -154,8 +154,3 @@ def verified(content: bytes, key_of: Callable[[str], Ed25519PublicKey]) -> Erasu
 
 def _flat(document: Mapping[str, Any], field: str) -> tuple[str, ...]:
     return tuple(sorted({digest for digests in document[field].values() for digest in digests}))
-
-
-def now() -> str:
-    """Return the present time as RFC 3339 text, in UTC and whole seconds."""
-    return datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()

@@ -20,7 +20,6 @@ from sqlalchemy.exc import IntegrityError
 
 from gateway.actors.consents import Consents
 from gateway.actors.job_blobs import JobBlobs, check_enrolment
-from gateway.actors.receipts import now
 from gateway.actors.stored import (
     ENROLMENT,
     PICTURE,
@@ -44,6 +43,7 @@ from gateway.consent.record import Consent
 from gateway.database.session import Database
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
+from gateway.times import now
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore

@@ -27,7 +27,7 @@ from gateway.async_utilities import in_thread
 from gateway.batch import changes
 from gateway.batch.lists import ListedShot, Order, ShotQuery
 from gateway.batch.manifest import ActorLookup, Mistake, batch_name, in_order, lines_at, row_mistakes, shot_of, shots_by_line
-from gateway.batch.records import Progress, present_time
+from gateway.batch.records import Progress
 from gateway.batch.report import row_of, write_json, write_report, writing_csv
 from gateway.batch.reviews import Decision, ReviewState, Verdict, decision_of, region_from
 from gateway.batch.risk import reasons_of, risk_of
@@ -47,6 +47,7 @@ from gateway.batch.types import (
 from gateway.dub.request.spec_text import LINE, ROW, ROWS, options_of, plain
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
+from gateway.times import now_ms
 from services.common.errors import InvalidRequestError
 from services.common.server.call_context import current_caller
 
@@ -619,7 +620,7 @@ def _decision_from(request: pb.ReviewShotRequest, record: ShotRecord) -> Decisio
         assignee=request.assignee,
     )
     by = f"{caller.tenant} {caller.fingerprint}".strip()
-    return decision_of(record, said, now=present_time(), caller=by, seen_sha256=request.output_sha256)
+    return decision_of(record, said, now=now_ms(), caller=by, seen_sha256=request.output_sha256)
 
 
 def batch_id_from(name: str, field: str = "name") -> str:

@@ -23,7 +23,6 @@ from gateway.api.operations import DUB, page_size_from, stored_request
 from gateway.api.resources import UPLOADS, id_of, time_message
 from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.batch.store import BatchStore
-from gateway.housekeeping import DAY_S
 from gateway.media.signed_urls import MOST_BYTES, SignedUrl, checked_object, sign_download, sign_upload, stored_bytes
 from gateway.media.uploads import (
     FOLDER,
@@ -41,6 +40,7 @@ from gateway.safe_paths import open_regular
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.quota import TenantQuota
+from gateway.times import DAY_S
 from services.common.errors import FileInUseError, FileMissingError, InvalidRequestError
 from services.common.server.call_messages import config_message
 

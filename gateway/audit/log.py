@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -27,6 +26,7 @@ from gateway.audit.entries import (
 from gateway.consent.record import Consent, digest_of
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, Base
+from gateway.times import now_ms
 from services.common.server.call_context import current_caller
 
 _AT_ONCE: Final = 1000
@@ -115,7 +115,7 @@ class AuditLog:
         event = replace(event, consents=tuple(consents))
         last = session.scalar(select(AuditRow).order_by(AuditRow.sequence.desc()).limit(1))
         sequence, previous = (last.sequence + 1, last.digest) if last is not None else (1, START)
-        line = line_of(event, sequence=sequence, previous=previous, time=_now(), by=by, faces=faces)
+        line = line_of(event, sequence=sequence, previous=previous, time=now_ms(), by=by, faces=faces)
         digest = digest_of_line(line.encode("ascii"))
         rows = [AuditFaceRow(face=face) for face in _face_rows(faces)]
         session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=_work_column(event.work), faces=rows))
@@ -308,7 +308,3 @@ def _beginning(session: Session, work: str) -> dict[str, Any] | None:
     query = select(AuditRow).where(AuditRow.work == _work_column(work), begun).order_by(AuditRow.sequence.desc()).limit(1)
     row = session.scalar(query)
     return entry_from(row.line) if row is not None else None
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

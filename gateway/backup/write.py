@@ -17,7 +17,6 @@ from typing import IO, Final
 from sqlalchemy import select
 
 from gateway.actors.installation import Installation
-from gateway.actors.receipts import now
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.backup.archive import (
     DATABASE,
@@ -32,6 +31,7 @@ from gateway.backup.archive import (
 from gateway.backup.rows import blobs_of, moment, rows_in_file, rows_of
 from gateway.database import upgrades
 from gateway.database.tables import ActorRow
+from gateway.times import now
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError
 from services.common.files import sha256_of, translating_full_disk
 from services.common.locks import try_lock

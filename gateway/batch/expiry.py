@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 from gateway.batch.changes import remove
 from gateway.batch.store import BatchStore
 from gateway.batch.types import WORKERS_FOLDER, BatchFacts
 from gateway.settings import GatewaySettings
+from gateway.times import DAY_S
 from services.common.errors import DubstageError
 
-_DAY_S: Final = 86400.0
 IsWorkedOn = Callable[[str], bool]
 """Returns whether a gateway works on the batch of a name, or will."""
 
@@ -33,13 +32,13 @@ def expire_batches(settings: GatewaySettings, store: BatchStore, is_worked_on: I
     """
     removed = []
     if settings.batch_max_age_days:
-        before = time.time() - settings.batch_max_age_days * _DAY_S
+        before = time.time() - settings.batch_max_age_days * DAY_S
         removed = [facts.name for facts in store.ended_before(before) if _removed(store, facts, is_worked_on)]
         _remove_logs(settings, before)
     if settings.batches_max_bytes:
         sizes = store.sizes_bytes()
         over = sum(sizes.values()) - settings.batches_max_bytes
-        for facts in store.ended_before(time.time() + _DAY_S):
+        for facts in store.ended_before(time.time() + DAY_S):
             if over <= 0:
                 break
             if _removed(store, facts, is_worked_on):

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.async_utilities import entered_in_threads, gather_all, in_thread
 from gateway.batch.leases import batch_lease
-from gateway.batch.records import died, present_time
+from gateway.batch.records import died
 from gateway.batch.row_queue import RowQueue, again_in_s, rows_left
 from gateway.batch.serve_shots import AnswerKind, WorkerAnswer, WorkerSetup
 from gateway.batch.store import BatchStore
@@ -21,6 +21,7 @@ from gateway.batch.types import MAX_ATTEMPTS, WORKERS_FOLDER, ShotRecord, ShotSt
 from gateway.child_process import child_environment
 from gateway.safe_paths import path_below
 from gateway.settings import GatewaySettings
+from gateway.times import now_ms
 from services.common.errors import UnexpectedError
 
 MODULE: Final = "gateway.batch.serve_shots"
@@ -217,6 +218,6 @@ class _Engine:
         shot = await in_thread(self._store.shot, self._name, row)
         record = await in_thread(self._store.record, self._name, shot.id)
         if record.state is ShotState.RUNNING:
-            record = died(record, how, present_time())
+            record = died(record, how, now_ms())
             await in_thread(self._store.put, self._name, record)
         return again_in_s(record)

@@ -109,11 +109,6 @@ class VideoMetrics:
     frame_rate: str = ""
 
 
-def present_time() -> str:
-    """Return the present time, RFC 3339, UTC, with milliseconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def begun(record: ShotRecord, worker: str, output: str, now: str) -> ShotRecord:
     """Return the record of a shot that a worker begins. Only the error of the attempt before stays."""
     return ShotRecord(

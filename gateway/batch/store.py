@@ -6,7 +6,6 @@ and progress read follow from the record of a shot and from the last decision, a
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import re
@@ -50,6 +49,7 @@ from gateway.media.locations import local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
+from gateway.times import now
 from services.common.errors import BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.texts import Command, Option, Text
 
@@ -179,7 +179,7 @@ class BatchStore:
             if batch is None:
                 batch = BatchRow(
                     name=name,
-                    created_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    created_at=now(),
                     engine=engine,
                     manifest_sha256=manifest.sha256,
                     num_shots=len(manifest.shots),

@@ -35,7 +35,6 @@ from gateway.batch.records import (
     failed,
     failure_of,
     interrupted,
-    present_time,
 )
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WORKERS_FOLDER, WRITTEN, ShotRecord, ShotSpec, ShotState, options_in
@@ -54,6 +53,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stages
 from gateway.stages.remote import RemoteStages
+from gateway.times import now_ms
 from gateway.transfer import digest_of, fetched_in_thread, output_file, remove_uploaded, upload
 from services.common.errors import (
     BackendUnavailableError,
@@ -517,14 +517,14 @@ class _Attempt:
         if record.state in (ShotState.FAILED, ShotState.CANCELLED):
             return record
         if await in_thread(self._store.is_cancelled, self._name, self._shot.id):
-            return await self._put(cancelled(record, present_time()))
+            return await self._put(cancelled(record, now_ms()))
         if record.state is ShotState.RUNNING and record.attempts >= MAX_ATTEMPTS:
-            return await self._end(record, died(record, "it left the shot running", present_time()))
+            return await self._end(record, died(record, "it left the shot running", now_ms()))
         # Changed options are written before the record that lets the shot begin anew, so they are read after the record.
         options = await in_thread(self._store.options, self._name, self._shot.id)
         self._shot = self._shot.with_options(options_in(options))
         self._dub = self._dub_of(self._shot)
-        record = begun(record, worker_name(), self._shot.result, present_time()).model_copy(update={"options": options})
+        record = begun(record, worker_name(), self._shot.result, now_ms()).model_copy(update={"options": options})
         try:
             # In place of the record that this attempt has read: a shot that was cancelled meanwhile never runs again.
             stored = await self._put(record, before=before, holder=self._holder)
@@ -548,9 +548,9 @@ class _Attempt:
             raise
         except ShotCancelledError:
             await self._dub.withdraw()
-            return await self._end(record, cancelled(record, present_time()))
+            return await self._end(record, cancelled(record, now_ms()))
         except Exception as problem:
-            return await self._end(record, failed(record, failure_of(problem), time.monotonic() - began, present_time()))
+            return await self._end(record, failed(record, failure_of(problem), time.monotonic() - began, now_ms()))
         if redone:
             metrics = replace(metrics, warnings=(*metrics.warnings, f"the video of an earlier run {redone}: it was made anew"))
         # A video that is written is never dubbed again because its worker was told to end in the wrong moment.
@@ -571,7 +571,7 @@ class _Attempt:
             except DubstageError:
                 # The person may not be shown any more, or the database does not say. The record is complete without the picture.
                 await self._kept(lambda: self._store.remove_thumbnails(self._name, [self._shot.id]))
-        record = done(record, metrics, seconds, present_time())
+        record = done(record, metrics, seconds, now_ms())
         record = await self._put(record.model_copy(update={"look": (*record.look, *reasons_to_look(self._shot.quality, record))}))
         # Until the record is stored, a worker that takes the shot over can go on from the job's folder. The folder of a scene stays
         # until it expires, so that a line can be changed. The folder of a pod ends with the pod.

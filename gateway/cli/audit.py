@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +15,7 @@ from gateway.cli import options
 from gateway.cli.app import command_group
 from gateway.cli.console import printable, say, say_error, say_json, say_output, say_result, say_table, wants_json
 from gateway.cli.options import trusted_key
+from gateway.times import now
 
 commands = command_group("audit", "List, export and check the audit log: who did what with whose face.")
 
@@ -64,10 +64,9 @@ def export(
     _: options.AsJson = False,
 ) -> None:
     """Write the whole log to FILE: one entry per line, and a last line with the signed head."""
-    at = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
     with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
         try:
-            exported = write_export(actors.audit, actors.erasures.signing_key(), file, at=at, overwrite=overwrite)
+            exported = write_export(actors.audit, actors.erasures.signing_key(), file, at=now(), overwrite=overwrite)
         except ChainBrokenError as problem:
             _say_broken(problem, "the database")
             raise typer.Exit(EXIT_BROKEN) from None

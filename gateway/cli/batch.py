@@ -37,7 +37,6 @@ from gateway.batch.changes import (
     submission,
 )
 from gateway.batch.lists import ShotQuery
-from gateway.batch.records import present_time
 from gateway.batch.reviews import Region, ReviewState, Verdict, decision_of, region_from
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import WRITTEN, BatchFacts, Engine, Manifest, ShotRecord, ShotState
@@ -63,6 +62,7 @@ from gateway.cli.console import say, say_error, say_json, say_output, say_result
 from gateway.cli.progress import StepProgress
 from gateway.dub.request.spec_text import CHANGEABLE, options_from
 from gateway.settings import GatewaySettings
+from gateway.times import now_ms
 from services.common.errors import DubstageError, InvalidRequestError
 
 SHOWN_MISTAKES: Final = 50
@@ -400,7 +400,7 @@ def review_shot(store: BatchStore, name: str, shot_id: str, said: Verdict) -> No
     from gateway.studio.review_export import marker_text
 
     ask_cluster(store, store.facts(name))
-    decision = store.decide(name, decision_of(store.record(name, shot_id), said, now=present_time()))
+    decision = store.decide(name, decision_of(store.record(name, shot_id), said, now=now_ms()))
     record(store, review_event(name, decision))
     say_result(f"{shot_id}: {marker_text(decision)}")
 

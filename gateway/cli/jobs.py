@@ -16,7 +16,6 @@ from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
 from gateway.dub.state.removal import BLOBS_PER_LOCK, RemovalReport
 from gateway.dub.state.workspace import JOBS
 from gateway.housekeeping import (
-    DAY_S,
     LEAST_BLOB_AGE_S,
     JobFolder,
     JobLimits,
@@ -27,6 +26,7 @@ from gateway.housekeeping import (
     uncounted_blobs,
 )
 from gateway.settings import GatewaySettings
+from gateway.times import DAY_S
 from services.common.errors import InvalidRequestError, StorageRefusedError, WorkCancelledError
 from services.common.store.artefacts import ArtefactStore
 

@@ -27,6 +27,7 @@ from sqlalchemy.schema import CreateSchema
 from gateway.database import sqlite, upgrades
 from gateway.database.tables import InstallationRow, WrongTypeError
 from gateway.settings import DATABASE_CONNECTIONS
+from gateway.times import DAY_S
 from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import DATABASE_FILE
@@ -315,7 +316,7 @@ class Database:
         """The time of the database, Unix time in seconds. Leases end by this clock: clocks of gateways need not agree."""
         if self.shared:
             return cast(extract("epoch", func.clock_timestamp()), Double)
-        return (func.julianday("now") - _UNIX_EPOCH) * 86400.0
+        return (func.julianday("now") - _UNIX_EPOCH) * DAY_S
 
     def claim(self, *, alone: bool = False) -> None:
         """Say that a gateway works with the database, until `close()`, or until this process or its connection ends.

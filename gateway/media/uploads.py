@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from gateway.safe_paths import make_folder, open_folder
+from gateway.times import DAY_S
 from services.common.errors import FileInUseError, FileMissingError, InvalidRequestError, StorageRefusedError
 from services.common.files import BLOB_MODE, translating_full_disk
 from services.common.locks import try_lock
@@ -28,7 +29,7 @@ FOLDER: Final = "uploads"
 """Folder of uploads in a media folder."""
 PARTIAL: Final = ".upload-"
 """Beginning of the hidden name of a file that is not whole yet."""
-PARTIAL_AGE_S: Final = 86400.0
+PARTIAL_AGE_S: Final = DAY_S
 """Seconds after the last data after which an upload that is not whole is removed."""
 PIECE_BYTES: Final = 256 << 10
 _READ_BYTES: Final = 4 << 20

@@ -32,6 +32,7 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.database.session import Database
 from gateway.database.tables import Base, JobFolderRow, of_actor
+from gateway.times import before_now, now
 from services.common.errors import OperationNotFoundError, RequestIdReusedError, WorkCancelledError
 
 DUB: Final = "dub"
@@ -378,7 +379,7 @@ def new_row(kind: str, request: bytes, *, actor_id: str, output: str, identity: 
         kind=kind,
         actor_id=actor_id,
         output=output,
-        created_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        created_at=now(),
         request=request,
         done=False,
         metadata_bytes=b"",
@@ -436,9 +437,7 @@ def expire_operations(database: Database, *, max_age_days: float, max_finished: 
     """
     deleted = 0
     if max_age_days:
-        oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=max_age_days)
-        # The times in the table are texts of one form and one time zone, so that their order is that of the times.
-        deleted += _delete(database, OperationRow.created_at < oldest.replace(microsecond=0).isoformat())
+        deleted += _delete(database, OperationRow.created_at < before_now(datetime.timedelta(days=max_age_days)))
     for kind in _kinds_over(database, max_finished):
         mine = and_(OperationRow.done, OperationRow.kind == kind)
         numbers = select(OperationRow.number).where(mine).order_by(OperationRow.number.desc())

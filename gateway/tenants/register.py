@@ -5,7 +5,6 @@ Each gateway goes on with the operations of these tenants.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -15,6 +14,7 @@ from gateway.database.session import SCHEMA_PREFIX, Database
 from gateway.database.tables import JobBlobRow, LineageRow, TenantRow
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
+from gateway.times import now
 from services.common.server.call_context import DEFAULT_TENANT, is_tenant
 from services.common.server.settings import DATABASE_FILE
 
@@ -36,11 +36,10 @@ def remember_tenant(database: Database, tenant: str) -> None:
         database: database of the default tenant.
         tenant: name of the tenant.
     """
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
     with database.writing() as session:
         database.one_by_one(session)
         if session.get(TenantRow, tenant) is None:
-            session.add(TenantRow(tenant=tenant, served_since=now))
+            session.add(TenantRow(tenant=tenant, served_since=now()))
 
 
 def announce_tenant(settings: GatewaySettings) -> None:

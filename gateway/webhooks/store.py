@@ -9,7 +9,6 @@ A delivery is leased by moving the time when it is due. If a gateway dies, anoth
 from __future__ import annotations
 
 import base64
-import datetime
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from gateway.database.session import Database, new_holder
 from gateway.database.tables import Base
 from gateway.operations.store import NO_REQUEST_ID, OperationRecord, RequestIdentity
+from gateway.times import now
 from services.common.errors import InvalidRequestError, OverloadedError, WebhookNotFoundError
 
 MOST_WEBHOOKS: Final = 16
@@ -140,10 +140,6 @@ class Delivery:
     dead: bool
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
-
-
 def _webhook(row: WebhookRow) -> Webhook:
     return Webhook(
         webhook_id=row.webhook_id,
@@ -180,7 +176,7 @@ def add_event(session: Session, record: OperationRecord, event: EventType, subje
         "event_id": f"msg_{record.name.removeprefix('operations/')}",
         "event": str(event),
         "subject": subject,
-        "created_at": _now(),
+        "created_at": now(),
         "due": 0.0,
         "owner": "",
         "attempts": 0,
@@ -218,7 +214,7 @@ class WebhookStore:
             url=url,
             secret="whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode(),
             events=",".join(sorted(set(events))),
-            created_at=_now(),
+            created_at=now(),
             disabled=False,
             request_id=identity.request_id or None,
             request_sha256=identity.sha256 or None,

@@ -25,10 +25,10 @@ from gateway.batch.kubernetes.jobs import (
     waiting_notes,
 )
 from gateway.batch.kubernetes.settings import JobSettings, Object, read_settings
-from gateway.batch.records import present_time
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from gateway.media.locations import is_url
+from gateway.times import now_ms
 from services.common.errors import ClusterRefusedError, DubstageError, InvalidRequestError
 from services.common.texts import Command, Option, Text
 
@@ -386,7 +386,7 @@ class KubernetesEngine:
             newest |= {row: max(job.key, newest.get(row, job.key)) for row in job.rows}
         ends = self._ends(name, jobs, left)
         by_key = {job.key: job for job in jobs}
-        records = merged(left, by_key, newest, ends, store.cancelled(name), present_time())
+        records = merged(left, by_key, newest, ends, store.cancelled(name), now_ms())
         for row, record in records.items():
             # The cluster took its time to answer: a record that a worker or a retry has written meanwhile stays.
             if record is not left[row]:

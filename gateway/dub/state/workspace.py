@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from gateway.dub.state.records import (
     read_note,
     write_note,
 )
+from gateway.times import now
 from services.common.errors import InvalidRequestError
 from services.common.locks import try_lock
 
@@ -276,8 +276,7 @@ def describe_job(folder: Path, facts: Mapping[str, Any]) -> None:
     Raises:
         StorageFullError: no space is left.
     """
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_note(folder / FACTS, {**facts, "started": started})
+    write_note(folder / FACTS, {**facts, "started": now()})
 
 
 def open_workspace(folder: Path, operation: str = "", *, max_bytes: int = MAX_JOB_BYTES) -> Workspace:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import errno
 import tempfile
 from pathlib import Path
@@ -77,11 +76,6 @@ def test_full_disk_is_retryable(details: Path) -> None:
 
 def begun_again(record: ShotRecord) -> ShotRecord:
     return records.begun(record, "host:1", "/videos/a.mp4", NOW)
-
-
-def test_the_present_time_is_utc() -> None:
-    told = datetime.datetime.fromisoformat(records.present_time())
-    assert abs((datetime.datetime.now(datetime.UTC) - told).total_seconds()) < 60
 
 
 def test_retryable_shot_waits_until_exhausted() -> None:
