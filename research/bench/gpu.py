@@ -79,15 +79,14 @@ class Throughput:
         model: name of the model.
         batch: frames of an inference.
         threads: threads that ask for inferences at the same time.
-        one, many: frames a second where all frames of a batch are of one actor, and where each is of another. None: the network
-            takes an array of the actor once for a whole batch.
+        one, many: frames a second where all frames of a batch are of one actor, and where each is of another.
     """
 
     model: str
     batch: int
     threads: int
     one: float
-    many: float | None
+    many: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,17 +166,16 @@ def measure_throughput(device: Device) -> list[Throughput]:
     for name, model in models.items():
         # Frames of 64 actors take long to draw: the frames of 16 are repeated.
         people = [frames_of(model, seed, 1)[0] for seed in range(_ACTORS)]
-        joins = all(form.batched for form in model.inputs)
         for batch, threads in (*((size, 1) for size in BATCHES), (BATCHES[-1], 4)):
             one = _frames_per_second(backend, name, batch_of(model, [people[0]] * batch), batch, threads)
-            many = batch_of(model, [people[index % _ACTORS] for index in range(batch)]) if joins else None
+            many = batch_of(model, [people[index % _ACTORS] for index in range(batch)])
             rows.append(
                 Throughput(
                     model=name,
                     batch=batch,
                     threads=threads,
                     one=one,
-                    many=None if many is None else _frames_per_second(backend, name, many, batch, threads),
+                    many=_frames_per_second(backend, name, many, batch, threads),
                 )
             )
     return rows

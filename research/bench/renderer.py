@@ -145,16 +145,13 @@ def frame_of_noise(model: ModelFile, generator: np.random.Generator) -> RenderFr
 
 
 def batch_of(model: ModelFile, frames: Sequence[Inputs]) -> dict[str, Array]:
-    """Return the network's inputs for frames of any actors. An input without a batch axis is that of the first frame's actor.
+    """Return the network's inputs for frames of any actors.
 
     Args:
         model: the network.
-        frames: for each frame its inputs and its actor's, without a batch axis.
+        frames: for each frame its inputs and its actor's, without the batch axis.
     """
-    return {
-        form.name: np.stack([frame[form.name] for frame in frames]) if form.batched else frames[0][form.name]
-        for form in model.inputs
-    }
+    return {form.name: np.stack([frame[form.name] for frame in frames]) for form in model.inputs}
 
 
 def frames_of(model: ModelFile, seed: int, count: int) -> list[Inputs]:

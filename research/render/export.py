@@ -94,7 +94,7 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
                 if form.dtype == "uint8"
                 else self._rng.normal(0.0, _CALIBRATION_STATE_SPREAD, form.shape).astype(form.dtype)
             )
-            return value[None] if form.batched else value
+            return value[None]
 
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
@@ -147,8 +147,8 @@ def picture_and_state(num_channels: int) -> Callable[[UNetTrunk], tuple[TensorFo
 
     def forms(network: UNetTrunk) -> tuple[TensorForm, ...]:
         return (
-            TensorForm(INPUT_PICTURES, "uint8", (BOX_SIZE, BOX_SIZE, num_channels), batched=True),
-            TensorForm(INPUT_STATE, "float32", (network.state_size,), batched=True),
+            TensorForm(INPUT_PICTURES, "uint8", (BOX_SIZE, BOX_SIZE, num_channels)),
+            TensorForm(INPUT_STATE, "float32", (network.state_size,)),
         )
 
     return forms
@@ -242,7 +242,7 @@ def export_network(spec: RendererExportSpec, job: ExportJob) -> Path:
         "prior_sha256": file_sha256(weights),
         "opset": spec.opset,
         "max_batch_size": spec.max_batch_size,
-        "inputs": {form.name: [form.dtype, [*_batch_axis(form), *form.shape]] for form in inputs},
+        "inputs": {form.name: [form.dtype, [BATCH_AXIS, *form.shape]] for form in inputs},
         "outputs": {OUTPUT_RESIDUAL: ["float32", [BATCH_AXIS, *output_shape]]},
         "state_size": network.state_size + spec.extra_state,
         "default_state": "zeros",
@@ -271,7 +271,7 @@ def _write_raw(
             str(path),
             input_names=[form.name for form in inputs],
             output_names=[OUTPUT_RESIDUAL],
-            dynamic_shapes=tuple({0: batch} if form.batched else None for form in inputs),
+            dynamic_shapes=({0: batch},) * len(inputs),
             opset_version=spec.opset,
             external_data=False,
             dynamo=True,
@@ -311,15 +311,11 @@ def _measured(
 
 
 def _random(form: TensorForm, batch: int, rng: np.random.Generator) -> Array:
-    shape = (batch, *form.shape) if form.batched else form.shape
+    shape = (batch, *form.shape)
     if form.dtype == "uint8":
         picture: UInt8 = rng.integers(0, 256, shape, dtype=np.uint8)
         return picture
     return rng.normal(0.0, _STATE_SPREAD, shape).astype(form.dtype)
-
-
-def _batch_axis(form: TensorForm) -> list[str]:
-    return [BATCH_AXIS] if form.batched else []
 
 
 def _with_half_weights(model: Any) -> Any:

@@ -105,11 +105,7 @@ class FrameRenderer(Protocol[T]):
 
     @property
     def actor_inputs(self) -> Mapping[str, Array]:
-        """Arrays of the actor by the names of the network's inputs, without a batch axis.
-
-        If the export sheet gives such an input a batch axis, its array is repeated for each frame. Otherwise the network gets the
-        array once for a whole batch.
-        """
+        """Arrays of the actor by the names of the network's inputs, without the batch axis. They are repeated for each frame."""
 
     def prepare(self, frame: RenderFrame) -> T:
         """Return what the window keeps of a frame. Frames that are context only are prepared too if a window needs them."""

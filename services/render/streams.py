@@ -152,7 +152,7 @@ def infer_frames(
     Args:
         backend: runtime that has `model` loaded.
         frames: B mappings, B >= 1: arrays by input name, without the batch axis.
-        actor: arrays by input name. An input with a batch axis is repeated for each frame; an input without one is given once.
+        actor: arrays by input name, without the batch axis. They are repeated for each frame.
 
     Raises:
         ContractBrokenError: the renderer gives no array for an input of the network, or more arrays than inputs.
@@ -162,14 +162,8 @@ def infer_frames(
         raise ContractBrokenError(
             f"renderer {model.name!r} gives {sorted(given)}, its network takes {sorted(form.name for form in model.inputs)}"
         )
-    inputs: dict[str, Array] = {}
-    for form in model.inputs:
-        if form.name in frames[0]:
-            inputs[form.name] = np.stack([frame[form.name] for frame in frames])
-        elif form.batched:
-            inputs[form.name] = np.repeat(actor[form.name][None], len(frames), axis=0)
-        else:
-            inputs[form.name] = actor[form.name]
+    inputs = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
+    inputs |= {name: np.repeat(values[None], len(frames), axis=0) for name, values in actor.items()}
     outputs = backend.infer(model.name, inputs)
     return [{name: values[index] for name, values in outputs.items()} for index in range(len(frames))]
 

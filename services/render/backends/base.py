@@ -185,8 +185,7 @@ class Backend(Protocol):
 
         Args:
             model: name of a loaded model.
-            inputs: arrays by the model's input names, with a batch axis. Inputs without a batch axis (ModelFile.inputs) belong to
-                the actor and are given once for the whole batch.
+            inputs: arrays by the model's input names, with a batch axis.
 
         Raises:
             ModelNotFoundError: no model of this name was loaded.

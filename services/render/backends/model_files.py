@@ -19,7 +19,7 @@ from services.render.types import Precision
 INPUT_PICTURES: Final = "pictures"
 """Input: the channels of one frame and its window, uint8 [batch, H, W, C]."""
 INPUT_STATE: Final = "actor_state"
-"""Input: the part of an actor's state that the network takes, float32 [batch, S], or float32 [S] for all frames of a batch."""
+"""Input: the part of an actor's state that the network takes, float32 [batch, S]."""
 OUTPUT_RESIDUAL: Final = "residual"
 """Output: grey levels to add to a picture that the renderer chooses, float32 [batch, H, W, 3]."""
 
@@ -29,7 +29,7 @@ WEIGHTS_FOLDER: Final = Path(__file__).parents[1] / "weights"
 WEIGHTS_DIGEST: Final = "weights_sha256"
 """Key in an ONNX file's metadata: digest of the weights file that the ONNX file's large tensors lie in."""
 BATCH_AXIS: Final = "batch"
-"""First axis of an export sheet's shape where the tensor has one row a frame."""
+"""First axis of every shape of an export sheet: tensors have one row per frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,12 @@ class TensorForm:
     Attributes:
         name: name in the network's file.
         dtype: NumPy's name of the data type, such as float32.
-        shape: lengths without the batch axis.
-        batched: whether a batch axis comes before `shape`. An input without a batch axis belongs to the actor: one array serves a
-            whole batch.
+        shape: lengths without the batch axis, which comes before them.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    batched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,6 @@ class ModelFile:
         weights: weights file in the same folder, which the ONNX file refers to; None: the ONNX file holds all its tensors.
         state_size: length of an actor's state.
         prior_sha256: digest of the weights that the network was exported from; an actor's state fits these weights only.
-        outputs: the network's outputs, all with a batch axis.
         max_batch_size: largest batch that the network takes.
         box_size: side of the render box, pixels: BOX_SIZE or a whole multiple.
     """
@@ -177,11 +173,16 @@ def _check_digest(path: Path, digest: str, sha256: str) -> None:
 
 
 def tensor_forms(entries: Mapping[str, Any]) -> tuple[TensorForm, ...]:
-    """Return the inputs or outputs of an export sheet: {name: [dtype, shape]}, where BATCH_AXIS may be the first of the shape."""
+    """Return the inputs or outputs of an export sheet: {name: [dtype, [BATCH_AXIS, ...]]}.
+
+    Raises:
+        ValueError: a shape has no batch axis, or a length is no number.
+    """
     forms = []
     for name, (dtype, shape) in entries.items():
-        batched = bool(shape) and shape[0] == BATCH_AXIS
-        forms.append(TensorForm(name, str(dtype), tuple(int(size) for size in shape[batched:]), batched))
+        if not shape or shape[0] != BATCH_AXIS:
+            raise ValueError(f"the shape of {name!r} is {shape}; the first axis must be {BATCH_AXIS!r}")
+        forms.append(TensorForm(name, str(dtype), tuple(int(size) for size in shape[1:])))
     return tuple(forms)
 
 
@@ -189,10 +190,10 @@ def _box_size(sheet: Path, outputs: tuple[TensorForm, ...]) -> int:
     """Side of the pictures that a network draws: the first output has the shape [batch, side, side, channels]."""
     shapes = [form.shape for form in outputs]
     side = shapes[0][0] if shapes and len(shapes[0]) == 3 else 0
-    if not all(form.batched for form in outputs) or not side or shapes[0][1] != side or side % BOX_SIZE:
+    if not side or shapes[0][1] != side or side % BOX_SIZE:
         raise ArtefactCorruptError(
-            f"{sheet} lists outputs {shapes}: outputs need a batch axis, and the first one must be a square picture of {BOX_SIZE} "
-            f"pixels a side, or of a whole multiple",
+            f"{sheet} lists outputs {shapes}: the first one must be a square picture of {BOX_SIZE} pixels a side, or of a "
+            "whole multiple",
             resource=str(sheet),
         )
     return side

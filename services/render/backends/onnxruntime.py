@@ -63,7 +63,7 @@ class OnnxRuntimeBackend:
         self.precision = precision
         self.num_threads = num_threads
         self.device, self._provider = device, provider
-        self._sessions: dict[str, tuple[ort.InferenceSession, ModelFile]] = {}
+        self._sessions: dict[str, ort.InferenceSession] = {}
         # On a GPU, two inferences of a session at once end in an illegal access to memory (seen with ONNX Runtime 1.31).
         self._one_at_a_time = threading.Lock()
 
@@ -93,18 +93,18 @@ class OnnxRuntimeBackend:
                 f"DUBSTAGE_DEVICE=cuda: ONNX Runtime {ort.__version__} cannot compute on a GPU here ({_why_not_cuda()}): "
                 f"install the NVIDIA driver, give the process a GPU, and {_REMEDY}"
             )
-        self._sessions[model.name] = session, model
+        self._sessions[model.name] = session
 
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See Backend.infer."""
         if model not in self._sessions:
             raise ModelNotFoundError(f"model {model!r} is not loaded", resource=model)
-        session, file = self._sessions[model]
+        session = self._sessions[model]
         try:
             if self.device == "cpu":
                 return _computed(session, inputs)
             with self._one_at_a_time:
-                return in_batches(file, inputs, lambda batch: _computed(session, batch))
+                return in_batches(inputs, lambda batch: _computed(session, batch))
         except Exception as error:  # its exception types are not exported
             if "out of memory" in str(error).lower() or "failed to allocate" in str(error).lower():
                 raise AcceleratorOutOfMemoryError(f"no memory for this batch: {error}") from error
@@ -116,22 +116,18 @@ def _computed(session: ort.InferenceSession, inputs: Arrays) -> dict[str, npt.ND
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def in_batches(
-    model: ModelFile, inputs: Arrays, compute: Callable[[Arrays], Mapping[str, npt.NDArray[Any]]]
-) -> dict[str, npt.NDArray[Any]]:
+def in_batches(inputs: Arrays, compute: Callable[[Arrays], Mapping[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
     """Compute frames in batches of CUDA_BATCH; return the outputs of all frames by name.
 
     Args:
-        model: the network.
         inputs: arrays by input name, B frames.
         compute: computes one batch. The last frame fills a batch up.
     """
-    batched = {form.name for form in model.inputs if form.batched}
-    count = len(inputs[next(iter(batched))])
+    count = len(next(iter(inputs.values())))
     parts: list[Mapping[str, npt.NDArray[Any]]] = []
     for begin in range(0, count, CUDA_BATCH):
         rows = np.minimum(np.arange(begin, begin + CUDA_BATCH), count - 1)
-        parts.append(compute({name: values[rows] if name in batched else values for name, values in inputs.items()}))
+        parts.append(compute({name: values[rows] for name, values in inputs.items()}))
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 

@@ -76,7 +76,7 @@ class OpenVinoBackend:
         content = model.content()
         try:
             read = self._core.read_model(content)
-            read.reshape({form.name: [1, *form.shape] if form.batched else list(form.shape) for form in model.inputs})
+            read.reshape({form.name: [1, *form.shape] for form in model.inputs})
             self._compiled[model.name] = self._core.compile_model(read, "CPU", settings)
         except RuntimeError as error:
             raise unreadable(self.name, model, error) from error
@@ -92,12 +92,11 @@ class OpenVinoBackend:
         if model not in requests:
             requests[model] = self._compiled[model].create_infer_request()
         request, file = requests[model], self._files[model]
-        batched = [form.name for form in file.inputs if form.batched]
-        num_frames = len(inputs[batched[0]])
+        num_frames = len(next(iter(inputs.values())))
         # The tensors belong to the request, and the next frame is written into them.
         outputs: dict[str, npt.NDArray[Any]] = {form.name: np.empty((num_frames, *form.shape), form.dtype) for form in file.outputs}
         for frame in range(num_frames):
-            request.infer(dict(inputs) | {name: inputs[name][frame : frame + 1] for name in batched})
+            request.infer({name: values[frame : frame + 1] for name, values in inputs.items()})
             for name, values in outputs.items():
                 values[frame] = request.get_tensor(name).data[0]
         return outputs

@@ -1,7 +1,4 @@
-"""NVIDIA Triton behind the backend's interface. Its dynamic batches join frames of all streams and actors.
-
-A network with an input of the actor (one without a batch axis) has no dynamic batches: each request is computed by itself.
-"""
+"""NVIDIA Triton behind the backend's interface. Its dynamic batches join frames of all streams and actors."""
 
 from __future__ import annotations
 
@@ -35,6 +32,7 @@ from services.render.backends.triton_control import (
     SharedRegion,
     aligned,
     new_client,
+    num_rows,
     remove_abandoned,
     translated,
 )
@@ -99,12 +97,9 @@ class TritonBackend:
         """
         served = self._served(model)
         most = min(served.max_batch, self._options.max_frames) if self._options.shared_memory else served.max_batch
-        of_actor = {spec.name for spec in served.inputs if not spec.batched}
         parts = [
-            self._infer(
-                model, {name: values if name in of_actor else values[begin : begin + most] for name, values in inputs.items()}
-            )
-            for begin in range(0, served.num_rows(inputs), most)
+            self._infer(model, {name: values[begin : begin + most] for name, values in inputs.items()})
+            for begin in range(0, num_rows(inputs), most)
         ]
         if len(parts) == 1:
             return parts[0]
@@ -231,7 +226,7 @@ class _Channel:
             CurableError, AcceleratorOutOfMemoryError, ContractBrokenError: the inference failed.
             StorageFullError: /dev/shm has no room.
         """
-        rows = model.num_rows(inputs)
+        rows = num_rows(inputs)
         try:
             if self._options.shared_memory:
                 return self._infer_shared(model, inputs, rows)

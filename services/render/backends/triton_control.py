@@ -53,14 +53,12 @@ class TensorSpec:
     Attributes:
         name: name in the exported network.
         datatype: Triton's name of the data type, such as FP32.
-        row_shape: shape without the batch axis.
-        batched: whether a batch axis comes before `row_shape`. An input without one belongs to the actor.
+        row_shape: shape without the batch axis, which comes before it.
     """
 
     name: str
     datatype: str
     row_shape: tuple[int, ...]
-    batched: bool = True
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -70,7 +68,7 @@ class TensorSpec:
 
     def shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape in a batch of this many rows."""
-        return (rows, *self.row_shape) if self.batched else self.row_shape
+        return (rows, *self.row_shape)
 
     def num_bytes(self, rows: int) -> int:
         """Return the size in a batch of this many rows, bytes."""
@@ -97,9 +95,10 @@ class ServedModel:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def num_rows(self, inputs: Arrays) -> int:
-        """Return the number of frames in arrays by input name."""
-        return next(len(inputs[spec.name]) for spec in self.inputs if spec.batched)
+
+def num_rows(inputs: Arrays) -> int:
+    """Return the number of frames in arrays by input name."""
+    return len(next(iter(inputs.values())))
 
 
 class Cure(Enum):
@@ -295,15 +294,14 @@ class TritonControl:
             # An older version than the newest belongs to this renderer's weights.
             config["version_policy"] = {"specific": {"versions": [str(ours[0])]}}
             self._load(file, json.dumps(config))
-        max_batch = int(config.get("max_batch_size", 0))
         return ServedModel(
             file=file,
             version=str(ours[0]),
             runtime=parameters.get("runtime", "unknown"),
             num_threads=int(parameters.get("num_threads", 1)),
-            max_batch=max_batch or file.max_batch_size,
-            inputs=_tensors(config["input"], max_batch),
-            outputs=_tensors(config["output"], max_batch),
+            max_batch=int(config["max_batch_size"]),
+            inputs=_tensors(config["input"]),
+            outputs=_tensors(config["output"]),
         )
 
     def unload(self, model: str) -> None:
@@ -397,12 +395,9 @@ class TritonControl:
         return config
 
 
-def _tensors(entries: list[dict[str, Any]], max_batch: int) -> tuple[TensorSpec, ...]:
-    """Inputs or outputs of a model's configuration. With max_batch 0, a batch axis is the first of `dims`, with the length -1."""
-    tensors = []
-    for entry in entries:
-        dims = tuple(int(size) for size in entry["dims"])
-        batched = max_batch > 0 or dims[0] == -1
-        row_shape = dims if max_batch or not batched else dims[1:]
-        tensors.append(TensorSpec(entry["name"], entry["data_type"].removeprefix("TYPE_"), row_shape, batched))
-    return tuple(tensors)
+def _tensors(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Return the inputs or outputs of a model's configuration."""
+    return tuple(
+        TensorSpec(entry["name"], entry["data_type"].removeprefix("TYPE_"), tuple(int(size) for size in entry["dims"]))
+        for entry in entries
+    )

@@ -63,17 +63,11 @@ class TritonPythonModel:
             _check_digest(weights, weights_sha256)
         self._inputs = [one.name for one in self._session.get_inputs()]
         self._outputs = [one.name for one in self._session.get_outputs()]
-        self._joins_requests = int(config["max_batch_size"]) > 0
         # The algorithms of a GPU depend on the size of the batch: with one size, a frame has the same bytes in every batch.
         self._fill_to = int(config["max_batch_size"]) if parameters["device"] == "cuda" else 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Compute requests of several streams and actors, each with its own state, as one batch.
-
-        A model without batches (max_batch_size 0) has an input without a batch axis. Its requests are computed one by one.
-        """
-        if len(requests) > 1 and not self._joins_requests:
-            return [response for request in requests for response in self.execute([request])]
+        """Compute requests of several streams and actors, each with its own state, as one batch."""
         given = [
             {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs} for request in requests
         ]

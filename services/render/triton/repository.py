@@ -5,9 +5,6 @@
 
 A new digest becomes a new version. The version before stays in the folder, so that an older renderer still finds its network. This
 module needs neither PyTorch nor ONNX, so an image without them can write the repository.
-
-A network with an input without a batch axis is the exception: such an input belongs to one actor, so requests of several actors
-cannot share a batch. Its configuration says max_batch_size 0 (no dynamic batches), and its shapes hold the batch axis as -1.
 """
 
 from __future__ import annotations
@@ -113,7 +110,6 @@ def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, diges
         digests: digests of the network by version.
     """
     inputs, outputs = tensor_forms(facts["inputs"]), tensor_forms(facts["outputs"])
-    joins_requests = all(form.batched for form in inputs)
     kind = "KIND_CPU" if spec.device == "cpu" else "KIND_GPU"
     parameters = {f"{DIGEST}{number}": digest for number, digest in sorted(digests.items())} | {
         "num_threads": str(spec.num_threads),
@@ -123,19 +119,18 @@ def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, diges
         "device": spec.device,
     }
     warm = "".join(
-        f'    inputs {{ key: "{form.name}" value {{ data_type: {_TYPES[form.dtype]} dims: {_dims(form, joins_requests, 1)} '
-        "zero_data: true } }\n"
+        f'    inputs {{ key: "{form.name}" value {{ data_type: {_TYPES[form.dtype]} dims: {_dims(form)} zero_data: true }} }}\n'
         for form in inputs
     )
     lines = [
         "# Written by the export of dubstage's render stage.",
         f'name: "{facts["name"]}"',
         'backend: "python"',
-        f"max_batch_size: {spec.max_batch_size if joins_requests else 0}",
-        *(_tensor("input", form, joins_requests) for form in inputs),
-        *(_tensor("output", form, joins_requests) for form in outputs),
+        f"max_batch_size: {spec.max_batch_size}",
+        *(_tensor("input", form) for form in inputs),
+        *(_tensor("output", form) for form in outputs),
         f"version_policy {{ specific {{ versions: [ {version} ] }} }}",
-        *([f"dynamic_batching {{ max_queue_delay_microseconds: {spec.queue_delay_us} }}"] if joins_requests else []),
+        f"dynamic_batching {{ max_queue_delay_microseconds: {spec.queue_delay_us} }}",
         f"instance_group [ {{ count: {spec.instances} kind: {kind} }} ]",
         f'model_warmup [\n  {{\n    name: "one frame"\n    batch_size: 1\n{warm}  }}\n]',
         *(f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}' for name, value in parameters.items()),
@@ -143,14 +138,13 @@ def config_text(facts: dict[str, Any], spec: RepositorySpec, version: int, diges
     return "\n".join(lines) + "\n"
 
 
-def _tensor(direction: str, form: TensorForm, joins_requests: bool) -> str:
-    return f'{direction} [ {{ name: "{form.name}" data_type: {_TYPES[form.dtype]} dims: {_dims(form, joins_requests, -1)} }} ]'
+def _tensor(direction: str, form: TensorForm) -> str:
+    return f'{direction} [ {{ name: "{form.name}" data_type: {_TYPES[form.dtype]} dims: {_dims(form)} }} ]'
 
 
-def _dims(form: TensorForm, joins_requests: bool, batch: int) -> str:
-    """Shape as Triton writes it. The batch axis is implied where requests share batches, and written as `batch` otherwise."""
-    shape = (batch, *form.shape) if form.batched and not joins_requests else form.shape
-    return f"[ {', '.join(str(size) for size in shape)} ]"
+def _dims(form: TensorForm) -> str:
+    """Return a shape as Triton writes it: without the batch axis, which Triton adds."""
+    return f"[ {', '.join(str(size) for size in form.shape)} ]"
 
 
 def _versions(model: Path) -> set[int]:

@@ -1,12 +1,9 @@
-"""A network with an input of the actor on a real tritonserver: no dynamic batches, and the bytes of this process."""
+"""A network with further inputs on a real tritonserver gives the bytes of this process."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
 from services.render.triton.repository import RepositorySpec, write_repository
 from tests.contract.render.conftest import models_here
@@ -15,9 +12,8 @@ from tests.unit.render.toy import NAME, Toy
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
-def test_actor_input_once_per_request(start_triton, connect, monkeypatch, tmp_path, shared_memory) -> None:
-    """An actor's input goes once a request and streams of several actors keep their bytes."""
-    # The state is shorter than a batch: it must not be taken for the batch axis.
+def test_streams_of_several_actors(start_triton, connect, monkeypatch, tmp_path, shared_memory) -> None:
+    """Streams of several actors, whose frames share batches, keep their bytes."""
     toy = Toy(before=1, after=1, inputs=("speech_features", "reference"), state_size=3, max_batch_size=16)
     toy.register(monkeypatch)
     toy.write(tmp_path / "weights")
@@ -37,19 +33,3 @@ def test_actor_input_once_per_request(start_triton, connect, monkeypatch, tmp_pa
     with ThreadPoolExecutor(4) as streams:
         assert list(streams.map(lambda actor: boxes(there, actor), range(4))) == expected
     assert len({each[0] for each in expected}) == 4
-
-
-def test_its_configuration_has_no_dynamic_batches(tmp_path: Path) -> None:
-    toy = Toy(inputs=("reference",), state_size=7)
-    toy.write(tmp_path / "weights")
-    write_repository(tmp_path / "repository", tmp_path / "weights", RepositorySpec())
-    text = (tmp_path / "repository" / NAME / "config.pbtxt").read_text(encoding="utf-8")
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    assert config.max_batch_size == 0
-    assert not config.HasField("dynamic_batching")
-    inputs = {"actor_state": [7], "window": [-1, 160, 160, 1], "reference": [160, 160, 3]}
-    assert {one.name: list(one.dims) for one in config.input} == inputs
-    assert {one.name: list(one.dims) for one in config.output} == {"picture": [-1, 160, 160, 3], "brightest": [-1]}
-    (warm_up,) = config.model_warmup
-    shapes = {name: list(one.dims) for name, one in warm_up.inputs.items()}
-    assert shapes == inputs | {"window": [1, 160, 160, 1]}

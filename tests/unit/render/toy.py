@@ -45,7 +45,6 @@ class Toy:
         after: frames after.
         inputs: optional inputs, names of RendererSpec.inputs; not both `texture` and `neural_features`.
         state_size: length of the actor's state.
-        state_batched: whether the network takes the state with a batch axis.
         multiple: side of the render box in units of 160 pixels.
         max_batch_size: largest batch of the network.
     """
@@ -54,7 +53,6 @@ class Toy:
     after: int = 0
     inputs: tuple[str, ...] = ()
     state_size: int = 0
-    state_batched: bool = False
     multiple: int = 1
     max_batch_size: int = 64
 
@@ -121,8 +119,11 @@ class Toy:
         for place, term in enumerate(terms):
             nodes.append(helper.make_node("Add", [f"sum{place}", term], [f"sum{place + 1}"]))
         nodes.append(helper.make_node("Identity", [f"sum{len(terms)}"], ["picture"]))
-        nodes.append(helper.make_node("ReduceMax", ["picture"], ["brightest"], axes=[1, 2, 3], keepdims=0))
-        outputs: dict[str, list[Any]] = {"picture": ["float32", ["batch", size, size, 3]], "brightest": ["float32", ["batch"]]}
+        nodes.append(helper.make_node("ReduceMax", ["picture"], ["brightest"], axes=[1, 2, 3], keepdims=1))
+        outputs: dict[str, list[Any]] = {
+            "picture": ["float32", ["batch", size, size, 3]],
+            "brightest": ["float32", ["batch", 1, 1, 1]],
+        }
         graph = helper.make_graph(
             nodes,
             NAME,
@@ -153,14 +154,14 @@ class Toy:
         size = self.size
         forms: dict[str, list[Any]] = {}
         if self.state_size:
-            forms["actor_state"] = ["float32", ["batch", self.state_size] if self.state_batched else [self.state_size]]
+            forms["actor_state"] = ["float32", ["batch", self.state_size]]
         forms["window"] = ["float32", ["batch", size, size, self.window]]
         if "speech_features" in self.inputs:
             forms["speech_features"] = ["float32", ["batch", *SPEECH]]
         if "neural_features" in self.inputs:
             forms["neural_features"] = ["float32", ["batch", size, size, NEURAL_CHANNELS]]
         if "reference" in self.inputs:
-            forms["reference"] = ["uint8", [size, size, 3]]
+            forms["reference"] = ["uint8", ["batch", size, size, 3]]
         return forms
 
     def frames(self, indices: list[int]) -> list[RenderFrame]:

@@ -15,10 +15,10 @@ from services.render.backends.model_files import OUTPUT_RESIDUAL, TensorForm, re
 from services.render.types import Precision
 
 FORMS = (
-    TensorForm("picture", "uint8", (320, 320, 3), batched=True),
-    TensorForm("speech_features", "float32", (5,), batched=True),
-    TensorForm("reference", "uint8", (1, 320, 320, 3), batched=False),
-    TensorForm("actor_state", "float32", (4,), batched=False),
+    TensorForm("picture", "uint8", (320, 320, 3)),
+    TensorForm("speech_features", "float32", (5,)),
+    TensorForm("reference", "uint8", (1, 320, 320, 3)),
+    TensorForm("actor_state", "float32", (4,)),
 )
 
 
@@ -28,7 +28,7 @@ class TinyConfig:
 
 
 class TinyNetwork(nn.Module):
-    """Network as served, with inputs of its own: speech per frame, one reference picture per actor, a box of 320 pixels."""
+    """Network as served, with inputs of its own: speech per frame, a reference picture, a box of 320 pixels."""
 
     state_size = 4
 
@@ -40,9 +40,9 @@ class TinyNetwork(nn.Module):
         self.speech = nn.Linear(5, 3)
 
     def forward(self, picture: Tensor, speech_features: Tensor, reference: Tensor, actor_state: Tensor) -> Tensor:
-        shown = torch.cat([picture, reference.expand(picture.shape[0], -1, -1, -1)], dim=3).permute(0, 3, 1, 2)
+        shown = torch.cat([picture, reference[:, 0]], dim=3).permute(0, 3, 1, 2)
         made = self.conv(shown.to(torch.float32) / 255.0) + self.speech(speech_features)[:, :, None, None]
-        return (made * (1.0 + actor_state[0])).permute(0, 2, 3, 1)
+        return (made * (1.0 + actor_state[:, :1, None, None])).permute(0, 2, 3, 1)
 
 
 SPEC = RendererExportSpec(
@@ -68,8 +68,8 @@ def test_own_inputs_exported_by_name(job: ExportJob) -> None:
     assert facts["inputs"] == {
         "picture": ["uint8", ["batch", 320, 320, 3]],
         "speech_features": ["float32", ["batch", 5]],
-        "reference": ["uint8", [1, 320, 320, 3]],
-        "actor_state": ["float32", [4]],
+        "reference": ["uint8", ["batch", 1, 320, 320, 3]],
+        "actor_state": ["float32", ["batch", 4]],
     }
     assert facts["outputs"] == {OUTPUT_RESIDUAL: ["float32", ["batch", 320, 320, 3]]}
     assert facts["state_size"] == 11
@@ -78,12 +78,11 @@ def test_own_inputs_exported_by_name(job: ExportJob) -> None:
     file = read_models(job.folder, Precision.FLOAT32)["toy"]
     assert file.box_multiple == 2
     assert file.inputs == FORMS
-    # The actor's inputs are given once for a whole batch.
     given = {
         "picture": np.zeros((5, 320, 320, 3), np.uint8),
         "speech_features": np.zeros((5, 5), np.float32),
-        "reference": np.zeros((1, 320, 320, 3), np.uint8),
-        "actor_state": np.zeros(4, np.float32),
+        "reference": np.zeros((5, 1, 320, 320, 3), np.uint8),
+        "actor_state": np.zeros((5, 4), np.float32),
     }
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert session.run([OUTPUT_RESIDUAL], given)[0].shape == (5, 320, 320, 3)

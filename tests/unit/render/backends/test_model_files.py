@@ -86,27 +86,32 @@ def test_inputs_and_outputs_match_sheet() -> None:
     """A model has the inputs and outputs of its sheet."""
     model = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)["ugc"]
     assert model.inputs == (
-        TensorForm("pictures", "uint8", (160, 160, 9), batched=True),
-        TensorForm("actor_state", "float32", (3480,), batched=True),
+        TensorForm("pictures", "uint8", (160, 160, 9)),
+        TensorForm("actor_state", "float32", (3480,)),
     )
-    assert model.outputs == (TensorForm("residual", "float32", (160, 160, 3), batched=True),)
+    assert model.outputs == (TensorForm("residual", "float32", (160, 160, 3)),)
     assert (model.box_size, model.box_multiple, model.max_batch_size) == (160, 1, 64)
     assert model.input_shape("actor_state") == (3480,)
     assert model.input_shape("speech_features") is None
 
 
-def test_unbatched_input_is_actors() -> None:
-    """An input without the batch axis is the actors."""
-    assert tensor_forms({"texture": ["float32", [256, 256, 16]]}) == (
-        TensorForm("texture", "float32", (256, 256, 16), batched=False),
-    )
+@pytest.mark.parametrize("shape", [[], [256, 256, 16], [-1, 256]])
+def test_shape_without_batch_refused(shape: list[int], folder: Path) -> None:
+    """Every input has one row per frame."""
+    with pytest.raises(ValueError, match="'texture'"):
+        tensor_forms({"texture": ["float32", shape]})
+    sheet = folder / "ugc.export.json"
+    facts = json.loads(sheet.read_text(encoding="utf-8"))
+    facts["inputs"]["texture"] = ["float32", shape]
+    sheet.write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(ArtefactCorruptError, match="first axis must be 'batch'"):
+        read_models(folder, Precision.FLOAT32)
 
 
 @pytest.mark.parametrize(
     "outputs",
     [
         {},
-        {"picture": ["float32", [160, 160, 3]]},
         {"picture": ["float32", ["batch", 160, 320, 3]]},
         {"picture": ["float32", ["batch", 200, 200, 3]]},
         {"picture": ["float32", ["batch", 0, 0, 3]]},

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from services.common.array_types import Array, Float32, UInt8
 from services.common.face.landmarks import NUM_LIPS, mouth_opening
@@ -55,14 +55,18 @@ def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
 
 def write_network(folder: Path) -> Path:
     """Write the exported network and its sheet into a folder of weights; return the path of the ONNX file."""
-    inputs = {_INPUT_LIPS: ["float32", ["batch", 160, 160, 1]], INPUT_STATE: ["float32", [3]]}
+    inputs = {_INPUT_LIPS: ["float32", ["batch", 160, 160, 1]], INPUT_STATE: ["float32", ["batch", 3]]}
     outputs = {OUTPUT_RESIDUAL: ["float32", ["batch", 160, 160, 3]]}
-    node = helper.make_node("Mul", [_INPUT_LIPS, INPUT_STATE], [OUTPUT_RESIDUAL])
+    pixels = numpy_helper.from_array(np.array([-1, 1, 1, 3], np.int64), "pixels")
+    nodes = [
+        helper.make_node("Reshape", [INPUT_STATE, "pixels"], ["colour"]),
+        helper.make_node("Mul", [_INPUT_LIPS, "colour"], [OUTPUT_RESIDUAL]),
+    ]
     values = [
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, (_, shape) in forms.items()]
         for forms in (inputs, outputs)
     ]
-    graph = helper.make_graph([node], "toy", *values)
+    graph = helper.make_graph(nodes, "toy", *values, initializer=[pixels])
     path = folder / "toy.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     file = {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

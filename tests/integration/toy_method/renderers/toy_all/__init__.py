@@ -70,8 +70,8 @@ def write_network(folder: Path) -> Path:
     inputs = {
         "features": ["float32", ["batch", 160, 160, NUM_CHANNELS]],
         "speech": ["float32", ["batch", *SPEECH_SHAPE]],
-        "reference": ["uint8", [160, 160, 3]],
-        INPUT_STATE: ["float32", [3]],
+        "reference": ["uint8", ["batch", 160, 160, 3]],
+        INPUT_STATE: ["float32", ["batch", 3]],
     }
     outputs = {OUTPUT_RESIDUAL: ["float32", ["batch", 160, 160, 3]]}
     constants = {
@@ -81,7 +81,8 @@ def write_network(folder: Path) -> Path:
     }
     nodes = [
         helper.make_node("MatMul", ["features", "RGB"], ["shown"]),
-        helper.make_node("Mul", ["shown", INPUT_STATE], ["coloured"]),
+        helper.make_node("Unsqueeze", [INPUT_STATE], ["colour"], axes=[1, 2]),
+        helper.make_node("Mul", ["shown", "colour"], ["coloured"]),
         helper.make_node("ReduceSum", ["speech"], ["sum"], axes=[1, 2], keepdims=1),
         helper.make_node("Div", ["sum", "rows"], ["heard"]),
         helper.make_node("Unsqueeze", ["heard"], ["heard_everywhere"], axes=[3]),
