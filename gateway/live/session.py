@@ -249,11 +249,10 @@ class StageChain:
         box = from_image(reply.box, "box", channels=3, size=BOX)
         if moved.own is not None:
             box = with_own_colours(box, moved.own, moved.target, inside=self._config.gives_inside)
-        mask = from_image(reply.mask, "mask", channels=1, size=BOX)
         self._last_shown = reply.frame_index
         index = self._sound.begins + reply.frame_index
         light = self._marks.light(index) if self._marks is not None else None
-        picture = moved.with_mouth(box, mask, light)
+        picture = moved.with_mouth(box, moved.footage.mask, light)
         return self._label.picture(picture) if self._label is not None else picture
 
     def end(self) -> None:

@@ -99,7 +99,7 @@ async def _textures_of(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         frame = request.frame
         if request.HasField("frame") and not frame.context_only:
-            yield render_pb2.RenderResponse(frame_index=frame.frame_index, box=frame.texture, mask=frame.mask)
+            yield render_pb2.RenderResponse(frame_index=frame.frame_index, box=frame.texture)
 
 
 @dataclass(frozen=True, slots=True)

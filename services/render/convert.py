@@ -118,7 +118,7 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None, model: Mod
 
 def rendered_to_proto(frame: RenderedFrame) -> pb.RenderResponse:
     """Return the message of a picture."""
-    return pb.RenderResponse(frame_index=frame.frame_index, box=to_image(frame.box), mask=to_image(frame.mask))
+    return pb.RenderResponse(frame_index=frame.frame_index, box=to_image(frame.box))
 
 
 def bank_from_proto(request: pb.PersonalizeRequest) -> ArtefactRef:

@@ -139,7 +139,7 @@ class FrameStream:
         inputs = [self._renderer.network_inputs(window) for window in drawn]
         outputs = infer_frames(self._backend, self._model, [one.inputs for one in inputs], self._renderer.actor_inputs)
         return [
-            RenderedFrame(window.frame.frame_index, self._renderer.draw(window, one, computed), window.frame.mask)
+            RenderedFrame(window.frame.frame_index, self._renderer.draw(window, one, computed))
             for window, one, computed in zip(drawn, inputs, outputs, strict=True)
         ]
 

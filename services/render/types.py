@@ -57,12 +57,10 @@ class RenderedFrame:
     Attributes:
         frame_index: index of the frame that the picture answers.
         box: uint8 [H, W, 3]: the new lower face where the mask is above 0, the background elsewhere. The border is not blended.
-        mask: uint8 [H, W], weight of `box` in the blend; never above the mask of the frame.
     """
 
     frame_index: int
     box: UInt8
-    mask: UInt8
 
 
 @dataclass(frozen=True, slots=True)

@@ -487,10 +487,10 @@ async def render_window(
     if config.gives_colours:
         rendered = await asyncio.to_thread(_coloured, config, rendered, wanted)
     moves = [blend_targets[index].move for index in indices]
-    masks = [np.minimum(mask, move.mask) for (_, mask), move in zip(rendered, moves, strict=True)]
+    masks = [np.minimum(blend_targets[index].mask, move.mask) for index, move in zip(indices, moves, strict=True)]
     boxes = [
         (box, without_cover(blend_targets[index].picture, box, span.covered(index)))
-        for index, (box, _) in zip(indices, rendered, strict=True)
+        for index, box in zip(indices, rendered, strict=True)
     ]
     blended = await asyncio.to_thread(
         lambda: [blend_box(box, picture, mask) for (box, picture), mask in zip(boxes, masks, strict=True)]
@@ -508,15 +508,13 @@ async def render_window(
     )
 
 
-def _coloured(
-    config: WindowConfig, rendered: list[tuple[UInt8, UInt8]], textures: Sequence[FrameTexture]
-) -> list[tuple[UInt8, UInt8]]:
-    """Return boxes and masks of frames, the boxes with the colours of the person's own frames."""
+def _coloured(config: WindowConfig, rendered: list[UInt8], textures: Sequence[FrameTexture]) -> list[UInt8]:
+    """Return boxes of frames with the colours of the person's own frames."""
     coloured = []
-    for (box, mask), texture in zip(rendered, textures, strict=True):
+    for box, texture in zip(rendered, textures, strict=True):
         assert texture.own is not None, "the texture stage was asked for the person's own frames"
         own = from_image(texture.own, "warped", channels=3, size=BOX)
-        coloured.append((with_own_colours(box, own, texture.landmarks, inside=config.gives_inside), mask))
+        coloured.append(with_own_colours(box, own, texture.landmarks, inside=config.gives_inside))
     return coloured
 
 
@@ -545,8 +543,8 @@ async def _rendered(
     textures: Mapping[int, FrameTexture],
     blend_targets: Mapping[int, _BlendTarget],
     on_frame: Callable[[int], None],
-) -> list[tuple[UInt8, UInt8]]:
-    """Return box (uint8 [160, 160, 3]) and mask (uint8 [160, 160]) of every target frame.
+) -> list[UInt8]:
+    """Return the box of every target frame, uint8 [160, 160, 3].
 
     Raises:
         ContractBrokenError: the render stage answered other frames.
@@ -573,10 +571,7 @@ async def _rendered(
     answered, expected = [reply.frame_index for reply in replies], span.frames(span.targets)
     if answered != expected:
         raise ContractBrokenError(f"the render stage answered frames {answered}, not {expected}")
-    return [
-        (from_image(reply.box, "box", channels=3, size=BOX), from_image(reply.mask, "mask", channels=1, size=BOX))
-        for reply in replies
-    ]
+    return [from_image(reply.box, "box", channels=3, size=BOX) for reply in replies]
 
 
 def _conditions(span: FrameSpan, index: int, blend_target: _BlendTarget, texture: FrameTexture | None) -> render_client.Conditions:

@@ -45,17 +45,15 @@ class RenderedBox:
 
     Attributes:
         frame_index: number of the frame.
-        box: uint8 RGB [S, S, 3].
-        mask: where the picture is to be used, uint8 [S, S]; never beyond the mask that was sent.
+        box: uint8 RGB [S, S, 3]: the new lower face where the mask is above 0, the background elsewhere.
     """
 
     frame_index: int
     box: Pixels
-    mask: Pixels
 
 
 def _box(reply: pb.RenderResponse) -> tuple[RenderedBox]:
-    return (RenderedBox(reply.frame_index, from_image(reply.box), from_image(reply.mask)),)
+    return (RenderedBox(reply.frame_index, from_image(reply.box)),)
 
 
 def _step(reply: pb.PersonalizeResponse) -> tuple[Step]:

@@ -196,7 +196,7 @@ async def stub(address: str):
 
 def rendered_from_proto(response: pb.RenderResponse) -> RenderedFrame:
     """The picture of an answer."""
-    return RenderedFrame(response.frame_index, from_image(response.box), from_image(response.mask))
+    return RenderedFrame(response.frame_index, from_image(response.box))
 
 
 async def rendered(stub, messages: Iterable[pb.RenderRequest]) -> list[RenderedFrame]:

@@ -67,9 +67,9 @@ def boxes(rendered: list[RenderedFrame]) -> bytes:
     return b"".join(frame.box.tobytes() for frame in rendered)
 
 
-def psnr(first: RenderedFrame, second: RenderedFrame) -> float:
+def psnr(frame: RenderFrame, first: RenderedFrame, second: RenderedFrame) -> float:
     """Inside the mask, decibels."""
-    inside = first.mask > 0
+    inside = frame.mask > 0
     error = np.mean((first.box[inside].astype(np.float64) - second.box[inside]) ** 2)
     return float("inf") if error == 0.0 else float(10.0 * np.log10(255.0**2 / error))
 
@@ -99,7 +99,7 @@ def test_frames_independent_of_batch(triton: TritonProcess, connect: Connect, fo
     (state,) = actor_states(1)
     together = render(models.backend, models.files["ugc"], footage[:8], state)
     alone = [render(models.backend, models.files["ugc"], [frame], state)[0] for frame in footage[:8]]
-    assert min(psnr(a, b) for a, b in zip(together, alone, strict=True)) >= 50.0
+    assert min(psnr(*each) for each in zip(footage[:8], together, alone, strict=True)) >= 50.0
 
 
 def test_list_models_shows_backend(triton: TritonProcess, connect: Connect) -> None:

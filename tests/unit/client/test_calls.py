@@ -53,9 +53,7 @@ def frames(count: int) -> Iterator[render.Conditions]:
 def rendered(requests: Any, context: grpc.ServicerContext) -> Iterator[render_pb2.RenderResponse]:
     for request in requests:
         if request.HasField("frame"):
-            yield render_pb2.RenderResponse(
-                frame_index=request.frame.frame_index, box=request.frame.background, mask=request.frame.mask
-            )
+            yield render_pb2.RenderResponse(frame_index=request.frame.frame_index, box=request.frame.background)
 
 
 def test_a_unary_call(server: FakeServer, connection: Connection) -> None:
@@ -90,7 +88,7 @@ def test_a_stream(server: FakeServer, connection: Connection) -> None:
     server.answers[rpcs.render.RENDER] = rendered
     boxes = list(render.render(connection, frames(3), model="toy"))
     assert [box.frame_index for box in boxes] == [0, 1, 2]
-    assert (boxes[0].box.shape, boxes[0].mask.shape) == ((4, 6, 3), (4, 6))
+    assert boxes[0].box.shape == (4, 6, 3)
 
 
 async def test_the_same_calls_for_asyncio(server: FakeServer) -> None:
@@ -235,7 +233,7 @@ def test_a_stream_that_is_closed_early_is_cancelled(server: FakeServer, connecti
     def endless(requests: Any, context: grpc.ServicerContext) -> Iterator[render_pb2.RenderResponse]:
         context.add_callback(lambda: ended.append(True))
         while context.is_active():
-            yield render_pb2.RenderResponse(box=to_image(PICTURE), mask=to_image(PICTURE))
+            yield render_pb2.RenderResponse(box=to_image(PICTURE))
 
     server.answers[rpcs.render.RENDER] = endless
     boxes = render.render(connection, frames(1), model="toy")

@@ -48,7 +48,7 @@ PIECE = 200
 """Samples of a piece: five frames."""
 BOX = to_image(np.zeros((160, 160, 3), np.uint8))
 WARPED = to_image(np.full((160, 160, 3), 7, np.uint8))
-MASK = to_image(np.zeros((160, 160), np.uint8))
+DETAIL = to_image(np.zeros((160, 160), np.uint8))
 LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
 FRAME = FootageFrame(
     picture=np.zeros((4, 4, 3), np.uint8),
@@ -241,9 +241,9 @@ class Stages:
                 index = request.frame.frame_index
                 if index == self.breaks_at:
                     raise BackendUnavailableError("the texture stage went away")
-                return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=WARPED, box_landmarks=LANDMARKS, detail=MASK)
+                return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=WARPED, box_landmarks=LANDMARKS, detail=DETAIL)
             case _:
-                return render_pb2.RenderResponse(frame_index=request.frame.frame_index, box=BOX, mask=MASK)
+                return render_pb2.RenderResponse(frame_index=request.frame.frame_index, box=BOX)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class RecordingStages:
         self.lost: int | None = None
 
     async def stream(self, rpc: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        grey, mask = to_image(np.full((160, 160, 3), 90, np.uint8)), to_image(np.zeros((160, 160), np.uint8))
+        grey = to_image(np.full((160, 160, 3), 90, np.uint8))
         async for request in requests:
             if request.HasField("config"):
                 self.configs.append(request.config)
@@ -72,7 +72,7 @@ class RecordingStages:
                 landmarks = to_tensor(np.zeros((59, 2), np.float32))
                 yield texture_pb2.RetrieveWarpResponse(frame_index=frame.frame_index, warped=grey, box_landmarks=landmarks)
             else:
-                yield render_pb2.RenderResponse(frame_index=frame.frame_index, box=grey, mask=mask)
+                yield render_pb2.RenderResponse(frame_index=frame.frame_index, box=grey)
 
 
 def face_records(frames: range) -> np.ndarray:
