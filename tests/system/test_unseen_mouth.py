@@ -1,5 +1,6 @@
 """New speech for a woman whose mouth is shut in all of her footage, and whose footage has music for sound."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,12 @@ def test_unseen_mouth_has_no_lag(outcome: DubOutcome) -> None:
 def test_unseen_mouth_warning(outcome: DubOutcome) -> None:
     """A warning says what is not known of the person."""
     assert any("hardly shows an open mouth" in warning for warning in outcome.warnings)
+
+
+@pytest.mark.long
+def test_preview_has_warning(footage: Path, dubber: Dubber, tmp_path: Path) -> None:
+    """A preview, which may be shorter than the footage, has the warning too, and none about the length of the speech."""
+    asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mkv", method="dubstage", codec="ffv1")
+    warnings = dubber(replace(asked, preview=True)).warnings
+    assert any("hardly shows an open mouth" in warning for warning in warnings)
+    assert not any("the speech" in warning for warning in warnings)

@@ -263,7 +263,7 @@ class DubJob:
                 *about_pictures(info),
                 *channels,
                 *(about_left_out(info) if request.own_timeline else ()),
-                *_about_parts(parts, request.lines, info, has_background=request.own_timeline or request.preview),
+                *_about_parts(parts, request.lines, info, whole_footage=not request.own_timeline and not request.preview),
                 *about_scale(sound.scale_db),
                 *about_damage(facts),
                 *about_redone(workspace, journal),
@@ -539,27 +539,34 @@ def _outcome_of(part: DubPart, line: DubLine | None) -> PartOutcome:
     )
 
 
-def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: MediaInfo, *, has_background: bool) -> list[str]:
-    """Return the warnings about all faces of a dub."""
+def _about_parts(parts: Sequence[DubPart], lines: Sequence[DubLine], info: MediaInfo, *, whole_footage: bool) -> list[str]:
+    """Return the warnings about all faces of a dub.
+
+    Args:
+        whole_footage: whether the video is as long as the footage, so that the length of speech is compared with the footage.
+    """
     warnings: list[str] = []
     people: set[tuple[int | None, int]] = set()
     for part, line in zip_longest(parts, lines):
         who = (part.person.face_id, id(part.person.actor))
-        warnings += _about_part(part, line, info, has_background=has_background, warned=who in people)
+        warnings += _about_part(part, line, info, whole_footage=whole_footage, warned=who in people)
         people.add(who)
     return warnings
 
 
-def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, has_background: bool, warned: bool) -> list[str]:
+def _about_part(part: DubPart, line: DubLine | None, info: MediaInfo, *, whole_footage: bool, warned: bool) -> list[str]:
     """Return the warnings about one face of a dub. Warnings about a line begin with the name of the line.
 
     Args:
+        whole_footage: as for `_about_parts`.
         warned: whether an earlier line has the warnings about this person.
     """
     person = part.person
     if line is None:
-        speech = [] if has_background else [*about_speech(part.extent, info), *about_mouth(person.actor)]
-        return [*speech, *person.warnings, *about_voice(person.actor), *about_silence(part.plan)]
+        speech = about_speech(part.extent, info) if whole_footage else []
+        # A single picture shows no way of speaking, open mouth or not.
+        mouth = [] if is_still(info) else about_mouth(person.actor)
+        return [*speech, *mouth, *person.warnings, *about_voice(person.actor), *about_silence(part.plan)]
     cut = [f"the speech is longer than the rest of the footage: it is cut at {float(info.video.duration):.2f} s"]
     why = person.unlearned or line_reasons(part.plan) if not part.plan.rendered().any() else ""
     undubbed = [Text("no frame is dubbed: {why}", why=why)] if why else []
