@@ -136,14 +136,7 @@ def check_dub(request: DubRequest) -> None:
     Raises:
         InvalidRequestError: the output cannot be written as asked, or is a file that may not be replaced.
     """
-    for part in request.parts:
-        check_output_file(
-            request.output,
-            footage=request.footage,
-            speech=part.speech,
-            reference=request.reference,
-            overwrite=request.overwrite,
-        )
+    check_output_file(request.output, inputs=request.inputs, overwrite=request.overwrite)
     check_target(request.output, request.codec)
 
 

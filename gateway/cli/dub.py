@@ -279,21 +279,20 @@ class DubRun:
             raise typer.Exit(exit_codes[0])
 
     async def _prepared(self, engine: Engine, spec: DubSpec, report: Path | None, stack: AsyncExitStack) -> _Prepared:
-        from gateway.dub.request.spec import sequence_of
+        from gateway.dub.request.spec import files_read, sequence_of
         from gateway.dub.request.spec_text import naming_file
         from gateway.dub.state.scratch import ScratchFolders
 
         files = self._files
         footage, output = files.source(spec.footage_uri, "footage_uri"), files.output(spec.output_uri, "output_uri")
-        spoken = [files.source(line.speech_uri, f"lines[{index}]") for index, line in enumerate(spec.lines) if line.speech_uri]
-        spoken += [files.source(spec.speech_uri, "speech_uri")] if spec.speech_uri else []
         sequence = sequence_of(spec)
         frames: SequenceDub | None = None
         if sequence is not None:
             scratch = stack.enter_context(closing(ScratchFolders(self._settings.data_dir)))
             folder = stack.enter_context(scratch.folder())
             with StepProgress() as reading:
-                frames = await engine.frames(footage, output, sequence, folder, reading, inputs=spoken, overwrite=spec.overwrite)
+                read = files_read(spec, files)
+                frames = await engine.frames(footage, output, sequence, folder, reading, inputs=read, overwrite=spec.overwrite)
         with naming_file(self._lines):
             if self._words:
                 request = await engine.spoken_request(
@@ -600,9 +599,10 @@ def dub(
     _: options.AsJson = False,
 ) -> None:
     """Give VIDEO new speech and write the video."""
-    from gateway.dub.request.dub_request import default_method, refuse_input
+    from gateway.dub.request.dub_request import default_method
     from gateway.dub.request.spec import LocalFiles
     from gateway.dub.request.spec_text import spec_from
+    from gateway.media.output import refuse_input
     from gateway.reports.folder import check_report_folder
 
     settings = options.gateway_settings(stages, device)

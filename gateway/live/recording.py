@@ -143,7 +143,7 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
         raise InvalidRequestError(
             f"{output}: live videos are written as {' '.join(_ENDINGS)}; give the output one of these endings", field="output"
         )
-    check_output_file(output, speech=speech, overwrite=overwrite)
+    check_output_file(output, inputs=[("the speech itself", speech)], overwrite=overwrite)
 
 
 def recorded_colour(video: VideoInfo) -> ColourTags:

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -43,15 +43,13 @@ def is_marked(tags: Mapping[str, str]) -> bool:
 def check_output_file(
     output: Path,
     *,
-    footage: Path | None = None,
-    speech: Path | None = None,
-    reference: Path | None = None,
+    inputs: Iterable[tuple[str, Path]] = (),
     overwrite: bool = False,
 ) -> None:
     """Check that `output` can be written, before any work is done.
 
     Args:
-        footage, speech, reference: files that are read meanwhile.
+        inputs: files that are read meanwhile, each behind what it is (`refuse_input`).
         overwrite: whether an existing file of any kind may be replaced. Otherwise only a video that dubstage wrote may be.
 
     Raises:
@@ -62,12 +60,22 @@ def check_output_file(
     folder = output.parent
     if not folder.is_dir():
         raise _refused(f"{output}: the folder {folder} does not exist; create it first")
-    for name, source in (("footage", footage), ("speech", speech), ("reference", reference)):
-        if source is not None and _same(output, source):
-            raise _refused(f"{output} is the {name} itself; give another name to the output")
+    for what, file in inputs:
+        refuse_input(output, file, what)
     check_replaceable(output, before, overwrite=overwrite)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise _refused(f"{output}: the folder {folder} may not be written; choose another")
+
+
+def refuse_input(output: Path, file: Path, what: str) -> None:
+    """Raise InvalidRequestError if the output is an input file, also through links.
+
+    Args:
+        file: the input file.
+        what: what the input file is, for the message: `the footage itself`.
+    """
+    if _same(output, file):
+        raise _refused(f"{output} is {what}; give another name to the output")
 
 
 def existing_file(output: Path) -> os.stat_result | None:
@@ -134,7 +142,7 @@ def _same(output: Path, source: Path) -> bool:
         if output.exists() and source.exists() and output.samefile(source):
             return True
         return output.resolve() == source.resolve()
-    except (OSError, RuntimeError):  # a loop of links: refused as a link
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or an impossible name: refused as such
         return False
 
 

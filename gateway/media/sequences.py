@@ -37,6 +37,7 @@ from gateway.media.output import (
     left_folders,
     output_error,
     partial_folder,
+    refuse_input,
 )
 from gateway.media.parts import PART_SUFFIX, write_sound_from
 from gateway.media.pixels import ColourTags, pixel_format
@@ -382,6 +383,12 @@ class FramesOutput:
                     ),
                     field="output",
                 )
+
+    def refuse_input(self, file: Path) -> None:
+        """Raise InvalidRequestError if one of the files is a file that the dub reads."""
+        name = file.resolve().name
+        for mine in (self.sound, self.listing, *(frame for frame in self.files if frame.name == name)):
+            refuse_input(mine, file, "read and would be replaced")
 
     def _own(self, is_signed: Callable[[Path], bool]) -> dict[str, set[str]]:
         """Return the digests of the files that dubstage has written here, by name: what the lists of this output say."""
@@ -826,7 +833,8 @@ def write_video(
     codes, info = _Codes(sequence, colour), video_info(sequence, colour)
     speech = SoundReader(sound).speech() if sound is not None else None
     settings = WriteSettings(codec="ffv1", carry=False, overwrite=overwrite, threads=threads)
-    with VideoWriter(target, info, speech=speech, speech_file=sound, settings=settings) as writer:
+    read = [("the sound itself", sound)] if sound is not None else []
+    with VideoWriter(target, info, speech=speech, inputs=read, settings=settings) as writer:
         for index, file in enumerate(sequence.files):
             shown = np.zeros((sequence.height, sequence.width, 3), np.uint16)
             frame = _read(file)
@@ -1042,7 +1050,7 @@ class SequenceDub:
             footage, output: patterns of the sequence and of its dub.
             settings: what the user says about the sequence.
             folder: empty folder for the videos.
-            inputs: other files that the dub reads, such as the speech.
+            inputs: other files that the dub reads, such as the speech. None of the files that are written may be one of them.
             overwrite, is_signed: as `FramesOutput`.
 
         Raises:
@@ -1053,10 +1061,7 @@ class SequenceDub:
         self._output = FramesOutput(output, self._sequence, overwrite=overwrite, is_signed=is_signed)
         self._sound = settings.sound
         for file in (*inputs, *([settings.sound] if settings.sound is not None else [])):
-            if os.path.exists(file) and os.path.exists(self._output.sound) and os.path.samefile(file, self._output.sound):
-                raise InvalidRequestError(
-                    f"{self._output.sound} is read and would be replaced; give another output", field="output"
-                )
+            self._output.refuse_input(file)
         self.video = folder / sound_file(footage).with_suffix(PART_SUFFIX).name
         self.dubbed = folder / f"{sound_file(output).stem}-dubbed{PART_SUFFIX}"
         self.is_written = False

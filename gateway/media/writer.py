@@ -5,7 +5,7 @@ The video grows under a temporary name in the output's folder, and takes the out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -74,7 +74,7 @@ class VideoWriter:
         info: MediaInfo,
         *,
         speech: Speech | None = None,
-        speech_file: Path | None = None,
+        inputs: Iterable[tuple[str, Path]] = (),
         settings: WriteSettings | None = None,
         seal: VideoSigner | None = None,
         segmented: bool = False,
@@ -83,7 +83,7 @@ class VideoWriter:
 
         Args:
             speech: new speech; None: there is none.
-            speech_file: file that the speech is read from.
+            inputs: further files that are read meanwhile (`check_output_file`).
             settings: how the video is written; None: the defaults.
             seal: signs the video; None: nothing does.
             segmented: whether the frames are written in segments, if codec and container allow.
@@ -97,7 +97,8 @@ class VideoWriter:
         self._settings = settings or WriteSettings()
         self._choice = choose_encoder(self._output, info.video, self._settings.codec, self._settings.crf)
         self._lost_bits = info.video.pixel.bits - pixel_format(self._choice.pixel_format).bits
-        check_output_file(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
+        read = [("the footage itself", info.path), *inputs]
+        check_output_file(self._output, inputs=read, overwrite=self._settings.overwrite)
         self._seal = seal
         label = self._settings.label
         self._painter = (

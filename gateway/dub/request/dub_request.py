@@ -29,7 +29,7 @@ from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.label import Label
 from gateway.media.locations import local_path
 from gateway.media.mix import MixedSound, SoundMix, mixed
-from gateway.media.output import MARK, check_output_file
+from gateway.media.output import MARK
 from gateway.media.sequence_names import is_sequence
 from gateway.media.sound import SoundReader, Speech, sound_file
 from gateway.media.stills import check_opaque, is_named_like_picture, is_still, is_still_file, still_video_info
@@ -147,6 +147,17 @@ class DubRequest:
     def parts(self) -> tuple[DubRequest, ...]:
         """The dubs of single people that this dub consists of: the dubs of the lines, or the dub itself."""
         return tuple(line.dub for line in self.lines) or (self,)
+
+    @property
+    def inputs(self) -> tuple[tuple[str, Path], ...]:
+        """Files that the dub reads, each behind what it is. Consent records were read before there was a request."""
+        files = [
+            ("the footage itself", self.footage),
+            *(("the speech itself", part.speech) for part in self.parts),
+            ("the reference itself", self.reference),
+            ("the music and effects", self.mix.file if self.mix is not None else None),
+        ]
+        return tuple((what, file) for what, file in files if file is not None)
 
     @property
     def actor_ids(self) -> tuple[str, ...]:
@@ -624,8 +635,6 @@ def open_writer(
         InvalidRequestError, MediaUnsupportedError: the output cannot be written as requested.
     """
     brings_sound = request.preview or request.speech is not None or request.mix is not None or bool(request.lines)
-    for line in request.lines:
-        check_output_file(request.output, footage=request.footage, speech=line.dub.speech, overwrite=request.overwrite)
     new_sound = (brings_sound or video.path != request.footage or not video.audio) and not request.keep_audio
     return VideoWriter(
         request.output,
@@ -643,7 +652,7 @@ def open_writer(
             overwrite=request.overwrite,
             takes_over=takes_over,
         ),
-        speech_file=request.speech,
+        inputs=request.inputs,
         seal=seal,
         segmented=bool(request.lines),
     )
@@ -688,13 +697,9 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
     """
     video = info
     check_against_footage(request, info)
-    if request.reference is not None:
-        refuse_input(request.output, request.reference, "the reference")
     if request.mix is not None:
         check_mix(True, keep_audio=request.keep_audio)
-        refuse_input(request.output, request.mix.file, "the music and effects")
         inspect_sound(request.mix.file)
-        SoundReader(request.mix.file).check_sound()
     opened = still_video_info(info) if is_still(info) else info
     if request.preview_at is not None:
         shown_video(request, opened, speech)
@@ -707,18 +712,3 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
     if request.crf is not None:
         check_graded(choice.codec)
     return choice
-
-
-def refuse_input(output: Path, file: Path, what: str) -> None:
-    """Raise InvalidRequestError if the output is an input file, also through links.
-
-    Args:
-        file: the input file.
-        what: what the input file is, for the message.
-    """
-    # os.path raises no error for an impossible name. Such a name is reported later, when the path of the output is checked.
-    if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
-        raise InvalidRequestError(
-            Text("{option} {output} is {what}; choose another output file", option=Option("output_uri"), output=output, what=what),
-            field="output",
-        )

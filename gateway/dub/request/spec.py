@@ -29,7 +29,6 @@ from gateway.dub.request.dub_request import (
     check_reference,
     check_timeline,
     default_method,
-    refuse_input,
 )
 from gateway.dub.request.sequences import check_sequence_method, check_sequence_options, sequence_settings
 from gateway.dub.request.spec_text import ACTORS, actor_of, is_sequence_spec, name_of, sides_of
@@ -39,6 +38,7 @@ from gateway.media.encoders import check_target, crf_of
 from gateway.media.label import Label, label_of
 from gateway.media.locations import is_url, local_path
 from gateway.media.mix import SoundMix
+from gateway.media.output import refuse_input
 from gateway.media.sequences import SequenceSettings, check_output_pattern
 from services.common.errors import ActorError, ConsentRefusedError, InvalidRequestError, RequestError
 from services.common.methods import DEFAULT_METHOD, Finish, MouthOptions, combined, method_named
@@ -581,6 +581,16 @@ def _speech(line: pb.LineSpec) -> str:
 def _source(spec: pb.DubSpec, field: str, files: DubFiles) -> Path | None:
     uri = getattr(spec, field)
     return files.source(uri, field) if uri else None
+
+
+def files_read(spec: pb.DubSpec, files: DubFiles) -> list[Path]:
+    """Return the files that a dub reads beside its footage."""
+    names = ("speech_uri", "mix_uri", "reference_uri")
+    read = [file for name in names if (file := _source(spec, name, files)) is not None]
+    read += [files.source(line.speech_uri, f"lines[{number}]") for number, line in enumerate(spec.lines) if line.speech_uri]
+    records = [("consent_uri", spec.consent_uri), ("reference_consent_uri", spec.reference_consent_uri)]
+    records += [(f"lines[{number}].consent_uri", line.consent_uri) for number, line in enumerate(spec.lines)]
+    return [*read, *(files.record(uri, field) for field, uri in records if uri)]
 
 
 def _consent(holder: Any, name: str, files: DubFiles, output: Path, path: str = "") -> Consent | None:

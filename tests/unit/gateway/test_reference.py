@@ -67,7 +67,11 @@ def test_renderer_decides_on_reference(picture: Path) -> None:
         (["--method", TAKES, "--reference", "none.png"], 10, "none.png"),
         (["--method", TAKES, "--reference", "consent.json"], 10, "consent.json"),
         (["--method", TAKES, "--reference", "look.png", "--reference-consent", "none.json"], 10, "none.json"),
-        (["--method", TAKES, "--reference", "out.mkv", "--overwrite"], 10, "is the reference; choose another output"),
+        (
+            ["--method", TAKES, "--reference", "out.mkv", "--overwrite"],
+            10,
+            "is the reference itself; give another name",
+        ),
     ],
 )
 def test_the_command_line_refuses_in_one_line(

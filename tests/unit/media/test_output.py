@@ -246,7 +246,7 @@ def test_inputs_are_never_the_output(tmp_path: Path) -> None:
     os.link(speech, tmp_path / "again.mp4")
     for name, words in (("clip.mp4", "footage itself"), ("speech.mp4", "speech itself"), ("again.mp4", "speech itself")):
         with pytest.raises(InvalidRequestError, match=words):
-            VideoWriter(tmp_path / name, info, speech_file=speech, settings=WriteSettings(overwrite=True))
+            VideoWriter(tmp_path / name, info, inputs=[("the speech itself", speech)], settings=WriteSettings(overwrite=True))
 
 
 def test_overwrite_own_or_allowed(tmp_path: Path) -> None:

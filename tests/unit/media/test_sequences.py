@@ -501,6 +501,10 @@ class TestRefusals:
             asked = {"settings": SequenceSettings(), **given}
             with pytest.raises(InvalidRequestError, match=r"b\.wav is read and would be replaced"):
                 SequenceDub(plates, out / "b.%04d.dpx", folder=place(f"work{next(iter(given))}"), overwrite=True, **asked)
+        reference = out / "b.1002.dpx"
+        reference.write_bytes(b"")
+        with pytest.raises(InvalidRequestError, match=r"b\.1002\.dpx is read and would be replaced"):
+            SequenceDub(plates, out / "b.%04d.dpx", SequenceSettings(), folder=place("work"), inputs=[reference], overwrite=True)
         assert speech.read_bytes() == before
 
     @pytest.mark.parametrize("name", ["a.%0999999999d.exr", "a.%04d.%04d.exr", "a.1-999999999@.exr", "a.1-9x2@.exr", "a.5@.exr"])

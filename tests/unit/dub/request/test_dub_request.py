@@ -16,10 +16,13 @@ import numpy as np
 import pytest
 
 from dubstage.gateway.v1 import dub_pb2, gateway_pb2
+from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
 from dubstage.motion.v1 import motion_pb2
+from gateway.api.convert import check_dub
 from gateway.dub.choices import EXPRESSIONS, Expression, Fit
 from gateway.dub.job.outcome import about_channels, about_pictures
 from gateway.dub.request.dub_request import (
+    DubLine,
     DubRequest,
     check_output,
     check_timeline,
@@ -29,8 +32,9 @@ from gateway.dub.request.dub_request import (
     shown_video,
     what_is_synthetic,
 )
-from gateway.dub.request.spec import LocalFiles, problems, request_from
+from gateway.dub.request.spec import LocalFiles, files_read, problems, request_from
 from gateway.dub.request.spec_text import names_of, spec_from
+from gateway.dub.sound.timecode import parse_time
 from gateway.media.mix import SoundMix
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
@@ -47,6 +51,7 @@ from services.common.methods import (
     method_named,
 )
 from services.common.server.bounds import declared
+from services.common.texts import Field
 from services.common.wire.convert import mouth_from_proto
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
@@ -134,18 +139,33 @@ def test_names_outside_utf8_stay_apart() -> None:
     assert {Path(name).suffix for name in names} == {".mp4"}
 
 
-@pytest.mark.parametrize(("field", "what"), [("reference", "the reference"), ("mix", "the music and effects")])
+@pytest.mark.parametrize(
+    ("field", "what"), [("reference", "the reference itself"), ("mix", "the music and effects"), ("lines", "the speech itself")]
+)
 def test_output_is_no_input(tmp_path: Path, field: str, what: str) -> None:
     """No option lets the output replace a file that the dub reads."""
-    footage, output = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000)), make_clip(tmp_path / "out.mp4")
-    given = output if field == "reference" else SoundMix(file=output)
-    request = replace(
-        DubRequest(footage=footage, speech=None, output=output, method="hetero", overwrite=True),
-        **{field: given},  # type: ignore[arg-type]
+    footage, output = (
+        make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000)),
+        make_clip(tmp_path / "out.mp4", Clip(sound_rate=16000)),
     )
+    plain = DubRequest(footage=footage, speech=None, output=output, method="hetero", overwrite=True)
+    line = DubLine(name=Field("lines[0]"), start=parse_time("0"), dub=replace(plain, speech=output))
+    given = {"reference": output, "mix": SoundMix(file=output), "lines": (line,)}[field]
+    request = replace(plain, **{field: given})  # type: ignore[arg-type]
     info = probe(footage)
-    with pytest.raises(InvalidRequestError, match=f"out.mp4 is {what}; choose another output file"):
-        check_output(request, info, open_speech(request, info))
+    (tmp_path / "linked").symlink_to(tmp_path)
+    asked = replace(request, output=tmp_path / "linked" / "out.mp4")
+    for check in (check_dub, lambda request: check_output(request, info, open_speech(request, info))):
+        for one in (request, asked):
+            with pytest.raises(InvalidRequestError, match=f"out.mp4 is {what}; give another name to the output"):
+                check(one)
+
+
+def test_all_files_of_spec_are_inputs() -> None:
+    """Every field that names a file to read is known to the check that no frame of a sequence replaces such a file."""
+    names = {field.name for field in DubSpec.DESCRIPTOR.fields if field.name.endswith("_uri")} - {"footage_uri", "output_uri"}
+    spec = DubSpec(**{name: name for name in names}, lines=[LineSpec(speech_uri="said", consent_uri="signed")])  # type: ignore[arg-type]
+    assert {str(file) for file in files_read(spec, LocalFiles())} == {*names, "said", "signed"}
 
 
 @pytest.mark.parametrize(
