@@ -86,7 +86,7 @@ class Speech:
 
 
 class SoundReader:
-    """Streams one sound track of a video or sound file.
+    """Streams the first sound track of a video or sound file.
 
     reader = SoundReader(path, origin=info.video.start)
     for chunk in reader: ...
@@ -96,26 +96,24 @@ class SoundReader:
         self,
         path: Path | str,
         *,
-        track: int = 0,
         origin: Fraction | None = None,
         seek: bool = False,
     ) -> None:
-        """Open a sound track.
+        """Open the first sound track of a file.
 
         Args:
-            track: number of the sound track; 0: the first.
             origin: time of sample 0 in the container, seconds: `info.video.start` for a video's own sound. Earlier sound is cut
                 off. Silence fills the time before later sound, and pauses. None: sample 0 is the first sample of the track.
             seek: whether PCM is read from shortly before `origin` on. The samples are the same. Sound of other codecs is always
                 decoded from its begin, because what a decoder gives may depend on what came before.
 
         Raises:
-            MediaUnsupportedError: the file cannot be opened, has no such track, or the track has more channels or another sample
+            MediaUnsupportedError: the file cannot be opened, has no sound track, or the track has more channels or another sample
                 rate than the audio stage takes.
         """
-        self._path, self._track, self._origin, self._seek = Path(path), track, origin, seek
+        self._path, self._origin, self._seek = Path(path), origin, seek
         with open_input(self._path, field="audio") as container:
-            stream = _track(container, self._path, track)
+            stream = _first_track(container, self._path)
             context = stream.codec_context
             self.info = SoundInfo(stream.index, context.sample_rate, context.layout.nb_channels, context.layout.name)
         _refuse_layout(self._path, self.info, context.name)
@@ -217,7 +215,7 @@ class SoundReader:
     def _frames(self) -> Iterator[av.AudioFrame]:
         reached = DecodingProgress()
         with open_input(self._path, field="audio", only="sound") as container:
-            stream = _track(container, self._path, self._track)
+            stream = _first_track(container, self._path)
             self._skip(container, stream)
             for frame in decoded_frames(container, stream, self._path, reached, field="audio"):
                 if frame.sample_rate != self.info.sample_rate_hz or frame.layout.nb_channels != self.info.channels:
@@ -270,17 +268,16 @@ def sound_file(path: Path) -> SoundReader:
     return SoundReader(path, origin=starts[0] if starts else None)
 
 
-def _track(container: av.container.InputContainer, path: Path, track: int) -> av.AudioStream:
+def _first_track(container: av.container.InputContainer, path: Path) -> av.AudioStream:
     tracks = [stream for stream in container.streams.audio if is_decodable(stream)]
     if not tracks and container.streams.audio:
         raise MediaUnsupportedError(
             f"{path}: the sound is in a codec that cannot be decoded here; save it as WAV in the program that wrote the file",
             field="audio",
         )
-    if track >= len(tracks):
-        have = f"only {len(tracks)} sound tracks" if tracks else "no sound track"
-        raise MediaUnsupportedError(f"{path} has {have}; give a file with speech in it", field="audio")
-    return tracks[track]
+    if not tracks:
+        raise MediaUnsupportedError(f"{path} has no sound track; give a file with speech in it", field="audio")
+    return tracks[0]
 
 
 def _refuse_layout(path: Path, info: SoundInfo, codec: str) -> None:

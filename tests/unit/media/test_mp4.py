@@ -18,7 +18,6 @@ from gateway.media.mp4 import Gap, Only, PaddedFile, boxes_of, copy_with_padding
 from gateway.media.opening import open_input
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.sound import SoundReader
 from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
 from tests.unit.media.made_pictures import box
@@ -133,7 +132,8 @@ def planes_of(path: Path) -> list[np.ndarray]:
 
 
 def samples_of(path: Path, track: int) -> np.ndarray:
-    return np.concatenate([chunk.samples for chunk in SoundReader(path, track=track)])
+    with open_input(path, only="sound") as container:
+        return np.concatenate([frame.to_ndarray() for frame in container.decode(container.streams.audio[track])], axis=1)
 
 
 @pytest.mark.usefixtures("_every_index_is_long")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 import psutil
 import pytest
 from av.sidedata.sidedata import Type
@@ -20,6 +21,7 @@ from av.sidedata.sidedata import Type
 from gateway.media.encoders import WriteSettings
 from gateway.media.inspection import inspect_video
 from gateway.media.muxer import EncodedSegment
+from gateway.media.opening import open_input
 from gateway.media.probe import probe, side_data
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader, Speech
@@ -381,6 +383,19 @@ def test_unknown_sound_is_named(tmp_path: Path, suffix: str) -> None:
     assert [track.codec for track in probe(tmp_path / f"out{suffix}").audio] == ["aac"]
 
 
+def second_track(path: Path) -> npt.NDArray[np.float32]:
+    """The samples of the second sound track, each at its time."""
+    sound = np.zeros(5 * 44100, np.float32)
+    end = 0
+    with open_input(path) as container:
+        for frame in container.decode(container.streams.audio[1]):
+            begin = round(frame.time * 44100)
+            samples = frame.to_ndarray()[0, max(0, -begin) :]
+            end = max(begin, 0) + len(samples)
+            sound[max(begin, 0) : end] = samples
+    return sound[:end]
+
+
 def test_carried_sound_follows_edit_list(tmp_path: Path) -> None:
     """A further sound track is copied as the edit list plays the track."""
     clip = Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512)), sound_rate=44100, sound_tracks=2)
@@ -389,10 +404,7 @@ def test_carried_sound_follows_edit_list(tmp_path: Path) -> None:
     info = probe(tmp_path / "clip.mp4")
     report = _write(info, tmp_path / "out.mp4", speech=HALF_A_SECOND).report
     assert report.carried == ("audio stream 2 (aac)",)
-    own, copied = (
-        np.concatenate([chunk.samples for chunk in SoundReader(path, track=1, origin=Fraction(0))])
-        for path in (info.path, tmp_path / "out.mp4")
-    )
+    own, copied = map(second_track, (info.path, tmp_path / "out.mp4"))
     assert abs(len(own) - len(copied)) <= 2048
     for begin in (4410, 22050, 44100):
         np.testing.assert_allclose(own[begin : begin + 4410], copied[begin : begin + 4410], atol=0.02)
