@@ -39,13 +39,13 @@ from gateway.media.output import (
     partial_folder,
     refuse_input,
 )
-from gateway.media.parts import PART_SUFFIX, write_sound_from
+from gateway.media.parts import PART_SUFFIX
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.scene_colour import LinearRec709, OcioColour, SceneColour, not_installed
 from gateway.media.sequence_names import NUMBER, SUFFIXES, is_sequence, listing_file, sound_file
-from gateway.media.sound import SoundReader
+from gateway.media.sound import SoundReader, write_sound_from
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo, orientation
 from gateway.media.writer import VideoSigner, VideoWriter
 from services.common.array_types import Float32

@@ -25,6 +25,7 @@ from gateway.media.opening import (
 )
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
+from services.common.files import PARTIAL
 
 CHUNK_SAMPLES: Final = 16_384
 """Samples of a chunk."""
@@ -341,3 +342,38 @@ def _passed(resampler: av.AudioResampler, samples: Float32 | None, rate_hz: int)
         frame.sample_rate = rate_hz
     parts = [part.to_ndarray()[0] for part in resampler.resample(frame)]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def write_sound_from(source: Path, first_sample: int, target: Path) -> None:
+    """Write a sound file from a sample on, as WAV with 32-bit floating point samples. A file of this name is replaced. Blocks.
+
+    Raises:
+        MediaUnsupportedError: the file cannot be read, or has no sound.
+        OSError: the target cannot be written.
+    """
+    reader = SoundReader(source)
+    partial = target.with_name(f"{target.name}{PARTIAL}")
+    try:
+        with av.open(str(partial), "w", format="wav") as output:
+            stream = output.add_stream("pcm_f32le", rate=reader.info.sample_rate_hz, layout=reader.info.layout)
+            assert isinstance(stream, av.AudioStream)
+            for samples in _Later(_Samples(reader), first_sample):
+                packed = np.ascontiguousarray(samples.reshape(1, -1), dtype=np.float32)
+                frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=reader.info.layout)
+                frame.sample_rate = reader.info.sample_rate_hz
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sound_length(source: Path) -> tuple[int, int]:
+    """Return the number of samples of a sound file and its sample rate, Hz. Reads the whole file. Blocks.
+
+    Raises:
+        MediaUnsupportedError: the file cannot be read, or has no sound.
+    """
+    reader = SoundReader(source)
+    reader.check_sound()
+    return sum(len(chunk.samples) for chunk in reader), reader.info.sample_rate_hz

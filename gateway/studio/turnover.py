@@ -29,7 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.batch.assets import ResolvedReferences, resolve_references
 from gateway.batch.row_ranges import MOST_ROWS
 from gateway.media.inspection import inspect_video
-from gateway.media.parts import PART_SUFFIX, check_part, reel_of, sound_length, timecode_of, write_part, write_sound_from
+from gateway.media.parts import PART_SUFFIX, check_part, write_part
+from gateway.media.sound import sound_length, write_sound_from
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.safe_paths import bounded_bytes, make_folder, path_below
@@ -290,6 +291,21 @@ class _Media:
         if path not in self._infos:
             self._infos[path] = inspect_video(path)
         return self._infos[path]
+
+
+def timecode_of(info: MediaInfo) -> str:
+    """Return the timecode of a video's first frame as the file states it; empty: the file states none."""
+    return _tag(info, "timecode")
+
+
+def reel_of(info: MediaInfo) -> str:
+    """Return the reel name of a video as the file states it; empty: the file states none."""
+    return _tag(info, "reel_name")
+
+
+def _tag(info: MediaInfo, name: str) -> str:
+    tag_sets = (info.video.metadata, *(other.metadata for other in info.others), info.metadata)
+    return next((tags[name] for tags in tag_sets if tags.get(name)), "")
 
 
 def _letters(name: str) -> str:

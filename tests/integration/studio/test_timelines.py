@@ -19,7 +19,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli.app import run
 from gateway.dub.request.dub_request import sha256_of
-from gateway.media.parts import sound_length
+from gateway.media.sound import sound_length
 from gateway.settings import GatewaySettings
 from gateway.studio.timeline import timecode_label
 from services.common.server.settings import load_settings

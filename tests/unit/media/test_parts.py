@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.media.parts import PART_SUFFIX, sound_length, timecode_of, write_part, write_sound_from
+from gateway.media.parts import PART_SUFFIX, write_part
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
+from gateway.studio.turnover import timecode_of
 from tests.unit.media.made_footage import Clip, make_clip
 
 TICKS = 1001
@@ -53,11 +54,3 @@ def test_pcm_that_is_sought_has_the_same_samples(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "source.mov", NTSC)
     for origin in (Fraction(0), Fraction(1001, 30000) * 47, Fraction(5, 2)):
         assert np.array_equal(samples(source, origin), samples(source, origin, seek=True))
-
-
-def test_sound_from_a_sample_on(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "source.mov", NTSC)
-    write_sound_from(source, 20_001, tmp_path / "rest.wav")
-    assert np.array_equal(samples(tmp_path / "rest.wav"), samples(source)[20_001:])
-    assert sound_length(tmp_path / "rest.wav") == (len(samples(source)) - 20_001, 48000)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["rest.wav", "source.mov"]

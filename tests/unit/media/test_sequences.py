@@ -19,7 +19,6 @@ import pytest
 
 from gateway.media.choices import OcioSettings
 from gateway.media.encoders import WriteSettings
-from gateway.media.parts import timecode_of
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.sequence_names import is_sequence
@@ -27,6 +26,7 @@ from gateway.media.sequences import SequenceDub, SequenceSettings, open_sequence
 from gateway.media.sound import SoundReader
 from gateway.media.types import Plane
 from gateway.media.writer import VideoWriter
+from gateway.studio.turnover import timecode_of
 from gateway.transfer import footage_problem
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.forked import ForkedProcess

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.media import sound
 from gateway.media.probe import probe
-from gateway.media.sound import SoundReader, resampled, sound_file
+from gateway.media.sound import SoundReader, resampled, sound_file, sound_length, write_sound_from
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.refusals import raised
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
@@ -153,3 +153,12 @@ def test_one_channel_is_taken(tmp_path: Path) -> None:
         InvalidRequestError, match=r"sound\.wav has the channels 1 to 2, and channel 3 was asked for", field="audio_channel"
     ):
         reader.speech(channel=2)
+
+
+def test_sound_from_a_sample_on(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "source.mov", Clip(codec="libx264", sound_rate=48000, sound_codec="pcm_s16le"))
+    write_sound_from(source, 20_001, tmp_path / "rest.wav")
+    own = _all(SoundReader(source))
+    assert np.array_equal(_all(SoundReader(tmp_path / "rest.wav")), own[20_001:])
+    assert sound_length(tmp_path / "rest.wav") == (len(own) - 20_001, 48000)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["rest.wav", "source.mov"]

@@ -15,11 +15,10 @@ import numpy as np
 import opentimelineio as otio
 import pytest
 
-from gateway.media.parts import timecode_of
 from gateway.media.probe import probe
 from gateway.studio.dubbing_script import ScriptLine
 from gateway.studio.timeline import Clip, Timeline
-from gateway.studio.turnover import TurnoverRequest, plan_turnover, read_clips, write_turnover
+from gateway.studio.turnover import TurnoverRequest, plan_turnover, read_clips, timecode_of, write_turnover
 from services.common.errors import InvalidRequestError
 from tests.unit.batch.painted import paint_video, painted_numbers, write_speech
 
