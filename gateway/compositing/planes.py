@@ -68,29 +68,15 @@ def _warped(picture: Float32, mapping: Float64, shape: tuple[int, ...], method: 
 
 
 @dataclass(frozen=True, slots=True)
-class PlaneMask:
-    """Samples that may differ from the footage: a rectangle of the chroma grid, and some of its cells.
+class Composite:
+    """Planes of the dubbed frame.
 
     Attributes:
-        x, y: left and top cell of the rectangle.
-        cells: bool [rows, columns] of the rectangle. A cell has `step` luma samples and one chroma sample.
-        step: luma samples per cell, horizontally and vertically; (1, 1) without chroma subsampling.
-        area_px: number of luma samples under the mask.
+        area_px: number of luma samples that may differ from the footage: those of the cells under the mask.
     """
 
-    x: int
-    y: int
-    cells: Bool = field(repr=False)
-    step: tuple[int, int]
-    area_px: int
-
-
-@dataclass(frozen=True, slots=True)
-class Composite:
-    """Planes of the dubbed frame, and the mask under which they may differ from the footage."""
-
     planes: tuple[Plane, ...] = field(repr=False)
-    mask: PlaneMask
+    area_px: int
 
 
 def composite(
@@ -129,7 +115,7 @@ def composite(
     support = mask if shift is None else np.maximum(mask, _length(shift))
     window = _window(coded_from_box, support, step, (int(cells_shape[0]), int(cells_shape[1])))
     if window is None:
-        return Composite(result, PlaneMask(0, 0, np.zeros((0, 0), np.bool_), step, 0))
+        return Composite(result, 0)
     x, y, columns, rows = window
     samples = _samples(box, colour, light)
     luma_map = _shifted(coded_from_box, x * step[0], y * step[1])
@@ -160,7 +146,7 @@ def composite(
             _move(target, planes[number], (plane_left, plane_top), cv2.transform(offset, mapping[:, :2]), colour)
         _blend_in(target, rendered, weight, colour)
     area = int(_expanded(cells, step)[: alpha.shape[0], : alpha.shape[1]].sum())
-    return Composite(result, PlaneMask(x, y, cells, step, area))
+    return Composite(result, area)
 
 
 def _check(coded_from_box: Float64, box: Array, mask: Float32, shift: Float32 | None, light: Float32 | None) -> None:

@@ -8,17 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gateway.compositing.planes import PlaneMask, composite
 from gateway.dub.render.composite import coded_from_box
 from gateway.dub.request.dub_request import DubRequest
 from gateway.dub.state.records import pose_of
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo
+from services.common.array_types import Bool
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry, lower_face_mask
-from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import JAW
-from tests.plane_masks import mask_of_plane
+from tests.plane_masks import plane_masks
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded
 
 JAW_DROP_PX = 24.0
@@ -31,24 +30,23 @@ SKIN_CR = 131
 """Red difference under which a sample of this clip is not skin: skin has 140 and more, jacket and turtleneck at most 129."""
 
 
-def mask_of(geometry: ActorGeometry, record: Any, frame: DecodedFrame, info: MediaInfo, strength: float) -> PlaneMask:
+def mask_of(geometry: ActorGeometry, record: Any, frame: DecodedFrame, info: MediaInfo, strength: float) -> list[Bool]:
     """The mask as docs/coordinates.md has it: from the person's geometry and the frame's head pose alone."""
     soft = lower_face_mask(geometry, pose_of(record)).astype(np.float32) * (strength / 255.0)
     return samples_under(soft, record, frame, info)
 
 
-def reach_of(geometry: ActorGeometry, record: Any, frame: DecodedFrame, info: MediaInfo) -> PlaneMask:
+def reach_of(geometry: ActorGeometry, record: Any, frame: DecodedFrame, info: MediaInfo) -> list[Bool]:
     """Mask and all of the render box below it, where the footage's neck may move with the jaw; a pixel more for interpolation."""
     mask = lower_face_mask(geometry, pose_of(record))
     reach = cv2.dilate((np.maximum.accumulate(mask, axis=0) > 0).astype(np.float32), np.ones((3, 3)))
     return samples_under(np.asarray(reach, np.float32), record, frame, info)
 
 
-def samples_under(soft: npt.NDArray[np.float32], record: Any, frame: DecodedFrame, info: MediaInfo) -> PlaneMask:
-    """The samples of a frame that a weight in the render box touches."""
-    blank = np.zeros((BOX_SIZE, BOX_SIZE, 3), np.uint8)
-    video = info.video
-    return composite(frame.planes, video.pixel, video.colour_model, coded_from_box(info, pose_of(record)), blank, soft).mask
+def samples_under(soft: npt.NDArray[np.float32], record: Any, frame: DecodedFrame, info: MediaInfo) -> list[Bool]:
+    """The samples of each plane of a frame that a weight in the render box touches."""
+    rows, columns = frame.planes[0].shape
+    return plane_masks(info.video.pixel, (rows, columns), coded_from_box(info, pose_of(record)), soft)
 
 
 def lower_face(record: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -87,13 +85,11 @@ def test_samples_outside_mask_unchanged(clip, seconds, pixel_format, clips, dubb
             if not areas[frame.index]:
                 continue
             record = dub.faces[plan.row[frame.index]]
-            mask = mask_of(actor.geometry, record, frame, info, float(plan.strength[frame.index]))
-            luma = mask_of_plane(mask, 0, frame.planes[0].shape)
+            luma, *_ = mask_of(actor.geometry, record, frame, info, float(plan.strength[frame.index]))
             reach = reach_of(actor.geometry, record, frame, info)
-            assert 0 < mask.area_px == luma.sum() <= areas[frame.index] <= reach.area_px
+            assert 0 < luma.sum() <= areas[frame.index] <= reach[0].sum()
             assert not (luma & ~lower_face(record, luma.shape)).any()
-            for number, (before, after) in enumerate(zip(frame.planes, dubbed, strict=True)):
-                inside = mask_of_plane(reach, number, before.shape)
+            for inside, before, after in zip(reach, frame.planes, dubbed, strict=True):
                 np.testing.assert_array_equal(before[~inside], after[~inside])
             assert (frame.planes[0] != dubbed[0])[luma].mean() > 0.2
 

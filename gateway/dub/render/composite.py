@@ -76,7 +76,7 @@ def composite_frame(
     soft = mask.astype(np.float32) * (mouth.strength / 255.0)
     light = mark.luma(len(box)) if mark is not None else None
     result = composite(planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light, into=into)
-    return result.planes, result.mask.area_px
+    return result.planes, result.area_px
 
 
 @dataclass(slots=True)
