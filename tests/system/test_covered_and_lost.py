@@ -55,7 +55,7 @@ def test_occluder_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Pa
     clear = clips.path("video/vr_face5.mp4")
     outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="dubstage", codec="ffv1"))
     covered = outcome.plan.reason == common_pb2.FRAME_REASON_OCCLUDED_MOUTH
-    assert 40 <= covered.sum() <= 50
+    assert 36 <= covered.sum() <= 50
     for index, (free, old, new) in enumerate(zip(decoded(clear), decoded(footage), decoded(output), strict=False)):
         if covered[index]:
             assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True)), index
