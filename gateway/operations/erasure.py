@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from google.protobuf.message import DecodeError
 from sqlalchemy import select, update
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.database.session import Database
 from gateway.dub.request.spec import drop_records, names_actor
+from gateway.dub.request.spec_text import ACTORS
 from gateway.operations.store import DUB, OperationRow
 
 _AT_ONCE: Final = 200
@@ -22,7 +24,8 @@ class SceneRecords:
     The row of an operation names one actor, and goes with this actor. The request of a scene holds the records of all its people.
     When another actor of the scene is erased, the operation stays without records: the scene cannot be dubbed again.
 
-    Each method raises StorageRefusedError or BackendUnavailableError if the database cannot be used.
+    Each method raises StorageRefusedError or BackendUnavailableError if the database cannot be used, and StorageRefusedError if a
+    request that names the actor is damaged.
 
     Args:
         database: database of the operations.
@@ -47,6 +50,12 @@ class SceneRecords:
         scenes = list(self._scenes(actor_id))
         return len(scenes), [f"consent record of operation {number}" for number, request in scenes if drop_records(request.dub)]
 
+    def _parsed(self, number: int, request: bytes) -> pb.CreateDubRequest:
+        try:
+            return pb.CreateDubRequest.FromString(request)
+        except DecodeError as problem:
+            raise self._database.damaged(f"request of operation {number}: {problem}") from problem
+
     def _scenes(self, actor_id: str) -> Iterator[tuple[int, pb.CreateDubRequest]]:
         """Yield number and request of each scene that names an actor beside the actor of its row."""
         columns = select(OperationRow.number, OperationRow.request).order_by(OperationRow.number).limit(_AT_ONCE)
@@ -57,8 +66,10 @@ class SceneRecords:
             with self._database.reading() as session:
                 rows = session.execute(query.where(OperationRow.number > last)).all()
             for number, request in rows:
-                message = pb.CreateDubRequest.FromString(request)
-                if message.dub.lines and names_actor(message.dub, actor_id):
+                if f"{ACTORS}{actor_id}".encode() not in request:
+                    continue
+                message = self._parsed(number, request)
+                if names_actor(message.dub, actor_id):
                     yield number, message
             if not rows:
                 return

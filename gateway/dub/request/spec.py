@@ -493,8 +493,7 @@ def drop_records(spec: pb.DubSpec) -> bool:
 
 def names_actor(spec: pb.DubSpec, actor_id: str) -> bool:
     """Return whether a dub, or a line of it, names an enrolled actor."""
-    name = f"{ACTORS}{actor_id}"
-    return spec.actor == name or any(line.actor == name for line in spec.lines)
+    return f"{ACTORS}{actor_id}" in (spec.actor, *(line.actor for line in spec.lines))
 
 
 def actors_of(spec: pb.DubSpec) -> tuple[str, ...]:
