@@ -181,15 +181,6 @@ class OperationStore:
         self._on_end = on_end
         self._audit = AuditLog(database)
 
-    def add(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:
-        """Store a new operation that waits for a gateway, and return its record."""
-        row = new_row(kind, request, actor_id=actor_id, output=output)
-        with self.database.writing() as session:
-            session.add(row)
-            session.flush()
-            session.add(LeaseRow(number=row.number, owner="", until=0.0, begun=False, cancel=False))
-            return record_of(row)
-
     def add_ended(self, kind: str, request: bytes) -> OperationRecord:
         """Store an operation that has succeeded already, with what `on_end` and `audit_of` write, and return its record."""
         row = new_row(kind, request, actor_id="", output="")

@@ -46,6 +46,7 @@ from tests.contract.stores.long_store import fill
 from tests.contract.stores.people import keep
 from tests.contract.stores.programs import begun
 from tests.erasing import erase
+from tests.operations import submitted
 from tests.unit.actors.installation import on_disk
 from tests.unit.batch.rows import shot_of_row
 
@@ -61,9 +62,9 @@ def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, g
     for name in ("ann", "bob", "cid"):
         keep(actors, blobs, geometry, name)
     operations = OperationStore(actors.database)
-    ended = operations.add("dub", b"\x00request", actor_id="ann", output="video.mp4")
+    ended = submitted(operations.database, "dub", b"\x00request", actor_id="ann", output="video.mp4")
     operations.finish(replace(ended, response=b"\xffresult"))
-    operations.add("enrol", b"waiting", actor_id="bob")
+    submitted(operations.database, "enrol", b"waiting", actor_id="bob")
     erase(actors, "cid")
     batches = BatchStore(actors.database)
     for name in ("ann", "bob"):
@@ -147,7 +148,7 @@ def test_a_wiped_installation_comes_back_whole(place: Installation, tmp_path: Pa
         assert (ended.request, ended.response, ended.done) == (b"\x00request", b"\xffresult", True)
         assert (waiting.kind, waiting.actor_id, waiting.done) == ("enrol", "bob", False)
         # New rows get new numbers.
-        assert operations.add("dub", b"").number > waiting.number
+        assert submitted(operations.database, "dub", b"").number > waiting.number
         write_backup(again, tmp_path / "second.tar")
     first, second = (tables_of(tmp_path / f"{name}.tar") for name in ("backup", "second"))
     changed = {name for name, lines in second.items() if lines != first[name]}

@@ -28,6 +28,7 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.contract.stores.people import keep
 from tests.contract.stores.programs import begun
 from tests.contract.stores.s3_servers import BUCKET, S3Server
+from tests.operations import submitted
 from tests.unit.batch.rows import shot_of_row
 from tests.unit.consent.records import face, record
 
@@ -73,7 +74,7 @@ def job(actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, geometry:
     ledger.begin(folder)
     Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref)).record("first", {"box": np.full(64, 1, np.uint8)})
     (folder / "faces.bin").write_bytes(b"faces of ann")
-    OperationStore(actors.database).add("dub", b"dub of ann", actor_id="ann")
+    submitted(actors.database, "dub", b"dub of ann", actor_id="ann")
     shots = [shot_of_row(id=f"s{name}", footage="/plate.mp4", output=f"/{name}.mp4", actor=name) for name in ("ann", "bob")]
     batches.create(manifest_of("night", shots), "farm")
     for name in ("ann", "bob"):

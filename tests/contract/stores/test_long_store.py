@@ -15,6 +15,7 @@ from gateway.operations.store import AT_ONCE, OperationStore, expire_operations
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import ANN, Dubs, analyse, enrol, fill
+from tests.operations import submitted
 from tests.unit.actors.installation import CONSENT, learned
 
 MANY_ACTORS, MANY_OPERATIONS = 10_000, 100_000
@@ -109,9 +110,9 @@ def test_operations_expire_except_with_job(actors: ActorStore, tmp_path: Path) -
     fill(database, actors=3, operations=2 * AT_ONCE + 50)
     with_job = store.list(limit=1)[0]
     actors.jobs.begin(tmp_path / "job", belongs_to=with_job.name)
-    waiting = store.add("dub", b"")
-    new = store.finish(store.add("dub", b""))
-    other = store.finish(store.add("batch", b""))
+    waiting = submitted(store.database, "dub", b"")
+    new = store.finish(submitted(store.database, "dub", b""))
+    other = store.finish(submitted(store.database, "batch", b""))
     age = (datetime.datetime.now(datetime.UTC) - datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)).days
 
     assert expire_operations(database, max_age_days=age + 2, max_finished=100_000) == 0

@@ -39,6 +39,7 @@ from tests.contract.stores.people import keep
 from tests.contract.stores.postgres_servers import PASSWORD, PostgresServer
 from tests.contract.stores.programs import begun, said_by
 from tests.erasing import erase
+from tests.operations import submitted
 from tests.refusals import raised
 from tests.unit.actors.installation import CONSENT, on_disk
 
@@ -142,8 +143,13 @@ def test_impossible_event_is_not_found(actors: ActorStore) -> None:
 def test_concurrent_writers_keep_order(operations: OperationStore) -> None:
     """Operations keep their order and bytes under many writers."""
     payload = bytes(range(256))
+
+    def submit(number: int) -> OperationRecord:
+        output = f"/ü/dub-{number}.mp4"
+        return submitted(operations.database, "dub", payload, actor_id=f"a{number % 3}", output=output)
+
     with ThreadPoolExecutor(6) as threads:
-        records = list(threads.map(lambda n: operations.add("dub", payload, actor_id=f"a{n % 3}", output="/ü/dub.mp4"), range(30)))
+        records = list(threads.map(submit, range(30)))
         list(threads.map(operations.finish, records[::2]))
     assert sorted(record.number for record in records) == [record.number for record in operations.list(limit=100)]
     assert len(operations.list(done=False)) == 15
@@ -154,7 +160,7 @@ def test_concurrent_writers_keep_order(operations: OperationStore) -> None:
 
 def test_the_oldest_of_too_many_ended_operations_go(actors: ActorStore) -> None:
     operations = OperationStore(actors.database)
-    records = [operations.add("work", b"") for _ in range(4)]
+    records = [submitted(operations.database, "work", b"") for _ in range(4)]
     for record in records[:3]:
         operations.finish(record)
     assert expire_operations(actors.database, max_age_days=1, max_finished=2) == 1
@@ -178,7 +184,7 @@ def test_job_ended_elsewhere_leaves_disk(actors: ActorStore, blobs: ArtefactStor
 
 
 def test_rows_persist_across_processes(settings: GatewaySettings, operations: OperationStore) -> None:
-    name = operations.add("dub", b"request").name
+    name = submitted(operations.database, "dub", b"request").name
     with ActorStore(settings) as again:
         assert OperationStore(again.database).get(name).request == b"request"
 
@@ -204,9 +210,9 @@ def test_concurrent_starts_create_tables_once(postgres_url: str, tmp_path: Path)
     script = f"""
 from pathlib import Path
 from gateway.database.session import Database
-from gateway.operations.store import OperationStore
+from tests.operations import submitted
 database = Database({postgres_url!r}, Path({str(tmp_path)!r}))
-print(OperationStore(database).add("dub", b"").number)
+print(submitted(database, "dub", b"").number)
 """
     running = [begun(script) for _ in range(3)]
     assert sorted(int(process.communicate(timeout=120)[0]) for process in running) == [1, 2, 3]
@@ -215,7 +221,7 @@ print(OperationStore(database).add("dub", b"").number)
 def test_a_restarted_server_is_not_noticed(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
     database = Database(postgres_url, tmp_path)
     operations = OperationStore(database)
-    names = [operations.add("dub", b"").name for _ in range(3)]
+    names = [submitted(operations.database, "dub", b"").name for _ in range(3)]
     postgres.restart()
     assert [operations.get(name).name for name in names] == names
     database.close()
@@ -320,7 +326,7 @@ def test_threads_wait_for_the_only_connection(postgres_url: str, tmp_path: Path)
         database.claim()
         operations = OperationStore(database)
         with ThreadPoolExecutor(8) as threads:
-            added = list(threads.map(lambda _: operations.add("dub", b"").number, range(40)))
+            added = list(threads.map(lambda _: submitted(operations.database, "dub", b"").number, range(40)))
         assert sorted(added) == list(range(1, 41))
         with database.reading() as session:
             counted = session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"))

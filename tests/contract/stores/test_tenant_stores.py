@@ -33,6 +33,7 @@ from services.common.server.call_context import acting_for
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.people import keep
 from tests.erasing import erase
+from tests.operations import submitted
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -55,7 +56,7 @@ def test_tenants_separate_equal_names(stores: dict[str, ActorStore], settings: G
     for tenant, store in stores.items():
         blobs = ArtefactStore(settings_of(settings, tenant).artefacts_url)
         keep(store, blobs, geometry, "ann", method=f"m-{tenant}")
-        names[tenant] = OperationStore(store.database).add("dub", tenant.encode(), actor_id="ann").name
+        names[tenant] = submitted(store.database, "dub", tenant.encode(), actor_id="ann").name
     assert all(stored_bytes(store.database) > 0 for store in stores.values())
     stores["acme"].consents.withdraw("7" * 64)
     receipt = erase(stores["acme"], "ann")
@@ -75,7 +76,7 @@ def test_tenants_separate_equal_names(stores: dict[str, ActorStore], settings: G
 def test_waiting_erasure_spares_other_tenants(stores: dict[str, ActorStore], tmp_path: Path) -> None:
     """An erasure that waits in one tenant holds up no other."""
     for store in stores.values():
-        OperationStore(store.database).add("dub", b"", actor_id="ann")
+        submitted(store.database, "dub", b"", actor_id="ann")
     number = stores["acme"].erasures.ask("ann")
     assert stores["acme"].erasures.open() == [(number, "ann")]
     assert not stores["acme-2"].erasures.open()
@@ -118,7 +119,7 @@ def test_every_gateway_learns_which_tenants_were_served(stores: dict[str, ActorS
 
 def test_tenant_store_equals_gateways(settings: GatewaySettings, stores: dict[str, ActorStore]) -> None:
     """A command with DUBSTAGE_TENANT has connections of its own."""
-    made = OperationStore(stores["acme"].database).add("dub", b"of acme")
+    made = submitted(stores["acme"].database, "dub", b"of acme")
     with ActorStore(settings_of(settings, "acme")) as alone:
         assert [record.name for record in OperationStore(alone.database).list()] == [made.name]
 

@@ -30,7 +30,6 @@ from gateway.cli.app import run
 from gateway.database import upgrades
 from gateway.database.session import SCHEMA_PREFIX, Database
 from gateway.database.tables import Base
-from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
 from services.common.errors import InvalidRequestError, StorageRefusedError
@@ -38,6 +37,7 @@ from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.people import keep
 from tests.contract.stores.programs import begun, said_by
+from tests.operations import submitted
 from tests.unit.actors.installation import CONSENT
 
 TENANT: Final = "acme-2"
@@ -106,7 +106,7 @@ def filled(settings: GatewaySettings, geometry: ActorGeometry) -> ActorStore:
     kept = ArtefactStore(settings.artefacts_url)
     for name in ("ann", "bob"):
         keep(store, kept, geometry, name)
-    OperationStore(store.database).add("dub", b"\x00\xff", actor_id="ann")
+    submitted(store.database, "dub", b"\x00\xff", actor_id="ann")
     return store
 
 
@@ -390,7 +390,7 @@ def test_a_backup_of_an_earlier_revision_is_upgraded(settings, tenant, geometry,
     with open_installation(own, claim_artefacts=False) as place:
         restore_backup(place, tmp_path / "backup.tar")
         assert place.actors.get("ann").consent == CONSENT
-        assert OperationStore(place.actors.database).add("dub", b"").number == 2
+        assert submitted(place.actors.database, "dub", b"").number == 2
     after = rows_of(own)
     assert [row.pop("note") for row in after["actors"]] == ["of ann", "of bob"]
     after["operations"].pop()

@@ -41,6 +41,7 @@ from services.common.errors import (
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.erasing import erase
+from tests.operations import submitted
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
 from tests.unit.consent.records import face, record
 
@@ -264,9 +265,12 @@ def test_erasure_wait_is_bounded(actors: ActorStore, ann: str, tmp_path: Path, m
 def test_operations_of_person_are_removed(actors: ActorStore, ann: str) -> None:
     """Operations that name the person are forgotten with them."""
     operations = OperationStore(actors.database)
-    mine = [operations.add("actor", b"consent of ann", actor_id=ann), operations.add("dub", b"dub", actor_id=ann)]
+    mine = [
+        submitted(operations.database, "actor", b"consent of ann", actor_id=ann),
+        submitted(operations.database, "dub", b"dub", actor_id=ann),
+    ]
     operations.finish(mine[0])
-    others = operations.add("dub", b"dub", actor_id="bob")
+    others = submitted(operations.database, "dub", b"dub", actor_id="bob")
     actors.erasures.erase_or_ask(ann)
     assert [record.name for record in operations.list()] == [others.name]
 
@@ -341,7 +345,7 @@ def test_analysis_of_killed_enrolment_goes(actors: ActorStore, ann: str, tmp_pat
 def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:
     """A person whose enrolment failed is erased from the operations."""
     operations = OperationStore(actors.database)
-    operations.finish(operations.add("actor", b"consent of cleo", actor_id="cleo"))
+    operations.finish(submitted(operations.database, "actor", b"consent of cleo", actor_id="cleo"))
     assert actors.erasures.erase_or_ask("cleo").erased_sha256 == ()
     assert operations.list() == []
     with pytest.raises(ActorError, match="no actor 'cleo'"):

@@ -15,12 +15,12 @@ from gateway.api.context import TenantContext
 from gateway.database.tables import JobFolderRow
 from gateway.engine import Engine
 from gateway.media.output import OutputFile
-from gateway.operations.store import OperationStore
 from gateway.safe_paths import confine
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailableError
 from services.common.store.artefacts import ArtefactStore
 from tests.failing import fail_once
+from tests.operations import submitted
 from tests.unit.actors.installation import actors, blobs, database_url, settings
 
 __all__ = ["actors", "blobs", "database_url", "settings"]
@@ -56,7 +56,7 @@ async def test_cancellation_removes_only_own_files(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "faces.bin").write_bytes(b"face")
-    record = OperationStore(actors.database).add("dub", b"request", output=f"{tmp_path}/{output}/video.mp4")
+    record = submitted(actors.database, "dub", b"request", output=f"{tmp_path}/{output}/video.mp4")
     actors.jobs.begin(Path(f"{tmp_path}/{job}"), belongs_to=record.name)
     await context_of(actors, blobs, settings).abandon(record)
     assert (tmp_path / "elsewhere" / "faces.bin").exists()
@@ -71,7 +71,7 @@ async def test_failed_removal_is_logged(
     actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A finished operation does not fail because a folder of another process cannot be removed. Its row stays for later."""
-    record = OperationStore(actors.database).add("dub", b"request")
+    record = submitted(actors.database, "dub", b"request")
     folder = settings.data_dir / "jobs" / "1"
     folder.mkdir(parents=True)
     actors.jobs.begin(folder, belongs_to=record.name)

@@ -29,6 +29,7 @@ from services.common.errors import (
 )
 from services.common.server import call_context
 from services.common.server.call_context import current_caller
+from tests.operations import submitted
 from tests.unit.operations.runners import echo, error_of, for_ever, runner
 
 
@@ -164,7 +165,7 @@ async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
         store: OperationRunner(store, {kind: work}, max_concurrent=2, max_queued=2)
         for store, kind in ((videos, "dub"), (batches, "batch"))
     }
-    left = videos.add("dub", b"left by a gateway that ended")
+    left = submitted(videos.database, "dub", b"left by a gateway that ended")
     names: dict[OperationStore, list[str]] = {batches: [], videos: [left.name]}
     for store, jobs in runners.items():
         # The start of one runner takes nothing that another one has begun.
@@ -183,8 +184,8 @@ async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
 
 def test_open_operations_by_output(store: OperationStore) -> None:
     """Operations that have not ended are found by what they write."""
-    first = store.add("work", b"", output="a")
-    second = store.add("work", b"", output="b")
+    first = submitted(store.database, "work", b"", output="a")
+    second = submitted(store.database, "work", b"", output="b")
     assert store.is_written(("a", "b"), before=second.number)
     assert not store.is_written(("a", "b"), before=first.number)
     assert not store.is_written(("c",))

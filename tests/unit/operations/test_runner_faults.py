@@ -18,6 +18,7 @@ from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import BackendUnavailableError, OverloadedError, StorageFullError, WorkCancelledError
 from tests.failing import fail_once
+from tests.operations import submitted
 from tests.unit.operations.runners import echo, error_of, for_ever, runner
 
 
@@ -117,7 +118,7 @@ async def test_unawaited_error_not_reported_forgotten(store: OperationStore, mon
 
 async def test_next_gateway_finishes_cancellation(store: OperationStore) -> None:
     """A cancellation that a dead gateway did not finish is finished by the next."""
-    record = store.add("work", b"")
+    record = submitted(store.database, "work", b"")
     OperationQueue(store.database, lease_s=None).cancel(record.number)
     jobs = runner(store, echo)
     await jobs.start()
@@ -153,7 +154,7 @@ async def test_cancelled_operation_takes_no_slot(store: OperationStore) -> None:
     """A cancelled operation that has not ended takes no slot from others."""
     jobs = runner(store, echo)
     await jobs.start()
-    OperationQueue(store.database, lease_s=None).cancel(store.add("work", b"").number)
+    OperationQueue(store.database, lease_s=None).cancel(submitted(store.database, "work", b"").number)
     for _ in range(2):
         assert (await jobs.wait((await jobs.submit("work", b"question")).name, 60)).response == b"answer to question"
     await jobs.close()
