@@ -37,6 +37,7 @@ from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import until
 from tests.integration.server_process import ServerProcess
 from tests.integration.servers import RunningStages
+from tests.operations import submitted
 
 
 @dataclass
@@ -151,9 +152,9 @@ class Site:
     def end_operation(self, *, fails: bool = False, actor_id: str = "") -> OperationRecord:
         """Lease an operation and end it, as a gateway does."""
         queue = OperationQueue(self.store.database, lease_s=300, kinds=(DUB,))
-        submitted = queue.submit(DUB, b"", actor_id=actor_id, output="", busy=(), free=1, most_waiting=1)
-        assert submitted.mine
-        record = submitted.record
+        new = queue.submit(DUB, b"", actor_id=actor_id, output="", busy=(), free=1, most_waiting=1)
+        assert new.mine
+        record = new.record
         error = error_status.to_status(WorkCancelledError("the operation was cancelled"), stage="gateway").SerializeToString()
         result = gateway_pb2.DubResult(media_sha256="0" * 64).SerializeToString()
         ended = replace(record, error=error) if fails else replace(record, response=result)
@@ -306,7 +307,7 @@ def test_webhook_gets_chosen_events_alone(site: Site, receiver: Receiver) -> Non
         until(lambda: not list(webhook.list_deliveries(connection, other)))
         site.kill(0)
     request = BatchRequest(name="night", check_videos=False).model_dump_json().encode()
-    first, second = (site.batches.add(BATCH, request, output=output) for output in outputs_of("night"))
+    first, second = (submitted(site.batches.database, BATCH, request, output=output) for output in outputs_of("night"))
     pending = "SELECT count(*) FROM webhook_deliveries"
     for record, events in ((first, 0), (second, 1)):
         site.batches.finish(replace(record, response=b""))

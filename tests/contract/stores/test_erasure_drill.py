@@ -123,7 +123,7 @@ def test_consent_records_of_scenes_go(actors, batches, job) -> None:
     other = DubSpec(lines=[LineSpec(actor="actors/bob", consent=first)])
     operations = OperationStore(actors.database)
     for spec in (scene, other):
-        operations.add("dub", CreateDubRequest(dub=spec).SerializeToString(), actor_id="bob")
+        submitted(operations.database, "dub", CreateDubRequest(dub=spec).SerializeToString(), actor_id="bob")
     shot = replace(shot_of_row(id="scene", footage="/plate.mp4", output="/scene.mp4"), dub=scene)
     batches.create(manifest_of("day", [shot]), "gateway")
     erase(actors)

@@ -85,7 +85,7 @@ def window(number: int) -> dict[str, np.ndarray]:
 def test_lists_of_faces_go(actors: ActorStore, ann: str) -> None:
     """Lists of the faces of the footage go with the person, and so do lists whose footage is not known."""
     operations = OperationStore(actors.database)
-    lists = [operations.add("faces", name.encode()) for name in ("of ann", "of bob", "unknown", "failed")]
+    lists = [submitted(operations.database, "faces", name.encode()) for name in ("of ann", "of bob", "unknown", "failed")]
     operations.note_footage(lists[0].name, "0" * 64)
     operations.note_footage(lists[1].name, "1" * 64)
     for one in lists:
@@ -357,7 +357,7 @@ def test_enrolment_of_deleted_operation_goes(
 ) -> None:
     """An enrolment failed, and its operation was deleted. The folder and the blobs stay for a repeated enrolment, or an erasure."""
     operations = OperationStore(actors.database)
-    record = operations.add("actor", b"consent of cleo", actor_id="cleo")
+    record = submitted(operations.database, "actor", b"consent of cleo", actor_id="cleo")
     folder = tmp_path / "data" / "jobs" / "1"
     folder.mkdir(parents=True)
     ledger = JobLedger(actors, belongs_to=record.name)

@@ -15,6 +15,7 @@ from gateway.operations import erasure
 from gateway.operations.erasure import SceneRecords
 from gateway.operations.store import OperationStore
 from services.common.errors import StorageRefusedError
+from tests.operations import submitted
 from tests.unit.consent.records import face, record
 
 RECORD = consent_message(record(face=face()))
@@ -37,7 +38,7 @@ def test_only_scenes_of_person_change(operations: OperationStore, monkeypatch: p
     monkeypatch.setattr(erasure, "_AT_ONCE", 2)
     requests = [scene("bob", "ann"), scene("bob", "anna"), scene("bob"), scene("cleo", "bob", "ann"), b"\0 damaged"]
     for request in requests:
-        operations.add("dub", request, actor_id="bob")
+        submitted(operations.database, "dub", request, actor_id="bob")
     scenes = SceneRecords(operations.database)
     assert scenes.left("ann") == (2, ["consent record of operation 1", "consent record of operation 4"])
     assert scenes.forget("ann") == {}
@@ -49,6 +50,6 @@ def test_only_scenes_of_person_change(operations: OperationStore, monkeypatch: p
 
 def test_damaged_scene_of_person_refused(operations: OperationStore) -> None:
     """A damaged request that names the person may hold a record: the erasure says so, and does not skip the request."""
-    operations.add("dub", scene("bob", "ann")[:-1], actor_id="bob")
+    submitted(operations.database, "dub", scene("bob", "ann")[:-1], actor_id="bob")
     with pytest.raises(StorageRefusedError, match="request of operation 1"):
         SceneRecords(operations.database).forget("ann")
