@@ -43,8 +43,8 @@ _LIMITS: Final = {
     "live_streams": whole("live streams at once in a gateway"),
     "frames_per_minute": whole("frames of videos and live streams that a gateway makes within a minute"),
     "storage_bytes": whole("size of the artefacts that the tenant's actors and jobs use, bytes"),
-    "upload_bytes": whole("size of the tenant's uploads, bytes"),
-    "upload_files": whole("number of the tenant's uploads"),
+    "upload_bytes": whole("size of the tenant's uploads, bytes; a gateway counts the open signed URLs of its own alone"),
+    "upload_files": whole("number of the tenant's uploads; counted as upload_bytes"),
 }
 
 TENANT_LIMITS: Final[Schema] = closed(

@@ -131,13 +131,15 @@ class GatewaySettings(StageSettings):
         100 << 30,
         ge=0,
         le=1 << 60,
-        description="largest size of the uploads of each tenant, bytes; tenant_limits_file may name another; 0: no limit",
+        description="largest size of the uploads of each tenant, bytes; a gateway counts the open signed URLs of its own alone; "
+        "tenant_limits_file may name another; 0: no limit",
     )
     uploads_max_files: int = Field(
         50_000,
         ge=0,
         le=1 << 60,
-        description="largest number of uploads of each tenant, whole or not; tenant_limits_file may name another; 0: no limit",
+        description="largest number of uploads of each tenant, whole or not; a gateway counts the open signed URLs of its own "
+        "alone; tenant_limits_file may name another; 0: no limit",
     )
     upload_max_age_days: float = Field(
         7.0, ge=0, le=36_500, description="days after which an upload that no work uses is removed; 0: never"

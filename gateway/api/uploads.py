@@ -237,7 +237,7 @@ class MediaServicer(media_pb2_grpc.MediaServiceServicer):
         self._long_calls = long_calls
         self._running: set[PartialUpload] = set()
         self._admitting = asyncio.Lock()
-        # Name -> size of the file that a signed URL still takes, and the end of the URL, Unix time in seconds.
+        # Name -> size of the file that a signed URL of this gateway still takes, and the end of the URL, Unix time in seconds.
         self._signed: dict[str, tuple[int, float]] = {}
 
     async def UploadFile(  # noqa: N802

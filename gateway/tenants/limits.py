@@ -30,8 +30,9 @@ class TenantLimits(BaseModel):
         live_streams: live streams at once in a gateway.
         frames_per_minute: frames of videos and live streams that a gateway makes within a minute.
         storage_bytes: size of the artefacts that the tenant's actors and jobs use, bytes.
-        upload_bytes: size of the tenant's uploads, bytes. None: as DUBSTAGE_UPLOADS_MAX_BYTES says.
-        upload_files: number of the tenant's uploads. None: as DUBSTAGE_UPLOADS_MAX_FILES says.
+        upload_bytes: size of the tenant's uploads, bytes. A gateway counts the open signed URLs of its own alone. None: as
+            DUBSTAGE_UPLOADS_MAX_BYTES says.
+        upload_files: number of the tenant's uploads, counted as `upload_bytes`. None: as DUBSTAGE_UPLOADS_MAX_FILES says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
