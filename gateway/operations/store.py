@@ -21,7 +21,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    or_,
     select,
     true,
     update,
@@ -334,13 +333,12 @@ class OperationStore:
 
 
 def shows_footage(digests: Collection[str]) -> ColumnElement[bool]:
-    """Return the condition that an operation lists the faces of footage, or of footage that nobody knows: 0.2.0 noted none.
+    """Return the condition that an operation lists the faces of footage.
 
     Args:
         digests: SHA-256 of the footage, hexadecimal.
     """
-    unknown = and_(OperationRow.kind == FACES, OperationRow.footage_sha256.is_(None), OperationRow.response.is_not(None))
-    return or_(OperationRow.footage_sha256.in_(sorted(digests)), unknown)
+    return OperationRow.footage_sha256.in_(sorted(digests))
 
 
 def of_kinds(kinds: Collection[str] | None) -> ColumnElement[bool]:

@@ -114,6 +114,7 @@ Table(
     Column("error", LargeBinary),
     Column("request_id", String(36), index=True, unique=True),
     Column("request_sha256", String(64)),
+    Column("footage_sha256", String(64), index=True),
 )
 Table(
     "operation_leases",
