@@ -6,12 +6,15 @@ import errno
 import io
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Final
 
-from sqlalchemy import Connection, Engine, Integer, StaticPool, Table, create_engine, func, insert, select, text
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection, Engine, Integer, RowMapping, StaticPool, Table, create_engine, func, insert, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from gateway.backup.archive import DATABASE, members
@@ -27,7 +30,8 @@ from gateway.database.tables import (
     JobRow,
     LineageRow,
 )
-from gateway.operations.store import LeaseRow, OperationRow
+from gateway.operations.erasure import is_about
+from gateway.operations.store import DUB, LeaseRow, OperationRow, shows_footage
 from gateway.webhooks.store import DeliveryRow
 from services.common.errors import InvalidRequestError
 from services.common.files import translating_full_disk
@@ -79,13 +83,13 @@ def moment(database: Database, folder: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def rows_in_file(source: Connection, folder: Path, without: frozenset[str]) -> Iterator[IO[bytes]]:
+def rows_in_file(source: Connection, folder: Path, without: Mapping[str, AbstractSet[str]]) -> Iterator[IO[bytes]]:
     """Give an SQLite database with the rows of an installation, as a file without a name.
 
     Args:
         source: connection to the rows of one moment.
         folder: folder whose disk holds the file.
-        without: ids of actors whose rows are left out.
+        without: as for `copy_rows`.
 
     Raises:
         OSError: no space is left for the file.
@@ -153,7 +157,7 @@ def fitting(file: Path) -> Iterator[None]:
         raise InvalidRequestError(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem
 
 
-def blobs_of(rows: Connection, without: frozenset[str] = frozenset()) -> dict[str, ArtefactRef]:
+def blobs_of(rows: Connection, without: Collection[str] = ()) -> dict[str, ArtefactRef]:
     """Return the blobs of all actors by SHA-256, in the order of the digests.
 
     Args:
@@ -166,21 +170,27 @@ def blobs_of(rows: Connection, without: frozenset[str] = frozenset()) -> dict[st
     return {row.sha256: ArtefactRef(row.uri, row.sha256, row.size_bytes) for row in lineage if row.actor_id not in without}
 
 
-def copy_rows(source: Connection, target: Connection, table: Table, without: frozenset[str] = frozenset()) -> None:
+def copy_rows(
+    source: Connection, target: Connection, table: Table, without: Mapping[str, AbstractSet[str]] = MappingProxyType({})
+) -> None:
     """Copy the rows of a table, in the order of the primary key. Few rows are in memory at a time.
 
     Args:
         source: connection to a database with the table.
         target: connection to another database with the same table, which is empty.
-        without: ids of actors whose rows, and the batches that name them, are left out.
+        without: SHA-256 of an actor's footage, hexadecimal, by id of the actor. Rows of these actors, batches and operations that
+            name them, and lists of the faces of their footage are left out.
     """
     query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)
     batch = table.c.name if table is BatchRow.__table__ else table.c.get("batch")
     if without and batch is not None:
         # Rows and pictures of a shot tell of the person.
         query = query.where(batch.not_in(select(BatchActorRow.batch).where(BatchActorRow.actor.in_(sorted(without)))))
+    if without and table is OperationRow.__table__:
+        shown = select(OperationRow.number).where(shows_footage(set().union(*without.values())))
+        query = query.where(OperationRow.number.not_in(shown))
     for part in source.execute(query).mappings().partitions():
-        if rows := [dict(row) for row in part if row.get(_ACTOR) not in without]:
+        if rows := [dict(row) for row in part if not _tells_of(table, row, without)]:
             target.execute(insert(table), rows)
     counter = next((column for column in table.primary_key.columns if isinstance(column.type, Integer)), None)
     if counter is not None and target.dialect.name == "postgresql":
@@ -190,6 +200,18 @@ def copy_rows(source: Connection, target: Connection, table: Table, without: fro
                 text(f"EXISTS (SELECT 1 FROM {table.name})")
             )
         )
+
+
+def _tells_of(table: Table, row: RowMapping, without: Collection[str]) -> bool:
+    """Return whether a row belongs to one of the actors, or is an operation that names one of them."""
+    if row.get(_ACTOR) in without:
+        return True
+    if table is not OperationRow.__table__ or row["kind"] != DUB:
+        return False
+    try:
+        return any(is_about(row["request"], actor_id) for actor_id in without)
+    except DecodeError:  # the request may hold a record of the person
+        return True
 
 
 def _engine_of(driver: sqlite3.Connection) -> Engine:

@@ -14,8 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
+from sqlalchemy.orm import Session
 
+from gateway.actors.erasure import folders_of
 from gateway.actors.installation import Installation
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.backup.archive import (
@@ -31,6 +33,7 @@ from gateway.backup.archive import (
 from gateway.backup.rows import blobs_of, moment, rows_in_file, rows_of
 from gateway.database import upgrades
 from gateway.database.tables import ActorRow
+from gateway.dub.state.workspace import JOBS
 from gateway.times import now
 from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError
 from services.common.files import sha256_of, translating_full_disk
@@ -81,7 +84,7 @@ def write_backup(
             upgrades.check_revision(connection.scalar(select(upgrades.RECORD.c.version_num)) or "", database.where)
             enrolled = set(connection.scalars(select(ActorRow.actor_id)))
             _check_enrolled(without, enrolled)
-            rows = files.enter_context(rows_in_file(connection, file.parent, without))
+            rows = files.enter_context(rows_in_file(connection, file.parent, _footage_of(installation, connection, without)))
             refs = list(blobs_of(connection, without).values())
         members = {DATABASE: rows}
         if base is not None:
@@ -142,6 +145,13 @@ def _check_enrolled(without: frozenset[str], enrolled: set[str]) -> None:
             Text("there is no actor {named} to leave out: {actors} shows all", named=named, actors=Command("actor list")),
             field="without",
         )
+
+
+def _footage_of(installation: Installation, rows: Connection, without: frozenset[str]) -> dict[str, frozenset[str]]:
+    """Return the SHA-256 of the footage that an erasure of each actor would look for, by id."""
+    jobs, artefacts = installation.settings.data_dir / JOBS, installation.artefacts
+    with Session(rows) as session:
+        return {actor_id: folders_of(session, actor_id, jobs, artefacts).footage for actor_id in without}
 
 
 def _digest(content: IO[bytes]) -> str:

@@ -18,6 +18,17 @@ _AT_ONCE: Final = 200
 """Operations that are read at once."""
 
 
+def is_about(request: bytes, actor_id: str) -> bool:
+    """Return whether the request of an operation of the kind DUB names an enrolled actor, also beside the actor of its row.
+
+    Raises:
+        DecodeError: a request with the text of the actor's name is damaged.
+    """
+    if f"{ACTORS}{actor_id}".encode() not in request:
+        return False
+    return names_actor(pb.CreateDubRequest.FromString(request).dub, actor_id)
+
+
 class SceneRecords:
     """Consent records in the requests of scenes. All methods block.
 
@@ -50,9 +61,9 @@ class SceneRecords:
         scenes = list(self._scenes(actor_id))
         return len(scenes), [f"consent record of operation {number}" for number, request in scenes if drop_records(request.dub)]
 
-    def _parsed(self, number: int, request: bytes) -> pb.CreateDubRequest:
+    def _is_about(self, number: int, request: bytes, actor_id: str) -> bool:
         try:
-            return pb.CreateDubRequest.FromString(request)
+            return is_about(request, actor_id)
         except DecodeError as problem:
             raise self._database.damaged(f"request of operation {number}: {problem}") from problem
 
@@ -66,11 +77,8 @@ class SceneRecords:
             with self._database.reading() as session:
                 rows = session.execute(query.where(OperationRow.number > last)).all()
             for number, request in rows:
-                if f"{ACTORS}{actor_id}".encode() not in request:
-                    continue
-                message = self._parsed(number, request)
-                if names_actor(message.dub, actor_id):
-                    yield number, message
+                if self._is_about(number, request, actor_id):
+                    yield number, pb.CreateDubRequest.FromString(request)
             if not rows:
                 return
             last = rows[-1].number

@@ -8,14 +8,16 @@ import shutil
 import sqlite3
 import tarfile
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, Table, select, text
 
+from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
+from dubstage.gateway.v1.gateway_pb2 import CreateDubRequest
 from gateway.actors.installation import Installation, open_installation
 from gateway.actors.store import ActorStore, owner_of
 from gateway.backup import rows
@@ -172,7 +174,9 @@ def enrol_at_once(place: Installation, name: str) -> None:
 def test_backup_during_enrolment_is_consistent(place: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An enrolment that ends while the rows are read leaves a backup of one moment."""
 
-    def copy_before_an_enrolment(source: Connection, target: Connection, table: Table, without: frozenset[str]) -> None:
+    def copy_before_an_enrolment(
+        source: Connection, target: Connection, table: Table, without: Mapping[str, frozenset[str]]
+    ) -> None:
         copy_rows(source, target, table, without)
         if table.name == ActorRow.__tablename__:
             with open_installation(place.settings) as other:
@@ -272,6 +276,24 @@ def test_an_actor_can_be_left_out(place: Installation, tmp_path: Path) -> None:
     assert b"bob" not in rows_in(tmp_path / "backup.tar")
     assert b"picture of ann" in rows_in(tmp_path / "backup.tar")
     assert made.blobs == len({ref.sha256 for ref in place.actors.get("ann").artefacts.values()})
+
+
+def test_scenes_and_faces_left_out(place: Installation, tmp_path: Path) -> None:
+    """An operation of another actor may hold the person's consent record, and one of nobody pictures of the person's footage."""
+    operations = OperationStore(place.actors.database)
+    lines = [LineSpec(actor=f"actors/{name}", speech_uri=f"line of {name}") for name in ("ann", "bob")]
+    for spec in (DubSpec(lines=lines), DubSpec(lines=lines[:1])):
+        submitted(operations.database, "dub", CreateDubRequest(dub=spec).SerializeToString(), actor_id="ann")
+    with operations.database.reading() as session:
+        footage = session.scalar(select(ActorRow.footage_sha256).where(ActorRow.actor_id == "bob"))
+    for sha256 in (footage, "e" * 64):
+        faces = submitted(operations.database, "faces", b"request")
+        operations.note_footage(faces.name, str(sha256))
+        operations.finish(replace(faces, response=f"faces of {sha256}".encode()))
+    write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob"}))
+    kept = rows_in(tmp_path / "backup.tar")
+    assert (b"line of bob" in kept, b"line of ann" in kept) == (False, True)
+    assert (f"faces of {footage}".encode() in kept, b"faces of eeee" in kept) == (False, True)
 
 
 def test_only_an_empty_installation_is_filled(place: Installation, tmp_path: Path) -> None:
