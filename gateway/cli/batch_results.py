@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from services.common.errors import InvalidRequestError
 from services.common.files import write_whole
 
 if TYPE_CHECKING:
+    from gateway.studio.delivery import Approved, Delivery
     from gateway.studio.kitsu import KitsuTarget
 
 
@@ -95,34 +96,24 @@ def deliver_approved(
         DubstageError: as `deliver` and Registration.
     """
     from gateway.batch.assets import Registration
-    from gateway.provenance.installation import open_sealer
-    from gateway.studio.delivery import approved_of, assets_of, deliver, references_of, unregistered
+    from gateway.studio.delivery import approved_of, assets_of, references_of, unregistered
 
     ask_cluster(store, store.facts(name))
     listed = store.shots(name)
     now = {shot.record.id: shot.decision for shot in listed if shot.decision is not None}
     last = {shot_id: decisions[-1] for shot_id, decisions in store.all_decisions(name).items()}
     shots, left = approved_of([shot.record for shot in listed], now, last)
-    if complete and left:
-        (first, why), *more = left.items()
-        others = f", and {len(more)} more shots are not approved" if more else ""
-        raise InvalidRequestError(f"--complete: shot {first}: {why}{others}; nothing was delivered", field="complete")
+    if complete:
+        _check_complete(shots, left)
     references: dict[str, str] = {}
     registration = None
     if register is not None:
         specs = {spec.id: spec for spec in store.manifest(name)}
         references = unregistered(shots, references_of(shots, specs, register), folder, overwrite=overwrite)
         registration = Registration(references.values())
-    with StepProgress() as progress:
-        files, refused = deliver(
-            shots,
-            folder,
-            open_sealer(settings),
-            overwrite=overwrite,
-            on_shot=lambda done: progress("delivery", done, len(shots)),
-        )
-    left |= refused
-    record_change(store, "delivered", name, [shot.record.id for shot in shots if shot.record.id not in refused])
+    done = _deliver(settings, store, name, shots, folder, overwrite=overwrite)
+    files = done.files
+    left |= done.left
     for file in files.values():
         say_result(str(file))
     for shot_id, why in left.items():
@@ -131,14 +122,53 @@ def deliver_approved(
     if wants_json():
         say_json({"outputUris": {shot_id: shown_path(file) for shot_id, file in files.items()}, "left": left})
     if registration is not None:
-        done = registration.register(assets_of(shots, files, references))
+        registered = registration.register(assets_of(shots, files, references))
         for shot_id, reference in references.items():
-            if reference in done.references:
-                say(f"{shot_id} is registered as {done.references[reference]}")
-        if done.problems:
-            (first, why), *more = done.problems.items()
+            if reference in registered.references:
+                say(f"{shot_id} is registered as {registered.references[reference]}")
+        if registered.problems:
+            (first, why), *more = registered.problems.items()
             others = f", and {len(more)} more files are not registered" if more else ""
             raise InvalidRequestError(f"--register: the asset manager refuses {first}: {why}{others}", field="register")
+
+
+def _deliver(
+    settings: GatewaySettings, store: BatchStore, name: str, shots: Sequence[Approved], folder: Path, *, overwrite: bool
+) -> Delivery:
+    """Deliver shots, and write the entry of the audit log, also for the shots before an error."""
+    from gateway.provenance.installation import open_sealer
+    from gateway.studio.delivery import Delivery, deliver
+
+    done = Delivery()
+    try:
+        with StepProgress() as progress:
+            deliver(
+                shots,
+                folder,
+                open_sealer(settings),
+                done,
+                overwrite=overwrite,
+                on_shot=lambda number: progress("delivery", number, len(shots)),
+            )
+    finally:
+        if done.files:
+            record_change(store, "delivered", name, list(done.files))
+    return done
+
+
+def _check_complete(shots: Sequence[Approved], left: Mapping[str, str]) -> None:
+    """Check that every shot of a batch can be delivered.
+
+    Args:
+        shots: the approved shots, whose videos are looked at.
+        left: why each other shot is not approved, by id.
+    """
+    from gateway.studio.delivery import undeliverable
+
+    if unfit := left or undeliverable(shots):
+        (first, why), *more = unfit.items()
+        others = f", and {len(more)} more shots cannot be delivered" if more else ""
+        raise InvalidRequestError(f"--complete: shot {first}: {why}{others}; nothing was delivered", field="complete")
 
 
 def post_to_kitsu(store: BatchStore, name: str, target: KitsuTarget) -> None:

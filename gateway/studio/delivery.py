@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -91,14 +91,43 @@ def approved_of(
     return approved, left
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Result of a delivery, also of one that an error ends.
+
+    Attributes:
+        files: the delivered files in the order of the shots, by id.
+        left: why each other shot was not delivered, by id.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def undeliverable(shots: Sequence[Approved]) -> dict[str, str]:
+    """Return why approved shots cannot be delivered: their videos are missing or have changed. By id. Blocks.
+
+    Raises:
+        BackendUnavailableError: a store does not answer.
+        StorageFullError, StorageRefusedError: a file cannot be written.
+    """
+    reasons = {}
+    for shot in shots:
+        with tempfile.TemporaryDirectory() as scratch:
+            if reason := _problem(_local(shot.record.output, Path(scratch)), shot.decision):
+                reasons[shot.record.id] = reason
+    return reasons
+
+
 def deliver(
     shots: Sequence[Approved],
     folder: Path,
     sealer: Sealer,
+    done: Delivery,
     *,
     overwrite: bool = False,
     on_shot: Callable[[int], None] = lambda _: None,
-) -> tuple[dict[str, Path], dict[str, str]]:
+) -> None:
     """Copy the videos of approved shots to a folder, each with a manifest about its decision. Blocks.
 
     Each file gets its name when it is complete. A file that was delivered for the same decision stays as it is.
@@ -107,11 +136,9 @@ def deliver(
         shots: the shots.
         folder: folder of the copies; it is made.
         sealer: signs the manifests.
+        done: result, which is filled shot by shot.
         overwrite: replace other files of these names.
         on_shot: called with the number of shots that are finished.
-
-    Returns:
-        The delivered files in the order of the shots, and why each other shot was not delivered, both by id.
 
     Raises:
         InvalidRequestError: another file has the name of a copy, or the folder cannot be made, or a video cannot be signed.
@@ -122,19 +149,16 @@ def deliver(
         make_folder(folder)
     except (OSError, ValueError) as problem:
         raise InvalidRequestError(f"{folder} cannot be made: {problem}", field="output", named=True) from problem
-    files: dict[str, Path] = {}
-    left: dict[str, str] = {}
     for number, shot in enumerate(shots, start=1):
         with tempfile.TemporaryDirectory() as scratch:
             video = _local(shot.record.output, Path(scratch))
             reason = _problem(video, shot.decision)
             if video is None or reason:
-                left[shot.record.id] = reason
+                done.left[shot.record.id] = reason
             else:
                 target = path_below(folder, shot.name, field="output")
-                files[shot.record.id] = _delivered(video, shot, target, sealer, overwrite=overwrite)
+                done.files[shot.record.id] = _delivered(video, shot, target, sealer, overwrite=overwrite)
         on_shot(number)
-    return files, left
 
 
 def references_of(shots: Sequence[Approved], specs: Mapping[str, ShotSpec], pattern: str) -> dict[str, str]:

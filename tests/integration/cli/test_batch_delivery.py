@@ -130,7 +130,8 @@ def test_delivery_replaces_nothing_unasked(store: BatchStore, tmp_path: Path, ca
     deliver = ["batch", "deliver", "night", "--output", str(folder)]
     assert run([*deliver, "--complete"]) == 10
     assert (
-        "--complete: shot b: it is undecided, and 4 more shots are not approved; nothing was delivered" in capsys.readouterr().err
+        "--complete: shot b: it is undecided, and 4 more shots cannot be delivered; nothing was delivered"
+        in capsys.readouterr().err
     )
     assert not folder.exists()
     assert run(deliver) == 0
@@ -144,6 +145,30 @@ def test_delivery_replaces_nothing_unasked(store: BatchStore, tmp_path: Path, ca
     assert run([*deliver, "--overwrite"]) == 0
     delivered = verdict_of(folder / "a.mp4")
     assert (delivered.state, delivered.decision is not None) == (ManifestState.VALID, True)
+
+
+def test_complete_looks_at_every_video(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --complete, a video that has changed prevents all copies. An error behind the first copy leaves its audit entry."""
+    store.put("night", store.record("night", "a").model_copy(update={"id": "f"}))
+    for shot in "abcdef":
+        approve(shot)
+    folder = tmp_path / "delivered"
+    deliver = ["batch", "deliver", "night", "--output", str(folder)]
+    changed = Path(store.record("night", "c").output)
+    content = changed.read_bytes()
+    changed.write_bytes(content + bytes(8))
+    capsys.readouterr()
+    assert run([*deliver, "--complete"]) == 10
+    assert "--complete: shot c: its video has changed since the decision" in capsys.readouterr().err
+    assert not folder.exists()
+    folder.mkdir()
+    shutil.copy(changed, folder / "c.mov")
+    changed.write_bytes(content)
+    assert run([*deliver, "--complete"]) == 10
+    assert sorted(file.name for file in folder.iterdir()) == ["a.mp4", "b.mkv", "b.mkv.c2pa", "c.mov"]
+    with ActorStore(load_settings(GatewaySettings)) as actors:
+        (entry,) = (entry for entry in actors.audit.newest(20) if entry["event"] == "batch.delivered")
+    assert entry["details"] == {"shots": 2}
 
 
 def sequence_shot(store: BatchStore, carphone: Path, tmp_path: Path) -> SequenceDub:
