@@ -22,7 +22,7 @@ from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ENDED, ShotRecord
 from gateway.cli import options
 from gateway.cli.app import log_on_stderr
-from gateway.cli.console import say, say_json, say_output, say_result, say_to_quiet, shown_path, wants_json
+from gateway.cli.console import say, say_json, say_output, say_result, say_to_quiet, say_warning, shown_path, wants_json
 from gateway.cli.progress import StepProgress
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequestError
@@ -120,7 +120,9 @@ def deliver_approved(
         say_to_quiet(f"{shot_id} is not delivered: {why}")
     say(f"batch {name}: {len(files)} of {len(listed)} videos are delivered")
     if wants_json():
-        say_json({"outputUris": {shot_id: shown_path(file) for shot_id, file in files.items()}, "left": left})
+        say_json(
+            {"outputUris": {shot_id: shown_path(file) for shot_id, file in files.items()}, "left": left, "warnings": done.warnings}
+        )
     if registration is not None:
         registered = registration.register(assets_of(shots, files, references))
         for shot_id, reference in references.items():
@@ -135,7 +137,7 @@ def deliver_approved(
 def _deliver(
     settings: GatewaySettings, store: BatchStore, name: str, shots: Sequence[Approved], folder: Path, *, overwrite: bool
 ) -> Delivery:
-    """Deliver shots, and write the entry of the audit log, also for the shots before an error."""
+    """Deliver shots, write the entry of the audit log and print warnings, also for the shots before an error."""
     from gateway.provenance.installation import open_sealer
     from gateway.studio.delivery import Delivery, deliver
 
@@ -153,6 +155,9 @@ def _deliver(
     finally:
         if done.files:
             record_change(store, "delivered", name, list(done.files))
+        for shot_id, warnings in done.warnings.items():
+            for warning in warnings:
+                say_warning(f"{shot_id}: {warning}")
     return done
 
 

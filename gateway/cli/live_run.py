@@ -17,7 +17,7 @@ from gateway.actors.installation import open_installation
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
 from gateway.api.resources import actor_name
-from gateway.cli.console import say, say_json, say_result, shown_path, wants_json
+from gateway.cli.console import say, say_json, say_result, say_warning, shown_path, wants_json
 from gateway.consent.messages import consent_from
 from gateway.consent.record import ConsentUse, consent_line
 from gateway.live.client import PacedSpeech, remote_live_frames
@@ -148,7 +148,7 @@ async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActo
 async def show_frames(
     frames: AsyncGenerator[LiveFrame, None], speech: PacedSpeech, recording: Recording | None, *, show_latency: bool
 ) -> list[float]:
-    """Take all frames of a stream, print a summary of their latencies at the end, and return the latencies, seconds.
+    """Take all frames of a stream, print warnings and a summary of the latencies at the end, and return the latencies, seconds.
 
     Args:
         frames: frames of the stream.
@@ -170,6 +170,8 @@ async def show_frames(
                 if recording is not None:
                     recording.disclosure = frame.disclosure or recording.disclosure
                     await asyncio.to_thread(recording.write, frame.picture, frame.colour)
+    for warning in recording.warnings if recording is not None else ():
+        say_warning(warning)
     if not latencies:
         raise InvalidRequestError("--audio: the speech is shorter than one frame; give longer speech", field="audio")
     milliseconds = np.array(latencies) * 1000

@@ -24,10 +24,9 @@ from gateway.media.output import MARK, OutputFile, check_output_file, commit_wit
 from gateway.media.pixels import ColourModel, ColourTags, colour_model, effective_matrix, pixel_format
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
-from gateway.media.writer import VideoSigner
 from gateway.provenance.binding import sidecar_of
 from gateway.provenance.claim import Claim, DubFacts, ModelFacts, SourceFile, stream_statement
-from gateway.provenance.seal import Sealer, SignedDisclosure
+from gateway.provenance.seal import Sealer, SignedDisclosure, VideoSeal
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
@@ -180,6 +179,7 @@ class Recording:
 
     Attributes:
         disclosure: signed disclosure record of the stream, as soon as it has come; None: there is none.
+        warnings: warnings for the user about the manifest. Complete when the video has its path.
 
     Raises:
         InvalidRequestError: as `check_recording`.
@@ -194,7 +194,7 @@ class Recording:
         *,
         marking: str,
         overwrite: bool = False,
-        seal_of: Callable[[int, SignedDisclosure | None], VideoSigner] | None = None,
+        seal_of: Callable[[int, SignedDisclosure | None], VideoSeal] | None = None,
     ) -> None:
         check_recording(output, speech, overwrite=overwrite)
         self._output, self._overwrite = output, overwrite
@@ -205,6 +205,7 @@ class Recording:
         self._marking = marking
         self._seal_of = seal_of
         self.disclosure: SignedDisclosure | None = None
+        self.warnings: list[str] = []
         self._file: OutputFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._picture: av.VideoStream | None = None
@@ -290,6 +291,7 @@ class Recording:
                 self._file.settle()
                 seal = self._seal_of(self._written, self.disclosure) if self._seal_of is not None else None
                 commit_with(self._file, seal)
+                self.warnings += seal.warnings if seal is not None else ()
         except (av.FFmpegError, OSError) as problem:
             raise output_error(problem, self._output, CODEC) or problem from problem
         finally:

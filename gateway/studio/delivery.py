@@ -98,10 +98,12 @@ class Delivery:
     Attributes:
         files: the delivered files in the order of the shots, by id.
         left: why each other shot was not delivered, by id.
+        warnings: warnings about the manifests of the files, by id.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
 
 
 def undeliverable(shots: Sequence[Approved]) -> dict[str, str]:
@@ -157,7 +159,9 @@ def deliver(
                 done.left[shot.record.id] = reason
             else:
                 target = path_below(folder, shot.name, field="output")
-                done.files[shot.record.id] = _delivered(video, shot, target, sealer, overwrite=overwrite)
+                done.files[shot.record.id], warnings = _delivered(video, shot, target, sealer, overwrite=overwrite)
+                if warnings:
+                    done.warnings[shot.record.id] = warnings
         on_shot(number)
 
 
@@ -264,7 +268,8 @@ def _problem(video: Path | None, decision: Decision) -> str:
         return problem.said()
 
 
-def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, overwrite: bool) -> Path:
+def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, overwrite: bool) -> tuple[Path, list[str]]:
+    """Return the delivered file, and warnings about its manifest."""
     decision = shot.decision
     facts = DecisionFacts(
         state="approved",
@@ -275,7 +280,7 @@ def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, ove
     )
     if target.exists() and not overwrite:
         if _is_delivery(target, facts):
-            return target
+            return target, []
         raise InvalidRequestError(
             Text(
                 "{target} exists, and is not the delivered video of shot {shot}: give another folder, or {overwrite}",
@@ -293,7 +298,7 @@ def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, ove
         if target.suffix == LISTING_SUFFIX:
             make_folder(target.parent)
             copy_sequence(video, target, overwrite=overwrite, seal=seal)
-            return target
+            return target, seal.warnings
         file = OutputFile(target, overwrite=overwrite)
         try:
             _copy(video, file, seal)
@@ -302,7 +307,7 @@ def _delivered(video: Path, shot: Approved, target: Path, sealer: Sealer, *, ove
             file.discard()
     except OSError as problem:
         raise folder_error(target.parent, problem) from problem
-    return target
+    return target, seal.warnings
 
 
 def _is_delivery(target: Path, facts: DecisionFacts) -> bool:

@@ -30,7 +30,7 @@ from tests.integration.provenance.conftest import carphone
 from tests.unit.batch.asset_library import write_publisher
 from tests.unit.batch.rows import shot_of_row
 from tests.unit.provenance.second_reader import second_verdict
-from tests.unit.provenance.signed_videos import claim_of, write_video
+from tests.unit.provenance.signed_videos import claim_gigabytes, claim_of, write_video
 
 __all__ = ["carphone"]
 
@@ -169,6 +169,17 @@ def test_complete_looks_at_every_video(store: BatchStore, tmp_path: Path, capsys
     with ActorStore(load_settings(GatewaySettings)) as actors:
         (entry,) = (entry for entry in actors.audit.newest(20) if entry["event"] == "batch.delivered")
     assert entry["details"] == {"shots": 2}
+
+
+def test_lost_manifest_of_reviewed_video_warns(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    approve("b")
+    claim_gigabytes(sidecar_of(Path(store.record("night", "b").output)))
+    capsys.readouterr()
+    assert run(["batch", "deliver", "night", "--output", str(tmp_path / "delivered"), "--json"]) == 0
+    shown = capsys.readouterr()
+    (warning,) = json.loads(shown.out)["warnings"]["b"]
+    assert "names its sources (reviewed) without their own manifests" in warning
+    assert "warning: b: the video's manifest names its sources" in shown.err
 
 
 def sequence_shot(store: BatchStore, carphone: Path, tmp_path: Path) -> SequenceDub:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -15,11 +16,13 @@ from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo, orientation
+from gateway.provenance.binding import sidecar_of
 from gateway.provenance.claim import ModelFacts, SourceFile
 from gateway.provenance.credential import installation_credential
-from gateway.provenance.seal import Sealer
+from gateway.provenance.seal import Sealer, SignedDisclosure, VideoSeal
 from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import InvalidRequestError
+from tests.unit.provenance.signed_videos import claim_gigabytes
 
 UNTAGGED = ColourTags()
 SAMPLES = np.sin(np.arange(16000) / 10).astype(np.float32)[:, None]
@@ -96,6 +99,7 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
     ) as recording:
         for shade in range(12):
             recording.write(np.full((64, 48, 3), 20 * shade, np.uint8), UNTAGGED)
+    assert recording.warnings == []
     verdict = verdict_of(output)
     assert verdict.state is ManifestState.VALID
     assert [action["action"] for action in verdict.actions] == ["c2pa.created"]
@@ -214,3 +218,24 @@ def test_rgb_recording_names_matrix(tmp_path: Path) -> None:
 def test_hdr_footage_is_recorded_in_standard_range(tmp_path: Path, transfer: int) -> None:
     video = footage_of(tmp_path / "footage.mkv", "yuv420p10le", ColourTags(9, 1, 9, transfer), (960, 540)).video
     assert recorded_colour(video) == ColourTags(1, 1, 1, 1)
+
+
+def test_lost_manifest_of_speech_warns(tmp_path: Path) -> None:
+    output, speech = tmp_path / "live.mkv", tmp_path / "speech.mkv"
+    sealer = Sealer(installation_credential(tmp_path / "data"))
+    actor = StreamedActor("a method", (), None)
+    for path, sources in ((speech, ()), (output, (SourceFile("speech", speech),))):
+        seal_of = partial(_seal, sealer, actor, sources, path)
+        with Recording(path, tmp_path / "speech.wav", SAMPLES, 16000, marking="", seal_of=seal_of) as recording:
+            for shade in range(12):
+                recording.write(np.full((64, 48, 3), 20 * shade, np.uint8), UNTAGGED)
+        if path == speech:
+            claim_gigabytes(sidecar_of(speech))
+    (warning,) = recording.warnings
+    assert "names its sources (speech) without their own manifests" in warning
+
+
+def _seal(
+    sealer: Sealer, actor: StreamedActor, sources: tuple[SourceFile, ...], output: Path, frames: int, _: SignedDisclosure | None
+) -> VideoSeal:
+    return sealer.seal(actor.claim(frames, sources), output)
