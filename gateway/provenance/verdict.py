@@ -7,7 +7,7 @@ alone is a clue, because marks can be copied between videos.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -110,6 +110,7 @@ class Verdict:
         actions: actions of the manifest: `action`, and where given `description` and `digital_source_type`.
         ingredients: files that the file was made of: `title`, `relationship`, `has_manifest`, `valid` where there is a
             manifest, and `dub` where the manifest says what a dub says (fields of DubFacts).
+        earlier_dubs: what the valid manifests of the ingredients' own ingredients say of dubs (fields of DubFacts).
         dub: what dubstage says of the dub, for a delivered video what the valid manifest of the reviewed video says; None: nothing
             that dubstage could have written.
         decision: decision about the video that was delivered; None: the video was not delivered.
@@ -126,6 +127,7 @@ class Verdict:
     generator: str = ""
     actions: tuple[dict[str, str], ...] = ()
     ingredients: tuple[dict[str, Any], ...] = ()
+    earlier_dubs: tuple[dict[str, Any], ...] = ()
     dub: DubFacts | None = None
     decision: DecisionFacts | None = None
 
@@ -188,13 +190,14 @@ def state_of(report: dict[str, Any]) -> ManifestState:
 
 
 def _verdict(video: Path, report: dict[str, Any], place: str, digest: str) -> Verdict:
-    active = report.get("manifests", {}).get(report.get("active_manifest"), {})
+    manifests = report.get("manifests", {})
+    active = manifests.get(report.get("active_manifest"), {})
     results = report.get("validation_results", {}).get("activeManifest", {})
     failures = results.get("failure", [])
     failed = [*failures, *_failures_of_ingredients(report)]
     assertions = {assertion["label"]: assertion.get("data") for assertion in active.get("assertions", ())}
     actions = next((data for label, data in assertions.items() if label.startswith("c2pa.actions")), None) or {}
-    ingredients = tuple(_ingredient(item, report.get("manifests", {})) for item in active.get("ingredients", ()))
+    ingredients = tuple(_ingredient(item, manifests) for item in active.get("ingredients", ()))
     decision = _said(active, DECISION_LABEL, DecisionFacts)
     return Verdict(
         file=video,
@@ -207,6 +210,7 @@ def _verdict(video: Path, report: dict[str, Any], place: str, digest: str) -> Ve
         generator=_generator(active),
         actions=tuple(_action(action) for action in actions.get("actions", ())),
         ingredients=ingredients,
+        earlier_dubs=tuple(_earlier_dubs(active, manifests)),
         dub=_said(active, DUB_LABEL, DubFacts) if decision is None else _reviewed_dub(ingredients),
         decision=decision,
     )
@@ -257,12 +261,38 @@ def _ingredient(item: dict[str, Any], manifests: dict[str, Any]) -> dict[str, An
     has_manifest = "active_manifest" in item
     facts = {"title": item.get("title", ""), "relationship": item.get("relationship", ""), "has_manifest": has_manifest}
     if has_manifest:
-        failures = item.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
-        facts["valid"] = all(failure.get("code") == _UNTRUSTED for failure in failures)
+        facts["valid"] = _is_valid(item)
         dub = _said(manifests.get(item["active_manifest"], {}), DUB_LABEL, DubFacts)
         if dub is not None:
             facts["dub"] = dub.model_dump(exclude_unset=True)
     return facts
+
+
+def _is_valid(item: dict[str, Any]) -> bool:
+    failures = item.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
+    return all(failure.get("code") == _UNTRUSTED for failure in failures)
+
+
+def _earlier_dubs(active: dict[str, Any], manifests: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what the manifests behind those of the ingredients say of dubs: the manifest of a delivered video has the decision, and
+    the dub is one manifest further. Manifests behind an invalid one are left out.
+    """
+    waiting = _valid_manifests(active)
+    seen = set(waiting)
+    while waiting:
+        for label in _valid_manifests(manifests.get(waiting.pop(), {})):
+            if label in seen:  # a hostile manifest may name itself
+                continue
+            seen.add(label)
+            waiting.append(label)
+            dub = _said(manifests.get(label, {}), DUB_LABEL, DubFacts)
+            if dub is not None:
+                yield dub.model_dump(exclude_unset=True)
+
+
+def _valid_manifests(manifest: dict[str, Any]) -> list[str]:
+    """Return the labels of the valid manifests of a manifest's ingredients."""
+    return [item["active_manifest"] for item in manifest.get("ingredients", ()) if "active_manifest" in item and _is_valid(item)]
 
 
 class Standing(StrEnum):
@@ -290,7 +320,8 @@ def standing_of(finding: Finding, key: bytes | None, verdict: Verdict) -> Standi
     """
     if finding.version == 0:
         return Standing.CLUE
-    sources = [DubFacts.model_validate(item["dub"]) for item in verdict.ingredients if item.get("valid") and "dub" in item]
+    of_ingredients = [item["dub"] for item in verdict.ingredients if item.get("valid") and "dub" in item]
+    sources = [DubFacts.model_validate(said) for said in (*of_ingredients, *verdict.earlier_dubs)]
     of_video = verdict.dub is not None and _belong(finding, key, verdict.dub)
     of_footage = any(_belong(finding, key, source) for source in sources)
     if (of_video or of_footage) and verdict.state is ManifestState.TRUSTED:

@@ -171,6 +171,18 @@ def test_complete_looks_at_every_video(store: BatchStore, tmp_path: Path, capsys
     assert entry["details"] == {"shots": 2}
 
 
+def test_dub_of_delivered_video_knows_first_dub(store: BatchStore, carphone: Path, tmp_path: Path) -> None:
+    """A mark of the first dub that is left in the second one belongs to the footage, whose own manifest has the decision alone."""
+    approve("a")
+    assert run(["batch", "deliver", "night", "--output", str(tmp_path / "delivered")]) == 0
+    delivered = tmp_path / "delivered" / "a.mp4"
+    again = write_video(tmp_path / "again.mp4", carphone, open_sealer(load_settings(GatewaySettings)), source=delivered)
+    first, told = verdict_of(Path(store.record("night", "a").output)).dub, verdict_of(again)
+    assert first is not None
+    assert "dub" not in told.ingredients[0]
+    assert told.earlier_dubs == (first.model_dump(exclude_unset=True),)
+
+
 def test_lost_manifest_of_reviewed_video_warns(store: BatchStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     approve("b")
     claim_gigabytes(sidecar_of(Path(store.record("night", "b").output)))

@@ -9,6 +9,7 @@ import random
 import resource
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,12 @@ def test_footage_mark_is_not_copied() -> None:
     assert (
         standing_of(mark_of(VIDEO), KEY, verdict_about(ManifestState.TRUSTED, OTHER, VIDEO, valid=False)) is Standing.ANOTHER_VIDEO
     )
+
+
+def test_mark_of_earlier_dub_is_footage() -> None:
+    """The manifest of a delivered video has the decision, and the dub is in the manifest behind it."""
+    verdict = replace(verdict_about(ManifestState.TRUSTED, OTHER), earlier_dubs=(VIDEO.model_dump(exclude_unset=True),))
+    assert standing_of(mark_of(VIDEO), KEY, verdict) is Standing.FOOTAGE
 
 
 def test_unconfirmed_mark_is_refused() -> None:
