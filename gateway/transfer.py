@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -168,8 +169,27 @@ def fetched(location: str, folder: Path, *, field: str, max_bytes: int, confirm:
     return copy
 
 
+def fetched_with_manifest(location: str, folder: Path, *, field: str, max_bytes: int, confirm: Confirm = lambda: None) -> Path:
+    """Return what `fetched` returns. The manifest beside a file that cannot hold it lies beside the copy. Blocks.
+
+    Args:
+        location, folder, field, max_bytes, confirm: as for `fetched`.
+
+    Raises:
+        DubstageError: as `fetched`.
+    """
+    copy = fetched(location, folder, field=field, max_bytes=max_bytes, confirm=confirm)
+    # A URL with a query, such as a signature, names one file alone.
+    if local_path(location) is None and "?" not in location and embedded_type(copy) is None:
+        # Stores also refuse files that they do not have.
+        with suppress(ArtefactNotFoundError, StorageRefusedError):
+            beside = fetched(f"{location}{SIDECAR}", folder, field=field, max_bytes=max_bytes, confirm=confirm)
+            beside.replace(sidecar_of(copy))
+    return copy
+
+
 async def fetched_in_thread(location: str, folder: Path, *, field: str, max_bytes: int, confirm: Confirm = lambda: None) -> Path:
-    """Return what `fetched` returns. If this task is cancelled, the copy ends after the piece that is being read.
+    """Return what `fetched_with_manifest` returns. If this task is cancelled, the copy ends after the piece that is being read.
 
     Args:
         location, folder, field, max_bytes, confirm: as for `fetched`.
@@ -185,7 +205,7 @@ async def fetched_in_thread(location: str, folder: Path, *, field: str, max_byte
         confirm()
 
     return await in_stoppable_thread(
-        lambda: fetched(location, folder, field=field, max_bytes=max_bytes, confirm=confirmed), cancelled.set
+        lambda: fetched_with_manifest(location, folder, field=field, max_bytes=max_bytes, confirm=confirmed), cancelled.set
     )
 
 

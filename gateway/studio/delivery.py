@@ -13,7 +13,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.metadata import version
@@ -30,12 +29,12 @@ from gateway.media.mp4 import boxes_of, copy_with_padding
 from gateway.media.output import OutputFile, commit_with
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.media.sequences import copy_sequence, listed_frames, sequence_fault
-from gateway.provenance.binding import SIDECAR, embedded_type, is_manifest, sidecar_of
+from gateway.provenance.binding import is_manifest
 from gateway.provenance.claim import DecisionFacts, DeliveryClaim, SourceFile
 from gateway.provenance.seal import Sealer, VideoSeal
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.safe_paths import make_folder, open_media_file, path_below
-from gateway.transfer import fetched, folder_error
+from gateway.transfer import fetched_with_manifest, folder_error
 from services.common.errors import ArtefactNotFoundError, InvalidRequestError, MediaUnsupportedError
 from services.common.texts import Option, Text
 
@@ -247,13 +246,9 @@ def _local(uri: str, scratch: Path) -> Path | None:
         path = Path(local_path(uri) or uri)
         return path if path.is_file() else None
     try:
-        video = fetched(uri, scratch, field="output", max_bytes=MAX_FETCHED_BYTES)
+        return fetched_with_manifest(uri, scratch, field="output", max_bytes=MAX_FETCHED_BYTES)
     except ArtefactNotFoundError:
         return None
-    if embedded_type(video) is None:
-        with suppress(ArtefactNotFoundError):
-            fetched(f"{uri}{SIDECAR}", scratch, field="sidecar", max_bytes=MAX_FETCHED_BYTES).rename(sidecar_of(video))
-    return video
 
 
 def _problem(video: Path | None, decision: Decision) -> str:

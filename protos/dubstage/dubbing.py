@@ -206,6 +206,9 @@ def _transferred(spec: DubSpec, connection: Connection, progress: Progress) -> I
 
     def upload(file: str) -> str:
         name = f"{prefix}-{len(sent)}{Path(file).suffix}"
+        if Path(file + _SIDECAR).is_file():
+            sent.append(name + _SIDECAR)
+            files.upload(connection, file + _SIDECAR, name=name + _SIDECAR)
         sent.append(name)
         return files.upload(connection, file, name=name, progress=lambda done, total: progress("upload", done, total)).name
 

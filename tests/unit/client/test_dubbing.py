@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 import dubstage
 from dubstage import dubbing, suite
-from dubstage.client import DubstageCallError, batch, gateway
+from dubstage.client import Connection, DubstageCallError, batch, files, gateway
+from dubstage.gateway.v1.dub_pb2 import DubSpec
+from dubstage.gateway.v1.media_pb2 import Upload
 from services.common.errors import InvalidRequestError
 
 
@@ -117,3 +120,24 @@ def test_gateway_speaks_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(dubstage.Error, match="a gateway calls no command that speaks") as caught:
         dubstage.dub("video.mp4", None, "out.mp4", lines=[{"start_time": START, "say": "Hello"}])
     assert caught.value.field == "lines[0].say"
+
+
+def test_manifests_beside_files_travel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The manifest beside a file is uploaded under the name of the upload, and deleted with it."""
+    for name in ("plate.mkv", "plate.mkv.c2pa", "speech.wav"):
+        (tmp_path / name).write_bytes(b"content")
+    sent: dict[str, str] = {}
+    deleted: list[str] = []
+
+    def upload(_: object, file: str, *, name: str, **__: object) -> Upload:
+        sent[name] = file
+        return Upload(name=f"uploads/{name}")
+
+    monkeypatch.setattr(files, "upload", upload)
+    monkeypatch.setattr(files, "delete_upload", lambda _, name: deleted.append(name))
+    spec = DubSpec(footage_uri=str(tmp_path / "plate.mkv"), speech_uri=str(tmp_path / "speech.wav"), output_uri="out.mp4")
+    with dubbing._transferred(spec, cast("Connection", None), lambda *_: None):
+        footage = spec.footage_uri.removeprefix("uploads/")
+        assert sent[f"{footage}.c2pa"] == str(tmp_path / "plate.mkv.c2pa")
+        assert len(sent) == 3
+    assert set(sent) <= set(deleted)

@@ -201,6 +201,19 @@ async def test_cancelled_copy_ends(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+async def test_manifest_beside_file_is_copied(site: str, tmp_path: Path) -> None:
+    """The manifest of a file that cannot hold it lies beside the copy, but for a URL with a query."""
+    for name in ("a.mkv", "a.mkv.c2pa", "b.mxf"):
+        (tmp_path / "site" / name).write_bytes(name.encode())
+    for location, beside in (("a.mkv", b"a.mkv.c2pa"), ("b.mxf", None), ("a.mkv?signature=1", None)):
+        folder = tmp_path / location
+        folder.mkdir()
+        copy = await fetched_in_thread(f"{site}/{location}", folder, field="footage", max_bytes=1 << 20)
+        sidecar = sidecar_of(copy)
+        assert (sidecar.read_bytes() if sidecar.exists() else None) == beside
+        assert set(folder.iterdir()) == {copy} | ({sidecar} if beside else set())
+
+
 def test_silent_server_is_retryable(tmp_path: Path) -> None:
     """A server that does not answer may answer later."""
     with pytest.raises(BackendUnavailableError, match=r"the store of the footage http://127\.0\.0\.1:9/a\.mov does not answer"):
