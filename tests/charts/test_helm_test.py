@@ -46,6 +46,14 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
 
 
+def test_pod_has_labels_of_the_gateway() -> None:
+    """Policies of a cluster that want labels or annotations on every pod let the test pod in."""
+    sets = ("global.defaults.podLabels.team=dubs", "gateway.podLabels.cost=low", "gateway.podAnnotations.mesh=none")
+    (pod,) = render("default", *sets).of("Pod")
+    assert pod["metadata"]["labels"].items() >= {"team": "dubs", "cost": "low", "dubstage.io/calls-stages": "true"}.items()
+    assert pod["metadata"]["annotations"].items() >= {"mesh": "none", "helm.sh/hook": "test"}.items()
+
+
 def test_silent_server_is_named(audio: str) -> None:
     """The test succeeds where all serve, and otherwise names the server that does not answer."""
     result = run(audio, f"dns:///{audio}", patience_s="120")

@@ -12,7 +12,7 @@ from dubstage.client import rpcs
 from gateway.live.admission import LiveAdmission, LiveMetrics
 from services.common.server.limits import Admission
 from services.common.server.telemetry import Metrics
-from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, Object, label, render
+from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, STAGES, Object, label, render
 
 METRIC = re.compile(r"\b(dubstage_\w+)")
 ELSEWHERE = {
@@ -133,7 +133,7 @@ def test_alerts_cover_documented_failures() -> None:
     assert all(f"`{name}`" in page for name in names)
 
 
-def test_resting_stage_is_not_down() -> None:
+def test_resting_or_stopped_is_not_down() -> None:
     def watched(case: str, *sets: str) -> set[str]:
         (rule,) = render(case, "global.monitoring.prometheusRule.enabled=true", *sets).of("PrometheusRule")
         return {item["labels"]["stage"] for item in rule["spec"]["groups"][0]["rules"] if item["alert"] == "DubstageDown"}
@@ -141,6 +141,7 @@ def test_resting_stage_is_not_down() -> None:
     assert watched("default") == set(COMPONENTS)
     assert watched("keda") == {"gateway"}
     assert watched("keda", "render.autoscaling.minReplicas=1") == {"gateway", "render"}
+    assert watched("default", "gateway.replicas=0") == set(STAGES)
 
 
 def test_alerts_and_monitors_see_this_release_only() -> None:
