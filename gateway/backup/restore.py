@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Final
@@ -41,7 +42,7 @@ def restore_backup(
     bases: Sequence[Path] = (),
     on_blob: Callable[[str, int, int], None] = lambda *_: None,
 ) -> BackupManifest:
-    """Fill an empty installation from a backup, and return the backup's manifest.
+    """Fill an empty installation from a backup, and return the backup's manifest with the blobs of all files that were restored.
 
     The whole file and its bases are checked before anything is written. Then the database becomes the owner of the artefact store,
     the blobs are stored, and at last all rows in one transaction. So an interrupted restore leaves no actor, and the same command
@@ -79,15 +80,16 @@ def restore_backup(
             check_keys(installation.settings.data_dir, keys)
             # Before the blobs: no other database may delete them.
             take_store(installation.artefacts, database, manifest.database)
+            blob_bytes = 0
             for number, content in enumerate(_blobs([*bases, file], set(needed)), 1):
-                installation.artefacts.put_bytes(content.read())
+                blob_bytes += installation.artefacts.put_bytes(content.read()).size_bytes
                 on_blob(RESTORE, number, len(needed))
             keep_keys(installation.settings.data_dir, keys)
             with fitting(file):
                 _insert(database, rows)
         finally:
             database.release_claim()
-    return manifest
+    return replace(manifest, blobs=len(needed), blob_bytes=blob_bytes)
 
 
 def _check_bases(file: Path, manifest: BackupManifest, bases: Sequence[Path]) -> None:

@@ -236,7 +236,9 @@ def test_incremental_backups(place: Installation, geometry: ActorGeometry, tmp_p
     with wiped(place) as again:
         seen: list[tuple[str, int, int]] = []
         restored = restore_backup(again, third, bases=[second, full], on_blob=lambda *step: seen.append(step))
-        assert restored == made
+        stored = [path for path in Path(place.settings.artefacts_url).rglob("*") if re.fullmatch("[0-9a-f]{64}", path.name)]
+        size = sum(path.stat().st_size for path in stored)
+        assert restored == replace(made, blobs=len(files), blob_bytes=size)
         assert seen[-1] == (RESTORE, len(files), len(files))
         assert [facts(again, name) for name in ("ann", "bob", "dan", "eve")] == people
         assert on_disk(place.settings) == files
