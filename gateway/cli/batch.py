@@ -605,7 +605,7 @@ def status(
     _: options.AsJson = False,
 ) -> None:
     """Show the shots of a batch, and how many are done, failed and left."""
-    states = states_named(only or [])
+    states = states_named(only or [], "only")
     with open_batches(options.gateway_settings()) as store:
         if wants_json():
             from gateway.cli.documents import batch_document, shots_document
@@ -635,7 +635,7 @@ def shots(
     _: options.AsJson = False,
 ) -> None:
     """List the shots of a batch with their risk and the decisions about them."""
-    states, reviews = states_named(state or []), reviews_named(review or [])
+    states, reviews = states_named(state or [], "state"), reviews_named(review or [])
     with open_batches(options.gateway_settings()) as store:
         show_shots(store, name, states, reviews, assignee=assignee, order=order, limit=limit)
 

@@ -45,14 +45,18 @@ _BY_URGENCY: Final = (*(kind.exit_code for kind in (UnexpectedError, Preconditio
 """Exit codes of shots that failed or have no dubbed frame. A batch with several such shots ends with the first of these."""
 
 
-def states_named(names: Sequence[str]) -> frozenset[str]:
+def states_named(names: Sequence[str], option: str) -> frozenset[str]:
     """Return the states that a user names; without names, all `STATES`.
+
+    Args:
+        names: the states.
+        option: name of the option that takes the states, without hyphens.
 
     Raises:
         InvalidRequestError: there is no such state.
     """
     if wrong := [name for name in names if name not in STATES]:
-        raise InvalidRequestError(f"--only {wrong[0][:80]!r} is no state; there are: {', '.join(STATES)}", field="only")
+        raise InvalidRequestError(f"--{option} {wrong[0][:80]!r} is no state; there are: {', '.join(STATES)}", field=option)
     return frozenset(names or STATES)
 
 

@@ -63,7 +63,7 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.store.exported_networks import cards_in, networks_in
 
 _DIGITS = 12
-"""Digits of a key's id that are shown."""
+"""Digits of a digest that are shown."""
 M = TypeVar("M")
 REACH_SECONDS = 5.0
 _SERVICES = {
@@ -111,9 +111,6 @@ def check_signing_key(settings: GatewaySettings) -> str:
             f"{file} is the key {own}, and the gateway that started last signs with {recorded}: {REMEDY}", subject=str(file)
         )
     return f"{own}, {file}"
-
-
-"""Digits of a digest that are shown."""
 
 
 def check_store(url: str) -> str:

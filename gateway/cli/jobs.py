@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
@@ -132,20 +133,21 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: JobLimits, *
         return
     _show(chosen)
     if dry_run or not _agreed(f"remove {len(chosen)} jobs", yes=yes):
-        _say_freed()
+        _say_freed(jobs=chosen)
         return
-    total = RemovalReport()
+    total, removed = RemovalReport(), []
     with ActorStore(settings) as actors:
         for job, freed in remove_jobs(chosen, actors, ArtefactStore(settings.artefacts_url)):
             if freed is None:
                 say(f"{job.key} is running: the job is kept")
             else:
                 total += freed
+                removed.append(job)
     say_result(
         f"freed {shown_size(total.folder_bytes)} on disk, and {total.blobs} blobs ({shown_size(total.blob_bytes)}) in the artefact "
         "store"
     )
-    _say_freed(total.folder_bytes, total.blob_bytes)
+    _say_freed(total.folder_bytes, total.blob_bytes, removed)
 
 
 def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: bool, yes: bool) -> None:
@@ -171,10 +173,14 @@ def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: boo
     _say_freed(blob_bytes=deleted + partials)
 
 
-def _say_freed(folder_bytes: int = 0, blob_bytes: int = 0) -> None:
-    """Print with --json how many bytes a cleaning has freed on disk and in the artefact store."""
+def _say_freed(folder_bytes: int = 0, blob_bytes: int = 0, jobs: Sequence[JobFolder] = ()) -> None:
+    """Print with --json how many bytes a cleaning has freed on disk and in the artefact store.
+
+    Args:
+        jobs: the jobs that were removed, or that a dry run would remove.
+    """
     if wants_json():
-        say_json({"freedFolderBytes": folder_bytes, "freedBlobBytes": blob_bytes})
+        say_json({"jobs": [_facts(job) for job in jobs], "freedFolderBytes": folder_bytes, "freedBlobBytes": blob_bytes})
 
 
 def _agreed(what: str, *, yes: bool) -> bool:

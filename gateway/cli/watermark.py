@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from gateway.cli import options
 from gateway.cli.app import command_group
-from gateway.cli.console import check_new_file, say, say_output, write_new_file
+from gateway.cli.console import check_new_file, say, say_json, say_result, shown_path, wants_json, write_new_file
 from gateway.provenance.directory import Entry, signed_entry
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.watermark.payload import installation_of
@@ -49,4 +49,6 @@ def publish(
         raise InvalidRequestError(f"--{field} is {allowed}", field=field) from None
     write_new_file(output, signed_entry(entry, sealer, output))
     say(f"installation {entry.installation}")
-    say_output(output)
+    say_result(str(output))
+    if wants_json():
+        say_json({"outputUri": shown_path(output), "installation": entry.installation})

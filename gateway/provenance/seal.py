@@ -190,7 +190,7 @@ def signing_error(problem: Exception, video: Path | str, time_stamp_url: str) ->
     """Return the error for a video that was not signed.
 
     Args:
-        problem: one of FAULTS.
+        problem: one of SIGNING_ERRORS.
         video: name that the video would have got, or what else is not written.
         time_stamp_url: the time stamp authority.
     """

@@ -176,6 +176,8 @@ def test_published_entry_is_that_of_the_installation(tmp_path: Path, capsys: pyt
     assert (found.state, found.entry.name, found.entry.contact) == (ManifestState.TRUSTED, NAMED[1], NAMED[3])
     assert run(["watermark", "publish", "-o", str(file), *NAMED]) == 10
     assert f"{file} exists" in capsys.readouterr().err
+    assert run(["watermark", "publish", "-o", str(tmp_path / "again.json"), *NAMED, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"outputUri": str(tmp_path / "again.json"), "installation": name}
 
 
 @pytest.mark.parametrize(

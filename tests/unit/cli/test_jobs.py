@@ -84,6 +84,14 @@ def test_chosen_jobs_are_removed_with_their_blobs(arguments: list[str], left: li
     assert len(list(ArtefactStore(tmp_path / "artefacts").stored())) == len(left)
 
 
+def test_dry_run_as_json_lists_jobs(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag, left in (("--dry-run", ["aa", "bb"]), ("--yes", ["bb"])):
+        assert run(["jobs", "clean", "aa", flag, "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert [job["key"] for job in printed["jobs"]] == ["a" * 32]
+        assert names(jobs) == left
+
+
 def test_a_running_job_is_never_removed(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Workspace(jobs / ("b" * 32)):
         assert run(["jobs", "clean", "--all", "--yes"]) == 0

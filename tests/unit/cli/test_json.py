@@ -43,7 +43,7 @@ def test_every_command_has_the_flag() -> None:
         ("actor list", {"actors", "nextPageToken"}),
         ("batch list", {"batches", "nextPageToken"}),
         ("jobs list", {"jobs"}),
-        ("jobs clean --all --yes", {"freedFolderBytes", "freedBlobBytes"}),
+        ("jobs clean --all --yes", {"jobs", "freedFolderBytes", "freedBlobBytes"}),
         ("audit list", {"entries"}),
         ("audit verify", {"numEntries", "headSha256"}),
         ("audit export log.jsonl", {"outputUri"}),

@@ -39,6 +39,8 @@ def test_status_shows_every_shot_and_the_counts(store: BatchStore, printed: Prin
     assert [line.split()[0] for line in printed()[0].splitlines()] == ["shot", "s0", "s1", "batch"]
     assert run(["batch", "status", "night", "--only", "lost"]) == 10
     assert "--only 'lost' is no state; there are: waiting, running, done, undubbed, failed, cancelled, look" in printed()[1]
+    assert run(["batch", "shots", "night", "--state", "lost"]) == 10
+    assert "--state 'lost' is no state; there are: waiting" in printed()[1]
 
 
 def test_status_as_json(store: BatchStore, printed: Printed) -> None:
