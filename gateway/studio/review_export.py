@@ -11,12 +11,15 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.batch.report import safe_cell
 from gateway.batch.reviews import Decision, ReviewState
 from gateway.batch.types import ShotRecord
 from gateway.media.sequence_names import LISTING_SUFFIX
+from gateway.studio.edl import MOST_EVENTS, edl_text
+from gateway.studio.timeline import DROP_RATES, Timeline, exact_rate, opentimelineio, rate_text
 from services.common.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -41,8 +44,6 @@ COLUMNS: Final = (
     "output_sha256",
 )
 """Columns of the CSV. `present`: the decision is the last one, and about the present video."""
-MOST_EVENTS: Final = 999
-"""Most events of an EDL: event numbers have three digits."""
 _COLOURS: Final[Mapping[ReviewState, str]] = {
     ReviewState.APPROVED: "GREEN",
     ReviewState.REJECTED: "RED",
@@ -91,10 +92,10 @@ def timeline_text(name: str, shots: Sequence[ReviewedShot], kind: Literal["edl",
         kind: edl: CMX 3600; otio: JSON of OpenTimelineIO.
 
     Raises:
-        InvalidRequestError: the packages are not installed; no shot has a video; or, of an EDL, the videos have several frame
-            rates, or are too many.
+        InvalidRequestError: OpenTimelineIO is not installed; no shot has a video; or, of an EDL, the videos have several frame
+            rates, a rate without timecodes, or are too many.
     """
-    otio = _opentimelineio()
+    otio = opentimelineio()
     filmed = [shot for shot in shots if shot.rate is not None and shot.record.frames]
     if not filmed:
         raise InvalidRequestError(f"no shot of batch {name} has a video and a decision: choose csv", field="format", named=True)
@@ -105,44 +106,31 @@ def timeline_text(name: str, shots: Sequence[ReviewedShot], kind: Literal["edl",
         track.append(_clip(otio, shot))
     if kind == "otio":
         return str(otio.adapters.write_to_string(timeline, "otio_json"))
-    rates = {shot.rate: shot.record.id for shot in filmed}
+    rate = _edl_rate(filmed)
+    return edl_text(Timeline(Path(name), timeline, rate, start=0, drop=rate in DROP_RATES), track)
+
+
+def _edl_rate(filmed: Sequence[ReviewedShot]) -> Fraction:
+    """Return the frame rate of an EDL of shots.
+
+    Raises:
+        InvalidRequestError: an EDL cannot hold the shots.
+    """
+    otio = opentimelineio()
+    rates = {shot.rate or Fraction(0): shot.record.id for shot in filmed}
+    stated = next(iter(rates))
+    rate = exact_rate(stated)
+    problem = ""
     if len(rates) > 1:
         (one, first), (other, second) = list(rates.items())[:2]
-        raise InvalidRequestError(
-            f"an EDL has one frame rate, and shot {first} has {_rate_text(one)}, shot {second} {_rate_text(other)} frames "
-            "per second: choose otio",
-            field="format",
-            named=True,
-        )
-    if len(filmed) > MOST_EVENTS:
-        raise InvalidRequestError(
-            f"an EDL has at most {MOST_EVENTS} events, and {len(filmed)} shots have decisions: choose otio",
-            field="format",
-            named=True,
-        )
-    rate = float(filmed[0].rate or 0)
-    try:
-        return str(otio.adapters.write_to_string(timeline, "cmx_3600", rate=rate))
-    except otio.exceptions.OTIOError as problem:
-        raise InvalidRequestError(
-            f"an EDL cannot be written with {_rate_text(filmed[0].rate)} frames per second: {problem}; choose otio",
-            field="format",
-            named=True,
-        ) from problem
-
-
-def _opentimelineio() -> Any:
-    try:
-        import opentimelineio
-        import otio_cmx3600_adapter  # noqa: F401  # found by opentimelineio as a plug-in
-    except ModuleNotFoundError as problem:
-        raise InvalidRequestError(
-            f"edl and otio need the package {problem.name}, which is not installed here: pip install "
-            "'dubstage-suite[timelines]', or choose csv",
-            field="format",
-            named=True,
-        ) from problem
-    return opentimelineio
+        problem = f"has one frame rate, and shot {first} has {rate_text(one)}, shot {second} {rate_text(other)} frames per second"
+    elif len(filmed) > MOST_EVENTS:
+        problem = f"has at most {MOST_EVENTS} events, and {len(filmed)} shots have decisions"
+    elif rate is None or not otio.opentime.RationalTime.is_smpte_timecode_rate(float(rate)):
+        problem = f"has timecodes, and there are none at {rate_text(stated)} frames per second"
+    if rate is None or problem:
+        raise InvalidRequestError(f"an EDL {problem}: choose otio", field="format", named=True)
+    return rate
 
 
 def _clip(otio: Any, shot: ReviewedShot) -> otio.schema.Clip:
@@ -191,7 +179,3 @@ def marker_text(decision: Decision) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _rate_text(rate: Fraction | None) -> str:
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate is not None else "no"
