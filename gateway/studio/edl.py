@@ -293,7 +293,10 @@ def _placed(timeline: Timeline, items: Sequence[Any]) -> list[_Placed]:
         cut = _frames(timeline, after.in_offset) if after is not None else 0
         end = position + _frames(timeline, item.trimmed_range().duration)
         length = lead + _frames(timeline, before.out_offset) if before is not None else 0
-        source = 0 if isinstance(item, otio.schema.Gap) else _frames(timeline, item.trimmed_range().start_time) - lead
+        # A reversed clip plays its media from the end: its first frame in the list is the last one that it shows.
+        scalar = _scalar(item)
+        early = round((lead if scalar > 0 else cut) * scalar)
+        source = 0 if isinstance(item, otio.schema.Gap) else _frames(timeline, item.trimmed_range().start_time) - early
         events.append(_Placed(item, range(position - lead, max(position - lead, end - cut)), source, before, length))
         position = end
     return events
@@ -317,18 +320,15 @@ def _event_lines(timeline: Timeline, number: int, placed: _Placed, before: _Plac
         code = str(noted_in(placed.transition, "cmx_3600").get("kind", "D"))
         kind = f"{code} {placed.length:03d}".ljust(7)
         old = before.item if before is not None else None
-        label = _label(timeline, old, before.source + len(before.record) if before is not None and _reel(old) != "BL" else 0)
+        left = before.source + round(len(before.record) * max(_scalar(old), 0)) if before is not None and _reel(old) != "BL" else 0
+        label = _label(timeline, old, left)
         lines.append(_line(number, _reel(old), "C      ", label, label, begin, begin))
         names = [("FROM", old), ("TO", item)]
-    speed = next((effect for effect in getattr(item, "effects", ()) if isinstance(effect, otio.schema.LinearTimeWarp)), None)
-    frozen = isinstance(speed, otio.schema.FreezeFrame)
-    scalar = 0.0 if frozen else 1.0 if speed is None else speed.time_scalar
-    if not abs(scalar) < _MOST_SPEED:
-        raise other_ending_needed(f"an EDL cannot hold the speed {100 * scalar:.3g} %")
-    played = 1 if frozen else round(len(record) * abs(scalar))
+    warp, scalar = _warp(item), _scalar(item)
+    played = 1 if isinstance(warp, otio.schema.FreezeFrame) else round(len(record) * abs(scalar))
     labels = [_label(timeline, item, frame) for frame in (placed.source, placed.source + played)]
     lines.append(_line(number, _reel(item), kind, *labels, begin, end))
-    if speed is not None:
+    if warp is not None:
         lines.append(f"M2   {_reel(item):<8} {scalar * round(timeline.rate):05.1f} {' ' * 15}{labels[0]}")
     lines += [f"* {side} CLIP NAME:  {_plain(one.name)}" for side, one in names if one is not None and one.name]
     if isinstance(item, otio.schema.Gap):
@@ -341,6 +341,22 @@ def _event_lines(timeline: Timeline, number: int, placed: _Placed, before: _Plac
         label = timecode_label(at, timeline.rate, drop=timeline.drop)
         lines.append(f"* LOC: {label} {marker.color or 'RED':<7} {_plain(marker.name)}")
     return lines
+
+
+def _warp(item: Any) -> Any:
+    """Return the effect that changes the speed of an item; None: there is none."""
+    otio = opentimelineio()
+    return next((effect for effect in getattr(item, "effects", ()) if isinstance(effect, otio.schema.LinearTimeWarp)), None)
+
+
+def _scalar(item: Any) -> float:
+    """Return the speed of an item as a factor; 0: a freeze frame; negative: reversed."""
+    otio = opentimelineio()
+    warp = _warp(item)
+    scalar = 0.0 if isinstance(warp, otio.schema.FreezeFrame) else 1.0 if warp is None else warp.time_scalar
+    if not abs(scalar) < _MOST_SPEED:
+        raise other_ending_needed(f"an EDL cannot hold the speed {100 * scalar:.3g} %")
+    return float(scalar)
 
 
 def _line(number: int, reel: str, kind: str, *labels: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import opentimelineio as otio
 import pytest
 
 from gateway.studio.edl import edl_text
 from gateway.studio.timeline import Timeline, clips_of, track_of
 from gateway.studio.timeline_files import read_timeline
 from services.common.errors import InvalidRequestError
+from tests.unit.batch.painted import clip, time
 
 DROP, NTSC = Fraction(30000, 1001), Fraction(24000, 1001)
 
@@ -72,6 +74,36 @@ def test_dissolves_black_and_gaps(tmp_path: Path) -> None:
     assert "002 A002 V W001 012 02:00:00:00 02:00:01:00 01:00:02:00 01:00:03:00" in words
     again = read(tmp_path, written, NTSC)
     assert clips_of(again, track_of(again, None)) == clips
+
+
+def test_dissolves_of_changed_speed_round_trip(tmp_path: Path) -> None:
+    """200 % before a dissolve: 50 frames of the timeline are 100 frames of media."""
+    m2 = "M2   {:<8} {:05.1f}                {}\n"
+    text = (
+        event(1, "C", "01:00:00:00 01:00:04:00", "10:00:00:00 10:00:02:00")
+        + m2.format("A001", 50, "01:00:00:00")
+        + event(2, "C", "01:00:04:00 01:00:04:00", "10:00:02:00 10:00:02:00")
+        + event(2, "D    012", "02:00:00:00 02:00:01:00", "10:00:02:00 10:00:04:00", "A002")
+        + m2.format("A002", 12.5, "02:00:00:00")
+    )
+    found = read(tmp_path, text, Fraction(25))
+    written = edl_text(found, track_of(found, None)).splitlines()
+    assert [line.split() for line in text.splitlines()] == [line.split() for line in written if line[0] in "0M"]
+
+
+@pytest.mark.parametrize(
+    ("speed", "shown", "left"),
+    [(2, "00:00:41:04 00:00:44:16", "00:00:44:16"), (-1, "00:00:41:20 00:00:43:14", "00:00:41:20")],
+)
+def test_dissolves_before_cuts_follow_the_speed(speed: int, shown: str, left: str, tmp_path: Path) -> None:
+    """A clip of 40 frames from 1000 has 6 more before its cut in, and leaves its last 4 to the next event."""
+    dissolves = [otio.schema.Transition("", "SMPTE_Dissolve", time(before), time(4)) for before in (6, 4)]
+    middle = clip("b", 1000, 40, effects=[otio.schema.LinearTimeWarp(time_scalar=speed)])
+    track = otio.schema.Track("V1", [clip("a"), dissolves[0], middle, dissolves[1], clip("c")], kind=otio.schema.TrackKind.Video)
+    lines = edl_text(Timeline(tmp_path / "cut.otio", otio.schema.Timeline("night"), NTSC, 0, drop=False), track).splitlines()
+    events = [line for line in lines if line.startswith("00")]
+    assert shown in events[2]
+    assert f"{left} {left}" in events[3]
 
 
 @pytest.mark.parametrize(
