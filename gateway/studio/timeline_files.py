@@ -31,6 +31,7 @@ from gateway.studio.timeline import (
     noted_in,
     opentimelineio,
     rate_text,
+    timecode_label,
     wrong_timeline,
 )
 from services.common.errors import InvalidRequestError
@@ -196,8 +197,17 @@ def _timeline(path: Path, content: Any, rate: Fraction | None) -> Timeline:
             start = round(frames_of(content.global_start_time, stated_rate))
         except ValueError as problem:
             raise wrong_timeline(path, f"the timeline begins at {problem}") from problem
-    drop = bool(noted_in(content).get("drop", stated_rate in DROP_RATES))
+    drop = bool(noted_in(content).get("drop", _seems_drop(start, stated_rate)))
     return Timeline(path, content, stated_rate, start, drop)
+
+
+def _seems_drop(start: int, rate: Fraction) -> bool:
+    """Return whether timecodes are drop frame, of a timeline that does not say so and begins at a number of frames.
+
+    Timelines begin at whole seconds. If both readings or none do, timecodes are drop frame.
+    """
+    whole = {drop: timecode_label(start, rate, drop=drop).endswith("00") for drop in (False, True)}
+    return rate in DROP_RATES and whole[False] <= whole[True]
 
 
 def write_timeline(timeline: Timeline, output: Path, *, tracks: Sequence[Any]) -> None:

@@ -26,6 +26,18 @@ def test_rates_without_timecodes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("start", "label"),
+    [(None, "00:00:00;00"), (108_000, "01:00:00:00"), (107_892, "01:00:00;00"), (17, "00:00:00;17"), (30, "00:00:01;00")],
+)
+def test_whole_seconds_tell_drop_frame(start: int | None, label: str, tmp_path: Path) -> None:
+    rate = Fraction(30000, 1001)
+    timeline = otio.schema.Timeline("night", global_start_time=None if start is None else time(start, rate))
+    timeline.tracks.append(otio.schema.Track("V1", children=[clip("a", rate=rate)], kind=otio.schema.TrackKind.Video))
+    otio.adapters.write_to_file(timeline, str(tmp_path / "cut.otio"), "otio_json")
+    assert read_timeline(tmp_path / "cut.otio").label(0) == label
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("cut.xml", b"", "a timeline ends in .otio, .edl, .fcpxml, .aaf"),
