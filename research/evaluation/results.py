@@ -32,11 +32,17 @@ from research.evaluation.types import METRICS, VARIANTS, ClipResult, Variant, Va
 from services.common.errors import InvalidRequestError
 from services.common.files import PARTIAL, write_whole
 from services.common.methods import METHODS, Finish, method_named
+from services.face.embedding import WEIGHTS
+from services.motion.lag import LAG_FILE
 
 _FOLDER: Final = Path(__file__).parent
 _DIGITS = 5
-SHARED_STAGES: Final = ("audio", "texture")
-"""Stages whose networks all methods use."""
+_SHARED: Final = {
+    "audio": ("*",),
+    "texture": ("*",),
+    "motion": (LAG_FILE, "motion_constants.safetensors", "style_encoder.onnx", "sync_*.onnx"),
+}
+"""Patterns of the files that all methods and all metrics use, by stage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -305,7 +311,7 @@ def _holds_results(path: Path) -> bool:
 
 
 async def networks_of(stages: Stages, name: str) -> str:
-    """Return a digest of the networks that a method uses: its two models, and the files of the shared stages on this machine.
+    """Return a digest of the networks that a method uses: its two models, and the shared files on this machine.
 
     Raises:
         InvalidRequestError: there is no such method.
@@ -320,10 +326,19 @@ async def networks_of(stages: Stages, name: str) -> str:
     for renderer in models.render.models:
         if renderer.name == method.renderer.name:
             digest.update(f"{renderer.name} {renderer.sha256} {renderer.backend} {renderer.precision}".encode())
-    for stage in SHARED_STAGES:
-        for path in sorted(weights_of(stage).iterdir()):
-            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    for path in shared_files():
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def shared_files() -> list[Path]:
+    """Return the files that all methods and all metrics use on this machine, the face embedding among them, in order.
+
+    Raises:
+        InvalidRequestError: a stage's settings are wrong.
+    """
+    of_stages = [sorted(weights_of(stage).glob(pattern)) for stage, patterns in _SHARED.items() for pattern in patterns]
+    return [path for paths in of_stages for path in paths] + [WEIGHTS]
 
 
 def evaluation_key(clip: Path, of: Configuration, asked: dict[str, Any], networks: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.stages.opening import weights_of
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.results import (
@@ -21,6 +23,7 @@ from research.evaluation.results import (
     method_rows,
     reported,
     seconds_rows,
+    shared_files,
 )
 from research.evaluation.table import FilledRow, TableRun, better_of, check_table_path, labels_of, metrics_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS, VARIANTS
@@ -178,6 +181,16 @@ def test_key_depends_on_inputs(tmp_path: Path) -> None:
         evaluation_key(clips[0], A, asked, "m"),
     }
     assert len(others | {key}) == 6
+
+
+def test_metrics_networks_count_as_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Lags, and the distances of sync and faces, come from these networks."""
+    motion = shutil.copytree(weights_of("motion"), tmp_path / "motion")
+    monkeypatch.setenv("DUBSTAGE_MOTION_WEIGHTS", str(motion))
+    files = shared_files()
+    assert {motion / "lag.safetensors", motion / "sync_audio.onnx", motion / "sync_mouth.onnx"} <= set(files)
+    assert {"ppg.onnx", "temporal_warp.onnx", "face_embedding.onnx.gz"} <= {path.name for path in files}
+    assert motion / "hetero_generator.onnx" not in files
 
 
 def test_equal_file_names_by_folder() -> None:
