@@ -158,13 +158,17 @@ class _Begin(NamedTuple):
     new_peak: bool
 
 
+def _sum(first: _ProcessCost, second: _ProcessCost) -> _ProcessCost:
+    return _ProcessCost(first.wall_s + second.wall_s, first.cpu_s + second.cpu_s)
+
+
 class CostMeter:
     """Stopwatch of the enrolments and of the variant `full` of one clip."""
 
     def __init__(self) -> None:
         self._enrolments: list[_ProcessCost] = []
-        self._rendering = _ProcessCost(0.0, 0.0)
-        self._frames = 0
+        self._predicting = self._rendering = _ProcessCost(0.0, 0.0)
+        self._predicted_frames = self._frames = 0
         self._peak_mib = float("nan")
         self._actor_bytes: list[int] = []
 
@@ -180,25 +184,32 @@ class CostMeter:
         self._enrolments.append(self._spent_since(begin))
 
     @contextmanager
+    def predicting(self, num_frames: int) -> Iterator[None]:
+        """Measure the features of the sound and the motion of frames of `full`."""
+        begin = self._begin()
+        yield
+        self._predicting = _sum(self._predicting, self._spent_since(begin))
+        self._predicted_frames += num_frames
+
+    @contextmanager
     def rendering(self, num_frames: int) -> Iterator[None]:
-        """Measure frames of `full`: motion, texture and renderer; 0 frames: not measured."""
+        """Measure texture and renderer of frames of `full`; 0 frames: not measured."""
         if not num_frames:
             yield
             return
         begin = self._begin()
         yield
-        spent = self._spent_since(begin)
-        self._rendering = _ProcessCost(self._rendering.wall_s + spent.wall_s, self._rendering.cpu_s + spent.cpu_s)
+        self._rendering = _sum(self._rendering, self._spent_since(begin))
         self._frames += num_frames
 
     def metrics(self) -> dict[str, float]:
         """Return COSTS: means an enrolment (seconds), a frame of `full` (milliseconds), and MiB; NaN where not measured."""
-        enrolments, frames = len(self._enrolments), self._frames
+        enrolments, frames, predicted = len(self._enrolments), self._frames, self._predicted_frames
         values = (
             _share(sum(each.wall_s for each in self._enrolments), enrolments),
             _share(sum(each.cpu_s for each in self._enrolments), enrolments),
-            _share(1000.0 * self._rendering.wall_s, frames),
-            _share(1000.0 * self._rendering.cpu_s, frames),
+            _share(1000.0 * self._predicting.wall_s, predicted) + _share(1000.0 * self._rendering.wall_s, frames),
+            _share(1000.0 * self._predicting.cpu_s, predicted) + _share(1000.0 * self._rendering.cpu_s, frames),
             self._peak_mib,
             _share(sum(self._actor_bytes) / _KIB**2, len(self._actor_bytes)),
         )
@@ -507,6 +518,9 @@ class _Evaluation(Generic[Handle]):
     ) -> dict[Variant, list[RunMeasures]]:
         """Return all runs of one fold: a list per variant, with one run per speech."""
         if "full" in speeches:
+            # Before other variants, which use the same motion.
+            with self.cost.predicting(self._session.num_frames):
+                self._session.predict(actor)
             self.silences.append(_silence_opening(self._session.framed_motion(actor, fold.test)))
         pieces: dict[Variant, list[list[RunMeasures]]] = {name: [[] for _ in of] for name, of in speeches.items()}
         person, mouth = self._own(fold.enrol)

@@ -255,6 +255,10 @@ class PipelineSession:
         style = self._host.run(encode_style(self._host.stages, self._shot.method, still))
         return EnrolledClip(actor, style, (actor.lag_frames or 0) + actor.lag_fraction, frames)
 
+    def predict(self, actor: EnrolledClip) -> None:
+        """Predict the motion of every frame of `full`, which renders use from then on."""
+        self._motion(actor, "full", None)
+
     def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         """Return the dubbed face crops of a range of frames (see `research.evaluation.types.Variant`)."""
         native = self._truth.native

@@ -268,6 +268,10 @@ class SelfReenactment(Protocol[Handle]):
         """
         ...
 
+    def predict(self, actor: Handle) -> None:
+        """Predict the motion of every frame of `full`, which renders use from then on."""
+        ...
+
     def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         """Return the dubbed frames of a range.
 

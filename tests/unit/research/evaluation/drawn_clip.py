@@ -94,6 +94,9 @@ class DrawnClip:
             return Actor(self.lag_frames)
         return Actor(lag_frames=1) if frames.start == 0 else Actor(lag_frames=-1, lag_doubt="made up")
 
+    def predict(self, actor: Actor) -> None:
+        """The motion is the loudness."""
+
     def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         self.asked.append((frames, variant))
         whole = self.openings(self.speech if speech is None else speech.samples) * self.gain

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from research.evaluation import protocol
-from research.evaluation.protocol import CostMeter
-from research.evaluation.types import COSTS
+from research.evaluation.aggregate import BootstrapSettings
+from research.evaluation.protocol import CostMeter, EvaluationSettings, evaluate_clip
+from research.evaluation.types import COSTS, Rendered, Variant
+from tests.unit.research.evaluation.drawn_clip import Actor, DrawnClip, read_mouths
 
 PEAKS = """
 import json
@@ -53,6 +56,8 @@ def test_time_is_shared_among_enrolments_and_frames(monkeypatch: pytest.MonkeyPa
             work(seconds, 2.0 * seconds)
         meter.learned(3 << 20)
         work(100.0, 100.0)
+    with meter.predicting(100):
+        work(5.0, 10.0)
     with meter.rendering(4):
         work(2.0, 3.0)
     # Frames that are rendered for another variant do not count.
@@ -62,7 +67,27 @@ def test_time_is_shared_among_enrolments_and_frames(monkeypatch: pytest.MonkeyPa
         work(1.0, 2.0)
     found = meter.metrics()
     assert (found["personalize_s"], found["personalize_cpu_s"], found["actor_mib"]) == (6.0, 12.0, 3.0)
-    assert (found["ms_per_frame"], found["cpu_ms_per_frame"]) == (300.0, 500.0)
+    assert (found["ms_per_frame"], found["cpu_ms_per_frame"]) == (350.0, 600.0)
+
+
+@pytest.mark.parametrize("variants", [("full",), ("mean_mouth", "full")], ids="+".join)
+def test_other_variants_pay_for_no_motion(variants: tuple[Variant, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first use of an actor predicts 100 frames in 10 s, and later uses know the motion."""
+    now = {"wall": 0.0}
+    monkeypatch.setattr(protocol, "time", SimpleNamespace(perf_counter=lambda: now["wall"], process_time=lambda: 0.0))
+
+    class Slow(DrawnClip):
+        def predict(self, actor: Actor) -> None:
+            now["wall"] += 0.0 if actor in known else 10.0
+            known.append(actor)
+
+        def render(self, actor: Actor, *asked: Any) -> Rendered:
+            self.predict(actor)
+            return super().render(actor, *asked)
+
+    known: list[Actor] = []
+    settings = EvaluationSettings(variants=variants, bootstrap=BootstrapSettings(replicates=2), sample_count=0)
+    assert evaluate_clip(Slow(num_frames=100), read_mouths, settings=settings).cost["ms_per_frame"] == pytest.approx(100.0)
 
 
 def test_everything_that_is_measured_takes_time() -> None:
@@ -70,6 +95,8 @@ def test_everything_that_is_measured_takes_time() -> None:
     with meter.enrolling():
         np.linalg.svd(np.random.default_rng(0).random((200, 200)))
     meter.learned(1 << 20)
+    with meter.predicting(4):
+        np.linalg.svd(np.random.default_rng(0).random((50, 50)))
     with meter.rendering(4):
         np.linalg.svd(np.random.default_rng(0).random((200, 200)))
     found = meter.metrics()
