@@ -153,6 +153,7 @@ def report_json(report: DubReport) -> dict[str, Any]:
         "reasons": {count.reason: count.frames for count in counts_of(report.reasons)},
         "mask_area_share": round(mean_mask_share(report), 6),
         "lag_frames": report.lag_frames,
+        "r_opening": _r_opening(report),
         "motion": _finite(report.motion),
         "appearance": _finite(report.appearance),
         "undubbed": report.undubbed,

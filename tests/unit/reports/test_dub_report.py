@@ -220,6 +220,7 @@ def test_the_page_refers_to_nothing_outside_its_folder(written: Path) -> None:
 
 def test_the_json_beside_the_page_has_the_times(written: Path) -> None:
     document = json.loads((written / "report.json").read_text())
+    assert f"r = {document['r_opening']:.3f} between" in (written / "index.html").read_text()
     assert document["times"]["frames_per_second"] == pytest.approx(20.0)
     assert document["times"]["total_s"] == pytest.approx(44.25)
     assert document["times"]["stages"][1] == {"name": "render", "wall_s": 1.234, "cpu_s": 1.1, "frames": 38}
@@ -249,7 +250,8 @@ def test_undubbed_video_makes_page(tmp_path: Path) -> None:
     assert "0 / 5" in text
     assert "No mouth in this video is synthetic" in text
     assert "<h2>This video is not dubbed</h2>\n  <p>none of the 5 frames is dubbed</p>" in text
-    assert json.loads((tmp_path / "report.json").read_text())["undubbed"] == "none of the 5 frames is dubbed"
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert (document["undubbed"], document["r_opening"]) == ("none of the 5 frames is dubbed", None)
     assert "<img" not in text
     assert mean_mask_share(bare) == 0.0
 
