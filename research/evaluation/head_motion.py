@@ -176,37 +176,6 @@ def shuffled_head(poses: Float64, seed: int = CONTROL_SEED) -> Float64:
     return np.asarray(poses[np.random.default_rng(seed).permutation(len(poses))])
 
 
-def main() -> None:
-    """Print the scores of every clip of a file of poses: arrays `<clip>/real` and `<clip>/known`, and generated heads
-    `<clip>/NAME`.
-    """
-    parser = argparse.ArgumentParser(
-        description="Print HS of the head poses in a file that the evaluation of a trained head predictor wrote."
-    )
-    parser.add_argument("poses", type=Path, help="file (.safetensors)")
-    named = decode_arrays(parser.parse_args().poses.read_bytes())
-    rate = float(named.metadata.get("frame_rate", "25"))
-    for clip in sorted({name.rsplit("/", 1)[0] for name in named.arrays}):
-        real, enrolled = named[f"{clip}/real"], named[f"{clip}/known"]
-        heads = {name.rsplit("/", 1)[1]: named[name] for name in named.arrays if name.startswith(f"{clip}/")}
-        generated = {name: poses for name, poses in heads.items() if name not in {"real", "known"}}
-        for name, poses in {
-            **generated,
-            "known": enrolled,
-            "still": still_head(enrolled),
-            "shuffled": shuffled_head(enrolled),
-        }.items():
-            score = head_motion_score(poses, real, frame_rate=rate)
-            print(
-                f"{clip:24s} {name:16s} HS {score.pose.score:.3f} (own range {score.pose.own_range:.3f})   "
-                f"velocity {score.velocity.score:.3f} (own range {score.velocity.own_range:.3f})"
-            )
-
-
-if __name__ == "__main__":
-    main()
-
-
 def score_heads(motions: Sequence[HeadMotion], frame_rate: float, first_frame: int) -> HeadMotionResult:
     """Return HEAD_FIGURES of HEAD_ROWS: means over folds, weighted by frames.
 
@@ -243,3 +212,34 @@ def _rows(motion: HeadMotion, frame_rate: float) -> dict[str, dict[str, float]]:
         "shuffled": shuffled_head(motion.enrolled),
     }
     return {row: metrics(heads[row]) for row in HEAD_ROWS}
+
+
+def main() -> None:
+    """Print the scores of every clip of a file of poses: arrays `<clip>/real` and `<clip>/known`, and generated heads
+    `<clip>/NAME`.
+    """
+    parser = argparse.ArgumentParser(
+        description="Print HS of the head poses in a file that the evaluation of a trained head predictor wrote."
+    )
+    parser.add_argument("poses", type=Path, help="file (.safetensors)")
+    named = decode_arrays(parser.parse_args().poses.read_bytes())
+    rate = float(named.metadata.get("frame_rate", "25"))
+    for clip in sorted({name.rsplit("/", 1)[0] for name in named.arrays}):
+        real, enrolled = named[f"{clip}/real"], named[f"{clip}/known"]
+        heads = {name.rsplit("/", 1)[1]: named[name] for name in named.arrays if name.startswith(f"{clip}/")}
+        generated = {name: poses for name, poses in heads.items() if name not in {"real", "known"}}
+        for name, poses in {
+            **generated,
+            "known": enrolled,
+            "still": still_head(enrolled),
+            "shuffled": shuffled_head(enrolled),
+        }.items():
+            score = head_motion_score(poses, real, frame_rate=rate)
+            print(
+                f"{clip:24s} {name:16s} HS {score.pose.score:.3f} (own range {score.pose.own_range:.3f})   "
+                f"velocity {score.velocity.score:.3f} (own range {score.velocity.own_range:.3f})"
+            )
+
+
+if __name__ == "__main__":
+    main()
