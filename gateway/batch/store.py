@@ -44,7 +44,7 @@ from gateway.batch.types import (
 )
 from gateway.database.session import Database
 from gateway.database.tables import BatchActorRow, BatchDecisionRow, BatchPictureRow, BatchRow, BatchShotRow
-from gateway.dub.request.spec import drop_records
+from gateway.dub.request.spec_text import drop_records
 from gateway.media.locations import local_path
 from gateway.media.sequence_names import LISTING_SUFFIX
 from gateway.private_files import data_folder

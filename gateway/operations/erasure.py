@@ -10,8 +10,7 @@ from sqlalchemy import select, update
 
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.database.session import Database
-from gateway.dub.request.spec import drop_records, names_actor
-from gateway.dub.request.spec_text import ACTORS
+from gateway.dub.request.spec_text import ACTORS, drop_records, names_actor
 from gateway.operations.store import DUB, OperationRow
 
 _AT_ONCE: Final = 200

@@ -31,7 +31,7 @@ from gateway.dub.request.dub_request import (
     default_method,
 )
 from gateway.dub.request.sequences import check_sequence_method, check_sequence_options, sequence_settings
-from gateway.dub.request.spec_text import ACTORS, actor_of, is_sequence_spec, name_of, sides_of
+from gateway.dub.request.spec_text import actor_of, is_sequence_spec, name_of, sides_of
 from gateway.dub.sound.timecode import VideoTime, parse_time
 from gateway.media.choices import BUILT_IN, DUCK_DB, OcioSettings
 from gateway.media.encoders import check_target, crf_of
@@ -480,20 +480,6 @@ def records_of(spec: pb.DubSpec) -> list[ConsentRecord]:
     records = [spec.reference_consent] if spec.HasField("reference_consent") else []
     holders = [line if line.HasField("consent") else spec for line in spec.lines] or [spec]
     return [*records, *(holder.consent for holder in holders if holder.HasField("consent"))]
-
-
-def drop_records(spec: pb.DubSpec) -> bool:
-    """Remove the consent records from a spec, and return whether there were any. Names of their files stay."""
-    records: list[tuple[Any, str]] = [(spec, "reference_consent"), *((part, "consent") for part in (spec, *spec.lines))]
-    held = [(holder, name) for holder, name in records if holder.HasField(name)]
-    for holder, name in held:
-        holder.ClearField(name)
-    return bool(held)
-
-
-def names_actor(spec: pb.DubSpec, actor_id: str) -> bool:
-    """Return whether a dub, or a line of it, names an enrolled actor."""
-    return f"{ACTORS}{actor_id}" in (spec.actor, *(line.actor for line in spec.lines))
 
 
 def actors_of(spec: pb.DubSpec) -> tuple[str, ...]:

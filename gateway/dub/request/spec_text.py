@@ -100,6 +100,20 @@ def actor_of(spec: pb.DubSpec | pb.LineSpec | LiveConfig) -> str:
     return actor_id
 
 
+def drop_records(spec: pb.DubSpec) -> bool:
+    """Remove the consent records from a spec, and return whether there were any. Names of their files stay."""
+    records: list[tuple[Any, str]] = [(spec, "reference_consent"), *((part, "consent") for part in (spec, *spec.lines))]
+    held = [(holder, name) for holder, name in records if holder.HasField(name)]
+    for holder, name in held:
+        holder.ClearField(name)
+    return bool(held)
+
+
+def names_actor(spec: pb.DubSpec, actor_id: str) -> bool:
+    """Return whether a dub, or a line of it, names an enrolled actor."""
+    return f"{ACTORS}{actor_id}" in (spec.actor, *(line.actor for line in spec.lines))
+
+
 def sides_of(box: pb.FaceBox) -> tuple[float, float, float, float]:
     """Return left, top, width and height of a box, pixels."""
     return box.left, box.top, box.width, box.height
