@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
 from av.packet import Packet
@@ -218,6 +219,9 @@ def _add(stream: Stream, output: OutputContainer) -> Stream:
         del added.metadata[key]
     added.metadata.update(carried_tags(dict(stream.metadata)))
     added.disposition = stream.disposition
+    if isinstance(added, AudioStream) and added.layout.nb_channels in _LAYOUTS and added.layout.name.endswith("channels"):
+        # MP4 takes no sound without a layout, and says so only in its trailer.
+        added.codec_context.layout = _LAYOUTS[added.layout.nb_channels]
     return added
 
 

@@ -212,12 +212,14 @@ def _is_video(handle: int, size: tuple[int, int]) -> bool:
 def _shown(image: Image.Image) -> UInt8:
     """Return a picture upright and in sRGB."""
     profile = image.info.get("icc_profile")
+    bits = _bits(image)
     white_is_zero = image.mode.startswith("I") and image.format == "TIFF" and _tiff_tag(image, _PHOTOMETRIC) == 0
     tags = _png_tags(image)
     gamma, primaries = image.info.get("gamma"), image.info.get("chromaticity")
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # grey of 16 bits
-        levels = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    if upright.mode.startswith("I"):  # grey of 16 bits, or of 10 to 14 in TIFF
+        unused = 16 - bits if 8 < bits < 16 else 0
+        levels = (np.asarray(upright).astype(np.int64) >> (8 - unused)).clip(0, 255).astype(np.uint8)
         upright = Image.fromarray(255 - levels if white_is_zero else levels)
     alpha = None
     if upright.has_transparency_data:

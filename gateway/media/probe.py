@@ -183,8 +183,6 @@ def probe(path: Path | str) -> MediaInfo:
         stream = video_stream(container, path)
         _refuse_size(path, stream.codec_context.width, stream.codec_context.height)
         first = _first_frame(container, stream, path)
-        # The decoder knows this by its first frame. Without B-frames, packets are in order, and their times are right.
-        reordered = bool(stream.codec_context.has_b_frames)
         metadata, container_name = dict(container.metadata), container.format.name
         audio = tuple(_audio(item) for item in container.streams.audio if is_decodable(item))
         described = {stream.index, *(item.index for item in audio)}
@@ -202,11 +200,12 @@ def probe(path: Path | str) -> MediaInfo:
         aspect = stream.sample_aspect_ratio
         # MP4 sums the durations of its frames; with B-frames that of the packet shown last is another frame's.
         whole, samples = stream.duration if indexed else None, stream.frames
-    counted = reordered and has_order_only(container_name, codec)
+    counted = has_order_only(container_name, codec)
     packets = _scan(path, index, counted=counted)
     _refuse_cut_short(path, packets, declared, promised, time_base)
     if counted and packets.pts is not None:
-        pts, last_duration = packets.pts, packets.last_duration
+        # The clock of an AVI may be finer than its frames, and a packet then says one tick.
+        pts, last_duration = packets.pts, 0
     elif packets.pts is None or first.pts is None:
         pts, last_duration = _decode_times(path, index)
     else:
@@ -390,6 +389,7 @@ def _scan(path: Path, index: int, *, counted: bool) -> _Packets:
     pts: list[int] | None = []
     last = (-(2**62), 0)
     count, has_hidden, end, file_end = 0, False, -(2**62), Fraction(0)
+    keys: list[bool] = []
     with open_input(path) as container:
         time_base = container.streams[index].time_base or Fraction(1)
         try:
@@ -411,11 +411,14 @@ def _scan(path: Path, index: int, *, counted: bool) -> _Packets:
                     pts = None
                 elif pts is not None:
                     pts.append(time)
+                    keys.append(bool(packet.is_keyframe))
                     last = max(last, (time, packet.duration or 0))
                     end = max(end, time + (packet.duration or 0))
         except av.FFmpegError as problem:
             raise broken_at(path, max(pts) * time_base if pts else None, reason_of(problem)) from problem
-    return _Packets(None if pts is None else sorted(pts), last[1], count, has_hidden, end, file_end)
+    # Where the order gives the times, packets before the first key frame refer to pictures that are not there.
+    begin = keys.index(True) if counted and True in keys else 0
+    return _Packets(None if pts is None else sorted(pts[begin:]), last[1], count, has_hidden, end, file_end)
 
 
 def _indexed_packets(stream: VideoStream) -> int:

@@ -205,8 +205,8 @@ def _csv_lines(path: Path, text: str, language: str | None, times: _Times) -> It
 
 def _frame_of(text: str, times: _Times, where: str) -> int:
     """Return the frame of a time: a timecode of the timeline, or seconds from its first frame."""
-    if re.fullmatch(r"\d{1,6}(\.\d{1,9})?", text, re.ASCII):
-        return round(Fraction(text) * times.rate)
+    if re.fullmatch(r"\d{1,6}([.,]\d{1,9})?", text, re.ASCII):
+        return round(Fraction(text.replace(",", ".")) * times.rate)
     try:
         return timecode_frames(text, times.rate) - times.start
     except ValueError as problem:

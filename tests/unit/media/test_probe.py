@@ -262,6 +262,19 @@ def test_reordered_frames_of_avi_read(tmp_path: Path) -> None:
     assert info.video.constant_rate == 25
 
 
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_first_frame_of_avi_on_time(b_frames: int, tmp_path: Path) -> None:
+    """The first frame of an AVI file comes at 0, with and without B-frames: the sound would be a frame early otherwise."""
+    with av.open(str(tmp_path / "clip.avi"), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"bf": str(b_frames)})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(30):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 40 + index, np.uint8), "yuv420p")))
+        output.mux(stream.encode(None))
+    video = probe(tmp_path / "clip.avi").video
+    assert (video.num_frames, int(video.pts[0]), video.constant_rate) == (30, 0, 25)
+
+
 def test_damaged_frame_of_avi_named(tmp_path: Path) -> None:
     """A damaged frame of an AVI file whose frames are counted is not left out: the error says where it is."""
     path = _as_avi(make_clip(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512)))))

@@ -189,6 +189,22 @@ def test_tiff_stands_upright(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(_shown(tmp_path / "scan.tiff"), expected)
 
 
+def test_grey_of_twelve_bits_is_bright(tmp_path: Path) -> None:
+    """Scanners write grey of 10 to 14 bits into the lower bits of a sample."""
+    ramp = np.tile(np.arange(256, dtype=np.uint16) * 16, (64, 1))
+    tags = {256: 256, 257: 64, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 64, 279: 256 * 64 * 3 // 2}
+    packed = np.empty((64, 128, 3), np.uint8)
+    even, odd = ramp[:, ::2], ramp[:, 1::2]
+    packed[..., 0], packed[..., 1], packed[..., 2] = even >> 4, (even & 15) << 4 | odd >> 8, odd & 255
+    pixels = packed.tobytes()
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(pixels))
+    (tmp_path / "scan.tif").write_bytes(head + pixels + struct.pack("<H", len(tags)) + entries + bytes(4))
+    with Image.open(tmp_path / "scan.tif") as image:
+        assert image.mode == "I;16"
+    np.testing.assert_allclose(_shown(tmp_path / "scan.tif")[..., 0], np.tile(np.arange(256), (64, 1)), atol=1)
+
+
 def test_deep_tiff_read_or_refused(tmp_path: Path) -> None:
     """Grey of 16 bits whose white is 0 is not inverted, and levels of 32 bits are refused."""
     grey = _drawn()[..., 0]

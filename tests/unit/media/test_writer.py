@@ -430,6 +430,23 @@ def test_the_footages_own_sound_is_copied_on_request(tmp_path: Path) -> None:
     np.testing.assert_array_equal(own, copied)
 
 
+def test_sound_without_layout_is_carried(tmp_path: Path) -> None:
+    """PCM of Matroska states no layout of its channels, and MP4 takes none without: the writer states the usual one."""
+    silent = make_clip(tmp_path / "clip.mp4", Clip())
+    with av.open(str(silent)) as source, av.open(str(tmp_path / "pcm.mkv"), "w") as output:
+        video = output.add_stream_from_template(source.streams.video[0])
+        sound = output.add_stream("pcm_s16le", rate=48000, layout="stereo")
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                output.mux(packet)
+        frame = av.AudioFrame.from_ndarray(np.arange(9600, dtype=np.int16).reshape(1, -1), "s16", "stereo")
+        frame.sample_rate, frame.pts = 48000, 0
+        output.mux(sound.encode(frame))
+    assert _write(probe(tmp_path / "pcm.mkv"), tmp_path / "out.mp4", keep_audio=True).report.dropped == ()
+    assert [track.codec for track in probe(tmp_path / "out.mp4").audio] == ["pcm_s16le"]
+
+
 @pytest.mark.parametrize("keep_audio", [False, True])
 def test_sound_is_encoded_where_needed(tmp_path: Path, keep_audio: bool) -> None:
     """MXF holds no AAC. The footage's sound is encoded anew, whether its video keeps it on request or brings no new sound."""

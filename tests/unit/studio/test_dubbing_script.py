@@ -69,6 +69,12 @@ def test_csv_has_lines_of_every_system(end: str, timeline: Timeline, tmp_path: P
     assert (one.language, two.language) == ("de", "fr")
 
 
+def test_csv_of_other_locales(timeline: Timeline, tmp_path: Path) -> None:
+    """Spreadsheets of many countries write semicolons between fields and a comma in a number."""
+    (line,) = lines_of(tmp_path, "s.csv", "start;language\n2,5;de\n", timeline)
+    assert (line.start, line.language) == (75, "de")
+
+
 @pytest.mark.parametrize(("name", "language"), [("s.csv", None), ("s.srt", "de")])
 def test_text_of_other_encodings(name: str, language: str | None, timeline: Timeline, tmp_path: Path) -> None:
     """UTF-16, which editors on Windows call Unicode, is read. Texts of 8 bits do not say their letters, and are refused."""
