@@ -118,7 +118,11 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         """List the predictors of this stage."""
         versions = [(each.spec, await self._version(each)) for each in all_predictors()]
-        return pb.ListModelsResponse(models=[predictor_to_proto(spec, version=version) for spec, version in versions])
+        models = await self._models.ready()
+        return pb.ListModelsResponse(
+            models=[predictor_to_proto(spec, version=version) for spec, version in versions],
+            shared_version=f"{models.version}-{models.lag.version}",
+        )
 
     async def _serving(self, predictor: Predictor) -> MotionModels:
         set_model_version(await self._version(predictor))

@@ -198,6 +198,7 @@ def _common_inputs(method: Method, models: ListedModels, face_model: str) -> dic
         "method": [method.name, method.motion.name, method.renderer.name],
         "models": [[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.render.models],
         "motion_models": [[m.name, m.version] for m in models.motion.models],
+        "shared": models.motion.shared_version,
         "face_model": face_model,
         **_devices(models),
     }

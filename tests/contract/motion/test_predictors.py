@@ -19,7 +19,8 @@ from services.common.wire.convert import from_tensor
 from services.motion import predictors
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
 from services.motion.features import silence
-from services.motion.models import MotionModels
+from services.motion.lag import LagModel
+from services.motion.models import WEIGHTS, MotionModels
 from services.motion.person_predictor import PersonPredictor
 from services.motion.predictor import Predictor, StyleStep, encode_mouths
 from services.motion.style import Style
@@ -116,7 +117,9 @@ async def test_unknown_predictor_lists_names(stub, rpc: str, name: str) -> None:
 
 
 async def test_models_are_listed_with_their_needs_and_abilities(stub) -> None:
-    found = {model.name: model for model in (await stub.ListModels(pb.ListModelsRequest())).models}
+    answer = await stub.ListModels(pb.ListModelsRequest())
+    assert answer.shared_version.endswith(f"-{LagModel.read(WEIGHTS).version}")
+    found = {model.name: model for model in answer.models}
     assert list(found) == list(PREDICTORS)
     shared = [audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM]
     for name in ("ugc", "headpose", "hetero"):

@@ -15,7 +15,7 @@ from dubstage.render.v1 import render_pb2
 from gateway.consent.record import Consent, ConsentUse
 from gateway.dub.analyse.face_choice import FaceChoice
 from gateway.dub.choices import EnrolOptions
-from gateway.dub.job.key import enrolment_key, file_digests, job_key, result_key
+from gateway.dub.job.key import enrolment_key, file_digests, job_key, people_key, result_key
 from gateway.dub.learn.enrol import EnrolledActor
 from gateway.dub.request.dub_request import ActorRecord, DubLine, DubRequest
 from gateway.dub.sound.timecode import VideoTime
@@ -29,9 +29,11 @@ from services.common.texts import Field
 from tests.unit.consent.records import RECORD
 
 
-def listed(*, motion: str = "m1", render: str = "r1", device: str = "cpu", personalize_device: str = "cpu") -> ListedModels:
+def listed(
+    *, motion: str = "m1", shared: str = "s1", render: str = "r1", device: str = "cpu", personalize_device: str = "cpu"
+) -> ListedModels:
     return ListedModels(
-        motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name="dubstage", version=motion)]),
+        motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name="dubstage", version=motion)], shared_version=shared),
         render_pb2.ListModelsResponse(
             models=[render_pb2.Model(name="ugc", sha256=render)], device=device, personalize_device=personalize_device
         ),
@@ -54,10 +56,12 @@ async def test_the_same_dub_has_the_same_key(request_of: DubRequest) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [listed(motion="m2"), listed(render="r2"), listed(device="cuda"), listed(personalize_device="cuda")]
+    "other",
+    [listed(motion="m2"), listed(shared="s2"), listed(render="r2"), listed(device="cuda"), listed(personalize_device="cuda")],
 )
 async def test_other_networks_give_another_key(request_of: DubRequest, other: ListedModels) -> None:
     method = method_named("dubstage")
+    assert people_key("a", method, listed(), "") != people_key("a", method, other, "")
     assert await key_of(request_of, method, listed()) != await key_of(request_of, method, other)
 
 
