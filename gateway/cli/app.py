@@ -38,7 +38,7 @@ _HELP: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "People": {
         "actor": "Enrol people, and manage enrolled people.",
-        "consent": "Write, sign, check and withdraw consent records.",
+        "consent": "Write, sign, verify and withdraw consent records.",
         "receipt": "Check receipts of erasures.",
         "audit": "List, export and check who did what with whose face.",
     },
@@ -300,7 +300,7 @@ def run_async(job: Coroutine[Any, Any, T]) -> T:
         if not interrupted:
             signal.signal(signal.SIGTERM, before)
     if interrupted:
-        raise WorkCancelledError("interrupted: finished windows are kept; run the same command again to continue")
+        raise WorkCancelledError("interrupted: finished work is kept; run the same command again to continue")
     return result
 
 

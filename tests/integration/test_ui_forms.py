@@ -295,6 +295,7 @@ def test_lines_of_earlier_dubs_stay(site: Site, browser: Any) -> None:  # noqa: 
             page.goto(f"{site.address}/ui/new?from={made.name.rpartition('/')[2]}")
         (kept,) = asked.value.post_data_json["dub"]["lines"]
         assert (kept["startTimecode"], kept["faceRule"], kept["language"]) == ("00:00:00:03", "FACE_RULE_LARGEST", "de")
+        assert page.is_visible("#consent-again"), "the record of the earlier dub is not taken over"
         page.wait_for_selector("#create:enabled")
         page.get_by_label("Who speaks line 1").select_option("rule:FACE_RULE_SPEAKER")
         with page.expect_request(lambda asked: asked.url.endswith("dubs:estimate") and "0.125s" in asked.post_data) as asked:

@@ -27,8 +27,8 @@ from services.common.texts import Option, Text
 
 _SPEAKING_PX: Final = 1.0
 """Mean opening of the mouth in footage of a person who speaks now and then, head-space pixels."""
-
-
+_SHUT_S: Final = 1.0
+"""Seconds after the speech in which a mouth that rests open is shut."""
 _REMEDIES: Final = {
     "NO_FACE": "no face is found: give footage in which the person faces the camera",
     "LOW_CONFIDENCE": "the face is not clear enough: give sharper or brighter footage",
@@ -180,9 +180,8 @@ def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
     if extent.longer:
         return [f"the speech is longer than the footage ({video:.2f} s): it is cut there"]
     if extent.used_s < video - 0.1:
-        return [
-            f"the speech ends at {extent.used_s:.2f} s of {video:.2f} s: the mouth rests after that, and is shut a second later"
-        ]
+        shut = ", and is shut a second later" if video - extent.used_s > _SHUT_S else ""
+        return [f"the speech ends at {extent.used_s:.2f} s of {video:.2f} s: the mouth rests after that{shut}"]
     return []
 
 

@@ -94,7 +94,11 @@ try {
   await Promise.all([drawCounts(), drawShots()]);
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-    if (!document.hidden && !ended) await drawCounts();
+    if (document.hidden || ended) continue;
+    const before = at("counts").textContent;
+    await drawCounts();
+    // A card with the focus stays, so that the keyboard does not lose its place.
+    if (at("counts").textContent !== before && !at("shots").contains(document.activeElement)) await drawShots();
   }
 } catch (problem) {
   refused(problem);

@@ -391,6 +391,8 @@ async function startFrom(id) {
     control.dispatchEvent(new Event("input"));
   }
   at("options").open = true;
+  // The gateway keeps no record beyond its dub: a record may hold the face.
+  at("consent-again").hidden = false;
   at("scene").checked = earlier.lines?.length > 0;
   showScene();
   for (const line of earlier.lines ?? []) scene.add(line, mediaUrl(line.speechUri), shownName(line.speechUri));

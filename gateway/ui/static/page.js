@@ -247,7 +247,7 @@ export function confirmed(title, text, action) {
 
 /** Return the id of a resource for a name that the user gives: small letters, digits and inner hyphens. Empty: the name has none of these. */
 export function idFor(name, longest) {
-  const plain = name.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase().replace(/[^a-z0-9]+/g, "-");
+  const plain = name.replace(/ß/g, "ss").normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase().replace(/[^a-z0-9]+/g, "-");
   return plain.replace(/^-/, "").slice(0, longest).replace(/-$/, "");
 }
 

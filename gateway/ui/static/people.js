@@ -126,7 +126,7 @@ async function load() {
   list.append(...further.map((actor) => card(actor, dubs)));
   if (token) list.append(element("p", { className: "row end" }, element("button", { onclick: (event) => during(event.currentTarget, load) }, "Show more people")));
   if (!list.children.length) {
-    list.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the footage, and forgets the person afterwards.")));
+    list.append(element("section", { className: "card empty" }, element("h2", {}, "Nobody is enrolled"), element("p", { className: "soft" }, "A dub without an enrolled person learns the person from the footage, and keeps what it has learned for a day after the last use.")));
   }
 }
 

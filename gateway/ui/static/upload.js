@@ -16,7 +16,7 @@ function mark(text) {
 
 /** Return the name of a file without characters that the gateway refuses, as [stem, suffix]. */
 export function plainName(name) {
-  const plain = name.normalize("NFKD").replace(/[^A-Za-z0-9._]+/g, "-");
+  const plain = name.replace(/ß/g, "ss").normalize("NFKD").replace(/\p{M}/gu, "").replace(/[^A-Za-z0-9._]+/g, "-");
   const [, stem, suffix] = plain.match(/^(.*?)(\.[A-Za-z0-9]{1,8})?$/);
   return [stem.replace(/^[-._]+|[-._]+$/g, "").slice(0, 60) || "file", suffix ?? ""];
 }
