@@ -185,6 +185,8 @@ def test_several_gateways() -> None:
     names = list(environment)
     assert names.index("NODE_NAME") < names.index("DUBSTAGE_DATA_DIR")
     assert environment["NODE_NAME"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    environment = render("production", *TWO_GATEWAYS, *folders, "gateway.data.accessMode=ReadWriteMany").environment("gateway")
+    assert environment["DUBSTAGE_DATA_DIR"] == "/data/gateway"
 
 
 def test_a_stage_may_end_before_the_next_begins() -> None:

@@ -1,9 +1,13 @@
 {{/* Parts of the gateway for the Deployment that all components share (library: dubstage.deployment). */}}
+{{/* Not empty where every gateway has the same data folder. */}}
+{{- define "gateway.sharesData" -}}
+{{- if or (eq .type "claim") (and (eq .type "hostPath") (eq .accessMode "ReadWriteMany")) }}shared{{ end -}}
+{{- end }}
 {{- define "gateway.env" -}}
 {{- $global := .root.Values.global -}}
 {{- /* Gateways that share no folder need different paths: the database knows a job by the path of its folder. */}}
 {{- $own := get (dict "emptyDir" (list "POD_NAME" "metadata.name") "hostPath" (list "NODE_NAME" "spec.nodeName")) .values.data.type }}
-{{- if and (gt (int .values.replicas) 1) $own }}
+{{- if and (gt (int .values.replicas) 1) $own (not (include "gateway.sharesData" .values.data)) }}
 - name: {{ first $own }}
   valueFrom:
     fieldRef:
