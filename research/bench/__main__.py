@@ -11,7 +11,6 @@ Tables go to the terminal, and all rows to --out. For another size of the video,
 from __future__ import annotations
 
 import ast
-import os
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from research.bench.runs import (
     make_footage,
     measure,
     measure_method,
+    measured_environment,
     read_json,
     rows_of,
     table,
@@ -68,7 +68,7 @@ def run(options: Namespace, work: Path) -> dict[str, Rows]:
         CommandFailedError: one of the commands failed.
         ValueError: there is no sound.
     """
-    environment = {**os.environ, "XDG_DATA_HOME": str(work / "data")}
+    environment = measured_environment(work)
     clip, short, parts = options.clip or default_clip(), work / "short.mp4", dict[str, Rows]()
     frames = make_footage(clip, options.speech, options.seconds, short, options.height)
     tell(f"footage: {clip.name}, {frames} frames, {options.height} pixels high")

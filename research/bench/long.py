@@ -7,7 +7,6 @@ looked at.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from research.bench.runs import (
     footage_parser,
     make_footage,
     measure,
+    measured_environment,
     rows_of,
     table,
     tell,
@@ -85,7 +85,7 @@ def run(clip: Path, speech: Path | None, seconds: float, height: int, work: Path
         CommandFailedError: one of the commands failed.
         ValueError: there is no sound.
     """
-    environment = {**os.environ, "XDG_DATA_HOME": str(work / "data")}
+    environment = measured_environment(work)
     minute, video = work / "minute.mp4", work / "long.mp4"
     make_footage(clip, speech, min(MINUTE_S, seconds), minute, height)
     frames = make_footage(clip, speech, seconds, video, height)

@@ -192,19 +192,26 @@ def best_lag(real: Float32, result: Float32) -> tuple[int, float]:
 
 
 def metrics_of(
-    clip: str, system: str, real: EvaluatedFrames, result: EvaluatedFrames, landmarks: Float32, poses: Sequence[HeadPose]
+    clip: str,
+    system: str,
+    real: EvaluatedFrames,
+    result: EvaluatedFrames,
+    compared: Bool,
+    landmarks: Float32,
+    poses: Sequence[HeadPose],
 ) -> SystemMetrics:
     """Return the metrics of one system on one clip.
 
     Args:
         real: the real video.
         result: the same frames of the system.
+        compared: bool [T], frames that every system drew. All metrics but `drawn` are of these frames.
         landmarks: float32 [T, 478, 3], of the real video, crop pixels.
         poses: of the real video.
     """
     mouths = [mouth_box(each.crops) for each in (real, result)]
     psnr = np.array([psnr_db(*pair) for pair in zip(*mouths, strict=True)])
-    drawn = result.drawn & np.isfinite(landmarks[:, 0, 0])
+    drawn = compared & np.isfinite(landmarks[:, 0, 0])
     similarity: list[float] = []
     jaw: list[float] = []
     upper: list[float] = []
@@ -331,7 +338,8 @@ def clip_metrics(host: StageHost, real: Path, systems: Mapping[str, Path], outpu
     assert landmarks is not None, "the real video is measured first"
     _write_strip(output / f"{real.stem}.png", sequences, poses)
     truth = replace(sequences[REAL], frames=pictures[REAL], crops=true_crops)
-    return [metrics_of(real.stem, name, truth, each, landmarks, poses) for name, each in sequences.items()]
+    compared = np.logical_and.reduce([each.drawn for each in sequences.values()])
+    return [metrics_of(real.stem, name, truth, each, compared, landmarks, poses) for name, each in sequences.items()]
 
 
 def _write_strip(path: Path, sequences: Mapping[str, EvaluatedFrames], poses: Sequence[HeadPose]) -> None:

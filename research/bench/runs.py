@@ -270,6 +270,12 @@ def add_h264(container: OutputContainer, rate: Fraction, width: int, height: int
     return video
 
 
+def measured_environment(work: Path) -> dict[str, str]:
+    """Return the environment of commands that are measured: data in a folder of their own, and no analysis that an earlier command
+    kept, so that every dub tracks its footage."""
+    return {**os.environ, "XDG_DATA_HOME": str(work / "data"), "DUBSTAGE_ANALYSIS_MAX_AGE_DAYS": "0"}
+
+
 @dataclass(frozen=True, slots=True)
 class MethodTime:
     """One method on one video, with an actor that was enrolled from the same video.
@@ -304,6 +310,7 @@ def measure_method(method: str, actor: str, video: Path, work: Path, environment
 
     Raises:
         CommandFailedError: one of the commands failed.
+        ValueError: the dub tracked no faces, but used an earlier analysis.
     """
     create = [*DUBSTAGE, "actor", "create", actor, str(video), "--method", method]
     enrolled = measure(create, work / f"{actor}_create.log", environment)
@@ -312,6 +319,8 @@ def measure_method(method: str, actor: str, video: Path, work: Path, environment
     dubbed = measure(dub, work / f"{actor}_dub.log", environment)
     document = read_json(report / "report.json")
     frames, times = int(document["frames"]), document["times"]
+    if "face" not in times["stages"]:
+        raise ValueError(f"the dub of {video} tracked no faces: set DUBSTAGE_ANALYSIS_MAX_AGE_DAYS=0")
     return MethodTime(
         method,
         frames=frames,

@@ -69,6 +69,7 @@ def reproduce(
         paper=protocol,
         claims=tuple(claim or ()),
         clips=protocol.clips(clips or [], names_in(splits), quick=quick),
+        splits=tuple(names_in(splits)) or protocol.splits,
         data=TrainSet(data) if data is not None else None,
         output=output,
         quick=quick,

@@ -10,9 +10,9 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -121,6 +121,10 @@ class FilledRow:
     per_clip: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     refused: tuple[RefusedClip, ...] = ()
     missing: str = ""
+
+    def on_clips(self, clips: Collection[str]) -> FilledRow:
+        """Return the row of some of its clips."""
+        return replace(self, per_clip={clip: metrics for clip, metrics in self.per_clip.items() if clip in clips})
 
     def mean(self, name: str) -> float:
         """Return the mean (targets.over_clips) of a metric over the clips that have it; NaN: none has it."""

@@ -4,8 +4,8 @@ The command prints three tables of the predictor as it is served, with constrain
 
 1. one row for each clip that shows a mouth, of every split. Each clip enrols its person on one part and predicts the other part
    (protocol.folds). The predictor has learned from clips of the split `train`, so these rows look better than new people;
-2. one row for each language: means over its people, apart for people of the split `train` and for other people;
-3. one row for each recording without a picture, spoken by a person of the set who is not heard in it: share of p, b, m on which the
+2. one row for each language: means over its people, apart for people with a clip in `train` and for other people;
+3. one row for each recording without a picture and for each person of the set with another voice: share of p, b, m on which the
    predicted lips close, and opening in silence. There is no true mouth to compare with.
 
 p, b, m are those of the posteriorgram. A predictor that closes the lips by the same posteriorgram closes on nearly all of them.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -131,11 +131,15 @@ def mean_metrics(results: Sequence[tuple[ClipRow, ClipScores]], name: str, langu
     )
 
 
-def by_language(results: Sequence[tuple[ClipRow, ClipScores]]) -> Iterator[PredictorMetrics]:
-    """Yield the metrics of each language, ordered by name: people of other splits, then those of `train`."""
+def by_language(results: Sequence[tuple[ClipRow, ClipScores]], trained: Collection[str]) -> Iterator[PredictorMetrics]:
+    """Yield the metrics of each language, ordered by name: other people, then the people whom the predictor learned from.
+
+    Args:
+        trained: speakers with a clip in `train`. Their clips of other splits count as theirs too.
+    """
 
     def group_of(row: ClipRow) -> tuple[str, bool]:
-        return language_of(row), row.split == "train"
+        return language_of(row), row.speaker in trained
 
     for group in sorted({group_of(row) for row, _ in results}):
         yield mean_metrics([each for each in results if group_of(each[0]) == group], group[0], group[0])
@@ -247,19 +251,24 @@ def main() -> int:
             report[part] = _plain(rows)
             print(f"\n{title}\n\n{table(rows)}", flush=True)
 
-    results = []
+    results, trained = [], {row.speaker for row in data.rows if row.split == "train"}
     for row in data.rows:
         if row.has_face and shows_the_mouth(row) and row.frames >= _MIN_FRAMES:
             clip = with_lag_fraction(read_clip(data, row, extra), models.lag)
             results.append((row, evaluate_clip(clip, encode, predict, control=False)))
     show("clips", "Clips", [mean_metrics([each], each[0].name, language_of(each[0])) for each in results])
-    show("languages", "Languages, means over people", list(by_language(results)))
+    show("languages", "Languages, means over people", list(by_language(results, trained)))
     recordings = [row for row in data.rows if not row.has_face and row.frames >= _MIN_FRAMES]
     people = people_of(data, arguments.person, extra) if recordings else []
     # A fold whose parts differ is personalised.
     styles = [(person, encode(person, ClipFold(slice(0, len(person)), slice(0, 0)))) for person in people]
     sounds = ((row, read_sound(data, row, extra)) for row in recordings)
-    figures = [spoken(row, sound, person, style, predict) for row, sound in sounds for person, style in styles]
+    figures = [
+        spoken(row, sound, person, style, predict)
+        for row, sound in sounds
+        for person, style in styles
+        if person.speaker != row.speaker
+    ]
     show("speech", "Recordings without a picture", figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")

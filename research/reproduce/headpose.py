@@ -9,7 +9,7 @@ from research.evaluation.results import Configuration
 from research.methods.headpose.motion import audio_pose_correlation
 from research.reproduce.claims import Claim, Figure, LeftOut, Level, Order
 from research.reproduce.renderers import reenacted
-from research.reproduce.run import DubRow, Material, Measured, PaperProtocol, Protocol
+from research.reproduce.run import DubRow, Material, Measured, PaperProtocol, Protocol, selection_note
 
 _METHOD: Final = Configuration(method="headpose")
 _GENERAL: Final = Configuration(method="headpose", personalize=False)
@@ -129,7 +129,8 @@ def measure_correlation(material: Material) -> Measured:
         "largest": {"r": max(correlations)},
         _NOTHING: {"r": 0.0},
     }
-    return Measured(numbers, f"{len(clips)} held-out clips ({', '.join(row.name for row in clips.rows)})")
+    on = f"{len(clips)} held-out clips ({', '.join(row.name for row in clips.rows)})"
+    return Measured(numbers, on + selection_note(row.split for row in clips.rows))
 
 
 PAPER: Final = PaperProtocol(

@@ -13,7 +13,7 @@ from research.render.held_out import Clip, clip_metrics
 from research.render.models import load_models
 from research.render.training import Reenactment, training_named
 from research.reproduce.claims import Numbers
-from research.reproduce.run import Material, Measured
+from research.reproduce.run import Material, Measured, selection_note
 from research.training.trainset import ClipRow
 from services.common.errors import InvalidRequestError
 from services.render.backends.model_files import WEIGHTS_FOLDER
@@ -87,4 +87,5 @@ def means_of(by_row: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, d
 def drawn_from_landmarks(numbers: Numbers, clips: list[Clip]) -> Measured:
     """Return numbers of mouths that were drawn with the true landmarks of clips."""
     names = ", ".join(clip.row.name for clip in clips)
-    return Measured(numbers, f"mouths of {len(clips)} clips ({names}) with the true landmarks")
+    on = f"mouths of {len(clips)} clips ({names}) with the true landmarks"
+    return Measured(numbers, on + selection_note(clip.row.split for clip in clips))

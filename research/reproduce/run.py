@@ -7,7 +7,7 @@ run does not measure keep the numbers of an earlier run with the same output fol
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -68,6 +68,11 @@ class Material:
         rows = [row for row in self.data.rows if row.split != "train" and row.has_face and not row.narrow and shows_the_mouth(row)]
         clips = clips_of_rows(self.data, rows or self.data.of("val", face=True))
         return clips.evenly(_QUICK_SPEECH_CLIPS) if self.quick else clips
+
+
+def selection_note(splits: Iterable[str]) -> str:
+    """Return what a page says about clips of these splits, on which trainings chose their best step; "": about none."""
+    return "; trainings chose their best step on clips of the split val" if "val" in splits else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +196,7 @@ class ReproductionRequest:
         paper: the paper's protocol.
         claims: names of the claims to measure; empty: all.
         clips: clips of the dubs; may be empty.
+        splits: uses of the catalogue that the clips come from.
         data: the training set; None: claims on a training set are not measured.
         output: folder of the page and of all numbers.
         quick: whether a small part of the clips and of the training set is enough.
@@ -199,6 +205,7 @@ class ReproductionRequest:
     paper: PaperProtocol
     claims: tuple[str, ...]
     clips: list[Path]
+    splits: tuple[str, ...]
     data: TrainSet | None
     output: Path
     quick: bool
@@ -269,12 +276,9 @@ class _Reproduction:
         run = self._evaluated(progress)
         filled = {row.row: row for row in run.filled()}
         for each in protocols:
-            rows = {dub.row: filled[dub.table_row] for dub in each.dubs}
-            clips = sorted({clip for row in rows.values() for clip in row.per_clip})
+            numbers, clips, missing = dub_numbers(each, {dub.row: filled[dub.table_row] for dub in each.dubs})
             on = f"dubs of {len(clips)} clips ({', '.join(clips)}), each with its own sound" if clips else ""
-            missing = tuple(reason for name, row in rows.items() for reason in _reasons(name, row))
-            numbers = {dub.row: _numbers(dub, rows[dub.row], each.claim.figures) for dub in each.dubs}
-            self._add(each.claim, numbers, on, missing)
+            self._add(each.claim, numbers, on + selection_note(self._request.splits) if on else "", missing)
 
     def _evaluated(self, progress: StepProgress) -> TableRun:
         request = self._request
@@ -318,6 +322,23 @@ class _Reproduction:
         )
         write_text(self._json, json.dumps(page.document(), indent=2, allow_nan=False) + "\n", "output")
         write_text(self.page, page.markdown(), "output")
+
+
+def dub_numbers(protocol: Protocol, rows: Mapping[str, FilledRow]) -> tuple[Numbers, list[str], tuple[str, ...]]:
+    """Return the numbers of a claim's rows, the clips that they are means of, and why others are missing.
+
+    Rows are compared, so all of them are means over the same clips: those of which every row that was measured has metrics.
+
+    Args:
+        rows: rows of the table by rows of the claim.
+    """
+    measured = [row for row in rows.values() if row.per_clip]
+    clips = sorted(set[str].intersection(*(set(row.per_clip) for row in measured))) if measured else []
+    missing = [reason for name, row in rows.items() for reason in _reasons(name, row)]
+    if measured and not clips:
+        missing.append("no clip could be evaluated in every row")
+    numbers = {dub.row: _numbers(dub, rows[dub.row].on_clips(clips), protocol.claim.figures) for dub in protocol.dubs}
+    return numbers, clips, tuple(missing)
 
 
 def _numbers(dub: DubRow, row: FilledRow, figures: Sequence[Figure]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from research.evaluation.results import Configuration
 from research.motion.evaluate import encoded, personalized
 from research.motion.protocol import ServedPredictor, folds
 from research.reproduce.claims import Claim, Figure, LeftOut, Level, Order
-from research.reproduce.run import DubRow, Material, Measured, PaperProtocol, Protocol
+from research.reproduce.run import DubRow, Material, Measured, PaperProtocol, Protocol, selection_note
 from research.texture.pairs import PairConfig, PairSource
 from research.texture.temporal_warp import stream_energies
 from services.common.array_types import Float32
@@ -186,9 +186,7 @@ def measure_warp(material: Material) -> Measured:
     material.progress("pairs", count, count)
     speakers = sorted({row.speaker for row in source.clips})
     on = f"{count} pairs of sequences of held-out clips of {len(speakers)} people ({', '.join(speakers)})"
-    if any(row.split == "val" for row in source.clips):
-        on += "; the training of the network chose its best step on the clips of the split val"
-    return Measured({_NO_WARP: {"fitting": far}} | sums, on)
+    return Measured({_NO_WARP: {"fitting": far}} | sums, on + selection_note(row.split for row in source.clips))
 
 
 def unwarped_error(target: Float32, source: Float32) -> float:
@@ -227,7 +225,8 @@ def measure_style(material: Material) -> Measured:
                 by_row[row].append(speaking_style_iou(truth, predicted))
     numbers = {row: {"ssiou": float(np.nanmean(values))} for row, values in by_row.items()}
     people = sorted({row.speaker for row in clips.rows})
-    return Measured(numbers, f"mouths of {len(clips)} held-out clips of {len(people)} people ({', '.join(people)})")
+    on = f"mouths of {len(clips)} held-out clips of {len(people)} people ({', '.join(people)})"
+    return Measured(numbers, on + selection_note(row.split for row in clips.rows))
 
 
 PAPER: Final = PaperProtocol(

@@ -34,10 +34,11 @@ def speaking(seed: int, opening: Float32) -> EvaluatedFrames:
 
 OPENING = np.sin(np.arange(COUNT) / 2).astype(np.float32)
 REAL = speaking(0, OPENING)
+ALL = np.ones(COUNT, np.bool_)
 
 
 def test_real_video_against_itself_is_perfect() -> None:
-    found = metrics_of("clip", "real", REAL, REAL, landmarks(), [FRONTAL] * COUNT)
+    found = metrics_of("clip", "real", REAL, REAL, ALL, landmarks(), [FRONTAL] * COUNT)
     assert (found.mouth_psnr_db, found.mouth_ssim, found.lmd_px, found.flicker) == (100.0, 1.0, 0.0, 0.0)
     assert (found.r, found.spread, found.finest_band, found.best_lag) == pytest.approx((1.0, 1.0, 1.0, 0.0))
 
@@ -45,18 +46,20 @@ def test_real_video_against_itself_is_perfect() -> None:
 def test_face_parts_are_measured_alone() -> None:
     changed = REAL.crops.copy()
     changed[:, :100] = 255 - changed[:, :100]
-    found = metrics_of("clip", "peer", REAL, replace(REAL, crops=changed), landmarks(), [FRONTAL] * COUNT)
+    found = metrics_of("clip", "peer", REAL, replace(REAL, crops=changed), ALL, landmarks(), [FRONTAL] * COUNT)
     assert found.mouth_psnr_db == found.cheek_jaw_psnr_db == 100.0
     assert found.upper_psnr_db < 15.0
 
 
-def test_only_drawn_frames_are_metrics_of() -> None:
+def test_systems_are_compared_on_common_frames() -> None:
+    """A system that draws every frame is not judged on frames that another one left out."""
     half = np.arange(COUNT) < COUNT // 2
     wrong = REAL.crops.copy()
     wrong[~half] = 0
-    found = metrics_of("clip", "peer", REAL, replace(REAL, crops=wrong, drawn=half), landmarks(), [FRONTAL] * COUNT)
-    assert found.drawn == 0.5
-    assert found.mouth_psnr_db == 100.0
+    for drawn in (half, ALL):
+        found = metrics_of("clip", "peer", REAL, replace(REAL, crops=wrong, drawn=drawn), half, landmarks(), [FRONTAL] * COUNT)
+        assert found.drawn == drawn.mean()
+        assert found.mouth_psnr_db == 100.0
 
 
 def test_late_mouth_has_its_delay() -> None:
@@ -69,7 +72,7 @@ def test_seams_between_test_parts_do_not_flicker() -> None:
     brighter = np.minimum(REAL.crops, 200)
     darker = np.where(np.arange(COUNT)[:, None, None, None] < 15, brighter, brighter + 50).astype(np.uint8)
     real = replace(REAL, crops=brighter, follows=np.arange(COUNT - 1) != 14)
-    assert metrics_of("clip", "peer", real, replace(REAL, crops=darker), landmarks(), [FRONTAL] * COUNT).flicker == 0.0
+    assert metrics_of("clip", "peer", real, replace(REAL, crops=darker), ALL, landmarks(), [FRONTAL] * COUNT).flicker == 0.0
 
 
 def test_unknown_openings_have_no_delay() -> None:
@@ -107,7 +110,7 @@ def test_results_stand_beside_their_video(tmp_path: Path) -> None:
 
 
 def test_means_are_by_system() -> None:
-    row: SystemMetrics = metrics_of("clip", "real", REAL, REAL, landmarks(), [FRONTAL] * COUNT)
+    row: SystemMetrics = metrics_of("clip", "real", REAL, REAL, ALL, landmarks(), [FRONTAL] * COUNT)
     found = means_of([row, replace(row, clip="other", r=0.5), replace(row, system="peer")], "system")
     assert [(each.clip, each.system, each.r) for each in found] == [
         ("mean of 2", "real", 0.75),

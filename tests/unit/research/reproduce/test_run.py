@@ -11,8 +11,19 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from research.evaluation.results import Configuration
+from research.evaluation.table import FilledRow, RefusedClip
 from research.reproduce.claims import Claim, Figure, LeftOut, Order
-from research.reproduce.run import DubRow, Material, Measured, PaperProtocol, Protocol, ReproductionRequest, reproduce
+from research.reproduce.run import (
+    DubRow,
+    Material,
+    Measured,
+    PaperProtocol,
+    Protocol,
+    ReproductionRequest,
+    dub_numbers,
+    reproduce,
+    selection_note,
+)
 from services.common.errors import InvalidRequestError
 from tests.unit.texture.train_sets import drawn_set
 
@@ -69,7 +80,9 @@ def run(
     quick: bool = False,
     clips: list[Path] | None = None,
 ) -> dict[str, dict[str, object]]:
-    request = ReproductionRequest(paper=PAPER, claims=claims, clips=clips or [], data=data, output=output, quick=quick)
+    request = ReproductionRequest(
+        paper=PAPER, claims=claims, clips=clips or [], splits=PAPER.splits, data=data, output=output, quick=quick
+    )
     assert reproduce(GatewaySettings(), request) == output / "ugc.md"
     document = json.loads((output / "ugc.json").read_text(encoding="utf-8"))
     return {each["name"]: each for each in document["claims"]}
@@ -138,3 +151,25 @@ def test_quick_takes_two_clips(tmp_path: Path) -> None:
     assert PAPER.clips(clips, (), quick=True) == [clips[0], clips[2]]
     assert PAPER.clips(clips, (), quick=False) == clips
     assert PAPER.clips([], (), quick=True) == []
+
+
+def test_rows_are_means_over_common_clips() -> None:
+    """A clip that one row refused is left out of every row: the rows are compared."""
+    few, many = (
+        DubRow(row=name, of=Configuration(method="ugc", enrol_frames=frames)) for name, frames in (("first", 100), ("second", 300))
+    )
+    protocol = Protocol(claim=claim("length"), dubs=(few, many))
+    rows = {
+        "first": FilledRow(few.table_row, {"short": {"error": 20.0}, "long": {"error": 26.0}}),
+        "second": FilledRow(many.table_row, {"long": {"error": 25.0}}, (RefusedClip("short", "it has 4 s"),)),
+    }
+    numbers, clips, missing = dub_numbers(protocol, rows)
+    assert numbers == {"first": {"error": 26.0}, "second": {"error": 25.0}}
+    assert (clips, missing) == (["long"], ("second, short: it has 4 s",))
+    apart = rows | {"first": FilledRow(few.table_row, {"short": {"error": 20.0}})}
+    assert dub_numbers(protocol, apart)[1:] == ([], ("second, short: it has 4 s", "no clip could be evaluated in every row"))
+
+
+def test_pages_name_clips_that_chose() -> None:
+    assert "best step" in selection_note(("dev", "val"))
+    assert selection_note(("dev", "dev_people")) == ""
