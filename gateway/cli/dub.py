@@ -257,7 +257,7 @@ class DubRun:
                         paces = StepPaces(self._settings.data_dir, each.request.method)
                         progress = own.enter_context(StepProgress(steps, paces=paces))
                         if stages is None:
-                            progress.begin("starting the stages")
+                            progress.begin("start")
                             stages = await stack.enter_async_context(installation.stages())
                         outcome = await self._dubbed(engine, each, stages, progress, result)
                     if wants_json():

@@ -53,7 +53,7 @@ async def _run(settings: GatewaySettings, video: Path, result: Path | None, pict
     try:
         with open_installation(settings) as installation, StepProgress(FACE_STEPS) as progress, scratch.folder() as folder:
             progress.footage(*info.video.size)
-            progress.begin("starting the stages")
+            progress.begin("start")
             async with installation.stages() as opened:
                 engine = Engine.of(installation)
                 face_list = await engine.faces(info, opened, folder / "faces", progress)

@@ -115,7 +115,7 @@ def search_for_watermark(
 async def _search(info: MediaInfo, key: bytes | None, settings: GatewaySettings) -> Finding | None:
     total = info.video.num_frames
     with StepProgress() as progress:
-        progress.begin("starting the face stage")
+        progress.begin("start")
         async with open_stage(settings, "face") as stages:
             return await find_watermark(
                 stages,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from gateway.cli.console import err, printable, say
+from gateway.dub.progress import STEP_NAMES
 from gateway.operations.progress import StepCost, WholeProgress
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
 LINE_SECONDS: Final = 10.0
 """Seconds between two lines if stderr is not a terminal."""
-_WHOLE: Final = "all steps"
+_WHOLE: Final = "All steps"
+_NAME_WIDTH: Final = max(map(len, STEP_NAMES.values()))
 
 
 class StepProgress:
@@ -48,9 +51,9 @@ class StepProgress:
         if kind is None and self._paces is not None and self._whole is not None:
             self._paces.add(self._whole)
 
-    def begin(self, what: str) -> None:
+    def begin(self, step: str) -> None:
         """Show a step that has no count, such as the start of the stages."""
-        self._shown.begin(what)
+        self._shown.begin(_shown_name(step))
 
     def footage(self, frames: int, megapixels: float) -> None:
         """Take the size of the footage, frames and million pixels of a frame, for the estimate of the time left."""
@@ -59,24 +62,34 @@ class StepProgress:
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Show that `done` of the `total` frames or steps of a pass are finished."""
-        self._shown.update(step, done, total)
+        self._shown.update(_shown_name(step), done, total)
         if self._whole is not None:
             state = self._whole.report(step, done, total)
             self._shown.whole(state.fraction, state.remaining_s)
 
 
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """Bar of a step, the second at which it began, and the count that it began with."""
+
+    task: TaskID
+    began: float
+    first: int
+
+
 class _Bars:
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<18}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:>9}"),
-            TimeRemainingColumn(),
+            TextColumn(f"{{task.description:<{_NAME_WIDTH}}}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[count]:>11}"),
+            TextColumn("{task.fields[rate]:>7}"),
+            TextColumn("{task.fields[left]:>10}"),
             console=err,
+            expand=True,
         )
-        self._tasks: dict[str, TaskID] = {}
-        self._began: dict[str, float] = {}
+        self._bars: dict[str, _Bar] = {}
+        self._step = ""
 
     def start(self) -> None:
         self._progress.start()
@@ -85,21 +98,45 @@ class _Bars:
         self._progress.stop()
 
     def begin(self, what: str) -> None:
-        say(f"{what} ...")
+        self.update(what, 0, 1)
 
     def update(self, step: str, done: int, total: int) -> None:
-        if step not in self._tasks:
-            self._tasks[step] = self._progress.add_task(escape(printable(step)), total=total, rate="")
-            self._began[step] = time.monotonic()
-        spent = time.monotonic() - self._began[step]
-        rate = f"{done / spent:.1f}/s" if spent > 0.5 else ""
-        self._progress.update(self._tasks[step], completed=done, total=total, rate=rate)
+        now = time.monotonic()
+        if step != self._step:
+            self._end()
+        if step not in self._bars:
+            self._bars[step] = _Bar(self._add(step), now, done)
+        self._step, bar = step, self._bars[step]
+        if total <= 1 and not done:
+            # The bar moves until the only part of the step is done.
+            self._progress.update(bar.task, total=None)
+            return
+        spent, counted = now - bar.began, done - bar.first
+        is_timed = spent > 0.5 and counted > 0
+        self._progress.update(
+            bar.task,
+            completed=done,
+            total=total,
+            count=f"{done}/{total}" if total > 1 else "",
+            rate=f"{counted / spent:.1f}/s" if is_timed else "",
+            left=f"{_clock((total - done) * spent / counted)} left" if is_timed and done < total else "",
+        )
 
     def whole(self, fraction: float, remaining_s: float | None) -> None:
-        if _WHOLE not in self._tasks:
-            self._tasks[_WHOLE] = self._progress.add_task(_WHOLE, total=100, rate="")
-        rest = f"{_clock(remaining_s)} left" if remaining_s is not None else ""
-        self._progress.update(self._tasks[_WHOLE], completed=int(100 * fraction), rate=rest)
+        if _WHOLE not in self._bars:
+            self._bars[_WHOLE] = _Bar(self._add(_WHOLE), 0.0, 0)
+        left = f"{_clock(remaining_s)} left" if remaining_s is not None else ""
+        share = int(100 * fraction)
+        self._progress.update(self._bars[_WHOLE].task, completed=share, total=100, count=f"{share} %", left=left)
+
+    def _add(self, name: str) -> TaskID:
+        return self._progress.add_task(escape(printable(name)), total=None, count="", rate="", left="")
+
+    def _end(self) -> None:
+        """Fill the bar of a step of one part: many of them do not report their end, and another step begins."""
+        bar = self._bars.get(self._step)
+        if bar is not None and self._progress.tasks[bar.task].total is None:
+            self._progress.update(bar.task, completed=1, total=1)
 
 
 class _Lines:
@@ -156,6 +193,11 @@ class _Lines:
         while not self._ended.wait(self._line_s):
             if self._state:
                 self._say()
+
+
+def _shown_name(step: str) -> str:
+    """Return the name of a step for users."""
+    return STEP_NAMES.get(step, step)
 
 
 def _clock(seconds: float) -> str:

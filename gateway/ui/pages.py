@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dubstage.client.errors import status_of
+from gateway.dub.progress import STEP_NAMES
 from gateway.settings import GatewaySettings
 from gateway.ui.session import Sessions, is_loopback, is_same_origin
 from services.common.errors import DubstageError, OverloadedError, UnauthenticatedError
@@ -302,6 +303,7 @@ class Pages:
             section=section,
             signed_in=self._sessions.needs_token and bool(section) and not user,
             user=user,
+            step_names=dict(STEP_NAMES),
             **values,
         )
         return _headed(HTMLResponse(text, number, {"Cache-Control": "no-store"}))

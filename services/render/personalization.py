@@ -185,7 +185,7 @@ class PersonalizeRecipe:
     learning_rate: float = 2e-3
     discriminator_learning_rate: float = 5e-4
     average_decay: float = 0.9
-    report_every: int = 10
+    report_every: int = 2
     weights: RenderLossWeights = field(default_factory=lambda: RenderLossWeights(frame=0.08))
 
 

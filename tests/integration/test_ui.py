@@ -430,6 +430,7 @@ def test_running_dub_is_cancelled(site: Site, browser: Any) -> None:
         page.wait_for_selector("#create:enabled")
         page.click("#create")
         page.wait_for_selector("#steps li.now")
+        assert {step.split(" (")[0] for step in page.locator("#steps li").all_inner_texts()} <= {*STEP_NAMES.values()}
         page.click("#cancel")
         page.click("dialog .danger")
         page.wait_for_selector("#failed:not([hidden])")

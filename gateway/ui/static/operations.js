@@ -1,29 +1,7 @@
 // Operations of the gateway as the pages show them.
 import { Refusal, api, lastPart, pageOf, secondsOf, withUsersNames } from "./page.js";
 
-const STEPS = {
-  FETCH: "Copy the files",
-  JOIN: "Join the footage",
-  TRACK: "Follow the faces",
-  SPEAKERS: "Compare mouths with the sound",
-  PICTURES: "Take pictures of the faces",
-  ENROL_IDENTITY: "Learn the face",
-  ENROL_STYLE: "Learn the way of speaking",
-  ENROL_BANK: "Collect pictures of the mouth",
-  ENROL_COEFFICIENTS: "Measure the expressions",
-  ENROL_MOTION: "Learn the movement",
-  ENROL_RENDERER: "Learn the look",
-  REFERENCE: "Read the reference",
-  OWN_SPEECH: "Hear the footage",
-  OWN_MOTION: "Compare with the footage",
-  EXPRESSION: "Keep the expression",
-  MOTION: "Predict the mouths",
-  BACKGROUND: "Write the new timeline",
-  INSIDES: "Choose the inside of the mouth",
-  DUB: "Render and write the video",
-  LINES: "Prepare the lines",
-  UPLOAD: "Deliver the video",
-};
+const STEPS = JSON.parse(document.getElementById("step-names").textContent);
 const REASONS = {
   DUBBED: ["dubbed", "#2f9e6e"],
   SILENT: ["mouth at rest in silence", "#4a90d9"],
@@ -38,7 +16,7 @@ const REASONS = {
 };
 
 /** Return the name of a step in the user's words. */
-export const stepName = (step) => STEPS[step.replace("OPERATION_STEP_", "")] ?? "Wait for the gateway";
+export const stepName = (step) => STEPS[step.replace("OPERATION_STEP_", "").toLowerCase().replaceAll("_", " ")] ?? "Wait for the gateway";
 
 /** Return the reason of a frame as {code, text, colour}. */
 export function reasonOf(name) {

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dubstage.client.names import step_name
 from dubstage.gateway.v1 import gateway_pb2 as pb
 from gateway.api.progress import FACE_STEPS, dub_steps, enrolment_steps, step_number
+from gateway.dub.progress import STEP_NAMES
 from gateway.dub.request.dub_request import DubRequest
 from gateway.operations.progress import StepCost, StepState, WholeProgress
 from services.common.methods import DEFAULT_METHOD, METHODS
@@ -152,3 +154,9 @@ def test_steps_are_in_the_contract() -> None:
     for step in (*FACE_STEPS, *enrolment_steps(METHODS[DEFAULT_METHOD], skip=False)):
         assert step_number(step.name)
     assert step_number("no step") == pb.OPERATION_STEP_UNSPECIFIED
+
+
+def test_every_step_has_a_name() -> None:
+    """Commands and pages show no name of the code."""
+    steps = [step_name(number) for number in pb.OperationStep.values() if number]
+    assert not {*steps, *(step.name for step in FACE_STEPS)} - STEP_NAMES.keys()

@@ -512,7 +512,7 @@ class TextureRecipe:
     network_learning_rate: float = 0.0
     discriminator_learning_rate: float = 5e-4
     average_decay: float = 0.9
-    report_every: int = 10
+    report_every: int = 2
     weights: EveryoneWeights = field(default_factory=lambda: EveryoneWeights(adversarial=0.08))
 
 
