@@ -23,6 +23,7 @@ import pytest
 
 from dubstage.client import batch
 from dubstage.client import gateway as gateway_client
+from gateway.dub.progress import STEP_NAMES
 from tests.contract.ports import free_port
 from tests.integration.client_calls import batch_ended, dubbing, enrolment
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
