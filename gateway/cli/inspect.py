@@ -31,21 +31,21 @@ from gateway.stages.opening import open_stage
 from services.common.errors import MediaUnsupportedError
 from services.common.texts import Text
 
-_NO_FACE: Final = "no face is seen for a second or longer"
+_NO_FACE: Final = "no face is visible for a second or longer"
 _STANDINGS: Final = {
-    Standing.THIS_VIDEO: "of this video: the mark belongs to what the signed manifest says",
-    Standing.FOOTAGE: "of the footage that this video was made of: the mark belongs to the footage's own manifest",
-    Standing.ANOTHER_VIDEO: "of ANOTHER video of {whose}: the mark does not belong to what this manifest says. Somebody "
-    "copied the mark or the manifest, or the footage had the mark",
-    Standing.REFUSED: "REFUSED: it names this installation, but the part that only this installation can write is missing. "
-    "Somebody copied or forged the mark or damaged it, or another installation has the same 12 bits",
-    Standing.CLUE: "of {whose}: a clue, no proof, because {reason}",
+    Standing.THIS_VIDEO: "of this video. It fits the signed manifest",
+    Standing.FOOTAGE: "of the footage that this video was made from. It fits the footage's own manifest",
+    Standing.ANOTHER_VIDEO: "of ANOTHER video of {whose}. It does not fit this manifest: the watermark or the manifest was "
+    "copied, or the footage already had the watermark",
+    Standing.REFUSED: "REFUSED. It names this installation, but lacks the part that only this installation can write: it was "
+    "copied, forged or damaged, or another installation has the same 12 bits",
+    Standing.CLUE: "of {whose}. This is a clue, no proof: {reason}",
 }
 _WHY_A_CLUE: Final = {
     ManifestState.TRUSTED: "the manifest names no watermark",
     ManifestState.VALID: "the signer of the manifest is unknown",
     ManifestState.INVALID: "the manifest is not valid",
-    ManifestState.NONE: "no manifest vouches for the mark, and marks can be copied from video to video",
+    ManifestState.NONE: "no manifest confirms it, and watermarks can be copied from video to video",
 }
 EXIT_INVALID: Final = 3
 EXIT_NONE: Final = 4
@@ -129,25 +129,26 @@ async def _search(info: MediaInfo, key: bytes | None, settings: GatewaySettings)
 def watermark_lines(answer: WatermarkResult | str) -> list[str]:
     """Return what a person reads of the search for a watermark, one fact per line."""
     if isinstance(answer, str):
-        return [f"watermark: not looked for: {answer}"]
+        return [f"watermark: not searched, because {answer}"]
     finding = answer.finding
     if answer.standing is None:
-        own = "of this installation, and no public one" if answer.has_key else "that anybody can read"
-        return [f"watermark: none {own} ({_chance(finding)})"]
+        own = "neither a public one nor one of this installation" if answer.has_key else "no public one"
+        return [f"watermark: none found, {own}", f"certainty: {_chance(finding)}"]
     spans = [f"watermarked: {begin:.1f} s to {end:.1f} s" for begin, end in finding.spans]
     if not finding.right:
-        return [f"watermark: of dubstage, too weak to be read: a clue, no proof ({_chance(finding)})", *spans]
+        weak = "watermark: of dubstage, but too weak to be read. This is a clue, no proof"
+        return [weak, f"certainty: {_chance(finding)}", *spans]
     whose = "this installation" if finding.own else f"installation {finding.payload.name}"
     words = _STANDINGS[answer.standing].format(whose=whose, reason=_reason(answer))
-    bits = f"{finding.agreeing} of {WORD_BITS} bits were read right"
-    return [f"watermark: {finding.payload}, {words} ({bits}, {_chance(finding)})", *spans, *_entry_lines(answer)]
+    certainty = f"certainty: {finding.agreeing} of {WORD_BITS} bits were read without an error; {_chance(finding)}"
+    return [f"watermark: {finding.payload}, {words}", certainty, *spans, *_entry_lines(answer)]
 
 
 def _reason(answer: WatermarkResult) -> str:
     """Return why a mark is no proof."""
     if answer.finding.own or answer.state is not ManifestState.NONE:
         return _WHY_A_CLUE[answer.state]
-    return "no manifest vouches for the mark, and anybody can write a public mark; only that installation can confirm it"
+    return "no manifest confirms it, anybody can write a public watermark, and only that installation can confirm it"
 
 
 def _entry_lines(answer: WatermarkResult) -> list[str]:
@@ -155,7 +156,7 @@ def _entry_lines(answer: WatermarkResult) -> list[str]:
     if finding.own or finding.version != PUBLIC:
         return []
     if not answer.entries:
-        return [f"installation {finding.payload.name}: not in a directory that was given (--directory)"]
+        return [f"installation {finding.payload.name}: no directory names it (give directories with --directory)"]
     lines = []
     for checked in answer.entries:
         entry = checked.entry
@@ -190,8 +191,8 @@ def watermark_facts(answer: WatermarkResult | str) -> dict[str, Any]:
 
 def _chance(finding: Finding) -> str:
     if finding.log10_chance > -1.0:
-        return f"{100 * 10**finding.log10_chance:.0f} % of videos without it look so"
-    return f"1 of 10^{-finding.log10_chance:.0f} videos without it looks so"
+        return f"{100 * 10**finding.log10_chance:.0f} % of videos without a watermark show as much by chance"
+    return f"1 of 10^{-finding.log10_chance:.0f} videos without a watermark shows as much by chance"
 
 
 @app.command("inspect")

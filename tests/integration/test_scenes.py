@@ -59,7 +59,7 @@ def test_lines_dub_their_frames(gateway: RunningGateway, connection: Connection,
     (face,) = result.faces
     assert (face.face_id, face.first_frame, face.num_frames) == (0, 10, NUM_FRAMES - 10)
     assert face.num_dubbed == result.num_dubbed >= 0.9 * face.num_frames
-    assert face.why == "named by its number"
+    assert face.why == "chosen by its number"
     assert result.consent_on_record
     footage, dubbed = frames_of(media.footage), frames_of(media.root / "lines.mp4")
     np.testing.assert_array_equal(dubbed[:10], footage[:10])
@@ -95,7 +95,7 @@ def test_boxes_name_the_face_of_a_line(connection: Connection, media: Media) -> 
     )
     with pytest.raises(DubstageCallError) as caught:
         client.dub(connection, **scene("never.mkv", spoken(boxed(NUM_FRAMES)))).wait(timeout_s=300)
-    assert other.faces[0].why == "named by boxes"
+    assert other.faces[0].why == "chosen by boxes"
     assert one.num_dubbed == other.num_dubbed > 8
     np.testing.assert_array_equal(frames_of(media.root / "number.mkv"), frames_of(media.root / "boxes.mkv"))
     assert {each.reason: each.num_frames for each in short.reasons}[common_pb2.FRAME_REASON_TARGET_NOT_PRESENT] > 4
@@ -113,7 +113,7 @@ def test_boxes_name_the_face_of_a_dub(connection: Connection, media: Media) -> N
     whole = client.dub(connection, output="whole.mkv", boxes=boxes[:1], **given).wait(timeout_s=300)
     part = client.dub(connection, output="part.mkv", boxes=boxes, **given).wait(timeout_s=300)
     plain, followed, cut = (frames_of(media.root / f"{name}.mkv") for name in ("plain", "whole", "part"))
-    assert whole.faces[0].why == "named by boxes"
+    assert whole.faces[0].why == "chosen by boxes"
     assert 20 < part.num_dubbed <= 30 < whole.num_dubbed
     # The dubs have different watermarks.
     assert np.abs(plain.astype(int) - followed).max() < 12

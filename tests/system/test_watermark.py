@@ -255,7 +255,7 @@ def test_anybody_reads_the_watermark(video, again, installation, tmp_path, monke
     code, told = _inspected(again, elsewhere, monkeypatch, capsys, "--directory", str(entry))
     name = dub.watermark[:3]
     assert code == 4
-    assert f"watermark: {dub.watermark}, of installation {name}: a clue, no proof" in told
+    assert f"watermark: {dub.watermark}, of installation {name}. This is a clue, no proof" in told
     assert f"installation {name}: A studio, mailto:a@studio.example; entry signed by" in told
     assert not elsewhere.data_dir.exists()
     # The signed video itself, which says who signed it.
@@ -285,7 +285,7 @@ def test_watermark_copied_to_other_person(host, signs, other_person, installatio
     forged = host.run(copy_mark(host.stages, signs, other_person, tmp_path / "forged.mkv"))
     code, told = _inspected(forged, installation, monkeypatch, capsys)
     assert code == 4
-    assert "watermark: none of this installation" in told
+    assert "watermark: none found" in told
 
 
 def test_watermark_with_and_without_manifest(video, again, copied_to_footage, installation, monkeypatch, capsys) -> None:
@@ -294,11 +294,11 @@ def test_watermark_with_and_without_manifest(video, again, copied_to_footage, in
     assert dub.job
     code, told = _inspected(video, installation, monkeypatch, capsys)
     assert code == 0
-    assert f"watermark: {dub.watermark}, of this video: the mark belongs to what the signed manifest says" in told
+    assert f"watermark: {dub.watermark}, of this video. It fits the signed manifest" in told
     # Without its manifest, a video that was encoded again and footage that the mark was copied to cannot be told apart.
     code, told = _inspected(again, installation, monkeypatch, capsys)
     assert code == 4
-    assert f"watermark: {dub.watermark}, of this installation: a clue, no proof, because no manifest vouches for the mark" in told
+    assert f"watermark: {dub.watermark}, of this installation. This is a clue, no proof: no manifest confirms it" in told
     code, told = _inspected(copied_to_footage, installation, monkeypatch, capsys, "--json")
     mark = json.loads(told)["watermark"]
     assert (code, mark["found"], mark["payload"], mark["standing"]) == (4, True, dub.watermark, "clue")

@@ -115,11 +115,11 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, measure_lag: Measure
                 raise InvalidRequestError(
                     f"the footage has no face {choice.face_id}; it has: {', '.join(map(str, ids))}", field="face"
                 )
-            return ChosenFace(choice.face_id, "named by its number")
+            return ChosenFace(choice.face_id, "chosen by its number")
         case "point":
-            return ChosenFace(_face_at(index, choice.point, first), "named by a point")
+            return ChosenFace(_face_at(index, choice.point, first), "chosen by a point")
         case "box":
-            return ChosenFace(_face_in(index, choice.box, first), "named by a box")
+            return ChosenFace(_face_in(index, choice.box, first), "chosen by a box")
         case _:
             return await _choose_main(main_faces(index), len(ids), choice, measure_lag)
 

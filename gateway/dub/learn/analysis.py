@@ -251,7 +251,7 @@ class FootageAnalysis:
                 return None
             followed = follow_boxes(self.index, choice.boxes, frames or range(self.index.num_frames))
             self._index, self.tracked_ids = followed.index, followed.tracked_ids
-            self.chosen = ChosenFace(followed.face_id, "named by boxes")
+            self.chosen = ChosenFace(followed.face_id, "chosen by boxes")
             return followed.face_id
         first = frames.start if frames is not None else 0
         self.chosen = await choose_face(self.index, choice, measure if self.info.audio else None, first=first)

@@ -40,8 +40,7 @@ def sequence_settings(footage: Path, *, rate: str, sound: Path | None, colour: O
         if value:
             raise InvalidRequestError(
                 Text(
-                    "{option} is for image sequences, and {footage} is none; a sequence is named by a pattern such as "
-                    "shot.%04d.exr",
+                    "{option} is for image sequences, and {footage} is none; give a sequence as a pattern such as shot.%04d.exr",
                     option=Option(field),
                     footage=footage,
                 ),
