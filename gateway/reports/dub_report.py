@@ -30,7 +30,7 @@ from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.reports.appearance import AppearanceMetrics
 from gateway.reports.folder import PAGE, report_folder
-from gateway.reports.pages import RENDERED, Curve, counts_of, plot_curves, plot_head_motion, render_page, spans_of
+from gateway.reports.pages import RENDERED, Curve, counts_of, number, plot_curves, plot_head_motion, render_page, spans_of
 from gateway.reports.pictures import (
     MOST_FRAMES,
     before_after_sheet,
@@ -53,6 +53,7 @@ from gateway.reports.records import (
     motion_of,
     track_beside,
 )
+from gateway.reports.scales import SCALES
 from gateway.reports.types import BeforeAfter, DubReport, Fact, LineReport, SideBySide
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, UInt8
@@ -77,7 +78,7 @@ MOTION_NAMES: Final = {
     "silence_opening": "largest opening in silence, share of the person's range (0 is at rest)",
     "opening_spread": "spread of the opening over the person's own (1 is the person's own)",
     "width_spread": "spread of the lip width over the person's own (1 is the person's own)",
-    "fastest_step": "fastest change of the opening over the person's own (at most 1)",
+    "fastest_step": "fastest change of the opening over the person's own (1 is the person's own)",
     "vowel_shift_ms": "ms by which the mouth is later than real people's at open vowels (0 is on time)",
     "closure_shift_ms": "ms by which the lips are later than real people's at p, b, m (0 is on time)",
 }
@@ -88,7 +89,7 @@ APPEARANCE_NAMES: Final = {
     "low_contrast": "share of open mouths with a dull inside, beyond the person's own share (0)",
     "popping": "change of the inside from frame to frame over the person's own (1)",
     "seam_sharpness": "sharpness of the line between shut lips over the person's own (1)",
-    "lip_jump": "largest jump of the lips' brightness over the person's own (at most 1)",
+    "lip_jump": "largest jump of the lips' brightness over the person's own (1 is the person's own)",
     "clothing_moved": "share of frames in which clothing beside the jaw moves (0)",
     "mouth_distance": "kernel distance of the mouths, to rank methods on one video (0)",
     "face_distance": "distance of the face embeddings from the video (under 0.43 is the same person)",
@@ -252,11 +253,43 @@ def _write_opening(shown: DubReport | LineReport, file: Path, frame_rate: Fracti
     return bool(curves)
 
 
-def _tables(shown: DubReport | LineReport) -> tuple[tuple[str, dict[str, float], Mapping[str, str]], ...]:
+@dataclass(frozen=True, slots=True)
+class FigureRow:
+    """Row of a table of figures.
+
+    Attributes:
+        text: what the figure is, for a person.
+        value: the figure as text.
+        range: usual range; empty: none is known.
+        mark: `below` or `above` the usual range; empty: inside.
+    """
+
+    text: str
+    value: str
+    range: str
+    mark: str
+
+
+def _tables(shown: DubReport | LineReport) -> tuple[tuple[str, list[FigureRow]], ...]:
     return (
-        ("Motion of the mouth against the person's own", _values(shown.motion), MOTION_NAMES),
-        ("What eyes see of the mouth", _values(shown.appearance), APPEARANCE_NAMES),
+        ("Motion of the mouth against the person's own", _rows(shown.motion, MOTION_NAMES)),
+        ("What eyes see of the mouth", _rows(shown.appearance, APPEARANCE_NAMES)),
     )
+
+
+def _rows(metrics: MotionMetrics | AppearanceMetrics | None, names: Mapping[str, str]) -> list[FigureRow]:
+    rows = []
+    for name, value in _values(metrics).items():
+        shown, scale = partial(number, digits=0 if name.endswith("_ms") else 2), SCALES.get(name)
+        rows.append(
+            FigureRow(
+                names[name],
+                shown(value),
+                scale.range(shown) if scale is not None else "",
+                scale.mark(value) if scale is not None else "",
+            )
+        )
+    return rows
 
 
 def _line_values(line: LineReport, number: int, folder: Path, frame_rate: Fraction) -> dict[str, Any]:
@@ -352,9 +385,9 @@ async def _seen(
         on_progress("report", done.total(), parts)
 
     def counted(pairs: Iterable[UInt8]) -> Iterator[UInt8]:
-        for number, pair in enumerate(pairs, start=1):
+        for count, pair in enumerate(pairs, start=1):
             yield pair
-            on_part("video", number)
+            on_part("video", count)
 
     on_part("video", 0)
     video = SideBySide(
@@ -366,10 +399,10 @@ async def _seen(
     write = partial(write_side_by_side, side_by_side, video)
     tracked = await track_beside(stages, result, first, pictures, write, partial(on_part, "tracking"))
     seen = []
-    for number, (face, cut) in enumerate(zip(faces, pictures.faces, strict=True)):
-        on_frame = partial(on_part, f"measuring {number}")
-        figures = await _figures(stages, cut, face, workspace, tracked[number], on_frame)
-        pairs = [BeforeAfter(_label(outcome, frame), cut.before[frame], cut.after[frame]) for frame in chosen[number]]
+    for index, (face, cut) in enumerate(zip(faces, pictures.faces, strict=True)):
+        on_frame = partial(on_part, f"measuring {index}")
+        figures = await _figures(stages, cut, face, workspace, tracked[index], on_frame)
+        pairs = [BeforeAfter(_label(outcome, frame), cut.before[frame], cut.after[frame]) for frame in chosen[index]]
         seen.append(_SeenFace(face, pairs, figures))
     return _Seen(seen, pictures.whole, tracked[0])
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from gateway.batch.finished import finish_of
-from gateway.batch.risk import SCALES
 from gateway.batch.types import ShotFinish
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.reports.records import track_output
+from gateway.reports.scales import SCALES
 from research.stage_host import StageHost
 from tests.written_pictures import write_pictures
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.risk import FAILED, MISSED, SCALES, UNDUBBED, parts_of, reasons_of, risk_of
+from gateway.batch.risk import FAILED, MISSED, UNDUBBED, parts_of, reasons_of, risk_of
 from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion, ShotRecord, ShotState
+from gateway.reports.scales import SCALES
 
 GOOD = ShotRecord(
     id="s",
