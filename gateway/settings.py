@@ -82,6 +82,7 @@ class GatewaySettings(StageSettings):
 
     port: int = Field(DEFAULT_PORTS["gateway"], ge=0, le=65535, description="port to listen on; 0 takes a free one")
     http_port: int = Field(0, ge=0, le=65535, description="port of the same RPCs over HTTP/JSON (docs/integrating.md); 0 is off")
+    http_host: str = Field("", description="address to listen on for HTTP alone; empty: DUBSTAGE_HOST")
     proxy_user_header: str = Field(
         "",
         max_length=100,
@@ -440,6 +441,11 @@ class GatewaySettings(StageSettings):
                 f"{PREFIX}MEDIA_DIR: {folder} is no folder that can be read: make the folder, or name another one",
                 field=f"{PREFIX}MEDIA_DIR",
             )
+
+    @property
+    def web_host(self) -> str:
+        """Address to listen on for HTTP."""
+        return self.http_host or self.host
 
     @property
     def is_default_tenant(self) -> bool:

@@ -758,7 +758,7 @@ class RestServer:
             OSError: the address is in use or cannot be used.
         """
         settings = self._settings
-        host = settings.host.strip("[]")
+        host = settings.web_host.strip("[]")
         family = socket.getaddrinfo(host, settings.http_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listening = self._connections.listening(socket.create_server((host, settings.http_port), family=family, backlog=_BACKLOG))
         options = [("grpc.max_send_message_length", settings.max_message_bytes), ("grpc.max_receive_message_length", -1)]
@@ -792,7 +792,7 @@ class RestServer:
         )
         self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
         self._watching = asyncio.create_task(self._connections.watch())
-        _log.info("http_listening", host=settings.host, port=settings.http_port)
+        _log.info("http_listening", host=settings.web_host, port=settings.http_port)
 
     async def answers(self) -> bool:
         """Return whether HTTP answers: the server runs, and a call through its channel comes back."""

@@ -135,7 +135,7 @@ class GatewayServer(StageServer):
             process_tokens=process_tokens,
             is_serving=lambda: self._http_answers,
         )
-        self._http_port = settings.http_port
+        self._http_port, self._web_host = settings.http_port, settings.web_host
         # The HTTP server calls this gRPC server over a socket that only this user can open.
         self._sockets = SocketFolder() if settings.http_port else None
         tokens = TokenCheck(settings.auth_token_file, process_tokens=process_tokens)
@@ -179,10 +179,12 @@ class GatewayServer(StageServer):
             await self._rest.start()
         except OSError as error:
             raise InvalidRequestError(
-                f"the gateway cannot listen for HTTP on {bracketed(self._settings.host)}:{self._http_port}: "
+                f"the gateway cannot listen for HTTP on {bracketed(self._web_host)}:{self._http_port}: "
                 f"{error.strerror or error}; set DUBSTAGE_HTTP_PORT to another port",
                 field="DUBSTAGE_HTTP_PORT",
             ) from error
+        if self._web_host != self._settings.host:
+            self._warn_of_tokens(self._web_host)
         self._watching_http = asyncio.create_task(self._watch_http(self._rest))
         return port
 

@@ -43,8 +43,8 @@ def ui(
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Address of this machine to listen at. With 0.0.0.0, other machines reach the pages too, without TLS unless "
-            "DUBSTAGE_TLS_CERTIFICATE_FILE is set; in a container, publish the port on 127.0.0.1.",
+            help="Address of this machine to listen at for the pages and HTTP. With 0.0.0.0, other machines reach them, without "
+            "TLS unless DUBSTAGE_TLS_CERTIFICATE_FILE is set; in a container, publish the port on 127.0.0.1.",
         ),
     ] = _HOST,
     browser: Annotated[bool, typer.Option(help="Open the pages in the browser.")] = True,
@@ -72,16 +72,17 @@ def ui(
 
 
 def _settings(host: str, port: int | None, folder: Path | None) -> GatewaySettings:
-    """Return the settings of the environment for a gateway that listens at `host`.
+    """Return the settings of the environment for a gateway whose pages are at `host`. gRPC listens at DUBSTAGE_HOST, by default on
+    this machine alone.
 
     Raises:
         InvalidRequestError: a value is wrong, or a folder cannot be written.
     """
-    configured = load_settings(GatewaySettings, host=host)
+    configured = load_settings(GatewaySettings, http_host=host)
     media = folder or configured.media_dir or configured.data_dir / _MEDIA
     settings = load_settings(
         GatewaySettings,
-        host=host,
+        http_host=host,
         port=0,
         http_port=port or configured.http_port or PORT,
         media_dir=media.absolute(),
@@ -116,7 +117,7 @@ def _run(settings: GatewaySettings, token: str, *, browser: bool) -> int:
     from services.common.server.server import bracketed
 
     scheme = "https" if settings.tls_certificate_file is not None else "http"
-    page = f"{scheme}://{bracketed(_HOST if settings.host in _ANY else settings.host)}:{settings.http_port}/ui"
+    page = f"{scheme}://{bracketed(_HOST if settings.web_host in _ANY else settings.web_host)}:{settings.http_port}/ui"
     # Browsers do not send what stands behind #, so that no log of a server has the token.
     address = f"{page}/sign-in#{token}" if token else page
 

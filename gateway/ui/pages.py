@@ -158,7 +158,7 @@ class Pages:
 
     def __init__(self, sessions: Sessions, settings: GatewaySettings, call: Call, download: Download) -> None:
         self._sessions = sessions
-        self._is_open = not sessions.needs_token and not is_loopback(settings.host)
+        self._is_open = not sessions.needs_token and not is_loopback(settings.web_host)
         self._call = call
         self._download = download
         self._environment = jinja2.Environment(
@@ -290,7 +290,7 @@ class Pages:
         if not text and self._is_open:
             text = (
                 "this gateway listens to other machines and asks for no token, so its pages are off: set DUBSTAGE_AUTH_TOKEN_FILE "
-                "to a file of tokens, or DUBSTAGE_HOST to 127.0.0.1"
+                "to a file of tokens, or DUBSTAGE_HTTP_HOST to 127.0.0.1"
             )
         return self._html("message.html.j2", "Refused", {"message": _capitalised(text)}, 403) if text else None
 

@@ -42,7 +42,7 @@ class Sessions:
         self.needs_token = settings.auth_token_file is not None
         """Whether the gateway asks for tokens."""
         # Without tokens, a page in the user's browser must not reach the gateway under a name of its own (DNS rebinding).
-        self._is_own_machine = not self.needs_token and is_loopback(settings.host)
+        self._is_own_machine = not self.needs_token and is_loopback(settings.web_host)
 
     def user(self, request: HTTPConnection) -> ProxyUser:
         """Return the user of the request whom a proxy has signed in; without a name: there is none."""

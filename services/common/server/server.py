@@ -333,13 +333,18 @@ class StageServer:
                 f"address; end that process, or set {variable} (and DUBSTAGE_HOST) to another value",
                 field=variable,
             ) from error
-        if settings.auth_token_file is not None and credentials is None and settings.host not in _LOOPBACK:
-            _log.warning("tokens_in_plain_text", host=settings.host, remedy="set DUBSTAGE_TLS_CERTIFICATE_FILE")
+        self._warn_of_tokens(settings.host)
         await self._server.start()
         self._looking = asyncio.create_task(self._watchdog.run())
         if self._health_server is not None:
             await self._health_server.start()
         return self.port
+
+    def _warn_of_tokens(self, host: str) -> None:
+        """Warn if tokens come to an address of the server over a network without TLS."""
+        settings = self._settings
+        if settings.auth_token_file is not None and settings.tls_certificate_file is None and host not in _LOOPBACK:
+            _log.warning("tokens_in_plain_text", host=host, remedy="set DUBSTAGE_TLS_CERTIFICATE_FILE")
 
     async def warm_up(self) -> None:
         """Run the stage's warm-up, then admit calls and report SERVING."""

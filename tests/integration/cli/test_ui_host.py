@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from tests.contract.ports import free_port
 from tests.integration.servers import RunningStages
 
@@ -36,6 +38,9 @@ def test_pages_at_all_addresses(stages: RunningStages, tmp_path: Path) -> None:
                 answer.read()
                 answers.append((answer.status, (answer.getheader("location") or "").partition("?")[0]))
         assert answers == [(303, "/ui/sign-in"), (401, ""), (200, "")]
+        listening = {connection.laddr for connection in psutil.Process(process.pid).net_connections("tcp") if not connection.raddr}
+        # The port of gRPC, which nobody asked for, stays on this machine.
+        assert {ip.removeprefix("::ffff:") for ip, number in listening if number != port} == {"127.0.0.1"}
         process.send_signal(2)
         process.communicate(timeout=60)
     finally:
