@@ -40,6 +40,7 @@ from services.common.texts import Text
 
 if TYPE_CHECKING:
     from dubstage.gateway.v1.dub_pb2 import DubSpec, LineSpec
+    from gateway.actors.installation import Installation
     from gateway.dub.job.kept_result import KeptResult
     from gateway.dub.job.outcome import DubOutcome, PartOutcome
     from gateway.dub.request.dub_request import DubRequest
@@ -110,7 +111,7 @@ def spoken_outputs(audio: Sequence[str], language: str, output: Path, report: Pa
     ]
 
 
-def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report: Path | None) -> None:
+def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report: Path | None, *, language: str = "") -> None:
     """Print warnings, counts of frames and the consent record to stderr, and the paths of output and report to stdout.
 
     Args:
@@ -118,34 +119,43 @@ def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report:
         outcome: its result.
         output: the video, or the pattern of the frames, that the user asked for.
         report: folder of the report; None: there is none.
+        language: language that lines about the dub begin with; empty: the command makes one dub.
 
     Raises:
         typer.Exit: no frame is dubbed, so that the command ends with an exit code of its own.
     """
     from gateway.dub.request.dub_request import consent_sentence
 
+    def of_dub(text: str) -> str:
+        return Text("{language}: {text}", language=language, text=text) if language else text
+
     for warning in outcome.warnings:
-        say_warning(warning)
-    for part in outcome.parts:
-        if part.name or part.face_id is not None:
-            say(_about_part(part))
+        say_warning(of_dub(warning))
+    for line in _about_outcome(request, outcome):
+        say(of_dub(line))
+    for dropped in outcome.written.dropped:
+        say_warning(of_dub(dropped))
+    say(of_dub(consent_sentence(request)))
+    _show_files(output, report)
+    if outcome.undubbed:
+        say_error(of_dub(outcome.undubbed))
+        raise typer.Exit(UNDUBBED_EXIT_CODE)
+
+
+def _about_outcome(request: DubRequest, outcome: DubOutcome) -> list[str]:
+    """Return faces, counts of frames, lag, and what was taken from earlier runs, one sentence each."""
+    lines = [_about_part(part) for part in outcome.parts if part.name or part.face_id is not None]
     counts = outcome.plan.counts()
     dubbed = int(outcome.plan.rendered().sum())
     frames = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    say(f"{dubbed} of {outcome.plan.num_frames} frames dubbed ({frames})")
+    lines.append(f"{dubbed} of {outcome.plan.num_frames} frames dubbed ({frames})")
     if outcome.actor is not None and outcome.actor.lag_frames and not request.lines:
-        say(sound_against_picture(outcome.actor.lag_frames))
+        lines.append(sound_against_picture(outcome.actor.lag_frames))
     if outcome.analysis_reused:
-        say("the faces of the footage had been tracked before (`dubstage jobs list`)")
+        lines.append("the faces of the footage had been tracked before (`dubstage jobs list`)")
     if outcome.windows_reused:
-        say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
-    for dropped in outcome.written.dropped:
-        say_warning(dropped)
-    say(consent_sentence(request))
-    _show_files(output, report)
-    if outcome.undubbed:
-        say_error(outcome.undubbed)
-        raise typer.Exit(UNDUBBED_EXIT_CODE)
+        lines.append(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
+    return lines
 
 
 def _show_finished(output: Path, report: Path | None) -> None:
@@ -187,6 +197,25 @@ class _Prepared:
     report: Path | None
 
 
+class _OpenedOnce:
+    """Stages of a command, opened by the first dub that computes.
+
+    Args:
+        stack: closes the stages.
+    """
+
+    def __init__(self, installation: Installation, stack: AsyncExitStack) -> None:
+        self._installation, self._stack = installation, stack
+        self._stages: Stages | None = None
+
+    async def open(self, progress: StepProgress) -> Stages:
+        """Return the stages."""
+        if self._stages is None:
+            progress.begin("start")
+            self._stages = await self._stack.enter_async_context(self._installation.stages())
+        return self._stages
+
+
 class DubRun:
     """Dubs of one command, one after the other, with the same stages. The second takes over the analysis of the first.
 
@@ -213,6 +242,7 @@ class DubRun:
         self._lines = lines
         self._force = force
         self._stages_sha256 = ""
+        self._documents: list[dict[str, Any]] = []
 
     async def run(self, asked: Sequence[tuple[DubSpec, Path | None]]) -> None:
         """Dub the footage once for each spec, write the reports, and print the results. All specs are checked before the first dub,
@@ -228,10 +258,8 @@ class DubRun:
             typer.Exit: one of several dubs failed.
         """
         from gateway.actors.installation import open_installation
-        from gateway.api.progress import dub_steps
         from gateway.dub.request.spec import sequence_of
         from gateway.engine import Engine, remove_old_jobs
-        from gateway.operations.step_paces import StepPaces
 
         async with AsyncExitStack() as stack:
             installation = stack.enter_context(open_installation(self._settings))
@@ -239,32 +267,15 @@ class DubRun:
             # Frames of a sequence take as much space as a video without loss: they are read when it is their turn.
             late = len(asked) > 1 and sequence_of(asked[0][0]) is not None
             prepared = {} if late else {index: await self._prepared(engine, *dub, stack) for index, dub in enumerate(asked)}
-            stages: Stages | None = None
+            stages = _OpenedOnce(installation, stack)
             exit_codes: list[int] = []
-            documents: list[dict[str, Any]] = []
             for index, dub in enumerate(asked):
                 output = self._files.output(dub[0].output_uri, "output_uri")
+                language = dub[0].language if len(asked) > 1 else ""
                 try:
                     async with AsyncExitStack() as own:
                         each = prepared[index] if not late else await self._prepared(engine, *dub, own)
-                        result = await self._kept_result(engine, each)
-                        # A document of --json has figures of the dub, which only the dub itself knows.
-                        dubs_again = self._force or wants_json()
-                        if result is not None and not dubs_again and await engine.is_finished(each.request, result, each.report):
-                            _show_finished(output, each.report)
-                            continue
-                        steps = dub_steps(each.request, report=each.report is not None)
-                        paces = StepPaces(self._settings.data_dir, each.request.method)
-                        progress = own.enter_context(StepProgress(steps, paces=paces))
-                        if stages is None:
-                            progress.begin("start")
-                            stages = await stack.enter_async_context(installation.stages())
-                        outcome = await self._dubbed(engine, each, stages, progress, result)
-                    if wants_json():
-                        from gateway.cli.documents import dub_document
-
-                        documents.append(await asyncio.to_thread(dub_document, each.request, outcome, output))
-                    show_outcome(each.request, outcome, output, each.report)
+                        await self._shown(engine, each, stages, output, language)
                 except DubstageError as problem:
                     if len(asked) == 1:
                         raise
@@ -273,10 +284,41 @@ class DubRun:
                 except typer.Exit as ended:
                     exit_codes.append(ended.exit_code)
             if wants_json():
-                say_json(documents[0] if len(asked) == 1 else {"results": documents})
+                say_json(self._documents[0] if len(asked) == 1 else {"results": self._documents})
             await remove_old_jobs(installation, engine)
         if exit_codes:
             raise typer.Exit(exit_codes[0])
+
+    async def _shown(self, engine: Engine, dub: _Prepared, stages: _OpenedOnce, output: Path, language: str) -> None:
+        """Dub unless the output is the result of the same request already, and print the result.
+
+        Args:
+            output: the video, or the pattern of the frames, that the user asked for.
+            language: language that lines about the dub begin with; empty: the command makes one dub.
+
+        Raises:
+            DubstageError: the dub failed.
+            typer.Exit: no frame is dubbed.
+        """
+        from gateway.api.progress import dub_steps
+        from gateway.operations.step_paces import StepPaces
+
+        result = await self._kept_result(engine, dub)
+        # A document of --json has figures of the dub, which only the dub itself knows.
+        dubs_again = self._force or wants_json()
+        if result is not None and not dubs_again and await engine.is_finished(dub.request, result, dub.report):
+            _show_finished(output, dub.report)
+            return
+        if language:
+            say(f"{language}: {output}")
+        paces = StepPaces(self._settings.data_dir, dub.request.method)
+        with StepProgress(dub_steps(dub.request, report=dub.report is not None), paces=paces) as progress:
+            outcome = await self._dubbed(engine, dub, await stages.open(progress), progress, result)
+        if wants_json():
+            from gateway.cli.documents import dub_document
+
+            self._documents.append(await asyncio.to_thread(dub_document, dub.request, outcome, output))
+        show_outcome(dub.request, outcome, output, dub.report, language=language)
 
     async def _prepared(self, engine: Engine, spec: DubSpec, report: Path | None, stack: AsyncExitStack) -> _Prepared:
         from gateway.dub.request.spec import files_read, sequence_of

@@ -59,6 +59,17 @@ def test_undubbed_video_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.err.splitlines()[-1] == "error: none of the 3 frames is dubbed"
 
 
+def test_lines_of_one_of_several_dubs_name_its_language(capsys: pytest.CaptureFixture[str]) -> None:
+    show_outcome(REQUEST, outcome(warnings=["the speech is cut"]), REQUEST.output, None, language="pt-BR")
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        "warning: pt-BR: the speech is cut",
+        "pt-BR: 3 of 3 frames dubbed (DUBBED 3)",
+        "pt-BR: no consent on record",
+    ]
+    assert printed.out == "video.mp4\n"
+
+
 def test_each_language_has_own_outputs() -> None:
     output, report = Path("out/{language}/video.mp4"), Path("reports/{language}")
     assert spoken_outputs(["de=a.wav", "pt-BR=b=c.wav"], "", output, report) == [
