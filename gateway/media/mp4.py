@@ -15,6 +15,7 @@ import os
 import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from typing import IO, Final, Literal
 
@@ -250,15 +251,41 @@ class Edit:
 
     Attributes:
         track: four letters that say what the track holds, such as `vide`.
+        track_id: number of the track.
         number: number of the entry in its list, from 0.
-        is_empty: whether nothing is shown for the length of the entry.
+        begin: time of the track from which on samples are shown, ticks of the track; -1: nothing is shown for the length.
+        length: length of the entry, seconds; 0: not stated.
         speed: speed of the shown samples; 0: the first sample stands still.
     """
 
     track: bytes
+    track_id: int
     number: int
-    is_empty: bool
+    begin: int
+    length: Fraction
     speed: float
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is shown for the length of the entry."""
+        return self.begin == -1
+
+
+@dataclass(frozen=True, slots=True)
+class EditPart:
+    """A part of a track that an edit list shows.
+
+    Attributes:
+        begin: time of the track at which the part begins, ticks of the track.
+        length: length of the part, seconds; None: to the end of the track.
+        shown_at: time at which the part is shown, seconds from the beginning of the list.
+        precision: length of a tick in which the lengths of parts are stored, seconds.
+    """
+
+    begin: int
+    length: Fraction | None
+    shown_at: Fraction
+    precision: Fraction
 
 
 def edits_of(handle: int) -> Iterator[Edit]:
@@ -269,19 +296,63 @@ def edits_of(handle: int) -> Iterator[Edit]:
     """
     with open(f"/proc/self/fd/{handle}", "rb") as file:
         index = next((box for box in boxes_of(file) if box.kind == b"moov"), None)
-        for track in boxes_of(file, index) if index is not None else ():
-            lists = boxes_at_all_levels(file, {b"edts"}, track) if track.kind == b"trak" else ()
-            for box in lists:
+        inside = list(boxes_of(file, index)) if index is not None else []
+        scale = next((_number(file, box, 12, 20) for box in inside if box.kind == b"mvhd"), 0) or 1
+        for track in inside:
+            boxes = list(boxes_at_all_levels(file, {b"edts"}, track)) if track.kind == b"trak" else []
+            track_id = next((_number(file, box, 12, 20) for box in boxes if box.kind == b"tkhd"), 0)
+            for box in boxes:
                 if box.kind == b"elst":
-                    yield from _entries(_handler(file, track), read_at(file, box.body, min(box.end - box.body, _PIECE)))
+                    content = read_at(file, box.body, min(box.end - box.body, _PIECE))
+                    yield from _entries(_handler(file, track), track_id, scale, content)
 
 
-def _entries(track: bytes, content: bytes) -> Iterator[Edit]:
+def _entries(track: bytes, track_id: int, scale: int, content: bytes) -> Iterator[Edit]:
     entry = struct.Struct(">Qqi" if content[:1] == b"\1" else ">Iii")
     count = min(int.from_bytes(content[4:8]), (len(content) - 8) // entry.size)
     for number in range(count):
-        _, begin, speed = entry.unpack_from(content, 8 + number * entry.size)
-        yield Edit(track, number, begin == -1, speed / (1 << 16))
+        length, begin, speed = entry.unpack_from(content, 8 + number * entry.size)
+        yield Edit(track, track_id, number, begin, Fraction(length, scale), speed / (1 << 16))
+
+
+def _number(file: IO[bytes], box: Box, offset: int, offset_of_long: int) -> int:
+    """Return a number of 32 bits of a box, which lies further behind in boxes with times of 64 bits; 0: the box is cut short."""
+    body = read_at(file, box.body, min(box.end - box.body, offset_of_long + 4))
+    begin = offset_of_long if body[:1] == b"\1" else offset
+    return int.from_bytes(body[begin : begin + 4]) if len(body) >= begin + 4 else 0
+
+
+def edit_parts(handle: int) -> dict[int, tuple[EditPart, ...]]:
+    """Return the parts of each track whose edit list FFmpeg does not follow exactly, by the numbers of the tracks.
+
+    FFmpeg gives frames wrong times behind a cut inside a group of reordered frames, cuts sound at its packets, and takes a length
+    of 0 for nothing. So lists of several parts and lists of one part without a length are followed here. The lists of fragmented
+    files are left to FFmpeg: there the samples come later than the list.
+
+    Args:
+        handle: descriptor of a regular file.
+    """
+    with open(f"/proc/self/fd/{handle}", "rb") as file:
+        index = next((box for box in boxes_of(file) if box.kind == b"moov"), None)
+        if index is None or any(box.kind == b"mvex" for box in boxes_of(file, index)):
+            return {}
+        precision = next((_number(file, box, 12, 20) for box in boxes_of(file, index) if box.kind == b"mvhd"), 0) or 1
+    lists: dict[int, list[Edit]] = {}
+    for edit in edits_of(handle):
+        lists.setdefault(edit.track_id, []).append(edit)
+    parts = {track: _parts(edits, Fraction(1, precision)) for track, edits in lists.items()}
+    return {track: found for track, found in parts.items() if len(found) > 1 or any(part.length is None for part in found)}
+
+
+def _parts(edits: list[Edit], precision: Fraction) -> tuple[EditPart, ...]:
+    shown = [edit for edit in edits if not edit.is_empty]
+    only = len(shown) == 1
+    parts, time = [], Fraction(0)
+    for edit in edits:
+        if not edit.is_empty and (edit.length or only):
+            parts.append(EditPart(edit.begin, edit.length or None, time, precision))
+        time += edit.length
+    return tuple(parts)
 
 
 def _handler(file: IO[bytes], track: Box) -> bytes:

@@ -34,7 +34,7 @@ from av.video.stream import VideoStream
 
 from gateway.media.encoders import EncoderChoice, WriteSettings, colour_for, usual_priority
 from gateway.media.mp4 import BUFFER_BYTES, PaddedFile
-from gateway.media.opening import codec_name, open_input
+from gateway.media.opening import codec_name, open_input, parts_of
 from gateway.media.pixels import filter_graph
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo, VideoInfo
@@ -194,9 +194,10 @@ def _shifted(chapter: Chapter, shift: Fraction) -> Chapter:
 
 
 def can_be_copied(path: Path, index: int, container_format: str) -> bool:
-    """Return whether stream `index` of a file can be copied into a container without encoding."""
+    """Return whether stream `index` of a file can be copied into a container without encoding, and without cuts inside packets."""
     with open_input(path) as source:
-        return _muxes(source.streams[index], container_format)
+        stream = source.streams[index]
+        return _muxes(stream, container_format) and not parts_of(source, stream, path)
 
 
 def _written_by_the_muxer(stream: Stream, has_chapters: bool) -> bool:

@@ -25,7 +25,7 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from gateway.media.mp4 import Only, TrackView, boxes_at_all_levels, edits_of, read_at, track_view
+from gateway.media.mp4 import EditPart, Only, TrackView, boxes_at_all_levels, edit_parts, edits_of, read_at, track_view
 from gateway.safe_paths import descriptor_url, open_media_file
 from services.common.errors import MediaUnsupportedError
 from services.common.server.resources import give_back_freed_memory
@@ -80,6 +80,7 @@ INPUT_OPTIONS: Final = {
 }
 """FFmpeg's options for every file that is read. References of MOV files to other files are not followed by FFmpeg's own default;
 `external_reference` finds them."""
+_WITHOUT_EDITS: Final = {**INPUT_OPTIONS, "ignore_editlist": "1"}
 
 _HEAD_BYTES: Final = 4096
 _PLAYLISTS: Final = (
@@ -130,7 +131,9 @@ def _names_a_file(dref: bytes) -> bool:
 
 
 @contextmanager
-def open_input(path: Path, *, field: str = "video", only: Only | None = None) -> Iterator[InputContainer]:
+def open_input(
+    path: Path, *, field: str = "video", only: Only | None = None, follow_edits: bool = True
+) -> Iterator[InputContainer]:
     """Open a media file for reading. The gateway and the command line open media here only.
 
     FFmpeg gets the descriptor of the checked file instead of the path. So FFmpeg takes no name for a protocol or a pattern, and the
@@ -139,6 +142,7 @@ def open_input(path: Path, *, field: str = "video", only: Only | None = None) ->
     Args:
         field: option or field that names the file, for errors.
         only: what the caller reads; None: all. Of long videos the other tracks are hidden, so streams may have other numbers.
+        follow_edits: whether FFmpeg follows the edit lists of MP4 and MOV. Otherwise the file has all samples, at their own times.
 
     Raises:
         MediaUnsupportedError: the file is missing, not regular, unreadable, empty, or in a format that is not read. `field` names
@@ -149,18 +153,18 @@ def open_input(path: Path, *, field: str = "video", only: Only | None = None) ->
             view = track_view(handle, only) if only is not None else None
             if view is not None:
                 stack.callback(view.close)
-            container = _open(handle, path, field, view)
+            container = _open(handle, path, field, view, INPUT_OPTIONS if follow_edits else _WITHOUT_EDITS)
         stack.callback(container.close)
         yield container
 
 
-def _open(handle: int, path: Path, field: str, view: TrackView | None) -> InputContainer:
+def _open(handle: int, path: Path, field: str, view: TrackView | None, options: dict[str, str]) -> InputContainer:
     playlist = playlist_kind(handle)
     if playlist is not None:
         raise MediaUnsupportedError(f"{path} is {playlist}, which only names media; give the media file itself", field=field)
     try:
         source = descriptor_url(handle) if view is None else view
-        container = av.open(source, "r", metadata_errors="replace", container_options=INPUT_OPTIONS, buffer_size=_VIEW_BUFFER)
+        container = av.open(source, "r", metadata_errors="replace", container_options=options, buffer_size=_VIEW_BUFFER)
     except (av.FFmpegError, OSError, ValueError) as problem:
         raise _not_opened(path, field, problem) from problem
     if container.format.name.startswith("mov,"):
@@ -175,6 +179,18 @@ def _open(handle: int, path: Path, field: str, view: TrackView | None) -> InputC
             # Reading the index of two hours takes 52 MB of memory, of which FFmpeg has freed 32 MB by now.
             give_back_freed_memory()
     return container
+
+
+def parts_of(container: InputContainer, stream: Stream, path: Path, *, field: str = "video") -> tuple[EditPart, ...]:
+    """Return the parts of a stream that are to be followed exactly (gateway.media.mp4.edit_parts); empty: FFmpeg follows the list.
+
+    Raises:
+        MediaUnsupportedError: the file cannot be opened any more.
+    """
+    if not container.format.name.startswith("mov,"):
+        return ()
+    with open_media_file(path, field=field) as handle:
+        return edit_parts(handle).get(stream.id, ())
 
 
 def _refuse_external(handle: int, path: Path, field: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import av
 import numpy as np
@@ -16,6 +17,7 @@ from av.dictionary import Dictionary
 from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
+from gateway.media.mp4 import EditPart
 from gateway.media.opening import (
     MAX_FRAME_S,
     MAX_FRAMES,
@@ -31,6 +33,7 @@ from gateway.media.opening import (
     is_cover,
     is_decodable,
     open_input,
+    parts_of,
     reason_of,
     video_stream,
 )
@@ -182,7 +185,8 @@ def probe(path: Path | str) -> MediaInfo:
     with open_input(path) as container:
         stream = video_stream(container, path)
         _refuse_size(path, stream.codec_context.width, stream.codec_context.height)
-        first = _first_frame(container, stream, path)
+        parts = parts_of(container, stream, path)
+        first = _first_of_file(path, stream.index) if parts else _first_frame(container, stream, path)
         metadata, container_name = dict(container.metadata), container.format.name
         audio = tuple(_audio(item) for item in container.streams.audio if is_decodable(item))
         described = {stream.index, *(item.index for item in audio)}
@@ -192,16 +196,16 @@ def probe(path: Path | str) -> MediaInfo:
             if item.index not in described
         )
         indexed = container.format.name.startswith("mov,")  # AVI declares a number too, which may differ from its frames
-        declared = _indexed_packets(stream) if indexed else _edit_units(container, stream)
+        declared = _indexed_packets(stream, parts) if indexed else _edit_units(container, stream)
         index, codec = stream.index, stream.codec_context.codec.canonical_name
         time_base, stream_metadata = stream.time_base or Fraction(1, 1000), dict(stream.metadata)
         promised = _promised_end(container)
         guessed = stream.guessed_rate or stream.average_rate
         aspect = stream.sample_aspect_ratio
         # MP4 sums the durations of its frames; with B-frames that of the packet shown last is another frame's.
-        whole, samples = stream.duration if indexed else None, stream.frames
+        whole, samples = stream.duration if indexed and not parts else None, stream.frames
     counted = has_order_only(container_name, codec)
-    packets = _scan(path, index, counted=counted)
+    packets = _scan(path, index, counted=counted, follow_edits=not parts)
     _refuse_cut_short(path, packets, declared, promised, time_base)
     if counted and packets.pts is not None:
         # The clock of an AVI may be finer than its frames, and a packet then says one tick.
@@ -212,7 +216,9 @@ def probe(path: Path | str) -> MediaInfo:
         # Footage that was cut inside a group of pictures starts with packets that refer to pictures before the cut. These packets
         # cannot be shown.
         pts, last_duration = [value for value in packets.pts if value >= first.pts], packets.last_duration
-    times = np.array(pts, np.int64)
+    times, sources = np.array(pts, np.int64), np.empty(0, np.int64)
+    if parts and len(times):
+        times, sources, last_duration = _shown(path, times, last_duration, parts, time_base)
     if len(times) == 0:
         raise MediaUnsupportedError(f"{path} has a video stream but not one frame in it", field="video")
     if np.any(np.diff(times) <= 0):
@@ -249,6 +255,7 @@ def probe(path: Path | str) -> MediaInfo:
         metadata=stream_metadata,
         hdr=hdr_metadata(first),
         unkept=_unkept(first),
+        sources=sources,
     )
     return MediaInfo(path, container_name, video, audio, others, metadata)
 
@@ -342,6 +349,14 @@ def _refuse_length(path: Path, times: Int64, last_duration: int, time_base: Frac
         )
 
 
+def _nothing_shown(path: Path, frames: int) -> MediaUnsupportedError:
+    return MediaUnsupportedError(
+        f"{path}: its edit list shows none of its {frames} frames; save it without the list "
+        "(ffmpeg -ignore_editlist 1 -i IN -c copy OUT)",
+        field="video",
+    )
+
+
 def _too_many_frames(path: Path) -> MediaUnsupportedError:
     return MediaUnsupportedError(f"{path} has more than {MAX_FRAMES} frames; cut it into parts", field="video")
 
@@ -368,29 +383,80 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     if problem is not None:
         raise broken_at(path, None, reason_of(problem)) from problem
     if stream.frames and not shown and container.format.name.startswith("mov,") and hidden >= _indexed_packets(stream):
-        raise MediaUnsupportedError(
-            f"{path}: its edit list shows none of its {stream.frames} frames; save it without the list "
-            "(ffmpeg -ignore_editlist 1 -i IN -c copy OUT)",
-            field="video",
-        )
+        raise _nothing_shown(path, stream.frames)
     if stream.frames:
         what = "can be decoded" if shown else "are there"
         raise broken_at(path, None, f"it is cut short, 0 of {stream.frames} frames {what}")
     raise MediaUnsupportedError(f"{path} has a video stream but not one frame in it", field="video")
 
 
-def _scan(path: Path, index: int, *, counted: bool) -> _Packets:
+def _first_of_file(path: Path, index: int) -> av.VideoFrame:
+    """Return the first decoded frame of the file, which the edit list may not show."""
+    with open_input(path, follow_edits=False) as container:
+        return _first_frame(container, cast(VideoStream, container.streams[index]), path)
+
+
+class _Shown(NamedTuple):
+    """The frames that an edit list shows.
+
+    Attributes:
+        pts: int64 [frames], times at which the frames are shown, ticks.
+        sources: int64 [frames], times of the frames in the file, ticks.
+        last_duration: time that the last frame is shown, ticks.
+    """
+
+    pts: Int64
+    sources: Int64
+    last_duration: int
+
+
+def _shown(path: Path, times: Int64, last_duration: int, parts: tuple[EditPart, ...], time_base: Fraction) -> _Shown:
+    """Return the frames that an edit list shows: of each part those that begin in the part.
+
+    Lengths of parts are stored in coarser ticks than times of frames, so that a part may end a little before or behind the end of a
+    frame. A frame of the next part follows at once then, and a frame that would be shown for less than such a tick is left out.
+
+    Args:
+        times: int64 [frames of the file], ascending times of the frames, ticks.
+        last_duration: time that the last of them is shown, ticks.
+    """
+    ends = np.append(times[1:], times[-1] + last_duration)
+    frame = int(np.median(ends - times))
+    sources, pts, follows = [], [], 0
+    for part in parts:
+        slack = max(1, min(math.ceil(part.precision / time_base), frame // 2))
+        begins = round(part.shown_at / time_base)
+        begins = follows if abs(follows - begins) <= slack else begins
+        length = int(ends[-1]) - part.begin if part.length is None else round(part.length / time_base)
+        first = int(np.searchsorted(times, part.begin))
+        stop = int(np.searchsorted(times, part.begin + length - slack, side="right"))
+        if first >= stop:
+            continue
+        sources.append(times[first:stop])
+        pts.append(begins + times[first:stop] - part.begin)
+        whole = int(ends[stop - 1]) - part.begin
+        follows = begins + (whole if whole <= length + slack else length)
+        if sum(map(len, sources)) > MAX_FRAMES:
+            raise _too_many_frames(path)
+    if not sources:
+        raise _nothing_shown(path, len(times))
+    shown = np.concatenate(pts)
+    return _Shown(shown, np.concatenate(sources), follows - int(shown[-1]))
+
+
+def _scan(path: Path, index: int, *, counted: bool, follow_edits: bool) -> _Packets:
     """Read the packets of a file.
 
     Args:
         index: index of the video stream.
         counted: whether the order of the video's packets gives their times.
+        follow_edits: whether FFmpeg follows the edit list.
     """
     pts: list[int] | None = []
     last = (-(2**62), 0)
     count, has_hidden, end, file_end = 0, False, -(2**62), Fraction(0)
     keys: list[bool] = []
-    with open_input(path) as container:
+    with open_input(path, follow_edits=follow_edits) as container:
         time_base = container.streams[index].time_base or Fraction(1)
         try:
             for packet in container.demux():
@@ -421,13 +487,14 @@ def _scan(path: Path, index: int, *, counted: bool) -> _Packets:
     return _Packets(None if pts is None else sorted(pts[begin:]), last[1], count, has_hidden, end, file_end)
 
 
-def _indexed_packets(stream: VideoStream) -> int:
+def _indexed_packets(stream: VideoStream, parts: tuple[EditPart, ...] = ()) -> int:
     """Return the number of packets in the index of an MP4 file, 0: there is no index, as in fragmented files.
 
     FFmpeg's index follows the edit list. So the index leaves samples out that the edit list does not show, and repeats samples that
-    the edit list shows twice. The sample tables still have all samples (`stream.frames`).
+    the edit list shows twice. The sample tables still have all samples (`stream.frames`), which are read if the list is followed
+    here.
     """
-    return len(stream.index_entries) if stream.frames else 0
+    return len(stream.index_entries) if stream.frames and not parts else stream.frames
 
 
 def _edit_units(container: InputContainer, stream: VideoStream) -> int:

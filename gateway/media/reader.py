@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -86,7 +87,7 @@ class VideoReader:
         self.close()
         video = self._info.video
         stop = video.num_frames if stop is None else min(stop, video.num_frames)
-        self._open = self._sought(start, stop) if len(video.before) else self._decode(start, stop)
+        self._open = self._sought(start, stop) if len(video.before) or len(video.sources) else self._decode(start, stop)
         return self._open
 
     def frames_from(self, start: int, stop: int) -> Iterator[DecodedFrame]:
@@ -102,6 +103,9 @@ class VideoReader:
     def _sought(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         """Decode from a key frame before `start`, or from the beginning if the file cannot be sought there exactly."""
         info, video = self._info, self._info.video
+        if len(video.sources):
+            yield from self._of_parts(start, stop)
+            return
         times, skipped, due = video.file_times, len(video.before), start
         ticks = int(video.pts[min(start, video.num_frames - 1)]) - int(_SETTLING_S / video.time_base)
         if ticks > int(times[0]) and not has_order_only(info.container, video.codec):
@@ -118,6 +122,37 @@ class VideoReader:
                         due += 1
         if due < stop:
             yield from self._decode(due, stop)
+
+    def _of_parts(self, start: int, stop: int) -> Iterator[DecodedFrame]:
+        """Decode the frames of an edit list, part by part."""
+        video = self._info.video
+        jumps = np.diff(video.sources[start:stop]) != np.diff(video.pts[start:stop])
+        edges = [start, *(np.flatnonzero(jumps) + start + 1).tolist(), stop]
+        for first, end in itertools.pairwise(edges):
+            yield from self._of_part(first, end)
+
+    def _of_part(self, start: int, stop: int) -> Iterator[DecodedFrame]:
+        """Decode frames that follow each other in the file: from a key frame before them, or from the beginning of the file."""
+        info, video, due = self._info, self._info.video, start
+        ticks = int(video.sources[start]) - int(_SETTLING_S / video.time_base) if start < stop else 0
+        for begin in [ticks, None] if ticks > 0 else [None]:
+            if due == stop:
+                return
+            with open_input(info.path, only="picture", follow_edits=False) as container:
+                stream = self._stream(container)
+                if begin is not None:
+                    container.seek(begin, stream=stream)
+                for picture in self._pictures(container, stream):
+                    reached = picture.pts
+                    if reached == video.sources[due]:
+                        picture.pts = int(video.pts[due])
+                        yield _decoded_frame(picture, due, info)
+                        due += 1
+                    if due == stop or reached is None or reached > video.sources[due]:
+                        break
+        if due < stop:
+            seconds = int(video.pts[due]) * video.time_base
+            raise broken_at(info.path, seconds, f"only {due} of {video.num_frames} frames can be decoded")
 
     def _stream(self, container: av.container.InputContainer) -> VideoStream:
         stream = video_stream(container, self._info.path)

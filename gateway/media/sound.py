@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 import av
 import numpy as np
 
+from gateway.media.mp4 import EditPart
 from gateway.media.opening import (
     MAX_CHANNELS,
     MAX_SAMPLE_RATE_HZ,
@@ -22,6 +24,7 @@ from gateway.media.opening import (
     is_cover,
     is_decodable,
     open_input,
+    parts_of,
 )
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequestError, MediaUnsupportedError
@@ -31,6 +34,8 @@ CHUNK_SAMPLES: Final = 16_384
 """Samples of a chunk."""
 _JITTER_S: Final = Fraction(1, 50)
 """Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
+_SETTLING_S: Final = 1
+"""Seconds that are decoded before a part of an edit list: decoders of sound take up to a tenth of that to settle."""
 _INTEGER_SCALE: Final = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
 _AMBIGUOUS: Final = ("pcm_f16le", "pcm_f24le")
 """Codecs that FFmpeg names for WAV files whose samples have 16 or 24 bits in 32."""
@@ -116,6 +121,8 @@ class SoundReader:
         with open_input(self._path, field="audio") as container:
             stream = _first_track(container, self._path)
             context = stream.codec_context
+            self._parts = parts_of(container, stream, self._path, field="audio")
+            self._time_base = stream.time_base or Fraction(1, context.sample_rate)
             self.info = SoundInfo(stream.index, context.sample_rate, context.layout.nb_channels, context.layout.name)
         _refuse_layout(self._path, self.info, context.name)
 
@@ -170,13 +177,12 @@ class SoundReader:
     def _pieces(self) -> Iterator[Float32]:
         """Yield samples in order, without gaps, in pieces as they are decoded. Pieces of silence are at most as long as a chunk."""
         rate, origin, expected = self.info.sample_rate_hz, self._origin, 0
-        packed: av.AudioResampler | None = None
-        for frame in self._frames():
-            packed = packed or av.AudioResampler(format=frame.format.packed)
-            samples = _float_samples(frame, packed)
+        # The parts of an edit list are exact to the sample.
+        jitter = 0 if self._parts else _JITTER_S * rate
+        for time, decoded in self._shown_samples() if self._parts else self._samples():
+            samples = decoded
             if not np.isfinite(samples).all():
                 raise self._not_finite(samples, expected)
-            time = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
             if time is not None:
                 if origin is None:
                     origin = time
@@ -187,7 +193,7 @@ class SoundReader:
                         "cut it, or write its times anew (ffmpeg -i IN OUT.wav)",
                         field="audio",
                     )
-                if abs(position - expected) > _JITTER_S * rate or expected == 0:
+                if abs(position - expected) > jitter or expected == 0:
                     while position > expected:
                         silence = np.zeros((min(position - expected, CHUNK_SAMPLES), self.info.channels), np.float32)
                         expected += len(silence)
@@ -196,6 +202,35 @@ class SoundReader:
             if len(samples):
                 expected += len(samples)
                 yield samples
+
+    def _samples(self, part: EditPart | None = None) -> Generator[tuple[Fraction | None, Float32]]:
+        """Yield the samples of each decoded frame, and their time in seconds. For a part of an edit list, the samples are those of
+        the whole track from a second before the part on.
+        """
+        packed: av.AudioResampler | None = None
+        for frame in self._frames(part):
+            packed = packed or av.AudioResampler(format=frame.format.packed)
+            time = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
+            yield time, _float_samples(frame, packed)
+
+    def _shown_samples(self) -> Iterator[tuple[Fraction, Float32]]:
+        """Yield the samples that an edit list plays, and the times at which they are played, seconds: whole samples."""
+        rate = self.info.sample_rate_hz
+        for part in self._parts:
+            at, begin = round(part.shown_at * rate), round(part.begin * self._time_base * rate)
+            end = None if part.length is None else begin + round((part.shown_at + part.length) * rate) - at
+            position: int | None = None
+            with closing(self._samples(part)) as decoded:
+                for time, samples in decoded:
+                    exact = round((time or Fraction(0)) * rate)
+                    if position is None or abs(exact - position) > _JITTER_S * rate:
+                        position = exact
+                    inside = samples[max(begin - position, 0) : None if end is None else max(end - position, 0)]
+                    if len(inside):
+                        yield Fraction(at + max(position, begin) - begin, rate), inside
+                    position += len(samples)
+                    if end is not None and position >= end:
+                        break
 
     def _skip(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
         """Seek to a second before the origin, if samples are to be left out."""
@@ -213,11 +248,14 @@ class SoundReader:
             field="audio",
         )
 
-    def _frames(self) -> Iterator[av.AudioFrame]:
+    def _frames(self, part: EditPart | None) -> Iterator[av.AudioFrame]:
         reached = DecodingProgress()
-        with open_input(self._path, field="audio", only="sound") as container:
+        with open_input(self._path, field="audio", only="sound", follow_edits=part is None) as container:
             stream = _first_track(container, self._path)
-            self._skip(container, stream)
+            if part is None:
+                self._skip(container, stream)
+            elif part.begin * self._time_base > _SETTLING_S:
+                container.seek(part.begin - int(_SETTLING_S / self._time_base), stream=stream)
             for frame in decoded_frames(container, stream, self._path, reached, field="audio"):
                 if frame.sample_rate != self.info.sample_rate_hz or frame.layout.nb_channels != self.info.channels:
                     raise broken_at(self._path, reached.seconds, "its sound changes rate or channels", field="audio")

@@ -160,6 +160,8 @@ class VideoInfo:
         reduction: samples of the file per sample of a frame, in each direction. The reader reduces frames by areas.
         before: int64, presentation times of the shown frames of the file before the first frame, ticks; none, unless the video is a
             span of its file.
+        sources: int64 [frames], times of the frames in the file before the edit list, ticks, if the list is followed here
+            (gateway.media.mp4.edit_parts); otherwise none.
     """
 
     index: int
@@ -178,6 +180,7 @@ class VideoInfo:
     unkept: tuple[str, ...] = ()
     reduction: int = 1
     before: Int64 = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+    sources: Int64 = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
 
     @property
     def interlaced(self) -> bool:
@@ -237,7 +240,7 @@ class VideoInfo:
         if not first and stop >= self.num_frames:
             return self
         before = np.concatenate([self.before, pts[:first]])
-        return replace(self, pts=pts[first:stop], last_duration=last, before=before)
+        return replace(self, pts=pts[first:stop], last_duration=last, before=before, sources=self.sources[first:stop])
 
     def halved(self) -> VideoInfo:
         """Return the video with frames of half the width and height.

@@ -57,6 +57,7 @@ def pack_media(info: MediaInfo) -> bytes:
             "colour": [video.colour.matrix, video.colour.color_range, video.colour.primaries, video.colour.transfer],
             "time_base": _pair(video.time_base),
             "average_rate": _pair(video.average_rate),
+            "frames": video.num_frames,
             "last_duration": video.last_duration,
             "field_order": video.field_order,
             "metadata": dict(video.metadata),
@@ -69,7 +70,7 @@ def pack_media(info: MediaInfo) -> bytes:
         ],
         "others": [[item.index, item.kind, item.codec, dict(item.metadata)] for item in info.others],
     }
-    return pack(facts, video.pts.astype("<i8").tobytes())
+    return pack(facts, np.concatenate([video.pts, video.sources]).astype("<i8").tobytes())
 
 
 def media_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> MediaInfo:
@@ -93,12 +94,13 @@ def media_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> M
             colour=ColourTags(*video["colour"]),
             time_base=Fraction(*video["time_base"]),
             average_rate=Fraction(*video["average_rate"]),
-            pts=times,
+            pts=times[: video["frames"]],
             last_duration=video["last_duration"],
             field_order=video["field_order"],
             metadata=video["metadata"],
             hdr=HdrMetadata(*(None if numbers is None else tuple(map(int, numbers)) for numbers in video["hdr"])),
             unkept=tuple(video["unkept"]),
+            sources=times[video["frames"] :],
         ),
         tuple(
             AudioInfo(index, codec, rate, channels, layout, Fraction(*start), tags)

@@ -4,6 +4,7 @@ import re
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
 from gateway.media.inspection import inspect_video
+from gateway.media.muxer import can_be_copied
 from gateway.media.probe import hdr_metadata, probe
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
@@ -215,6 +217,60 @@ def test_edit_list_shows_its_frames(tmp_path: Path, edits: str, codec: str) -> N
             np.testing.assert_array_equal(frame.planes[0], planes[number])
         (sought,) = reader.frames_from(30, 31)
         np.testing.assert_array_equal(sought.planes[0], planes[shown[30]])
+
+
+def _reordered_sweep(path: Path) -> bytes:
+    """A video of 60 frames in groups of 24 with three B-frames in a row, and 2.4 s of a tone that rises all the time."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=25, options={"bf": "3", "g": "24", "x264-params": "scenecut=0:b-adapt=0"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = output.add_stream("aac", rate=44100, layout="mono")
+        for index in range(60):
+            output.mux(video.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 40 + 2 * index, np.uint8), "yuv420p")))
+        output.mux(video.encode(None))
+        seconds = np.arange(int(2.4 * 44100)) / 44100
+        sweep = av.AudioFrame.from_ndarray(
+            0.5 * np.sin(2 * np.pi * (200 + 400 * seconds) * seconds).astype(np.float32)[None], "fltp", "mono"
+        )
+        sweep.sample_rate = 44100
+        output.mux(sound.encode(sweep))
+        output.mux(sound.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [(0.28, 0.0), (0.32, 0.12)],
+        [(0.24, 0.08), (0.36, 0.0), (0.2, 1.32)],
+        [(0.44, 0.2), (0.48, 1.2)],
+        [(0.0, 0.6)],
+    ],
+    ids=["back", "repeated", "inside groups", "no length"],
+)
+def test_cuts_inside_groups_are_exact(tmp_path: Path, parts: list[tuple[float, float]]) -> None:
+    """Parts that begin and end among reordered frames show their frames at an even rate, and their sound to the sample. A part
+    without a length goes to the end.
+    """
+    whole = _reordered_sweep(tmp_path / "whole.mp4")
+    edited = inspect_video(_written(tmp_path / "edited.mp4", with_edits(whole, parts)))
+    spans = [(round(25 * begin), round(25 * (begin + length)) if length else 60) for length, begin in parts]
+    shown = [frame for first, stop in spans for frame in range(first, stop)]
+    with VideoReader(edited) as reader:
+        levels = [(int(frame.planes[0].mean()) - 40) / 2 for frame in reader]
+        (sought,) = reader.frames_from(8, 9)
+        (of_span,) = VideoReader(replace(edited, video=edited.video.span(8, 1))).frames(0, 1)
+    np.testing.assert_allclose(levels, shown, atol=0.5)
+    assert [(int(frame.planes[0].mean()) - 40) / 2 for frame in (sought, of_span)] == [levels[8]] * 2
+    assert (edited.video.constant_rate, edited.video.duration) == (25, Fraction(len(shown), 25))
+    before, after = (
+        np.concatenate([chunk.samples[:, 0] for chunk in SoundReader(path, origin=probe(path).video.start)])
+        for path in (tmp_path / "whole.mp4", edited.path)
+    )
+    expected = np.concatenate([before[first * 1764 : stop * 1764] for first, stop in spans])
+    assert abs(len(after) - len(expected)) < 2048  # the encoder fills its last packets
+    np.testing.assert_allclose(after[: len(expected)], expected[: len(after)], atol=0.02)
+    assert not can_be_copied(edited.path, edited.audio[0].index, "mp4")
 
 
 @pytest.mark.parametrize(
