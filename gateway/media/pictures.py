@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, Unidentif
 
 from gateway.media.heif import HeifPicture, find_heif, is_heif
 from gateway.media.mp4 import read_at
-from gateway.media.opening import MAX_STILL_PIXELS
+from gateway.media.opening import MAX_STILL_PIXELS, open_input
 from gateway.media.pixels import ColourTags, in_srgb, srgb_of_light
 from gateway.safe_paths import open_media_file
 from services.common.array_types import Float64, UInt8
@@ -38,8 +38,9 @@ _BEGINNINGS: Final = (
 _HEAD_BYTES: Final = 16
 _BITS: Final = 258
 _PHOTOMETRIC: Final = 262
+_ORIENTATION: Final = 274
 _PLANES: Final = 284
-"""Tags of TIFF: bits of each sample, whether white is 0 (value 0), and whether each colour lies by itself (value 2)."""
+"""Tags of TIFF: bits of each sample, whether white is 0 (value 0), orientation, and whether each colour lies by itself (value 2)."""
 _NEXT_JPEG: Final = b"\xff\xd9\xff\xd8\xff"
 """End of a JPEG picture, directly followed by the begin of another one."""
 _JPEG_HEAD: Final = 1 << 20
@@ -120,9 +121,29 @@ def read_picture(path: Path) -> UInt8:
         if picture.mode == "F" or _bits(picture) > 16:
             kind = "floating-point levels" if picture.mode == "F" else "levels of 32 bits"
             raise MediaUnsupportedError(
-                f"{path}: the picture has {kind}, which do not say what is white; save it with 8 or 16 bits", field="video"
+                f"{path}: the picture has {kind}, which do not say what is white; save it with 8 or 16 bits in the program that "
+                "wrote it, or give a sequence of EXR with its colour space",
+                field="video",
             )
-        return _shown(picture)
+        return _shown(_from_planes(path, picture) if _has_deep_planes(picture) else picture)
+
+
+def _has_deep_planes(image: Image.Image) -> bool:
+    """Return whether each colour of a TIFF picture of 16 bits lies by itself, which Pillow misreads."""
+    return image.format == "TIFF" and _tiff_tag(image, _PLANES) == 2 and _bits(image) == 16
+
+
+def _from_planes(path: Path, image: Image.Image) -> Image.Image:
+    """Return a TIFF picture with the pixels that FFmpeg reads, in 8 bits, and with the profile and the orientation of the file."""
+    with open_input(path) as container:
+        frame = next(container.decode(container.streams.video[0]))
+    layout = "rgba64le" if frame.format.name.startswith("gbra") else "rgb48le"
+    if frame.format.name.startswith("gray"):
+        layout = "gray16le"
+    plain = Image.fromarray((frame.to_ndarray(format=layout) >> 8).astype(np.uint8))
+    plain.info |= {key: value for key, value in image.info.items() if key == "icc_profile"}
+    plain.getexif()[_ORIENTATION] = _tiff_tag(image, _ORIENTATION) or 1
+    return plain
 
 
 @contextmanager
@@ -162,7 +183,7 @@ def _opened(path: Path) -> Iterator[Image.Image | HeifPicture | None]:
 
 
 def _is_for_ffmpeg(image: Image.Image, handle: int, path: Path) -> bool:
-    """Return whether a picture file is an animation, or a picture that FFmpeg reads and Pillow misreads."""
+    """Return whether a picture file is an animation, which FFmpeg reads."""
     animated = bool(getattr(image, "is_animated", False))
     match image.format:
         case "WEBP" if animated:
@@ -174,8 +195,6 @@ def _is_for_ffmpeg(image: Image.Image, handle: int, path: Path) -> bool:
             return animated
         case "JPEG":
             return _is_video(handle, image.size)
-        case "TIFF":
-            return _tiff_tag(image, _PLANES) == 2 and _bits(image) == 16
     return False
 
 

@@ -305,7 +305,7 @@ def test_deep_and_grey_pictures_read(tmp_path: Path) -> None:
 
 def test_floating_point_levels_refused(tmp_path: Path) -> None:
     Image.fromarray(_drawn()[..., 0].astype(np.float32) / 255).save(tmp_path / "levels.tiff")
-    with pytest.raises(MediaUnsupportedError, match=r"levels\.tiff: .* floating-point .* 8 or 16 bits"):
+    with pytest.raises(MediaUnsupportedError, match=r"levels\.tiff: .* floating-point .* 8 or 16 bits .* EXR"):
         inspect_video(tmp_path / "levels.tiff")
 
 
@@ -324,6 +324,36 @@ def test_profile_gives_the_same_look(tmp_path: Path) -> None:
     assert np.abs(_shown(tmp_path / "wide.png").astype(int) - rgb).mean() < 1.0
     heic = make_heic(tmp_path / "wide.heic", np.asarray(inside), 64, box(b"colr", b"prof" + wide))
     assert np.abs(_shown(heic).astype(int) - rgb).mean() < 3.0
+
+
+def _write_planes(path: Path, rgb: npt.NDArray[np.uint8], profile: bytes, orientation: int) -> None:
+    """Write a TIFF picture of 16 bits whose colours lie one after the other."""
+    height, width, _ = rgb.shape
+    size, begin = 2 * height * width, 8
+    end = begin + 3 * size
+    levels = np.moveaxis(rgb, 2, 0).astype("<u2") * np.uint16(257)
+    tables = struct.pack("<3H", 16, 16, 16) + struct.pack("<3I", *range(begin, end, size)) + struct.pack("<3I", *[size] * 3)
+    short, long = 3, 4
+    entries = [
+        (256, short, 1, width), (257, short, 1, height), (258, short, 3, end), (259, short, 1, 1), (262, short, 1, 2),
+        (273, long, 3, end + 6), (274, short, 1, orientation), (277, short, 1, 3), (278, short, 1, height),
+        (279, long, 3, end + 18), (284, short, 1, 2), (34675, 7, len(profile), end + len(tables)),
+    ]  # fmt: skip
+    listed = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    head = struct.pack("<2sHI", b"II", 42, end + len(tables) + len(profile))
+    path.write_bytes(head + levels.tobytes() + tables + profile + listed)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_deep_planes_of_tiff_have_profile(tmp_path: Path, orientation: int) -> None:
+    """A TIFF picture of 16 bits in planes looks as its 8-bit equal: upright, and in the colours of its profile."""
+    rgb = _drawn(60, 80)
+    wide = _with_primaries(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), DISPLAY_P3)
+    wide += bytes(len(wide) % 2)
+    _write_planes(tmp_path / "planes.tif", rgb, wide, orientation)
+    Image.fromarray(rgb).save(tmp_path / "same.tif", icc_profile=wide, tiffinfo={274: orientation})
+    np.testing.assert_array_equal(_shown(tmp_path / "planes.tif"), _shown(tmp_path / "same.tif"))
+    assert np.abs(_shown(tmp_path / "planes.tif").astype(int) - (np.rot90(rgb, 3) if orientation == 6 else rgb)).max() > 4
 
 
 def _with_primaries(profile: bytes, primaries: dict[bytes, tuple[float, float, float]]) -> bytes:
