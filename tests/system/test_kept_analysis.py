@@ -191,6 +191,21 @@ def test_exchanged_footage_leaves_no_analysis(languages: Languages, tmp_path: Pa
     assert not (languages.folder / "fr.mkv").exists()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_exchanged_footage_leaves_no_video(languages: Languages, tmp_path: Path, carphone: Path, *, late: bool) -> None:
+    """Footage is written anew before its frames are read again, or after the last frame."""
+    other = cut(carphone, tmp_path / "other.mkv", 1.2, 2.4)
+
+    def exchange(step: str, done: int, total: int) -> None:
+        if step == "dub" and other.exists() and (not late or done == total):
+            os.replace(other, languages.footage)
+
+    with pytest.raises(InvalidRequestError, match="changed while it was read: begin again when no program writes the file"):
+        languages.dubber.host.run(languages.job("fr").run(exchange))
+    assert not other.exists()
+    assert not [path for path in languages.folder.iterdir() if path.name.startswith(("fr.mkv", ".fr.mkv"))]
+
+
 @pytest.mark.long
 def test_paused_dub_is_passed(languages: Languages, monkeypatch: pytest.MonkeyPatch) -> None:
     languages.dubbed("de")

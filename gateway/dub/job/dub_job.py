@@ -48,6 +48,7 @@ from gateway.dub.learn.analysis import FootageAnalysis, extract_speech, folder_o
 from gateway.dub.learn.reference import ReferenceFace, find_reference
 from gateway.dub.learn.subjects import compares_people
 from gateway.dub.progress import OnFootage, OnProgress, no_footage
+from gateway.dub.render.composite import VideoFacts
 from gateway.dub.render.mouth_samples import mouth_samples
 from gateway.dub.request.claim import video_claim, video_watermark
 from gateway.dub.request.dub_request import (
@@ -56,6 +57,7 @@ from gateway.dub.request.dub_request import (
     FileVersion,
     check_line,
     check_output,
+    check_unchanged,
     fitted,
     open_writer,
     output_speech,
@@ -77,6 +79,7 @@ from gateway.media.inspection import inspect_in_child
 from gateway.media.sound import Speech
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo, VideoInfo
+from gateway.media.writer import VideoWriter
 from gateway.provenance.binding import sidecar_of
 from gateway.provenance.claim import Claim
 from gateway.provenance.seal import Sealer, VideoSeal
@@ -229,7 +232,7 @@ class DubJob:
                 open_writer, request, video.info, sound.sound, dubbed=dubbed, takes_over=self._takes_over, seal=seal
             )
             computed, reused = journal.computed, journal.reused
-            facts = await passes.write(video, parts, writer, self._clock, mark)
+            facts = await self._rendered(passes, video, parts, writer, mark)
             learning_s = sum(part.person.seconds for part in parts)
             times = StageTimes(
                 stages=self._clock.stages(),
@@ -306,6 +309,33 @@ class DubJob:
         """
         try:
             await kept.check_file(self._request.footage, self._version)
+        except InvalidRequestError:
+            self._is_exchanged = True
+            raise
+
+    async def _rendered(
+        self, passes: DubPasses, video: TrackedVideo, parts: Sequence[DubPart], writer: VideoWriter, mark: Mark | None
+    ) -> VideoFacts:
+        """Render the mouths and write the video, unless a program exchanges the footage meanwhile.
+
+        Raises:
+            DubstageError: as `DubPasses.write` and `_check_again`.
+        """
+        check = partial(self._check_again, passes.digests)
+        try:
+            return await passes.write(video, parts, writer, self._clock, mark, check_footage=check)
+        except MediaUnsupportedError:
+            await in_thread(check)  # a file that was exchanged is not damaged
+            raise
+
+    def _check_again(self, digests: Mapping[Path, str]) -> None:
+        """Check that the footage is still the file that was hashed, after the last frame was read. Blocks.
+
+        Raises:
+            InvalidRequestError, MediaUnsupportedError: as `check_unchanged`.
+        """
+        try:
+            check_unchanged(self._request.footage, self._version, digests[self._request.footage])
         except InvalidRequestError:
             self._is_exchanged = True
             raise

@@ -341,6 +341,8 @@ class DubPasses:
         writer: VideoWriter,
         clock: StageClock,
         mark: Mark | None = None,
+        *,
+        check_footage: Callable[[], None],
     ) -> VideoFacts:
         """Render the mouths of the planned frames and write the video.
 
@@ -350,9 +352,10 @@ class DubPasses:
             writer: gets the frames.
             clock: counts the time of decoding, compositing and encoding.
             mark: watermark of the dubbed mouths; None: they get none.
+            check_footage: called before the video gets its name. Raises an error if the footage is another file now.
 
         Raises:
-            DubstageError: from the stages, or the video cannot be written.
+            DubstageError: from the stages or `check_footage`, or the video cannot be written.
         """
         total = video.info.video.num_frames
         dubbed = [part for part in parts if part.person.actor is not None]
@@ -392,7 +395,12 @@ class DubPasses:
                 windows_of_all = rendered_windows(mouths, total)
                 facts = await compositor.write(writer, windows_of_all, threads=threads, clock=clock, on_progress=done, mark=mark)
             await in_thread(self.ledger.confirm)
-            await in_thread(writer.finish, self.ledger.confirm)
+
+            def confirm() -> None:
+                self.ledger.confirm()
+                check_footage()
+
+            await in_thread(writer.finish, confirm)
         return facts
 
     def _mouth(self, video: TrackedVideo, part: DubPart, scale: int, on_frame: Callable[[int], None]) -> DubbedMouth:
