@@ -40,7 +40,7 @@ _BITS: Final = 258
 _PHOTOMETRIC: Final = 262
 _ORIENTATION: Final = 274
 _PLANES: Final = 284
-"""Tags of TIFF: bits of each sample, whether white is 0 (value 0), orientation, and whether each colour lies by itself (value 2)."""
+"""Tags of TIFF: bits of each sample, whether white is 0 (value 0), turns, and whether each colour lies by itself (value 2)."""
 _NEXT_JPEG: Final = b"\xff\xd9\xff\xd8\xff"
 """End of a JPEG picture, directly followed by the begin of another one."""
 _JPEG_HEAD: Final = 1 << 20
@@ -140,7 +140,7 @@ def _from_planes(path: Path, image: Image.Image) -> Image.Image:
     layout = "rgba64le" if frame.format.name.startswith("gbra") else "rgb48le"
     if frame.format.name.startswith("gray"):
         layout = "gray16le"
-    plain = Image.fromarray((frame.to_ndarray(format=layout) >> 8).astype(np.uint8))
+    plain = Image.fromarray((np.asarray(frame.to_ndarray(format=layout), np.uint16) >> 8).astype(np.uint8))
     plain.info |= {key: value for key, value in image.info.items() if key == "icc_profile"}
     plain.getexif()[_ORIENTATION] = _tiff_tag(image, _ORIENTATION) or 1
     return plain
