@@ -14,7 +14,6 @@ WebVTT. All are read. Times with an arrow begin a subtitle, and the subtitle's t
 
 from __future__ import annotations
 
-import codecs
 import csv
 import html
 import io
@@ -29,7 +28,7 @@ from xml.etree import ElementTree
 
 from gateway.consent.record import use_of
 from gateway.studio.reading_process import read_in_process
-from gateway.studio.timeline import Timeline, path_of_url, timecode_frames
+from gateway.studio.timeline import Timeline, encoding_of, path_of_url, timecode_frames
 from services.common.errors import InvalidRequestError
 from services.common.texts import Text
 
@@ -49,6 +48,9 @@ _OTHER_HEAD: Final = re.compile(rf"\s*\W{{0,4}}\d{{1,3}}\s*:\s*\d\d.{{0,40}}?{_A
 _CUE: Final = re.compile(rf"\s*(?:(\d{{1,3}}):)?(\d{{1,2}}):(\d{{1,2}})(?:[.,](\d{{1,3}}))?\s*{_ARROW}\s*\d", re.ASCII)
 """Line of times of a subtitle. The first time is taken."""
 _TIMES_HINT: Final = "expected 00:00:01,500 --> 00:00:02,750"
+_SEPARATOR: Final = re.compile(r'"?sep=(.)"?[ \t;,]*(?:\r\n|\r|\n)', re.IGNORECASE)
+"""First line of a CSV file in which Excel names the separator."""
+_CLOCK: Final = re.compile(r"(\d{1,3}):(\d\d):(\d\d)[.,](\d{3,9})", re.ASCII)
 _UNSEEN: Final = {**dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")), 0xA0: " "}
 """Marks of the direction of text, which are left out of lines of times, and the blank that does not break."""
 _VOICE: Final = re.compile(r"<v(?:\.[^ >]*)?\s+([^>]+)>")
@@ -127,7 +129,7 @@ def script_facts(handle: int, question: Mapping[str, Any]) -> dict[str, Any]:
     with open(handle, "rb", closefd=False) as stream:
         content = stream.read()
     try:
-        text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+        text = content.decode(encoding_of(content))
     except UnicodeDecodeError as problem:
         raise InvalidRequestError(f"{path}: not a text in UTF-8 or UTF-16; save it as UTF-8", field="script") from problem
     times = _Times(Fraction(question["rate"]), question["start"])
@@ -161,17 +163,21 @@ def _wrong(where: object, problem: str) -> InvalidRequestError:
 
 
 def _csv_lines(path: Path, text: str, language: str | None, times: _Times) -> Iterator[ScriptLine]:
-    # Every kind of line end counts: some programs write a carriage return alone.
+    stated = _SEPARATOR.match(text)
+    skipped = 1 if stated else 0
+    text = text[stated.end() :] if stated else text
     head = text.lstrip().partition("\n")[0]
     # Spreadsheets of countries with decimal commas write semicolons.
-    reader = csv.DictReader(io.StringIO(text, newline=None), delimiter=next((mark for mark in ",;\t" if mark in head), ","))
+    separator = stated[1] if stated else next((mark for mark in ",;\t" if mark in head), ",")
+    # Every kind of line end counts: some programs write a carriage return alone.
+    reader = csv.DictReader(io.StringIO(text, newline=None), delimiter=separator)
     try:
         columns = [column.strip().lower() for column in reader.fieldnames or []]
         reader.fieldnames = columns
-        rows = [(reader.line_num, row) for row in reader]
+        rows = [(reader.line_num + skipped, row) for row in reader]
     except csv.Error as problem:
         raise _wrong(
-            f"{path}: line {reader.line_num + 1}",
+            f"{path}: line {reader.line_num + 1 + skipped}",
             f"no CSV ({problem}); expected fields of at most {csv.field_size_limit() >> 10} KiB, and texts with quotes in quotes",
         ) from problem
     unknown = [column for column in columns if column not in COLUMNS]
@@ -193,7 +199,7 @@ def _csv_lines(path: Path, text: str, language: str | None, times: _Times) -> It
             raise _wrong(where, "names no language: fill the column `language`, or give the script as LANGUAGE=FILE")
         yield ScriptLine(
             where=where,
-            line_id=values["id"] or str(number - 1),
+            line_id=values["id"] or str(number - 1 - skipped),
             start=_frame_of(values["start"], times, where),
             language=spoken,
             speaker=values["speaker"],
@@ -207,6 +213,13 @@ def _frame_of(text: str, times: _Times, where: str) -> int:
     """Return the frame of a time: a timecode of the timeline, or seconds from its first frame."""
     if re.fullmatch(r"\d{1,6}([.,]\d{1,9})?", text, re.ASCII):
         return round(Fraction(text.replace(",", ".")) * times.rate)
+    if clock := _CLOCK.fullmatch(text):
+        seconds = 3600 * int(clock[1]) + 60 * int(clock[2]) + int(clock[3])
+        raise _wrong(
+            where,
+            f"start: {text} has parts of a second, and a timecode has frames; give HH:MM:SS:FF of the timeline, or seconds from "
+            f"its first frame ({seconds}.{clock[4]})",
+        )
     try:
         return timecode_frames(text, times.rate) - times.start
     except ValueError as problem:

@@ -7,7 +7,7 @@ itself.
 
 from __future__ import annotations
 
-import codecs
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from gateway.studio.timeline import (
     Timeline,
+    encoding_of,
     exact_rate,
     noted_in,
     opentimelineio,
@@ -75,7 +76,7 @@ def read_edl(content: bytes, rate: Fraction, shown_name: str) -> Any:
     """Return the timeline of a list, an `opentimelineio.schema.Timeline`. Events that cannot be dubbed exactly carry the reason.
 
     Args:
-        content: bytes of the file: UTF-8, UTF-16 with a byte order mark, otherwise Latin-1.
+        content: bytes of the file: UTF-8, UTF-16, otherwise Latin-1. Lists that are sorted by source are read too (C mode).
         rate: frames per second of the list.
         shown_name: name of the file in messages.
 
@@ -84,7 +85,7 @@ def read_edl(content: bytes, rate: Fraction, shown_name: str) -> Any:
     """
     otio = opentimelineio()
     try:
-        text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+        text = content.decode(encoding_of(content))
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     title, events, drop = _events(text, rate, shown_name)
@@ -130,7 +131,10 @@ def _events(text: str, rate: Fraction, shown_name: str) -> tuple[str, list[_Even
             events[-1].notes[note[1].upper()] = note[2].strip()
     for event in events:
         _check_event(event, rate)
-    return title, events, any(drops)
+    # The lines of a dissolve have one number, and stay together.
+    groups = [list(group) for _, group in itertools.groupby(events, lambda event: event.number)]
+    groups.sort(key=lambda group: group[0].record.start)
+    return title, list(itertools.chain.from_iterable(groups)), any(drops)
 
 
 def _event(fields: re.Match[str], rate: Fraction, drop_mode: bool) -> tuple[_Event, bool]:

@@ -5,6 +5,7 @@ A clip that cannot be dubbed on exact frames is refused with a reason, and never
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import unicodedata
@@ -71,6 +72,16 @@ def exact_rate(rate: float | Fraction) -> Fraction | None:
 def rate_text(rate: Fraction) -> str:
     """Return a frame rate as people write the rate, such as 23.976."""
     return f"{float(rate):.3f}".rstrip("0").rstrip(".")
+
+
+def encoding_of(content: bytes) -> str:
+    """Return the encoding of a text: UTF-16 if the text begins with a byte order mark or with two letters of ASCII in UTF-16,
+    otherwise UTF-8.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    zeros = [byte == 0 for byte in content[:4]]
+    return {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}.get(tuple(zeros), "utf-8-sig")
 
 
 def timecode_frames(label: str, rate: Fraction) -> int:

@@ -71,15 +71,18 @@ def test_csv_has_lines_of_every_system(end: str, timeline: Timeline, tmp_path: P
 
 def test_csv_of_other_locales(timeline: Timeline, tmp_path: Path) -> None:
     """Spreadsheets of many countries write semicolons between fields and a comma in a number."""
-    (line,) = lines_of(tmp_path, "s.csv", "start;language\n2,5;de\n", timeline)
-    assert (line.start, line.language) == (75, "de")
+    for first in ("", "sep=;\n", '"SEP=;"\r\n'):
+        (line,) = lines_of(tmp_path, "s.csv", f"{first}start;language\n2,5;de\n", timeline)
+        assert (line.start, line.language, line.line_id) == (75, "de", "1")
+    with pytest.raises(InvalidRequestError, match="line 3: start"):
+        lines_of(tmp_path, "s.csv", "sep=;\nstart;language\nx;de\n", timeline)
 
 
 @pytest.mark.parametrize(("name", "language"), [("s.csv", None), ("s.srt", "de")])
 def test_text_of_other_encodings(name: str, language: str | None, timeline: Timeline, tmp_path: Path) -> None:
     """UTF-16, which editors on Windows call Unicode, is read. Texts of 8 bits do not say their letters, and are refused."""
     text = "start;Language; Speaker\n1;de;GRÖSSE\n" if name == "s.csv" else "1\n00:00:01,000 --> 00:00:02,500\nGRÖSSE: Ja\n"
-    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"):
         (tmp_path / name).write_text(text, encoding=encoding)
         (line,) = read_script(tmp_path / name, language, timeline)
         assert (line.start, line.speaker) == (30, "GRÖSSE")
@@ -153,6 +156,7 @@ def test_dapt_has_speakers_sounds_and_languages(timeline: Timeline, tmp_path: Pa
         ("s.csv", "start\n1\n", "line 2: names no language"),
         ("s.csv", "start,language\n01:01:00;00,de\n", "line 2: start: 01:01:00;00 does not exist"),
         ("s.csv", "start,language\n-1,de\n", "line 2: start"),
+        ("s.csv", "start,language\n00:00:01.500,de\n", r"line 2: start: 00:00:01.500 has parts of a second.*frame \(1.500\)"),
         ("s.csv", "start,language\n1,de,x\n", "has more than 2 fields"),
         ("s.csv", "start,language\n1,de\n2,../../../escaped/de\n", r"s\.csv: line 3: language: .*escaped/de' is no language tag"),
         ("s.csv", "start,language\n1,/de\n", r"line 2: language: '/de' is no language tag, such as de or pt-BR"),

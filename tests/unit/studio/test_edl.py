@@ -154,6 +154,18 @@ def test_lists_that_cannot_be_read(text: str, message: str, tmp_path: Path) -> N
         read(tmp_path, text)
 
 
+def test_list_sorted_by_source_is_read(tmp_path: Path) -> None:
+    """A list in C mode has its events in the order of the source. A dissolve keeps its two lines."""
+    one = event(1, "C", "01:00:00:00 01:00:02:00", "10:00:00:00 10:00:02:00")
+    two = event(2, "C", "01:00:02:00 01:00:02:00", "10:00:02:00 10:00:02:00")
+    two += event(2, "D    010", "01:00:01:00 01:00:03:00", "10:00:02:00 10:00:04:00")
+    three = event(3, "C", "01:00:00:00 01:00:01:00", "10:00:04:00 10:00:05:00")
+    lists = [read(tmp_path, text, Fraction(25)) for text in (one + two + three, three + two + one)]
+    starts = [[clip.record for clip in clips_of(found, track_of(found, None))] for found in lists]
+    assert starts[0] == starts[1]
+    assert len(starts[0]) == 3
+
+
 def test_sound_is_left_out_and_names_are_found(tmp_path: Path) -> None:
     text = (
         event(1, "C", "01:00:00:00 01:00:02:00", "10:00:00:00 10:00:02:00").replace(" V ", " AA/V ")
