@@ -84,7 +84,7 @@ def spoken_outputs(audio: Sequence[str], language: str, output: Path, report: Pa
                 f"several --audio need {LANGUAGE} in --output: --audio de=de.wav --audio fr=fr.wav --output 'video.{LANGUAGE}.mp4'",
                 field="output",
             )
-        return [SpokenOutput(language, Path(audio[0]) if audio else None, output, report)]
+        return [SpokenOutput(language, _sound_file(audio[0]) if audio else None, output, report)]
     from gateway.consent.record import use_of
 
     if language or not audio:
@@ -109,6 +109,22 @@ def spoken_outputs(audio: Sequence[str], language: str, output: Path, report: Pa
         )
         for tag, file in files.items()
     ]
+
+
+def _sound_file(audio: str) -> Path:
+    """Return the file of the option --audio of a dub in one language.
+
+    Raises:
+        InvalidRequestError: there is no such file, but a file of the text behind a language.
+    """
+    language, sign, file = audio.partition("=")
+    if sign and file and not Path(audio).exists() and Path(file).is_file():
+        raise InvalidRequestError(
+            f"--audio {audio}: there is no such file, but a file {file}: give --audio {file} --language {language}, or put "
+            f"{LANGUAGE} into --output",
+            field="audio",
+        )
+    return Path(audio)
 
 
 def show_outcome(request: DubRequest, outcome: DubOutcome, output: Path, report: Path | None, *, language: str = "") -> None:

@@ -80,13 +80,17 @@ def named_paths(values: Sequence[str], *, option: str) -> dict[str, Path]:
         option: name of the option, for messages.
 
     Raises:
-        InvalidRequestError: a text has no `=`, or a name stands twice.
+        InvalidRequestError: a text has no `=`, a name stands twice, or a text is the name of a file itself.
     """
     paths: dict[str, Path] = {}
     for value in values:
         name, sign, path = value.partition("=")
         if not (name and sign and path):
-            raise InvalidRequestError(f"--{option} {value}: NAME=PATH was expected", field=option)
+            raise InvalidRequestError(f"--{option} {value}: NAME=PATH was expected, such as de=de.wav", field=option)
+        if Path(value).is_file() and not Path(path).is_file():
+            raise InvalidRequestError(
+                f"--{option} {value}: there is no file {path}, but a file {value}: give NAME={value}", field=option
+            )
         if name in paths:
             raise InvalidRequestError(f"--{option}: {name} is given twice", field=option)
         paths[name] = Path(path)

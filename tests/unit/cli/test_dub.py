@@ -86,6 +86,23 @@ def test_one_speech_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("audio", "output", "exists", "said"),
+    [
+        ("de=a.wav", "video.mp4", "a.wav", "--audio de=a.wav: there is no such file, but a file a.wav"),
+        ("take=2.wav", "{language}.mp4", "take=2.wav", "there is no file 2.wav, but a file take=2.wav: give NAME=take=2.wav"),
+    ],
+)
+def test_file_beside_the_mistake_named(
+    audio: str, output: str, exists: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(exists).write_bytes(b"RIFF")
+    with pytest.raises(InvalidRequestError) as caught:
+        spoken_outputs([audio], "", Path(output), None)
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("audio", "language", "output", "report", "said"),
     [
         (["a.wav", "b.wav"], "", "video.mp4", None, "several --audio need {language} in --output"),
