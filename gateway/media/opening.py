@@ -303,7 +303,7 @@ def has_order_only(container_format: str, codec: str) -> bool:
     AVI stores frames in the order of decoding. Decoders of these codecs take the times of frames from the file, and would give
     wrong times to frames that are shown in another order.
     """
-    return container_format == "avi" and codec in ("h264", "hevc")
+    return container_format == "avi" and codec in ("h264", "hevc", "mpeg4", "mpeg2video")
 
 
 def broken_at(path: Path, seconds: Fraction | None, problem: str, *, field: str = "video") -> MediaUnsupportedError:

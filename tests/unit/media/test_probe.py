@@ -318,17 +318,54 @@ def test_reordered_frames_of_avi_read(tmp_path: Path) -> None:
     assert info.video.constant_rate == 25
 
 
-@pytest.mark.parametrize("b_frames", [0, 2])
-def test_first_frame_of_avi_on_time(b_frames: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("codec", "b_frames"), [("libx264", 0), ("libx264", 2), ("mpeg4", 0), ("mpeg4", 2), ("mpeg2video", 2)])
+def test_first_frame_of_avi_on_time(codec: str, b_frames: int, tmp_path: Path) -> None:
     """The first frame of an AVI file comes at 0, with and without B-frames: the sound would be a frame early otherwise."""
     with av.open(str(tmp_path / "clip.avi"), "w") as output:
-        stream = output.add_stream("libx264", rate=25, options={"bf": str(b_frames)})
+        stream = output.add_stream(codec, rate=25, options={"bf": str(b_frames)})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for index in range(30):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 40 + index, np.uint8), "yuv420p")))
         output.mux(stream.encode(None))
     video = probe(tmp_path / "clip.avi").video
     assert (video.num_frames, int(video.pts[0]), video.constant_rate) == (30, 0, 25)
+
+
+def _packed(path: Path) -> Path:
+    """A video in MPEG-4 whose B-frames lie in the chunk of the frame before, as DivX and Xvid pack them for AVI."""
+    coded, chunks = [], []
+    with av.open(str(path.with_name("made.avi")), "w") as made:
+        stream = made.add_stream("mpeg4", rate=25, options={"bf": "1", "g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pictures = [av.VideoFrame.from_ndarray(np.full((72, 64), 40 + 4 * index, np.uint8), "yuv420p") for index in range(40)]
+        for packet in [packet for picture in [*pictures, None] for packet in stream.encode(picture)]:
+            coded.append((bytes(packet), packet.is_keyframe))
+            made.mux(packet)
+    for content, is_key in coded:
+        if content[content.index(b"\0\0\1\xb6") + 4] >> 6 == 2:  # a B-frame
+            chunks[-1] = (chunks[-1][0] + content, chunks[-1][1])
+            chunks.append((b"\0\0\1\xb6\x7f", False))
+        else:
+            chunks.append((content, is_key))
+    begin = chunks[0][0].index(b"\0\0\1\xb6")
+    chunks[0] = (chunks[0][0][:begin] + b"\0\0\1\xb2DivX503b1393p" + chunks[0][0][begin:], True)
+    with av.open(str(path.with_name("made.avi"))) as source, av.open(str(path), "w") as output:
+        copied = output.add_stream_from_template(source.streams.video[0])
+        for number, (content, is_key) in enumerate(chunks):
+            packet = av.Packet(content)
+            packet.pts = packet.dts = number
+            packet.time_base, packet.is_keyframe, packet.stream = Fraction(1, 25), is_key, copied
+            output.mux(packet)
+    return path
+
+
+def test_packed_frames_of_avi_read(tmp_path: Path) -> None:
+    """Two frames in one chunk of AVI, followed by a chunk that only says that nothing follows, are two frames."""
+    info = probe(_packed(tmp_path / "clip.avi"))
+    with VideoReader(info) as reader:
+        levels = [(int(frame.planes[0].mean()) - 40) / 4 for frame in reader]
+    np.testing.assert_allclose(levels, np.arange(40), atol=0.5)
+    assert (int(info.video.pts[0]), info.video.constant_rate) == (0, 25)
 
 
 def test_damaged_frame_of_avi_named(tmp_path: Path) -> None:
