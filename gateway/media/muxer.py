@@ -59,6 +59,8 @@ _MOST_UNTIMED: Final = 16
 _HEAD: Final = struct.Struct("<qqqIII?")
 _LARGEST_FILE: Final = 1 << 30
 _LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+_LAYOUTS_OF_MP4: Final = {**_LAYOUTS, 3: "2.1", 4: "4.0", 5: "5.0", 7: "6.1"}
+"""Layouts that players assume of sound without a layout, by the number of channels. MP4 takes no sound without a layout."""
 _AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _BIT_RATE_PER_CHANNEL: Final = 128_000
 _PIECE: Final = 4096
@@ -220,10 +222,15 @@ def _add(stream: Stream, output: OutputContainer) -> Stream:
         del added.metadata[key]
     added.metadata.update(carried_tags(dict(stream.metadata)))
     added.disposition = stream.disposition
-    if isinstance(added, AudioStream) and added.layout.nb_channels in _LAYOUTS and added.layout.name.endswith("channels"):
-        # MP4 takes no sound without a layout, and says so only in its trailer.
-        added.codec_context.layout = _LAYOUTS[added.layout.nb_channels]
+    if _lacks_layout(added):
+        layouts = _LAYOUTS_OF_MP4 if output.format.name == "mp4" else _LAYOUTS
+        context = cast(AudioStream, added).codec_context
+        context.layout = layouts.get(context.layout.nb_channels, context.layout.name)
     return added
+
+
+def _lacks_layout(stream: Stream) -> bool:
+    return isinstance(stream, AudioStream) and re.fullmatch(r"\d+ channels?", stream.layout.name) is not None
 
 
 def _muxes(stream: Stream, container_format: str) -> bool:
@@ -234,7 +241,8 @@ def _muxes(stream: Stream, container_format: str) -> bool:
         return True  # the muxer refuses a header without a picture, so a trial is not possible
     try:
         with av.open(io.BytesIO(), "w", format=container_format) as trial:
-            _add(stream, trial)
+            if _lacks_layout(_add(stream, trial)) and container_format == "mp4":
+                return False  # the muxer says so only in its trailer, after all frames
             trial.start_encoding()
     except (av.FFmpegError, ValueError, OSError):
         return False

@@ -430,21 +430,30 @@ def test_the_footages_own_sound_is_copied_on_request(tmp_path: Path) -> None:
     np.testing.assert_array_equal(own, copied)
 
 
-def test_sound_without_layout_is_carried(tmp_path: Path) -> None:
-    """PCM of Matroska states no layout of its channels, and MP4 takes none without: the writer states the usual one."""
+@pytest.mark.parametrize(
+    ("channels", "codec"), [(2, "pcm_s16le"), (3, "pcm_s16le"), (4, "pcm_s16le"), (7, "pcm_s16le"), (9, "aac")]
+)
+def test_sound_without_layout_is_carried(tmp_path: Path, channels: int, codec: str) -> None:
+    """PCM of Matroska states no layout of its channels, and MP4 takes none without: the writer states the usual one. Sound of as
+    many channels as no layout has is encoded anew.
+    """
     silent = make_clip(tmp_path / "clip.mp4", Clip())
     with av.open(str(silent)) as source, av.open(str(tmp_path / "pcm.mkv"), "w") as output:
         video = output.add_stream_from_template(source.streams.video[0])
-        sound = output.add_stream("pcm_s16le", rate=48000, layout="stereo")
+        sound = output.add_stream("pcm_s16le", rate=48000, layout=f"{channels} channels")
         for packet in source.demux(video=0):
             if packet.dts is not None:
                 packet.stream = video
                 output.mux(packet)
-        frame = av.AudioFrame.from_ndarray(np.arange(9600, dtype=np.int16).reshape(1, -1), "s16", "stereo")
+        samples = np.arange(4800 * channels, dtype=np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, "s16", f"{channels} channels")
         frame.sample_rate, frame.pts = 48000, 0
         output.mux(sound.encode(frame))
     assert _write(probe(tmp_path / "pcm.mkv"), tmp_path / "out.mp4", keep_audio=True).report.dropped == ()
-    assert [track.codec for track in probe(tmp_path / "out.mp4").audio] == ["pcm_s16le"]
+    assert [track.codec for track in probe(tmp_path / "out.mp4").audio] == [codec]
+    if codec == "pcm_s16le":
+        (chunk,) = SoundReader(tmp_path / "out.mp4")
+        np.testing.assert_array_equal(chunk.samples * 32768, samples.reshape(-1, channels))
 
 
 @pytest.mark.parametrize("keep_audio", [False, True])
