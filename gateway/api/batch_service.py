@@ -607,7 +607,7 @@ def _decision_from(request: pb.ReviewShotRequest, record: ShotRecord) -> Decisio
     """Return the decision of a request, as the present caller makes it.
 
     Raises:
-        InvalidRequestError: the shot has not ended, or a value is wrong.
+        InvalidRequestError: the shot has no finished video, or a value is wrong.
     """
     caller, region = current_caller(), request.region
     said = Verdict(

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.batch.types import ENDED, ShotId, ShotRecord
+from gateway.batch.types import ENDED, WRITTEN, ShotId, ShotRecord
 from services.common.errors import InvalidRequestError
 
 MOST_NOTE: Final = 4000
@@ -118,11 +118,14 @@ def decision_of(record: ShotRecord, said: Verdict, *, now: str, caller: str = ""
         seen_sha256: digest of the video that the person saw; empty: the present video.
 
     Raises:
-        InvalidRequestError: the shot has not ended, has another video than the person saw, or a value is wrong.
+        InvalidRequestError: the shot has no finished video, has another one than the person saw, or a value is wrong.
     """
     state, frame = said.state, said.frame
-    if record.state not in ENDED:
-        raise InvalidRequestError(f"shot {record.id} is {record.state}: only shots that have ended can be reviewed", field="name")
+    if record.state not in WRITTEN:
+        remedy = "dub the shot again" if record.state in ENDED else "wait until the shot has ended"
+        raise InvalidRequestError(
+            f"shot {record.id} is {record.state} and has no finished video, and a decision is about a video: {remedy}", field="name"
+        )
     if state is ReviewState.UNDECIDED:
         raise InvalidRequestError("give APPROVED, REJECTED or ASSIGNED", field="state", named=True)
     if seen_sha256 and seen_sha256 != record.output_sha256:
@@ -139,9 +142,9 @@ def decision_of(record: ShotRecord, said: Verdict, *, now: str, caller: str = ""
             raise InvalidRequestError("the text has control characters: give plain text", field=field, named=True)
     if bool(assignee) != (state is ReviewState.ASSIGNED):
         raise InvalidRequestError("give a person with ASSIGNED, and with no other state", field="assignee", named=True)
-    if frame is not None and not 0 <= frame < (record.frames or 1):
-        last = f"frames 0 to {record.frames - 1}" if record.frames else "no video, so only frame 0 can be named"
-        raise InvalidRequestError(f"{frame} is not in the video: shot {record.id} has {last}", field="frame", named=True)
+    if frame is not None and not 0 <= frame < record.frames:
+        last = f"shot {record.id} has frames 0 to {record.frames - 1}"
+        raise InvalidRequestError(f"{frame} is not in the video: {last}", field="frame", named=True)
     return Decision(
         id=record.id,
         state=state,

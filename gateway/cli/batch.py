@@ -395,7 +395,7 @@ def review_shot(store: BatchStore, name: str, shot_id: str, said: Verdict) -> No
 
     Raises:
         BatchNotFoundError: there is no such batch or shot.
-        InvalidRequestError: the shot has not ended, or a value is wrong.
+        InvalidRequestError: the shot has no finished video, or a value is wrong.
     """
     from gateway.studio.review_export import marker_text
 

@@ -43,7 +43,6 @@ def test_every_rpc_that_changes_something_leaves_an_entry(start_gateway, media, 
         batch.cancel(connection, "audited")
         *_, _ = batch.watch(connection, "audited")
         batch.retry(connection, "audited")
-        batch.cancel(connection, "audited")
         *_, _ = batch.watch(connection, "audited")
         batch.review(connection, "audited", "s1", state="rejected", reviewer="Ada")
         batch.delete(connection, "audited")

@@ -15,12 +15,12 @@ from tests.integration.client_calls import batch_ended
 from tests.integration.servers import RunningGateway, StartGateway
 from tests.integration.test_rest import Caller
 from tests.integration.test_ui import BROWSER, browser, serious, shown, tab_of  # noqa: F401  # browser is a fixture
-from tests.integration.videos import Media
+from tests.integration.videos import Media, write_short_clip
 
 TOKEN, SECRET = "token-of-a-program", "secret-of-the-proxy"
 ADA = {"X-Forwarded-Email": "Ada@example.com", "X-Dubstage-Proxy-Secret": SECRET, "Authorization": "Basic QWRhOg=="}
 OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
-SHOT = "/v1/batches/proxied/shots/bad"
+SHOT = "/v1/batches/proxied/shots/one"
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def door(module_gateway: StartGateway, media: Media, tmp_path_factory: pytest.TempPathFactory) -> Door:
-    """A gateway with a batch of one shot that failed."""
+def door(module_gateway: StartGateway, media: Media, carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Door:
+    """A gateway with a batch of one shot that is done."""
     folder, port = tmp_path_factory.mktemp("proxy"), free_port()
     files = {"tokens": f"{TOKEN}\n", "users": "default ada@example.com\nacme @dubbing\n", "secret": f"{SECRET}\n"}
     for name, content in files.items():
         (folder / name).write_text(content)
-    (media.root / "proxied.mp4").write_bytes(b"no video")
+    write_short_clip(carphone, media.root / "proxied.mp4", 26, end=80)
     running = module_gateway(
         http_port=port,
         auth_token_file=folder / "tokens",
@@ -48,8 +48,8 @@ def door(module_gateway: StartGateway, media: Media, tmp_path_factory: pytest.Te
         proxy_secret_file=folder / "secret",
     )
     with running.connect(token=TOKEN) as connection:
-        row = batch.row("bad", footage="proxied.mp4", output="proxied_dub.mp4")
-        assert batch_ended(connection, "proxied", [row]).progress.num_failed == 1
+        row = batch.row("one", footage="proxied.mp4", speech="speech.wav", output="proxied_dub.mp4", personalize=False)
+        assert batch_ended(connection, "proxied", [row]).progress.num_done == 1
     return Door(running, Caller(port), folder / "users")
 
 
@@ -61,7 +61,7 @@ def test_user_decides_and_is_logged(door: Door) -> None:
     caller = shot["review"]["caller"]
     assert caller.startswith("default ")
     with door.gateway.connect(token=TOKEN) as connection:
-        by_token = batch.review(connection, "proxied", "bad", state="approved", reviewer="a program").review
+        by_token = batch.review(connection, "proxied", "one", state="approved", reviewer="a program").review
     assert (by_token.state, by_token.reviewer) == (pb.REVIEW_STATE_APPROVED, "a program")
     with ActorStore(door.gateway.settings, claim_artefacts=False) as actors:
         # Other tests decide about shots too.
@@ -119,8 +119,8 @@ def test_pages_know_the_user(door: Door, browser: Any) -> None:  # noqa: F811
     with tab_of(browser, extra_http_headers=headers) as tab:
         page = tab.open(f"{address}/ui")
         assert page.url == f"{address}/ui/dubs"
-        page = tab.open(f"{address}/ui/sign-in?next=/ui/batches/proxied/shots/bad")
-        assert page.url == f"{address}/ui/batches/proxied/shots/bad"
+        page = tab.open(f"{address}/ui/sign-in?next=/ui/batches/proxied/shots/one")
+        assert page.url == f"{address}/ui/batches/proxied/shots/one"
         assert "Ada@example.com" in page.inner_text("header")
         assert "Sign out" not in page.inner_text("header")
         assert page.get_attribute("#reviewer", "readonly") is not None

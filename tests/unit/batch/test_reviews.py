@@ -59,7 +59,8 @@ def test_a_decision_belongs_to_its_video() -> None:
     assert not mine.belongs_to(DONE.model_copy(update={"output_sha256": "cd" * 32}))
     assert not mine.belongs_to(ShotRecord(id="s.1"))
     failed = ShotRecord(id="s.1", state=ShotState.FAILED, ended_at=NOW)
-    of_failed = decided(failed, ReviewState.ASSIGNED, assignee="Ada")
+    # Earlier versions stored decisions about shots without a video.
+    of_failed = Decision(id="s.1", state=ReviewState.ASSIGNED, assignee="Ada", decided_at=NOW, ended_at=NOW)
     assert of_failed.belongs_to(failed)
     assert not of_failed.belongs_to(failed.model_copy(update={"ended_at": "2026-01-03T00:00:00.000Z"}))
 
@@ -77,6 +78,8 @@ def test_a_decision_belongs_to_its_video() -> None:
         ({"frame": -1}, "frame"),
         ({"seen_sha256": "cd" * 32}, "output_sha256"),
         ({"record": ShotRecord(id="s.1", state=ShotState.RUNNING)}, "name"),
+        ({"record": ShotRecord(id="s.1", state=ShotState.FAILED, ended_at=NOW)}, "name"),
+        ({"record": ShotRecord(id="s.1", state=ShotState.CANCELLED, ended_at=NOW), "state": ReviewState.REJECTED}, "name"),
     ],
 )
 def test_wrong_decisions_are_refused(more: dict[str, Any], field: str) -> None:

@@ -62,6 +62,12 @@ def test_wrong_decisions_are_refused(options: list[str], message: str, store: Ba
     assert store.decisions("night", "s1") == []
 
 
+def test_failed_shots_take_no_decision(store: BatchStore, printed: Printed) -> None:
+    assert review("s3", "--approve", "--by", "Ada") == 10
+    assert "shot s3 is failed and has no finished video" in printed()[1]
+    assert store.decisions("night", "s3") == []
+
+
 def test_unknown_shot_cannot_be_reviewed(printed: Printed) -> None:
     assert review("s9", "--approve") == 10
     assert "batch night has no shot 's9'" in printed()[1]
