@@ -12,6 +12,7 @@ be entity references (gateway/batch/assets.py). Empty lines are skipped.
 from __future__ import annotations
 
 import json
+import mimetypes
 import os
 import re
 import tempfile
@@ -38,8 +39,9 @@ from gateway.dub.request.spec_text import ROW, ROWS, actor_of, fill, plain, read
 from gateway.dub.sound.speech_command import check_words
 from gateway.json_texts import read_json
 from gateway.media.choices import OcioSettings
-from gateway.media.inspection import inspect_video
+from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.locations import is_url, local_path
+from gateway.media.pictures import HEAD_BYTES, is_picture_head
 from gateway.media.scene_colour import OcioColour
 from gateway.media.stills import is_named_like_picture, is_still
 from gateway.transfer import consent_at, fetched, footage_problem, input_problem, output_problem
@@ -69,6 +71,20 @@ MethodOf = Callable[[ShotSpec, LineSpec | None], str]
 InvalidRequestError.
 """
 _FileCheck = Callable[[str], str]
+_TAKEN: Final = {
+    "footage": ("video", "picture"),
+    "reference": ("video", "picture"),
+    "speech": ("sound",),
+    "mix": ("sound",),
+    "footage_sound": ("sound",),
+}
+"""What the files of a field are read as, and what they may look like besides videos, by field."""
+_SOUND: Final = re.compile(rb"(RIFF|RF64|riff)....WAVE|FORM....AIF|fLaC|ID3|OggS|....ftypM4A|\xff[\xe0-\xff]", re.DOTALL)
+"""First bytes of sounds. Of Ogg, only the whole file tells sounds from videos."""
+_DOCUMENTS: Final = (b"%PDF", b"PK\x03\x04", b"{", b"[", b"<")
+"""First bytes of documents: PDF, ZIP and office files, JSON, XML and HTML."""
+_MOST_SUSPECTS: Final = 32
+"""Most files of one check that look wrong and are read: each takes some tenths of a second."""
 _OF_ONE_ROW: Final = ("id", "output")
 """Fields that differ in every row, so that they have no default."""
 _STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
@@ -266,6 +282,57 @@ def _consent_problem(uri: str) -> str:
         consent_at(uri)
     except (InvalidRequestError, ArtefactNotFoundError) as error:
         return error.said(ROWS)
+    return ""
+
+
+def _media_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
+    """Return files that look like files of another kind than their field takes, such as a picture as speech, and cannot be used.
+
+    The first bytes and the names of files of this machine are looked at. Only files that look wrong are read as a dub reads them: a
+    batch may have 100,000 videos, and only the worker opens them.
+    """
+    wanted = [
+        (line, field, word, path)
+        for line, shot in shots.items()
+        for field, uri in shot.inputs.items()
+        if (word := field.rpartition(".")[2]) in _TAKEN
+        and not (word == "footage" and shot.is_sequence)
+        and (path := local_path(uri)) is not None
+    ]
+    looks = _looked_at(_looks_like, {path for *_, path in wanted})
+    suspects = dict.fromkeys((_TAKEN[word][0], path) for _, _, word, path in wanted if looks[path] not in ("", *_TAKEN[word]))
+    first = list(suspects)[:_MOST_SUSPECTS]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        said = dict(zip(first, threads.map(_media_problem, first), strict=True))
+    return [Mistake(line, field, text) for line, field, word, path in wanted if (text := said.get((_TAKEN[word][0], path)))]
+
+
+def _looks_like(path: str) -> str:
+    """Return what a file looks like by its first bytes, or by its name: picture, sound or document; empty: none of these."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        # The file was removed meanwhile: the worker tells.
+        return ""
+    if is_picture_head(head):
+        return "picture"
+    if _SOUND.match(head):
+        return "sound"
+    named = (mimetypes.guess_type(path, strict=False)[0] or "").partition("/")[0]
+    return "document" if head.startswith(_DOCUMENTS) or named == "text" else {"image": "picture", "audio": "sound"}.get(named, "")
+
+
+def _media_problem(suspect: tuple[str, str]) -> str:
+    """Return why a dub refuses a file as a video or as a sound; empty: the dub takes the file."""
+    kind, path = suspect
+    try:
+        if kind == "video":
+            inspect_video(Path(path))
+        else:
+            inspect_sound(Path(path))
+    except MediaUnsupportedError as problem:
+        return problem.said(ROWS)
     return ""
 
 
@@ -641,6 +708,8 @@ def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, c
         return mistakes
     mistakes += file_mistakes(shots)
     wrong = {mistake.line for mistake in mistakes}
+    mistakes += _media_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
+    wrong = {mistake.line for mistake in mistakes}
     mistakes += _colour_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
     mistakes += _picture_mistakes({line: shot for line, shot in shots.items() if line not in wrong}, method_of or _method)
     return mistakes + scene_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
@@ -649,14 +718,21 @@ def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, c
 def _picture_mistakes(shots: Mapping[int, ShotSpec], look: MethodOf) -> Iterator[Mistake]:
     """Yield the shots whose footage is a single picture and whose method needs a video. Only files of this machine are read.
 
-    Files are told by their names: a batch may have 100,000 videos, and only the worker opens them.
+    Pictures are told by their first bytes, or by their names: a batch may have 100,000 videos, and only the worker opens them.
     """
-    for line, shot in shots.items():
-        footage = shot.dub.footage_uri
-        if not is_named_like_picture(footage) or shot.is_sequence or shot.dub.lines or is_url(footage):
+    footage = {
+        line: shot.dub.footage_uri
+        for line, shot in shots.items()
+        if not (shot.is_sequence or shot.dub.lines or is_url(shot.dub.footage_uri))
+    }
+    looks = _looked_at(_looks_like, set(footage.values()))
+    for line, path in footage.items():
+        dub = shots[line].dub
+        # Without these, the worker chooses the method by the content of the file.
+        if looks[path] != "picture" or not (dub.method or dub.actor or is_named_like_picture(path)):
             continue
         try:
-            check_footage(method_named(look(shot, None)), Path(footage), inspect_video(Path(footage)))
+            check_footage(method_named(look(shots[line], None)), Path(path), inspect_video(Path(path)))
         except MediaUnsupportedError as problem:
             yield Mistake(line, "footage", problem.said(ROWS))
         except InvalidRequestError as problem:

@@ -35,7 +35,8 @@ _BEGINNINGS: Final = (
     (rb"P[1-6]\s", "PPM"),
 )
 """First bytes of the formats, and Pillow's names of the formats. Pillow opens a JPEG with further pictures as MPO."""
-_HEAD_BYTES: Final = 16
+HEAD_BYTES: Final = 16
+"""First bytes of a file that tell a picture."""
 _BITS: Final = 258
 _PHOTOMETRIC: Final = 262
 _ORIENTATION: Final = 274
@@ -85,7 +86,12 @@ def begins_like_picture(path: Path) -> bool:
         MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
     """
     with open_media_file(path, field="video") as handle:
-        head = os.pread(handle, _HEAD_BYTES, 0)
+        head = os.pread(handle, HEAD_BYTES, 0)
+    return is_picture_head(head)
+
+
+def is_picture_head(head: bytes) -> bool:
+    """Return whether the first HEAD_BYTES bytes of a file are those of a picture format."""
     return _format_of(head) is not None or head.startswith(b"GIF8") or is_heif(head)
 
 
@@ -168,7 +174,7 @@ def _opened(path: Path) -> Iterator[Image.Image | HeifPicture | None]:
         if heif is not None:
             yield heif
             return
-        named = _format_of(read_at(file, 0, _HEAD_BYTES))
+        named = _format_of(read_at(file, 0, HEAD_BYTES))
         if named is None:
             yield None
             return

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
+import soundfile
 
 from dubstage.gateway.v1.dub_pb2 import FIT_LOOP, DubSpec, LineSpec
 from gateway.batch import manifest as batch_manifest
@@ -194,6 +196,45 @@ def test_pictures_need_methods_that_take_them(write: Write, tmp_path: Path, astr
     assert f"3: method: {tmp_path}/{picture} is a single picture, and method dubstage needs a video; methods that take" in said
     assert said.endswith("portrait, headpose")
     assert read_manifest(write(*rows[:2])).name
+
+
+@pytest.mark.parametrize(
+    ("fields", "file", "said"),
+    [
+        ({"speech": "picture"}, "picture", "speech: {} has no sound track"),
+        ({"mix": "picture", "speech": "de/a.wav"}, "picture", "mix: {} has no sound track"),
+        ({"lines": [{**LINE, "speech": "picture"}]}, "picture", "lines[0].speech: {} has no sound track"),
+        ({"footage": "sound"}, "sound", "footage: {} has no video stream (it holds: audio)"),
+        ({"reference": "sound", "method": "hetero"}, "sound", "reference: {} has no video stream (it holds: audio)"),
+        ({"speech": "words.txt"}, "words.txt", "speech: {} is not a media file"),
+        ({"speech": "words"}, "words", "speech: {} is not a media file"),
+        ({"footage": "picture", "method": "dubstage"}, "picture", "method: {} is a single picture"),
+    ],
+)
+def test_files_of_another_kind_are_named(
+    write: Write, tmp_path: Path, astronaut: Path, fields: dict[str, Any], file: str, said: str
+) -> None:
+    """What the first bytes or the name of a file tell is refused with row and field, whatever the file is called."""
+    (tmp_path / "picture").write_bytes(astronaut.read_bytes())
+    soundfile.write(tmp_path / "sound", np.zeros(1600), 16_000, format="WAV")
+    (tmp_path / "words.txt").write_text("Good morning")
+    (tmp_path / "words").write_text('{"say": "Good morning"}')
+    (mistake,) = mistakes(write(row(**fields)))
+    assert mistake.startswith(f"1: {said.format(tmp_path / file)}")
+
+
+def test_sounds_and_pictures_in_their_fields(
+    write: Write, tmp_path: Path, astronaut: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sounds as speech and pictures as references or footage are no mistakes. Not all of many wrong files are read."""
+    soundfile.write(tmp_path / "sound.wav", np.zeros(1600), 16_000)
+    (tmp_path / "still").write_bytes(astronaut.read_bytes())
+    rows = [row("a", speech="sound.wav", mix="sound.wav"), row("b", footage=str(astronaut)), row("c", footage="still")]
+    assert len(read_manifest(write(*rows)).shots) == 3
+    monkeypatch.setattr(batch_manifest, "_MOST_SUSPECTS", 2)
+    for name in "cde":
+        (tmp_path / f"{name}.wav").write_text("{}")
+    assert len(mistakes(write(*(row(name, speech=f"{name}.wav") for name in "cde")))) == 2
 
 
 def test_outputs_unique_and_no_inputs(write: Write, tmp_path: Path) -> None:
