@@ -17,6 +17,7 @@ from av.dictionary import Dictionary
 from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
+from gateway.media.crops import stated_crop
 from gateway.media.mp4 import EditPart
 from gateway.media.opening import (
     MAX_FRAME_S,
@@ -129,6 +130,14 @@ def _unkept(picture: av.VideoFrame) -> tuple[str, ...]:
     return tuple(dict.fromkeys(unkept))
 
 
+def _cropped(container: InputContainer, stream: VideoStream, path: Path) -> tuple[str, ...]:
+    """Return the crop of the container, in words: none, or one text."""
+    size = stated_crop(container, stream, path)
+    if size is None:
+        return ()
+    return (f"the crop of the container, by which some players show {size[0]} x {size[1]} pixels: the video has the whole picture",)
+
+
 def _mastering(data: bytes) -> tuple[int, ...] | None:
     """Return the numbers of FFmpeg's AVMasteringDisplayMetadata: ten fractions, and two flags that say which of them are stated."""
     numbers = np.frombuffer(data[:88], "<i4").tolist()
@@ -201,7 +210,7 @@ def probe(path: Path | str) -> MediaInfo:
         time_base, stream_metadata = stream.time_base or Fraction(1, 1000), dict(stream.metadata)
         promised = _promised_end(container)
         guessed = stream.guessed_rate or stream.average_rate
-        aspect = stream.sample_aspect_ratio
+        aspect, cropped = stream.sample_aspect_ratio, _cropped(container, stream, path)
         # MP4 sums the durations of its frames; with B-frames that of the packet shown last is another frame's.
         whole, samples = stream.duration if indexed and not parts else None, stream.frames
     counted = has_order_only(container_name, codec)
@@ -254,7 +263,7 @@ def probe(path: Path | str) -> MediaInfo:
         field_order=_field_order(first),
         metadata=stream_metadata,
         hdr=hdr_metadata(first),
-        unkept=_unkept(first),
+        unkept=(*_unkept(first), *cropped),
         sources=sources,
     )
     return MediaInfo(path, container_name, video, audio, others, metadata)
