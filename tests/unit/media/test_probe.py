@@ -333,7 +333,8 @@ def test_first_frame_of_avi_on_time(codec: str, b_frames: int, tmp_path: Path) -
 
 def _packed(path: Path) -> Path:
     """A video in MPEG-4 whose B-frames lie in the chunk of the frame before, as DivX and Xvid pack them for AVI."""
-    coded, chunks = [], []
+    coded: list[tuple[bytes, bool]] = []
+    chunks: list[tuple[bytes, bool]] = []
     with av.open(str(path.with_name("made.avi")), "w") as made:
         stream = made.add_stream("mpeg4", rate=25, options={"bf": "1", "g": "12"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
