@@ -297,15 +297,6 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     raise MediaUnsupportedError(f"{path} has no video stream (it holds: {kinds}); give footage with a picture", field="video")
 
 
-def has_order_only(container_format: str, codec: str) -> bool:
-    """Return whether the frames of a video come in the order in which they are shown, without times of their own.
-
-    AVI stores frames in the order of decoding. Decoders of these codecs take the times of frames from the file, and would give
-    wrong times to frames that are shown in another order.
-    """
-    return container_format == "avi" and codec in ("h264", "hevc", "mpeg4", "mpeg2video")
-
-
 def broken_at(path: Path, seconds: Fraction | None, problem: str, *, field: str = "video") -> MediaUnsupportedError:
     """Return the error for a file that breaks off or cannot be decoded, with the time up to which the file could be read."""
     where = "before its first frame" if seconds is None else f"after {float(seconds):.3f} s"

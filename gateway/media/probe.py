@@ -30,7 +30,6 @@ from gateway.media.opening import (
     MIN_SIDE,
     broken_at,
     codec_name,
-    has_order_only,
     is_cover,
     is_decodable,
     open_input,
@@ -163,6 +162,8 @@ class _Packets:
         last_duration: duration of the last packet, ticks.
         count: number of packets, shown or not.
         has_hidden: whether an edit list hides packets.
+        lacks_order: whether every packet is shown when it is decoded, by the container.
+        is_counted: whether the order of the packets gave the times.
         end: end of the last packet, ticks.
         file_end: end of the last packet of any stream, seconds.
     """
@@ -171,6 +172,8 @@ class _Packets:
     last_duration: int
     count: int
     has_hidden: bool
+    lacks_order: bool
+    is_counted: bool
     end: int
     file_end: Fraction
 
@@ -210,11 +213,12 @@ def probe(path: Path | str) -> MediaInfo:
         time_base, stream_metadata = stream.time_base or Fraction(1, 1000), dict(stream.metadata)
         promised = _promised_end(container)
         guessed = stream.guessed_rate or stream.average_rate
+        reordered = bool(stream.codec_context.has_b_frames)
         aspect, cropped = stream.sample_aspect_ratio, _cropped(container, stream, path)
         # MP4 sums the durations of its frames; with B-frames that of the packet shown last is another frame's.
         whole, samples = stream.duration if indexed and not parts else None, stream.frames
-    counted = has_order_only(container_name, codec)
-    packets = _scan(path, index, counted=counted, follow_edits=not parts)
+    packets = _scan(path, index, counted=_counts_frames(container_name, codec, reordered), follow_edits=not parts)
+    counted = packets.is_counted or (reordered and packets.lacks_order and "mxf" in container_name)
     _refuse_cut_short(path, packets, declared, promised, time_base)
     if counted and packets.pts is not None:
         # The clock of an AVI may be finer than its frames, and a packet then says one tick.
@@ -230,13 +234,7 @@ def probe(path: Path | str) -> MediaInfo:
         times, sources, last_duration = _shown(path, times, last_duration, parts, time_base)
     if len(times) == 0:
         raise MediaUnsupportedError(f"{path} has a video stream but not one frame in it", field="video")
-    if np.any(np.diff(times) <= 0):
-        frame = int(np.argmax(np.diff(times) <= 0)) + 1
-        raise MediaUnsupportedError(
-            f"{path}: frame {frame} has the same time as the one before; write its times anew "
-            "(ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
-            field="video",
-        )
+    _refuse_equal_times(path, times)
     if whole is not None:
         # The length of what an edit list cuts out of a track includes the time before the first frame.
         trimmed = packets.has_hidden or declared != samples
@@ -265,6 +263,7 @@ def probe(path: Path | str) -> MediaInfo:
         hdr=hdr_metadata(first),
         unkept=(*_unkept(first), *cropped),
         sources=sources,
+        counted=counted,
     )
     return MediaInfo(path, container_name, video, audio, others, metadata)
 
@@ -330,6 +329,16 @@ def _too_large(path: Path, width: int, height: int, side: int) -> MediaUnsupport
         "make it smaller (ffmpeg -i IN -vf scale=1920:-2 OUT)",
         field="video",
     )
+
+
+def _refuse_equal_times(path: Path, times: Int64) -> None:
+    if np.any(np.diff(times) <= 0):
+        frame = int(np.argmax(np.diff(times) <= 0)) + 1
+        raise MediaUnsupportedError(
+            f"{path}: frame {frame} has the same time as the one before; write its times anew "
+            "(ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
+            field="video",
+        )
 
 
 def _refuse_length(path: Path, times: Int64, last_duration: int, time_base: Fraction) -> None:
@@ -399,6 +408,18 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     raise MediaUnsupportedError(f"{path} has a video stream but not one frame in it", field="video")
 
 
+def _counts_frames(container_format: str, codec: str, reordered: bool) -> bool:
+    """Return whether the order of packets gives the times of frames: AVI stores frames in the order of decoding, without times.
+
+    Decoders of these codecs take the times of frames from the file, and would give wrong times to frames that are shown in another
+    order.
+
+    Args:
+        reordered: whether the stream says that frames are shown in another order than they are decoded in.
+    """
+    return container_format == "avi" and (codec in ("h264", "hevc") or (reordered and codec in ("mpeg4", "mpeg2video")))
+
+
 def _first_of_file(path: Path, index: int) -> av.VideoFrame:
     """Return the first decoded frame of the file, which the edit list may not show."""
     with open_input(path, follow_edits=False) as container:
@@ -465,6 +486,7 @@ def _scan(path: Path, index: int, *, counted: bool, follow_edits: bool) -> _Pack
     last = (-(2**62), 0)
     count, has_hidden, end, file_end = 0, False, -(2**62), Fraction(0)
     keys: list[bool] = []
+    lacks_order = True
     with open_input(path, follow_edits=follow_edits) as container:
         time_base = container.streams[index].time_base or Fraction(1)
         try:
@@ -477,6 +499,7 @@ def _scan(path: Path, index: int, *, counted: bool, follow_edits: bool) -> _Pack
                     continue
                 count += 1
                 time = packet.dts if counted else packet.pts
+                lacks_order &= packet.pts == packet.dts
                 if count > MAX_FRAMES:
                     raise _too_many_frames(path)
                 if packet.is_discard:
@@ -493,7 +516,8 @@ def _scan(path: Path, index: int, *, counted: bool, follow_edits: bool) -> _Pack
             raise broken_at(path, max(pts) * time_base if pts else None, reason_of(problem)) from problem
     # Where the order gives the times, packets before the first key frame refer to pictures that are not there.
     begin = keys.index(True) if counted and True in keys else 0
-    return _Packets(None if pts is None else sorted(pts[begin:]), last[1], count, has_hidden, end, file_end)
+    shown = None if pts is None else sorted(pts[begin:])
+    return _Packets(shown, last[1], count, has_hidden, lacks_order, counted, end, file_end)
 
 
 def _indexed_packets(stream: VideoStream, parts: tuple[EditPart, ...] = ()) -> int:

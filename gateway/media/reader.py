@@ -18,7 +18,6 @@ from gateway.media.opening import (
     DecodingProgress,
     broken_at,
     decoded_frames,
-    has_order_only,
     open_input,
     video_stream,
 )
@@ -108,7 +107,7 @@ class VideoReader:
             return
         times, skipped, due = video.file_times, len(video.before), start
         ticks = int(video.pts[min(start, video.num_frames - 1)]) - int(_SETTLING_S / video.time_base)
-        if ticks > int(times[0]) and not has_order_only(info.container, video.codec):
+        if ticks > int(times[0]) and not video.counted:
             with open_input(info.path, only="picture") as container:
                 stream = self._stream(container)
                 container.seek(ticks, stream=stream)
@@ -183,7 +182,7 @@ class VideoReader:
             raise broken_at(info.path, seconds, f"only {index + skipped} of {len(times)} frames can be decoded")
 
     def _pictures(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        reached, counted = DecodingProgress(), has_order_only(self._info.container, self._info.video.codec)
+        reached, counted = DecodingProgress(), self._info.video.counted
         times = self._info.video.file_times
         for number, picture in enumerate(decoded_frames(container, stream, self._info.path, reached)):
             if counted:

@@ -162,6 +162,7 @@ class VideoInfo:
             span of its file.
         sources: int64 [frames], times of the frames in the file before the edit list, ticks, if the list is followed here
             (gateway.media.mp4.edit_parts); otherwise none.
+        counted: whether the decoder gives frames in their order with wrong times, because the container does not store the order.
     """
 
     index: int
@@ -181,6 +182,7 @@ class VideoInfo:
     reduction: int = 1
     before: Int64 = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
     sources: Int64 = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+    counted: bool = False
 
     @property
     def interlaced(self) -> bool:

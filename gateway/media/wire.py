@@ -63,6 +63,7 @@ def pack_media(info: MediaInfo) -> bytes:
             "metadata": dict(video.metadata),
             "hdr": [video.hdr.mastering, video.hdr.light],
             "unkept": video.unkept,
+            "counted": video.counted,
         },
         "audio": [
             [item.index, item.codec, item.sample_rate_hz, item.channels, item.layout, _pair(item.start), dict(item.metadata)]
@@ -101,6 +102,7 @@ def media_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> M
             hdr=HdrMetadata(*(None if numbers is None else tuple(map(int, numbers)) for numbers in video["hdr"])),
             unkept=tuple(video["unkept"]),
             sources=times[video["frames"] :],
+            counted=video["counted"],
         ),
         tuple(
             AudioInfo(index, codec, rate, channels, layout, Fraction(*start), tags)

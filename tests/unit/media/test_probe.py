@@ -369,6 +369,23 @@ def test_packed_frames_of_avi_read(tmp_path: Path) -> None:
     assert (int(info.video.pts[0]), info.video.constant_rate) == (0, 25)
 
 
+def test_reordered_frames_of_mxf_read(tmp_path: Path) -> None:
+    """MXF whose index says nothing of the order of frames, as of long groups in H.264, shows the frames in their order."""
+    with av.open(str(tmp_path / "clip.mxf"), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"bf": "2", "x264-params": "scenecut=0:b-adapt=0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(30):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 40 + 4 * index, np.uint8), "yuv420p")))
+        output.mux(stream.encode(None))
+    info = inspect_video(tmp_path / "clip.mxf")
+    with VideoReader(info) as reader:
+        levels = [(int(frame.planes[0].mean()) - 40) / 4 for frame in reader]
+        (sought,) = reader.frames_from(28, 29)
+    np.testing.assert_allclose(levels, np.arange(30), atol=0.5)
+    assert (int(sought.planes[0].mean()) - 40) / 4 == levels[28]
+    assert (int(info.video.pts[0]), info.video.constant_rate) == (0, 25)
+
+
 def test_damaged_frame_of_avi_named(tmp_path: Path) -> None:
     """A damaged frame of an AVI file whose frames are counted is not left out: the error says where it is."""
     path = _as_avi(make_clip(tmp_path / "whole.mp4", Clip(codec="libx264", pts=tuple(range(0, 60 * 512, 512)))))
