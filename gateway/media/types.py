@@ -281,6 +281,8 @@ class VideoInfo:
             return None
         if steps.max() == steps.min():
             return 1 / (int(steps[0]) * self.time_base)
+        if steps.min() == 1:
+            return None  # a frame that is shown for two ticks instead of one was dropped, as in AVI, and not rounded
         measured = (len(ticks) - 1) / ((int(ticks[-1]) - int(ticks[0])) * self.time_base)
         rates = {rate: self._deviation(ticks, rate) for rate in _usual_rates(measured)}
         best = min(rates, key=rates.__getitem__)

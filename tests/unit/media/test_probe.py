@@ -74,6 +74,14 @@ def test_frame_times_before_decoding(tmp_path: Path) -> None:
     assert video.constant_rate is None
 
 
+def test_dropped_frame_is_no_rounding(tmp_path: Path) -> None:
+    """Where a tick is as long as a frame, a frame of two ticks makes the rate variable."""
+    clip = Clip(pts=(*range(10), *range(11, 20)), time_base=Fraction(1, 25), last_duration=1)
+    video = probe(make_clip(tmp_path / "clip.avi", clip)).video
+    assert (video.time_base, video.num_frames) == (Fraction(1, 25), 19)
+    assert video.constant_rate is None
+
+
 def test_span_has_seconds_from_frame(tmp_path: Path) -> None:
     """A span has the frames that begin in its seconds, and knows the frames before; a shorter video stays whole."""
     clip = Clip(pts=tuple(range(0, 40040, 1001)), time_base=1 / Fraction(24000), rate=Fraction(24000, 1001), last_duration=1001)
