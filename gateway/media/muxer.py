@@ -80,7 +80,7 @@ class CarriedStreams:
 
     Attributes:
         carried: streams that are copied, in words.
-        dropped: sentences about streams that are not carried.
+        dropped: sentences about streams that are not carried, or not exactly.
     """
 
     def __init__(
@@ -112,6 +112,8 @@ class CarriedStreams:
                     continue
                 self._pairs[stream.index] = _add(stream, output)
                 self.carried.append(words)
+                if stream.type == "audio" and parts_of(source, stream, info.path):
+                    self.dropped.append(f"{words} is cut between packets: behind the cuts of the edit list it may be 0.03 s off")
         if chapters:
             output.set_chapters([_shifted(chapter, shift) for chapter in chapters])
         self._packets = self._demuxed()  # opens the footage with the first packet that is asked for

@@ -404,6 +404,7 @@ def test_carried_sound_follows_edit_list(tmp_path: Path) -> None:
     info = probe(tmp_path / "clip.mp4")
     report = _write(info, tmp_path / "out.mp4", speech=HALF_A_SECOND).report
     assert report.carried == ("audio stream 2 (aac)",)
+    assert [words for words in report.dropped if "audio stream 2 (aac) is cut between packets" in words]
     own, copied = map(second_track, (info.path, tmp_path / "out.mp4"))
     assert abs(len(own) - len(copied)) <= 2048
     for begin in (4410, 22050, 44100):
