@@ -65,6 +65,9 @@ _UNKEPT: Final = {
 }
 _PICTURE_TICK: Final = Fraction(1, 25)
 """Time that the frame of a picture file is shown, seconds."""
+_MOST_ROUNDING_S: Final = Fraction(1, 100)
+"""Most seconds by which the frames of a part of an edit list are moved, so that they follow at once on the part before. Rounded
+lengths of parts add up."""
 _SHORTFALL_S = Fraction(1, 2)
 """A stream that ends this many seconds before the end that its header promises was cut short."""
 _LONGEST_FRAME_S = 10
@@ -453,10 +456,11 @@ def _shown(path: Path, times: Int64, last_duration: int, parts: tuple[EditPart, 
     ends = np.append(times[1:], times[-1] + last_duration)
     frame = int(np.median(ends - times))
     sources, pts, follows = [], [], 0
-    for part in parts:
+    for number, part in enumerate(parts):
         slack = max(1, min(math.ceil(part.precision / time_base), frame // 2))
         begins = round(part.shown_at / time_base)
-        begins = follows if abs(follows - begins) <= slack else begins
+        rounding = max(slack, min(slack * (number + 1) // 2, int(_MOST_ROUNDING_S / time_base)))
+        begins = follows if abs(follows - begins) <= rounding else begins
         length = int(ends[-1]) - part.begin if part.length is None else round(part.length / time_base)
         first = int(np.searchsorted(times, part.begin))
         stop = int(np.searchsorted(times, part.begin + length - slack, side="right"))
