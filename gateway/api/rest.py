@@ -533,7 +533,7 @@ class RestApplication:
         self._sessions = Sessions(settings, proxy)
         self._openapi = json.dumps(openapi_document(ROUTES), indent=1).encode()
         verbs = sorted({route.verb for route in ROUTES})
-        pages = Pages(self._sessions, settings, self._called_by_page, self._download_to_page)
+        pages = Pages(self._sessions, settings, self._called_by_page, self._streamed_to_page, self._download_to_page)
         live = LiveSocket(channel, settings.max_deadline_s, self._sessions, self._checked, _answer_of)
         routes = Starlette(
             routes=[
@@ -663,6 +663,13 @@ class RestApplication:
     async def _called_by_page(self, method: MethodDescriptor, message: Message, request: Request, authorization: str) -> Message:
         metadata, _ = self._checked(request, authorization)
         return await self._calls.unary(method, message, metadata)
+
+    async def _streamed_to_page(
+        self, method: MethodDescriptor, message: Message, request: Request, authorization: str
+    ) -> AsyncIterator[Any]:
+        metadata, _ = self._checked(request, authorization)
+        async for response in self._calls.stream(request, method, message, metadata):
+            yield response
 
     @_answers_errors
     async def _download_to_page(self, request: Request, path: str) -> Response:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,12 +19,15 @@ from google.longrunning import operations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from dubstage.client.errors import status_of
+from dubstage.gateway.v1 import batch_pb2
+from gateway.batch.types import ShotAppearance, ShotFinish, ShotMotion
 from gateway.dub.progress import STEP_NAMES
+from gateway.reports.scales import SCALES
 from gateway.settings import GatewaySettings
 from gateway.ui.session import Sessions, is_loopback, is_same_origin
 from services.common.errors import DubstageError, OverloadedError, UnauthenticatedError
@@ -30,6 +36,8 @@ from services.common.methods import DEFAULT_METHOD, METHODS, STILL_METHOD
 Call = Callable[[MethodDescriptor, Message, Request, str], Awaitable[Message]]
 """Calls a unary RPC of the gateway. Takes the RPC, its request, the browser's request, and the value of `authorization` (empty:
 none). Raises AioRpcError, UnauthenticatedError for a wrong token, and OverloadedError after many wrong tokens."""
+Stream = Callable[[MethodDescriptor, Message, Request, str], AsyncIterator[Any]]
+"""Calls an RPC that streams responses. Takes and raises what `Call` does; the stream ends with the browser's request."""
 Download = Callable[[Request, str], Awaitable[Response]]
 """Answers a request with the file at a path of the media folder, or with the part that the header `Range` names."""
 
@@ -75,6 +83,7 @@ SWAGGER_PACKAGE: Final = "swagger-ui-bundle-v2==5.31.0"
 """Package that has Swagger UI: the extra `gateway` of pyproject.toml has the same version."""
 _SWAGGER_FILES: Final = ("swagger-ui.css", "swagger-ui-bundle.js")
 _OWN_PATH: Final = re.compile(r"/ui(/[\w.~/-]*)?")
+_GET_REPORT: Final = batch_pb2.DESCRIPTOR.services_by_name["BatchService"].methods_by_name["GetReport"]
 _LIST_OPERATIONS: Final = operations_pb2.DESCRIPTOR.services_by_name["Operations"].methods_by_name["ListOperations"]
 
 
@@ -129,6 +138,24 @@ async def _methods(_: Caller, __: Request) -> Mapping[str, object]:
     return {"methods": [METHODS[name] for name in own], "research": [row for name, row in METHODS.items() if name not in own]}
 
 
+async def _shot_values(caller: Caller, request: Request) -> Mapping[str, object]:
+    return {**await _methods(caller, request), "usual": usual_values()}
+
+
+def usual_values() -> dict[str, tuple[float | None, float | None]]:
+    """Return the edges of the usual values of a shot's figures, by the figure's path in the JSON of Shot. Times are in seconds."""
+    groups = (("motion.", ShotMotion), ("appearance.", ShotAppearance), ("finish.", ShotFinish))
+    prefixes = {"r_opening": "", **{name: prefix for prefix, group in groups for name in group.model_fields}}
+    found = {}
+    for name, prefix in prefixes.items():
+        if (scale := SCALES.get(name)) is None:
+            continue
+        share = 1000 if name.endswith("_ms") else 1
+        low, high = (None if edge is None else edge / share for edge in (scale.low, scale.high))
+        found[prefix + re.sub("_(.)", lambda letter: letter[1].upper(), name.removesuffix("_ms"))] = low, high
+    return found
+
+
 async def _live_methods(_: Caller, __: Request) -> Mapping[str, object]:
     return {"methods": [name for name, row in METHODS.items() if row.live]}
 
@@ -139,7 +166,7 @@ PAGES: Final[tuple[Page, ...]] = (
     Page(path="/dubs/{operation}", template="dub.html.j2", title="Dub", section="/dubs"),
     Page(path="/batches", template="batches.html.j2", title="Batches", nav="Batches", values=_methods),
     Page(path="/batches/{batch}", template="batch.html.j2", title="Batch", section="/batches"),
-    Page(path="/batches/{batch}/shots/{shot}", template="shot.html.j2", title="Shot", section="/batches", values=_methods),
+    Page(path="/batches/{batch}/shots/{shot}", template="shot.html.j2", title="Shot", section="/batches", values=_shot_values),
     Page(path="/live", template="live.html.j2", title="Live", nav="Live", values=_live_methods),
     Page(path="/people", template="people.html.j2", title="People", nav="People", values=_methods),
 )
@@ -153,13 +180,15 @@ class Pages:
         sessions: the sessions of browsers.
         settings: settings of the gateway.
         call: calls the RPCs of the gateway.
+        stream: calls those that stream.
         download: answers with files.
     """
 
-    def __init__(self, sessions: Sessions, settings: GatewaySettings, call: Call, download: Download) -> None:
+    def __init__(self, sessions: Sessions, settings: GatewaySettings, call: Call, stream: Stream, download: Download) -> None:
         self._sessions = sessions
         self._is_open = not sessions.needs_token and not is_loopback(settings.web_host)
         self._call = call
+        self._stream = stream
         self._download = download
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
@@ -178,6 +207,7 @@ class Pages:
             Route("/ui/sign-in", self._sign_in_page, methods=["GET"]),
             Route("/ui/sign-in", self._sign_in, methods=["POST"]),
             Route("/ui/sign-out", self._sign_out, methods=["POST"]),
+            Route("/ui/batches/{batch}/report", self._report, methods=["GET"]),
             Route("/ui/media/{path:path}", self._media, methods=["GET"]),
             Route("/v1/docs", self._api, methods=["GET"]),
             *(Route(f"/ui/swagger/{name}", _swagger_file, methods=["GET"]) for name in _SWAGGER_FILES),
@@ -231,6 +261,20 @@ class Pages:
             response.headers["Content-Type"] = _MEDIA_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
         response.headers.update({**_HEADERS, "Content-Security-Policy": "sandbox", "Cache-Control": "private, no-cache"})
         return response
+
+    async def _report(self, request: Request) -> Response:
+        """Send the report of a batch as one ZIP file."""
+        if refused := self._refused(request):
+            return refused
+        batch = request.path_params["batch"]
+        message = batch_pb2.GetReportRequest(name=f"batches/{batch}", format=batch_pb2.REPORT_FORMAT_ALL)
+        pieces = self._stream(_GET_REPORT, message, request, self._sessions.authorization(request))
+        try:
+            first = await anext(pieces)
+        except (grpc.aio.AioRpcError, DubstageError) as error:
+            return self._html("message.html.j2", "Report", {"message": _sentence(error)}, _number(error), section="/batches")
+        headers = {"Content-Disposition": f'attachment; filename="{batch}-report.zip"', "Cache-Control": "no-store"}
+        return _headed(StreamingResponse(zipped(first, pieces), headers=headers, media_type="application/zip"))
 
     async def _sign_in_page(self, request: Request) -> Response:
         if self._sessions.user(request).authorization:
@@ -307,6 +351,48 @@ class Pages:
             **values,
         )
         return _headed(HTMLResponse(text, number, {"Cache-Control": "no-store"}))
+
+
+class _Sink(io.RawIOBase):
+    """File that holds what was written since the last `taken`."""
+
+    def __init__(self) -> None:
+        self._written = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._written += data
+        return len(data)
+
+    def taken(self) -> bytes:
+        """Return what was written, and forget it."""
+        data = bytes(self._written)
+        self._written.clear()
+        return data
+
+
+async def zipped(first: Any, further: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    """Yield the bytes of a ZIP file with the files of a report.
+
+    Args:
+        first: first piece, GetReportResponse.
+        further: the other pieces. The pieces of one file follow each other.
+    """
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w") as archive, ExitStack() as opened:
+        path = first.path
+        file = opened.enter_context(archive.open(path, "w"))
+        file.write(first.data)
+        async for piece in further:
+            if piece.path != path:
+                opened.close()
+                path = piece.path
+                file = opened.enter_context(archive.open(path, "w"))
+            file.write(piece.data)
+            yield sink.taken()
+    yield sink.taken()
 
 
 def _swagger_folder() -> Path | None:

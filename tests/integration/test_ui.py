@@ -41,6 +41,7 @@ ERASED = "ui_erased.mp4"
 FRAMES = 27
 """Frames of the footage: a number of no other test, as the blobs of a dub go with its job, and databases share the store."""
 WAIT_MS = 120_000
+PLAYER_KEYS = "Keys: Space plays and pauses, ← or , steps one frame back, → or . steps one frame forward, L loops"
 
 
 @dataclass
@@ -190,7 +191,7 @@ def test_player_steps_in_lock_step(site: Site, dub: str, browser: Any) -> None:
     """Keys step both videos by one frame; while they play, they stay within half a frame; the wipe follows key and mouse."""
     with page_of(browser, site, dub) as page:
         until(page, "['#before', '#after'].every((id) => document.querySelector(id).readyState >= 2)")
-        for key in "...,":
+        for key in (".", "ArrowRight", ".", "ArrowRight", "ArrowLeft", ","):
             page.keyboard.press(key)
             until(page, "['#before', '#after'].every((id) => !document.querySelector(id).seeking)")
         assert times_of(page) == pytest.approx([2.5 / 25, 2.5 / 25], abs=1e-3)
@@ -204,9 +205,15 @@ def test_player_steps_in_lock_step(site: Site, dub: str, browser: Any) -> None:
         until(page, "['#before', '#after'].every((id) => !document.querySelector(id).seeking)")
         before, after = times_of(page)
         assert before == pytest.approx(after, abs=1e-3)
+        page.keyboard.press("l")
+        assert page.get_attribute("#loop", "aria-pressed") == "false"
+        assert not page.evaluate("document.querySelector('#after').loop")
+        assert page.inner_text("#keys") == PLAYER_KEYS + "."
         page.focus("#wipe")
-        page.keyboard.press("Home")
-        assert page.evaluate("document.querySelector('#stage').style.getPropertyValue('--wipe')") == "0%"
+        for key, share, names in (("Home", "0%", ["Dub"]), ("End", "100%", ["Original"]), ("ArrowLeft", "99%", ["Original"])):
+            page.keyboard.press(key)
+            assert page.evaluate("document.querySelector('#stage').style.getPropertyValue('--wipe')") == share
+            assert [name for name in page.locator("#stage .name").all_inner_texts() if name] == names
         box = page.locator("#stage").bounding_box()
         page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 20)
         assert abs(float(page.input_value("#wipe")) - 75) <= 1
@@ -260,8 +267,10 @@ def test_errors_have_the_users_names(site: Site, browser: Any, tmp_path: Path) -
         page.set_input_files("#footage-file", broken)
         page.set_input_files("#speech-file", site.speech)
         page.wait_for_selector("#plan .bad")
-        page.wait_for_selector("#refusal:not([hidden])")
-        for place in ("#plan .bad", "#refusal"):
+        page.wait_for_selector("#problem-footage-file")
+        assert page.get_attribute("#footage-file", "aria-invalid") == "true"
+        assert page.is_hidden("#refusal"), "the card of the file says so"
+        for place in ("#plan .bad", "#problem-footage-file"):
             text = page.inner_text(place)
             assert broken.name in text, text
             assert not re.search(r"uploads/|Take-3", text), text

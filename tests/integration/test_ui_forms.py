@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 import soundfile
@@ -65,6 +66,11 @@ def test_a_person_is_enrolled(site: Site, browser: Any, second: Path) -> None:  
     with page_of(browser, site, "/ui/people") as page:
         page.focus("#enrol summary")
         page.keyboard.press("Enter")
+        page.click("#enrol-begin")
+        assert problem_at(page, "enrol-name") == "Give the name of the person."
+        page.fill("#enrol-name", "李雷")
+        page.click("#enrol-begin")
+        assert "letters a to z" in problem_at(page, "enrol-name")
         page.fill("#enrol-name", "Ada Lövelace")
         assert page.inner_text("#enrol-id") == "Id: ada-lovelace"
         page.click("#enrol-begin")
@@ -104,6 +110,7 @@ def test_refusals_stand_at_their_fields(site: Site, browser: Any, tmp_path: Path
     with signed_in(browser, site, **PHONE) as tab:
         page = tab.open(f"{site.address}/ui/people")
         page.click("#enrol summary")
+        page.fill("#enrol-name", "Broken")
         page.set_input_files("#enrol-footage-file", broken)
         until(page, "document.querySelectorAll('#enrol-footage-list .bar[hidden]').length === 1")
         page.click("#enrol-begin")
@@ -180,6 +187,7 @@ def test_incomplete_records_are_refused(site: Site, browser: Any, tmp_path: Path
             page.click("#consent-save")
         page.check("[name=consent-kind][value=file]")
         page.set_input_files("#consent-file", broken)
+        page.fill("#enrol-name", "Ada")
         page.click("#enrol-begin")
         assert "broken.json is no consent record" in problem_at(page, "consent-file")
 
@@ -199,6 +207,42 @@ def test_an_enrolment_is_cancelled(site: Site, browser: Any) -> None:  # noqa: F
         page.click("dialog .danger")
         page.wait_for_selector("#refusal:has-text('The enrolment is cancelled')")
         assert page.locator("#name-not-enrolled").count() == 0
+
+
+def test_a_plan_names_the_forms_fields(site: Site, browser: Any, takes: list[Path], tmp_path: Path) -> None:  # noqa: F811
+    """A wrong file is marked in its card, with the file's own name; a wrong option and a wrong line by the words of the form."""
+    picture = tmp_path / "line.jpg"
+    picture.write_bytes(cv2.imencode(".jpg", np.zeros((90, 120, 3), np.uint8))[1].tobytes())
+    with signed_in(browser, site, **PHONE) as tab:
+        page = tab.open(f"{site.address}/ui/new")
+        page.set_input_files("#footage-file", site.footage)
+        page.set_input_files("#speech-file", picture)
+        page.wait_for_selector("#problem-speech-file")
+        assert page.inner_text("#problem-speech-file") == page.inner_text("#plan .bad")
+        assert page.inner_text("#plan .bad").startswith("line.jpg has no sound track"), "the name stays as it is"
+        assert page.is_hidden("#refusal")
+        assert page.get_attribute("#speech-file", "aria-invalid") == "true"
+        assert serious(page) == []
+        shown(page, "new-wrong-390-dark")
+        page.set_input_files("#speech-file", site.speech)
+        page.click("#options summary")
+        page.fill("#language", "German words")
+        page.press("#language", "Tab")
+        page.wait_for_selector("#problem-language")
+        assert page.locator("small.bad").count() == 1, "the right file has no mark"
+        assert page.inner_text("#plan .bad").startswith("Language of the speech: 'German words' is no language tag")
+        page.fill("#language", "de")
+        page.press("#language", "Tab")
+        page.wait_for_selector("#create:enabled")
+        assert page.locator("small.bad").count() == 0
+        page.check("#scene")
+        page.set_input_files("#lines-file", takes[0])
+        page.wait_for_selector("#create:enabled")
+        page.get_by_label("Begin line 1", exact=True).fill("9")
+        page.keyboard.press("Tab")
+        page.wait_for_selector("#lines small.bad")
+        assert page.inner_text("#plan .bad").startswith("Begin line 1: 9.000 s is after the end of the video")
+        assert serious(page) == []
 
 
 def test_a_filled_in_record_is_used(
@@ -392,7 +436,7 @@ def test_a_batch_from_files(site: Site, browser: Any, takes: list[Path], second:
         page.check("#batch-quick")
         page.fill("#batch-language", "German words")
         page.click("#batch-begin")
-        page.wait_for_selector("#batch-mistakes li:has-text('Shot second, language')")
+        page.wait_for_selector("#batch-mistakes li:has-text('Shot second, Language of the speech')")
         assert serious(page) == []
         shown(page, "batch-new")
         page.fill("#batch-language", "de")

@@ -2,7 +2,7 @@
 import { Refusal, api, at, capitalised, confirmed, day, during, element, factRows, lastPart, refused, say, secondsOf, showBar, shownName, spoken, withUsersNames } from "./page.js";
 import { drawOpening, drawSpans, drawWave, readSound } from "./lanes.js";
 import { ABOUT_OWN_TIME, dubOf, ended, hasOwnTime, mediaUrl, newestDubs, reasonOf, sha256Of, showFile, stepName, whyNotShown } from "./operations.js";
-import { Player } from "./player.js";
+import { Player, listenToKeys, wipeTo } from "./player.js";
 
 const name = `operations/${at("running").dataset.operation}`;
 /** Dubs among which others of the same footage are looked for. */
@@ -148,20 +148,20 @@ function showResult(dub, others) {
   player.begin = secondsOf(result.begin);
   at("position").max = numFrames - 1;
   at("mouths-card").hidden = !mouths.length;
-  after.loop = true;
+  player.setLoop(true);
 
   const troubles = { before: "", after: "", time: "" };
   const showTroubles = () => {
     at("trouble").textContent = Object.values(troubles).filter(Boolean).join(" ");
     at("trouble").hidden = !at("trouble").textContent;
     at("mouth-before").parentElement.hidden = !sameTime || Boolean(troubles.before);
-    for (const part of [at("wipe").parentElement, document.querySelector(".stage .name.before")]) part.hidden = Boolean(troubles.before);
+    at("wipe").parentElement.hidden = Boolean(troubles.before);
   };
   const readBefore = () => {
     // Of a video whose codec is unknown, a browser may play the sound alone.
     troubles.before = before.error || !(before.videoWidth || before.hasAttribute("poster")) ? "The original is not shown." : "";
     if (troubles.before) {
-      wipe(0);
+      wipeTo(0);
       whyNotShown(request.footageUri).then((why) => {
         // Meanwhile another dub may stand in place of the original.
         if (troubles.before) troubles.before = why;
@@ -183,20 +183,17 @@ function showResult(dub, others) {
   });
   after.addEventListener("loadedmetadata", () => {
     if (after.videoHeight) at("stage").style.setProperty("--shape", after.videoWidth / after.videoHeight);
-    if (!troubles.before) wipe(besideFace());
+    if (!troubles.before) wipeTo(besideFace());
     if (before.readyState || before.hasAttribute("poster")) readBefore();
   });
   showFile(before, mediaUrl(request.footageUri));
   after.src = mediaUrl(result.outputUri);
 
-  const wipe = (share) => {
-    at("wipe").value = share;
-    at("stage").style.setProperty("--wipe", `${share}%`);
-  };
-  at("wipe").addEventListener("input", (event) => wipe(event.target.value));
+  at("wipe").addEventListener("input", (event) => wipeTo(event.target.value));
   const drag = (event) => {
+    if (troubles.before) return;
     const box = at("stage").getBoundingClientRect();
-    wipe(Math.max(0, Math.min(100, (100 * (event.clientX - box.left)) / box.width)));
+    wipeTo(Math.max(0, Math.min(100, (100 * (event.clientX - box.left)) / box.width)));
   };
   at("stage").addEventListener("pointerdown", (event) => {
     at("stage").setPointerCapture(event.pointerId);
@@ -208,32 +205,20 @@ function showResult(dub, others) {
     const left = Math.min(...mouths.map(({ box }) => box.left - box.width / 2));
     return after.videoWidth && mouths.length ? Math.max(0, Math.min(50, (100 * left) / after.videoWidth)) : 0;
   };
-  wipe(0);
+  wipeTo(0);
 
-  const playOrPause = () => (player.playing ? player.pause() : player.play());
-  const loop = () => {
-    after.loop = !after.loop;
-    at("loop").setAttribute("aria-pressed", after.loop);
-  };
-  at("play").addEventListener("click", playOrPause);
+  at("play").addEventListener("click", () => player.toggle());
   for (const event of ["play", "pause"]) after.addEventListener(event, () => player.redraw());
   at("back").addEventListener("click", () => player.step(-1));
   at("forward").addEventListener("click", () => player.step(1));
-  at("loop").addEventListener("click", loop);
+  at("loop").addEventListener("click", () => player.setLoop(!after.loop));
   at("speed").addEventListener("change", (event) => player.setSpeed(Number(event.target.value)));
   at("sound").addEventListener("change", (event) => {
     before.muted = event.target.value !== "before";
     after.muted = event.target.value !== "after";
   });
   at("position").addEventListener("input", (event) => player.seek(Number(event.target.value)));
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, textarea, dialog *")) return;
-    const onButton = event.target.matches("button, a, summary");
-    const action = { ",": () => player.step(-1), ".": () => player.step(1), l: loop, " ": onButton ? null : playOrPause }[event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
-  });
+  listenToKeys(() => player);
 
   const lanes = at("lanes");
   lanes.addEventListener("pointerdown", (event) => {
@@ -258,6 +243,7 @@ function showResult(dub, others) {
     });
   }
   new ResizeObserver(draw).observe(lanes);
+  new ResizeObserver(() => wipeTo(Number(at("wipe").value))).observe(at("stage"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
   at("reasons").replaceChildren(
@@ -319,6 +305,8 @@ function showVersions(dub, others, player) {
     showFile(before, mediaUrl(uri));
     before.currentTime = time;
     document.querySelector(".name.before").textContent = text;
+    // A longer name needs more room.
+    wipeTo(Number(at("wipe").value));
     for (const one of at("versions").querySelectorAll("button")) one.setAttribute("aria-pressed", one === button);
     at("stage").scrollIntoView({ block: "nearest" });
   };

@@ -77,7 +77,15 @@ export async function enrolling(onEnrolled) {
     }
   }
 
+  /** Return what is wrong with the name of the person, as a Refusal; null: nothing. */
+  function nameRefusal() {
+    if (!at("enrol-name").value.trim()) return new Refusal("Give the name of the person.", 0, "actor_id");
+    if (idFor(at("enrol-name").value, LONGEST_ID) || consent.record()) return null;
+    return new Refusal("Give a name with letters a to z or digits, or a consent record that names the person: without one, the person would have a random name.", 0, "actor_id");
+  }
+
   function request() {
+    if (nameRefusal()) throw nameRefusal();
     const files = footage.files();
     if (!files.length) throw new Refusal("Choose footage of the person.", 0, "footage_uri");
     if (files.length > MOST_FILES) throw new Refusal(`Choose ${MOST_FILES} files at most.`, 0, "footage_uri");
@@ -100,7 +108,7 @@ export async function enrolling(onEnrolled) {
 
   at("enrol-name").addEventListener("input", () => {
     const id = idFor(at("enrol-name").value, LONGEST_ID);
-    at("enrol-id").textContent = id ? `Id: ${id}` : "The gateway makes an id.";
+    at("enrol-id").textContent = id ? `Id: ${id}` : at("enrol-name").value.trim() ? "The gateway makes an id." : "";
   });
   at("enrol-name").addEventListener("change", () => {
     at("consent-subject").value ||= at("enrol-name").value.trim();
@@ -113,10 +121,9 @@ export async function enrolling(onEnrolled) {
         const wanted = request();
         const { name } = await api("POST", "/v1/actors", wanted);
         requestId = newRequestId();
-        const who = at("enrol-name").value.trim();
         at("enrol").open = false;
         say("The enrolment has begun.");
-        follow(name, who ? `Enrolling ${who}` : "Enrolling a person", emptied());
+        follow(name, `Enrolling ${at("enrol-name").value.trim()}`, emptied());
         at("enrolments").lastElementChild.focus();
       } catch (problem) {
         // After a lost answer, the enrolment may run: the same id begins no second one.

@@ -1,5 +1,5 @@
 // The page of a new dub: uploads, faces, options, plan, and the begin of the dub.
-import { Refusal, api, at, during, element, lastPart, newRequestId, pageOf, refusalIn, refused, secondsOf, showBar, shownName, sized, spoken } from "./page.js";
+import { Refusal, api, at, during, element, inWordsOf, lastPart, marked, newRequestId, pageOf, refusalIn, refused, refusedAt, secondsOf, showBar, shownName, sized, spoken } from "./page.js";
 import { consentForm } from "./consent.js";
 import { dubOf, ended, mediaUrl, movesTime } from "./operations.js";
 import { sceneLines } from "./scene.js";
@@ -32,6 +32,11 @@ function preview(kind, url) {
   player.src = url;
 }
 
+/** Show a refusal about a file in the card of the file, and all others at the top of the page. */
+function refusedFile(problem) {
+  if (!marked(form, problem)) refused(problem);
+}
+
 async function take(kind, file) {
   refused("");
   chosen[kind] = "";
@@ -47,7 +52,7 @@ async function take(kind, file) {
     const name = await uploadShown(file, at(`${kind}-progress`), mine.signal);
     settle(kind, name, file.name);
   } catch (problem) {
-    if (!mine.signal.aborted) refused(problem);
+    if (!mine.signal.aborted) refusedFile(problem instanceof Refusal ? new Refusal(problem.message, problem.status, `${kind}_uri`) : problem);
   }
 }
 
@@ -148,7 +153,7 @@ async function findFaces(uri) {
     if (mine !== search) return;
     at("faces-state").textContent = "The faces are not known: the face that speaks is dubbed, or the largest.";
     showBar(at("faces-progress"), 1);
-    refused(problem);
+    refusedFile(problem);
   }
 }
 
@@ -277,10 +282,14 @@ function lengths() {
 
 let asking = null;
 let quiet = 0;
+/** Mark of the control that the gateway has refused; null: there is none. */
+let mark = null;
 /** Ask what the dub would take, when the form has not changed for a moment. */
 function plan() {
   clearTimeout(quiet);
   asking?.abort();
+  mark?.clear();
+  mark = null;
   for (const id of ["create", "preview"]) at(id).disabled = true;
   const hasSpeech = isScene() ? scene.isReady() : chosen.speech;
   const waitsForMix = !chosen.mix && !at("mix-progress").hidden;
@@ -324,7 +333,8 @@ async function estimate() {
   } catch (problem) {
     if (problem.name === "AbortError") return;
     at("plan").style.minHeight = "";
-    at("plan").replaceChildren(element("p", { className: "bad" }, problem.message));
+    at("plan").replaceChildren(element("p", { className: "bad" }, inWordsOf(form, problem)));
+    mark = marked(form, problem);
     if (!(problem instanceof Refusal)) console.error(problem);
   }
 }
@@ -340,28 +350,32 @@ for (const control of controls) {
 for (const id of ["method", "actor"]) at(id).addEventListener("change", showFit);
 for (const id of ["method", "actor", "fit"]) at(id).addEventListener("change", showPreviewBegin);
 
-at("preview").addEventListener("click", () =>
-  during(at("preview"), async () => {
-    const spec = request();
-    spec.outputUri = spec.outputUri.replace(/-dub-\w+\.mp4$/, `-preview-${random(10)}.mp4`);
-    spec.preview = true;
-    if (previewBegin()) spec.previewTime = `${previewBegin()}s`;
-    const operation = await api("POST", "/v1/dubs", { dub: spec, requestId: newRequestId() });
-    location.assign(`/ui/dubs/${lastPart(operation.name)}`);
-    await new Promise(() => {});
-  }),
-);
+/** Begin a dub with a button, and show its page. */
+const begin = (button, spec, id) =>
+  during(button, async () => {
+    try {
+      const operation = await api("POST", "/v1/dubs", { dub: spec, requestId: id });
+      location.assign(`/ui/dubs/${lastPart(operation.name)}`);
+      await new Promise(() => {});
+    } catch (problem) {
+      refusedAt(form, problem);
+    }
+  });
+
+at("preview").addEventListener("click", () => {
+  const spec = request();
+  spec.outputUri = spec.outputUri.replace(/-dub-\w+\.mp4$/, `-preview-${random(10)}.mp4`);
+  spec.preview = true;
+  if (previewBegin()) spec.previewTime = `${previewBegin()}s`;
+  begin(at("preview"), spec, newRequestId());
+});
 
 /** A second click begins no second dub. */
 const requestId = newRequestId();
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  during(at("create"), async () => {
-    const operation = await api("POST", "/v1/dubs", { dub: request(), requestId });
-    location.assign(`/ui/dubs/${lastPart(operation.name)}`);
-    await new Promise(() => {});
-  });
+  begin(at("create"), request(), requestId);
 });
 
 const people = [];

@@ -1,5 +1,5 @@
 // The form of a new batch: shots from footage and speech, or a manifest; the check of all rows, and the begin of the batch.
-import { Refusal, api, at, during, element, idFor, lastPart, newRequestId, pageOf, refused, refusedAt, say, withUsersNames } from "./page.js";
+import { Refusal, api, at, during, element, idFor, labelOf, lastPart, newRequestId, pageOf, refused, refusedAt, say, withUsersNames } from "./page.js";
 import { consentForm } from "./consent.js";
 import { fileList, plainName } from "./upload.js";
 
@@ -132,7 +132,7 @@ async function request() {
 
 function showMistakes(mistakes) {
   const ids = shots().map(({ id }) => id);
-  const position = ({ line, field }) => (isManifest() ? `Line ${line}, ${field}: ` : `Shot ${ids[line - 1]}, ${field}: `);
+  const position = ({ line, field }) => (isManifest() ? `Line ${line}, ${field}: ` : `Shot ${ids[line - 1]}, ${labelOf(form, `rows.${field}`) || field}: `);
   const more = mistakes.length - MOST_MISTAKES;
   at("batch-mistakes").hidden = !mistakes.length;
   at("batch-mistakes").replaceChildren(

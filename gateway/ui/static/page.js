@@ -63,7 +63,9 @@ export function refusalIn(error, status) {
   const reason = details.find((detail) => detail.reason)?.reason ?? "";
   // A refusal by consent names no field.
   const field = details.flatMap((detail) => detail.fieldViolations ?? [])[0]?.field ?? (reason.startsWith("CONSENT_") ? `consent ${reason}` : "");
-  return new Refusal(capitalised(withUsersNames(error.message)), status, field);
+  // Some refusals name their line in the sentence alone.
+  const [line] = error.message.match(/^lines\[\d+\](?=: )/) ?? ["lines"];
+  return new Refusal(capitalised(withUsersNames(error.message)), status, field.replace(/^dub\.lines\./, `dub.${line}.`));
 }
 
 /** Return the refusal of an answer that is an error. */
@@ -145,29 +147,54 @@ export function refused(problem) {
   if (problem instanceof Error && !(problem instanceof Refusal)) console.error(problem);
 }
 
-/** Return the shown control whose `data-field` has a field of a refusal, or the message that the field is part of. */
-function controlOf(form, field) {
-  const names = field.replace(/\[\d+\]|\.\d+/g, "").split(" ").reverse();
-  const wider = names.map((name) => name.replace(/\.[^.]*$/, ""));
-  const shown = [...form.querySelectorAll("[data-field]")].filter((control) => !control.closest("[hidden]"));
-  const has = (name) => shown.find((control) => name && control.dataset.field.split(" ").includes(name));
-  return [...names, ...wider].map(has).find(Boolean);
+/** Return the fields of a form's control: those of `data-field`, otherwise that of its name, such as encodeQuality. */
+const fieldsOf = (control) => (control.dataset.field ?? control.getAttribute("name").replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)).split(" ");
+
+/** Return the shown control of a form for the field of a refusal: of a line of its own first. With `wider`, also for the message that the field is part of. */
+function controlOf(form, field, wider = false) {
+  const own = field.split(" ").reverse().map((name) => name.replace(/^dub\./, ""));
+  const every = own.map((name) => name.replace(/\[\d+\]|\.\d+/g, ""));
+  const parents = wider ? every.map((name) => name.replace(/\.[^.]*$/, "")) : [];
+  const shown = [...form.querySelectorAll("[data-field], [name]")].filter((control) => !control.closest("[hidden]"));
+  const has = (name) => shown.find((control) => name && fieldsOf(control).includes(name));
+  return [...own, ...every, ...parents].map(has).find(Boolean);
+}
+
+/** Return the words that a form has for a field; empty: the form has no control for the field. */
+export function labelOf(form, field) {
+  const control = controlOf(form, field);
+  if (!control) return "";
+  const texts = [...(control.labels?.[0]?.childNodes ?? [])].filter((node) => node.nodeType === Node.TEXT_NODE);
+  const label = control.dataset.label ?? control.getAttribute("aria-label") ?? texts.map((node) => node.textContent).join(" ");
+  return label.trim().replace(/:$/, "");
+}
+
+/** Return the sentence of a refusal, and whether the name of its field stood before the sentence: {text, isNamed}. */
+function sentenceOf(problem) {
+  const own = problem.field.replace(/^dub\./, "");
+  // Some sentences name the line whose field is wrong.
+  const names = [problem.field, own, own.replace(/\.[^.]*$/, "")].map((name) => `${name}: `.toLowerCase());
+  const before = problem.field && names.find((name) => problem.message.toLowerCase().startsWith(name));
+  const text = (before ? capitalised(problem.message.slice(before.length)) : problem.message).replace(/\b(?:dub\.)?lines\[(\d+)\]/g, (_, index) => `line ${Number(index) + 1}`);
+  return { isNamed: Boolean(before), text };
+}
+
+/** Return the sentence of a refusal with the form's words for the field in place of the field's name. */
+export function inWordsOf(form, problem) {
+  const { text, isNamed } = sentenceOf(problem);
+  const label = isNamed && labelOf(form, problem.field);
+  return label ? `${label}: ${text}` : text;
 }
 
 /**
- * Show a refusal at the control of a form whose `data-field` has the field of the refusal, until the user changes the control or sends
- * the form; without such a control at the top of the page.
+ * Mark the control of a form whose `data-field` or name is the field of a refusal, until the user changes the control or sends the form.
+ * Return {control, clear}, of which `clear()` removes the mark; null: the form has no such control.
  */
-export function refusedAt(form, problem) {
-  const control = problem instanceof Refusal ? controlOf(form, problem.field) : undefined;
-  if (!control) {
-    refused(problem);
-    return;
-  }
+export function marked(form, problem) {
+  const control = problem instanceof Refusal ? controlOf(form, problem.field, true) : undefined;
+  if (!control) return null;
   // At the control, the sentence needs no name of the field.
-  const named = problem.message.toLowerCase().startsWith(`${problem.field}: `);
-  const text = named ? capitalised(problem.message.slice(problem.field.length + 2)) : problem.message;
-  const note = element("small", { id: `problem-${control.id}`, className: "bad", role: "alert" }, text);
+  const note = element("small", { id: `problem-${control.id}`, className: "bad", role: "alert" }, sentenceOf(problem).text);
   const until = new AbortController();
   // A further refusal takes the place of this one.
   control.dispatchEvent(new Event("refused"));
@@ -179,12 +206,23 @@ export function refusedAt(form, problem) {
     control.setAttribute("aria-describedby", described);
   };
   control.setAttribute("aria-describedby", `${described} ${note.id}`.trim());
-  control.setAttribute("aria-invalid", "true");
+  // A group of a file that is uploaded already has no value of its own.
+  if (control.matches("input, select, textarea")) control.setAttribute("aria-invalid", "true");
   (control.closest(".drop") ?? control).after(note);
   for (const name of ["input", "change", "refused"]) control.addEventListener(name, clear, { signal: until.signal });
   form.addEventListener("submit", clear, { signal: until.signal, capture: true });
-  for (let details = control.closest("details"); details; details = details.parentElement.closest("details")) details.open = true;
-  control.focus();
+  return { control, clear };
+}
+
+/** Show a refusal at its control as `marked`, and move there; without such a control at the top of the page. */
+export function refusedAt(form, problem) {
+  const mark = marked(form, problem);
+  if (!mark) {
+    refused(problem);
+    return;
+  }
+  for (let details = mark.control.closest("details"); details; details = details.parentElement.closest("details")) details.open = true;
+  mark.control.focus();
 }
 
 /** Show a share, 0 to 1, in the bar of a panel. A full bar is hidden. */
@@ -257,7 +295,11 @@ export function newRequestId() {
   return hex.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, "$1-$2-4$3-a$4-$5");
 }
 
-export const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+/** Return a sentence with a capital letter. What begins with a name stays: of a file, a path or a field, or in quotes. */
+export function capitalised(text) {
+  const isName = /^["'`“‘«]|^\S+[./\\_[]\w/.test(text) || [...givenNames().values()].some((name) => text.startsWith(name));
+  return isName ? text : text.charAt(0).toUpperCase() + text.slice(1);
+}
 
 /** Return seconds of a duration in JSON, such as "1.5s". */
 export const secondsOf = (duration) => Number.parseFloat(duration ?? "0");

@@ -83,8 +83,21 @@ export function sceneLines(onChange, now) {
       const face = faceOf(line.who);
       line.picture.hidden = !face?.picture;
       if (face?.picture) line.picture.src = `data:image/jpeg;base64,${face.picture}`;
-      for (const [part, text] of [[line.begin, "Begin"], [line.choice, "Who speaks"], [line.language, "Language"], [line.expressiveness, "Expressiveness"], [line.record, "Consent record"], [line.button, "Remove"], [line.here, "Begin at the player's position:"]]) {
+      const parts = [
+        [line.begin, "Begin", "start_time start_timecode start"],
+        [line.choice, "Who speaks", "face face_id face_rule point box boxes actor"],
+        [line.panel, "New speech of", "speech_uri audio"],
+        [line.language, "Language", "language"],
+        [line.expressiveness, "Expressiveness", "expressiveness"],
+        [line.record, "Consent record", "consent"],
+        [line.button, "Remove", ""],
+        [line.here, "Begin at the player's position:", ""],
+      ];
+      for (const [part, text, fields] of parts) {
         part.setAttribute("aria-label", `${text} line ${index + 1}`);
+        if (!fields) continue;
+        part.dataset.field = fields.split(" ").map((field) => `lines[${index}].${field}`).join(" ");
+        part.id = `line-${index}-${fields.split(" ")[0]}`;
       }
     });
     drawLanes();
@@ -174,7 +187,7 @@ export function sceneLines(onChange, now) {
     line.begin.value = line.start;
     line.at.textContent = line.timecode;
     for (const name of OPTIONS) line[name].value = line.earlier[name] ?? "";
-    line.panel = element("div", {}, element("p", { className: "small" }, line.name), uploadBar(line.name));
+    line.panel = element("div", { role: "group" }, element("p", { className: "small" }, line.name), uploadBar(line.name));
     line.row = element(
       "tr",
       {},

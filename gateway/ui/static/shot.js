@@ -1,8 +1,8 @@
 // One shot: player, note pinned to a frame and a region, decisions by buttons and keys, redo with other options, next shot by risk.
-import { api, at, during, element, refused, say, withUsersNames } from "./page.js";
+import { Refusal, api, at, confirmed, during, element, lastPart, refused, refusedAt, say, withUsersNames } from "./page.js";
 import { ABOUT_OWN_TIME, hasOwnTime, isSent, mediaUrl, showFile, whyNotShown } from "./operations.js";
-import { Player } from "./player.js";
-import { decisionOf, hasEnded, shotId, stateOf, toldDecision, verdictsOf } from "./reviews.js";
+import { Player, listenToKeys, wipeTo } from "./player.js";
+import { decisionOf, hasEnded, hasVideo, runningFor, shotId, stateOf, toldDecision, verdictsOf, videoUrl } from "./reviews.js";
 
 const AGAIN_MS = 3000;
 const CLICK = 0.08;
@@ -14,6 +14,8 @@ let shot = null;
 let player = null;
 /** Number of the last decision that this page knows. */
 let lastSeen = 0;
+/** Usual lowest and highest value of each figure, by its path in a shot. */
+const usual = JSON.parse(at("verdicts").dataset.usual);
 /** Whether the numbers of a verdict are unfolded, by its question. */
 const unfolded = new Map();
 
@@ -33,11 +35,11 @@ function draw(answer) {
   shot = answer;
   badge(at("state"), stateOf(shot));
   badge(at("decision"), decisionOf(shot.review));
-  at("risk").textContent = hasEnded(shot) ? `Risk ${(shot.risk ?? 0).toFixed(2)}` : "";
+  at("risk").textContent = hasEnded(shot) ? `Risk ${(shot.risk ?? 0).toFixed(2)}` : runningFor(shot);
   const why = [...new Set([...(shot.error ? [shot.error] : []), ...(shot.look ?? []), ...(shot.riskReasons ?? [])])];
   at("why").replaceChildren(...(why.length ? why : ["Nothing is out of the ordinary."]).map((text) => element("li", {}, withUsersNames(text))));
   at("verdicts").replaceChildren(
-    ...verdictsOf(shot).map(({ question, look, text, figures }) =>
+    ...verdictsOf(shot, usual).map(({ question, look, text, figures }) =>
       element("li", {}, element("b", {}, question), element("p", { className: look }, text), figures.length ? numbersOf(question, figures) : null),
     ),
   );
@@ -55,13 +57,20 @@ function draw(answer) {
       ),
     ),
   );
-  for (const name of ["approve", "reject", "assign", "redo"]) at(name).disabled = !hasEnded(shot);
+  for (const name of ["approve", "reject", "assign"]) at(name).disabled = !hasVideo(shot);
+  at("no-video").hidden = hasVideo(shot);
+  at("no-video").textContent = hasEnded(shot) ? "There is no finished video to decide about: dub the shot again." : "A decision needs the finished video.";
+  at("redo").disabled = !hasEnded(shot);
+  at("cancel").hidden = hasEnded(shot);
+  at("download").hidden = !hasVideo(shot) || !isSent(shot.outputUri);
+  at("download").href = at("download").hidden ? "" : videoUrl(shot.outputUri, shot.outputSha256);
+  at("download").download = lastPart(shot.outputUri ?? "");
 }
 
 /** Return the figures of a verdict, folded; a figure that missed its threshold unfolds them at first. */
 function numbersOf(question, figures) {
   const rows = figures.map(([name, value, limits, missed]) =>
-    element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", { className: missed ? "bad" : "" }, value, limits && ` (${limits})`, missed && ": missed")),
+    element("tr", {}, element("th", { scope: "row", className: "soft" }, name), element("td", { className: missed ? "bad" : "" }, value, limits && ` (${limits})`, missed && `: ${missed}`)),
   );
   const open = unfolded.get(question) ?? figures.some(([, , , missed]) => missed);
   const details = element("details", { open }, element("summary", { className: "small" }, "Numbers"), element("table", { className: "facts" }, element("tbody", {}, rows)));
@@ -116,6 +125,10 @@ function showPin(review) {
 }
 
 async function decide(button, state) {
+  if (!at("reviewer").value.trim()) {
+    refusedAt(at("form"), new Refusal("Give your name: a decision says who has decided.", 0, "reviewer"));
+    return;
+  }
   const body = { state: `REVIEW_STATE_${state}`, note: at("note").value, reviewer: at("reviewer").value, outputSha256: shot.outputSha256 ?? "" };
   if (state === "ASSIGNED") body.assignee = at("assignee").value;
   if (at("frame").value !== "") body.frame = at("frame").value;
@@ -191,9 +204,6 @@ function earlierDub() {
   return [videoUrl(outputUri, outputSha256), `Earlier dub: ${shown}`];
 }
 
-// The file of a shot that was dubbed again has the same name, and the browser must not mix the two.
-const videoUrl = (uri, sha256) => `${mediaUrl(uri)}?video=${sha256}`;
-
 async function redo() {
   const options = changedOptions();
   await during(at("redo"), async () => {
@@ -215,17 +225,26 @@ function offerOthers() {
   at("compare-row").hidden = !earlier;
   if (others.length) showOther();
   else tellOfOriginal();
-  at("wipe").value = earlier ? 50 : 0;
-  at("stage").style.setProperty("--wipe", `${at("wipe").value}%`);
+  wipeTo(earlier ? 50 : 0);
 }
 
 function showOther() {
   // A sentence about the dub itself stays.
   if (!at("after").error) at("trouble").hidden = true;
+  at("wipe").parentElement.hidden = false;
+  document.querySelector(".name.before").textContent = at("compare").selectedOptions[0].textContent;
+  wipeTo(Number(at("wipe").value));
   showFile(at("before"), at("compare").value);
 }
 
+/** Show the dub alone. */
+function hideOther() {
+  at("wipe").parentElement.hidden = true;
+  wipeTo(0);
+}
+
 async function tellOfOriginal() {
+  hideOther();
   trouble(`${await whyNotShown(shot.footageUri)} The dub is shown alone.`);
 }
 
@@ -256,7 +275,6 @@ function openPlayer() {
   Object.assign(player, { frameRate, numFrames });
   offerOthers();
   at("after").src = videoUrl(uri, shot.outputSha256);
-  at("after").loop = true;
 }
 
 /** Say if the original beside the dub is at another moment. An earlier dub may have another length too, and no sentence tells. */
@@ -277,24 +295,30 @@ function newPlayer() {
   at("after").addEventListener("error", () => trouble("This browser cannot play the dub."));
   at("before").addEventListener("error", () => {
     if (at("compare").selectedOptions[0]?.textContent === "Original") tellOfOriginal();
-    else trouble("This browser cannot play the earlier dub. The present dub is shown alone.");
+    else {
+      hideOther();
+      trouble("This browser cannot play the earlier dub. The present dub is shown alone.");
+    }
   });
-  return new Player(at("before"), at("after"), { frameRate: 25, numFrames: 1 }, (frame) => {
+  new ResizeObserver(() => wipeTo(Number(at("wipe").value))).observe(at("stage"));
+  const made = new Player(at("before"), at("after"), { frameRate: 25, numFrames: 1 }, (frame) => {
     if (!player) return;
     at("position").value = frame;
     at("time").textContent = `${(frame / player.frameRate).toFixed(2)} s, frame ${frame} of ${player.numFrames}`;
     at("position").setAttribute("aria-valuetext", at("time").textContent);
     at("play").textContent = player.playing ? "Pause" : "Play";
   });
+  made.setLoop(true);
+  return made;
 }
 
-const playOrPause = () => player && (player.playing ? player.pause() : player.play());
-at("play").addEventListener("click", playOrPause);
+at("play").addEventListener("click", () => player.toggle());
+at("loop").addEventListener("click", () => player.setLoop(!at("after").loop));
 for (const event of ["play", "pause"]) at("after").addEventListener(event, () => player?.redraw());
 at("back").addEventListener("click", () => player.step(-1));
 at("forward").addEventListener("click", () => player.step(1));
 at("position").addEventListener("input", (event) => player.seek(Number(event.target.value)));
-at("wipe").addEventListener("input", (event) => at("stage").style.setProperty("--wipe", `${event.target.value}%`));
+at("wipe").addEventListener("input", (event) => wipeTo(Number(event.target.value)));
 at("place").addEventListener("input", drawRegion);
 at("pin").addEventListener("click", pin);
 at("unpin").addEventListener("click", unpin);
@@ -306,6 +330,11 @@ at("redo").addEventListener("click", showOptions);
 at("again").addEventListener("close", () => at("again").returnValue === "yes" && redo());
 at("compare").addEventListener("change", showOther);
 at("onward").addEventListener("click", () => during(at("onward"), onward));
+at("cancel").addEventListener("click", async () => {
+  if (!(await confirmed(`Cancel the shot ${id}?`, ["What is finished of the shot is removed."], "Cancel the shot"))) return;
+  await during(at("cancel"), () => api("POST", `${path}:cancel`, { shotIds: [id] }));
+  draw(await api("GET", own));
+});
 
 let begun = null;
 const shareAt = (event) => {
@@ -335,22 +364,11 @@ at("pins").addEventListener("pointerup", (event) => {
   begun = null;
 });
 
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=range]), select, textarea, dialog *")) return;
-  const inRange = event.target.matches("input[type=range]");
-  const onButton = event.target.matches("button, a, summary");
-  const action = {
-    a: () => at("approve").click(),
-    r: () => at("reject").click(),
-    n: () => at("onward").click(),
-    ArrowLeft: inRange ? null : () => player?.step(-1),
-    ArrowRight: inRange ? null : () => player?.step(1),
-    " ": onButton ? null : playOrPause,
-  }[event.key];
-  if (!action) return;
-  event.preventDefault();
-  action();
-});
+listenToKeys(() => player, [
+  { keys: ["a"], text: "approves", button: "approve" },
+  { keys: ["r"], text: "rejects", button: "reject" },
+  { keys: ["n"], text: "shows the next shot", button: "onward" },
+]);
 
 try {
   draw(await api("GET", own));
@@ -362,7 +380,10 @@ try {
     if (document.hidden) continue;
     const answer = await api("GET", own);
     // Lists that are drawn again lose the keyboard's focus.
-    if (JSON.stringify(answer) === JSON.stringify(shot)) continue;
+    if (JSON.stringify(answer) === JSON.stringify(shot)) {
+      if (!hasEnded(shot)) at("risk").textContent = runningFor(shot);
+      continue;
+    }
     const dubbed = answer.outputSha256 !== shot.outputSha256 && answer.outputSha256;
     draw(answer);
     tellMeanwhile(0);

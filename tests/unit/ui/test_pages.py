@@ -20,7 +20,7 @@ from services.common.methods import METHODS
 async def answer(path: str, values: dict[str, str] | None = None) -> tuple[int, str]:
     """Return the status and the text of a page that calls nothing."""
     settings, never = GatewaySettings(), lambda *_: None
-    pages: Any = Pages(Sessions(settings), settings, never, never)  # type: ignore[arg-type]  # these pages call nothing
+    pages: Any = Pages(Sessions(settings), settings, never, never, never)  # type: ignore[arg-type]  # these pages call nothing
     (route,) = (route for route in pages.routes() if isinstance(route, Route) and route.path == path)
     headers = [(b"host", b"127.0.0.1:8600")]
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b"", "path_params": values or {}}
