@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
+import zipfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import pytest
 from starlette.requests import Request
 from starlette.routing import Route
 
+from dubstage.gateway.v1 import batch_pb2 as pb
+from gateway.batch.risk import SCALES
 from gateway.settings import GatewaySettings
-from gateway.ui.pages import SWAGGER_PACKAGE, Pages
+from gateway.ui.pages import SWAGGER_PACKAGE, Pages, usual_values, zipped
 from gateway.ui.session import Sessions
 from services.common.methods import METHODS
 
@@ -47,3 +52,30 @@ async def test_missing_swagger_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert (status, f"pip install {SWAGGER_PACKAGE}" in page) == (501, True)
     assert f'"{SWAGGER_PACKAGE}"' in (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert (await answer("/ui/swagger/swagger-ui.css"))[0] == 404
+
+
+def test_usual_values_are_of_shots() -> None:
+    """Each figure with a usual value is a field of Shot, and times are in seconds."""
+    values = usual_values()
+    for path in values:
+        message: Any = pb.Shot.DESCRIPTOR
+        *groups, last = path.split(".")
+        for group in groups:
+            message = message.fields_by_camelcase_name[group].message_type
+        assert last in message.fields_by_camelcase_name, path
+    assert len(values) == len(SCALES.keys() - {"undubbed_share"})
+    assert values["finish.lateness"] == (-0.04, 0.04)
+
+
+async def test_reports_become_zip_files() -> None:
+    """The pieces of a file follow each other, and a file may be empty."""
+
+    async def further() -> AsyncIterator[pb.GetReportResponse]:
+        for path, data in (("index.html", b"two"), ("shots.csv", b""), ("thumbnails/a.jpg", b"picture")):
+            yield pb.GetReportResponse(path=path, data=data)
+
+    data = b"".join([part async for part in zipped(pb.GetReportResponse(path="index.html", data=b"one "), further())])
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert found == {"index.html": b"one two", "shots.csv": b"", "thumbnails/a.jpg": b"picture"}
