@@ -16,7 +16,9 @@ def main() -> None:
     """Run the command line and exit."""
     if not suite.is_installed():
         sys.stderr.write(
-            f"error: only the client of dubstage is installed here: install the suite, which has the commands: {suite.INSTALL}\n"
+            "error: only the client or single stages of dubstage are installed here "
+            "(`python -m services.audio` runs a stage): "
+            f"install the suite, which has the commands: {suite.INSTALL}\n"
         )
         sys.exit(_NOT_INSTALLED)
     importlib.import_module("gateway.cli").main()

@@ -172,7 +172,8 @@ def _suite() -> Any:
     """
     if not suite.is_installed():
         raise DubstageCallError(
-            f"only the client of dubstage is installed here. To dub in this process, install the suite: {suite.INSTALL}. "
+            "only the client or single stages of dubstage are installed here. To dub in this process, install the suite: "
+            f"{suite.INSTALL}. "
             f'To dub at a gateway, give address="HOST:PORT" or set {ADDRESS_VARIABLE}',
             code="INVALID_ARGUMENT",
             reason="INVALID_REQUEST",

@@ -15,5 +15,8 @@ INSTALL: Final = (
 
 
 def is_installed() -> bool:
-    """Return whether the suite is installed. Another distribution may have a package of the same general name."""
-    return all(find_spec(name) is not None for name in ("gateway", "services", "gateway.api"))
+    """Return whether the suite is installed with the packages of its gateway, which an installation of a single stage lacks.
+
+    Another distribution may have a package of the same general name.
+    """
+    return all(find_spec(name) is not None for name in ("gateway", "services", "gateway.api", "typer"))

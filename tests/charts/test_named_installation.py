@@ -28,6 +28,7 @@ PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux
 UNPINNED: Final = {"setuptools"}
 """Needed by torch. An environment of Python 3.11 brings its own, which constraints.txt must not replace."""
 WITHOUT_SUITE: Final = "from dubstage import suite; suite.find_spec = lambda name: None; "
+SINGLE_STAGE: Final = "from dubstage import suite; suite.find_spec = lambda name: None if name == 'typer' else name; "
 
 
 @cache
@@ -95,9 +96,10 @@ def test_extra_brings_what_setup_brings() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["doctor"]])
-def test_command_of_the_client_alone(arguments: list[str]) -> None:
-    """Without the suite, the command says in one line what to install."""
-    program = WITHOUT_SUITE + "from dubstage.__main__ import main; main()"
+@pytest.mark.parametrize("installed", [WITHOUT_SUITE, SINGLE_STAGE])
+def test_command_of_the_client_alone(installed: str, arguments: list[str]) -> None:
+    """Without the suite, or with one of its stages, the command says in one line what to install."""
+    program = installed + "from dubstage.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", program, *arguments], check=False, capture_output=True, text=True)
     assert done.returncode == 10
     assert re.fullmatch(r"error: only the client .* pip install 'dubstage\[suite\]==.*\n", done.stderr)

@@ -210,7 +210,7 @@ def test_module_runs_command_line(tmp_path: Path) -> None:
     started.insert(1, "-S")
     client = subprocess.run(started, capture_output=True, text=True, check=False, env=bare, cwd=tmp_path)
     assert (client.returncode, client.stdout) == (10, "")
-    assert client.stderr.startswith("error: only the client of dubstage is installed here: install the suite")
+    assert client.stderr.startswith("error: only the client or single stages of dubstage are installed here")
     assert client.stderr.count("\n") == 1
 
 
