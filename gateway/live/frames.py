@@ -31,7 +31,7 @@ from gateway.dub.analyse.face_records import cut_box
 from gateway.dub.learn.live_span import LiveSpan
 from gateway.dub.state.native_boxes import native_luma
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.types import DecodedFrame, MediaInfo
+from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.errors import DubstageError
 from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
@@ -42,13 +42,16 @@ from services.common.files import translating_full_disk
 MAX_DECODED: Final = 75
 """Most decoded frames in memory: three seconds, 200 MB at 1280 x 720. Shorter spans need no file."""
 MAX_FILE_BYTES: Final = 6_000_000_000
-"""Most bytes of the frames of a long span before compression. The file has 25 to 40 % of them."""
+"""Most bytes of the frames of a long span before compression. The file has 10 to 40 % of them."""
 BLOCK: Final = 25
 """Frames that are decoded together, and how far ahead of a stream: a second."""
 _NEAR: Final = 50
 """Frames of the footage that are decoded and left out rather than sought over."""
 _CODEC: Final[Literal["magicyuv"]] = "magicyuv"
 """The fastest to decode of FFmpeg's lossless codecs that compress every frame by itself."""
+_PLANES: Final = ("yuv420p", "yuv422p", "yuv444p")
+"""Pixel formats of footage whose planes the codec takes."""
+_CHROMA_POSITIONS: Final = ("left", "unknown", "center", "topleft", "top", "bottomleft", "bottom")
 _PIXELS: Final = BOX_SIZE * BOX_SIZE
 _BOX_BYTES: Final = 3 * _PIXELS
 _HEAD_BYTES: Final = _BOX_BYTES + _PIXELS + _PIXELS // 8
@@ -148,7 +151,7 @@ class FootageFrames:
         self._count = num_shown(span, info)
         # The file has no name, so that a killed process leaves no pictures of the person.
         self._file = tempfile.TemporaryFile(buffering=0) if self._count > MAX_DECODED else None  # noqa: SIM115
-        self._codec = _LosslessCodec()
+        self._codec = _LosslessCodec(info.video)
         # Keys are positions in the span. `_kept` has the bytes of the file that hold a frame, `_decoded` the decoded frames (in a
         # long span: only frames that no stream has shown yet).
         self._kept: dict[int, range] = {}
@@ -217,7 +220,7 @@ class FootageFrames:
                 self._changed.notify_all()
 
     def _make(self, index: int) -> None:
-        picture, pose = self._source.picture(int(self._span.frames[index])), self._span.pose(index)
+        (source, picture), pose = self._source.frame(int(self._span.frames[index])), self._span.pose(index)
         box, mask = cut_box(picture, pose), lower_face_mask(self._geometry, pose)
         frame = self._framed(index, picture, box, mask, self._span.colours.movable(box, self._span.mouth(index)))
         with self._changed:
@@ -226,7 +229,7 @@ class FootageFrames:
                 self._decoded.popitem(last=False)
             self._changed.notify_all()
         if self._file is not None:
-            where = self._append(_joined(frame) + self._codec.encoded(picture))
+            where = self._append(_joined(frame) + self._codec.encoded(source, picture, compare=index % BLOCK == 0))
             with self._changed:
                 self._kept[index] = where
                 self._changed.notify_all()
@@ -268,63 +271,80 @@ def _split(head: bytes) -> tuple[UInt8, UInt8, Bool]:
 
 
 class _Source:
-    """Pictures of the footage by their number, fast in ascending order. For one thread at a time."""
+    """Frames of the footage by their number, fast in ascending order. For one thread at a time."""
 
     def __init__(self, info: MediaInfo) -> None:
         self._reader, self._num_frames = VideoReader(info), info.video.num_frames
         self._frames: Iterator[DecodedFrame] | None = None
-        self._next = 0
-        self._last: tuple[int, UInt8] | None = None
+        self._last: tuple[DecodedFrame, UInt8] | None = None
 
-    def picture(self, number: int) -> UInt8:
-        """Return frame `number`, uint8 [H, W, 3], RGB."""
-        if self._last is not None and self._last[0] == number:
-            return self._last[1]
+    def frame(self, number: int) -> tuple[DecodedFrame, UInt8]:
+        """Return frame `number`, and its picture, uint8 [H, W, 3], RGB."""
+        following = self._last[0].index + 1 if self._last is not None else 0
+        if self._last is not None and self._last[0].index == number:
+            return self._last
         try:
-            if self._frames is None or not self._next <= number <= self._next + _NEAR:
+            if self._frames is None or not following <= number <= following + _NEAR:
                 self._frames = self._reader.frames_from(number, self._num_frames)
             decoded = next(frame for frame in self._frames if frame.index == number)
         except DubstageError:
             self._frames = None
             raise
-        self._next = number + 1
-        picture = to_rgb(decoded)
-        self._last = number, picture
-        return picture
+        self._last = decoded, to_rgb(decoded)
+        return self._last
 
 
 class _LosslessCodec:
-    """Compression of single pictures of one size. One thread encodes, any number of threads decode."""
+    """Compression of single frames of one video. One thread encodes, any number of threads decode.
 
-    def __init__(self) -> None:
-        self._encoder: VideoCodecContext | None = None
-        self._decoders: list[VideoCodecContext] = []
-        self._count = 0
+    The planes of a frame, with chroma at half the size, take half of the time and space of its picture. A first byte
+    tells planes from a picture.
 
-    def encoded(self, picture: UInt8) -> bytes:
-        """Return a picture, uint8 [H, W, 3], in compressed form."""
+    Args:
+        video: the video, which tells how planes become a picture.
+    """
+
+    def __init__(self, video: VideoInfo) -> None:
+        self._video = video
+        self._has_planes = video.pixel.name in _PLANES
+        self._planes, self._pictures = _PlaneCodec(video.pixel.name), _PlaneCodec("gbrp")
+
+    def encoded(self, frame: DecodedFrame, picture: UInt8, *, compare: bool) -> bytes:
+        """Return a frame in compressed form.
+
+        Args:
+            frame: the frame.
+            picture: its picture, uint8 [H, W, 3], RGB.
+            compare: whether the picture is decoded and compared. PyAV does not tell where the chroma samples of a frame lie, so the
+                first comparison tries their positions. If planes give another picture, they are not used any more.
+        """
+        if self._has_planes:
+            data = b"\1" + self._planes.encoded(frame.picture)
+            if not compare or self._gives(data, picture):
+                return data
+            self._has_planes = False
         height, width = picture.shape[:2]
-        if self._encoder is None:
-            self._encoder = _context("w", width, height)
-        frame = av.VideoFrame(width, height, "gbrp")
+        planes = av.VideoFrame(width, height, "gbrp")
         red, green, blue = cv2.split(picture)
-        for plane, values in zip(frame.planes, (green, blue, red), strict=True):
+        for plane, values in zip(planes.planes, (green, blue, red), strict=True):
             np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[:height, :width] = values
-        frame.pts, frame.time_base = self._count, self._encoder.time_base
-        self._count += 1
-        (packet,) = self._encoder.encode(frame)
-        return bytes(packet)
+        return b"\0" + self._pictures.encoded(planes)
+
+    def _gives(self, data: bytes, picture: UInt8) -> bool:
+        """Return whether the compressed planes give a picture, and set the position of the chroma samples before the first call."""
+        if self._planes.chroma_position:
+            return np.array_equal(self.decoded(data), picture)
+        for position in _CHROMA_POSITIONS:
+            self._planes.chroma_position = position
+            if np.array_equal(self.decoded(data), picture):
+                return True
+        return False
 
     def decoded(self, data: bytes) -> UInt8:
-        """Return the picture that `encoded` gave, uint8 [H, W, 3]."""
-        assert self._encoder is not None
-        # A decoder serves one thread at a time. Taking from a list and adding to it is safe in threads.
-        try:
-            decoder = self._decoders.pop()
-        except IndexError:
-            decoder = _context("r", self._encoder.width, self._encoder.height)
-        (frame,) = decoder.decode(av.Packet(data))
-        self._decoders.append(decoder)
+        """Return the picture of a frame that `encoded` gave, uint8 [H, W, 3], RGB."""
+        if data[0]:
+            return to_rgb(DecodedFrame(0, 0, (), self._planes.decoded(data[1:]), self._video))
+        frame = self._pictures.decoded(data[1:])
         green, blue, red = (
             np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
             for plane in frame.planes
@@ -332,10 +352,52 @@ class _LosslessCodec:
         return np.asarray(cv2.merge([red, green, blue]), np.uint8)
 
 
-def _context(mode: Literal["r", "w"], width: int, height: int) -> VideoCodecContext:
+class _PlaneCodec:
+    """Compression of single frames of one size and pixel format. One thread encodes, any number of threads decode.
+
+    Attributes:
+        chroma_position: where the chroma samples of decoded frames lie, in FFmpeg's words; empty: not known yet.
+    """
+
+    def __init__(self, pixel_format: str) -> None:
+        self.chroma_position = ""
+        self._pixel_format = pixel_format
+        self._encoder: VideoCodecContext | None = None
+        self._decoders: list[tuple[str, VideoCodecContext]] = []
+        self._count = 0
+
+    def encoded(self, frame: av.VideoFrame) -> bytes:
+        """Return a frame in compressed form. The frame gets another time."""
+        if self._encoder is None:
+            self._encoder = _context("w", frame.width, frame.height, self._pixel_format)
+        frame.pts, frame.time_base = self._count, self._encoder.time_base
+        self._count += 1
+        (packet,) = self._encoder.encode(frame)
+        return bytes(packet)
+
+    def decoded(self, data: bytes) -> av.VideoFrame:
+        """Return a frame with the samples of the frame that `encoded` took."""
+        assert self._encoder is not None
+        # A decoder serves one thread at a time. Taking from a list and adding to it is safe in threads.
+        position = self.chroma_position
+        try:
+            of, decoder = self._decoders.pop()
+        except IndexError:
+            of, decoder = "", None
+        if decoder is None or of != position:
+            decoder = _context("r", self._encoder.width, self._encoder.height, self._pixel_format)
+            decoder.options = {"chroma_sample_location": position or "unknown"}
+        (frame,) = decoder.decode(av.Packet(data))
+        self._decoders.append((position, decoder))
+        return frame
+
+
+def _context(mode: Literal["r", "w"], width: int, height: int, pixel_format: str) -> VideoCodecContext:
     context = av.CodecContext.create(_CODEC, mode)
-    context.width, context.height, context.pix_fmt = width, height, "gbrp"
+    context.width, context.height, context.pix_fmt = width, height, pixel_format
     context.thread_count = 1
     if mode == "w":
         context.time_base = Fraction(1, 25)
+        # Of the predictors, this one takes the least time in both directions, and three quarters of the default's space.
+        context.options = {"pred": "gradient"}
     return context

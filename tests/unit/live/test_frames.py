@@ -110,12 +110,25 @@ def test_long_footage_is_exact_forwards_and_backwards(opened: Open, tmp_path: Pa
     np.testing.assert_array_equal(frames.box(70), cut_box(every[70], span.pose(70)))
 
 
-@pytest.mark.parametrize("pixel_format", ["yuv422p10le", "yuv444p", "gray"])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "yuv422p", "yuv422p10le", "yuv444p", "gray"])
 def test_footage_of_any_format_is_exact(opened: Open, tmp_path: Path, pixel_format: str) -> None:
     frames, places = opened(list(range(100)), pixel_format=pixel_format), [*range(100), 3, 50]
     every = decoded(tmp_path)
     for place in places:
         np.testing.assert_array_equal(frames.frame(place).picture, every[place])
+
+
+def test_planes_with_another_picture_are_not_used(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes that would be shown in other colours than the decoder's frame are replaced by the picture."""
+    frames, places = opened(list(range(100))), [*range(100), 3, 50]
+    every = decoded(tmp_path)
+    planes = frames._codec._planes.decoded
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            frames._codec._planes, "decoded", lambda data: planes(data).reformat(format="yuv444p").reformat(format="gray")
+        )
+        for place in places:
+            np.testing.assert_array_equal(frames.frame(place).picture, every[place])
 
 
 def test_short_footage_needs_no_file(opened: Open, tmp_path: Path) -> None:
