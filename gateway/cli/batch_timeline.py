@@ -120,6 +120,8 @@ def make_manifest(
             raise InvalidRequestError(f"{path}: no clip has a line: nothing was written", field="timeline")
         manifest = write_turnover(turnover, on_clip=lambda done: progress("parts", done, turnover.clips))
     say(f"{turnover.rows} rows of {turnover.clips} clips; {turnover.silent} clips have no line")
+    if lines:
+        say(f"seconds in scripts count from {timeline.label(0)}, the first frame of the timeline")
     say(f"dub them with: dubstage batch submit {manifest}")
     say_output(manifest)
 

@@ -34,7 +34,7 @@ _MOST_SPEED: Final = 1000
 """Speed of a clip, as a factor, that a line M2 has no room for."""
 _TIMECODE: Final = r"(\d\d[:;.]\d\d[:;.]\d\d[:;.]\d{2,3})"
 _EVENT: Final = re.compile(
-    r"(\d{1,6})\s+(\S+)\s+(\S+)\s+(C|D|W\d{3}|K|KB|KO)\s*(\d{1,4})?\s+" + r"\s+".join([_TIMECODE] * 4), re.ASCII
+    r"(\d{1,6})\s+(\S+)\s+(\S+)\s+(C|D|W\d{3}|K(?: ?[BO])?)\s*(\d{1,4})?\s+" + r"\s+".join([_TIMECODE] * 4), re.ASCII
 )
 _SPEED: Final = re.compile(r"M2\s+(\S+)\s+([+-]?\d+(?:\.\d+)?)\s+\S+", re.ASCII)
 _NOTE: Final = re.compile(
@@ -43,6 +43,9 @@ _NOTE: Final = re.compile(
 _BLACK: Final = ("BL", "BLACK")
 _BARS: Final = "BARS"
 _UNKNOWN_REEL: Final = "AX"
+_ROUNDED_SPEED: Final = 0.006
+"""Most distance of a speed from 1, as a factor, that a line M2 may have for a clip of unchanged speed: lists round 29.97 frames per
+second to 29.9 or 30."""
 
 
 @dataclass(slots=True)
@@ -89,10 +92,11 @@ def read_edl(content: bytes, rate: Fraction, shown_name: str) -> Any:
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     title, events, drop = _events(text, rate, shown_name)
-    events = [event for event in events if event.is_video]
+    # Sound may begin before the pictures, and scripts count seconds from the first frame of the programme.
+    start = min((event.record.start for event in events), default=0)
+    events = _joined_keys([event for event in events if event.is_video])
     if not events:
         raise InvalidRequestError(f"{shown_name}: the list has no video event", field="timeline")
-    start = min(event.record.start for event in events)
     timeline = otio.schema.Timeline(title, global_start_time=otio.opentime.RationalTime(start, float(rate)))
     timeline.metadata["dubstage"] = {"drop": drop}
     for name in sorted({event.track for event in events}):
@@ -130,7 +134,7 @@ def _events(text: str, rate: Fraction, shown_name: str) -> tuple[str, list[_Even
         elif events and (note := _NOTE.match(line)):
             events[-1].notes[note[1].upper()] = note[2].strip()
     for event in events:
-        _check_event(event, rate)
+        _check_event(event)
     # The lines of a dissolve have one number, and stay together.
     groups = [list(group) for _, group in itertools.groupby(events, lambda event: event.number)]
     groups.sort(key=lambda group: group[0].record.start)
@@ -148,7 +152,7 @@ def _event(fields: re.Match[str], rate: Fraction, drop_mode: bool) -> tuple[_Eve
         number=fields[1],
         reel=fields[2],
         channels=fields[3].upper(),
-        kind=fields[4],
+        kind=fields[4].replace(" ", ""),
         transition=int(fields[5] or 0) if fields[4] != "C" else 0,
         source=range(source_in, source_out),
         record=range(record_in, record_out),
@@ -167,15 +171,35 @@ def _set_speed(events: Sequence[_Event], reel: str, speed: float, rate: Fraction
     (same or events)[-1].speed = speed / round(rate)
 
 
-def _check_event(event: _Event, rate: Fraction) -> None:
+def _check_event(event: _Event) -> None:
     """Note why an event cannot be dubbed exactly, if the list says so."""
+    source, record = len(event.source), len(event.record)
     if event.kind.startswith("K"):
         event.refused = f"it is a key ({event.kind}): render the key to a file first"
-    elif event.speed is None and len(event.source) != len(event.record) and event.reel not in _BLACK:
+    elif source == record or event.reel in _BLACK:
+        return
+    elif event.speed is None:
+        event.refused = f"its source has {source} frames, its place in the timeline {record}, and no line M2 says its speed"
+    elif abs(event.speed - 1) <= _ROUNDED_SPEED and record:
+        # A line M2 has one decimal: 100.2 % of 24 frames per second is written 024.0.
+        event.speed = source / record
         event.refused = (
-            f"its source has {event.source.stop - event.source.start} frames, its place in the timeline "
-            f"{event.record.stop - event.record.start}, and no line M2 says its speed"
+            f"its source has {source} frames and its place in the timeline {record}, so its speed is {100 * event.speed:.6g} %: "
+            "render the clip at its new speed to a file first"
         )
+
+
+def _joined_keys(events: Sequence[_Event]) -> list[_Event]:
+    """Return events with the lines of a key (background and foreground) as one event, which lasts as long as both."""
+    joined: list[_Event] = []
+    for event in events:
+        last = joined[-1] if joined else event
+        if (event.kind[0], last.kind[0]) == ("K", "K") and (last.number, last.track) == (event.number, event.track) and joined:
+            last.record = range(min(last.record.start, event.record.start), max(last.record.stop, event.record.stop))
+            last.notes |= event.notes
+        else:
+            joined.append(event)
+    return joined
 
 
 def _fill(track: Any, events: Sequence[_Event], start: int, rate: Fraction, shown_name: str) -> None:
@@ -227,11 +251,12 @@ def _clip(event: _Event, rate: Fraction) -> Any:
     noted = {"event": event.number, "reel": reel, "source_file": notes.get("SOURCE FILE", ""), "drop": event.drop}
     if event.refused:
         noted["refused"] = event.refused
+    if event.kind.startswith("K"):
+        noted["key"] = event.kind
     clip = otio.schema.Clip(
         name or url or reel, reference, otio.opentime.TimeRange(*source), metadata={"dubstage": noted, "cmx_3600": {"reel": reel}}
     )
-    # Lists round 29.97 frames per second to 29.9 or 30.
-    if event.speed is not None and (abs(event.speed - 1) > 0.006 or len(event.source) != len(event.record)):
+    if event.speed is not None and (abs(event.speed - 1) > _ROUNDED_SPEED or len(event.source) != len(event.record)):
         clip.effects.append(otio.schema.FreezeFrame() if event.speed == 0 else otio.schema.LinearTimeWarp(time_scalar=event.speed))
     return clip
 
@@ -280,28 +305,33 @@ def edl_text(timeline: Timeline, track: Any) -> str:
 
 
 def _placed(timeline: Timeline, items: Sequence[Any]) -> list[_Placed]:
-    """Return the items of a track as events. A dissolve begins with the event of its second clip."""
+    """Return the items of a track as events. A dissolve begins with the event of its second clip, and a disabled item is a gap."""
     otio = opentimelineio()
     events: list[_Placed] = []
     position = timeline.start
     for index, item in enumerate(items):
         if isinstance(item, otio.schema.Transition):
             continue
-        if not isinstance(item, otio.schema.Clip | otio.schema.Gap):
-            raise other_ending_needed(f"an EDL cannot hold {item.name or 'a nested sequence'}")
+        shown = item if item.enabled else otio.schema.Gap(duration=item.trimmed_range().duration)
+        if not isinstance(shown, otio.schema.Clip | otio.schema.Gap):
+            raise other_ending_needed(f"an EDL cannot hold {shown.name or 'a nested sequence'}")
+        if "key" in noted_in(shown):
+            raise other_ending_needed(
+                f"{shown.name or 'a clip'} is the background of a key, which dubstage does not write as an EDL"
+            )
         before, after = (
             items[near] if 0 <= near < len(items) and isinstance(items[near], otio.schema.Transition) else None
             for near in (index - 1, index + 1)
         )
         lead = _frames(timeline, before.in_offset) if before is not None else 0
         cut = _frames(timeline, after.in_offset) if after is not None else 0
-        end = position + _frames(timeline, item.trimmed_range().duration)
+        end = position + _frames(timeline, shown.trimmed_range().duration)
         length = lead + _frames(timeline, before.out_offset) if before is not None else 0
         # A reversed clip plays its media from the end: its first frame in the list is the last one that it shows.
-        scalar = _scalar(item)
+        scalar = _scalar(shown)
         early = round((lead if scalar > 0 else cut) * scalar)
-        source = 0 if isinstance(item, otio.schema.Gap) else _frames(timeline, item.trimmed_range().start_time) - early
-        events.append(_Placed(item, range(position - lead, max(position - lead, end - cut)), source, before, length))
+        source = 0 if isinstance(shown, otio.schema.Gap) else _frames(timeline, shown.trimmed_range().start_time) - early
+        events.append(_Placed(shown, range(position - lead, max(position - lead, end - cut)), source, before, length))
         position = end
     return events
 

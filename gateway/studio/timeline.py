@@ -344,7 +344,7 @@ def _speed_change(effect: Any) -> str:
         return "it is a freeze frame: render the freeze frame to a file first"
     if isinstance(effect, otio.schema.LinearTimeWarp):
         changed = abs(effect.time_scalar - 1) > 1e-6
-        return f"its speed is {100 * effect.time_scalar:.3g} %: render the clip at its new speed to a file first" if changed else ""
+        return f"its speed is {100 * effect.time_scalar:.6g} %: render the clip at its new speed to a file first" if changed else ""
     if isinstance(effect, otio.schema.TimeEffect):
         return f"it has the time effect {effect.effect_name or effect.name!r}: render the clip to a file first"
     return ""

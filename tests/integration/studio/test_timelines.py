@@ -282,7 +282,9 @@ def test_markers_gaps_and_missing_videos(store, media_of, tmp_path, capsys) -> N
     folder = tmp_path / "night"
     made = ("from-timeline", source, "--script", script, "--media", media, "--handles", 5, "--output", folder)
     assert command(*made) == 0
-    assert "3 rows of 3 clips; 1 clips have no line" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "3 rows of 3 clips; 1 clips have no line" in said
+    assert "seconds in scripts count from 01:00:00:00, the first frame of the timeline" in said
     finish(store, folder / "night.jsonl", leave="0002_sh0002_de")
     record = store.record("night", "0003_sh0003_de")
     store.put("night", record.model_copy(update={"look": ("0.2 of the frames are dubbed",)}))

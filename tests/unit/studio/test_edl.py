@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -132,6 +133,64 @@ def test_lengths_that_differ_without_a_speed_are_refused_alone(tmp_path: Path) -
     one, two = clips_of(found, track_of(found, None))
     assert one.refused == "its source has 49 frames, its place in the timeline 48, and no line M2 says its speed"
     assert not two.refused
+
+
+@pytest.mark.parametrize(("source", "said"), [("00:00:41:18", "1002 frames .* 1000, .* 100.2 %"), ("00:00:41:16", "")])
+def test_speed_below_a_tenth_is_refused(source: str, said: str, tmp_path: Path) -> None:
+    """A line M2 has one decimal: 024.0 is written for 100.2 % too. The list that is written says the same."""
+    text = event(1, "C", f"00:00:00:00 {source}", "01:00:00:00 01:00:41:16") + "M2   A001       024.0                00:00:00:00\n"
+    found = read(tmp_path, text, Fraction(24))
+    for timeline in (found, read(tmp_path, edl_text(found, track_of(found, None)), Fraction(24))):
+        (clip,) = clips_of(timeline, track_of(timeline, None))
+        assert re.search(said, clip.refused)
+        assert bool(said) == bool(clip.refused)
+
+
+@pytest.mark.parametrize(("background", "front"), [("K B", "K    000"), ("KB", "K O  012")])
+def test_keys_are_refused_alone(background: str, front: str, tmp_path: Path) -> None:
+    """CMX 3600 writes a key in two lines of one number, its background and its foreground."""
+    text = (
+        event(1, "C", "01:00:00:00 01:00:01:00", "01:00:00:00 01:00:01:00")
+        + event(2, background, "01:00:01:00 01:00:02:00", "01:00:01:00 01:00:02:00")
+        + event(2, front, "01:00:00:00 01:00:01:00", "01:00:01:00 01:00:02:00", "A002")
+        + event(3, "C", "01:00:02:00 01:00:03:00", "01:00:02:00 01:00:03:00")
+    )
+    found = read(tmp_path, text, Fraction(24))
+    clips = clips_of(found, track_of(found, None))
+    assert [(clip.record.start, clip.refused) for clip in clips] == [
+        (0, ""),
+        (24, "it is a key (KB): render the key to a file first"),
+        (48, ""),
+    ]
+    with pytest.raises(InvalidRequestError, match=r"a key.*ends in \.otio"):
+        edl_text(found, track_of(found, None))
+
+
+def test_sound_before_pictures_begins_the_list(tmp_path: Path) -> None:
+    """Scripts count seconds from the first frame of the programme, also if that frame has only sound."""
+    text = event(1, "C", "01:00:00:00 01:00:01:00", "01:00:10:00 01:00:11:00") + event(
+        2, "C", "01:00:00:00 01:00:11:00", "01:00:00:00 01:00:11:00", "A002"
+    ).replace(" V ", " A ")
+    found = read(tmp_path, text, Fraction(24))
+    (clip,) = clips_of(found, track_of(found, None))
+    assert (found.label(0), clip.record) == ("01:00:00:00", range(240, 264))
+    assert "01:00:10:00 01:00:11:00" in edl_text(found, track_of(found, None))
+
+
+def test_disabled_clips_are_gaps(tmp_path: Path) -> None:
+    """A dissolve into a disabled clip is a dissolve into black."""
+    hidden = clip("b", 200, 20)
+    hidden.enabled = False
+    dissolve = otio.schema.Transition("", "SMPTE_Dissolve", time(4), time(4))
+    kind = otio.schema.TrackKind.Video
+    for items, reels in (
+        ([clip("a"), hidden, clip("c")], ["AX", "AX"]),
+        ([clip("a", 100, 20), dissolve, hidden.deepcopy(), clip("c")], ["AX", "AX", "BL", "AX"]),
+    ):
+        track = otio.schema.Track("V1", items, kind=kind)
+        text = edl_text(Timeline(tmp_path / "cut.otio", otio.schema.Timeline("night"), NTSC, 0, drop=False), track)
+        assert [line.split()[1] for line in text.splitlines() if line.startswith("00")] == reels
+        assert not re.search(r"CLIP NAME:\s+b", text)
 
 
 @pytest.mark.parametrize(
