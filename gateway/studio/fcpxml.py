@@ -98,7 +98,7 @@ class _Document:
         clip = otio.schema.Clip(
             element.get("name") or "",
             reference,
-            self.span(source, self.seconds(element.get("duration"))),
+            self.span(source, self.duration_of(element)),
             metadata={"dubstage": noted},
         )
         clip.enabled = element.get("enabled") != "0"
@@ -128,6 +128,29 @@ class _Document:
         if element.get("start") is None and asset is not None:
             return self.seconds(asset.get("start"))
         return self.seconds(element.get("start"))
+
+    def duration_of(self, element: ElementTree.Element) -> Fraction:
+        """Return the duration of an element, seconds. Without one, a clip shows its asset or its compound clip to the end.
+
+        Raises:
+            InvalidRequestError: the document does not say the duration.
+        """
+        stated = element
+        if element.tag == "audition":
+            # The first clip of an audition is the active one.
+            stated = next((child for child in element if child.tag in _CLIPS), element)
+        if (text := stated.get("duration")) is not None:
+            return self.seconds(text)
+        resource = self._resources.get(stated.get("ref", ""))
+        media = resource.find("sequence") if resource is not None and resource.tag == "media" else resource
+        whole = media.get("duration") if media is not None else None
+        if media is None or whole is None:
+            raise self.wrong(
+                f"{stated.get('name') or stated.tag!r} has no duration, and no asset that has one: export the project again"
+            )
+        begin = self.seconds(media.get("start") or media.get("tcStart"))
+        start = begin if stated.get("start") is None else self.seconds(stated.get("start"))
+        return begin + self.seconds(whole) - start
 
     def own_start(self, element: ElementTree.Element) -> Fraction:
         """Return the begin of the time in which an element places the clips that are connected to it, seconds."""
@@ -181,7 +204,7 @@ def _collect(document: _Document, spine: ElementTree.Element, begin: Fraction, l
         offset = element.get("offset")
         # Offsets in the first storyline are timecodes; offsets in another storyline count from the begin of that storyline.
         at = end if offset is None else document.seconds(offset) + (begin if lane else 0)
-        duration = document.seconds(element.get("duration"))
+        duration = document.duration_of(element)
         if element.tag != "transition":
             end = at + duration
         if element.tag != "gap":
@@ -194,7 +217,7 @@ def _collect(document: _Document, spine: ElementTree.Element, begin: Fraction, l
             if child.tag == "spine":
                 _collect(document, child, above, number, lanes)
             elif child.tag in _CLIPS:
-                lanes.setdefault(number, []).append((above, above + document.seconds(child.get("duration")), child))
+                lanes.setdefault(number, []).append((above, above + document.duration_of(child), child))
 
 
 def _fill(document: _Document, track: Any, placed: list[_Placed], start: Fraction) -> None:
@@ -337,7 +360,7 @@ class _Writer:
         )
         if role:
             element.set("videoRole", role)
-        if not item.enabled:
+        if not (item.enabled and item.parent().enabled):
             element.set("enabled", "0")
         for marker in item.markers:
             begin = self._text(self._frames(marker.marked_range.start_time))

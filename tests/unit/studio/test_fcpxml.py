@@ -101,8 +101,38 @@ def test_inexact_clips_are_refused(element: str, reason: str, tmp_path: Path) ->
     assert reason in clip.refused
 
 
+def test_clips_without_duration_show_their_media(tmp_path: Path) -> None:
+    """The document type makes `duration` optional, and Final Cut takes the media to its end."""
+    spine = (
+        '<asset-clip ref="r2" name="all"/>'
+        f'<asset-clip ref="r2" name="rest" {at(100, "start")}><asset-clip ref="r2" name="above" lane="1" {at(110)}/></asset-clip>'
+        f'<ref-clip ref="r4" name="compound"/><audition><asset-clip ref="r2" {lasting(7)}/><asset-clip ref="r2"/></audition>'
+        f'<asset-clip ref="r2" name="late" {lasting(5)}/>'
+    )
+    media = f'<media id="r4"><sequence format="r1" {lasting(30)}/></media></resources>'
+    (tmp_path / "cut.fcpxml").write_text(HEAD.replace("</resources>", media) + spine + TAIL)
+    found = read_timeline(tmp_path / "cut.fcpxml")
+    clips = clips_of(found, track_of(found, "V1"))
+    assert [clip.record for clip in clips] == [range(240), range(240, 380), range(380, 410), range(410, 417), range(417, 422)]
+    assert [clip.source for clip in clips[:2]] == [86_400, 86_500]
+    (above,) = clips_of(found, track_of(found, "V2"))
+    assert above.record == range(250, 490)
+
+
+def test_clips_of_disabled_tracks_stay_hidden(tmp_path: Path) -> None:
+    above = f'<asset-clip ref="r2" name="b" lane="1" {at(2)} {lasting(5)}/>'
+    spine = f'<asset-clip ref="r2" name="a" {at(0)} {lasting(9)}>{above}</asset-clip>'
+    found = read(tmp_path, spine)
+    track_of(found, "V2").enabled = False
+    write_timeline(found, tmp_path / "back.fcpxml", tracks=[])
+    again = read_timeline(tmp_path / "back.fcpxml")
+    assert [len(clips_of(again, track_of(again, name))) for name in ("V1", "V2")] == [1, 0]
+
+
 def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="'3,5s' is no time"):
         read(tmp_path, '<asset-clip ref="r2" offset="3,5s" duration="1s"/>')
+    with pytest.raises(InvalidRequestError, match="'b' has no duration"):
+        read(tmp_path, '<title name="b"/>')
     with pytest.raises(InvalidRequestError, match="'b' begins before the clip before it ends"):
         read(tmp_path, f'<asset-clip ref="r2" {at(0)} {lasting(9)}/><asset-clip ref="r2" name="b" {at(5)} {lasting(9)}/>')
