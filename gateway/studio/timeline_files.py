@@ -244,6 +244,16 @@ def check_output(output: Path) -> None:
         raise InvalidRequestError(f"{output}: a timeline ends in {', '.join(TIMELINE_SUFFIXES)}", field="output", named=True)
 
 
+def _hide_disabled(content: Any) -> None:
+    """Put gaps in place of disabled items and of the items of disabled tracks, which otio-aaf-adapter would write as shown."""
+    otio = opentimelineio()
+    for track in content.tracks:
+        for index, item in enumerate(list(track)):
+            hidden = not isinstance(item, otio.schema.Transition | otio.schema.Gap) and not (item.enabled and track.enabled)
+            if hidden:
+                track[index] = otio.schema.Gap(duration=item.trimmed_range().duration)
+
+
 def _write_aaf(timeline: Timeline, output: Path) -> None:
     otio = opentimelineio()
     try:
@@ -260,6 +270,7 @@ def _write_aaf(timeline: Timeline, output: Path) -> None:
             field="output",
             named=True,
         )
+    _hide_disabled(content)
     for clip in content.find_clips():
         # AAF wants the extent of all media, also of media that is offline.
         if clip.media_reference.available_range is None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import opentimelineio as otio
 import pytest
 
-from gateway.studio.timeline import clips_of, track_of
-from gateway.studio.timeline_files import read_timeline
+from gateway.studio.timeline import Timeline, clips_of, track_of
+from gateway.studio.timeline_files import read_timeline, write_timeline
 from services.common.errors import InvalidRequestError
-from tests.unit.batch.painted import clip, time
+from tests.unit.batch.painted import NTSC, clip, time
 
 
 def test_rates_without_timecodes_are_refused(tmp_path: Path) -> None:
@@ -97,3 +97,17 @@ def test_a_missing_package_is_named(package: str, tmp_path: Path, monkeypatch: p
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InvalidRequestError, match=rf"need the package {package}.*dubstage-suite\[timelines\]"):
         read_timeline(tmp_path / "cut.aaf")
+
+
+def test_aaf_shows_no_disabled_clip(tmp_path: Path) -> None:
+    """otio-aaf-adapter writes disabled clips and tracks as shown ones."""
+    content = otio.schema.Timeline("night", global_start_time=time(0))
+    for name in ("V1", "V2"):
+        content.tracks.append(otio.schema.Track(name, [clip(name), clip("b"), clip("c")], kind=otio.schema.TrackKind.Video))
+    for one in content.find_clips():
+        one.media_reference.available_range = otio.opentime.TimeRange(time(0), time(500))
+    content.tracks[0][1].enabled = content.tracks[1].enabled = False
+    write_timeline(Timeline(tmp_path / "cut.otio", content, NTSC, 0, drop=False), tmp_path / "cut.aaf", tracks=[])
+    found = read_timeline(tmp_path / "cut.aaf")
+    assert [[one.record.start for one in clips_of(found, track)] for track in found.content.video_tracks()] == [[0, 20]]
+    assert [one.enabled for one in content.tracks[0]] == [True, False, True]
