@@ -139,3 +139,14 @@ def test_pod_asks_every_server() -> None:
     gateway = pod_spec(render("everything", "gateway.nodeSelector.zone=a").deployment("gateway"))
     assert pod["spec"]["nodeSelector"] == gateway["nodeSelector"] == {"pool": "media", "zone": "a"}
     assert pod["spec"]["tolerations"] == gateway["tolerations"]
+
+
+def test_resting_stages_are_not_asked() -> None:
+    """A healthy release at rest has no pod of a stage that KEDA starts, but a stage of another release is asked."""
+    (pod,) = render("keda").of("Pod")
+    gateway = f"dns:///dubstage-gateway:{DEFAULT_PORTS['gateway']}"
+    assert pod["spec"]["containers"][0]["args"] == [gateway]
+    endpoint = "dns:///elsewhere.other:50055"
+    sets = ("render.enabled=false", f"gateway.endpoints.render={endpoint}", "face.autoscaling.minReplicas=1")
+    (pod,) = render("keda", *sets).of("Pod")
+    assert pod["spec"]["containers"][0]["args"] == [f"dns:///dubstage-face:{DEFAULT_PORTS['face']}", endpoint, gateway]
