@@ -99,6 +99,22 @@ def test_workers_mount_gateway_media() -> None:
     assert volume["persistentVolumeClaim"]["claimName"] == "plates"
 
 
+def test_workers_have_credentials_of_media() -> None:
+    """Credentials of the gateway's bucket reach the workers that read and write there, unless workers have their own."""
+    named = ("AWS_ACCESS_KEY_ID", "AWS_REGION", "DUBSTAGE_OTHER")
+    given = tuple(f"gateway.extraEnv[{at}].{key}={name}" for at, name in enumerate(named) for key in ("name", "value"))
+    own = ("batch.extraEnv[0].name=AWS_REGION", "batch.extraEnv[0].value=eu-north-1")
+    bucket = "gateway.settings.media_url=s3://videos/day"
+
+    def added(*sets: str) -> list[Object]:
+        before, after = (pod_spec(render("default", *ON, *one).jobs()[0])["containers"][0]["env"] for one in ((), sets))
+        return [variable for variable in after if variable not in before]
+
+    assert added(bucket, *given) == [{"name": name, "value": name} for name in named[:2]]
+    assert added(bucket, *given, *own) == [{"name": named[0], "value": named[0]}, {"name": "AWS_REGION", "value": "eu-north-1"}]
+    assert not added(*given)
+
+
 class _Guarded(Handler):
     """Handler that answers only calls with the token."""
 
