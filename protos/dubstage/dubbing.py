@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import secrets
@@ -94,7 +95,8 @@ def dub(
             copies are deleted. An existing `output` is replaced. Without a gateway, nothing is sent.
         report: folder that gets an HTML report. A gateway writes none.
         progress: called with every frame and step.
-        request_id: UUID by which a gateway knows a request that comes again; empty: one is made.
+        request_id: UUID by which a gateway knows a request that comes again; empty: one is made. With `transfer`, a gateway that
+            was away keeps the files of such a request for the next call.
         say: words that the command of the setting DUBSTAGE_SPEECH_COMMAND speaks; None: none. A gateway calls no such command.
         voice: voice of `say`, as that command names it; empty: none is named.
         options: see DubOptions. In this process, a line of `lines` may have `say` and `voice` in place of `speech`.
@@ -127,7 +129,7 @@ def dub(
     with connect(where, token=token, tls=tls) as connection:
         if not transfer:
             return _video(_at_gateway(spec, connection, progress or _no_progress, request_id))
-        with _transferred(spec, connection, progress or _no_progress) as fetch:
+        with _transferred(spec, connection, progress or _no_progress, request_id) as fetch:
             video = _video(_at_gateway(spec, connection, progress or _no_progress, request_id))
             fetch()
         return replace(video, output=output)
@@ -192,18 +194,22 @@ def _at_gateway(spec: DubSpec, connection: Connection, progress: Progress, reque
     except DubstageCallError:
         raise
     except BaseException:
-        operation.cancel()
+        # A gateway that is away must not hide why the caller stops.
+        with suppress(DubstageCallError):
+            operation.cancel()
         raise
 
 
 @contextmanager
-def _transferred(spec: DubSpec, connection: Connection, progress: Progress) -> Iterator[Callable[[], None]]:
+def _transferred(spec: DubSpec, connection: Connection, progress: Progress, request_id: str) -> Iterator[Callable[[], None]]:
     """Upload the files that a dub names, and let the dub name the uploads. Yield a function that downloads the video.
 
-    At the end, the gateway's copies are deleted. Copies of a client that dies expire.
+    At the end, the gateway's copies are deleted, unless a request with an id may succeed when the request comes again. Copies of a
+    client that dies expire.
     """
-    # No other call has files of these names.
-    prefix, sent, target = secrets.token_hex(8), list[str](), Path(spec.output_uri)
+    # Only calls with the same request have files of the same names: a gateway refuses other names under an id that it knows.
+    prefix = hashlib.sha256(request_id.lower().encode()).hexdigest()[:32] if request_id else secrets.token_hex(8)
+    sent, target, keep = list[str](), Path(spec.output_uri), False
 
     def upload(file: str) -> str:
         name = f"{prefix}-{len(sent)}{Path(file).suffix}"
@@ -214,7 +220,18 @@ def _transferred(spec: DubSpec, connection: Connection, progress: Progress) -> I
         return files.upload(connection, file, name=name, progress=lambda done, total: progress("upload", done, total)).name
 
     def fetch() -> None:
-        files.download(connection, spec.output_uri, target, progress=lambda done, total: progress("download", done, total))
+        try:
+            files.download(connection, spec.output_uri, target, progress=lambda done, total: progress("download", done, total))
+        except DubstageCallError as error:
+            if not request_id or error.code != "NOT_FOUND":
+                raise
+            raise DubstageCallError(
+                f"request_id: the video of request {request_id} was downloaded before, and the gateway's copy was deleted: give "
+                "another request_id",
+                code=error.code,
+                reason=error.reason,
+                field="request_id",
+            ) from error
         try:
             files.download(connection, spec.output_uri + _SIDECAR, target.with_name(target.name + _SIDECAR))
         except DubstageCallError as error:
@@ -228,8 +245,11 @@ def _transferred(spec: DubSpec, connection: Connection, progress: Progress) -> I
         sent += [video, video + _SIDECAR]
         spec.output_uri = f"uploads/{video}"
         yield fetch
+    except DubstageCallError as error:
+        keep = bool(request_id) and error.retryable
+        raise
     finally:
-        for name in sent:
+        for name in () if keep else sent:
             # A dub that was refused wrote no video. A gateway that does not answer deletes the copies when they expire.
             with suppress(DubstageCallError):
                 files.delete_upload(connection, name)

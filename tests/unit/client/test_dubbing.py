@@ -93,6 +93,7 @@ def test_unclear_words_are_refused(speech: str | None, say: str, voice: str, sai
 
 
 START = timedelta(seconds=1)
+REQUEST = "123e4567-e89b-42d3-a456-426614174000"
 LINES: list[tuple[dict[str, Any], str, str]] = [
     ({"say": "Hello", "speech_uri": "a.wav"}, "say", "not both"),
     ({"voice": "ann"}, "voice", "no words"),
@@ -122,10 +123,8 @@ def test_gateway_speaks_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.field == "lines[0].say"
 
 
-def test_manifests_beside_files_travel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The manifest beside a file is uploaded under the name of the upload, and deleted with it."""
-    for name in ("plate.mkv", "plate.mkv.c2pa", "speech.wav"):
-        (tmp_path / name).write_bytes(b"content")
+def recorded_files(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, str], list[str]]:
+    """Files that are uploaded, by name at the gateway, and names that are deleted."""
     sent: dict[str, str] = {}
     deleted: list[str] = []
 
@@ -135,8 +134,73 @@ def test_manifests_beside_files_travel(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     monkeypatch.setattr(files, "upload", upload)
     monkeypatch.setattr(files, "delete_upload", lambda _, name: deleted.append(name))
+    return sent, deleted
+
+
+@pytest.mark.parametrize(("retryable", "request_id"), [(True, REQUEST), (False, REQUEST), (True, "")])
+def test_request_that_comes_again_is_equal(
+    retryable: bool, request_id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A gateway knows an id with one request, so a second call names the same files, which are kept if it may succeed."""
+    sent, deleted = recorded_files(monkeypatch)
+    (tmp_path / "plate.mp4").write_bytes(b"content")
+    requests = []
+
+    def call(own_id: str) -> None:
+        spec = DubSpec(footage_uri=str(tmp_path / "plate.mp4"), output_uri="out.mp4")
+        with dubbing._transferred(spec, cast("Connection", None), lambda *_: None, own_id):
+            requests.append(spec.SerializeToString(deterministic=True))
+            raise DubstageCallError("away", code="UNAVAILABLE", retryable=retryable)
+
+    for cased in (request_id, request_id.upper()):
+        with pytest.raises(DubstageCallError):
+            call(cased)
+    assert len(set(requests)) == len(sent) == (1 if request_id else 2)
+    assert bool(deleted) == (not request_id or not retryable)
+
+
+def test_downloaded_video_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded_files(monkeypatch)
+
+    def gone(*_: object, **__: object) -> None:
+        raise DubstageCallError("no such file", code="NOT_FOUND")
+
+    monkeypatch.setattr(files, "download", gone)
+    for request_id, said in ((REQUEST, "downloaded before.*give another request_id"), ("", "no such file")):
+        spec = DubSpec(output_uri="out.mp4")
+        with (
+            pytest.raises(DubstageCallError, match=said),
+            dubbing._transferred(spec, cast("Connection", None), lambda *_: None, request_id) as fetch,
+        ):
+            fetch()
+
+
+def test_cancel_keeps_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C is Ctrl-C, also while the gateway that should cancel the dub is away."""
+
+    class Interrupted:
+        cancelled = 0
+
+        def wait(self, **_: object) -> None:
+            raise KeyboardInterrupt
+
+        def cancel(self) -> None:
+            Interrupted.cancelled += 1
+            raise DubstageCallError("away", code="UNAVAILABLE", retryable=True)
+
+    monkeypatch.setattr(gateway.dub, "begin", lambda *_: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        dubbing._at_gateway(DubSpec(), cast("Connection", None), lambda *_: None, "")
+    assert Interrupted.cancelled == 1
+
+
+def test_manifests_beside_files_travel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The manifest beside a file is uploaded under the name of the upload, and deleted with it."""
+    for name in ("plate.mkv", "plate.mkv.c2pa", "speech.wav"):
+        (tmp_path / name).write_bytes(b"content")
+    sent, deleted = recorded_files(monkeypatch)
     spec = DubSpec(footage_uri=str(tmp_path / "plate.mkv"), speech_uri=str(tmp_path / "speech.wav"), output_uri="out.mp4")
-    with dubbing._transferred(spec, cast("Connection", None), lambda *_: None):
+    with dubbing._transferred(spec, cast("Connection", None), lambda *_: None, ""):
         footage = spec.footage_uri.removeprefix("uploads/")
         assert sent[f"{footage}.c2pa"] == str(tmp_path / "plate.mkv.c2pa")
         assert len(sent) == 3
