@@ -43,7 +43,7 @@ from research.evaluation.sync import StageRetrack
 from research.evaluation.types import Variant
 from research.stage_host import StageHost
 from research.training.command import command_line
-from services.common.array_types import Bool, Float32, UInt8
+from services.common.array_types import Bool, Float32, Float64, UInt8
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import CROP_SIZE, HeadPose, crop_from_frame, pose_of_vector
 from services.common.face.landmarks import FACE_OVAL, NOSE_BASE
@@ -58,6 +58,10 @@ MOST_LAG: Final = 5
 """Largest delay, frames, at which the best correlation of the openings is looked for."""
 REAL: Final = "real"
 OURS: Final = "dubstage"
+_JITTER_SIGMA_PX: Final = 2.0
+"""Smoothing before jitter is measured, the standard deviation of a Gaussian, crop pixels: sharpness is no jitter."""
+_FLOW_MARGIN_PX: Final = 16
+_NO_FLOW: Final = np.empty(0, np.float32)
 _VARIANTS: Final[dict[str, Variant]] = {OURS: "full_kept", f"{OURS} neutral": "full"}
 
 
@@ -80,7 +84,9 @@ class SystemMetrics:
         finest_band: energy of the finest band of the mouth box over that of the real video, at the size of the video.
         cheek_jaw_psnr_db: PSNR of the face below the nose without the mouth box, decibels.
         upper_psnr_db: PSNR of the face above the base of the nose, decibels.
-        flicker: mean change from frame to frame of the error in the mouth box, grey levels.
+        flicker: mean change from frame to frame of the error in the mouth box, grey levels. It counts every motion at another time:
+            the real mouth, shown a frame late, has more than most systems.
+        jitter: change of the mouth box that no motion explains (`unexplained_change`), over that of the real video.
     """
 
     clip: str
@@ -97,6 +103,7 @@ class SystemMetrics:
     cheek_jaw_psnr_db: float
     upper_psnr_db: float
     flicker: float
+    jitter: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,6 +184,37 @@ def face_parts(landmarks: Float32) -> tuple[Bool, Bool]:
     return (face > 0) & below & (beside[..., 0] > 0), (face > 0) & ~below
 
 
+def unexplained_change(crops: UInt8) -> Float64:
+    """Return what each frame's mouth box has that the frames before and after do not have, float64 [T], mean grey levels.
+
+    Optical flow brings both neighbours to the frame. What is left of the frame less their mean is no motion: a tooth that pops, a
+    jump. NaN for the first and the last frame.
+
+    Args:
+        crops: uint8 [T, 256, 256, 3], face crops, RGB.
+    """
+    box = np.zeros((CROP_SIZE, CROP_SIZE, 1), np.uint8)
+    mouth_box(box)[...] = 1
+    left, top, width, height = cv2.boundingRect(box[..., 0])
+    rows, columns = (
+        slice(first - _FLOW_MARGIN_PX, first + side + _FLOW_MARGIN_PX) for first, side in ((top, height), (left, width))
+    )
+    lumas = [np.ascontiguousarray(grey(crop)[rows, columns]) for crop in crops]
+    smooth = [cv2.GaussianBlur(luma.astype(np.float32), (0, 0), _JITTER_SIGMA_PX) for luma in lumas]
+    height, width = smooth[0].shape
+    grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), axis=-1)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    change = np.full(len(crops), np.nan)
+    inside = slice(_FLOW_MARGIN_PX, -_FLOW_MARGIN_PX)
+    for t in range(1, len(crops) - 1):
+        moved = []
+        for other in (t - 1, t + 1):
+            place = grid + search.calc(lumas[t], lumas[other], _NO_FLOW)
+            moved.append(cv2.remap(smooth[other], place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+        change[t] = np.abs(smooth[t] - 0.5 * (moved[0] + moved[1]))[inside, inside].mean()
+    return change
+
+
 def best_lag(real: Float32, result: Float32) -> tuple[int, float]:
     """Return the delay of the result, frames, at which two openings correlate most, and the correlation; 0 and NaN if no
     delay has three common frames.
@@ -224,6 +262,8 @@ def metrics_of(
         energies.append([footage_patch(grey(each.frames[t]), poses[t], 1).energy() for each in (real, result)])
     error = mouths[1].astype(np.float32) - mouths[0]
     steps = np.abs(np.diff(error, axis=0)).mean(axis=(1, 2, 3))[drawn[1:] & drawn[:-1] & real.follows]
+    between = np.append(False, drawn[2:] & drawn[1:-1] & drawn[:-2] & real.follows[1:] & real.follows[:-1])
+    changes = [finite_mean(unexplained_change(each.crops)[:-1][between]) for each in (real, result)]
     openings = [np.where(drawn, each.track.opening, np.nan).astype(np.float32) for each in (real, result)]
     lag, best = best_lag(*openings)
     band = np.array(energies).reshape(-1, 2)
@@ -243,6 +283,7 @@ def metrics_of(
         cheek_jaw_psnr_db=finite_mean(np.array(jaw)),
         upper_psnr_db=finite_mean(np.array(upper)),
         flicker=finite_mean(steps),
+        jitter=changes[1] / changes[0] if changes[0] > 0.0 else float("nan"),
     )
 
 

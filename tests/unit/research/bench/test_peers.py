@@ -6,13 +6,23 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from research.bench.peers import EvaluatedFrames, SystemMetrics, best_lag, encoded, face_parts, metrics_of, peers_of
+from research.bench.peers import (
+    EvaluatedFrames,
+    SystemMetrics,
+    best_lag,
+    encoded,
+    face_parts,
+    metrics_of,
+    peers_of,
+    unexplained_change,
+)
 from research.evaluation.measures import means_of
 from research.evaluation.mouth_metrics import MouthTrack
-from services.common.array_types import Float32
+from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import CROP_SIZE, HeadPose, head_template, to_frame
 from services.common.face.landmarks import NUM_LANDMARKS
@@ -39,7 +49,7 @@ ALL = np.ones(COUNT, np.bool_)
 
 def test_real_video_against_itself_is_perfect() -> None:
     found = metrics_of("clip", "real", REAL, REAL, ALL, landmarks(), [FRONTAL] * COUNT)
-    assert (found.mouth_psnr_db, found.mouth_ssim, found.lmd_px, found.flicker) == (100.0, 1.0, 0.0, 0.0)
+    assert (found.mouth_psnr_db, found.mouth_ssim, found.lmd_px, found.flicker, found.jitter) == (100.0, 1.0, 0.0, 0.0, 1.0)
     assert (found.r, found.spread, found.finest_band, found.best_lag) == pytest.approx((1.0, 1.0, 1.0, 0.0))
 
 
@@ -73,6 +83,24 @@ def test_seams_between_test_parts_do_not_flicker() -> None:
     darker = np.where(np.arange(COUNT)[:, None, None, None] < 15, brighter, brighter + 50).astype(np.uint8)
     real = replace(REAL, crops=brighter, follows=np.arange(COUNT - 1) != 14)
     assert metrics_of("clip", "peer", real, replace(REAL, crops=darker), ALL, landmarks(), [FRONTAL] * COUNT).flicker == 0.0
+
+
+def speckles(shifts: list[int]) -> UInt8:
+    """One smooth pattern, moved sideways by so many pixels: uint8 [T, 256, 256, 3]."""
+    noise = np.random.default_rng(3).normal(0.0, 1.0, (CROP_SIZE, CROP_SIZE)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 5.0)
+    pattern = np.clip(128 + 60 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+    return np.stack([np.repeat(np.roll(pattern, shift, axis=1)[..., None], 3, axis=2) for shift in shifts])
+
+
+def test_jitter_is_no_motion() -> None:
+    steady = speckles(list(range(0, 2 * COUNT, 2)))
+    popping = steady.copy()
+    popping[::5] = np.clip(popping[::5].astype(int) + 12, 0, 255).astype(np.uint8)
+    calm, loud = (np.nanmean(unexplained_change(each)) for each in (steady, popping))
+    assert np.abs(np.diff(steady.astype(int), axis=0)).mean() > 10.0
+    assert calm < 0.5
+    assert loud > 4.0
 
 
 def test_unknown_openings_have_no_delay() -> None:
