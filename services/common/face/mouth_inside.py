@@ -15,7 +15,9 @@ source's inside, so that the border between both follows the edges of the teeth:
 * If the target is less open, the rows around the dark row are left out.
 
 The inner lips are tracked to some pixels. A part shows rows up to _BEYOND_PX behind the source's inner lips, and follows the lips
-where the lips uncover more. Within _BAND_PX of the target inner lips, the map passes over into the spline, which moves the lips.
+where the lips uncover more. The head pose errs too, in turned heads by up to 5 pixels, which would hide whole teeth. So the lips
+cover at most _COVERED_PX of what the source shows; beyond, a part follows its lip. Within _BAND_PX of the target inner lips, the
+map passes over into the spline, which moves the lips.
 
 Between frames of two videos, template matching finds that the lower teeth move by .75 and 1.04 of the chin's way, and by .61 and
 .39 of the lower lip's. A share of .75 fits best between the lips of three people, and changes least from frame to frame.
@@ -38,6 +40,7 @@ _JAW_SHARE: Final = 0.75
 """Way of the lower teeth as a share of the chin's: teeth lie nearer to the joint of the jaw."""
 _HALF: Final = len(LIPS_INNER) // 2
 _BEYOND_PX: Final = 1.5
+_COVERED_PX: Final = 2.0
 _BAND_PX: Final = 2.0
 _CORNER_BAND_PX: Final = 4.0
 _BESIDE: Final = (0.2, 0.9)
@@ -133,8 +136,8 @@ def inside_map(backward: Float32, picture: npt.NDArray[np.uint8], source: MouthV
 
     skull_top = skull[1, 0] * columns + skull[1, 1] * top + skull[1, 2]
     jaw_bottom = skull[1, 0] * (columns - across) + skull[1, 1] * (bottom - down) + skull[1, 2]
-    upper_offset = np.maximum(skull_top, source_top - _BEYOND_PX) - top
-    lower_offset = np.minimum(jaw_bottom, source_bottom + _BEYOND_PX) - bottom
+    upper_offset = np.clip(skull_top, source_top - _BEYOND_PX, source_top + _COVERED_PX) - top
+    lower_offset = np.clip(jaw_bottom, source_bottom - _COVERED_PX, source_bottom + _BEYOND_PX) - bottom
     dark = _dark_rows(picture, source_columns, source_top, source_bottom, np.abs(2.0 * along - 1.0) < _MIDDLE)
 
     rows = np.arange(first, last, dtype=np.float64)[:, None]

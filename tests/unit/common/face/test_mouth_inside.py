@@ -71,6 +71,18 @@ def test_teeth_keep_their_height(opening: float) -> None:
     assert (rigid[: len(rigid) - 9] < SHADE + 5).all()
 
 
+@pytest.mark.parametrize("error", [-5.0, 5.0])
+def test_wrong_pose_hides_no_teeth(error: float) -> None:
+    """A head that is fitted some pixels too high or too low shows the same mouth."""
+    source = mouth(14.0)
+    landmarks = source.mouth + np.array([0.0, error, 0.0], np.float32)
+    target = MouthView(landmarks, np.eye(3), head_to_box(landmarks, HeadPose(1.0, np.eye(3), np.zeros(3))))
+    picture, top = np.full((BOX_SIZE, BOX_SIZE, 3), SHADE, np.uint8), round(middle(source)[1])
+    picture[top : top + 7] = TOOTH
+    shown = column_of(inside_map(stretched(source, target), picture, source, target).backward, picture, target)
+    assert abs(int((shown > 125).sum()) - 7) <= 2
+
+
 @pytest.mark.parametrize("opening", [6.0, 11.0, 16.0, 24.0])
 def test_no_row_is_shown_twice(opening: float) -> None:
     source, target = mouth(13.0), mouth(opening)
