@@ -38,7 +38,9 @@ MOST_HELD: Final = 250
 _REPEAT: Final = np.float32(0.1)
 _SKIP: Final = np.float32(0.05)
 _CUT: Final = np.float32(1.5)
-_APPEARANCE: Final = np.float32(0.03)
+_APPEARANCE: Final = np.float32(0.06)
+_APPEARANCE_HELD: Final = np.float32(0.03)
+"""Cost of a grey level between two insides for a path, and for a stream: without look-ahead, a stream would hold a wrong inside."""
 _VISIBLE_PX: Final = (1.0, 4.0)
 """Openings up to which nothing of the inside shows, and from which on all of the inside counts, head-space pixels."""
 _LEFT: Final = 32
@@ -167,7 +169,7 @@ class InsideCosts:
         mouth = self.bank.mouth[0]
         window_costs(self.bank, np.repeat(mouth[None], WINDOW, axis=0))
         self.by_speech(mouth)
-        _ = self.cuts, self.runs, self.bank.control_points, self.bank.dark
+        _ = self.apart, self.runs, self.bank.control_points, self.bank.dark
 
     def window_before(self, frames: int) -> Rows:
         """Return the window so many footage frames before each window: int [W], -1 where there is none."""
@@ -195,9 +197,18 @@ class InsideCosts:
         """Return the costs of the windows for a target mouth by what is said, float32 [W]; 0: the bank has no spoken mouths."""
         return self._spoken.costs(mouth) if self._spoken is not None else np.float32(0.0)
 
+    def cuts(self, windows: Rows | int, appearance: np.float32 = _APPEARANCE) -> Float32:
+        """Return the costs of leaving N windows for any window, float32 [N, W]; of one window: [W].
+
+        Args:
+            windows: int [N], or one window.
+            appearance: cost of a grey level between two insides.
+        """
+        return np.asarray(_CUT + appearance * self.apart[windows], np.float32)
+
     @cached_property
-    def cuts(self) -> Float32:
-        """Costs of leaving a window for another one, float32 [W, W]."""
+    def apart(self) -> Float32:
+        """Differences between the insides of the windows, float32 [W, W], grey levels."""
         insides = self._insides[self.rows].reshape(len(self.rows), -1)
         square = (insides**2).mean(axis=1)
         distances = np.empty((len(insides), len(insides)), np.float32)
@@ -206,7 +217,7 @@ class InsideCosts:
             product = insides[some] @ insides.T / np.float32(insides.shape[1])
             distances[some] = np.sqrt(np.maximum(square[some, None] + square - np.float32(2.0) * product, 0.0))
         # A matrix product may differ in its last bits between processors. A tenth of a grey level does not.
-        return np.asarray(_CUT + _APPEARANCE * np.round(distances, 1), np.float32)
+        return np.asarray(np.round(distances, 1), np.float32)
 
 
 def inside_samples(bank: MouthBank) -> Float32:
@@ -309,7 +320,7 @@ class InsidePath:
     def _step(self, least: Float32, visible: np.float32) -> tuple[Float32, Rows]:
         """Return the least cost to reach each window, float32 [W], and the window before each window, int [W]."""
         sources = np.argsort(least, kind="stable")[:_LEFT]
-        left = least[sources, None] + visible * self._costs.cuts[sources]
+        left = least[sources, None] + visible * self._costs.cuts(sources)
         index = left.argmin(axis=0)
         best, before = left[index, np.arange(len(least))], sources[index]
         for windows, cost in self._costs.runs:
@@ -358,7 +369,7 @@ class HeldInside:
         total, window = costs, self._window
         visible = visible_share(mouth)
         if window is not None and visible > 0.0:
-            change = self._costs.cuts[window].copy()
+            change = self._costs.cuts(window, _APPEARANCE_HELD)
             for windows, cost in self._costs.runs:
                 change[windows == window] = np.minimum(change[windows == window], cost)
             total = costs + visible * change
