@@ -41,9 +41,11 @@ def compose(settings: MotionSettings) -> StageParts:
         for predictor in all_predictors():
             predictor.version(models())
 
-    pools = tuple(
-        WorkerPool(num_threads=threads, max_queued=settings.max_queued_computations, name=name)
-        for name, threads in (("motion", settings.worker_threads), ("personalize", settings.personalize_threads))
+    # Personalisations that wait hold slots of calls, and leave at least half of these slots to shorter calls.
+    waiting = min(settings.max_queued_computations, max(0, settings.max_concurrent_rpcs // 2 - settings.personalize_threads))
+    pools = (
+        WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="motion"),
+        WorkerPool(num_threads=settings.personalize_threads, max_queued=waiting, name="personalize"),
     )
     servicer = MotionServicer(models, ArtefactStore(settings.artefacts_url, by_tenant=True), *pools)
     return StageParts(

@@ -107,13 +107,14 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         footage = footage_from_proto(request.mouth_landmarks, request.usable, head_poses=poses)
         same_length(block, footage)
         models = await self._serving(predictor)
-        style = await self._trainers.run(self._load_style, ref_from_proto(request.style, "style"), models)
-        steps = predictor.personalize(style, block.features, footage, models)
-        while step := await self._trainers.run(_next_step, steps):
-            reply = pb.PersonalizeResponse(step=step.index, num_steps=step.count, loss=step.loss)
-            if step.style is not None:
-                reply.style.CopyFrom(ref_to_proto(await self._trainers.run(self._keep_style, step.style, models)))
-            yield reply
+        async with self._trainers.slot():
+            style = await self._trainers.run(self._load_style, ref_from_proto(request.style, "style"), models)
+            steps = predictor.personalize(style, block.features, footage, models)
+            while step := await self._trainers.run(_next_step, steps):
+                reply = pb.PersonalizeResponse(step=step.index, num_steps=step.count, loss=step.loss)
+                if step.style is not None:
+                    reply.style.CopyFrom(ref_to_proto(await self._trainers.run(self._keep_style, step.style, models)))
+                yield reply
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         """List the predictors of this stage."""

@@ -98,23 +98,25 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         renderer = renderer_named(model.name)
         set_model_version(model.sha256[:12])
         bank, identity = bank_from_proto(request), identity_from_proto(request, renderer)
-        job = PersonalizeJob(
-            bank=await self._trainers.run(self._actors.bank, bank),
-            drawing=await self._trainers.run(self._actors.drawing, identity),
-            weights=models.folder,
-            num_steps=request.num_steps,
-            seed=request.seed,
-            num_threads=self._personalize_threads,
-            device=self._personalize_device,
-            train=not request.skip_training,
-        )
-        reports = await self._trainers.run(renderer.personalize, job)
-        last = None
-        while (report := await self._trainers.run(_next_report, reports)) is not None:
-            yield progress_to_proto(report)
-            last = report
-        assert last is not None  # personalize reports at least once
-        yield result_to_proto(last, await self._trainers.run(self._actors.store_state, last.state, model, last.texture))
+        async with self._trainers.slot():
+            job = PersonalizeJob(
+                bank=await self._trainers.run(self._actors.bank, bank),
+                drawing=await self._trainers.run(self._actors.drawing, identity),
+                weights=models.folder,
+                num_steps=request.num_steps,
+                seed=request.seed,
+                num_threads=self._personalize_threads,
+                device=self._personalize_device,
+                train=not request.skip_training,
+            )
+            reports = await self._trainers.run(renderer.personalize, job)
+            last = None
+            while (report := await self._trainers.run(_next_report, reports)) is not None:
+                yield progress_to_proto(report)
+                last = report
+            assert last is not None  # personalize reports at least once
+            actor = await self._trainers.run(self._actors.store_state, last.state, model, last.texture)
+        yield result_to_proto(last, actor)
 
     async def ListModels(  # noqa: N802  # the RPC's name
         self, request: pb.ListModelsRequest, context: Any

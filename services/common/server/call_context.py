@@ -147,6 +147,8 @@ class Call:
     """Reads and writes of the call that wait for the caller."""
     computations: int = 0
     """Computations of the call that wait for a thread or run in one."""
+    is_admitted: bool = False
+    """Whether a worker pool has taken the call: pools refuse none of the call's further computations."""
     active_at: float = field(default_factory=time.monotonic)
     """Instant of `time.monotonic()` of the last message, and of the last begin and end of a computation."""
     offered_at: float | None = None
@@ -206,6 +208,7 @@ class Call:
         """Note that the call waits for a computation, and not for the caller."""
         with _lock:
             self.computations += 1
+            self.is_admitted = True
             self.active_at = time.monotonic()
 
     def end_computation(self) -> None:

@@ -277,7 +277,7 @@ class WorkerPool:
 
     Args:
         num_threads: computations that run at once.
-        max_queued: computations that may wait for a thread.
+        max_queued: computations that may wait for a thread, before a further call is refused; and calls that may wait for a slot.
         name: name of the threads, and of the pool in metrics.
     """
 
@@ -289,6 +289,8 @@ class WorkerPool:
         """Called for each computation that ran, in its thread, with the seconds that it waited and the seconds that it ran."""
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
         self._capacity = num_threads + max_queued
+        self._slots = asyncio.Semaphore(num_threads)
+        self._in_slots = 0
         self._pending = 0
         self._running: set[Computation] = set()
         self._lock = threading.Lock()
@@ -304,6 +306,37 @@ class WorkerPool:
         with self._lock:
             return tuple(self._running)
 
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of `num_threads` slots for the current call while the block runs, so that calls of many computations follow each
+        other and do not take turns. Calls wait in order. Use the slots from one event loop only.
+
+        Raises:
+            OverloadedError: all slots and the whole queue are taken.
+        """
+        if self._in_slots >= self._capacity:
+            raise OverloadedError(
+                f"{self._in_slots} calls run or wait already, as many as the stage takes", retry_after_s=_RETRY_AFTER_S
+            )
+        call = call_context.current_call()
+        self._in_slots += 1
+        try:
+            self.load.arrive()
+            if call is not None:
+                call.begin_computation()
+            try:
+                await self._slots.acquire()
+            finally:
+                self.load.give_up()
+                if call is not None:
+                    call.end_computation()
+            try:
+                yield
+            finally:
+                self._slots.release()
+        finally:
+            self._in_slots -= 1
+
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in a worker thread, in a copy of this context (log fields, trace, current call).
 
@@ -312,15 +345,16 @@ class WorkerPool:
         or to its next `call_context.check_not_cancelled()`, and keeps its thread until then.
 
         Raises:
-            OverloadedError: the queue is full.
+            OverloadedError: the queue is full, and this is the call's first computation. Further ones are not refused: the server
+                bounds the number of calls.
             WorkCancelledError: the call was over before the computation began.
         """
+        call = call_context.current_call()
         with self._lock:
-            if self._pending >= self._capacity:
+            if self._pending >= self._capacity and not (call is not None and call.is_admitted):
                 raise OverloadedError(f"{self._pending} computations run or wait already, as many as the stage takes")
             self._pending += 1
         context = contextvars.copy_context()
-        call = call_context.current_call()
         arrived = time.perf_counter()
 
         def work() -> T:

@@ -1,7 +1,9 @@
 """The motion stage behind a real server: motion over the wire, styles, personalisation and lags."""
 
+import asyncio
 from dataclasses import replace
 
+import grpc
 import numpy as np
 import pytest
 
@@ -125,6 +127,26 @@ async def test_lag_has_a_score_for_every_shift(stub) -> None:
     assert estimate.scores.argmax() - 15 == estimate.lag_frames
     assert estimate.confidence >= 0.0
     assert estimate.lag_fraction == peak_fraction(estimate.scores, int(estimate.scores.argmax()))
+
+
+async def test_personalisations_follow_each_other(stub) -> None:
+    """Personalisations do not take turns, and none is refused after its first report."""
+    style = ref_to_proto(await encoded(stub))
+    request = pb.PersonalizeRequest(method="ugc", style=style, features=heard(random_features(60)), **seen(talking(60)))
+    reports: list[int] = []
+
+    async def personalise(number: int) -> str:
+        try:
+            async for _ in stub.Personalize(request, timeout=60):
+                reports.append(number)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        return "OK"
+
+    codes = await asyncio.gather(*map(personalise, range(6)))
+    assert sorted(codes) == ["OK"] * 4 + ["RESOURCE_EXHAUSTED"] * 2
+    turns = [number for index, number in enumerate(reports) if index == 0 or reports[index - 1] != number]
+    assert len(turns) == len(set(turns)) == 4
 
 
 async def test_personalise_ends_with_style(stub) -> None:

@@ -1,5 +1,6 @@
 """The render stage behind a real server, with the models that come with it."""
 
+import asyncio
 from pathlib import Path
 
 import grpc.aio
@@ -8,7 +9,7 @@ import pytest
 
 from dubstage.common.v1 import common_pb2
 from dubstage.render.v1 import render_pb2 as pb
-from services.common.face.mouth_bank import MouthBank
+from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.face.neural_texture import ACTOR_FORMAT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.convert import ref_to_proto
@@ -53,6 +54,26 @@ async def test_personalised_actor_can_be_rendered(stub, store, bank, frames) -> 
     with_actor = await rendered(stub, [actor, frame_to_proto(frames[0])])
     without = await rendered(stub, [CONFIG, frame_to_proto(frames[0])])
     assert not np.array_equal(with_actor[0].box, without[0].box)
+
+
+async def test_personalisations_follow_each_other(stub, store: ArtefactStore, bank: MouthBank) -> None:
+    """Personalisations do not take turns. One above the queue is refused before its first report, the others end."""
+    ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
+    reports: list[int] = []
+
+    async def personalise(number: int) -> str:
+        try:
+            async for _ in stub.Personalize(pb.PersonalizeRequest(model="ugc", bank=ref, skip_training=True), timeout=120):
+                reports.append(number)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        return "OK"
+
+    codes = await asyncio.gather(*map(personalise, range(6)))
+    assert sorted(codes) == ["OK"] * 5 + ["RESOURCE_EXHAUSTED"]
+    ended = list(dict.fromkeys(reports))
+    assert len(ended) == 5
+    assert reports == [number for number in ended for _ in range(2)]
 
 
 @pytest.mark.parametrize("model", ["ugc", "everybody", "hetero"])

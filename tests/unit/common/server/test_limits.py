@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import BackendUnavailableError, ModelNotReadyError, OverloadedError
+from services.common.server import call_context
 from services.common.server.call_context import acting_for
 from services.common.server.limits import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Admission, FirstMessages, Load, WorkerPool
 from services.common.server.resources import resident_bytes
@@ -229,6 +230,46 @@ async def test_pool_queue_limit(pool: WorkerPool) -> None:
     may_end.set()
     assert await asyncio.gather(*waiting) == [True, True]
     assert await pool.run(divmod, 7, 2) == (3, 1)
+
+
+async def test_pool_finishes_begun_calls(pool: WorkerPool) -> None:
+    """A full pool refuses a call before the call's first computation, and not after that."""
+    call_context.set_current_call(call := call_context.Call(stage="echo", rpc="Echo/Stream"))
+    assert await pool.run(divmod, 7, 2) == (3, 1)
+    call_context.set_current_call(None)
+    may_end = threading.Event()
+    waiting = [asyncio.create_task(pool.run(may_end.wait, 60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    call_context.set_current_call(call)
+    waiting.append(asyncio.create_task(pool.run(may_end.wait, 60)))
+    await asyncio.sleep(0)
+    assert pool.pending == 3
+    call_context.set_current_call(call_context.Call(stage="echo", rpc="Echo/Stream"))
+    with pytest.raises(OverloadedError):
+        await pool.run(may_end.wait)
+    may_end.set()
+    assert await asyncio.gather(*waiting) == [True] * 3
+
+
+async def test_pool_slots_keep_order(pool: WorkerPool) -> None:
+    """Calls of several computations follow each other, count as waiting, and leave the queue when they are cancelled."""
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        async with pool.slot():
+            for _ in range(3):
+                await pool.run(order.append, number)
+
+    first, cancelled = asyncio.create_task(call(0)), asyncio.create_task(call(1))
+    await asyncio.sleep(0)
+    assert pool.load.queued >= 1
+    with pytest.raises(OverloadedError):
+        await call(9)
+    cancelled.cancel()
+    await asyncio.wait({cancelled})
+    await asyncio.gather(first, call(2))
+    assert order == [0, 0, 0, 2, 2, 2]
+    assert (pool.load.queued, pool.load.running) == (0, 0)
 
 
 async def test_a_cancelled_wait_leaves_the_queue(pool: WorkerPool) -> None:
