@@ -44,6 +44,9 @@ _MAX_IDENTIFIER_CHARACTERS = 128
 _STATUS_S = 5.0
 # Calls of reflection that run and that wait at the same time. Reflection works also while the stage warms up.
 _REFLECTIONS = (4, 12)
+# Seconds, and share of the allowed time, by which gRPC may round a deadline up between two machines.
+_DEADLINE_SLACK_S = 0.05
+_DEADLINE_SLACK = 0.01
 # Failed calls that are drained at the same time: each may bring a largest message more.
 _DRAINED_AT_ONCE = 4
 # Calls that were refused by their headers, and get the error after a pause, at the same time.
@@ -286,8 +289,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                         await self._await_pause(requests, admitted)
                     await self._send(context, call.failure)
                 # The caller, the caller's deadline or the server's shutdown ended the call: gRPC itself answers.
-                remaining = context.time_remaining()
-                outcome.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+                outcome.code = _code_of_cancelled(context.time_remaining(), allowed_s)
                 raise
             except Exception as error:
                 if unimplemented := isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
@@ -342,6 +344,17 @@ async def _write(context: Context, data: bytes) -> None:
         # A write that waits for a caller who leaves fails a moment before gRPC cancels this task, which says why.
         await asyncio.sleep(_STATUS_S)
         raise
+
+
+def _code_of_cancelled(remaining_s: float | None, allowed_s: float) -> str:
+    """Return the status of a call that gRPC cancelled. gRPC rounds deadlines up: the caller's own passes a little earlier.
+
+    Args:
+        remaining_s: seconds that this side's deadline is away; None: the call has no deadline.
+        allowed_s: seconds that the call had at its beginning.
+    """
+    late = remaining_s is not None and remaining_s <= max(_DEADLINE_SLACK_S, _DEADLINE_SLACK * allowed_s)
+    return "DEADLINE_EXCEEDED" if late else "CANCELLED"
 
 
 def _uncancel() -> None:

@@ -64,6 +64,34 @@ async def test_a_callers_own_deadline_ends_the_work(echo: Any) -> None:
     await eventually(lambda: len(ended) == len(left))
 
 
+async def test_passed_deadline_is_no_cancellation(echo: Any) -> None:
+    """A call that its caller's deadline ended is counted as such, and a call that its caller cancelled is not."""
+    begun = asyncio.Event()
+
+    async def wait(_: bytes) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        return b""
+
+    server = await echo.serve(wait)
+    client = echo.connect(server)
+
+    def ended(code: str) -> float:
+        return float(server.metrics.rpcs.labels("echo", f"{echo.service}/Unary", code)._value.get())
+
+    # gRPC sends a deadline as 1 to 8 digits and a unit, rounded up.
+    with pytest.raises(errors.StageDeadlineExceededError):
+        await client.call("Unary", timeout_s=3.3, policy=ONCE)
+    assert begun.is_set()
+    await eventually(lambda: ended("DEADLINE_EXCEEDED") + ended("CANCELLED") >= 1)
+    assert ended("CANCELLED") == 0
+    begun.clear()
+    task = asyncio.create_task(client.call("Unary", timeout_s=60, policy=ONCE))
+    await begun.wait()
+    task.cancel()
+    await eventually(lambda: ended("CANCELLED") == 1)
+
+
 async def test_handler_timeout_is_not_deadline(echo: Any) -> None:
     """A timeout inside of a handler is not taken for the call's deadline."""
 
