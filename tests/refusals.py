@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from dubstage.client import DubstageCallError
 
@@ -50,10 +51,18 @@ def refusal(call: Callable[..., object], *args: Any, **fields: Any) -> DubstageC
 
 @contextmanager
 def rpc_refused(
-    *texts: str, code: str = "INVALID_ARGUMENT", match: str | None = None
+    *texts: str, code: str = "INVALID_ARGUMENT", match: str | None = None, field: str | None = None
 ) -> Iterator[pytest.ExceptionInfo[grpc.aio.AioRpcError]]:
-    """Expect that an RPC is refused with a status code, and that the details have all texts, such as the name of a field."""
+    """Expect that an RPC is refused with a status code, and that the details have all texts, such as the name of a field.
+
+    `field` is the field of the error's BadRequest; None: any.
+    """
     with pytest.raises(grpc.aio.AioRpcError, match=match) as caught:
         yield caught
     assert caught.value.code().name == code
     assert all(text in (caught.value.details() or "") for text in texts), caught.value.details()
+    if field is not None:
+        given = status_pb2.Status.FromString(dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"])
+        wrong = error_details_pb2.BadRequest()
+        assert any(detail.Unpack(wrong) for detail in given.details)
+        assert [one.field for one in wrong.field_violations] == [field]

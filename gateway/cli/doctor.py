@@ -75,7 +75,7 @@ _SERVICES = {
 }
 READ_ARTEFACTS = ("motion", "texture", "render")
 """Stages that read artefacts of other stages. The check gives only these stages an artefact to read."""
-_NO_ARRAYS = "artefact"
+_NO_ARRAYS = frozenset({"config.style", "config.bank", "config.actor", "artefact"})
 """Field of the error about an artefact that was read and does not hold the target arrays."""
 NETWORK_STAGES: Final = ("audio", "motion", "texture", "render")
 """Stages that serve networks from a folder of weights."""
@@ -318,10 +318,10 @@ async def _check_same_store(client: StageClient, settings: GatewaySettings, name
     except (ArtefactNotFoundError, ArtefactCorruptError) as problem:
         raise StorageRefusedError(f"{remedy}: {problem}", subject=store.url) from None
     except RequestError as problem:
-        if problem.field == "uri":
+        if problem.field.rpartition(".")[2] == "uri":
             raise StorageRefusedError(f"{remedy}: {problem}", subject=store.url) from None
         # The artefact was read and holds no arrays, as expected.
-        if problem.field != _NO_ARRAYS:
+        if problem.field not in _NO_ARRAYS:
             raise
     finally:
         store.delete(ref)

@@ -354,35 +354,40 @@ def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
     return message
 
 
-def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
+def face_from_proto(message: pb.FaceTrack, field: str = "face") -> TrackedFace:
     """Return one face.
+
+    Args:
+        field: field of the request that holds the face.
 
     Raises:
         InvalidRequestError: a shape is wrong, a number is not finite, or the reason is no reason of a face.
     """
     if len(message.box) != 4 or not all(abs(number) <= 4.0 * MAX_FRAME_PX for number in message.box):
-        raise InvalidRequestError(f"face.box: needs 4 finite numbers, got {list(message.box)[:8]}", field="face.box")
+        raise InvalidRequestError(f"{field}.box: needs 4 finite numbers, got {list(message.box)[:8]}", field=f"{field}.box")
     for name in ("confidence", "mouth_visibility", "blink", "landmark_error"):
         if not math.isfinite(getattr(message, name)):
-            raise InvalidRequestError(f"face.{name}: is not a finite number", field=f"face.{name}")
+            raise InvalidRequestError(f"{field}.{name}: is not a finite number", field=f"{field}.{name}")
     number = message.reason
     name = common_pb2.FrameReason.Name(number) if number in common_pb2.FrameReason.values() else str(number)
     if name.removeprefix(_PREFIX) not in Reason.__members__:
-        raise InvalidRequestError(f"face.reason: a face has no reason {name}", field="face.reason")
+        raise InvalidRequestError(f"{field}.reason: a face has no reason {name}", field=f"{field}.reason")
     left, top, width, height = message.box
     return TrackedFace(
         face_id=message.face_id,
         box=(left, top, width, height),
-        landmarks=from_tensor(message.landmarks, "face.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3), limit=MAX_FRAME_PX),
-        pose=pose_from_proto(message.pose, "face.pose"),
+        landmarks=from_tensor(
+            message.landmarks, f"{field}.landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3), limit=MAX_FRAME_PX
+        ),
+        pose=pose_from_proto(message.pose, f"{field}.pose"),
         mouth_landmarks=from_tensor(
-            message.mouth_landmarks, "face.mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX
+            message.mouth_landmarks, f"{field}.mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX
         ),
         confidence=message.confidence,
         mouth_visibility=message.mouth_visibility,
         blink=message.blink,
         reason=Reason(name.removeprefix(_PREFIX)),
-        coefficients=_face_coefficients(message),
+        coefficients=_face_coefficients(message, f"{field}.coefficients"),
     )
 
 
@@ -421,7 +426,7 @@ def identity_frame_from_proto(request: pb.FitIdentityRequest) -> IdentityFrame:
         raise InvalidRequestError("after the config every message must hold a frame", field="frame")
     _check_size(request.frame.image, "frame.image")
     picture = from_image(request.frame.image, "frame.image", channels=3)
-    face = face_from_proto(request.frame.face)
+    face = face_from_proto(request.frame.face, "frame.face")
     if problem := face_shape_problem(face.landmarks):
         raise InvalidRequestError(f"frame.face.landmarks: these points are no face: {problem}", field="frame.face.landmarks")
     return IdentityFrame(picture, face)
@@ -449,10 +454,10 @@ def _check_size(image: common_pb2.Image, field: str) -> None:
         raise InvalidRequestError(f"{field}: {image.width} x {image.height} pixels; a side has at most {MAX_SIDE}", field=field)
 
 
-def _face_coefficients(message: pb.FaceTrack) -> FaceCoefficients | None:
+def _face_coefficients(message: pb.FaceTrack, field: str) -> FaceCoefficients | None:
     if not message.HasField("coefficients"):
         return None
-    coefficients, field = message.coefficients, "face.coefficients"
+    coefficients = message.coefficients
     lit = coefficients.HasField("light") and coefficients.HasField("albedo")
     return FaceCoefficients(
         model=coefficients.model,

@@ -14,7 +14,7 @@ from services.common.geometry.rasterise import Backend
 from services.common.server.call_context import charge, check_not_cancelled, count_frames, count_reason
 from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
-from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, artefact_field
 from services.face.convert import (
     FitConfig,
     NumberedPicture,
@@ -118,15 +118,17 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
     def _fitter(self, config: FitConfig) -> StreamFitter:
         if config.identity is None:
             return StreamFitter(self._models.get(config.model))
-        stored = self._cache.get_arrays(config.identity)
-        name = model_of_identity(stored)
+        with artefact_field("config.identity"):
+            stored = self._cache.get_arrays(config.identity)
+            name = model_of_identity(stored)
         if config.model not in {"", name}:
             raise InvalidRequestError(
                 f"config.morphable_model is {config.model!r}, but config.identity was fitted on {name!r}",
                 field="config.morphable_model",
             )
         face = self._models.get(name)
-        identity = identity_from_arrays(stored, face.model)
+        with artefact_field("config.identity"):
+            identity = identity_from_arrays(stored, face.model)
         colours = ColouredFrames(face, identity, self._rasteriser) if config.colours else None
         return StreamFitter(face, identity, colours)
 

@@ -11,7 +11,7 @@ from services.common.server.call_context import check_not_cancelled, set_model_v
 from services.common.server.call_messages import config_message
 from services.common.server.limits import WorkerPool
 from services.common.server.process import Once
-from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
+from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore, artefact_field
 from services.common.wire.convert import predictor_to_proto, ref_from_proto, ref_to_proto
 from services.motion.constraints import WHOLE
 from services.motion.convert import (
@@ -134,10 +134,10 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         return await self._versions.setdefault(predictor.spec.name, read).ready()
 
     def _open(self, predictor: Predictor, config: PredictConfig, models: MotionModels) -> MotionStream:
-        style = self._load_style(config.style, models)
         chosen = config.look_ahead_frames
         opener = predictor.open if chosen is None else predictor.open_ahead[chosen]
-        of_person = opener(models, style, WHOLE if config.whole_speech else None)
+        with artefact_field("config.style"):
+            of_person = opener(models, self._load_style(config.style, models), WHOLE if config.whole_speech else None)
         of_person.options = config.mouth
         stream = MotionStream(of_person, config.timeline, config.num_frames)
         if config.resume is not None:
@@ -145,9 +145,10 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         return stream
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:
-        named = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)
-        added = added_style_shapes(named, models)
-        return Style.from_arrays(named.arrays, named.metadata, expected=models.style_shapes, added=added, field="style")
+        with artefact_field("style"):
+            named = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)
+            added = added_style_shapes(named, models)
+            return Style.from_arrays(named.arrays, named.metadata, expected=models.style_shapes, added=added, field="style")
 
     def _keep_style(self, style: Style, models: MotionModels) -> ArtefactRef:
         return self._store.put_arrays(style.arrays(), {"format": STYLE_FORMAT, "model": models.version})

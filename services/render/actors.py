@@ -13,7 +13,8 @@ from services.common.face.identity import identity_from_arrays, model_of_identit
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, bank_from_arrays
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME
-from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArrayCache, ArtefactRef, ArtefactStore
+from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArrayCache, ArtefactRef, ArtefactStore, artefact_field
+from services.common.store.tensor_bytes import NamedArrays
 from services.render.backends.model_files import ModelFile
 from services.render.streams import default_state
 
@@ -46,7 +47,10 @@ class ActorStates:
         """
         if ref is None:
             return default_state(model)
-        named = self._cache.get_arrays(ref)
+        with artefact_field("config.actor"):
+            return self._state_of(self._cache.get_arrays(ref), model)
+
+    def _state_of(self, named: NamedArrays, model: ModelFile) -> Float32:
         form = named.metadata.get("format")
         if form != ACTOR_FORMAT:
             raise InvalidRequestError(f"config.actor: not a renderer's actor: format {form!r}", field="config.actor")
@@ -90,7 +94,8 @@ class ActorStates:
             InvalidRequestError: the artefact holds no bank.
             ArtefactNotFoundError, ArtefactCorruptError: from the store.
         """
-        return bank_from_arrays(self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES))
+        with artefact_field("bank"):
+            return bank_from_arrays(self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES))
 
     def drawing(self, ref: ArtefactRef | None) -> IdentityDrawing | None:
         """Load the identity that draws the person of a personalisation; None: no identity is needed.
@@ -102,6 +107,7 @@ class ActorStates:
         """
         if ref is None:
             return None
-        stored = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)
-        model = self._models.get(model_of_identity(stored))
-        return IdentityDrawing(identity_from_arrays(stored, model), model)
+        with artefact_field("identity"):
+            stored = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)
+            model = self._models.get(model_of_identity(stored))
+            return IdentityDrawing(identity_from_arrays(stored, model), model)

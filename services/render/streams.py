@@ -88,7 +88,7 @@ def open_stream(backend: Backend, model: ModelFile, state: Float32, reference: U
     renderer = renderer_named(model.name)
     if state.shape != (model.state_size,):
         raise InvalidRequestError(
-            f"the actor's state has {state.size} numbers, model {model.name!r} takes {model.state_size}", field="actor"
+            f"the actor's state has {state.size} numbers, model {model.name!r} takes {model.state_size}", field="config.actor"
         )
     return FrameStream(backend, renderer, StreamSetup(model=model, state=state, reference=reference))
 

@@ -13,7 +13,7 @@ from services.common.face.neural_texture import NeuralSurface, neural_texture_fr
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.rasterise import Backend
 from services.common.server.call_context import set_model_version
-from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, artefact_field
 from services.common.store.tensor_bytes import NamedArrays
 from services.texture.inside_path import InsideCosts
 
@@ -47,10 +47,12 @@ class StoredFaces:
         Raises:
             InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError: the artefact cannot be read, or is no bank.
         """
-        arrays = self._cache.get_arrays(ref)
-        costs = self._costs.get(arrays)
+        with artefact_field("config.bank"):
+            arrays = self._cache.get_arrays(ref)
+            costs = self._costs.get(arrays)
+            bank = bank_from_arrays(arrays) if costs is None else costs.bank
         if costs is None:
-            costs = InsideCosts(bank_from_arrays(arrays))
+            costs = InsideCosts(bank)
             costs.prepare()
             self._costs[arrays] = costs
         return costs
@@ -62,7 +64,8 @@ class StoredFaces:
             InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError: the artefact cannot be read, or holds no neural
                 texture.
         """
-        return neural_texture_from_arrays(self._cache.get_arrays(ref), "config.texture")
+        with artefact_field("config.texture"):
+            return neural_texture_from_arrays(self._cache.get_arrays(ref), "config.texture")
 
     def person(self, ref: ArtefactRef) -> tuple[FaceIdentity, MorphableModel]:
         """Return a stored identity and its morphable model, and name the model in the current call's log line.
@@ -72,10 +75,11 @@ class StoredFaces:
                 model.
             ModelNotFoundError: the identity's model is not installed here.
         """
-        stored = self._cache.get_arrays(ref)
-        model = self._models.get(model_of_identity(stored))
-        set_model_version(model.digest[:12])
-        return identity_from_arrays(stored, model), model
+        with artefact_field("config.identity"):
+            stored = self._cache.get_arrays(ref)
+            model = self._models.get(model_of_identity(stored))
+            set_model_version(model.digest[:12])
+            return identity_from_arrays(stored, model), model
 
     def drawing(self, ref: ArtefactRef) -> IdentityDrawing:
         """Return the drawing of a stored identity, through the stage's rasteriser.
@@ -84,7 +88,8 @@ class StoredFaces:
             InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError, ModelNotFoundError: as `person`, or the face cannot be
                 drawn.
         """
-        return IdentityDrawing(*self.person(ref), backend=self._rasteriser)
+        with artefact_field("config.identity"):
+            return IdentityDrawing(*self.person(ref), backend=self._rasteriser)
 
     def surface(self, ref: ArtefactRef) -> NeuralSurface:
         """Return the textured surface of a stored identity, through the stage's rasteriser.
@@ -93,4 +98,5 @@ class StoredFaces:
             InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError, ModelNotFoundError: as `person`, or the model cannot
                 hold a texture.
         """
-        return NeuralSurface(*self.person(ref), backend=self._rasteriser)
+        with artefact_field("config.identity"):
+            return NeuralSurface(*self.person(ref), backend=self._rasteriser)

@@ -64,7 +64,7 @@ class NativePictures:
         picture = cv2.imdecode(self.files[begin : int(self.ends[row])], cv2.IMREAD_GRAYSCALE)
         side = self.scale * BOX_SIZE
         if picture is None or picture.shape != (side, side):
-            raise InvalidRequestError(f"the mouth bank's native picture {row} is damaged: build the bank anew", field="bank")
+            raise InvalidRequestError(f"the mouth bank's native picture {row} is damaged: build the bank anew", field="config.bank")
         return np.asarray(picture, np.uint8)
 
 

@@ -41,6 +41,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOB_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
 # Each piece is one request: small pieces would cost a remote store more in round trips than in bytes.
 _REMOTE_BYTES = 8 << 20
+_REF_PARTS: Final = frozenset({"uri", "sha256", "size_bytes"})
 _MAX_URI_CHARACTERS: Final = 2048
 OWNER: Final = "dubstage-database.json"
 """Name of the object that names the owner of a store. It is no blob's name."""
@@ -102,6 +103,21 @@ def check_ref(ref: ArtefactRef, field: str = "") -> None:
         raise InvalidRequestError(
             f"{start}an artefact's size_bytes must not be negative, got {ref.size_bytes}", field=f"{prefix}size_bytes"
         )
+
+
+@contextlib.contextmanager
+def artefact_field(field: str) -> Iterator[None]:
+    """Name the field of the request in errors about the artefact that the block reads: that code knows no request.
+
+    Args:
+        field: field of the reference. An error about a part of the reference gets the field of the part, such as `bank.uri`.
+    """
+    try:
+        yield
+    except InvalidRequestError as error:
+        part = error.field.rpartition(".")[2]
+        error.field = f"{field}.{part}" if part in _REF_PARTS else field
+        raise
 
 
 class ArtefactStore:
@@ -198,14 +214,13 @@ class ArtefactStore:
             max_bytes: size of the largest blob that is read; None: any.
 
         Raises:
-            InvalidRequestError: the reference is malformed (see `check_ref`), the uri is not one of this store's, or the blob is
-                larger than `max_bytes` or has another size than the reference says.
+            InvalidRequestError: the reference is malformed (see `check_ref`), the uri is not one of this store's or belongs to
+                another sha256, or the blob is larger than `max_bytes` or has another size than the reference says.
             ArtefactNotFoundError: no blob lies there.
             ArtefactCorruptError: the blob has another sha256. The message has the uri and both digests.
             CallTooLargeError: the current call would hold more memory than it may.
         """
-        check_ref(ref)
-        path = self._path(ref.uri)
+        path = self._path_of(ref)
         if max_bytes is not None:
             size = self._size(path) or 0
             if size > max_bytes:
@@ -269,8 +284,7 @@ class ArtefactStore:
         Raises:
             InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError: as `get_bytes`.
         """
-        check_ref(ref)
-        path = self._path(ref.uri)
+        path = self._path_of(ref)
         if self._size(path) is None:
             raise ArtefactNotFoundError(f"no artefact at {ref.uri}", resource=ref.uri)
         with self._backend.domain_errors():
@@ -378,6 +392,17 @@ class ArtefactStore:
 
     def _ref(self, sha256: str, size_bytes: int) -> ArtefactRef:
         return ArtefactRef(f"{self.url}/{sha256[:2]}/{sha256}", sha256, size_bytes)
+
+    def _path_of(self, ref: ArtefactRef) -> str:
+        check_ref(ref)
+        path = self._path(ref.uri)
+        # The blob is not to blame: DATA_LOSS would alert whoever keeps the store.
+        if path.rpartition("/")[2] != ref.sha256:
+            raise InvalidRequestError(
+                f"artefact {ref.uri} has another sha256 than {ref.sha256}: take the whole reference as a stage gave it",
+                field="sha256",
+            )
+        return path
 
     def _path(self, uri: str) -> str:
         # The path is exactly root/ab/abcd…: no other spelling is accepted, so neither `..` nor a neighbour's prefix leaves the

@@ -205,6 +205,9 @@ async def test_footage_without_face_is_error(stub) -> None:
         with rpc_refused(code="FAILED_PRECONDITION") as caught:
             await fit(stub, given)
         assert reason_of(caught.value) == "NO_USABLE_FOOTAGE"
+    faces[0].reason = common_pb2.FRAME_REASON_SILENT
+    with rpc_refused("no reason FRAME_REASON_SILENT", field="frame.face.reason"):
+        await fit(stub, faces)
 
 
 async def test_the_deadline_ends_a_fit(stub) -> None:

@@ -199,7 +199,7 @@ async def test_a_damaged_style_is_refused(service: Service, name: str, change: C
     (made,) = await service.style("headpose")
     kept = service.store.get_arrays(ref_from_proto(made.style, "style"))
     damaged = service.store.put_arrays({**kept.arrays, name: change(kept[name])}, kept.metadata)
-    with rpc_refused(match="style"):
+    with rpc_refused(match="style", field="config.style"):
         await service.motion(asked("headpose", ref_to_proto(damaged)), block())
 
 
@@ -210,14 +210,17 @@ async def test_references_that_are_none_are_refused(service: Service) -> None:
         {"uri": "x" * 10_000},
         {"uri": "file:///a\0b"},
         {"sha256": "no digest"},
+        {"sha256": "0" * 64},
         {"size_bytes": -1},
+        {"size_bytes": 7},
         {"size_bytes": HUGE},
     ):
         ref = common_pb2.ArtefactRef()
         ref.CopyFrom(made.style)
         for name, value in changes.items():
             setattr(ref, name, value)
-        assert not await finite_or_refused(service.motion(asked("ugc", ref), block())), changes
+        with rpc_refused(field=f"config.style.{next(iter(changes))}"):
+            await service.motion(asked("ugc", ref), block())
 
 
 async def test_many_frames_do_not_pile_up(service: Service) -> None:

@@ -66,7 +66,14 @@ async def test_an_actor_is_personalised_in_steps(stub, store, bank, clip) -> Non
     stored = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     with rpc_refused("identity is missing"):
         _ = [report async for report in stub.Personalize(pb.PersonalizeRequest(model="headpose", bank=stored))]
-    with rpc_refused("no face identity"):
+    with rpc_refused("mouth bank", field="bank"):
+        _ = [
+            report
+            async for report in stub.Personalize(
+                pb.PersonalizeRequest(model="headpose", bank=ref_to_proto(identity), identity=ref_to_proto(identity))
+            )
+        ]
+    with rpc_refused("no face identity", field="identity"):
         _ = [report async for report in stub.Personalize(pb.PersonalizeRequest(model="headpose", bank=stored, identity=stored))]
     with rpc_refused("texture is missing"):
         await rendered(stub, [CONFIG, frame_to_proto(replace(clip[0], texture=None))])

@@ -209,7 +209,7 @@ async def test_damaged_bank_refused(service: Service, name: str, change: Callabl
         arrays[name] = change(arrays[name])
     ref = ref_to_proto(service.store.put_arrays(arrays, {"format": FORMAT}))
     config = pb.RetrieveWarpRequest(config=pb.RetrieveWarpConfig(bank=ref))
-    with rpc_refused(match=r"bank|no array"):
+    with rpc_refused(match=r"bank|no array", field="config.bank"):
         await service.warped([config, target(MOUTH, POSES["as it is"])])
 
 
@@ -230,7 +230,7 @@ async def test_damaged_identity_refused(service: Service, name: str, change: Cal
     arrays = {**person.arrays(), name: change(person.arrays()[name])}
     ref = ref_to_proto(service.store.put_arrays(arrays, person.metadata()))
     config = pb.RetrieveWarpRequest(config=pb.RetrieveWarpConfig(identity=ref, mode=pb.WARP_MODE_LOW_FREQUENCY_ALBEDO))
-    with rpc_refused(match="identity's"):
+    with rpc_refused(match="identity's", field="config.identity"):
         await service.warped([config, target(MOUTH, POSES["as it is"])])
 
 

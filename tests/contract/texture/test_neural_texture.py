@@ -105,11 +105,11 @@ async def test_unusable_requests_are_named(service: Service) -> None:
     for texture, says in ((without, "no neural texture"), (another, "not a renderer's actor"), (small, "damaged")):
         with rpc_refused("config.texture", says):
             await service.sampled([(0, UV)], texture)
-    with rpc_refused("fitted on another"):
+    with rpc_refused("fitted on another", field="config.identity"):
         await service.sampled([target(0)], identity=service.identity(model_digest="0" * 64))
     with rpc_refused(code="NOT_FOUND"):
         await service.sampled([target(0)], identity=service.identity(model="somebodys_own"))
-    with rpc_refused("no face identity"):
+    with rpc_refused("no face identity", field="config.identity"):
         await service.sampled([target(0)], identity=ref_to_proto(service.kept))
     frames: list[tuple[list[Frame], str]] = [
         ([target(0)], "config.identity"),

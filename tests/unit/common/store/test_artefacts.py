@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageFullError
-from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, check_ref
+from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore, artefact_field, check_ref
 from tests.file_limit import files_of_at_most
 from tests.refusals import raised
 
@@ -111,10 +111,12 @@ def test_changed_blob_refused_and_repaired(folder: Path) -> None:
 
 
 def test_mismatching_reference_refused(store: ArtefactStore) -> None:
-    """A reference to other bytes than lie there is refused."""
+    """A reference of two artefacts is the caller's mistake, and no damage of the store."""
     ref, other = store.put_bytes(b"mouth"), store.put_bytes(b"nose")
-    with pytest.raises(ArtefactCorruptError, match=other.sha256):
-        store.get_bytes(ArtefactRef(ref.uri, other.sha256, ref.size_bytes))
+    for read in (store.get_bytes, store.check):
+        refused = raised(InvalidRequestError, match=f"{other.sha256}: take the whole reference", field="config.bank.sha256")
+        with refused, artefact_field("config.bank"):
+            read(ArtefactRef(ref.uri, other.sha256, ref.size_bytes))
 
 
 @pytest.mark.parametrize("sha256", ["", "0" * 63, "G" * 64, "A" * 64])
