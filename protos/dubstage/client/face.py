@@ -197,7 +197,8 @@ def track(
         identity: from `fit_identity`: every face is fitted with this person's shape.
         fit_colours: fit the colours of every frame too, with the frame's own light; needs `identity`.
         embed_every: answer the embedding of a face in its first frame, and in every such frame of the face after that; 0: never.
-        state_every: answer the state of the stream with each frame whose index + 1 is a multiple of this number; 0: never.
+        state_every: answer the state of the stream with each frame whose index + 1 is a multiple of this number; 0: never. The last
+            `smoothing_half_width` frames of a call have no state: send as many frames more.
         resume: `state` that an earlier call with the same arguments answered; `first_frame` follows its frame.
     """
     config = pb.TrackConfig(

@@ -24,8 +24,8 @@ class Conditions:
         mask: lower-face mask, uint8 [S, S], 255: to be replaced.
         texture: warped texture or drawn face, uint8 RGB [S, S, 3].
         box_landmarks: target mouth-area landmarks, float32 [59, 2] in box pixels.
-        neural_features: features sampled from the person's neural texture, float32 [S, S, C].
-        speech_features: speech features of the frame, float32 [R, C].
+        neural_features: features sampled from the person's neural texture, 0 to 1, float32 [S, S, 16].
+        speech_features: posteriorgram rows of the speech, 100 rows per second, from 40 ms before the frame, float32 [20, 40].
         context_only: the frame is context of other frames and gets no answer.
     """
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from dubstage.client import to_tensor
+from dubstage.common.v1 import bounds_pb2
 from dubstage.texture.v1 import texture_pb2 as pb
 from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
-from services.common.face.mouth_bank import bank_from_arrays
+from services.common.face.mouth_bank import MAX_BANK_FRAMES, bank_from_arrays
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.convert import from_tensor, pose_from_proto, pose_to_proto, ref_from_proto
 from services.texture.bank import build_bank
@@ -42,6 +43,12 @@ def footage(count: int) -> list[BankFrame]:
 
 def targets(count: int) -> list[TargetFrame]:
     return [TargetFrame(number, head(number + 40)[list(MOUTH_AREA)], POSE) for number in range(count)]
+
+
+def test_declared_bank_size() -> None:
+    """The contract declares as many frames as a bank keeps."""
+    declared = pb.BuildBankConfig.DESCRIPTOR.fields_by_name["max_frames"].GetOptions().Extensions[bounds_pb2.bounds]
+    assert declared.max == MAX_BANK_FRAMES
 
 
 async def built(stub, frames: list[BankFrame], max_frames: int = 0) -> pb.BuildBankResponse:
