@@ -70,10 +70,10 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         """Take a config, then frames. Answer each frame once its smoothing window is complete."""
         requests = aiter(request_iterator)
         config = await config_message(requests)
-        options = options_from_proto(config)
+        options = await self._workers.run(options_from_proto, config)
         fitting = fitting_from_proto(config)
         fitter = None if fitting is None else await self._workers.run(self._fitter, fitting)
-        state = state_from_proto(config, options, fitter.sizes if fitter is not None else None)
+        state = await self._workers.run(state_from_proto, config, options, fitter.sizes if fitter is not None else None)
         every = config.config.state_every
         tracker: FaceTracker | None = None
         before: NumberedPicture | None = None

@@ -55,7 +55,8 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     ) -> AsyncIterator[pb.PredictMotionResponse]:
         """Take the config, then features; answer motion as soon as the features after a frame are there."""
         requests = aiter(request_iterator)
-        config = config_from_proto(await config_message(requests))
+        # A timeline of a million times, or footage of an hour, takes seconds to read.
+        config = await self._workers.run(config_from_proto, await config_message(requests))
         predictor = predictor_named(config.method, "config.method")
         predictor.spec.check_look_ahead(config.look_ahead_frames, "config.look_ahead_frames")
         models = await self._serving(predictor)
@@ -79,8 +80,13 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         """Measure the style of a person from tracked footage."""
         predictor = predictor_named(request.method, "method")
         poses = request.head_poses if predictor.spec.moves_head else None
-        footage = footage_from_proto(
-            request.mouth_landmarks, request.usable, request.frame_rate, head_poses=poses, pose_landmarks=request.pose_landmarks
+        footage = await self._workers.run(
+            footage_from_proto,
+            request.mouth_landmarks,
+            request.usable,
+            request.frame_rate,
+            head_poses=poses,
+            pose_landmarks=request.pose_landmarks,
         )
         models = await self._serving(predictor)
         style = await self._workers.run(predictor.encode_style, footage, models)
@@ -88,10 +94,8 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
 
     async def EstimateLag(self, request: pb.EstimateLagRequest, context: Any) -> pb.EstimateLagResponse:  # noqa: N802
         """Estimate the lag of a clip. All predictors share the model of lags, so the request names no predictor."""
-        block, footage = (
-            block_from_proto(request.features, {LAG_STATES}),
-            footage_from_proto(request.mouth_landmarks, request.usable),
-        )
+        block = await self._workers.run(block_from_proto, request.features, {LAG_STATES})
+        footage = await self._workers.run(footage_from_proto, request.mouth_landmarks, request.usable)
         same_length(block, footage)
         models = await self._models.ready()
         set_model_version(models.lag.version)

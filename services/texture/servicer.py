@@ -123,7 +123,7 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
     ) -> AsyncIterator[pb.RotatePortraitResponse]:
         """Take a config, then poses. Answer each pose as it comes."""
         requests = aiter(request_iterator)
-        portrait = portrait_from_proto(await anext(requests, pb.RotatePortraitRequest()))
+        portrait = await self._workers.run(portrait_from_proto, await anext(requests, pb.RotatePortraitRequest()))
         rotation = await self._workers.run(self._rotation, portrait)
         last: int | None = None
         async for request in requests:

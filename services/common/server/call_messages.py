@@ -19,7 +19,7 @@ from services.common.server.limits import FirstMessages
 _MARGIN_BYTES: Final = 1 << 20
 _LARGEST: Final = (1 << 31) - 1
 _LARGE_BYTES: Final = 64 << 10
-"""Size above which the only request of a call is checked in a thread, bytes."""
+"""Size above which a request is checked in a thread, bytes."""
 Request = TypeVar("Request")
 # Seconds for which further requests of a failed call are read: altogether, and for each request.
 _DRAIN_S = 1.0
@@ -157,13 +157,21 @@ class RequestStream:
             release = await self._first_messages.acquire(host_of(self._context))
             self._begun = True
             self._read().add_done_callback(lambda _: release())
+        reading = self._read()
         with self._call.awaited():
-            received = await asyncio.shield(self._read())
+            received = await asyncio.shield(reading)
         self._reading = None
         if received is grpc.aio.EOF:
             raise StopAsyncIteration
-        self._call.messages_received += 1
-        return received.checked()
+        try:
+            message = await _checked(received)
+        except asyncio.CancelledError:
+            # The request is not lost: the next read checks it again.
+            self._reading = reading
+            raise
+        finally:
+            self._call.messages_received += self._reading is None
+        return message
 
     async def only(self) -> Any:
         """Return the request of a call that has one request.
@@ -181,10 +189,7 @@ class RequestStream:
         if received is grpc.aio.EOF:
             raise InvalidRequestError(f"{self._call.rpc} takes one request, and the call ended without a request")
         self._call.messages_received += 1
-        if received.num_bytes > _LARGE_BYTES:
-            # The checks of 100,000 rows take seconds, in which the event loop would answer no other call.
-            return await asyncio.to_thread(received.checked)
-        return received.checked()
+        return await _checked(received)
 
     async def pause(self) -> None:
         """Wait for as long as a caller may take between two requests, and read nothing."""
@@ -206,6 +211,13 @@ class RequestStream:
             self._reading = asyncio.ensure_future(self._context.read())
             self._reading.add_done_callback(_retrieve)
         return self._reading
+
+
+async def _checked(received: Received) -> Any:
+    if received.num_bytes > _LARGE_BYTES:
+        # The checks of 100,000 rows take seconds, in which the event loop would answer no other call.
+        return await asyncio.to_thread(received.checked)
+    return received.checked()
 
 
 def _retrieve(reading: asyncio.Future[Any]) -> None:

@@ -1,18 +1,25 @@
 """The motion stage behind a real server: motion over the wire, styles, personalisation and lags."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+from dubstage.common.v1 import common_pb2
 from dubstage.motion.v1 import motion_pb2 as pb
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
+from services.common.server import call_messages
+from services.common.server.bounds import check_bounds
 from services.common.wire.convert import ref_from_proto, ref_to_proto
+from services.motion import servicer
 from services.motion.constraints import WHOLE
-from services.motion.convert import PredictConfig
+from services.motion.convert import PredictConfig, config_from_proto
 from services.motion.features import silence
 from services.motion.lag import peak_fraction
 from services.motion.models import MotionModels
@@ -22,7 +29,19 @@ from services.motion.predictors.everybody.predictor import EverybodyPredictor
 from services.motion.predictors.ugc.predictor import UgcPredictor
 from services.motion.speech_map import INPUT_WINDOWS, LIVE, InputWindow, SpeechMapModel
 from services.motion.types import Footage, SpeechFeatures
-from tests.contract.motion.calls import PAL, computed, encoded, heard, predicted, seen, stream, streamed, style_request, talking
+from tests.contract.motion.calls import (
+    PAL,
+    computed,
+    drained,
+    encoded,
+    heard,
+    predicted,
+    seen,
+    stream,
+    streamed,
+    style_request,
+    talking,
+)
 from tests.contract.motion.requests import config_to_proto, lag_from_proto, motion_from_proto
 from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 
@@ -88,6 +107,28 @@ async def test_styles_of_footage(stub) -> None:
     assert ref_from_proto(everybody.style, "style") == await encoded(stub)
     assert await encoded(stub) == await encoded(stub)
     assert (await stub.EncodeStyle(style_request(num_frames=200, rate=50))).style.sha256
+
+
+async def test_large_configs_leave_the_event_loop(stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first message of many numbers is checked and read in threads, as the request of a call with one request is."""
+    threads: list[threading.Thread] = []
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **named: Any) -> Any:
+            threads.append(threading.current_thread())
+            return function(*args, **named)
+
+        return noted
+
+    monkeypatch.setattr(call_messages, "check_bounds", noting(check_bounds))
+    monkeypatch.setattr(servicer, "config_from_proto", noting(config_from_proto))
+    request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0))
+    times = common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=25), pts=range(40_000))
+    request.config.output_timeline.CopyFrom(common_pb2.Timeline(explicit=times))
+    threads.clear()
+    await drained(stub.PredictMotion([request]))
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
 
 
 async def test_everybody_personalises_style_for_ugc(stub) -> None:
