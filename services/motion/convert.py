@@ -255,7 +255,7 @@ def footage_from_proto(
         )
     charge(count * (NUM_POINTS + (0 if upper is None else NUM_POSE_POINTS)) * 3 * mouths.itemsize)
     if rate != MOTION_RATE and len(mouths):
-        nearest = np.minimum(np.round(np.arange(count) * float(rate / MOTION_RATE)).astype(np.intp), len(mouths) - 1)
+        nearest = np.minimum(np.floor(np.arange(count) * float(rate / MOTION_RATE) + 0.5).astype(np.intp), len(mouths) - 1)
         poses, upper = None if poses is None else poses[nearest], None if upper is None else upper[nearest]
         return Footage(mouths[nearest], flags[nearest], poses, upper)
     return Footage(mouths, flags, poses, upper)

@@ -16,10 +16,10 @@ from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
 from services.common.server import call_messages
 from services.common.server.bounds import check_bounds
-from services.common.wire.convert import ref_from_proto, ref_to_proto
+from services.common.wire.convert import from_tensor, ref_from_proto, ref_to_proto
 from services.motion import servicer
 from services.motion.constraints import WHOLE
-from services.motion.convert import PredictConfig, config_from_proto
+from services.motion.convert import PredictConfig, config_from_proto, footage_from_proto
 from services.motion.features import silence
 from services.motion.lag import peak_fraction
 from services.motion.models import MotionModels
@@ -107,6 +107,15 @@ async def test_styles_of_footage(stub) -> None:
     assert ref_from_proto(everybody.style, "style") == await encoded(stub)
     assert await encoded(stub) == await encoded(stub)
     assert (await stub.EncodeStyle(style_request(num_frames=200, rate=50))).style.sha256
+
+
+def test_slow_footage_repeats_frames_evenly() -> None:
+    """Each frame of footage of 12.5 frames per second stands for two frames of 40 ms."""
+    request = style_request(50)
+    footage = footage_from_proto(request.mouth_landmarks, request.usable, common_pb2.Rational(num=25, den=2))
+    mouths = from_tensor(request.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(50, 59, 3))
+    nearest = np.minimum((np.arange(100) + 1) // 2, 49)
+    np.testing.assert_array_equal(footage.mouth_landmarks, mouths[nearest])
 
 
 async def test_large_configs_leave_the_event_loop(stub, monkeypatch: pytest.MonkeyPatch) -> None:
