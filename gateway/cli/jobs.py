@@ -29,7 +29,7 @@ from gateway.housekeeping import (
 from gateway.settings import GatewaySettings
 from gateway.times import DAY_S
 from services.common.errors import InvalidRequestError, StorageRefusedError, WorkCancelledError
-from services.common.store.artefacts import ArtefactStore
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 commands = command_group("jobs", "List and remove the files of failed and interrupted jobs, and kept analyses of footage.")
 
@@ -161,26 +161,36 @@ def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: boo
         size = sum(blob.ref.size_bytes for blob in blobs)
         say(f"{len(blobs)} blobs of {shown_size(size)} older than {shown_age(older_than_s)} belong to no actor and no job")
         if dry_run or not blobs or not _agreed(f"remove {len(blobs)} blobs from {store.url}", yes=yes):
-            _say_freed()
+            _say_freed(blobs=[blob.ref for blob in blobs])
             return
         # The jobs are counted again: somebody may have thought about the answer for an hour.
-        deleted, refs = 0, [blob.ref for blob in blobs]
+        deleted, refs = [], [blob.ref for blob in blobs]
         for begin in range(0, len(refs), BLOBS_PER_LOCK):
             with actors.jobs.unused(refs[begin : begin + BLOBS_PER_LOCK]) as unused:
-                deleted += sum(ref.size_bytes for ref in unused if store.delete(ref))
-    partials = store.remove_partials(time.time() - DAY_S)
-    say_result(f"freed {shown_size(deleted + partials)} in the artefact store")
-    _say_freed(blob_bytes=deleted + partials)
+                deleted += [ref for ref in unused if store.delete(ref)]
+    freed = sum(ref.size_bytes for ref in deleted) + store.remove_partials(time.time() - DAY_S)
+    say_result(f"freed {shown_size(freed)} in the artefact store")
+    _say_freed(blob_bytes=freed, blobs=deleted)
 
 
-def _say_freed(folder_bytes: int = 0, blob_bytes: int = 0, jobs: Sequence[JobFolder] = ()) -> None:
+def _say_freed(
+    folder_bytes: int = 0,
+    blob_bytes: int = 0,
+    jobs: Sequence[JobFolder] = (),
+    blobs: Sequence[ArtefactRef] | None = None,
+) -> None:
     """Print with --json how many bytes a cleaning has freed on disk and in the artefact store.
 
     Args:
         jobs: the jobs that were removed, or that a dry run would remove.
+        blobs: the blobs that were removed, or that a dry run would remove; None: jobs were to be removed.
     """
-    if wants_json():
-        say_json({"jobs": [_facts(job) for job in jobs], "freedFolderBytes": folder_bytes, "freedBlobBytes": blob_bytes})
+    if not wants_json():
+        return
+    chosen: dict[str, object] = {"jobs": [_facts(job) for job in jobs]}
+    if blobs is not None:
+        chosen["blobs"] = [{"sha256": ref.sha256, "uri": ref.uri, "sizeBytes": ref.size_bytes} for ref in blobs]
+    say_json({**chosen, "freedFolderBytes": folder_bytes, "freedBlobBytes": blob_bytes})
 
 
 def _agreed(what: str, *, yes: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,10 +145,23 @@ async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActo
     return StreamedActor(actor.method, (), consent_from(actor.consent) if actor.HasField("consent") else None)
 
 
+@dataclass(frozen=True, slots=True)
+class ShownStream:
+    """Result of a stream.
+
+    Attributes:
+        latencies_s: time of each frame after its sound, seconds.
+        warnings: sentences about the video.
+    """
+
+    latencies_s: Sequence[float]
+    warnings: Sequence[str]
+
+
 async def show_frames(
     frames: AsyncGenerator[LiveFrame, None], speech: PacedSpeech, recording: Recording | None, *, show_latency: bool
-) -> list[float]:
-    """Take all frames of a stream, print warnings and a summary of the latencies at the end, and return the latencies, seconds.
+) -> ShownStream:
+    """Take all frames of a stream, and print warnings and a summary of the latencies at the end.
 
     Args:
         frames: frames of the stream.
@@ -170,7 +183,8 @@ async def show_frames(
                 if recording is not None:
                     recording.disclosure = frame.disclosure or recording.disclosure
                     await asyncio.to_thread(recording.write, frame.picture, frame.colour)
-    for warning in recording.warnings if recording is not None else ():
+    warnings = tuple(recording.warnings) if recording is not None else ()
+    for warning in warnings:
         say_warning(warning)
     if not latencies:
         raise InvalidRequestError("--audio: the speech is shorter than one frame; give longer speech", field="audio")
@@ -179,7 +193,7 @@ async def show_frames(
         f"first frame {milliseconds[0]:.0f} ms after its sound; median {np.median(milliseconds):.0f} ms, "
         f"95 % within {np.percentile(milliseconds, 95):.0f} ms, {len(latencies)} frames"
     )
-    return latencies
+    return ShownStream(latencies, warnings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,15 +235,16 @@ async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
     samples, rate = await asyncio.to_thread(read_speech, request.audio)
     speech = PacedSpeech(samples, rate, in_real_time=not request.fast)
     if request.gateway is not None:
-        latencies = await _show_remote(settings, request, request.gateway, speech)
+        shown = await _show_remote(settings, request, request.gateway, speech)
     else:
-        latencies = await _show_local(settings, request, speech)
+        shown = await _show_local(settings, request, speech)
     if wants_json():
         output = shown_path(request.video.output) if request.video is not None else ""
-        say_json({"outputUri": output, "numFrames": len(latencies), "latenciesMs": [round(1000 * each, 3) for each in latencies]})
+        latencies = [round(1000 * each, 3) for each in shown.latencies_s]
+        say_json({"outputUri": output, "numFrames": len(latencies), "latenciesMs": latencies, "warnings": [*shown.warnings]})
 
 
-async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: PacedSpeech) -> list[float]:
+async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: PacedSpeech) -> ShownStream:
     config = replace(settings.client_config("audio"), stage="gateway", target=target)
     recording = None
     if request.video is not None:
@@ -248,7 +263,7 @@ async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: 
     return await show_frames(frames, speech, recording, show_latency=request.show_latency)
 
 
-async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: PacedSpeech) -> list[float]:
+async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: PacedSpeech) -> ShownStream:
     with open_installation(settings) as installation:
         actor = installation.actors.get(request.actor_id)
         consent = actor.consent
@@ -277,6 +292,6 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: P
                 disclosing=Disclosing(request.label),
             )
             showing = show_frames(frames, speech, recording, show_latency=request.show_latency)
-            latencies = await while_allowed(lambda: installation.actors.erasures.check(request.actor_id), showing)
+            shown = await while_allowed(lambda: installation.actors.erasures.check(request.actor_id), showing)
     say(consent_line(consent))
-    return latencies
+    return shown

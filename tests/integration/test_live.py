@@ -1,5 +1,6 @@
 """Live streams: their start and end, sound and frames, and streams that break, are read slowly, or ask for too much."""
 
+import json
 import shutil
 import threading
 import time
@@ -139,12 +140,13 @@ def test_disclosure_record_of_a_stream(gateway, connection, actor, samples, tmp_
     assert run(["inspect", str(record)]) == 3
 
 
-def test_command_records_what_the_gateway_discloses(gateway, actor, media, tmp_path, monkeypatch) -> None:
+def test_command_records_what_the_gateway_discloses(gateway, actor, media, tmp_path, monkeypatch, capsys) -> None:
     """A video that another installation records names the models and the watermark of the gateway's stream, and has the label."""
     monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(tmp_path / "another"))
     plain, video = tmp_path / "plain.mp4", tmp_path / "live.mp4"
     stream = ["live", actor, "--audio", str(media.speech), "--gateway", gateway.server.address, "--fast", "-o"]
-    assert run([*stream, str(plain)]) == 0
+    assert run([*stream, str(plain), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
     assert run([*stream, str(video), "--label", "AI dubbed", "--label-position", "top-right"]) == 0
     verdict = verdict_of(video, anchors=trusted_authorities(load_settings(GatewaySettings)))
     assert verdict.state is ManifestState.TRUSTED

@@ -148,6 +148,10 @@ def test_blobs_without_an_owner_are_removed_by_age(jobs: Path, tmp_path: Path, c
     assert run(["jobs", "clean", "--blobs", "--older-than", "30d", "--dry-run"]) == 0
     assert "1 blobs of 18 B" in capsys.readouterr().err
     assert store.exists(orphan)
+    assert run(["jobs", "clean", "--blobs", "--older-than", "30d", "--dry-run", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["blobs"] == [{"sha256": orphan.sha256, "uri": orphan.uri, "sizeBytes": 18}]
+    assert (printed["freedBlobBytes"], store.exists(orphan)) == (0, True)
     assert run(["jobs", "clean", "--blobs", "--older-than", "30d", "--yes"]) == 0
     assert not store.exists(orphan)
     assert names(jobs) == ["aa", "bb"]
