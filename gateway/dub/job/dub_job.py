@@ -241,8 +241,9 @@ class DubJob:
                 personalize_s=learning_s,
                 cpu_s=time.process_time() - used,
             )
-            if fresh and not lines and not request.preview and not (kept.is_adopted or kept.has_waited):
-                await asyncio.to_thread(self._store_pace, info, video, plan, times)
+            adopted = kept.is_adopted and not workspace.redone_passes
+            if fresh and not lines and not request.preview and (adopted or not (kept.is_adopted or kept.has_waited)):
+                await asyncio.to_thread(self._store_pace, info, video, plan, times, tracks=not adopted)
         return DubOutcome(
             written=writer.report,
             info=info,
@@ -260,7 +261,7 @@ class DubJob:
             undubbed=about_no_frame(plan, parts[0].person.unlearned),
             claim=claim,
             begin=shown.begin if request.fit in ("cut", "pad") and not method.own_timeline else Fraction(0),
-            analysis_reused=kept.is_adopted and not workspace.redone_passes,
+            analysis_reused=adopted,
             warnings=[
                 *(about_preview(video.info, shown) if request.preview else ()),
                 *about_pictures(info),
@@ -434,18 +435,26 @@ class DubJob:
         jobs = self._jobs if self._disk.keeps_analysis else None
         check_space(request.footage, [records, *output], jobs, self._ledger, self._store)
 
-    def _store_pace(self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes) -> None:
-        """Store the time of a dub that no earlier run began, for later estimates. Blocks."""
+    def _store_pace(self, info: MediaInfo, video: TrackedVideo, plan: FramePlan, times: StageTimes, *, tracks: bool) -> None:
+        """Store the time of a dub that no earlier run began, for later estimates. Blocks.
+
+        Args:
+            tracks: whether the dub has tracked the footage, and not taken over a kept analysis.
+        """
         request, rows = self._request, plan.row[plan.rendered()]
+        learns = trains_networks(request, info)
+        if learns and not tracks:
+            # The kept analysis had the person, or the dub has trained networks: the time says nothing of the machine.
+            return
         work = DubWork(
             method=request.method,
             pixels=info.video.width * info.video.height,
-            footage_frames=info.video.num_frames,
+            footage_frames=info.video.num_frames if tracks else 0,
             frames=plan.num_frames,
             rendered=len(rows),
             scale=scale_of(video.faces, rows) if request.has_bank_detail else 0,
             own_timeline=request.own_timeline,
-            personalized=int(trains_networks(request, info)),
+            personalized=int(learns),
         )
         PaceFile(self._jobs.parent).add(work, times, whole_process=not isinstance(self._untimed, RemoteStages))
 

@@ -21,6 +21,9 @@ from dubstage.face.v1 import face_pb2
 from gateway.async_utilities import close
 from gateway.dub.analyse.footage import tracker_factor
 from gateway.dub.job.dub_job import trains_networks
+from gateway.dub.job.kept_analysis import trained_methods
+from gateway.dub.job.key import analysis_key, embeds_faces
+from gateway.dub.learn.analysis import folder_of
 from gateway.dub.request.dub_request import (
     DubRequest,
     check_against_footage,
@@ -28,11 +31,14 @@ from gateway.dub.request.dub_request import (
     check_output,
     fitted,
     output_speech,
+    sha256_of,
     shown_video,
 )
 from gateway.dub.sound.speech import motion_frames_for
 from gateway.dub.state.costs import DubWork, PaceFile, figures
 from gateway.dub.state.disk_needs import output_needs, records_need
+from gateway.dub.state.records import read_note
+from gateway.dub.state.workspace import FACTS, is_analysis, is_whole
 from gateway.media.inspection import inspect_in_child
 from gateway.media.opening import DecodingProgress, decoded_frames, open_input, video_stream
 from gateway.media.reader import VideoReader, reduced, to_rgb
@@ -43,6 +49,7 @@ from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupportedError
 from services.common.face.native_pictures import native_scale
+from services.common.methods import method_named
 
 _SAMPLES: Final = 12
 """Pictures of the footage that are looked at, evenly spread."""
@@ -86,6 +93,7 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     """
     info = await inspect_in_child(request.footage)
     check_against_footage(request, info)
+    tracks, learns_anew = await asyncio.to_thread(_left_to_learn, request, jobs, stages.face_model)
     lines = await asyncio.to_thread(lambda: [check_line(line, info) for line in request.lines])
     speech = await asyncio.to_thread(output_speech, request, info, lines)
     request = await asyncio.to_thread(fitted, request, info, speech)
@@ -98,13 +106,13 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
     video = await asyncio.to_thread(shown_video, request, info, speech)
     spoken = set().union(*lines) if lines else range(video.num_frames)
     rendered, mouths = round(share * len(spoken)), round(share * (sum(map(len, lines)) or video.num_frames))
-    learns = rendered > 0 and trains_networks(request, info)
+    learns = rendered > 0 and learns_anew and trains_networks(request, info)
     # Lines that name their faces in one way are of one person.
     strangers = {part.face for part in request.parts if part.actor is None}
     work = DubWork(
         method=request.method,
         pixels=video.width * video.height,
-        footage_frames=info.video.num_frames,
+        footage_frames=info.video.num_frames if tracks else 0,
         frames=video.num_frames,
         rendered=mouths,
         scale=scale if request.has_bank_detail else 0,
@@ -133,6 +141,31 @@ async def estimate_dub(request: DubRequest, stages: Stages, jobs: Path) -> DubEs
         disk_bytes=sum(need.num_bytes for need in (records, *output)) + int(bank * figures().bank_frame_kb * 1000),
         num_dubs=pace.num_dubs,
     )
+
+
+def _left_to_learn(request: DubRequest, jobs: Path, face_model: str) -> tuple[bool, bool]:
+    """Return whether a dub has to track the faces of its footage, and whether it has to learn people. Blocks.
+
+    A kept analysis has the faces. If the networks of the method were adapted to a person of the analysis, the dub counts as one of
+    this person: whom a dub shows is known only when a face is chosen. The footage is read for its digest only if an analysis of a
+    file of this name is kept.
+    """
+    name = request.footage.name
+    named = [folder for folder in _folders(jobs) if is_whole(folder) and is_analysis(folder) and _footage_of(folder) == name]
+    if not named:
+        return True, True
+    kept = folder_of(jobs, analysis_key(sha256_of(request.footage), face_model, embeds=embeds_faces(request)))
+    if kept not in named:
+        return True, True
+    return False, method_named(request.method).name not in trained_methods(kept)
+
+
+def _folders(jobs: Path) -> list[Path]:
+    return [folder for folder in jobs.iterdir() if folder.is_dir()] if jobs.is_dir() else []
+
+
+def _footage_of(folder: Path) -> object:
+    return (read_note(folder / FACTS) or {}).get("footage")
 
 
 async def sampled_face(stages: Stages, info: MediaInfo) -> tuple[float, int]:

@@ -31,6 +31,7 @@ from gateway.dub.progress import OnProgress
 from gateway.dub.request.dub_request import FileVersion, check_unchanged
 from gateway.dub.state.disk_needs import DiskNeed, check_disks, on_disk_of
 from gateway.dub.state.journal import BlobLedger, Journal
+from gateway.dub.state.records import read_note, write_note
 from gateway.dub.state.removal import remove_job, remove_locked
 from gateway.dub.state.workspace import (
     ANALYSIS,
@@ -61,6 +62,16 @@ _DEAD_S: Final = 60.0
 P = ParamSpec("P")
 T = TypeVar("T")
 _log = structlog.stdlib.get_logger("dubstage.jobs")
+
+
+TRAINED: Final = "trained.json"
+"""File of a kept analysis with the methods whose networks were adapted to a kept person. Estimates of dubs read the file."""
+
+
+def trained_methods(folder: Path) -> frozenset[str]:
+    """Return the names of the methods whose networks were adapted to a person of a kept analysis."""
+    methods = (read_note(folder / TRAINED) or {}).get("methods")
+    return frozenset(methods) if isinstance(methods, list) else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +183,13 @@ class KeptAnalysis:
 
         return await in_thread(_logged, "person_not_taken_over", folder, find)
 
-    async def keep_actor(self, step: str, actor: EnrolledActor) -> None:
+    async def keep_actor(self, step: str, actor: EnrolledActor, *, trained_for: str) -> None:
         """Keep a person whom this dub has learned, unless another dub keeps something just now.
 
         Args:
             step: key of the enrolment.
             actor: the person.
+            trained_for: name of the method whose networks were adapted to the person; empty: none were.
         """
         folder = self.folder
         if folder is None:
@@ -188,6 +200,8 @@ class KeptAnalysis:
                 if is_mine and self._hold(folder, actor):
                     journal = Journal(folder / JOURNAL, self.store, partial(self.ledger.hold, folder))
                     journal.record(step, *actor_arrays(actor))
+                    if trained_for:
+                        write_note(folder / TRAINED, {"methods": sorted({*trained_methods(folder), trained_for})})
 
         await in_thread(_logged, "person_not_kept", folder, record)
 

@@ -73,7 +73,8 @@ class PeopleOfFootage:
 
         Enrolments do not call this method: an erasure could not find a person whose actor is not stored yet.
         """
-        await self.kept.keep_actor(self._step(options), actor)
+        trained_for = self.analysis.method.name if options.trains else ""
+        await self.kept.keep_actor(self._step(options), actor, trained_for=trained_for)
 
     def _step(self, options: EnrolOptions) -> str:
         analysis = self.analysis

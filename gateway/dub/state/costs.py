@@ -75,7 +75,7 @@ class DubWork:
     Attributes:
         method: name of the method.
         pixels: pixels of a frame.
-        footage_frames: frames that are tracked.
+        footage_frames: frames that are tracked; 0: an earlier dub has kept the analysis of the footage.
         frames: frames of the video.
         rendered: mouths that are rendered.
         scale: native pixels per box pixel of the face, 1 to 4; 0: the mouths get no fine detail.

@@ -39,6 +39,33 @@ def test_estimate_is_the_dub(connection: Connection, media: Media, actor: str) -
     assert not (media.root / "estimated.mp4").exists()
 
 
+@pytest.mark.long
+def test_kept_analysis_is_not_estimated_again(start_gateway: StartGateway, media: Media, carphone: Path) -> None:
+    """A second dub of a footage is estimated without tracking, and without training once a dub has trained networks."""
+    write_short_clip(carphone, media.root / "kept.mp4", 25)
+    with start_gateway(analysis_max_age_days=1.0).connect() as connection:
+
+        def estimates() -> list[float]:
+            """Processor seconds of a dub without training and with training."""
+            of = dubbing("x.mp4", footage="kept.mp4")
+            both = [client.dub.request(**of | {"personalize": trains}) for trains in (False, True)]
+            return [seconds(client.estimate(connection, each.dub).processor_duration) for each in both]
+
+        def dub(trains: bool) -> None:
+            request = client.dub.request(**dubbing(f"kept-{trains}.mp4", footage="kept.mp4") | {"personalize": trains})
+            client.dub.begin(connection, request).wait(timeout_s=300)
+
+        first = estimates()
+        dub(False)
+        second = estimates()
+        dub(True)
+        third = estimates()
+    assert first[1] > first[0] + 10
+    assert second[0] < first[0] - 0.2
+    assert second[1] - second[0] == pytest.approx(first[1] - first[0])
+    assert third[1] == pytest.approx(second[0])
+
+
 def test_single_picture_is_estimated(connection: Connection, media: Media, astronaut: Path) -> None:
     """A picture that a method makes a video of has an estimate too. A photograph costs as much as the picture of its video."""
     found = []
