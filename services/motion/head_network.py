@@ -42,13 +42,14 @@ import numpy.typing as npt
 from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import MAX_SCALE, MIN_SCALE, POSE_SIZE
-from services.common.face.landmarks import mouth_opening, shut_lips
+from services.common.face.landmarks import lip_width, mouth_opening, shut_lips
 from services.common.server.call_context import check_not_cancelled
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.timeline import MOTION_RATE
 from services.motion.constraints import ConstraintConfig
 from services.motion.expression import ExpressionModel, ExpressionPredictor
 from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, RelativeStream, content_before, content_rows, silence
+from services.motion.basis import LandmarkBasis
 from services.motion.head_motion import (
     NUM_KNOTS,
     NUM_SIGNALS,
@@ -79,6 +80,12 @@ SPAN_FRAMES: Final = 100
 _MARGIN: Final = 15
 CLOSURE: Final[tuple[float, ...]] = (0.45, 1.0, 1.0, 0.75, 0.45, 0.2, 0.05)
 """Closure of the eyes in the frames of one blink, 0 open to 1 shut."""
+STILL_REST_PX: Final = np.float32(4.0)
+"""Opening of the rest mouth of a still, crop pixels: the mean over eleven speakers of Style.rest_mouth's opening (1 to 7)."""
+STILL_GAIN: Final = np.float32(1.3)
+"""Gain of a still's movement. A prediction of least error moves less than people do, and no footage tells by how much."""
+WIDEST_SPEAKING_PX: Final = np.float32(70.0)
+"""Lip width that nine of eleven speakers stay under in the median frame, crop pixels."""
 NUM_COEFFICIENTS: Final = 21
 _SCALE: Final = np.array([16.0, *([4.0] * (NUM_COEFFICIENTS - 1))])
 """Approximate size of each coefficient in speech."""
@@ -341,21 +348,33 @@ def encode_head_style(footage: Footage, models: MotionModels) -> Style:
 
 
 def _still_style(mouth: Float32, models: MotionModels) -> Style:
-    """Return the mean speaker's style about one mouth [59, 3]. If the mouth is open, the rest mouth has the lips shut."""
+    """Return the mean speaker's style about one mouth [59, 3]: rest mouth of STILL_REST_PX, movement times STILL_GAIN.
+
+    A smile stays in pauses. In speech its width goes half of the way to that of mouths that speak: a mouth that is drawn wide shows
+    no vowels.
+    """
     closed = shut_lips(mouth)
-    # Motion is measured from a mouth that is just shut. Only the opening changes, so that a smile stays.
     opening = models.basis.components[0]
-    unit = float(mouth_opening(mouth + opening) - mouth_opening(mouth)) or 1.0
-    rest = mouth - np.float32(float(mouth_opening(mouth)) / unit) * opening
-    if float(mouth_opening(rest)) > float(mouth_opening(mouth)):
-        rest = mouth
+    unit = float(mouth_opening(closed + opening) - mouth_opening(closed)) or 1.0
+    # Lips that overlap have a positive opening too, so the rest mouth is measured open.
+    wide = closed + _narrower(closed, models.basis) + np.float32(3.0 * STILL_REST_PX / unit) * opening
+    rest = wide + np.float32((STILL_REST_PX - float(mouth_opening(wide))) / unit) * opening
     return replace(
         models.neutral_style(),
-        mean_mouth=(rest + HeadModel.of(models).mean_motion).astype(np.float32),
+        mean_mouth=(rest + STILL_GAIN * HeadModel.of(models).mean_motion).astype(np.float32),
         rest_mouth=rest.astype(np.float32),
         closed_mouth=closed.astype(np.float32),
-        spread=models.basis.typical_spread,
+        spread=(STILL_GAIN * models.basis.typical_spread).astype(np.float32),
     )
+
+
+def _narrower(mouth: Float32, basis: LandmarkBasis) -> Float32:
+    """Return what takes a mouth [59, 3] half of the way to WIDEST_SPEAKING_PX if it is wider, float32 [59, 3], without opening it:
+    the least movement, in units of the typical spread."""
+    steps = basis.components[1:] * basis.typical_spread[1:, None, None]
+    widths = lip_width(mouth + steps) - lip_width(mouth)
+    change = np.float32(0.5) * min(WIDEST_SPEAKING_PX - np.float32(lip_width(mouth)), np.float32(0.0))
+    return np.asarray(np.einsum("k,kpd->pd", change * widths / max(float(widths @ widths), 1e-6), steps), np.float32)
 
 
 def mean_head_speaker(style: Style, models: MotionModels) -> Style:

@@ -9,7 +9,7 @@ import pytest
 
 from services.common.array_types import Float64
 from services.common.errors import InvalidRequestError, NoUsableFootageError
-from services.common.face.landmarks import mouth_opening
+from services.common.face.landmarks import NUM_LIPS, lip_width, mouth_opening
 from services.common.wire.timeline import Timeline
 from services.motion.features import silence
 from services.motion.head_motion import general_weights
@@ -17,6 +17,7 @@ from services.motion.head_network import (
     CLOSURE,
     MAX_FRAMES,
     SPAN_FRAMES,
+    STILL_REST_PX,
     HeadAnswers,
     HeadModel,
     SpeechInputStream,
@@ -216,8 +217,18 @@ def test_an_open_portrait_speaks_from_shut_lips(models: MotionModels) -> None:
     style = encode_head_style(Footage(open_mouth, np.ones(1, np.bool_), head_poses(1)), models)
     shut = encode_head_style(Footage(mouths(np.zeros(1, np.float32)), np.ones(1, np.bool_), head_poses(1)), models)
     assert float(mouth_opening(style.closed_mouth)) < 1.0
-    assert float(mouth_opening(style.rest_mouth)) < 3.0
-    assert abs(float(mouth_opening(style.rest_mouth)) - float(mouth_opening(shut.rest_mouth))) < 2.5
+    for one in (style, shut):
+        assert float(mouth_opening(one.rest_mouth)) == pytest.approx(STILL_REST_PX, abs=0.5)
+
+
+def test_smile_stays_in_pauses_only(models: MotionModels) -> None:
+    """A smile is half as wide in speech, and stays where the lips are shut."""
+    smile = mouths(np.zeros(1, np.float32))
+    smile[:, :NUM_LIPS, 0] *= 90.0 / lip_width(smile)[0]
+    style = encode_head_style(Footage(smile, np.ones(1, np.bool_), head_poses(1)), models)
+    assert float(lip_width(style.closed_mouth)) == pytest.approx(90.0, abs=0.5)
+    assert float(lip_width(style.rest_mouth)) == pytest.approx(80.0, abs=2.0)
+    assert float(mouth_opening(style.rest_mouth)) == pytest.approx(STILL_REST_PX, abs=1.0)
 
 
 def test_translation_is_in_units_of_the_heads_size(models: MotionModels) -> None:

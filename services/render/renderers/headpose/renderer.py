@@ -8,7 +8,9 @@ person's light.
 
 A still picture with shut lips has no teeth to show when the mouth opens. The picture's lips, moved apart, would fill the mouth
 with lip. There the mean open mouth of the training people stands (research/methods/headpose/mouth_interior.py), moved to the
-target landmarks.
+target landmarks. A mean over people is flat: one grey from the upper to the lower teeth. So light is laid over it: full on the
+upper teeth, which stay at their distance from the upper lip however far the jaw drops, little on what lies by the lower lip, and
+hardly any between them and in the corners, where what is dark is red too.
 
 **Input**: frames with the drawn face in them (paper `headpose`, Sec. 3.3 and 3.4).
 
@@ -41,7 +43,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Array, Bool, Float32, UInt8
+from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
@@ -60,6 +62,26 @@ _OPEN_ENOUGH: Final = 0.8
 _OPEN_RANGE: Final = 0.4
 """A picture whose mouth has .8 of the target area stays as it is. A picture with .4 of the target area gets the mean inside."""
 _SMALLEST_AREA: Final = 20.0
+_LIP_SHADOW: Final = 0.02
+"""Distance from the upper lip within which the lip's shadow lies on the teeth. Lengths of the inside are in mouth widths."""
+_TEETH_END: Final = (0.06, 0.1)
+"""Distances from the upper lip up to which the upper teeth reach, and from which on there are none."""
+_TEETH_SIDES: Final = (0.35, 0.8)
+"""Distances from the middle of the mouth, half widths, from which on the upper teeth lie in shadow, and from which on wholly."""
+_TEETH_LEVEL: Final = 1.15
+"""Brightness of the upper teeth, lips 1. Speakers' brightest quarter between the lips has .8 to 1.5 of the lips' lightness."""
+_TEETH_PALE: Final = 0.5
+"""Share of grey in the colour of the teeth. The rest is the colour of the skin, which holds that of the light."""
+_BY_LOWER_LIP: Final = 0.16
+"""Distance from the lower lip within which tongue and lower teeth get light."""
+_LOWER_LIGHT: Final = 0.6
+_LIT_GAP: Final = 0.12
+"""Gap between the lips from which on light falls in whole."""
+_SIDES: Final = (0.5, 1.0)
+"""Distances from the middle of the mouth, half widths, from which on light falls off, and at which it ends."""
+_LEAST_LIGHT: Final = 0.28
+_REDDER: Final = np.array((0.9, 1.4, 1.4), np.float32)
+"""Power of the light in each channel: the inside of a mouth is red where it is dark."""
 DRAWN_WINDOW: Final = 3
 """Frames t-2 to t that the network sees (paper: a window of three adjacent frames)."""
 INPUT_KEYS: Final = 3
@@ -141,6 +163,48 @@ def lip_and_skin(picture: npt.NDArray[np.floating] | UInt8, mask: UInt8, box_lan
     return LipAndSkin(float(lip.mean()), np.asarray(around / max(float(around.mean()), 1e-6), np.float32))
 
 
+class InsideLight(NamedTuple):
+    """What is seen between the lips. Beyond the lips the numbers have no meaning.
+
+    Attributes:
+        light: float32 [H, W], light on the inside, 0 to 1.
+        teeth: float32 [H, W], share of the upper teeth, 0 to 1, with the shadows on them.
+    """
+
+    light: Float32
+    teeth: Float32
+
+
+def light_inside(box_landmarks: Float32, size: int = BOX_SIZE) -> InsideLight:
+    """Return light and upper teeth between the lips.
+
+    Args:
+        box_landmarks: float32 [59, 2], landmarks of the mouth, box pixels.
+        size: side of the render box, pixels.
+    """
+    inner = box_landmarks[len(LIPS_OUTER) : NUM_LIPS].astype(np.float64)
+    half = len(inner) // 2
+    upper, lower = inner[: half + 1], np.concatenate([inner[half:], inner[:1]])[::-1]
+    width = max(float(upper[-1, 0] - upper[0, 0]), 1.0)
+    columns = np.arange(size, dtype=np.float64)
+    top, bottom = (np.interp(columns, np.maximum.accumulate(lip[:, 0]), lip[:, 1]) for lip in (upper, lower))
+    from_upper, from_lower = (columns[:, None] - top) / width, (bottom - columns[:, None]) / width
+    aside = np.abs(2.0 * (columns - upper[0, 0]) / width - 1.0)
+    open_to_light = _eased((bottom - top) / width, -0.5 * _LIT_GAP, _LIT_GAP)
+    # The edge of the teeth is flatter than the lip above them.
+    from_edge = from_upper + 0.5 * (top - np.interp(0.5 * (upper[0, 0] + upper[-1, 0]), columns, top)) / width
+    teeth = open_to_light * (0.4 + 0.6 * _eased(from_upper, 0.0, _LIP_SHADOW)) * (1.0 - _eased(from_edge, *_TEETH_END))
+    light = _LOWER_LIGHT * open_to_light * (1.0 - _eased(from_lower, 0.0, _BY_LOWER_LIP)) * (1.0 - _eased(aside, *_SIDES))
+    light = _LEAST_LIGHT + (1.0 - _LEAST_LIGHT) * light
+    return InsideLight(light.astype(np.float32), (teeth * (1.0 - _eased(aside, *_TEETH_SIDES))).astype(np.float32))
+
+
+def _eased(distance: Float64, begin: float, end: float) -> Float64:
+    """Return 0 up to `begin`, 1 from `end` on, without slope at either."""
+    share = np.clip((distance - begin) / (end - begin), 0.0, 1.0)
+    return np.asarray(share * share * (3.0 - 2.0 * share), np.float64)
+
+
 def with_interior(
     picture: UInt8, own_landmarks: Float32, mask: UInt8, box_landmarks: Float32, mean: MouthInterior | None = None
 ) -> UInt8:
@@ -163,7 +227,10 @@ def with_interior(
     mean = mean or mean_mouth()
     seen = lip_and_skin(picture, mask, box_landmarks)
     moved = moved_keys(KeyPictures(mean.picture[None], mean.landmarks[None]), box_landmarks, size)[0]
-    inside = moved * (seen.lip_level / LEVEL * seen.skin_chroma / mean.skin_chroma)
+    light, teeth = light_inside(box_landmarks, size)
+    inside = moved * (light[..., None] ** _REDDER * (seen.lip_level / LEVEL * seen.skin_chroma / mean.skin_chroma))
+    enamel = _TEETH_LEVEL * seen.lip_level * (_TEETH_PALE + (1.0 - _TEETH_PALE) * seen.skin_chroma)
+    inside += teeth[..., None] * (enamel - inside)
     weight = shut * lip_pictures(box_landmarks, size)[..., 1:] / np.float32(255.0)
     return np.asarray(np.clip(np.rint(picture + weight * (inside - picture)), 0, 255), dtype=np.uint8)
 
