@@ -46,10 +46,10 @@ from services.common.face.landmarks import lip_width, mouth_opening, shut_lips
 from services.common.server.call_context import check_not_cancelled
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.timeline import MOTION_RATE
+from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
 from services.motion.expression import ExpressionModel, ExpressionPredictor
 from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, RelativeStream, content_before, content_rows, silence
-from services.motion.basis import LandmarkBasis
 from services.motion.head_motion import (
     NUM_KNOTS,
     NUM_SIGNALS,

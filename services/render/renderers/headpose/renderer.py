@@ -82,6 +82,11 @@ _SIDES: Final = (0.5, 1.0)
 _LEAST_LIGHT: Final = 0.28
 _REDDER: Final = np.array((0.9, 1.4, 1.4), np.float32)
 """Power of the light in each channel: the inside of a mouth is red where it is dark."""
+_OWN_END: Final = (0.75, 1.0)
+"""Part of the way to the lower lip, in the own picture of a still, up to which the still's inside is shown whole, and at which it
+ends."""
+_PARTED: Final = (0.04, 0.09)
+"""Areas between the inner lips of a still, squared mouth widths, from which on its own inside is shown, and shown alone."""
 DRAWN_WINDOW: Final = 3
 """Frames t-2 to t that the network sees (paper: a window of three adjacent frames)."""
 INPUT_KEYS: Final = 3
@@ -182,21 +187,67 @@ def light_inside(box_landmarks: Float32, size: int = BOX_SIZE) -> InsideLight:
         box_landmarks: float32 [59, 2], landmarks of the mouth, box pixels.
         size: side of the render box, pixels.
     """
-    inner = box_landmarks[len(LIPS_OUTER) : NUM_LIPS].astype(np.float64)
-    half = len(inner) // 2
-    upper, lower = inner[: half + 1], np.concatenate([inner[half:], inner[:1]])[::-1]
-    width = max(float(upper[-1, 0] - upper[0, 0]), 1.0)
     columns = np.arange(size, dtype=np.float64)
-    top, bottom = (np.interp(columns, np.maximum.accumulate(lip[:, 0]), lip[:, 1]) for lip in (upper, lower))
+    left, width, top, bottom = _inner_lips(box_landmarks, columns)
     from_upper, from_lower = (columns[:, None] - top) / width, (bottom - columns[:, None]) / width
-    aside = np.abs(2.0 * (columns - upper[0, 0]) / width - 1.0)
+    aside = np.abs(2.0 * (columns - left) / width - 1.0)
     open_to_light = _eased((bottom - top) / width, -0.5 * _LIT_GAP, _LIT_GAP)
     # The edge of the teeth is flatter than the lip above them.
-    from_edge = from_upper + 0.5 * (top - np.interp(0.5 * (upper[0, 0] + upper[-1, 0]), columns, top)) / width
+    from_edge = from_upper + 0.5 * (top - np.interp(left + 0.5 * width, columns, top)) / width
     teeth = open_to_light * (0.4 + 0.6 * _eased(from_upper, 0.0, _LIP_SHADOW)) * (1.0 - _eased(from_edge, *_TEETH_END))
     light = _LOWER_LIGHT * open_to_light * (1.0 - _eased(from_lower, 0.0, _BY_LOWER_LIP)) * (1.0 - _eased(aside, *_SIDES))
     light = _LEAST_LIGHT + (1.0 - _LEAST_LIGHT) * light
     return InsideLight(light.astype(np.float32), (teeth * (1.0 - _eased(aside, *_TEETH_SIDES))).astype(np.float32))
+
+
+def _inner_lips(box_landmarks: Float32, columns: Float64) -> tuple[float, float, Float64, Float64]:
+    """Return the column of the left corner, the width of the mouth, and the rows of both inner lips in columns, in pixels."""
+    inner = box_landmarks[len(LIPS_OUTER) : NUM_LIPS].astype(np.float64)
+    half = len(inner) // 2
+    upper, lower = inner[: half + 1], np.concatenate([inner[half:], inner[:1]])[::-1]
+    top, bottom = (np.interp(columns, np.maximum.accumulate(lip[:, 0]), lip[:, 1]) for lip in (upper, lower))
+    return float(upper[0, 0]), max(float(upper[-1, 0] - upper[0, 0]), 1.0), top, bottom
+
+
+class OwnInside(NamedTuple):
+    """What a picture shows of the inside of its own mouth, at the target lips.
+
+    Attributes:
+        picture: uint8 [H, W, 3].
+        share: float32 [H, W], share of the picture, 0 to 1; the rest of the inside is not seen in the picture.
+        parted: 0 to 1: whether the picture's lips are far enough apart to show an inside.
+    """
+
+    picture: UInt8
+    share: Float32
+    parted: float
+
+
+def own_inside(key: UInt8, own_landmarks: Float32, box_landmarks: Float32, size: int = BOX_SIZE) -> OwnInside:
+    """Return the inside of a picture's mouth as it hangs on the upper lip: teeth keep their height however far the lips part.
+
+    Args:
+        key: uint8 [160, 160, 3], the picture.
+        own_landmarks: float32 [59, 2], its landmarks, pixels.
+        box_landmarks: float32 [59, 2], target landmarks, pixels of the target's box.
+        size: side of the target's box, pixels.
+    """
+    rows = np.arange(size, dtype=np.float64)
+    left, width, top, _ = _inner_lips(box_landmarks, rows)
+    own_left, own_width, *_ = _inner_lips(own_landmarks, rows)
+    columns = own_left + (rows - left) * (own_width / width)
+    _, _, own_top, own_bottom = _inner_lips(own_landmarks, columns)
+    below = (rows[:, None] - top) * (own_width / width)
+    picture = cv2.remap(
+        key,
+        np.broadcast_to(columns, below.shape).astype(np.float32),
+        (own_top + below).astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    share = 1.0 - _eased(below / np.maximum(own_bottom - own_top, 1e-6), *_OWN_END)
+    parted = float(_eased(np.array(inner_area(own_landmarks) / own_width**2), *_PARTED))
+    return OwnInside(np.asarray(picture, np.uint8), share.astype(np.float32), parted)
 
 
 def _eased(distance: Float64, begin: float, end: float) -> Float64:
@@ -206,7 +257,12 @@ def _eased(distance: Float64, begin: float, end: float) -> Float64:
 
 
 def with_interior(
-    picture: UInt8, own_landmarks: Float32, mask: UInt8, box_landmarks: Float32, mean: MouthInterior | None = None
+    picture: UInt8,
+    own_landmarks: Float32,
+    mask: UInt8,
+    box_landmarks: Float32,
+    mean: MouthInterior | None = None,
+    own: OwnInside | None = None,
 ) -> UInt8:
     """Return a moved picture, with the mean inside of a mouth if the picture's own mouth was all but shut: uint8 [H, W, 3].
 
@@ -216,13 +272,17 @@ def with_interior(
         mask: uint8 [H, W], lower-face mask.
         box_landmarks: float32 [59, 2], target landmarks, box pixels.
         mean: mean open mouth; None: the one that comes with dubstage.
+        own: what the picture of a still shows of its inside, and `picture` shows already; None: the picture is one of many.
     """
     target = inner_area(box_landmarks)
     size = len(mask)
     if target <= _SMALLEST_AREA * (size // BOX_SIZE) ** 2:
         return picture
     shut = float(np.clip((_OPEN_ENOUGH - inner_area(own_landmarks) / target) / _OPEN_RANGE, 0.0, 1.0))
-    if shut == 0.0:
+    unseen: float | Float32 = shut
+    if own is not None:
+        shut, unseen = 1.0 - own.parted, 1.0 - np.float32(own.parted) * own.share
+    elif shut == 0.0:
         return picture
     mean = mean or mean_mouth()
     seen = lip_and_skin(picture, mask, box_landmarks)
@@ -230,8 +290,8 @@ def with_interior(
     light, teeth = light_inside(box_landmarks, size)
     inside = moved * (light[..., None] ** _REDDER * (seen.lip_level / LEVEL * seen.skin_chroma / mean.skin_chroma))
     enamel = _TEETH_LEVEL * seen.lip_level * (_TEETH_PALE + (1.0 - _TEETH_PALE) * seen.skin_chroma)
-    inside += teeth[..., None] * (enamel - inside)
-    weight = shut * lip_pictures(box_landmarks, size)[..., 1:] / np.float32(255.0)
+    inside += np.float32(shut if own is not None else 1.0) * teeth[..., None] * (enamel - inside)
+    weight = (unseen * lip_pictures(box_landmarks, size)[..., 1] / np.float32(255.0))[..., None]
     return np.asarray(np.clip(np.rint(picture + weight * (inside - picture)), 0, 255), dtype=np.uint8)
 
 
@@ -301,9 +361,16 @@ def input_keys(
     size = len(mask)
     near = nearest_keys(keys, box_landmarks, size)
     near = KeyPictures(near.pictures[:INPUT_KEYS], near.landmarks[:INPUT_KEYS])
-    matched = (match_colour(moved, background, mask) for moved in moved_keys(near, box_landmarks, size))
-    own = near.landmarks * np.float32(size // BOX_SIZE)
-    return np.stack([with_interior(key, points, mask, box_landmarks, mean) for key, points in zip(matched, own, strict=True)])
+    moved = moved_keys(near, box_landmarks, size)
+    if keys.one_picture:
+        inside = own_inside(near.pictures[0], near.landmarks[0], box_landmarks, size)
+        weight = (inside.share * lip_pictures(box_landmarks, size)[..., 1] / np.float32(255.0))[..., None]
+        shown = np.rint(moved[0] + weight * (inside.picture.astype(np.float32) - moved[0])).astype(np.uint8)
+        matched = match_colour(shown, background, mask)
+        return np.stack([with_interior(matched, near.landmarks[0], mask, box_landmarks, mean, inside)] * INPUT_KEYS)
+    points = near.landmarks * np.float32(size // BOX_SIZE)
+    keys_matched = (match_colour(key, background, mask) for key in moved)
+    return np.stack([with_interior(key, own, mask, box_landmarks, mean) for key, own in zip(keys_matched, points, strict=True)])
 
 
 def drawn_picture(window: Sequence[UInt8], mask: UInt8, lips: UInt8, keys: UInt8) -> UInt8:
