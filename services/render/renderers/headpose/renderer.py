@@ -85,8 +85,13 @@ _REDDER: Final = np.array((0.9, 1.4, 1.4), np.float32)
 _OWN_END: Final = (0.75, 1.0)
 """Part of the way to the lower lip, in the own picture of a still, up to which the still's inside is shown whole, and at which it
 ends."""
-_PARTED: Final = (0.04, 0.09)
-"""Areas between the inner lips of a still, squared mouth widths, from which on its own inside is shown, and shown alone."""
+_CUTS: Final = np.linspace(0.35, 1.0, 14)
+"""Heights at which the inside of a still may be cut, shares of the way from the upper to the lower lip."""
+_MIDDLE: Final = 0.2
+"""Part of the mouth on either side of its middle in which the darkest height is searched, mouth widths."""
+_PARTED: Final = (0.105, 0.125)
+"""Areas between the inner lips of a still, squared mouth widths, from which on its own inside is shown, and shown alone. Lips that
+are less apart show a slit without teeth, or lip: tracked inner lips err by as much."""
 DRAWN_WINDOW: Final = 3
 """Frames t-2 to t that the network sees (paper: a window of three adjacent frames)."""
 INPUT_KEYS: Final = 3
@@ -224,7 +229,8 @@ class OwnInside(NamedTuple):
 
 
 def own_inside(key: UInt8, own_landmarks: Float32, box_landmarks: Float32, size: int = BOX_SIZE) -> OwnInside:
-    """Return the inside of a picture's mouth as it hangs on the upper lip: teeth keep their height however far the lips part.
+    """Return the inside of a picture's mouth, cut at its darkest height: what is above hangs on the upper lip, what is below stands
+    on the lower lip. Teeth keep their height however far the lips part.
 
     Args:
         key: uint8 [160, 160, 3], the picture.
@@ -233,21 +239,28 @@ def own_inside(key: UInt8, own_landmarks: Float32, box_landmarks: Float32, size:
         size: side of the target's box, pixels.
     """
     rows = np.arange(size, dtype=np.float64)
-    left, width, top, _ = _inner_lips(box_landmarks, rows)
+    left, width, top, bottom = _inner_lips(box_landmarks, rows)
     own_left, own_width, *_ = _inner_lips(own_landmarks, rows)
-    columns = own_left + (rows - left) * (own_width / width)
+    columns, unit = own_left + (rows - left) * (own_width / width), own_width / width
     _, _, own_top, own_bottom = _inner_lips(own_landmarks, columns)
-    below = (rows[:, None] - top) * (own_width / width)
-    picture = cv2.remap(
-        key,
-        np.broadcast_to(columns, below.shape).astype(np.float32),
-        (own_top + below).astype(np.float32),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    share = 1.0 - _eased(below / np.maximum(own_bottom - own_top, 1e-6), *_OWN_END)
+    gap = np.maximum(own_bottom - own_top, 1e-6)
+    middle = np.abs(rows - left - 0.5 * width) < _MIDDLE * width
+    levels = _sampled(key, columns[middle], (own_top + _CUTS[:, None] * gap)[:, middle]).mean(axis=(1, 2))
+    cut = float(_CUTS[np.argmin(levels)])
+    below, above = (rows[:, None] - top) * unit, (bottom - rows[:, None]) * unit
+    hangs = below <= cut * (bottom - top) * unit
+    part = np.where(hangs, below / (cut * gap), above / ((1.0 - cut) * gap + 1e-6))
+    own_rows = np.where(hangs, own_top + below, own_bottom - above)
+    share = 1.0 - _eased(part, *_OWN_END)
     parted = float(_eased(np.array(inner_area(own_landmarks) / own_width**2), *_PARTED))
-    return OwnInside(np.asarray(picture, np.uint8), share.astype(np.float32), parted)
+    return OwnInside(_sampled(key, columns, own_rows), share.astype(np.float32), parted)
+
+
+def _sampled(picture: UInt8, columns: Float64, rows: Float64) -> UInt8:
+    """Return a picture at columns [W] and rows [H, W]: uint8 [H, W, 3]."""
+    across = np.broadcast_to(columns, rows.shape).astype(np.float32)
+    seen = cv2.remap(picture, across, rows.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(seen, np.uint8)
 
 
 def _eased(distance: Float64, begin: float, end: float) -> Float64:
@@ -361,16 +374,24 @@ def input_keys(
     size = len(mask)
     near = nearest_keys(keys, box_landmarks, size)
     near = KeyPictures(near.pictures[:INPUT_KEYS], near.landmarks[:INPUT_KEYS])
-    moved = moved_keys(near, box_landmarks, size)
     if keys.one_picture:
-        inside = own_inside(near.pictures[0], near.landmarks[0], box_landmarks, size)
-        weight = (inside.share * lip_pictures(box_landmarks, size)[..., 1] / np.float32(255.0))[..., None]
-        shown = np.rint(moved[0] + weight * (inside.picture.astype(np.float32) - moved[0])).astype(np.uint8)
-        matched = match_colour(shown, background, mask)
-        return np.stack([with_interior(matched, near.landmarks[0], mask, box_landmarks, mean, inside)] * INPUT_KEYS)
+        return np.stack([_input_still(near.pictures[0], near.landmarks[0], background, mask, box_landmarks, mean)] * INPUT_KEYS)
+    moved = moved_keys(near, box_landmarks, size)
     points = near.landmarks * np.float32(size // BOX_SIZE)
     keys_matched = (match_colour(key, background, mask) for key in moved)
     return np.stack([with_interior(key, own, mask, box_landmarks, mean) for key, own in zip(keys_matched, points, strict=True)])
+
+
+def _input_still(
+    key: UInt8, own_landmarks: Float32, background: UInt8, mask: UInt8, box_landmarks: Float32, mean: MouthInterior | None
+) -> UInt8:
+    """Return the only picture of an actor as `input_keys` returns key pictures: uint8 [H, W, 3]."""
+    size = len(mask)
+    (moved,) = moved_keys(KeyPictures(key[None], own_landmarks[None]), box_landmarks, size)
+    own = own_inside(key, own_landmarks, box_landmarks, size)
+    weight = (own.share * lip_pictures(box_landmarks, size)[..., 1] / np.float32(255.0))[..., None]
+    shown = np.rint(moved + weight * (own.picture.astype(np.float32) - moved)).astype(np.uint8)
+    return with_interior(match_colour(shown, background, mask), own_landmarks, mask, box_landmarks, mean, own)
 
 
 def drawn_picture(window: Sequence[UInt8], mask: UInt8, lips: UInt8, keys: UInt8) -> UInt8:

@@ -46,6 +46,45 @@ def test_opened_mouth_shows_mean_inside(bank: MouthBank, mask: npt.NDArray[np.ui
     assert np.allclose(inside_of(dim, wide) * 2, inside_of(made, wide), atol=4)
 
 
+def centre_column(points: npt.NDArray[np.float32]) -> tuple[int, int, int]:
+    """Return the column of the middle of the mouth, and the rows of the inner lips there."""
+    inner = points[20:40]
+    x = round(float(inner[:, 0].mean()))
+    near = inner[np.abs(inner[:, 0] - x) < 4.0, 1]
+    return x, round(float(near.min())), round(float(near.max()))
+
+
+def test_dark_red_inside_below_upper_teeth(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """The inside of an opened mouth is light at the upper teeth, and dark and red below them."""
+    lips = np.full((160, 160, 3), (150, 60, 70), np.uint8)
+    wide = bank.box_landmarks[6]
+    made = with_interior(lips, bank.box_landmarks[0], mask, wide).astype(np.float64)
+    x, top, bottom = centre_column(wide)
+    column = made[top + 1 : bottom - 1, x - 3 : x + 4].mean(axis=1)
+    level = column.mean(axis=1)
+    teeth, dark = column[: len(column) // 3][np.argmax(level[: len(column) // 3])], column[np.argmin(level)]
+    assert teeth.mean() > 2.0 * dark.mean()
+    assert dark.mean() < 0.6 * lips[0, 0].mean()
+    assert dark[0] / dark[1] > 1.2 * teeth[0] / teeth[1]
+
+
+def test_teeth_of_a_still_keep_their_height(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """Teeth that a still shows are as high in a wider mouth and in a narrower one as far as the lips show them."""
+    own = bank.box_landmarks[3]
+    x, top, bottom = centre_column(own)
+    picture = bank.boxes[3].copy()
+    height = (bottom - top) // 2
+    picture[top : top + height, x - 8 : x + 9] = 255
+    picture[top + height : bottom, x - 8 : x + 9] = 30
+    keys = KeyPictures(np.stack([picture] * 3), np.stack([own] * 3))
+    for row in (4, 6):
+        target = bank.box_landmarks[row]
+        at, above, below = centre_column(target)
+        assert below - above > bottom - top
+        shown = input_keys(keys, picture, mask, target)[0][above:below, at].mean(axis=-1)
+        assert abs(int((shown > 150).sum()) - height) <= 1
+
+
 def test_unchanged_mouths_left_alone(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
     """Open mouths and shut ones that stay shut are left alone."""
     shut, wide = bank.box_landmarks[0], bank.box_landmarks[6]
@@ -206,14 +245,15 @@ def test_channels_of_the_input() -> None:
 def test_key_pictures_warped_and_matched(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
     """Key pictures are moved matched and given an inside."""
     shut = KeyPictures(np.repeat(bank.boxes[:1], 3, axis=0), np.repeat(bank.box_landmarks[:1], 3, axis=0))
-    wide = KeyPictures(np.repeat(bank.boxes[6:7], 3, axis=0), np.repeat(bank.box_landmarks[6:7], 3, axis=0))
+    rows = [6, 5, 7]
+    wide = KeyPictures(bank.boxes[rows], bank.box_landmarks[rows])
     target = bank.box_landmarks[6]
     from_shut, from_wide = (input_keys(key, bank.boxes[0], mask, target) for key in (shut, wide))
     assert from_shut.shape == (INPUT_KEYS, 160, 160, 3)
-    assert np.array_equal(from_wide, matched_keys(wide, bank.boxes[0], mask, target))
+    assert np.array_equal(from_wide[0], matched_keys(wide, bank.boxes[0], mask, target)[0])
     inside = lip_pictures(target)[..., 1] > 0
     expected = matched_keys(shut, bank.boxes[0], mask, target)
-    assert np.array_equal(from_shut[:, ~inside], expected[:, ~inside])
+    assert np.abs(from_shut[:, ~inside].astype(int) - expected[:, ~inside]).max() <= 1
     assert np.abs(from_shut[:, inside].astype(int) - expected[:, inside]).mean() > 5
 
 
