@@ -16,7 +16,7 @@ from research.evaluation.mouth_metrics import CLOSED_OPENING_PX, closures
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame, fit_head_pose
-from services.common.face.landmarks import LIPS_OUTER, NOSE_BASE, mouth_opening
+from services.common.face.landmarks import LIPS_OUTER, NOSE_BASE, lip_width, mouth_opening
 from services.face.types import FrameFaces
 from tests.refusals import raised
 from tests.system.dubbing import SPEECH, Dubber, track, write_wav
@@ -26,6 +26,8 @@ from tests.system.test_speech_lengths import demo_speech
 SECONDS = 2.0
 PAUSE_S = 1.2
 """Silence after the speech. A mouth needs 0.6 s to shut."""
+LEAST_OPENING = 0.14
+"""Opening that one frame in ten exceeds, mouth widths. Eleven speakers have .15 to .39."""
 MARKED = 5.0
 """Difference of `darkness_below_the_nose` with and without a second pair of nostrils, percent."""
 
@@ -100,7 +102,8 @@ def test_still_shuts_open_lips(spoken: Spoken) -> None:
     assert len(found.result) >= 20
     assert found.result.mean() >= 0.95
     assert opening[-8:].max() < CLOSED_OPENING_PX, "after the last word the mouth is shut"
-    assert np.quantile(opening, 0.9) > 5.0, "it opens in between"
+    width = np.median([lip_width(frame.faces[0].mouth_landmarks) for frame in spoken.faces])
+    assert np.quantile(opening, 0.9) > LEAST_OPENING * width, "it opens in between"
 
 
 @pytest.mark.long

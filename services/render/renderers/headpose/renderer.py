@@ -70,7 +70,7 @@ _TEETH_SIDES: Final = (0.35, 0.8)
 """Distances from the middle of the mouth, half widths, from which on the upper teeth lie in shadow, and from which on wholly."""
 _TEETH_LEVEL: Final = 1.15
 """Brightness of the upper teeth, lips 1. Speakers' brightest quarter between the lips has .8 to 1.5 of the lips' lightness."""
-_TEETH_PALE: Final = 0.5
+_TEETH_PALE: Final = 0.4
 """Share of grey in the colour of the teeth. The rest is the colour of the skin, which holds that of the light."""
 _BY_LOWER_LIP: Final = 0.16
 """Distance from the lower lip within which tongue and lower teeth get light."""
@@ -85,10 +85,6 @@ _REDDER: Final = np.array((0.9, 1.4, 1.4), np.float32)
 _OWN_END: Final = (0.75, 1.0)
 """Part of the way to the lower lip, in the own picture of a still, up to which the still's inside is shown whole, and at which it
 ends."""
-_CUTS: Final = np.linspace(0.35, 1.0, 14)
-"""Heights at which the inside of a still may be cut, shares of the way from the upper to the lower lip."""
-_MIDDLE: Final = 0.2
-"""Part of the mouth on either side of its middle in which the darkest height is searched, mouth widths."""
 _PARTED: Final = (0.105, 0.125)
 """Areas between the inner lips of a still, squared mouth widths, from which on its own inside is shown, and shown alone. Lips that
 are less apart show a slit without teeth, or lip: tracked inner lips err by as much."""
@@ -229,8 +225,7 @@ class OwnInside(NamedTuple):
 
 
 def own_inside(key: UInt8, own_landmarks: Float32, box_landmarks: Float32, size: int = BOX_SIZE) -> OwnInside:
-    """Return the inside of a picture's mouth, cut at its darkest height: what is above hangs on the upper lip, what is below stands
-    on the lower lip. Teeth keep their height however far the lips part.
+    """Return the inside of a picture's mouth as it hangs on the upper lip: teeth keep their height however far the lips part.
 
     Args:
         key: uint8 [160, 160, 3], the picture.
@@ -239,28 +234,16 @@ def own_inside(key: UInt8, own_landmarks: Float32, box_landmarks: Float32, size:
         size: side of the target's box, pixels.
     """
     rows = np.arange(size, dtype=np.float64)
-    left, width, top, bottom = _inner_lips(box_landmarks, rows)
+    left, width, top, _ = _inner_lips(box_landmarks, rows)
     own_left, own_width, *_ = _inner_lips(own_landmarks, rows)
-    columns, unit = own_left + (rows - left) * (own_width / width), own_width / width
+    columns = own_left + (rows - left) * (own_width / width)
     _, _, own_top, own_bottom = _inner_lips(own_landmarks, columns)
-    gap = np.maximum(own_bottom - own_top, 1e-6)
-    middle = np.abs(rows - left - 0.5 * width) < _MIDDLE * width
-    levels = _sampled(key, columns[middle], (own_top + _CUTS[:, None] * gap)[:, middle]).mean(axis=(1, 2))
-    cut = float(_CUTS[np.argmin(levels)])
-    below, above = (rows[:, None] - top) * unit, (bottom - rows[:, None]) * unit
-    hangs = below <= cut * (bottom - top) * unit
-    part = np.where(hangs, below / (cut * gap), above / ((1.0 - cut) * gap + 1e-6))
-    own_rows = np.where(hangs, own_top + below, own_bottom - above)
-    share = 1.0 - _eased(part, *_OWN_END)
+    below = (rows[:, None] - top) * (own_width / width)
+    across, down = (np.asarray(each, np.float32) for each in np.broadcast_arrays(columns, own_top + below))
+    picture = cv2.remap(key, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    share = 1.0 - _eased(below / np.maximum(own_bottom - own_top, 1e-6), *_OWN_END)
     parted = float(_eased(np.array(inner_area(own_landmarks) / own_width**2), *_PARTED))
-    return OwnInside(_sampled(key, columns, own_rows), share.astype(np.float32), parted)
-
-
-def _sampled(picture: UInt8, columns: Float64, rows: Float64) -> UInt8:
-    """Return a picture at columns [W] and rows [H, W]: uint8 [H, W, 3]."""
-    across = np.broadcast_to(columns, rows.shape).astype(np.float32)
-    seen = cv2.remap(picture, across, rows.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(seen, np.uint8)
+    return OwnInside(np.asarray(picture, np.uint8), share.astype(np.float32), parted)
 
 
 def _eased(distance: Float64, begin: float, end: float) -> Float64:
