@@ -84,6 +84,8 @@ STILL_REST_PX: Final = np.float32(4.0)
 """Opening of the rest mouth of a still, crop pixels: the mean over eleven speakers of Style.rest_mouth's opening (1 to 7)."""
 STILL_GAIN: Final = np.float32(1.3)
 """Gain of a still's movement. A prediction of least error moves less than people do, and no footage tells by how much."""
+SMILE_LOST: Final = np.float32(0.5)
+"""Share of a smile's width beyond WIDEST_SPEAKING_PX that speech takes away."""
 WIDEST_SPEAKING_PX: Final = np.float32(70.0)
 """Lip width that nine of eleven speakers stay under in the median frame, crop pixels."""
 NUM_COEFFICIENTS: Final = 21
@@ -350,8 +352,7 @@ def encode_head_style(footage: Footage, models: MotionModels) -> Style:
 def _still_style(mouth: Float32, models: MotionModels) -> Style:
     """Return the mean speaker's style about one mouth [59, 3]: rest mouth of STILL_REST_PX, movement times STILL_GAIN.
 
-    A smile stays in pauses. In speech its width goes half of the way to that of mouths that speak: a mouth that is drawn wide shows
-    no vowels.
+    A smile stays in pauses. In speech its width goes a part of the way to that of speakers: a mouth drawn wide shows no vowels.
     """
     closed = shut_lips(mouth)
     opening = models.basis.components[0]
@@ -369,11 +370,11 @@ def _still_style(mouth: Float32, models: MotionModels) -> Style:
 
 
 def _narrower(mouth: Float32, basis: LandmarkBasis) -> Float32:
-    """Return what takes a mouth [59, 3] half of the way to WIDEST_SPEAKING_PX if it is wider, float32 [59, 3], without opening it:
-    the least movement, in units of the typical spread."""
+    """Return what takes a mouth [59, 3] by SMILE_LOST of the way to WIDEST_SPEAKING_PX if it is wider, float32 [59, 3]:
+    the least movement, in units of the typical spread, without the opening component."""
     steps = basis.components[1:] * basis.typical_spread[1:, None, None]
     widths = lip_width(mouth + steps) - lip_width(mouth)
-    change = np.float32(0.5) * min(WIDEST_SPEAKING_PX - np.float32(lip_width(mouth)), np.float32(0.0))
+    change = SMILE_LOST * min(WIDEST_SPEAKING_PX - np.float32(lip_width(mouth)), np.float32(0.0))
     return np.asarray(np.einsum("k,kpd->pd", change * widths / max(float(widths @ widths), 1e-6), steps), np.float32)
 
 

@@ -26,6 +26,8 @@ from tests.system.test_speech_lengths import demo_speech
 SECONDS = 2.0
 PAUSE_S = 1.2
 """Silence after the speech. A mouth needs 0.6 s to shut."""
+CLOSED_SHARE = 0.9
+"""Share of p, b and m with shut lips. Dubs of GRID reach .92; a mouth that opened half as far as people do reached .95."""
 LEAST_OPENING = 0.14
 """Opening that one frame in ten exceeds, mouth widths. Eleven speakers have .15 to .39."""
 MARKED = 5.0
@@ -100,7 +102,7 @@ def test_still_shuts_open_lips(spoken: Spoken) -> None:
     said = bilabial_times(sound.astype(np.float32), SPEECH.with_suffix(".txt").read_text())
     found = closures(np.zeros_like(opening), opening, seconds, said)
     assert len(found.result) >= 20
-    assert found.result.mean() >= 0.95
+    assert found.result.mean() >= CLOSED_SHARE
     assert opening[-8:].max() < CLOSED_OPENING_PX, "after the last word the mouth is shut"
     width = np.median([lip_width(frame.faces[0].mouth_landmarks) for frame in spoken.faces])
     assert np.quantile(opening, 0.9) > LEAST_OPENING * width, "it opens in between"

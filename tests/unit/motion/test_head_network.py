@@ -222,7 +222,7 @@ def test_an_open_portrait_speaks_from_shut_lips(models: MotionModels) -> None:
 
 
 def test_smile_stays_in_pauses_only(models: MotionModels) -> None:
-    """A smile is half as wide in speech, and stays where the lips are shut."""
+    """A smile is less wide in speech, and stays where the lips are shut."""
     smile = mouths(np.zeros(1, np.float32))
     smile[:, :NUM_LIPS, 0] *= 90.0 / lip_width(smile)[0]
     style = encode_head_style(Footage(smile, np.ones(1, np.bool_), head_poses(1)), models)

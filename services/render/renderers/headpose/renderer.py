@@ -85,6 +85,9 @@ _REDDER: Final = np.array((0.9, 1.4, 1.4), np.float32)
 _OWN_END: Final = (0.75, 1.0)
 """Part of the way to the lower lip, in the own picture of a still, up to which the still's inside is shown whole, and at which it
 ends."""
+_SHADED_GAP: Final = 0.06
+_SHUT_LIGHT: Final = 0.4
+"""Gap up to which lips shade the own inside of a still, mouth widths, and the light that is left between shut lips."""
 _PARTED: Final = (0.105, 0.125)
 """Areas between the inner lips of a still, squared mouth widths, from which on its own inside is shown, and shown alone. Lips that
 are less apart show a slit without teeth, or lip: tracked inner lips err by as much."""
@@ -234,13 +237,16 @@ def own_inside(key: UInt8, own_landmarks: Float32, box_landmarks: Float32, size:
         size: side of the target's box, pixels.
     """
     rows = np.arange(size, dtype=np.float64)
-    left, width, top, _ = _inner_lips(box_landmarks, rows)
+    left, width, top, bottom = _inner_lips(box_landmarks, rows)
     own_left, own_width, *_ = _inner_lips(own_landmarks, rows)
     columns = own_left + (rows - left) * (own_width / width)
     _, _, own_top, own_bottom = _inner_lips(own_landmarks, columns)
     below = (rows[:, None] - top) * (own_width / width)
     across, down = (np.asarray(each, np.float32) for each in np.broadcast_arrays(columns, own_top + below))
     picture = cv2.remap(key, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    # Lips that hardly part shade what is between them: a line between shut lips is dark.
+    shade = _SHUT_LIGHT + (1.0 - _SHUT_LIGHT) * _eased((bottom - top) / width, 0.0, _SHADED_GAP)
+    picture = np.rint(picture * shade[:, None])
     share = 1.0 - _eased(below / np.maximum(own_bottom - own_top, 1e-6), *_OWN_END)
     parted = float(_eased(np.array(inner_area(own_landmarks) / own_width**2), *_PARTED))
     return OwnInside(np.asarray(picture, np.uint8), share.astype(np.float32), parted)
