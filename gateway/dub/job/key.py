@@ -21,7 +21,7 @@ from gateway.provenance.claim import VoiceFacts
 from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
-PIPELINE_VERSION: Final = 39
+PIPELINE_VERSION: Final = 40
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 _NOT_OF_RESULT: Final = frozenset({"output", "overwrite"})
 """Fields of a DubRequest that change no byte of the output."""
