@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from dubstage.gateway.v1 import batch_pb2 as pb
-from gateway.batch.risk import SCALES
+from gateway.reports.scales import SCALES
 from gateway.settings import GatewaySettings
 from gateway.ui.pages import SWAGGER_PACKAGE, Pages, usual_values, zipped
 from gateway.ui.session import Sessions
