@@ -166,10 +166,17 @@ class MorphableModel:
                 raise InvalidRequestError(
                     f"{attribute} of morphable model {self.name!r} have numbers outside 0..{limit - 1}", field=attribute
                 )
-        for attribute in ("mean_shape", "identity_basis", "expression_basis"):
-            if not np.isfinite(getattr(self, attribute)).all():
+        deviations = ("identity_deviation", "expression_deviation", "albedo_deviation")
+        for attribute in ("mean_shape", "identity_basis", "expression_basis", "uv", "albedo_mean", "albedo_basis", *deviations):
+            values = getattr(self, attribute)
+            if values is not None and not np.isfinite(values).all():
                 raise InvalidRequestError(
                     f"{attribute} of morphable model {self.name!r} has values that are not finite", field=attribute
+                )
+            # Fits divide by the deviations.
+            if attribute in deviations and not (values > 0).all():
+                raise InvalidRequestError(
+                    f"{attribute} of morphable model {self.name!r} has values that are not positive", field=attribute
                 )
 
     @property

@@ -127,6 +127,9 @@ def test_model_without_albedo():
     ("change", "field"),
     [
         ({"expression_basis": np.zeros((60, 3, 5), np.float32)}, "expression_basis"),
+        ({"identity_deviation": np.zeros(3, np.float32)}, "identity_deviation"),
+        ({"expression_deviation": np.full(4, np.nan, np.float32)}, "expression_deviation"),
+        ({"albedo_mean": np.full((60, 3), np.inf, np.float32)}, "albedo_mean"),
         (
             {
                 "triangles": np.array([[0, 1, 60]], np.int32),
