@@ -97,16 +97,25 @@ def _folder_of_libpython(version: str, own: Path | None) -> Path:
 
 
 def _ask(home: Path) -> tuple[str, Path, Path | None]:
-    """Return name (`python3.11`), folder of packages and folder of the library of the environment's interpreter."""
-    answer = subprocess.run([str(home / "bin" / "python"), "-c", _ASK_PYTHON], check=True, capture_output=True, text=True)
-    version, packages, libraries = answer.stdout.split("\n")[:3]
+    """Return name (`python3.11`), folder of packages and folder of the library of the environment's interpreter.
+
+    Raises:
+        BackendUnavailableError: the interpreter does not run, such as after the Python that made the environment was removed.
+    """
+    answer = _run(str(home / "bin" / "python"), "-c", _ASK_PYTHON)
+    version, packages, libraries = answer.split("\n")[:3]
     return version, Path(packages), Path(libraries) if libraries else None
 
 
-def _run(*command: str) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    except OSError as error:
+        raise BackendUnavailableError(f"{command[0]} does not run: {error}: remove its environment and install it again") from error
     if done.returncode != 0:
-        raise BackendUnavailableError(f"{' '.join(command)} failed: {done.stderr.strip()[-600:]}")
+        # venv writes its errors to stdout.
+        raise BackendUnavailableError(f"{' '.join(command)} failed: {(done.stderr.strip() or done.stdout.strip())[-600:]}")
+    return done.stdout
 
 
 def main() -> int:

@@ -99,7 +99,10 @@ def main() -> int:
             metrics_port=given.metrics_port,
         )
         remove_abandoned(given.grpc_port)
-        os.execve(command[0], command, server_environment(installation, os.environ))
+        try:
+            os.execve(command[0], command, server_environment(installation, os.environ))
+        except OSError as error:
+            raise BackendUnavailableError(f"{command[0]} does not run: {error}: install it again") from error
     except BackendUnavailableError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code

@@ -61,6 +61,8 @@ class RepositorySpec:
         for field in ("num_threads", "instances", "max_batch_size"):
             if getattr(self, field) < 1:
                 raise InvalidRequestError(f"{field} must be at least 1", field=f"--triton-{field.replace('_', '-')}")
+        if self.queue_delay_us < 0:
+            raise InvalidRequestError("queue_delay_us must not be negative", field="--triton-queue-delay-us")
 
 
 def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[Path]:
@@ -220,6 +222,9 @@ def main() -> int:
     except DubstageError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"{given.folder} cannot be written: {error}", file=sys.stderr)
+        return InvalidRequestError.exit_code
     return 0
 
 

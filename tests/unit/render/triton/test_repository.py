@@ -105,6 +105,7 @@ def test_failed_write_keeps_repository(tmp_path: Path, monkeypatch: pytest.Monke
         ({"device": "cuda", "precision": Precision.INT8}, "--triton-device cuda computes in float32, not in int8"),
         ({"num_threads": 0}, "num_threads must be at least 1"),
         ({"instances": 0}, "instances must be at least 1"),
+        ({"queue_delay_us": -1}, "queue_delay_us must not be negative"),
     ],
 )
 def test_what_triton_cannot_do_is_refused(spec: dict[str, Any], text: str) -> None:
@@ -134,6 +135,24 @@ def test_missing_server_tells_remedy(tmp_path: Path) -> None:
         BackendUnavailableError, match=r"no tritonserver in .*: python -m services\.render\.triton\.installation --home"
     ):
         find(tmp_path)
+
+
+def test_broken_environment_tells_remedy(tmp_path: Path) -> None:
+    """An environment whose Python was removed from the machine is reported with what to do."""
+    (tmp_path / ".ready").touch()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(tmp_path / "removed")
+    with pytest.raises(BackendUnavailableError, match=r"does not run: .*: remove its environment and install it again"):
+        find(tmp_path)
+
+
+def test_command_refuses_files_as_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["repository", str(tmp_path / "file" / "models")])
+    assert main() == InvalidRequestError.exit_code
+    assert "models cannot be written: " in capsys.readouterr().err
 
 
 def test_command_prints_written_folders(
