@@ -36,6 +36,10 @@ from services.texture.inside_path import HeldInside, InsideCosts
 from services.texture.temporal_warp import MAX_WINDOWS, TemporalWarpModel
 from services.texture.types import TargetFrame, WarpConfig, WarpedFrame, WarpMode, check_order
 
+BLENDED_WINDOWS: Final = 9
+"""Windows whose last textures are blended. Each frame chooses its windows anew; with nine in place of three, lips and skin change a
+fifth less from frame to frame without motion, and stay as sharp (docs/methods/dubstage.md, "Beside other systems").
+"""
 _SHADE: Final = np.array([0.26, 0.2, 0.2], np.float32)
 """Colour of the inside as a share of the lips' mean colour: red, green, blue."""
 _FIRST_PX: Final = 0.7
@@ -213,8 +217,8 @@ class WarpStream:
         if self._mode is WarpMode.RETRIEVAL_ONLY:
             return retrieve(self._bank, costs, 1)
         if frame.inside_frame_index is None:
-            return retrieve(self._bank, costs, MAX_WINDOWS, self._held.next_row(frame.mouth, costs))
-        return retrieve(self._bank, costs, MAX_WINDOWS, self._row_of(frame.inside_frame_index))
+            return retrieve(self._bank, costs, BLENDED_WINDOWS, self._held.next_row(frame.mouth, costs))
+        return retrieve(self._bank, costs, BLENDED_WINDOWS, self._row_of(frame.inside_frame_index))
 
     def _row_of(self, frame_index: int) -> int:
         row = int(np.searchsorted(self._bank.frame_index, frame_index))
@@ -229,7 +233,8 @@ class WarpStream:
         if self._mode is not WarpMode.TEMPORAL_WARP_NETWORK:
             return None
         window = np.stack([points for _, points in self._past])
-        return self._model.residual(window, self._bank.control_points[retrieved.rows])
+        # Further windows have little weight, and come out as near without the correction.
+        return self._model.residual(window, self._bank.control_points[retrieved.rows[:MAX_WINDOWS]])
 
 
 def _alone(row: int) -> Retrieved:

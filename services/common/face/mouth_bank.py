@@ -70,7 +70,7 @@ _WIDEST_SHARE: Final = 0.1
 _DARKEST_SHARE: Final = 0.1
 _APART: Final = 3
 _ROTATION_TOLERANCE: Final = 1e-2
-_BLEND_SOFTNESS_PX: Final = 0.3
+_BLEND_SOFTNESS_PX: Final = 1.2
 
 _OUTSIDE: Final = 16.0
 _STEPS: Final = np.linspace(-_OUTSIDE, BOX_SIZE - 1 + _OUTSIDE, 4)

@@ -60,8 +60,8 @@ def fit_retrieved(bank: MouthBank, retrieved: Retrieved, target: Float32, residu
     Args:
         retrieved: K windows.
         target: float32 [86, 2], from `target_points`, box pixels.
-        residual: float32 [K, 86, 2], correction of the source points by the temporal-warp network; None: no correction. The frame
-            of the inside gets none.
+        residual: float32 [R, 86, 2], R <= K, correction of the source points of the best R frames by the temporal-warp network;
+            None: no correction. The frame of the inside gets none.
     """
     sources = bank.control_points[retrieved.sources]
     if residual is not None:
