@@ -7,7 +7,6 @@ counts.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
 import re
 import tempfile
@@ -27,11 +26,11 @@ from gateway.dub.sound.speech_command import remove_old_speech
 from gateway.dub.state.disk import fillable_bytes, job_folder
 from gateway.dub.state.journal import journalled
 from gateway.dub.state.records import read_note
-from gateway.dub.state.removal import RemovalReport, folder_bytes, remove_job, remove_locked
+from gateway.dub.state.removal import RemovalReport, folder_bytes, remove_job
 from gateway.dub.state.workspace import ANALYSIS, FACTS, JOBS, JOURNAL, is_analysis, is_running
 from gateway.private_files import data_folder, folder_error
 from gateway.settings import GatewaySettings
-from gateway.times import DAY_S, before_now
+from gateway.times import DAY_S
 from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore, StoredBlob
 
@@ -41,8 +40,6 @@ LEAST_BLOB_AGE_S: Final = DAY_S
 
 In a folder, a blob that is made again is young again. Other stores keep the time when the blob was made first.
 """
-LOST_AGE_S: Final = DAY_S
-"""Least age of a job whose folder is gone before the job is forgotten, seconds."""
 _chores_log = structlog.stdlib.get_logger("dubstage.chores")
 _log = structlog.stdlib.get_logger("dubstage.jobs")
 
@@ -285,35 +282,17 @@ def remove_unknown(actors: ActorStore, store: ArtefactStore, jobs: Path) -> None
                     _log.info("unknown_job_removed", job=folder.name)
 
 
-def forget_lost(actors: ActorStore, store: ArtefactStore, jobs: Path) -> None:
-    """Forget the jobs of this machine whose folders are gone, if several gateways share the database, and delete their blobs.
-
-    If a disk was only away and is back, `remove_unknown` removes its folders, which have no rows any more. A database that is not
-    shared lies beside the folder of jobs.
-
-    Raises:
-        DubstageError: the database or the artefact store cannot be used.
-    """
-    if actors.database.shared:
-        for folder in actors.jobs.lost(jobs, before_now(datetime.timedelta(seconds=LOST_AGE_S))):
-            with _going_on(folder):
-                remove_locked(folder, JobLedger(actors), store)
-                _log.info("lost_job_forgotten", job=folder.name)
-
-
 def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> RemovalReport:
     """Remove the jobs that are older, or together larger, than the settings allow, and return what the removal freed.
 
-    Jobs that the database does not know (`remove_unknown`), jobs without a folder (`forget_lost`), and half-written files of the
-    artefact store that are older than a day, are removed too, and so is old speech of commands. A job that cannot be read or
-    removed is logged, and keeps no other job.
+    Jobs that the database does not know (`remove_unknown`), and half-written files of the artefact store that are older than a day,
+    are removed too, and so is old speech of commands. A job that cannot be read or removed is logged, and keeps no other job.
 
     Raises:
         DubstageError: the database or the artefact store cannot be used.
     """
     remove_unknown(actors, store, jobs)
     now = time.time()
-    forget_lost(actors, store, jobs)
     folders = list_jobs(jobs, _tell)
     chosen = []
     if settings.job_max_age_days:

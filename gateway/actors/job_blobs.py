@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,7 +15,6 @@ from sqlalchemy.orm import Session
 from gateway.actors.stored import not_enrolled
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
-from gateway.times import now
 from services.common.errors import ActorNotReadyError, InvalidRequestError, WorkCancelledError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.texts import Command, Text
@@ -54,7 +51,7 @@ class JobBlobs:
             if actor_id:
                 _check_there(session, actor_id)
                 session.merge(JobRow(actor_id=actor_id, folder=str(folder)))
-            session.merge(JobFolderRow(folder=str(folder), belongs_to=belongs_to, host=_host(), begun_at=now()))
+            session.merge(JobFolderRow(folder=str(folder), belongs_to=belongs_to))
 
     def is_begun(self, folder: Path) -> bool:
         """Return whether the job of a folder has begun, and has neither ended nor been given up."""
@@ -162,18 +159,6 @@ class JobBlobs:
             names = {Path(folder).name for folder in session.scalars(select(JobFolderRow.folder))}
         return [folder for folder in folders if folder.name not in names]
 
-    def lost(self, jobs: Path, before: str) -> Sequence[Path]:
-        """Return the folders of jobs of this machine that began before a time, and whose folders are gone, as with a lost disk.
-
-        Args:
-            jobs: folder of all jobs.
-            before: time as `gateway.times.now` writes it.
-        """
-        with self._database.reading() as session:
-            mine = select(JobFolderRow.folder).where(JobFolderRow.host == _host(), JobFolderRow.begun_at < before)
-            folders = [Path(folder) for folder in session.scalars(mine)]
-        return [folder for folder in folders if folder.parent == jobs and not os.path.lexists(folder)]
-
     def uncounted(self, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
         """Return the blobs among `refs` that no actor and no job counts."""
         with self._database.reading() as session:
@@ -186,10 +171,6 @@ class JobBlobs:
         except InvalidRequestError:
             # The stages have another store, from which this process deletes nothing.
             return True
-
-
-def _host() -> str:
-    return socket.gethostname()[:255]
 
 
 def of_footage(sha256: str) -> str:

@@ -115,10 +115,6 @@ class JobFolderRow(Base):
     belongs_to: Mapped[str] = mapped_column(String(80), index=True)
     """Name of the gateway's operation, `of_actor` for an enrolment of the command line or after the operation was deleted,
     `footage/SHA256` for a kept analysis; empty for a dub of the command line."""
-    host: Mapped[str] = mapped_column(String(255))
-    """Name of the machine on whose disk the folder is. A folder of the same path on another machine is another folder."""
-    begun_at: Mapped[str] = mapped_column(String(32))
-    """Time when the job began, or last went on."""
 
 
 def of_actor(actor_id: str) -> str:

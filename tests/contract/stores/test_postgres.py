@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.api.server import GatewayServer
 from gateway.database.session import Database
-from gateway.database.tables import ActorRow, JobFolderRow, JobRow
+from gateway.database.tables import ActorRow, JobRow
 from gateway.dub.state.journal import Journal
 from gateway.dub.state.workspace import Workspace
-from gateway.housekeeping import forget_lost, open_jobs_folder, remove_unknown
+from gateway.housekeeping import open_jobs_folder, remove_unknown
 from gateway.operations.execution import BegunOperation
 from gateway.operations.runner import OperationRunner
 from gateway.operations.store import OperationRecord, OperationStore, expire_operations
@@ -181,25 +181,6 @@ def test_job_ended_elsewhere_leaves_disk(actors: ActorStore, blobs: ArtefactStor
     # With SQLite no other gateway has ended a job of this disk.
     left = {known, running} if actors.database.shared else {known, unknown, running}
     assert {folder for folder in jobs.iterdir() if folder.is_dir()} == left
-
-
-def test_jobs_of_a_lost_disk_are_forgotten(actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings) -> None:
-    """Rows whose folder is gone keep no blob for ever. Rows of other machines, young rows and those with a folder stay."""
-    jobs = open_jobs_folder(settings.data_dir)
-    lost, young, present, foreign = (jobs / f"{number:032x}" for number in range(4))
-    refs = {folder: blobs.put_bytes(folder.name.encode()) for folder in (lost, young, present, foreign)}
-    for folder, ref in refs.items():
-        actors.jobs.begin(folder)
-        actors.jobs.hold(folder, ref)
-    present.mkdir()
-    with actors.database.writing() as session:
-        session.execute(update(JobFolderRow).where(JobFolderRow.folder != str(young)).values(begun_at="2026-01-01T00:00:00+00:00"))
-        session.execute(update(JobFolderRow).where(JobFolderRow.folder == str(foreign)).values(host="another"))
-    forget_lost(actors, blobs, jobs)
-    # With SQLite the database lies on the same disk.
-    gone = {lost} if actors.database.shared else set()
-    assert {folder for folder in refs if not actors.jobs.is_begun(folder)} == gone
-    assert {folder for folder, ref in refs.items() if not blobs.exists(ref)} == gone
 
 
 def test_rows_persist_across_processes(settings: GatewaySettings, operations: OperationStore) -> None:

@@ -408,7 +408,7 @@ def test_outside_path_left_and_logged(
     of_blob = blobs.put_bytes(b"window of ann")
     with actors.database.writing() as session:
         session.add(JobRow(actor_id=ann, folder=named))
-        session.add(JobFolderRow(folder=named, belongs_to="", host="", begun_at=""))
+        session.add(JobFolderRow(folder=named, belongs_to=""))
         session.add(JobBlobRow(folder=named, sha256=of_blob.sha256, uri=of_blob.uri, size_bytes=of_blob.size_bytes))
     with capture_logs() as logged:
         receipt = erase(actors, ann)

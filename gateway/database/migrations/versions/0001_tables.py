@@ -68,8 +68,6 @@ Table(
     _TABLES,
     Column("folder", String(4096), primary_key=True),
     Column("belongs_to", String(80), nullable=False, index=True),
-    Column("host", String(255), nullable=False),
-    Column("begun_at", String(32), nullable=False),
 )
 Table(
     "job_blobs",
