@@ -8,7 +8,7 @@ import numpy as np
 
 from dubstage.motion.v1 import motion_pb2, motion_pb2_grpc
 from services.common.face.crops import POSE_SIZE
-from services.common.server.limits import WorkerPool
+from services.common.server.limits import WorkerPool, most_waiting
 from services.common.server.process import Once, StageParts, main_of
 from services.common.store.artefacts import ArtefactStore
 from services.motion.models import MotionModels
@@ -41,8 +41,7 @@ def compose(settings: MotionSettings) -> StageParts:
         for predictor in all_predictors():
             predictor.version(models())
 
-    # Personalisations that wait hold slots of calls, and leave at least half of these slots to shorter calls.
-    waiting = min(settings.max_queued_computations, max(0, settings.max_concurrent_rpcs // 2 - settings.personalize_threads))
+    waiting = most_waiting(settings.max_queued_computations, settings.personalize_threads, settings.max_concurrent_rpcs)
     pools = (
         WorkerPool(num_threads=settings.worker_threads, max_queued=settings.max_queued_computations, name="motion"),
         WorkerPool(num_threads=settings.personalize_threads, max_queued=waiting, name="personalize"),

@@ -10,7 +10,7 @@ import structlog
 from dubstage.render.v1 import render_pb2, render_pb2_grpc
 from services.common.errors import BackendUnavailableError
 from services.common.face.morphable_models import MorphableModels
-from services.common.server.limits import WorkerPool
+from services.common.server.limits import WorkerPool, most_waiting
 from services.common.server.process import Once, StageParts, main_of
 from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.render.actors import ActorStates
@@ -76,9 +76,8 @@ def compose(settings: RenderSettings) -> StageParts:
     workers = WorkerPool(num_threads=num_threads, max_queued=settings.max_queued_computations, name="render")
     if monitor is not None:
         monitor.on_waited = workers.load.waited_inside
-    trainers = WorkerPool(
-        num_threads=settings.personalizations, max_queued=settings.max_queued_personalizations, name="personalize"
-    )
+    waiting = most_waiting(settings.max_queued_personalizations, settings.personalizations, settings.max_concurrent_rpcs)
+    trainers = WorkerPool(num_threads=settings.personalizations, max_queued=waiting, name="personalize")
     store = ArtefactStore(settings.artefacts_url, by_tenant=True)
     servicer = RenderServicer(
         models,

@@ -32,7 +32,10 @@ class RenderSettings(StageSettings):
     )
     batch_size: int = Field(default=4, ge=1, le=64, description="most frames of one stream that are computed at once")
     max_queued_personalizations: int = Field(
-        default=4, ge=0, le=10_000, description="personalisations that may wait for a free slot"
+        default=4,
+        ge=0,
+        le=10_000,
+        description="personalisations that may wait for a free slot; at most half of the calls wait or run",
     )
     personalizations: int = Field(default=1, ge=1, le=64, description="personalisations that run at the same time")
     morphable_models: ReadableFolder | None = Field(

@@ -242,7 +242,7 @@ class DubJob:
                 cpu_s=time.process_time() - used,
             )
             adopted = kept.is_adopted and not workspace.redone_passes
-            if fresh and not lines and not request.preview and (adopted or not (kept.is_adopted or kept.has_waited)):
+            if fresh and not (lines or request.preview or kept.has_waited) and (adopted or not kept.is_adopted):
                 await asyncio.to_thread(self._store_pace, info, video, plan, times, tracks=not adopted)
         return DubOutcome(
             written=writer.report,

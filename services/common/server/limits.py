@@ -405,3 +405,14 @@ class WorkerPool:
             call.end_computation()
         with self._lock:
             self._pending -= 1
+
+
+def most_waiting(max_queued: int, num_threads: int, max_concurrent_rpcs: int) -> int:
+    """Return how many personalisations may wait. All of them hold slots of calls, and leave half of these slots to shorter calls.
+
+    Args:
+        max_queued: largest number by the settings.
+        num_threads: personalisations that run at the same time.
+        max_concurrent_rpcs: slots of calls.
+    """
+    return min(max_queued, max(0, max_concurrent_rpcs // 2 - num_threads))

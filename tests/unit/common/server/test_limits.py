@@ -15,7 +15,15 @@ import pytest
 from services.common.errors import BackendUnavailableError, ModelNotReadyError, OverloadedError
 from services.common.server import call_context
 from services.common.server.call_context import acting_for
-from services.common.server.limits import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Admission, FirstMessages, Load, WorkerPool
+from services.common.server.limits import (
+    LEAST_COMPUTED_SECONDS,
+    WINDOW_SECONDS,
+    Admission,
+    FirstMessages,
+    Load,
+    WorkerPool,
+    most_waiting,
+)
 from services.common.server.resources import resident_bytes
 
 
@@ -320,3 +328,9 @@ async def test_worker_context_and_error(pool: WorkerPool) -> None:
     with pytest.raises(ZeroDivisionError):
         await pool.run(divmod, 1, 0)
     assert pool.pending == 0
+
+
+@pytest.mark.parametrize(("queued", "threads", "slots", "waiting"), [(4, 1, 8, 3), (100, 1, 8, 3), (2, 1, 64, 2), (4, 4, 4, 0)])
+def test_half_of_the_slots_stay_free(queued: int, threads: int, slots: int, waiting: int) -> None:
+    """Waiting personalisations hold slots of calls."""
+    assert most_waiting(queued, threads, slots) == waiting
