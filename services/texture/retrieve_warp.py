@@ -36,9 +36,9 @@ from services.texture.inside_path import HeldInside, InsideCosts
 from services.texture.temporal_warp import MAX_WINDOWS, TemporalWarpModel
 from services.texture.types import TargetFrame, WarpConfig, WarpedFrame, WarpMode, check_order
 
-BLENDED_WINDOWS: Final = 9
-"""Windows whose last textures are blended. Each frame chooses its windows anew; with nine in place of three, lips and skin change a
-fifth less from frame to frame without motion, and stay as sharp (docs/methods/dubstage.md, "Beside other systems").
+BLENDED_WINDOWS: Final = 7
+"""Windows whose last textures are blended. Each frame chooses its windows anew. With seven windows in place of three, lips and skin
+change a seventh less from frame to frame without motion, and stay as sharp (docs/methods/dubstage.md, "Beside other systems").
 """
 _SHADE: Final = np.array([0.26, 0.2, 0.2], np.float32)
 """Colour of the inside as a share of the lips' mean colour: red, green, blue."""

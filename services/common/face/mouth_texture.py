@@ -92,7 +92,10 @@ def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target
     maps = [dense_map(grids[..., 2 * index : 2 * index + 2]) for index in range(len(retrieved.sources))]
     boxes = bank.boxes[retrieved.rows[:, -1]]
     moved = aligned(maps[: len(boxes)], boxes, retrieved.weights, target.landmarks)
-    pictures = [warp(box, backward) for box, backward in zip(boxes, moved, strict=True)]
+    # The finest detail of the blend comes from the best textures alone, so the others need no costly interpolation.
+    pictures = [
+        warp(box, backward, cubic=rank < _DETAIL_TEXTURES) for rank, (box, backward) in enumerate(zip(boxes, moved, strict=True))
+    ]
     blended = blend(np.stack(pictures), retrieved.weights)
     source, picture = bank.view(retrieved.inside), bank.boxes[retrieved.inside]
     inner_map = inside_map(maps[-1], picture, source, target)

@@ -31,7 +31,6 @@ _NODES: Final = np.arange(-GRID_STEP, BOX_SIZE + 2 * GRID_STEP, GRID_STEP, dtype
 GRID_SIZE: Final = len(_NODES)
 """Nodes per side. Cubic interpolation needs one node before the box and two behind the box."""
 _TINY: Final = 1e-12
-_NO_SECOND_MAP: Final[npt.NDArray[np.float32]] = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +102,18 @@ def dense_map(grid: Float32) -> Float32:
     return np.asarray(cv2.merge([across, down]), np.float32)
 
 
-def warp(image: npt.NDArray[np.uint8], backward: Float32) -> npt.NDArray[np.uint8]:
-    """Return an image seen through a backward map: bicubic, border replicated.
+def warp(image: npt.NDArray[np.uint8], backward: Float32, *, cubic: bool = True) -> npt.NDArray[np.uint8]:
+    """Return an image seen through a backward map, border replicated.
 
     Args:
         image: uint8 [160, 160, 3].
         backward: float32 [160, 160, 2]: for each output pixel the source's x, y.
+        cubic: bicubic interpolation, which keeps the finest detail and takes 0.4 ms; False: bilinear, 0.16 ms.
     """
-    warped = cv2.remap(image, backward, _NO_SECOND_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    interpolation = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
+    # Split maps: with both in one array and an empty second map, OpenCV 5.0.0 interpolates bilinearly at wrong positions.
+    across, down = cv2.split(backward)
+    warped = cv2.remap(image, across, down, interpolation, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(warped, dtype=np.uint8)
 
 

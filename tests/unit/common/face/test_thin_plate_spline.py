@@ -95,10 +95,11 @@ def test_the_identity_leaves_a_picture_as_it_is() -> None:
     np.testing.assert_array_equal(warp(picture(), dense_map(evaluate_grid(fit_spline(WANTED, WANTED, 300.0)))), picture())
 
 
-def test_the_map_is_backward_from_output_to_source() -> None:
-    moved = warp(picture(), dense_map(evaluate_grid(fit_spline(WANTED, WANTED + np.array([5.0, -3.0]), 300.0))))
-    np.testing.assert_allclose(moved[10:-10, 10:-10, 0], picture()[10:-10, 10:-10, 0] + 5.0, atol=1)
-    np.testing.assert_allclose(moved[10:-10, 10:-10, 1], picture()[10:-10, 10:-10, 1] - 3.0, atol=1)
+@pytest.mark.parametrize("cubic", [True, False])
+def test_the_map_is_backward_from_output_to_source(cubic: bool) -> None:
+    moved = warp(picture(), dense_map(evaluate_grid(fit_spline(WANTED, WANTED + np.array([5.5, -3.5]), 300.0))), cubic=cubic)
+    np.testing.assert_allclose(moved[10:-10, 10:-10, 0], picture()[10:-10, 10:-10, 0] + 5.5, atol=1)
+    np.testing.assert_allclose(moved[10:-10, 10:-10, 1], picture()[10:-10, 10:-10, 1] - 3.5, atol=1)
 
 
 def test_bending_energy_of_a_known_surface() -> None:
