@@ -191,17 +191,22 @@ def test_exchanged_footage_leaves_no_analysis(languages: Languages, tmp_path: Pa
     assert not (languages.folder / "fr.mkv").exists()
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_exchanged_footage_leaves_no_video(languages: Languages, tmp_path: Path, carphone: Path, *, late: bool) -> None:
-    """Footage is written anew before its frames are read again, or after the last frame."""
-    other = cut(carphone, tmp_path / "other.mkv", 1.2, 2.4)
+@pytest.mark.parametrize(("field", "late"), [("footage", False), ("footage", True), ("speech", True)])
+def test_exchanged_file_leaves_no_video(languages: Languages, tmp_path: Path, carphone: Path, *, field: str, late: bool) -> None:
+    """A file is written anew before the frames are read again, or after the last frame."""
+    job = languages.job("fr")
+    if field == "footage":
+        old, other = languages.footage, cut(carphone, tmp_path / "other.mkv", 1.2, 2.4)
+    else:
+        old, other = languages.folder / "fr.wav", write_wav(tmp_path / "other.wav", demo_speech(16000, 1.2), 16000)
 
     def exchange(step: str, done: int, total: int) -> None:
         if step == "dub" and other.exists() and (not late or done == total):
-            os.replace(other, languages.footage)
+            os.replace(other, old)
 
-    with pytest.raises(InvalidRequestError, match="changed while it was read: begin again when no program writes the file"):
-        languages.dubber.host.run(languages.job("fr").run(exchange))
+    with pytest.raises(InvalidRequestError, match="changed while it was read: begin again") as refused:
+        languages.dubber.host.run(job.run(exchange))
+    assert refused.value.field == field
     assert not other.exists()
     assert not [path for path in languages.folder.iterdir() if path.name.startswith(("fr.mkv", ".fr.mkv"))]
 

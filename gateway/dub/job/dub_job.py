@@ -24,7 +24,7 @@ from gateway.async_utilities import in_thread
 from gateway.dub.analyse.face_records import TrackedVideo
 from gateway.dub.analyse.frame_plan import FramePlan, joined_plan
 from gateway.dub.job.kept_analysis import Footage, KeptAnalysis, check_space, forget_analysis, shared_analysis
-from gateway.dub.job.key import analysis_key, analysis_keys, embeds_faces, file_digests, job_key, people_key
+from gateway.dub.job.key import analysis_key, analysis_keys, embeds_faces, file_digests, files_of, job_key, people_key
 from gateway.dub.job.outcome import (
     DubOutcome,
     PartOutcome,
@@ -141,7 +141,7 @@ class DubJob:
         self._keeps_open = False
         self._open: Workspace | None = None
         self._analysed = False
-        self._version: FileVersion | None = None
+        self._versions: dict[Path, FileVersion | None] = {}
         self._is_exchanged = False
 
     def __enter__(self) -> Self:
@@ -171,7 +171,7 @@ class DubJob:
         request = self._request
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
-        self._version = await in_thread(version_of, request.footage)
+        self._versions = await in_thread(lambda: {file: version_of(file) for file in files_of(request)})
         info = await inspect_in_child(request.footage)
         lines = await asyncio.to_thread(_lines_of, request, info)
         speech = await asyncio.to_thread(output_speech, request, info, lines)
@@ -309,7 +309,7 @@ class DubJob:
             InvalidRequestError, MediaUnsupportedError: as `KeptAnalysis.check_file`.
         """
         try:
-            await kept.check_file(self._request.footage, self._version)
+            await kept.check_file(self._request.footage, self._versions[self._request.footage])
         except InvalidRequestError:
             self._is_exchanged = True
             raise
@@ -317,26 +317,31 @@ class DubJob:
     async def _rendered(
         self, passes: DubPasses, video: TrackedVideo, parts: Sequence[DubPart], writer: VideoWriter, mark: Mark | None
     ) -> VideoFacts:
-        """Render the mouths and write the video, unless a program exchanges the footage meanwhile.
+        """Render the mouths and write the video, unless a program exchanges a file of the dub meanwhile.
 
         Raises:
             DubstageError: as `DubPasses.write` and `_check_again`.
         """
         check = partial(self._check_again, passes.digests)
         try:
-            return await passes.write(video, parts, writer, self._clock, mark, check_footage=check)
+            return await passes.write(video, parts, writer, self._clock, mark, check_files=check)
         except MediaUnsupportedError:
             await in_thread(check)  # a file that was exchanged is not damaged
             raise
 
     def _check_again(self, digests: Mapping[Path, str]) -> None:
-        """Check that the footage is still the file that was hashed, after the last frame was read. Blocks.
+        """Check that the files of the dub are still those that were hashed, after the last frame was read. Blocks.
+
+        A file that is gone was whole when it was read.
 
         Raises:
-            InvalidRequestError, MediaUnsupportedError: as `check_unchanged`.
+            InvalidRequestError: a file has other contents.
+            MediaUnsupportedError: as `check_unchanged`.
         """
         try:
-            check_unchanged(self._request.footage, self._version, digests[self._request.footage])
+            for file, field in files_of(self._request).items():
+                if file.exists():
+                    check_unchanged(file, self._versions.get(file), digests[file], field)
         except InvalidRequestError:
             self._is_exchanged = True
             raise

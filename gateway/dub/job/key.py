@@ -27,16 +27,27 @@ _NOT_OF_RESULT: Final = frozenset({"output", "overwrite"})
 """Fields of a DubRequest that change no byte of the output."""
 
 
+def files_of(request: DubRequest) -> dict[Path, str]:
+    """Return every file of a dub with the first field of the request that names the file."""
+    named = [("footage", request.footage), ("speech", request.speech), ("reference", request.reference)]
+    named += [
+        ("mix", request.mix.file if request.mix is not None else None),
+        *(("lines", line.dub.speech) for line in request.lines),
+    ]
+    files: dict[Path, str] = {}
+    for field, file in named:
+        if file is not None:
+            files.setdefault(file, field)
+    return files
+
+
 async def file_digests(request: DubRequest) -> dict[Path, str]:
     """Return the SHA-256 of every file of a dub, hexadecimal. Each file is read once.
 
     Raises:
         MediaUnsupportedError: a file of the request cannot be read.
     """
-    spoken = [line.dub.speech for line in request.lines]
-    mix = request.mix.file if request.mix is not None else None
-    files = [file for file in (request.footage, request.speech, request.reference, mix, *spoken) if file is not None]
-    return await asyncio.to_thread(lambda: {file: sha256_of(file) for file in dict.fromkeys(files)})
+    return await asyncio.to_thread(lambda: {file: sha256_of(file) for file in files_of(request)})
 
 
 def job_key(request: DubRequest, method: Method, models: ListedModels, digests: Mapping[Path, str], face_model: str = "") -> str:

@@ -342,7 +342,7 @@ class DubPasses:
         clock: StageClock,
         mark: Mark | None = None,
         *,
-        check_footage: Callable[[], None],
+        check_files: Callable[[], None],
     ) -> VideoFacts:
         """Render the mouths of the planned frames and write the video.
 
@@ -352,10 +352,10 @@ class DubPasses:
             writer: gets the frames.
             clock: counts the time of decoding, compositing and encoding.
             mark: watermark of the dubbed mouths; None: they get none.
-            check_footage: called before the video gets its name. Raises an error if the footage is another file now.
+            check_files: called before the video gets its name. Raises an error if a file of the dub is another file now.
 
         Raises:
-            DubstageError: from the stages or `check_footage`, or the video cannot be written.
+            DubstageError: from the stages or `check_files`, or the video cannot be written.
         """
         total = video.info.video.num_frames
         dubbed = [part for part in parts if part.person.actor is not None]
@@ -398,7 +398,7 @@ class DubPasses:
 
             def confirm() -> None:
                 self.ledger.confirm()
-                check_footage()
+                check_files()
 
             await in_thread(writer.finish, confirm)
         return facts

@@ -386,20 +386,21 @@ def version_of(path: Path) -> FileVersion | None:
     return FileVersion(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def check_unchanged(path: Path, version: FileVersion | None, sha256: str) -> None:
+def check_unchanged(path: Path, version: FileVersion | None, sha256: str, field: str = "footage") -> None:
     """Check that a file has the contents that it had before. Blocks: a file of another version is read.
 
     Args:
-        path: the footage.
+        path: a file of a request.
         version: what `version_of` returned before the digest was computed.
         sha256: digest of the file, hexadecimal.
+        field: field of the request that names the file.
 
     Raises:
         InvalidRequestError: the contents differ.
         MediaUnsupportedError: as `sha256_of`.
     """
     if (version is None or version_of(path) != version) and sha256_of(path) != sha256:
-        raise InvalidRequestError(f"{path} changed while it was read: begin again when no program writes the file", field="footage")
+        raise InvalidRequestError(f"{path} changed while it was read: begin again when no program writes the file", field=field)
 
 
 def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
