@@ -37,6 +37,7 @@ PLACES: Final = (
     ("docs/quickstart.md", _IMAGE),
     ("README.md", _PINNED),
     ("docs/quickstart.md", _PINNED),
+    ("docs/integrating.md", _PINNED),
     ("protos/dubstage/suite.py", r'^_VERSION: Final = "([^"]+)"$'),
     ("docs/kubernetes.md", _IMAGE),
     ("docs/images.md", _IMAGE),

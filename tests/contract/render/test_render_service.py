@@ -57,7 +57,7 @@ async def test_personalised_actor_can_be_rendered(stub, store, bank, frames) -> 
 
 
 async def test_personalisations_follow_each_other(stub, store: ArtefactStore, bank: MouthBank) -> None:
-    """Personalisations do not take turns. One above the queue is refused before its first report, the others end."""
+    """Personalisations do not take turns. Those above the queue are refused before their first report, the others end."""
     ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     reports: list[int] = []
 
@@ -70,9 +70,10 @@ async def test_personalisations_follow_each_other(stub, store: ArtefactStore, ba
         return "OK"
 
     codes = await asyncio.gather(*map(personalise, range(6)))
-    assert sorted(codes) == ["OK"] * 5 + ["RESOURCE_EXHAUSTED"]
+    # Of eight calls at once, one personalisation runs and three wait: half of the calls stay free.
+    assert sorted(codes) == ["OK"] * 4 + ["RESOURCE_EXHAUSTED"] * 2
     ended = list(dict.fromkeys(reports))
-    assert len(ended) == 5
+    assert len(ended) == 4
     assert reports == [number for number in ended for _ in range(2)]
 
 

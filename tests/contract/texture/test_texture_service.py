@@ -187,7 +187,8 @@ async def test_wrong_frames_are_refused_by_name(stub, spoil, field) -> None:
 async def test_missing_bank_and_frames(stub) -> None:
     """A bank that is not there is not found, and no frames are no footage."""
     bank = (await built(stub, footage(6))).bank
-    bank.uri = bank.uri.replace(bank.sha256, bank.sha256[:2] + "0" * 62)
+    missing = bank.sha256[:2] + "0" * 62
+    bank.uri, bank.sha256 = bank.uri.replace(bank.sha256, missing), missing
     with rpc_refused(code="NOT_FOUND"):
         _ = [reply async for reply in stub.RetrieveWarp([warp_config_to_proto(bank, WarpMode.MEAN_MOUTH)])]
     with rpc_refused(code="FAILED_PRECONDITION"):
