@@ -23,7 +23,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 from pydantic import Strict, TypeAdapter, ValidationError
 
@@ -78,7 +78,7 @@ _TAKEN: Final = {
     "mix": ("sound",),
     "footage_sound": ("sound",),
 }
-"""What the files of a field are read as, and what they may look like besides videos, by field."""
+"""Kinds that the files of a field may look like, besides videos, by field. The files are read as the first kind."""
 _SOUND: Final = re.compile(rb"(RIFF|RF64|riff)....WAVE|FORM....AIF|fLaC|ID3|OggS|....ftypM4A|\xff[\xe0-\xff]", re.DOTALL)
 """First bytes of sounds. Of Ogg, only the whole file tells sounds from videos."""
 _DOCUMENTS: Final = (b"%PDF", b"PK\x03\x04", b"{", b"[", b"<")
@@ -285,26 +285,39 @@ def _consent_problem(uri: str) -> str:
     return ""
 
 
-def _media_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
-    """Return files that look like files of another kind than their field takes, such as a picture as speech, and cannot be used.
+class _MediaFile(NamedTuple):
+    """File of this machine that a shot names: line of the shot, field, last word of the field, and path."""
 
-    The first bytes and the names of files of this machine are looked at. Only files that look wrong are read as a dub reads them: a
-    batch may have 100,000 videos, and only the worker opens them.
-    """
-    wanted = [
-        (line, field, word, path)
+    line: int
+    field: str
+    word: str
+    path: str
+
+
+def _media_files(shots: Mapping[int, ShotSpec]) -> list[_MediaFile]:
+    return [
+        _MediaFile(line, field, word, path)
         for line, shot in shots.items()
         for field, uri in shot.inputs.items()
         if (word := field.rpartition(".")[2]) in _TAKEN
         and not (word == "footage" and shot.is_sequence)
         and (path := local_path(uri)) is not None
     ]
-    looks = _looked_at(_looks_like, {path for *_, path in wanted})
-    suspects = dict.fromkeys((_TAKEN[word][0], path) for _, _, word, path in wanted if looks[path] not in ("", *_TAKEN[word]))
+
+
+def _media_mistakes(files: Sequence[_MediaFile], looks: Mapping[str, str]) -> list[Mistake]:
+    """Return files that look like files of another kind than their field takes, such as a picture as speech, and cannot be used.
+
+    Only files that look wrong are read as a dub reads them: a batch may have 100,000 videos, and only the worker opens them.
+
+    Args:
+        looks: `_looks_like` of each file, by path.
+    """
+    suspects = dict.fromkeys((_TAKEN[word][0], path) for _, _, word, path in files if looks[path] not in ("", *_TAKEN[word]))
     first = list(suspects)[:_MOST_SUSPECTS]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         said = dict(zip(first, threads.map(_media_problem, first), strict=True))
-    return [Mistake(line, field, text) for line, field, word, path in wanted if (text := said.get((_TAKEN[word][0], path)))]
+    return [Mistake(line, field, text) for line, field, word, path in files if (text := said.get((_TAKEN[word][0], path)))]
 
 
 def _looks_like(path: str) -> str:
@@ -708,31 +721,32 @@ def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, c
         return mistakes
     mistakes += file_mistakes(shots)
     wrong = {mistake.line for mistake in mistakes}
-    mistakes += _media_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
+    files = _media_files({line: shot for line, shot in shots.items() if line not in wrong})
+    looks = _looked_at(_looks_like, {file.path for file in files})
+    mistakes += _media_mistakes(files, looks)
     wrong = {mistake.line for mistake in mistakes}
     mistakes += _colour_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
-    mistakes += _picture_mistakes({line: shot for line, shot in shots.items() if line not in wrong}, method_of or _method)
+    mistakes += _picture_mistakes({line: shot for line, shot in shots.items() if line not in wrong}, method_of or _method, looks)
     return mistakes + scene_mistakes({line: shot for line, shot in shots.items() if line not in wrong})
 
 
-def _picture_mistakes(shots: Mapping[int, ShotSpec], look: MethodOf) -> Iterator[Mistake]:
+def _picture_mistakes(shots: Mapping[int, ShotSpec], look: MethodOf, looks: Mapping[str, str]) -> Iterator[Mistake]:
     """Yield the shots whose footage is a single picture and whose method needs a video. Only files of this machine are read.
 
     Pictures are told by their first bytes, or by their names: a batch may have 100,000 videos, and only the worker opens them.
+
+    Args:
+        looks: `_looks_like` of each file, by path.
     """
-    footage = {
-        line: shot.dub.footage_uri
-        for line, shot in shots.items()
-        if not (shot.is_sequence or shot.dub.lines or is_url(shot.dub.footage_uri))
-    }
-    looks = _looked_at(_looks_like, set(footage.values()))
-    for line, path in footage.items():
-        dub = shots[line].dub
+    for line, shot in shots.items():
+        dub, path = shot.dub, local_path(shot.dub.footage_uri)
+        if path is None or shot.is_sequence or dub.lines or looks[path] != "picture":
+            continue
         # Without these, the worker chooses the method by the content of the file.
-        if looks[path] != "picture" or not (dub.method or dub.actor or is_named_like_picture(path)):
+        if not (dub.method or dub.actor or is_named_like_picture(path)):
             continue
         try:
-            check_footage(method_named(look(shots[line], None)), Path(path), inspect_video(Path(path)))
+            check_footage(method_named(look(shot, None)), Path(path), inspect_video(Path(path)))
         except MediaUnsupportedError as problem:
             yield Mistake(line, "footage", problem.said(ROWS))
         except InvalidRequestError as problem:

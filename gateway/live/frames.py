@@ -398,6 +398,6 @@ def _context(mode: Literal["r", "w"], width: int, height: int, pixel_format: str
     context.thread_count = 1
     if mode == "w":
         context.time_base = Fraction(1, 25)
-        # Of the predictors, this one takes the least time in both directions, and three quarters of the default's space.
+        # This predictor takes the least time of all in both directions, and three quarters of the default's space.
         context.options = {"pred": "gradient"}
     return context

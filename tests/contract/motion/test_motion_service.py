@@ -1,12 +1,10 @@
 """The motion stage behind a real server: motion over the wire, styles, personalisation and lags."""
 
-import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
@@ -43,6 +41,7 @@ from tests.contract.motion.calls import (
     talking,
 )
 from tests.contract.motion.requests import config_to_proto, lag_from_proto, motion_from_proto
+from tests.contract.personalising import personalised_at_once
 from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 
 
@@ -183,17 +182,7 @@ async def test_personalisations_follow_each_other(stub) -> None:
     """Personalisations do not take turns, and none is refused after its first report."""
     style = ref_to_proto(await encoded(stub))
     request = pb.PersonalizeRequest(method="ugc", style=style, features=heard(random_features(60)), **seen(talking(60)))
-    reports: list[int] = []
-
-    async def personalise(number: int) -> str:
-        try:
-            async for _ in stub.Personalize(request, timeout=60):
-                reports.append(number)
-        except grpc.aio.AioRpcError as error:
-            return error.code().name
-        return "OK"
-
-    codes = await asyncio.gather(*map(personalise, range(6)))
+    codes, reports = await personalised_at_once(6, stub.Personalize, request, 60)
     assert sorted(codes) == ["OK"] * 4 + ["RESOURCE_EXHAUSTED"] * 2
     turns = [number for index, number in enumerate(reports) if index == 0 or reports[index - 1] != number]
     assert len(turns) == len(set(turns)) == 4

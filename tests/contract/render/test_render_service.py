@@ -1,6 +1,5 @@
 """The render stage behind a real server, with the models that come with it."""
 
-import asyncio
 from pathlib import Path
 
 import grpc.aio
@@ -16,6 +15,7 @@ from services.common.wire.convert import ref_to_proto
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.streams import default_state
 from services.render.types import RenderFrame
+from tests.contract.personalising import personalised_at_once
 from tests.contract.render.conftest import models_of_stage, personalised, rendered
 from tests.contract.render.requests import frame_to_proto
 from tests.refusals import rpc_refused
@@ -59,18 +59,9 @@ async def test_personalised_actor_can_be_rendered(stub, store, bank, frames) -> 
 async def test_personalisations_follow_each_other(stub, store: ArtefactStore, bank: MouthBank) -> None:
     """Personalisations do not take turns. Those above the queue are refused before their first report, the others end."""
     ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
-    reports: list[int] = []
-
-    async def personalise(number: int) -> str:
-        try:
-            async for _ in stub.Personalize(pb.PersonalizeRequest(model="ugc", bank=ref, skip_training=True), timeout=120):
-                reports.append(number)
-        except grpc.aio.AioRpcError as error:
-            return error.code().name
-        return "OK"
-
-    codes = await asyncio.gather(*map(personalise, range(6)))
-    # Of eight calls at once, one personalisation runs and three wait: half of the calls stay free.
+    request = pb.PersonalizeRequest(model="ugc", bank=ref, skip_training=True)
+    codes, reports = await personalised_at_once(6, stub.Personalize, request, 120)
+    # Eight calls run at once. One personalisation runs and three wait: half of the calls stay free.
     assert sorted(codes) == ["OK"] * 4 + ["RESOURCE_EXHAUSTED"] * 2
     ended = list(dict.fromkeys(reports))
     assert len(ended) == 4

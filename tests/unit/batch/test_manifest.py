@@ -214,7 +214,7 @@ def test_pictures_need_methods_that_take_them(write: Write, tmp_path: Path, astr
 def test_files_of_another_kind_are_named(
     write: Write, tmp_path: Path, astronaut: Path, fields: dict[str, Any], file: str, said: str
 ) -> None:
-    """What the first bytes or the name of a file tell is refused with row and field, whatever the file is called."""
+    """A file whose first bytes or name tell another kind is refused with row and field, whatever the file is called."""
     (tmp_path / "picture").write_bytes(astronaut.read_bytes())
     soundfile.write(tmp_path / "sound", np.zeros(1600), 16_000, format="WAV")
     (tmp_path / "words.txt").write_text("Good morning")

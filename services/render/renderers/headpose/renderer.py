@@ -173,7 +173,7 @@ def lip_and_skin(picture: npt.NDArray[np.floating] | UInt8, mask: UInt8, box_lan
 
 
 class InsideLight(NamedTuple):
-    """What is seen between the lips. Beyond the lips the numbers have no meaning.
+    """Light and teeth between the lips. Beyond the lips the numbers have no meaning.
 
     Attributes:
         light: float32 [H, W], light on the inside, 0 to 1.
@@ -214,7 +214,7 @@ def _inner_lips(box_landmarks: Float32, columns: Float64) -> tuple[float, float,
 
 
 class OwnInside(NamedTuple):
-    """What a picture shows of the inside of its own mouth, at the target lips.
+    """The inside that a picture shows of its own mouth, at the target lips.
 
     Attributes:
         picture: uint8 [H, W, 3].
