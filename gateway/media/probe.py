@@ -444,10 +444,10 @@ class _Shown(NamedTuple):
 
 
 def _shown(path: Path, times: Int64, last_duration: int, parts: tuple[EditPart, ...], time_base: Fraction) -> _Shown:
-    """Return the frames that an edit list shows: of each part those that begin in the part.
+    """Return the frames that an edit list shows: the frames that begin in each part.
 
-    Lengths of parts are stored in coarser ticks than times of frames, so that a part may end a little before or behind the end of a
-    frame. A frame of the next part follows at once then, and a frame that would be shown for less than such a tick is left out.
+    Lengths of parts are stored in coarser ticks than times of frames, so a part may end a little before or behind the end of a
+    frame. Then the first frame of the next part follows without a gap, and a frame shorter than such a tick is left out.
 
     Args:
         times: int64 [frames of the file], ascending times of the frames, ticks.

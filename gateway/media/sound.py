@@ -204,8 +204,10 @@ class SoundReader:
                 yield samples
 
     def _samples(self, part: EditPart | None = None) -> Generator[tuple[Fraction | None, Float32]]:
-        """Yield the samples of each decoded frame, and their time in seconds. For a part of an edit list, the samples are those of
-        the whole track from a second before the part on.
+        """Yield the samples of each decoded frame, and their time in seconds.
+
+        Args:
+            part: part of an edit list, whose samples begin a second before the part; None: the whole track.
         """
         packed: av.AudioResampler | None = None
         for frame in self._frames(part):

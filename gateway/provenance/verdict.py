@@ -274,8 +274,10 @@ def _is_valid(item: dict[str, Any]) -> bool:
 
 
 def _earlier_dubs(active: dict[str, Any], manifests: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what the manifests behind those of the ingredients say of dubs: the manifest of a delivered video has the decision, and
-    the dub is one manifest further. Manifests behind an invalid one are left out.
+    """Yield the dubs that further manifests describe, beyond the manifests of the ingredients.
+
+    The manifest of a delivered video describes the decision. The manifest of the decided video, one further, describes the dub.
+    Manifests behind an invalid one are left out.
     """
     waiting = _valid_manifests(active)
     seen = set(waiting)

@@ -327,7 +327,7 @@ class _Reproduction:
 def dub_numbers(protocol: Protocol, rows: Mapping[str, FilledRow]) -> tuple[Numbers, list[str], tuple[str, ...]]:
     """Return the numbers of a claim's rows, the clips that they are means of, and why others are missing.
 
-    Rows are compared, so all of them are means over the same clips: those of which every row that was measured has metrics.
+    Rows are compared, so every row is a mean over the same clips: the clips that have metrics in every measured row.
 
     Args:
         rows: rows of the table by rows of the claim.
